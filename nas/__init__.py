@@ -1,0 +1,1 @@
+"""Differentiable neural architecture search: architecture and hyperparameters learned by one hypergradient."""

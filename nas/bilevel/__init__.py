@@ -1,0 +1,1 @@
+"""Bilevel optimisation: hypergradients, learned hyperparameters and the gradient search."""

@@ -1,0 +1,95 @@
+"""Noticing that the supernet has diverged or died, so that the search can start its weights again at a lower rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from nas.configuration import require
+from nas.training.entry_point import RunFailed
+
+SMOOTHING = 0.8  # of the moving averages: a single bad batch is no reason to start over
+DEAD_GRADIENT = 1e-3  # as a share of the gradient norm at the initial weights
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """When to restart, and how.
+
+    Args:
+        jump: Restart when the loss passes this multiple of the measured initial loss.
+        patience: Steps without life (loss at its initial value, gradients gone) before a network counts as dead.
+        divisor: What a restart divides the learning rate by.
+        restarts: How many there may be; the next one ends the run.
+    """
+
+    jump: float = 2.0
+    patience: int = 10
+    divisor: float = 4.0
+    restarts: int = 5
+
+    def __post_init__(self) -> None:
+        require(self.jump > 1, "jump", self.jump, "it must be above 1")
+        require(self.patience >= 1, "patience", self.patience, "it must be at least 1")
+        require(self.divisor > 1, "divisor", self.divisor, "it must be above 1")
+        require(self.restarts >= 0, "restarts", self.restarts, "it must be at least 0")
+
+
+class SearchDiverged(RunFailed):
+    """The weights diverged or died more often than the guard may restart them."""
+
+
+class Guard:
+    """Compares with the *measured* initial loss: ln(classes) would miss networks that start far from it."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self.settings = settings
+        self.initial_loss = math.nan
+        self.restarts = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._initial_norm = math.nan
+        self._loss, self._quiet = math.nan, 0
+
+    def begin(self, initial_loss: float) -> None:
+        """Tell the loss of the untrained supernet."""
+        self.initial_loss = initial_loss
+
+    def complaint(self, loss: float, gradient_norm: float) -> str | None:
+        """Look at one step. Returns why the weights must start again, or None."""
+        if not math.isfinite(loss) or not math.isfinite(gradient_norm):
+            return "the loss or its gradient is not finite"
+        self._loss = loss if math.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
+        if self._loss > self.settings.jump * self.initial_loss:
+            return f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}"
+        if math.isnan(self._initial_norm):
+            self._initial_norm = gradient_norm
+        lifeless = gradient_norm < DEAD_GRADIENT * self._initial_norm and self._loss > 0.9 * self.initial_loss
+        self._quiet = self._quiet + 1 if lifeless else 0
+        return "the gradient has vanished" if self._quiet >= self.settings.patience else None
+
+    def restart(self, reason: str) -> None:
+        """Count a restart.
+
+        Raises:
+            SearchDiverged: There have been too many.
+        """
+        if self.restarts >= self.settings.restarts:
+            raise SearchDiverged(
+                f"After {self.restarts} restarts {reason} again; lower hyperparameters.learning_rate.initial."
+            )
+        self.restarts += 1
+        self._forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "initial_loss": self.initial_loss,
+            "restarts": self.restarts,
+            "initial_norm": self._initial_norm,
+            "loss": self._loss,
+            "quiet": self._quiet,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.initial_loss, self.restarts = state["initial_loss"], state["restarts"]
+        self._initial_norm, self._loss, self._quiet = state["initial_norm"], state["loss"], state["quiet"]

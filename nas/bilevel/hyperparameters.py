@@ -1,0 +1,193 @@
+"""Continuous hyperparameters that the hypergradient learns: each a raw parameter with a bijection into its range.
+
+The weight step sees the value; the update rule sees the raw parameter. A class says how its value acts: on the weight
+update (learning rate, weight decay) or through the training loss (dropout, drop path).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.bilevel.updates import Update
+from nas.candidate import Range, Scale
+from nas.configuration import InvalidValue, require
+from nas.training.regularisers import set_drop_path, set_dropout
+
+LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One entry of ``conf/hyperparameters``.
+
+    Args:
+        initial: The value at the start, and for good where it is not learned.
+        low, high, scale: Its range while it is learned, and the measure in which it moves.
+        learn: Whether the hypergradient moves it.
+        update: The rule that moves the raw parameter.
+        cap: The largest value a candidate may carry; the search itself may go up to ``high``.
+    """
+
+    acts_through_loss: ClassVar[bool]
+    limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+
+    initial: float
+    low: float
+    high: float
+    scale: Scale
+    learn: bool
+    update: Update | None = None
+    cap: float | None = None
+
+    def __post_init__(self) -> None:
+        lowest, highest = self.limits
+        inside = math.isfinite(self.initial) and lowest <= self.initial <= highest
+        require(inside, "initial", self.initial, _between(lowest, highest))
+        if not self.learn:
+            return
+        require(lowest <= self.low <= highest, "low", self.low, _between(lowest, highest))
+        require(lowest <= self.high <= highest, "high", self.high, _between(lowest, highest))
+        _ = self.range  # refuses an impossible range
+        strict = self.scale == "logit"
+        inside = self.low < self.initial < self.high if strict else self.low <= self.initial <= self.high
+        allowed = f"it must lie {'strictly ' if strict else ''}between low={self.low} and high={self.high}"
+        require(inside, "initial", self.initial, allowed)
+        require(self.update is not None, "update", None, "a learned hyperparameter needs an update rule")
+        good = self.cap is None or self.low < self.cap <= self.high
+        require(good, "cap", self.cap, f"it must be null or above low={self.low} and at most high={self.high}")
+
+    @property
+    def range(self) -> Range:
+        return Range(self.low, self.high, self.scale)
+
+    def raw(self, value: float) -> float:
+        """The raw parameter whose value is ``value``."""
+        if self.scale == "log":
+            return math.log(value)
+        if self.scale == "logit":
+            place = (value - self.low) / (self.high - self.low)
+            return min(max(math.log(place / (1 - place)), -LOGIT_BOUND), LOGIT_BOUND)
+        return value
+
+    def raw_bounds(self) -> tuple[float, float]:
+        if self.scale == "log":
+            return math.log(self.low), math.log(self.high)
+        return (-LOGIT_BOUND, LOGIT_BOUND) if self.scale == "logit" else (self.low, self.high)
+
+    def value(self, raw: Tensor) -> Tensor:
+        """The value of a raw parameter; differentiable."""
+        if self.scale == "log":
+            return raw.exp()
+        return self.low + (self.high - self.low) * raw.sigmoid() if self.scale == "logit" else raw * 1.0
+
+    def average(self, values: Tensor) -> float:
+        """The mean in the scale's own measure (geometric for ``log``), at most ``cap``. ``values``: (steps,)."""
+        mean = float(values.log().mean().exp() if self.scale == "log" else values.mean())
+        return mean if self.cap is None else min(mean, self.cap)
+
+    def bind(self, network: nn.Module, value: Tensor | float) -> None:
+        """Make ``network`` compute with ``value``; nothing to do for what acts on the weight update."""
+
+
+class LearningRate(Hyperparameter):
+    """The base learning rate; what the weight step uses is this times the schedule's factor."""
+
+    acts_through_loss = False
+
+    def __post_init__(self) -> None:
+        require(self.initial > 0, "initial", self.initial, "it must be above 0")
+        super().__post_init__()
+
+
+class WeightDecay(Hyperparameter):
+    """The factor of the L2 term in the SGD update."""
+
+    acts_through_loss = False
+
+
+class DropoutRate(Hyperparameter):
+    """The rate of every dropout layer."""
+
+    acts_through_loss = True
+    limits = (0.0, 0.99)
+
+    def bind(self, network: nn.Module, value: Tensor | float) -> None:
+        set_dropout(network, value)
+
+
+class DropPathRate(Hyperparameter):
+    """The rate of every drop-path layer."""
+
+    acts_through_loss = True
+    limits = (0.0, 0.99)
+
+    def bind(self, network: nn.Module, value: Tensor | float) -> None:
+        set_drop_path(network, value)
+
+
+def _between(low: float, high: float) -> str:
+    return f"it must be at least {low:g}" if math.isinf(high) else f"it must be a number from {low:g} to {high:g}"
+
+
+class HyperparameterSet(nn.Module):
+    """All hyperparameters of a search: the raw parameters of the learned ones, the fixed values of the others."""
+
+    def __init__(self, entries: Mapping[str, Hyperparameter]) -> None:
+        super().__init__()
+        for name in ("learning_rate", "weight_decay"):
+            require(name in entries, name, None, "every search needs it")
+        for name, entry in entries.items():
+            if not isinstance(entry, Hyperparameter):
+                raise InvalidValue(name, entry, "it must be a hyperparameter with a _target_")
+        self.entries = dict(entries)
+        self.raw = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.tensor(entry.raw(entry.initial), dtype=torch.float64))
+                for name, entry in entries.items()
+                if entry.learn
+            }
+        )
+
+    def learned(self) -> list[str]:
+        return list(self.raw.keys())
+
+    def raw_parameters(self) -> list[nn.Parameter]:
+        return list(self.raw.values())
+
+    def named_raw(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.raw.items())
+
+    def acting_through_loss(self) -> list[nn.Parameter]:
+        return [self.raw[name] for name in self.raw if self.entries[name].acts_through_loss]
+
+    def values(self) -> dict[str, Tensor | float]:
+        """Learned ones as tensors in the graph of their raw parameter, the others as numbers."""
+        return {
+            name: entry.value(self.raw[name]) if name in self.raw else entry.initial
+            for name, entry in self.entries.items()
+        }
+
+    @torch.no_grad()
+    def numbers(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.values().items()}
+
+    @torch.no_grad()
+    def set_value(self, name: str, value: float) -> None:
+        """Move a learned hyperparameter to ``value``, clamped to its range."""
+        entry = self.entries[name]
+        low, high = entry.raw_bounds()
+        self.raw[name].fill_(min(max(entry.raw(min(max(value, entry.low), entry.high)), low), high))
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Bring every raw parameter back into its bounds."""
+        for name, raw in self.raw.items():
+            raw.clamp_(*self.entries[name].raw_bounds())
+
+    def bind(self, network: nn.Module, values: Mapping[str, Tensor | float]) -> None:
+        for name, entry in self.entries.items():
+            entry.bind(network, values[name])

@@ -1,0 +1,354 @@
+"""The gradient search: weights on the training split, architecture and hyperparameters on the validation split."""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.trajectory import Trajectory
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
+from nas.candidate import Architecture, Candidate
+from nas.configuration import InvalidValue, require
+from nas.data.augmentation import Augmentation
+from nas.data.batches import BatchStream, evaluation_batches
+from nas.data.dataset import DataSplits
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.space import SearchSpace
+from nas.training.interruption import Stopped, StopRequest
+from nas.training.profiling import profiled
+from nas.training.progress import Progress
+from nas.training.randomness import Randomness
+from nas.training.regularisers import set_noise_generator
+from nas.training.run_folder import RunFolder
+from nas.training.running_means import RunningMeans, accuracy
+from nas.training.schedules import schedule_factor
+from nas.training.settings import TrainingSettings
+from nas.training.tracking import Tracker, TrackingSettings
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How long the search goes and what watches over it.
+
+    Args:
+        epochs: Passes over the training split.
+        warmup_epochs: Of these, how many at the start leave alpha alone.
+        stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
+        settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
+            hyperparameter that moved by more than this ratio.
+        checkpoint_every: Steps from one checkpoint to the next.
+    """
+
+    epochs: int
+    warmup_epochs: int
+    stop: Literal["epochs", "settled"]
+    settled_epochs: int
+    settled_ratio: float
+    checkpoint_every: int
+    architecture: ArchitectureOptimiser
+    guard: GuardSettings
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
+        inside = 0 <= self.warmup_epochs <= self.epochs
+        require(inside, "warmup_epochs", self.warmup_epochs, f"it must be from 0 to epochs={self.epochs}")
+        require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
+        require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
+        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
+
+
+class GradientSearch:
+    """Alternates weight steps with upper-level steps and reads the candidate off at the end.
+
+    Args:
+        architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
+        hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
+        say: Where one-line notices go (restarts, a resumed checkpoint).
+    """
+
+    def __init__(
+        self,
+        *,
+        space: SearchSpace,
+        splits: DataSplits,
+        augmentation: Augmentation,
+        relaxation: Relaxation,
+        architecture_gradient: Hypergradient | None,
+        hyperparameter_gradient: Hypergradient | None,
+        hyperparameters: HyperparameterSet,
+        search: SearchSettings,
+        training: TrainingSettings,
+        tracking: TrackingSettings,
+        randomness: Randomness,
+        folder: RunFolder,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        learned = bool(hyperparameters.learned())
+        if learned and hyperparameter_gradient is None:
+            raise InvalidValue(
+                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
+            )
+        if learned and hyperparameter_gradient is not None and not hyperparameter_gradient.reaches_hyperparameters:
+            name = type(hyperparameter_gradient).__name__
+            raise InvalidValue("hyperparameters.gradient", name, "it gives hyperparameters no gradient, take exact")
+        self.space, self.settings, self.training, self.tracking = space, search, training, tracking
+        self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
+
+        noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
+        relaxation.generator = noise[1]
+        self.supernet = space.supernet(relaxation).to(randomness.device)
+        set_noise_generator(self.supernet, noise[0])
+        self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
+        self.optimiser = torch.optim.SGD(self.supernet.weight_parameters(), lr=0.0, momentum=training.momentum)
+        self.problem = BilevelProblem(
+            self.supernet, self.optimiser, hyperparameters, training.gradient_clip, generators=noise
+        )
+        self.upper_level = UpperLevel(self.problem, architecture_gradient, hyperparameter_gradient, search.architecture)
+
+        train, validation = splits.train.to(randomness.device), splits.validation.to(randomness.device)
+        self._streams = {
+            "train": BatchStream(
+                train,
+                training.batch_size,
+                splits.mean,
+                splits.std,
+                randomness.on_cpu("training order"),
+                augmentation,
+                randomness.on_device("augmentation"),
+            ),
+            "validation": BatchStream(
+                validation, training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
+            ),
+        }
+        self._first_validation_batch = next(
+            evaluation_batches(validation, training.batch_size, splits.mean, splits.std)
+        )
+        self.guard = Guard(search.guard)
+        self.trajectory = Trajectory(hyperparameters)
+        self.means = RunningMeans()
+        self.step, self.samples, self.seconds = 0, 0, 0.0
+        self._samples_before, self._epoch_began = 0, time.perf_counter()
+        self._last_means: dict[str, float] = {}
+        self._tracker_state: dict[str, int] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._streams["train"].steps_per_epoch
+
+    @property
+    def total_steps(self) -> int:
+        return self.settings.epochs * self.steps_per_epoch
+
+    def candidate(self) -> Candidate:
+        """What the search would return now."""
+        return Candidate(self._discretised(), self.trajectory.tail_average())
+
+    def open_tracker(self) -> Tracker:
+        """The run's record, opened again after :meth:`search` for what is said at the end."""
+        return Tracker(self.folder.path, self.tracking, self._tracker_state)
+
+    def final_metrics(self) -> dict[str, float]:
+        """The last epoch's means, and what the search has spent."""
+        return {**self._last_means, "samples": float(self.samples), "restarts": float(self.guard.restarts)}
+
+    def settled(self) -> dict[str, bool]:
+        return self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio)
+
+    def search(self) -> Candidate:
+        """Run to the end, from the newest checkpoint if the run folder has one.
+
+        Raises:
+            Stopped: A signal asked to stop; the checkpoint is written.
+            SearchDiverged: The weights could not be kept alive.
+            FloatingPointError: An alpha is not finite.
+        """
+        state = self.folder.newest_checkpoint(self.say)
+        if state is not None:
+            self._load_state(state)
+        self.supernet.train()
+        with (
+            StopRequest() as request,
+            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
+            Progress("search", self.total_steps, self.tracking.console, start=self.step) as progress,
+            profiled(self.folder.path, self.tracking.profiler) as profiler,
+        ):
+            self._epoch_began = time.perf_counter()
+            if state is None:
+                self.guard.begin(self._untrained_loss())
+                self._save(tracker)
+            while self.step < self.total_steps and not self._may_stop():
+                self._one_step(tracker, progress)
+                profiler.step()
+                if self.step % self.steps_per_epoch == 0:
+                    self._end_epoch(tracker, progress)
+                if request.requested:
+                    self._save(tracker)
+                    raise Stopped(self.step, self.folder.path)
+                if self.step % self.settings.checkpoint_every == 0:
+                    self._save(tracker)
+            self._save(tracker)
+        return self.candidate()
+
+    def _may_stop(self) -> bool:
+        at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
+        return self.settings.stop == "settled" and at_epoch_end and all(self.settled().values())
+
+    def _one_step(self, tracker: Tracker, progress: Progress) -> None:
+        progress_made = self.step / self.total_steps
+        epoch = self.step // self.steps_per_epoch
+        warming_up = epoch < self.settings.warmup_epochs
+        self.problem.schedule_factor = schedule_factor(self.training.schedule, progress_made)
+        self.supernet.relaxation.advance(progress_made)
+
+        batch = self._streams["train"].next()
+        outcome = None
+        if not self.upper_level.is_idle(warming_up):
+            validation = self._streams["validation"].next()
+            outcome = self.upper_level.step(batch, validation, warming_up)
+            self.samples += outcome.samples
+            self.means.add("validation/loss", outcome.report.validation_loss)
+            self.means.add("validation/accuracy", accuracy(outcome.report.validation_logits, validation.labels))
+        loss, logits, norm = self.problem.weight_step(batch)
+        self.samples += len(batch.labels)
+        self.means.add("train/loss", loss)
+        self.means.add("train/accuracy", accuracy(logits, batch.labels))
+        self.trajectory.record_step()
+        self.step += 1
+
+        numbers = self.hyperparameters.numbers()
+        if self.step % self.tracking.log_every == 0:
+            self._record_step(tracker, epoch, loss, norm, outcome, numbers)
+        progress.update(self.step, loss=float(loss), **{name: numbers[name] for name in self.hyperparameters.learned()})
+        losses = [float(loss)] if outcome is None else [float(loss), float(outcome.report.validation_loss)]
+        reason = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
+        if reason is not None:
+            self._restart(reason, tracker, epoch)
+
+    def _record_step(
+        self,
+        tracker: Tracker,
+        epoch: int,
+        loss: Tensor,
+        norm: Tensor,
+        outcome: UpperLevelOutcome | None,
+        numbers: dict[str, float],
+    ) -> None:
+        scalars: dict[str, Tensor | float] = {"step/training_loss": loss, "gradient/weights": norm}
+        if outcome is not None:
+            scalars["step/validation_loss"] = outcome.report.validation_loss
+            scalars |= {f"gradient/{name}": value for name, value in outcome.gradient_norms.items()}
+        scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
+        for tag, value in scalars.items():
+            tracker.scalar(tag, value, self.step, epoch)
+
+    def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
+        epoch = self.step // self.steps_per_epoch - 1
+        means = self._last_means = self.means.means()
+        self.means.clear()
+        for tag, value in means.items():
+            tracker.scalar(tag, value, self.step, epoch)
+        for decision, options in self.supernet.probabilities().items():
+            for option, probability in options.items():
+                tracker.scalar(f"probability/{decision}/{option}", probability, self.step, epoch)
+            tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), self.step, epoch)
+        tracker.scalar("budget/samples", float(self.samples), self.step, epoch)
+        tracker.scalar("guard/restarts", float(self.guard.restarts), self.step, epoch)
+        self.trajectory.record_epoch(self._discretised())
+
+        seconds = time.perf_counter() - self._epoch_began
+        self._epoch_began = time.perf_counter()
+        self.seconds += seconds
+        tracker.timing("time/epoch_seconds", seconds, self.step, epoch)
+        tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
+        samples = (self.samples - self._samples_before) / seconds
+        self._samples_before = self.samples
+        tracker.timing("throughput/samples_per_second", samples, self.step, epoch)
+
+        numbers = self.hyperparameters.numbers()
+        parts = [f"epoch {epoch + 1:>3}/{self.settings.epochs}"]
+        parts += [f"{tag} {value:.4f}" for tag, value in means.items()]
+        parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
+        progress.epoch_line("  ".join(parts))
+
+    def _discretised(self) -> Architecture:
+        try:
+            return self.supernet.discretise()
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {self.step}: {error}") from error
+
+    def _untrained_loss(self) -> float:
+        with torch.no_grad():
+            loss, _ = self.problem.validation_loss(self.problem.weights(), self._first_validation_batch)
+        return float(loss)
+
+    def _restart(self, reason: str, tracker: Tracker, epoch: int) -> None:
+        """Back to the initial weights at a lower learning rate; alpha stays unless it is not finite."""
+        if "learning_rate" not in self.hyperparameters.learned():
+            raise SearchDiverged(
+                f"step {self.step}: {reason}; lower hyperparameters.learning_rate.initial or learn it."
+            )
+        self.guard.restart(f"step {self.step}: {reason}")
+        rate = self.hyperparameters.numbers()["learning_rate"] / self.settings.guard.divisor
+        self.hyperparameters.set_value("learning_rate", rate)
+        state = dict(self._initial_state)
+        if all(bool(torch.isfinite(alpha).all()) for alpha in self.supernet.architecture_parameters()):
+            state |= {f"alpha.{name}": alpha.detach() for name, alpha in self.supernet.alpha.items()}
+        else:
+            self.upper_level.forget()
+        self.supernet.load_state_dict(state)
+        self.optimiser.state.clear()
+        self.trajectory.forget()
+        self.say(f"step {self.step}: {reason}; the weights start again, learning_rate {rate:.3g}")
+        tracker.scalar("guard/restart", float(self.guard.restarts), self.step, epoch)
+
+    def _save(self, tracker: Tracker) -> None:
+        seconds = self.seconds + time.perf_counter() - self._epoch_began
+        self._tracker_state = tracker.state_dict()
+        self.folder.checkpoints.save(
+            self.step,
+            {
+                "step": self.step,
+                "samples": self.samples,
+                "samples_before": self._samples_before,
+                "seconds": seconds,
+                "supernet": self.supernet.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "upper_level": self.upper_level.state_dict(),
+                "streams": {name: stream.state_dict() for name, stream in self._streams.items()},
+                "randomness": self.randomness.state_dict(),
+                "means": self.means.state_dict(),
+                "guard": self.guard.state_dict(),
+                "trajectory": self.trajectory.state_dict(),
+                "last_means": self._last_means,
+                "tracker": self._tracker_state,
+            },
+        )
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
+        self._samples_before, self._last_means = state["samples_before"], state["last_means"]
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.upper_level.load_state_dict(state["upper_level"])
+        for name, stream in self._streams.items():
+            stream.load_state_dict(state["streams"][name])
+        self.randomness.load_state_dict(state["randomness"])
+        self.means.load_state_dict(state["means"])
+        self.guard.load_state_dict(state["guard"])
+        self.trajectory.load_state_dict(state["trajectory"])
+
+
+def normalised_entropy(probabilities: Iterable[float]) -> float:
+    """The entropy as a share of its largest value: 1 where nothing is decided, 0 where all is."""
+    values = list(probabilities)
+    if len(values) < 2:
+        return 0.0
+    return -sum(p * math.log(p) for p in values if p > 0) / math.log(len(values))

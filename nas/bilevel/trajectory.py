@@ -1,0 +1,79 @@
+"""What was learned over time: every step's hyperparameters, every epoch's architecture, and whether they settled."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.candidate import Architecture, Hyperparameters
+
+SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
+
+
+class Trajectory:
+    """The record from which a candidate's hyperparameters are averaged."""
+
+    def __init__(self, hyperparameters: HyperparameterSet) -> None:
+        self._hyperparameters = hyperparameters
+        self._values: list[list[float]] = []  # one row per step, one column per learned hyperparameter
+        self._architectures: list[dict[str, str]] = []  # one per epoch
+        self._epoch_ends: list[int] = []  # in steps
+
+    def record_step(self) -> None:
+        numbers = self._hyperparameters.numbers()
+        self._values.append([numbers[name] for name in self._hyperparameters.learned()])
+
+    def record_epoch(self, architecture: Architecture) -> None:
+        self._architectures.append(dict(architecture))
+        self._epoch_ends.append(len(self._values))
+
+    def forget(self) -> None:
+        """Start again: what a diverged search learned is no part of an average."""
+        self._values.clear()
+        self._architectures.clear()
+        self._epoch_ends.clear()
+
+    def _columns(self, first: int, last: int) -> dict[str, Tensor]:
+        table = torch.tensor(self._values[first:last], dtype=torch.float64)
+        return {name: table[:, i] for i, name in enumerate(self._hyperparameters.learned())}
+
+    def tail_average(self) -> Hyperparameters:
+        """Averages over the last half of the steps, within the caps; a hyperparameter not learned keeps its value."""
+        values = {name: entry.initial for name, entry in self._hyperparameters.entries.items()}
+        if self._values:
+            for name, column in self._columns(len(self._values) // 2, len(self._values)).items():
+                values[name] = self._hyperparameters.entries[name].average(column)
+        return Hyperparameters(values)
+
+    def settled(self, epochs: int, ratio: float) -> dict[str, bool]:
+        """Whether over the last ``epochs`` no choice has changed, and no learned hyperparameter's epoch mean moved by
+        more than ``ratio`` (on a log scale), or by a tenth of its range (on the others)."""
+        if len(self._epoch_ends) < epochs:
+            return dict.fromkeys(("architecture", *self._hyperparameters.learned()), False)
+        recent = self._architectures[-epochs:]
+        result = {"architecture": all(one == recent[0] for one in recent)}
+        starts = [0, *self._epoch_ends][-epochs - 1 : -1]
+        spans = list(zip(starts, self._epoch_ends[-epochs:], strict=True))
+        for name in self._hyperparameters.learned():
+            entry = self._hyperparameters.entries[name]
+            means = [entry.average(self._columns(*span)[name]) for span in spans]
+            if entry.scale == "log":
+                result[name] = max(means) <= ratio * min(means)
+            else:
+                result[name] = max(means) - min(means) <= SETTLED_PLACE * (entry.high - entry.low)
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "values": torch.tensor(self._values, dtype=torch.float64),
+            "architectures": self._architectures,
+            "epoch_ends": self._epoch_ends,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        values: Sequence[list[float]] = state["values"].tolist()
+        self._values = list(values)
+        self._architectures = list(state["architectures"])
+        self._epoch_ends = list(state["epoch_ends"])

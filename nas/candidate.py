@@ -1,0 +1,143 @@
+"""The values every search passes around: choices, architectures, hyperparameters and their ranges, candidates."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from nas.configuration import InvalidValue, require
+
+Scale = Literal["log", "logit", "linear"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One named categorical decision and its ordered options."""
+
+    name: str
+    options: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.options) > 0, self.name, list(self.options), "a choice needs at least one option")
+        distinct = len(set(self.options)) == len(self.options)
+        require(distinct, self.name, list(self.options), "the options of a choice must differ from each other")
+
+
+class Architecture(Mapping[str, str]):
+    """An immutable assignment of an option to every choice of the space named ``space``."""
+
+    def __init__(self, space: str, options: Mapping[str, str]) -> None:
+        self.space = space
+        self._options = MappingProxyType(dict(options))
+
+    def __getitem__(self, choice: str) -> str:
+        return self._options[choice]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._options)
+
+    def __len__(self) -> int:
+        return len(self._options)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Architecture) and self.space == other.space and self._options == other._options
+
+    def __hash__(self) -> int:
+        return hash((self.space, frozenset(self._options.items())))
+
+    def __repr__(self) -> str:
+        return f"Architecture({self.space!r}, {dict(self._options)!r})"
+
+    def check(self, choices: Sequence[Choice]) -> None:
+        """Raise :class:`InvalidValue` unless this assigns exactly ``choices``, each to one of its options."""
+        names = [choice.name for choice in choices]
+        for name in self:
+            require(name in names, f"architecture.{name}", self[name], "the space has no such choice")
+        for choice in choices:
+            value = self.get(choice.name)
+            allowed = f"it must be one of {', '.join(choice.options)}"
+            require(value in choice.options, f"architecture.{choice.name}", value, allowed)
+
+
+class Hyperparameters(Mapping[str, float]):
+    """Immutable named values of hyperparameters."""
+
+    def __init__(self, values: Mapping[str, float] | None = None) -> None:
+        self._values = MappingProxyType({name: float(value) for name, value in (values or {}).items()})
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Hyperparameters) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values.items()))
+
+    def __repr__(self) -> str:
+        return f"Hyperparameters({dict(self._values)!r})"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a continuous hyperparameter may lie, and the bijection between its value and a raw, unbounded number.
+
+    ``log``: raw is the natural logarithm; ``logit``: raw is the logit of the value's place between ``low`` and
+    ``high``; ``linear``: raw is the value.
+    """
+
+    low: float
+    high: float
+    scale: Scale = "linear"
+
+    def __post_init__(self) -> None:
+        require(math.isfinite(self.low), "low", self.low, "it must be finite")
+        require(
+            math.isfinite(self.high) and self.high > self.low, "high", self.high, f"it must be above low={self.low}"
+        )
+        require(self.scale != "log" or self.low > 0, "low", self.low, "a log scale needs a bound above 0")
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def to_unit(self, value: float) -> float:
+        """The place of ``value`` in its range as a number from 0 to 1, even steps in the scale's own measure."""
+        if self.scale == "log":
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def from_unit(self, place: float) -> float:
+        """The inverse of :meth:`to_unit`; ``place`` is clamped to 0..1."""
+        place = min(max(place, 0.0), 1.0)
+        if self.scale == "log":
+            return min(max(self.low * (self.high / self.low) ** place, self.low), self.high)
+        return self.low + place * (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An architecture with its hyperparameters: what every search returns and ``train_final.py`` takes."""
+
+    architecture: Architecture
+    hyperparameters: Hyperparameters
+
+    def fingerprint(self) -> str:
+        """A short text, equal for equal candidates whatever the order of their entries."""
+        content = {
+            "space": self.architecture.space,
+            "architecture": dict(self.architecture),
+            "hyperparameters": dict(self.hyperparameters),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+__all__ = ["Architecture", "Candidate", "Choice", "Hyperparameters", "InvalidValue", "Range", "Scale"]

@@ -1,0 +1,166 @@
+"""Turning a configuration into objects, and saying in one sentence what is wrong with it.
+
+Every component names its own limits: its constructor calls :func:`require`, which raises :class:`InvalidValue`. Types
+need no such call, :func:`build` reads them from the constructor's annotations. The entry points turn an
+:class:`InvalidValue` into its sentence and exit code 2.
+"""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class InvalidValue(ValueError):  # noqa: N818 - it names what it is about, as ValueError does
+    """A setting that cannot be used: ``key``, the ``value`` given and what is ``allowed``."""
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key}={_shown(value)} is not allowed: {allowed}.")
+        self.key, self.value, self.allowed = key, value, allowed
+
+    def below(self, prefix: str) -> "InvalidValue":
+        """The same complaint with its key seen from one level further up (``temperature`` in ``relaxation``)."""
+        separator = "" if not prefix or self.key.startswith("[") else "."
+        return InvalidValue(f"{prefix}{separator}{self.key}", self.value, self.allowed)
+
+
+class UnusableInput(Exception):  # noqa: N818
+    """Something outside the configuration that stops a run before it starts, told in one sentence."""
+
+
+def _shown(value: object) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def require(condition: bool, key: str, value: object, allowed: str) -> None:
+    """Raise :class:`InvalidValue` unless ``condition`` holds."""
+    if not condition:
+        raise InvalidValue(key, value, allowed)
+
+
+def build(config: Any, key: str, /, **arguments: Any) -> Any:
+    """Make the object that ``config["_target_"]`` names from the other entries of ``config``.
+
+    Args:
+        config: A mapping with ``_target_``; its entries are checked against the constructor's parameters and types.
+            Entries that have a ``_target_`` themselves are built first.
+        key: Where ``config`` stands in the whole configuration, for messages.
+        **arguments: What the program rather than the user supplies.
+
+    Raises:
+        InvalidValue: An entry is unknown, missing, of the wrong type, or refused by the constructor.
+    """
+    if not isinstance(config, Mapping | DictConfig) or "_target_" not in config:
+        raise InvalidValue(key, config, "it must be a group of settings with a _target_")
+    try:
+        plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    except OmegaConfBaseException as error:
+        raise InvalidValue(key, "(unresolved)", str(error).splitlines()[0]) from error
+    entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
+    target = _resolve(entries.pop("_target_"), f"{key}._target_")
+    settings = {name: _built(value, f"{key}.{name}") for name, value in entries.items()}
+    _check_settings(target, settings, set(arguments), key)
+    try:
+        return target(**settings, **arguments)
+    except InvalidValue as error:
+        raise error.below(key) from error
+
+
+def _resolve(path: object, key: str) -> Any:
+    if not isinstance(path, str):
+        raise InvalidValue(key, path, "it must be the dotted path of a class or function")
+    try:
+        target = get_object(path)
+    except Exception as error:
+        raise InvalidValue(key, path, f"it cannot be imported ({str(error).splitlines()[0]})") from error
+    if not callable(target):
+        raise InvalidValue(key, path, "it must name a class or function")
+    return target
+
+
+def _built(value: Any, key: str) -> Any:
+    if isinstance(value, dict) and "_target_" in value:
+        return build(value, key)
+    if isinstance(value, dict):
+        return {name: _built(entry, f"{key}.{name}") for name, entry in value.items()}
+    return value
+
+
+def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], key: str) -> None:
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    names = {
+        name
+        for name, parameter in parameters.items()
+        if name not in supplied and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name, value in settings.items():
+        if name not in names:
+            if open_ended:
+                continue
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InvalidValue(f"{key}.{name}", value, f"{key} knows {', '.join(sorted(names))}{hint}")
+        if name in hints and not matches(value, hints[name]):
+            raise InvalidValue(f"{key}.{name}", value, f"it must be {described(hints[name])}")
+        if isinstance(value, int) and hints.get(name) is float:
+            settings[name] = float(value)
+    for name in names - settings.keys():
+        if parameters[name].default is inspect.Parameter.empty:
+            raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+
+
+def matches(value: object, hint: Any) -> bool:
+    """Whether ``value`` is of type ``hint``: the plain types, lists, mappings, ``Literal`` and unions of them.
+
+    A whole number passes as a float; a truth value never passes as a number. Other hints are left to the constructor.
+    """
+    origin = get_origin(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return any(type(value) is type(option) and value == option for option in get_args(hint))
+    if origin in (Union, types.UnionType):
+        return any(matches(value, option) for option in get_args(hint))
+    if hint in (None, types.NoneType):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint in (bool, str):
+        return isinstance(value, hint)
+    if origin in (list, tuple, Sequence):
+        inner = get_args(hint)[0] if get_args(hint) else Any
+        return isinstance(value, list | tuple | ListConfig) and all(matches(entry, inner) for entry in value)
+    if origin in (dict, Mapping):
+        inner = get_args(hint)[1] if get_args(hint) else Any
+        return isinstance(value, Mapping) and all(matches(entry, inner) for entry in value.values())
+    if inspect.isclass(hint) and not getattr(hint, "_is_protocol", False):
+        return isinstance(value, hint)
+    return True
+
+
+def described(hint: Any) -> str:
+    """``hint`` in words for a message."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return "one of " + ", ".join(_shown(option) for option in get_args(hint))
+    if origin in (Union, types.UnionType):
+        return " or ".join(described(option) for option in get_args(hint))
+    if hint in (None, types.NoneType):
+        return "null"
+    if origin in (list, tuple, Sequence):
+        return "a list" + (f" ({described(get_args(hint)[0])} each)" if get_args(hint) else "")
+    if origin in (dict, Mapping):
+        return "a group of settings"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    return words.get(hint, f"a {getattr(hint, '__name__', hint)}")

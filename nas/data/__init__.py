@@ -1,0 +1,1 @@
+"""Data sets, their splits, batched augmentation and streams of batches."""

@@ -1,0 +1,98 @@
+"""Random crops, horizontal flips and cutout for whole batches, with an independent draw for every image."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from nas.configuration import require
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which augmentations are on; 0 and false are off, and what is off draws nothing.
+
+    As in DARTS, crop and flip come before the images are normalised, so that the padding is black, and cutout comes
+    after it, so that the hole has the mean's colour. Hence two methods, one for each side of the normalisation.
+
+    Attributes:
+        crop_padding: Pixels of black added on every side before a window of the image's own size is cut out.
+        flip: Whether half of the images are mirrored left to right.
+        cutout: Side in pixels of the square that is set to the mean (DeVries & Taylor, 2017).
+
+    Raises:
+        InvalidValue: A number is negative.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.crop_padding >= 0, "crop_padding", self.crop_padding, "it must be 0 (off) or above")
+        require(self.cutout >= 0, "cutout", self.cutout, "it must be 0 (off) or above")
+
+    @property
+    def is_active(self) -> bool:
+        return self.crop_padding > 0 or self.flip or self.cutout > 0
+
+    def check_fits(self, images: Tensor) -> None:
+        """Refuse a padding or cutout that can leave nothing of an image.
+
+        Args:
+            images: (B, C, H, W).
+
+        Raises:
+            InvalidValue: The key is ``augmentation.crop_padding`` or ``augmentation.cutout``.
+        """
+        side = min(images.shape[-2:])
+        padding, cutout = self.crop_padding, self.cutout
+        require(padding < side, "augmentation.crop_padding", padding, f"it must be below the image's side, {side}")
+        require(cutout <= side, "augmentation.cutout", cutout, f"it must be at most the image's side, {side}")
+
+    def crop_and_flip(self, images: Tensor, generator: Generator) -> Tensor:
+        """Crop and mirror images that are not normalised yet.
+
+        Args:
+            images: (B, C, H, W) of any type, with 0 for black.
+            generator: Where the draws come from, on the images' device.
+
+        Returns:
+            (B, C, H, W) of the same type.
+        """
+        batch, _, height, width = images.shape
+        if self.crop_padding:
+            places = 2 * self.crop_padding + 1
+            top, left = torch.randint(places, (2, batch), generator=generator, device=images.device)
+            padded = functional.pad(images, (self.crop_padding,) * 4)
+            windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+            images = windows[torch.arange(batch, device=images.device), :, top, left]
+        if self.flip:
+            mirrored = torch.rand(batch, generator=generator, device=images.device) < 0.5
+            images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+        return images
+
+    def cut_out(self, images: Tensor, generator: Generator) -> Tensor:
+        """Set a square of each normalised image to 0; its centre is uniform over the image, which may clip it.
+
+        Args:
+            images: (B, C, H, W) float, normalised.
+            generator: Where the draws come from, on the images' device.
+
+        Returns:
+            (B, C, H, W), a new tensor unless cutout is off.
+        """
+        if not self.cutout:
+            return images
+        batch, _, height, width = images.shape
+        rows = self._covered(height, batch, generator, images.device)
+        columns = self._covered(width, batch, generator, images.device)
+        hole = rows[:, None, :, None] & columns[:, None, None, :]
+        return images.masked_fill(hole, 0.0)
+
+    def _covered(self, length: int, batch: int, generator: Generator, device: torch.device) -> Tensor:
+        """(batch, length) bool: which of ``length`` rows (or columns) the square of each image covers."""
+        centre = torch.randint(length, (batch, 1), generator=generator, device=device)
+        offset = torch.arange(length, device=device) - (centre - self.cutout // 2)
+        return (offset >= 0) & (offset < self.cutout)

@@ -1,0 +1,1 @@
+"""Other people's genotypes and state dicts, to and from this package's."""

@@ -1,0 +1,126 @@
+"""State dicts of the original networks, to and from ours, bit for bit.
+
+Of quark0/darts the search and both evaluation networks, of AutoDL-Projects the stand-alone network of NAS-Bench-201.
+The structures are the same; what differs is the names of their parts, so a name is translated part by part, by the
+type of the module that holds the part.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nas.configuration import UnusableInput
+from nas.operations.cell_operations import (
+    DilatedSeparableConvolution,
+    FactorisedReduction,
+    ReLUConvBN,
+    SeparableConvolution,
+)
+from nas.operations.mixed_edge import MixedEdge
+from nas.spaces import darts, darts_network, nasbench201
+
+ORIGINAL_PARTS: dict[type[nn.Module], dict[str, str]] = {
+    darts.SearchCell: {"edges": "_ops"},
+    darts_network.Cell: {"edges": "_ops"},
+    darts_network.ImageNetStem: {"quarter": "stem0", "eighth": "stem1"},
+    MixedEdge: {"operations": "_ops"},
+    FactorisedReduction: {"even": "conv_1", "odd": "conv_2", "normalisation": "bn"},
+    nasbench201.Cell: {"edges": "layers"},
+    nasbench201.ResidualBlock: {"first": "conv_a", "second": "conv_b", "shortcut": "downsample"},
+    nasbench201.NasBench201Network: {"last_activation": "lastact"},
+}
+"""Per module type: the name of a part here to its name there; parts that are not listed have one name."""
+
+WRAPPED = (ReLUConvBN, SeparableConvolution, DilatedSeparableConvolution)
+"""Sequences of layers that the original holds in an attribute ``op``."""
+
+
+def original_name(network: nn.Module, name: str) -> str:
+    """What the entry ``name`` of ``network``'s state dict is called in the original.
+
+    The search network's alphas, which the original keeps outside its state dict, become ``alphas_normal`` and
+    ``alphas_reduce``.
+    """
+    if name.startswith("alpha."):
+        return name.replace("alpha.", "alphas_", 1)
+    module, parts = network, []
+    for part in name.split("."):
+        if isinstance(module, WRAPPED):
+            parts.append("op")
+        child = getattr(module, part)
+        # The two parts of the ImageNet stem are attributes of the original network itself.
+        if not isinstance(child, darts_network.ImageNetStem):
+            parts.append(ORIGINAL_PARTS.get(type(module), {}).get(part, part))
+        module = child
+    return ".".join(parts)
+
+
+def to_original(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state``, a state dict of ``network``, under the original's names; the tensors are the same objects."""
+    return {original_name(network, name): tensor for name, tensor in state.items()}
+
+
+def from_original(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`to_original`, for a ``state`` that has all or some of the original's names.
+
+    Raises:
+        UnusableInput: An entry of ``state`` has no place in ``network``.
+    """
+    names = {original_name(network, name): name for name in network.state_dict()}
+    for name in state:
+        if name not in names:
+            raise UnusableInput(f"The state dict has an entry {str(name)[:200]} that this network has no place for.")
+    return {names[name]: tensor for name, tensor in state.items()}
+
+
+def load_original(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy the weights and statistics of an original state dict into ``network``, converted to its dtype.
+
+    What may be missing: counts of batches (PyTorch before 0.4.1 had none) and alphas. What is left out: an auxiliary
+    head that ``network`` does not have, and the prefix ``module.`` of ``DataParallel``.
+
+    Raises:
+        UnusableInput: An entry is missing, has no place, or has another shape; the sentence names the first one.
+    """
+    state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    if getattr(network, "auxiliary_head", None) is None:
+        state = {name: tensor for name, tensor in state.items() if not name.startswith("auxiliary_head.")}
+    translated = from_original(network, state)
+    own = network.state_dict()
+    for name, tensor in own.items():
+        if name in translated:
+            given, needed = tuple(translated[name].shape), tuple(tensor.shape)
+            if given != needed:
+                entry = original_name(network, name)
+                raise UnusableInput(f"The state dict's {entry} has shape {given}, this network needs {needed}.")
+        elif not (name.endswith("num_batches_tracked") or name.startswith("alpha.")):
+            raise UnusableInput(f"The state dict lacks {original_name(network, name)}, which this network needs.")
+    network.load_state_dict(own | translated)
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in the file ``path``, lone or as the entry ``state_dict`` of a checkpoint; nothing is executed.
+
+    Raises:
+        UnusableInput: There is no such file, or it holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load has no common error type for damaged files: pickle, zip, runtime, key and attribute errors occur.
+        raise UnusableInput(f"{path} cannot be read as a PyTorch checkpoint ({_first_line(error)}).") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise UnusableInput(f"{path} holds no state dict.")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UnusableInput(f"{path} holds no state dict: its entry {str(name)[:200]} is no tensor.")
+    return dict(content)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""The operations that networks and supernets are made of."""

@@ -1,0 +1,141 @@
+"""Mixed operations of the macro space: convolution, pooling, dense, activation, each a weighted sum of its options.
+
+Weights come as a mapping from an attribute's name (``filters``, ``kernel_size``, ...) to its relaxed weights
+(options,); an attribute with a single option has no entry. Widths share one tensor of the largest width and are mixed
+by channel masks; an unused channel is exactly zero, whatever the activation, because the mask comes last.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Weights = Mapping[str, Tensor]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+    "softplus": nn.Softplus,
+}
+
+
+def pooling(kind: str, size: int, stride: int) -> nn.Module:
+    """A pooling layer that gives ``ceil(H / stride)`` for every size; zero padding is not counted in averages."""
+    padding, ceil_mode = (size - 1) // 2, size % 2 == 0
+    if kind == "max":
+        return nn.MaxPool2d(size, stride, padding, ceil_mode=ceil_mode)
+    return nn.AvgPool2d(size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False)
+
+
+def padded_width(x: Tensor, width: int) -> Tensor:
+    """``x`` (batch, channels, ...) with zero channels appended up to ``width``."""
+    missing = width - x.shape[1]
+    return x if missing == 0 else torch.cat([x, x.new_zeros(x.shape[0], missing, *x.shape[2:])], dim=1)
+
+
+class WidthMask(nn.Module):
+    """``sum over widths of weight * mask``, where a width's mask is one up to that width and zero behind it."""
+
+    masks: Tensor
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        positions = torch.arange(max(widths))
+        masks = torch.stack([(positions < width).to(torch.get_default_dtype()) for width in widths])
+        self.register_buffer("masks", masks, persistent=False)  # (widths, channels)
+
+    def forward(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is None:
+            return x
+        return x * (weights @ self.masks).view(1, -1, *([1] * (x.dim() - 2)))
+
+
+class MixedActivation(nn.Module):
+    """The weighted sum of activation functions."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.options = nn.ModuleList(ACTIVATIONS[name]() for name in names)
+
+    def forward(self, x: Tensor, weights: Tensor | None) -> Tensor:
+        if weights is None:
+            return self.options[0](x)
+        return sum((weight * option(x) for weight, option in zip(weights, self.options, strict=True)), x.new_zeros(()))
+
+
+class MixedConvolution(nn.Module):
+    """Convolution over (filters x kernel size x activation), output (batch, max(filters), ceil(H / s), ceil(W / s)).
+
+    Convolution is linear in its kernel, so the weighted sum over kernel sizes is one convolution with the weighted sum
+    of the centred kernels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        filters: Sequence[int],
+        kernel_sizes: Sequence[int],
+        stride: int,
+        activations: Sequence[str],
+    ) -> None:
+        super().__init__()
+        width = max(filters)
+        self.kernels = nn.ModuleDict(
+            {str(size): nn.Conv2d(in_channels, width, size, stride, size // 2, bias=False) for size in kernel_sizes}
+        )
+        self.stride, self.largest = stride, max(kernel_sizes)
+        self.normalisation = nn.BatchNorm2d(width)
+        self.activation = MixedActivation(activations)
+        self.mask = WidthMask(filters)
+
+    def mixed_kernel(self, weights: Tensor | None) -> Tensor:
+        """(out, in, k, k) with k the largest kernel size."""
+        kernels = []
+        for size, convolution in self.kernels.items():
+            assert isinstance(convolution, nn.Conv2d)
+            kernels.append(F.pad(convolution.weight, [(self.largest - int(size)) // 2] * 4))
+        if weights is None:
+            return kernels[0]
+        return torch.einsum("k,koihw->oihw", weights, torch.stack(kernels))
+
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+        kernel = self.mixed_kernel(weights.get("kernel_size"))
+        x = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
+        x = self.activation(self.normalisation(x), weights.get("activation"))
+        return self.mask(x, weights.get("filters"))
+
+
+class MixedPooling(nn.Module):
+    """Pooling over (size x kind), output (batch, channels, ceil(H / s), ceil(W / s))."""
+
+    def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
+        super().__init__()
+        self.poolings = nn.ModuleList(pooling(kind, size, stride) for kind in kinds for size in sizes)
+        self.sizes, self.kinds = len(sizes), len(kinds)
+
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+        ones = x.new_ones(())
+        by_kind = weights["kind"] if "kind" in weights else ones.expand(self.kinds)
+        by_size = weights["pool_size"] if "pool_size" in weights else ones.expand(self.sizes)
+        joint = torch.outer(by_kind, by_size).flatten()
+        return sum((weight * pool(x) for weight, pool in zip(joint, self.poolings, strict=True)), x.new_zeros(()))
+
+
+class MixedDense(nn.Module):
+    """Dense layer over (units x activation) with batch norm, (batch, features) to (batch, max(units))."""
+
+    def __init__(self, in_features: int, units: Sequence[int], activations: Sequence[str]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, max(units), bias=False)
+        self.normalisation = nn.BatchNorm1d(max(units))
+        self.activation = MixedActivation(activations)
+        self.mask = WidthMask(units)
+
+    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+        x = self.activation(self.normalisation(self.linear(x)), weights.get("activation"))
+        return self.mask(x, weights.get("units"))

@@ -1,0 +1,1 @@
+"""How a run is shown: tables in the terminal, drawings of architectures, the page of the run."""

@@ -1,0 +1,271 @@
+"""Pictures of what a search found, in the style of a paper's figures.
+
+The figures belong to no global state (there is no pyplot); ``figure.savefig(path)`` writes them as PDF, SVG or PNG.
+Lengths are in inches and font sizes in points throughout.
+"""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from nas.configuration import require
+
+if TYPE_CHECKING:
+    # matplotlib takes most of a second to import, so the functions below do it once there is something to draw.
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart; grey stands for its black.
+ORANGE, SKY_BLUE, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
+
+KIND_COLOURS: Mapping[str, str] = {
+    "input": PURPLE,
+    "conv": BLUE,
+    "pool": ORANGE,
+    "dense": GREEN,
+    "skip": GREY,
+    "output": VERMILLION,
+}
+OPTION_COLOURS = (SKY_BLUE, ORANGE, GREEN, PURPLE, YELLOW, VERMILLION, BLUE, GREY)
+
+WIDTH = 7.2
+MARGIN = 0.12
+TITLE_HEIGHT = 0.32
+TITLE_SIZE, LABEL_SIZE, DETAIL_SIZE = 10.0, 8.0, 7.0
+LINE_HEIGHT = 0.145
+BAR_HEIGHT = 0.34
+
+
+@dataclass(frozen=True)
+class Block:
+    """One layer of a chain.
+
+    Attributes:
+        kind: ``input``, ``conv``, ``pool``, ``dense``, ``skip`` (a layer that was left out) or ``output``.
+        label: Its name, such as ``Conv 3×3``.
+        detail: What else there is to say, such as ``32 filters, ReLU``; may be empty.
+    """
+
+    kind: str
+    label: str
+    detail: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.kind in KIND_COLOURS, "kind", self.kind, f"it must be one of {', '.join(KIND_COLOURS)}")
+
+
+def draw_chain(blocks: Sequence[Block], title: str) -> "Figure":
+    """Boxes of equal size from left to right with arrows between them, in as many rows as the width asks for.
+
+    Raises:
+        ValueError: There are no blocks.
+    """
+    if not blocks:
+        raise ValueError("There are no blocks to draw.")
+    gap, row_gap, padding, longest_line = 0.26, 0.4, 0.1, 18
+    texts = [_BlockText(_wrapped(block.label, longest_line), _wrapped(block.detail, longest_line)) for block in blocks]
+    box_width = max(0.8, max(text.width() for text in texts) + 2 * padding)
+    box_height = max(text.height() for text in texts) + 2 * padding
+
+    per_row = max(1, int((WIDTH - 2 * MARGIN + gap) / (box_width + gap)))
+    rows = -(-len(blocks) // per_row)
+    per_row = -(-len(blocks) // rows)  # the rows filled evenly
+    width = max(per_row * (box_width + gap) - gap, _text_width(title, TITLE_SIZE)) + 2 * MARGIN
+    height = rows * (box_height + row_gap) - row_gap + TITLE_HEIGHT + 2 * MARGIN
+    figure, axes = _sheet(width, height, title)
+
+    left = (width - (per_row * (box_width + gap) - gap)) / 2 + box_width / 2
+    top = height - MARGIN - TITLE_HEIGHT - box_height / 2
+    centres = [
+        (left + index % per_row * (box_width + gap), top - index // per_row * (box_height + row_gap))
+        for index in range(len(blocks))
+    ]
+    for block, text, centre in zip(blocks, texts, centres, strict=True):
+        _draw_box(axes, block, text, centre, box_width, box_height)
+    for (x, y), (next_x, next_y) in pairwise(centres):
+        if y == next_y:
+            _draw_arrow(axes, [(x + box_width / 2, y), (next_x - box_width / 2, y)])
+        else:
+            between = (y + next_y) / 2
+            corners = [(x, y - box_height / 2), (x, between), (next_x, between), (next_x, next_y + box_height / 2)]
+            _draw_arrow(axes, corners)
+    return figure
+
+
+def draw_probabilities(rows: Mapping[str, Mapping[str, float]], title: str) -> "Figure":
+    """One stacked bar per choice, divided among its options; the strongest option is bold and in a full colour.
+
+    An option whose part of the bar is too narrow for its name is named under the bar instead.
+
+    Args:
+        rows: For each choice the probability of each option, as ``Supernet.probabilities`` gives them. A relaxation
+            may give weights that do not add up to 1; the axis then goes as far as the longest bar.
+        title: The figure's title.
+
+    Raises:
+        ValueError: There are no rows.
+    """
+    if not rows:
+        raise ValueError("There are no probabilities to draw.")
+    row_gap, axis_height = 0.13, 0.42
+    names_width = max(_text_width(name, LABEL_SIZE) for name in rows)
+    bars_width = WIDTH - names_width - 3 * MARGIN
+    longest = max(1.0, *(sum(options.values()) for options in rows.values()))
+    bars = [_bar(options, bars_width, longest) for options in rows.values()]
+    heights = [BAR_HEIGHT + len(bar.below) * LINE_HEIGHT + row_gap for bar in bars]
+
+    height = sum(heights) + axis_height + TITLE_HEIGHT + 2 * MARGIN
+    figure, _ = _sheet(WIDTH, height, title)
+    left, bottom = (names_width + 2 * MARGIN) / WIDTH, (axis_height + MARGIN) / height
+    # Probabilities across, inches from the top down.
+    axes = figure.add_axes(
+        (left, bottom, bars_width / WIDTH, sum(heights) / height), xlim=(0, longest), ylim=(sum(heights), 0)
+    )
+    centres = [sum(heights[:index]) + BAR_HEIGHT / 2 for index in range(len(bars))]
+    for bar, centre in zip(bars, centres, strict=True):
+        _draw_bar(axes, bar, centre)
+    axes.set_yticks(centres, labels=list(rows), fontsize=LABEL_SIZE)
+    axes.set_xlabel("probability", fontsize=LABEL_SIZE)
+    axes.tick_params(axis="x", labelsize=DETAIL_SIZE)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    return figure
+
+
+@dataclass(frozen=True)
+class _BlockText:
+    """The lines that stand in a block's box: the label's in bold, then the detail's."""
+
+    label: list[str]
+    detail: list[str]
+
+    def width(self) -> float:
+        label = [_text_width(line, LABEL_SIZE, "bold") for line in self.label]
+        return max(0.0, *label, *(_text_width(line, DETAIL_SIZE) for line in self.detail))
+
+    def height(self) -> float:
+        return (len(self.label) + len(self.detail)) * LINE_HEIGHT
+
+
+def _wrapped(text: str, longest_line: int) -> list[str]:
+    return [line for part in text.splitlines() for line in textwrap.wrap(part, longest_line)]
+
+
+def _sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
+    """A figure whose invisible axes measure it in inches from its lower left corner, with its title."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=200, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axes.set_axis_off()
+    axes.text(width / 2, height - MARGIN, title, fontsize=TITLE_SIZE, ha="center", va="top")
+    return figure, axes
+
+
+def _draw_box(
+    axes: "Axes", block: Block, text: _BlockText, centre: tuple[float, float], width: float, height: float
+) -> None:
+    from matplotlib.patches import FancyBboxPatch
+
+    x, y = centre
+    skipped = block.kind == "skip"
+    colour = KIND_COLOURS[block.kind]
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.08",
+            facecolor="white" if skipped else _tint(colour, 0.22),
+            edgecolor=colour,
+            linestyle="--" if skipped else "-",
+            linewidth=1.2,
+        )
+    )
+    lines = [(line, LABEL_SIZE, "bold") for line in text.label] + [
+        (line, DETAIL_SIZE, "normal") for line in text.detail
+    ]
+    for number, (line, size, weight) in enumerate(lines):
+        line_y = y + ((len(lines) - 1) / 2 - number) * LINE_HEIGHT
+        ink = "0.45" if skipped else "black"
+        axes.text(x, line_y, line, fontsize=size, weight=weight, color=ink, ha="center", va="center_baseline")
+
+
+def _draw_arrow(axes: "Axes", corners: list[tuple[float, float]]) -> None:
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+
+    axes.add_patch(FancyArrowPatch(path=Path(corners), arrowstyle="-|>", mutation_scale=8, color="0.25", linewidth=0.9))
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """The options of one choice; ``inside`` are the labels that fit into the bar, ``below`` the lines under it."""
+
+    options: Mapping[str, float]
+    strongest: str
+    inside: Mapping[str, str]
+    below: list[str]
+
+
+def _bar(options: Mapping[str, float], width: float, longest: float) -> _Bar:
+    strongest = max(options, key=lambda option: options[option])
+    inside, outside = {}, []
+    for option, probability in options.items():
+        value = f"{probability:.2f}"
+        weight = "bold" if option == strongest else "normal"
+        needed = max(_text_width(option, DETAIL_SIZE, weight), _text_width(value, DETAIL_SIZE, weight)) + 0.06
+        if needed <= width * probability / longest:
+            inside[option] = f"{option}\n{value}"
+        else:
+            outside.append(f"{option} {value}")
+    return _Bar(options, strongest, inside, _filled_lines(outside, width))
+
+
+def _draw_bar(axes: "Axes", bar: _Bar, centre: float) -> None:
+    left = 0.0
+    for index, (option, probability) in enumerate(bar.options.items()):
+        strong = option == bar.strongest
+        colour = _tint(OPTION_COLOURS[index % len(OPTION_COLOURS)], 0.8 if strong else 0.3)
+        axes.barh(centre, probability, BAR_HEIGHT, left, color=colour, edgecolor="white", linewidth=1.0)
+        if option in bar.inside:
+            weight = "bold" if strong else "normal"
+            middle = left + probability / 2
+            axes.text(middle, centre, bar.inside[option], size=DETAIL_SIZE, weight=weight, ha="center", va="center")
+        left += probability
+    for number, line in enumerate(bar.below):
+        y = centre + BAR_HEIGHT / 2 + (number + 0.6) * LINE_HEIGHT
+        axes.text(0, y, line, size=DETAIL_SIZE, color="0.35", ha="left", va="center")
+
+
+def _filled_lines(items: Sequence[str], width: float) -> list[str]:
+    """``items`` joined into lines that are no wider than ``width``, unless one item alone is."""
+    lines: list[str] = []
+    for item in items:
+        longer = f"{lines[-1]}  ·  {item}" if lines else item
+        if lines and _text_width(longer, DETAIL_SIZE) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(item)
+    return lines
+
+
+@cache
+def _text_width(text: str, size: float, weight: str = "normal") -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
+    return float(points) / 72
+
+
+def _tint(colour: str, strength: float) -> tuple[float, float, float]:
+    """``colour`` (#RRGGBB) mixed with white; ``strength`` 1 leaves it as it is."""
+    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return (1 - strength * (1 - red), 1 - strength * (1 - green), 1 - strength * (1 - blue))

@@ -1,0 +1,70 @@
+"""What a search or a retraining has come to, in words and as a picture."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.report.drawing import Block, draw_chain
+from nas.spaces.candidate_file import CandidateFile
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def architecture_in_words(found: CandidateFile) -> str:
+    """``conv 5x5 32 relu - max pool 2x2 /2 - dense 256 relu``; a layer that was left out is not told."""
+    layers = found.space.layer_descriptions(found.candidate.architecture)
+    return " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
+
+
+def architecture_figure(found: CandidateFile) -> "Figure":
+    """The chain of layers from the image to the classes, skipped layers dashed."""
+    channels, height, width = found.space.input_shape
+    blocks = [Block("input", "image", f"{channels} x {height} x {width}")]
+    blocks += [Block(*layer) for layer in found.space.layer_descriptions(found.candidate.architecture)]
+    blocks.append(Block("output", "classifier", f"{found.space.classes} classes"))
+    return draw_chain(blocks, f"Found on {found.data}")
+
+
+def hyperparameters_in_words(found: CandidateFile) -> str:
+    """``learning_rate 0.0123, dropout 0.31 (not settled), ...``."""
+    parts = []
+    for name, value in found.candidate.hyperparameters.items():
+        parts.append(f"{name} {value:.3g}" + ("" if found.settled.get(name, True) else " (not settled)"))
+    return ", ".join(parts)
+
+
+def search_outcome(found: CandidateFile, seconds: float) -> dict[str, str]:
+    """The rows of the table at the end of a search."""
+    settled = "" if found.settled.get("architecture", True) else " (not settled)"
+    return {
+        "data": found.data,
+        "architecture": architecture_in_words(found) + settled,
+        "hyperparameters": f"{hyperparameters_in_words(found)}, schedule {found.schedule}",
+        "search time": f"{seconds:.0f} s",
+    }
+
+
+def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: float | None) -> dict[str, str]:
+    """The rows of the table at the end of a retraining."""
+    used = ", ".join(f"{name} {value:.3g}" for name, value in result["hyperparameters"].items())
+    return {
+        "data": found.data,
+        "architecture": architecture_in_words(found),
+        "hyperparameters": f"{used}, schedule {result['schedule']}",
+        "parameters": f"{result['parameters']:,}",
+        "search time": "unknown" if search_seconds is None else f"{search_seconds:.0f} s",
+        "test accuracy": f"{100 * result['test_accuracy']:.2f} %",
+        "test loss": f"{result['test_loss']:.4f}",
+        "test macro F1, recall": f"{result['test_macro_f1']:.4f}, {result['test_macro_recall']:.4f}",
+    }
+
+
+def recorded_seconds(folder: Path) -> float | None:
+    """How long the run in ``folder`` took by its ``timing.csv``, or None where that does not say."""
+    try:
+        with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row.get("tag") == "time/total_seconds"]
+        return float(rows[-1]["value"]) if rows else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""Search spaces: their choices, their supernets and their stand-alone networks."""

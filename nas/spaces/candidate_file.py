@@ -1,0 +1,97 @@
+"""``candidate.json``: a candidate with all that is needed to rebuild its network (no paths, no times)."""
+
+import json
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.atomic_write import write_atomically
+from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.configuration import InvalidValue, UnusableInput, require
+from nas.spaces.space import SearchSpace, space_from_description
+
+SCHEMA = 1
+LARGEST_FILE = 1_000_000  # bytes
+NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
+
+
+@dataclass(frozen=True)
+class CandidateFile:
+    """What ``candidate.json`` holds.
+
+    Attributes:
+        candidate: The architecture and its hyperparameters.
+        space: The space, bound to its input shape and classes.
+        data: The data set's name.
+        schedule: The learning-rate schedule that the hyperparameters were learned with.
+        settled: Per decision (``architecture`` and each learned hyperparameter) whether it had come to rest.
+    """
+
+    candidate: Candidate
+    space: SearchSpace
+    data: str
+    schedule: Literal["constant", "cosine"]
+    settled: dict[str, bool] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "data": self.data,
+            "space": self.space.describe(),
+            "architecture": dict(self.candidate.architecture),
+            "hyperparameters": dict(self.candidate.hyperparameters),
+            "schedule": self.schedule,
+            "settled": self.settled,
+        }
+
+    def write(self, path: Path) -> None:
+        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        write_atomically(path, (text + "\n").encode())
+
+
+def read_candidate_file(path: Path) -> CandidateFile:
+    """The candidate in ``path``; nothing in the file is executed.
+
+    Raises:
+        UnusableInput: The file cannot be read, is too large, or is not JSON.
+        InvalidValue: Something in it is missing or impossible.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnusableInput(f"{path} is larger than a candidate can be ({LARGEST_FILE} bytes).")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UnusableInput(f"The candidate {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"The candidate {path} is not readable JSON.") from error
+    try:
+        return _parsed(content)
+    except InvalidValue as error:
+        raise error.below(str(path) + ":") from error
+
+
+def _parsed(content: object) -> CandidateFile:
+    if not isinstance(content, dict):
+        raise InvalidValue("candidate", content, "it must be a JSON object")
+    require(content.get("schema") == SCHEMA, "schema", content.get("schema"), f"it must be {SCHEMA}")
+    space = space_from_description(content.get("space"))
+    options, values = content.get("architecture"), content.get("hyperparameters")
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
+        raise InvalidValue("architecture", options, "it must be an object of texts")
+    architecture = Architecture(space.name, options)
+    architecture.check(space.choices)
+    if not isinstance(values, dict):
+        raise InvalidValue("hyperparameters", values, "it must be an object of numbers")
+    for name, value in values.items():
+        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        require(good, f"hyperparameters.{name}", value, "it must be a finite number")
+    data, schedule, settled = content.get("data"), content.get("schedule"), content.get("settled")
+    if not isinstance(data, str) or not NAME.fullmatch(data):
+        raise InvalidValue("data", data, "it must be a data set's name")
+    if schedule not in ("constant", "cosine"):
+        raise InvalidValue("schedule", schedule, "it must be constant or cosine")
+    if not isinstance(settled, dict) or not all(isinstance(value, bool) for value in settled.values()):
+        raise InvalidValue("settled", settled, "it must be an object of truth values")
+    return CandidateFile(Candidate(architecture, Hyperparameters(values)), space, data, schedule, settled)

@@ -1,0 +1,244 @@
+"""The macro space: a chain of convolution, pooling and dense layers, declared in YAML.
+
+Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv, pool or skip),
+``layer4.conv.kernel_size``. An attribute with a single option is no decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture, Choice, Range
+from nas.configuration import InvalidValue, require
+from nas.operations.mixed import padded_width
+from nas.operations.stochastic import Dropout
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.layers import Layer, Shape, Slot, parse_slots
+from nas.spaces.space import LayerDescription, SearchSpace
+from nas.spaces.supernet import Supernet
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slot at its place in the chain: ``name`` is ``layer1`` for the first."""
+
+    name: str
+    slot: Slot
+
+    def prefix(self, label: str) -> str:
+        """Where the attributes of the alternative ``label`` are named; a lone layer needs no label."""
+        return self.name if len(self.slot.layers) == 1 else f"{self.name}.{label}"
+
+    def alternatives(self) -> list[tuple[str, Layer]]:
+        return list(zip(self.slot.types, self.slot.layers, strict=False))
+
+    def choices(self) -> list[Choice]:
+        types = self.slot.types
+        found = [Choice(f"{self.name}.type", types)] if len(types) > 1 else []
+        for label, layer in self.alternatives():
+            for attribute, options in layer.attributes.items():
+                if len(options) > 1:
+                    found.append(Choice(f"{self.prefix(label)}.{attribute}", tuple(map(str, options))))
+        return found
+
+    def chosen_type(self, architecture: Mapping[str, str]) -> str:
+        return architecture.get(f"{self.name}.type", self.slot.types[0])
+
+    def chosen(self, label: str, layer: Layer, architecture: Mapping[str, str]) -> dict[str, Any]:
+        """The attributes of one alternative as ``architecture`` has them."""
+        values = {}
+        for attribute, options in layer.attributes.items():
+            by_label = {str(option): option for option in options}
+            default = str(options[0])
+            values[attribute] = by_label[architecture.get(f"{self.prefix(label)}.{attribute}", default)]
+        return values
+
+    def widest(self, shape: Shape) -> Shape:
+        """The shape that holds the output of every option, given the widest input ``shape``."""
+        shapes = [shape] if self.slot.optional else []
+        for layer in self.slot.layers:
+            widths = {name: max(options) for name, options in layer.attributes.items() if name in ("filters", "units")}
+            shapes.append(layer.output_shape(shape, widths))
+        return (max(one[0] for one in shapes), *shapes[-1][1:])
+
+
+def flattened(shape: Shape) -> Shape:
+    size = 1
+    for side in shape:
+        size *= side
+    return (size,)
+
+
+class Macro(SearchSpace):
+    """A chain of slots over the given input.
+
+    Args:
+        layers: A list of slots: ``{type: conv, filters, kernel_size, stride, activations, optional}``,
+            ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
+            ``{choose: [...], optional}``.
+        activations: What layers that name none choose from.
+    """
+
+    name: ClassVar[str] = "macro"
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        activations: Sequence[str],
+        *,
+        input_shape: Sequence[int],
+        classes: int,
+        ranges: Mapping[str, Range] | None = None,
+    ) -> None:
+        super().__init__(input_shape, classes, ranges)
+        self._settings = {"layers": _as_lists(layers), "activations": list(activations)}
+        slots = parse_slots(layers, activations)
+        self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
+        self._choices = tuple(choice for place in self.places for choice in place.choices())
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return self._choices
+
+    def settings(self) -> dict[str, Any]:
+        return self._settings
+
+    def supernet(self, relaxation: Relaxation) -> "MacroSupernet":
+        return MacroSupernet(self, relaxation)
+
+    def plain_layers(self, architecture: Architecture) -> list[tuple[Place, str, Layer, dict[str, Any], Shape]]:
+        """The layers that ``architecture`` uses: place, label, layer, chosen attributes and input shape."""
+        architecture.check(self.choices)
+        shape: Shape = self.input_shape
+        used = []
+        for place in self.places:
+            if place.slot.is_dense and len(shape) == 3:
+                shape = flattened(shape)
+            label = place.chosen_type(architecture)
+            if label == "skip":
+                continue
+            layer = dict(place.alternatives())[label]
+            chosen = place.chosen(label, layer, architecture)
+            used.append((place, label, layer, chosen, shape))
+            shape = layer.output_shape(shape, chosen)
+        return used
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        used = {place.name: (layer, chosen) for place, _, layer, chosen, _ in self.plain_layers(architecture)}
+        described = []
+        for place in self.places:
+            if place.name in used:
+                layer, chosen = used[place.name]
+                described.append(LayerDescription(layer.kind, *layer.in_words(chosen)))
+            else:
+                described.append(LayerDescription("skip", "skip", ""))
+        return described
+
+    def network(self, architecture: Architecture) -> nn.Sequential:
+        network = nn.Sequential()
+        shape: Shape = self.input_shape
+        for place, _, layer, chosen, input_shape in self.plain_layers(architecture):
+            if len(input_shape) == 1 and len(shape) == 3:
+                network.add_module("flatten", nn.Flatten())
+            network.add_module(place.name, layer.plain(input_shape, chosen))
+            shape = layer.output_shape(input_shape, chosen)
+        if len(shape) == 3:
+            network.add_module("flatten", nn.Flatten())
+        network.add_module("dropout", nn.Dropout(0.0))
+        network.add_module("classifier", nn.Linear(flattened(shape)[0], self.classes))
+        return network
+
+
+def _as_lists(value: Any) -> Any:
+    """Plain lists and dicts all the way down, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_lists(entry) for name, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_lists(entry) for entry in value]
+    return value
+
+
+class MacroSupernet(Supernet):
+    """Every option of every slot, weighted by the relaxation; one alpha of shape (options,) per choice."""
+
+    def __init__(self, space: Macro, relaxation: Relaxation) -> None:
+        super().__init__(relaxation)
+        self.space = space
+        self.slots = nn.ModuleDict()
+        self.widths: dict[str, int] = {}
+        shape: Shape = space.input_shape
+        for place in space.places:
+            if place.slot.is_dense and len(shape) == 3:
+                shape = flattened(shape)
+            self.slots[place.name] = nn.ModuleDict({label: layer.mixed(shape) for label, layer in place.alternatives()})
+            shape = place.widest(shape)
+            self.widths[place.name] = shape[0]
+        self.dropout = Dropout()
+        self.classifier = nn.Linear(flattened(shape)[0], space.classes)
+        for choice in space.choices:
+            self.alpha[_key(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) to logits (batch, classes)."""
+        weights = self.operation_weights()
+        for place in self.space.places:
+            if place.slot.is_dense and x.dim() == 4:
+                x = x.flatten(1)
+            x = self._mixed(place, x, weights)
+        return self.classifier(self.dropout(x.flatten(1)))
+
+    def _mixed(self, place: Place, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        type_weights = weights.get(_key(f"{place.name}.type"))
+        width = self.widths[place.name]
+        terms = []
+        for label, layer in place.alternatives():
+            names = {attribute: _key(f"{place.prefix(label)}.{attribute}") for attribute in layer.attributes}
+            own = {attribute: weights[name] for attribute, name in names.items() if name in weights}
+            terms.append(padded_width(self.slots[place.name][label](x, own), width))  # type: ignore[index]
+        if place.slot.optional:
+            terms.append(padded_width(x, width))
+        if type_weights is None:
+            return terms[0]
+        return sum((weight * term for weight, term in zip(type_weights, terms, strict=True)), x.new_zeros(()))
+
+    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [(choice.name, choice.options) for choice in self.space.choices if _key(choice.name) == name]
+
+    @torch.no_grad()
+    def discretise(self) -> Architecture:
+        options = {}
+        for choice in self.space.choices:
+            alpha = self.alpha[_key(choice.name)]
+            if not bool(torch.isfinite(alpha).all()):
+                raise FloatingPointError(f"alpha of {choice.name} is not finite: {alpha.tolist()}")
+            options[choice.name] = choice.options[int(self.relaxation.probabilities(alpha).argmax())]
+        return Architecture(self.space.name, options)
+
+    @torch.no_grad()
+    def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        features = flattened(self.space.input_shape)[0]
+        for place, label, layer, chosen, shape in self.space.plain_layers(architecture):
+            mixed = self.slots[place.name][label]  # type: ignore[index]
+            for name, entry in layer.plain_state(mixed, shape, chosen).items():
+                state[f"{place.name}.{name}"] = entry.detach().clone()
+            features = flattened(layer.output_shape(shape, chosen))[0]
+        state["classifier.weight"] = self.classifier.weight[:, :features].detach().clone()
+        state["classifier.bias"] = self.classifier.bias.detach().clone()
+        return state
+
+
+def _key(choice: str) -> str:
+    """A choice's name as a parameter's name, which may hold no dot."""
+    return choice.replace(".", "-")
+
+
+def from_description(settings: object, input_shape: Sequence[int], classes: int) -> Macro:
+    """The space whose :meth:`Macro.settings` were ``settings``; see ``space_from_description``."""
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    require(set(settings) == {"layers", "activations"}, "", sorted(settings), "it must hold layers and activations")
+    return Macro(settings["layers"], settings["activations"], input_shape=input_shape, classes=classes)

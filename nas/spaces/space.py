@@ -1,0 +1,139 @@
+"""What every search space offers, and how a lone candidate file finds its space again."""
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import nn
+
+import nas.spaces
+from nas.candidate import Architecture, Candidate, Choice, Hyperparameters, Range
+from nas.configuration import InvalidValue, require
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.supernet import Supernet
+
+
+class LayerDescription(NamedTuple):
+    """A layer in words: its ``kind`` (conv, pool, dense or skip), a ``label`` and ``detail``."""
+
+    kind: str
+    label: str
+    detail: str
+
+
+class SearchSpace(ABC):
+    """The choices of an architecture and the ranges of its hyperparameters, for one input shape and class count.
+
+    A subclass lives in a module of ``nas.spaces`` whose name is its ``name``, and that module has a function
+    ``from_description(settings, input_shape, classes)``, the inverse of :meth:`settings`.
+
+    Attributes:
+        input_shape: (channels, height, width) of one image.
+        classes: How many classes the networks tell apart.
+        ranges: The hyperparameters that are part of the joint space.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Range] | None = None) -> None:
+        self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
+        self.classes = classes
+        self.ranges = dict(ranges or {})
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[Choice, ...]:
+        """The decisions that make up an architecture."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What ``from_description`` needs, as JSON values."""
+
+    @abstractmethod
+    def supernet(self, relaxation: Relaxation) -> Supernet:
+        """A freshly initialised supernet (the global generator draws its weights)."""
+
+    @abstractmethod
+    def network(self, architecture: Architecture) -> nn.Module:
+        """The freshly initialised stand-alone network of ``architecture``: plain modules, logits (batch, classes)."""
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        """The architecture as a reader would tell it; here one entry per choice."""
+        return [LayerDescription("conv", name, option) for name, option in architecture.items()]
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values from which :func:`space_from_description` rebuilds this space."""
+        return {
+            "name": self.name,
+            "input_shape": list(self.input_shape),
+            "classes": self.classes,
+            "settings": self.settings(),
+        }
+
+    def size(self) -> int:
+        """How many assignments of the choices there are; those that differ only in unused choices count too."""
+        size = 1
+        for choice in self.choices:
+            size *= len(choice.options)
+        return size
+
+    def sample(self, generator: torch.Generator) -> Candidate:
+        """A candidate with every option equally likely and every hyperparameter uniform on its scale."""
+        options = {
+            choice.name: choice.options[int(torch.randint(len(choice.options), (), generator=generator))]
+            for choice in self.choices
+        }
+        values = {
+            name: range_.from_unit(float(torch.rand((), generator=generator, dtype=torch.float64)))
+            for name, range_ in self.ranges.items()
+        }
+        return Candidate(Architecture(self.name, options), Hyperparameters(values))
+
+    def encode(self, candidate: Candidate) -> list[float]:
+        """One number per choice (its option's index), then one per hyperparameter (its place from 0 to 1)."""
+        candidate.architecture.check(self.choices)
+        indices = [float(choice.options.index(candidate.architecture[choice.name])) for choice in self.choices]
+        places = [range_.to_unit(candidate.hyperparameters[name]) for name, range_ in self.ranges.items()]
+        return indices + places
+
+    def decode(self, vector: Sequence[float]) -> Candidate:
+        """The inverse of :meth:`encode`; indices are rounded and clamped to the options there are."""
+        length = len(self.choices) + len(self.ranges)
+        require(len(vector) == length, "vector", list(vector), f"it must have {length} entries")
+        options = {}
+        for choice, entry in zip(self.choices, vector, strict=False):
+            options[choice.name] = choice.options[min(max(round(entry), 0), len(choice.options) - 1)]
+        places = vector[len(self.choices) :]
+        values = {
+            name: range_.from_unit(place) for (name, range_), place in zip(self.ranges.items(), places, strict=True)
+        }
+        return Candidate(Architecture(self.name, options), Hyperparameters(values))
+
+
+def space_from_description(description: object) -> SearchSpace:
+    """The space that :meth:`SearchSpace.describe` described; only modules of ``nas.spaces`` are ever imported.
+
+    Raises:
+        InvalidValue: The description is not one of a space known here.
+    """
+    if not isinstance(description, dict):
+        raise InvalidValue("space", description, "it must be an object")
+    modules = [importlib.import_module(f"nas.spaces.{one.name}") for one in pkgutil.iter_modules(nas.spaces.__path__)]
+    known = {one.__name__.rpartition(".")[2]: one for one in modules if hasattr(one, "from_description")}
+    name = description.get("name")
+    if not isinstance(name, str) or name not in known:
+        raise InvalidValue("space.name", name, f"it must be one of {', '.join(sorted(known))}")
+    rebuild = known[name].from_description
+    shape, classes = description.get("input_shape"), description.get("classes")
+    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 4096 for n in shape)
+    require(whole, "space.input_shape", shape, "it must be [channels, height, width]")
+    require(type(classes) is int and 1 < classes <= 100_000, "space.classes", classes, "it must be a whole number > 1")
+    try:
+        space = rebuild(description.get("settings"), shape, classes)
+    except InvalidValue as error:
+        raise error.below("space.settings") from error
+    assert isinstance(space, SearchSpace)
+    return space

@@ -1,0 +1,61 @@
+"""What every supernet offers to the optimisation above it."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.relaxations.relaxation import Relaxation
+
+
+class Supernet(nn.Module, ABC):
+    """A network whose mixed operations are weighted by ``relaxation(alpha)``.
+
+    Subclasses register their architecture parameters in ``self.alpha`` (name to parameter of shape (..., options)) and
+    everything else as ordinary weights.
+    """
+
+    def __init__(self, relaxation: Relaxation) -> None:
+        super().__init__()
+        self.relaxation = relaxation
+        self.alpha = nn.ParameterDict()
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        return list(self.alpha.values())
+
+    def named_weight_parameters(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.named_parameters() if not name.startswith("alpha.")}
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        return list(self.named_weight_parameters().values())
+
+    def operation_weights(self) -> dict[str, Tensor]:
+        """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
+        return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
+
+    @torch.no_grad()
+    def probabilities(self) -> dict[str, dict[str, float]]:
+        """Per decision its options' probabilities, in order: what is logged."""
+        rows: dict[str, dict[str, float]] = {}
+        for name, alpha in self.alpha.items():
+            weights = self.relaxation.probabilities(alpha).reshape(-1, alpha.shape[-1]).tolist()
+            for (row, options), values in zip(self.alpha_rows(name), weights, strict=True):
+                rows[row] = dict(zip(options, values, strict=True))
+        return rows
+
+    @abstractmethod
+    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        """For each row of ``self.alpha[name]`` the decision's name and its options' labels."""
+
+    @abstractmethod
+    def discretise(self) -> Architecture:
+        """The architecture that alpha prefers now.
+
+        Raises:
+            FloatingPointError: An alpha is not finite.
+        """
+
+    @abstractmethod
+    def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        """A state dict for the space's ``network(architecture)`` with this supernet's weights (copies)."""

@@ -1,0 +1,1 @@
+"""The ordinary training loop and what every run needs: randomness, schedules, checkpoints, tracking."""

@@ -1,0 +1,48 @@
+"""The run's named random generators, each derived from the run's seed.
+
+PyTorch's own initialisation and ``nn.Dropout`` draw from the global generator; it is seeded and saved here too.
+"""
+
+import hashlib
+
+import torch
+
+
+class Randomness:
+    """Named generators on the CPU or on ``device``, made when first asked for."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.device = seed, torch.device(device)
+        self._generators: dict[str, torch.Generator] = {}
+        torch.manual_seed(self._derived("global"))
+
+    def _derived(self, name: str) -> int:
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:7], "big")
+
+    def on_cpu(self, name: str) -> torch.Generator:
+        """For what is drawn on the CPU, such as the order of the data."""
+        return self._generator(name, torch.device("cpu"))
+
+    def on_device(self, name: str) -> torch.Generator:
+        """For noise that is drawn where the network computes."""
+        return self._generator(name, self.device)
+
+    def _generator(self, name: str, device: torch.device) -> torch.Generator:
+        if name not in self._generators:
+            self._generators[name] = torch.Generator(device).manual_seed(self._derived(name))
+        return self._generators[name]
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        states = {name: generator.get_state() for name, generator in self._generators.items()}
+        states["global"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            states["global_cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
+        """Restore every generator that has been asked for so far; the state must name each of them."""
+        for name, generator in self._generators.items():
+            generator.set_state(states[name].cpu())
+        torch.set_rng_state(states["global"].cpu())
+        if "global_cuda" in states:
+            torch.cuda.set_rng_state(states["global_cuda"].cpu(), self.device)

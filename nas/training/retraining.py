@@ -1,0 +1,192 @@
+"""The ordinary training loop: a found network from fresh weights, with given hyperparameters."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas.configuration import require
+from nas.data.batches import BatchStream
+from nas.training.interruption import Stopped, StopRequest
+from nas.training.profiling import profiled
+from nas.training.progress import Progress
+from nas.training.randomness import Randomness
+from nas.training.regularisers import set_drop_path, set_dropout, set_noise_generator
+from nas.training.run_folder import RunFolder
+from nas.training.running_means import RunningMeans, accuracy
+from nas.training.schedules import Schedule, schedule_factor
+from nas.training.settings import TrainingSettings
+from nas.training.tracking import Tracker, TrackingSettings
+
+
+@dataclass(frozen=True)
+class FinalSettings:
+    """How a found network is retrained.
+
+    Args:
+        epochs: Passes over the training and validation splits together.
+        hyperparameters: ``learned`` takes the candidate's, ``fixed`` the configuration's initial values.
+        label_smoothing: Of the cross-entropy.
+        checkpoint_every: Steps from one checkpoint to the next.
+    """
+
+    epochs: int
+    hyperparameters: Literal["learned", "fixed"]
+    label_smoothing: float
+    checkpoint_every: int
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
+        good = 0 <= self.label_smoothing < 1
+        require(good, "label_smoothing", self.label_smoothing, "it must be a number from 0 to below 1")
+        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
+
+
+class Retraining:
+    """Trains ``network`` in place.
+
+    Args:
+        hyperparameters: ``learning_rate``, ``weight_decay`` and, where the network has such layers, ``dropout`` and
+            ``drop_path``.
+        schedule: The one these values were learned with.
+        say: Where one-line notices go.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        stream: BatchStream,
+        hyperparameters: Mapping[str, float],
+        schedule: Schedule,
+        final: FinalSettings,
+        training: TrainingSettings,
+        tracking: TrackingSettings,
+        randomness: Randomness,
+        folder: RunFolder,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.network, self.stream, self.schedule = network.to(randomness.device), stream, schedule
+        self.final, self.training, self.tracking = final, training, tracking
+        self.randomness, self.folder, self.say = randomness, folder, say
+        self.rate = hyperparameters["learning_rate"]
+        set_noise_generator(network, randomness.on_device("dropout"))
+        set_dropout(network, hyperparameters.get("dropout", 0.0))
+        set_drop_path(network, hyperparameters.get("drop_path", 0.0))
+        self.optimiser = torch.optim.SGD(
+            network.parameters(),
+            lr=self.rate,
+            momentum=training.momentum,
+            weight_decay=hyperparameters.get("weight_decay", 0.0),
+        )
+        self.means = RunningMeans()
+        self.step, self.seconds = 0, 0.0
+        self._epoch_began = time.perf_counter()
+        self._tracker_state: dict[str, int] | None = None
+
+    @property
+    def total_steps(self) -> int:
+        return self.final.epochs * self.stream.steps_per_epoch
+
+    def open_tracker(self) -> Tracker:
+        """The run's record, opened again after :meth:`train` for the test's results."""
+        return Tracker(self.folder.path, self.tracking, self._tracker_state)
+
+    def train(self) -> None:
+        """Run to the end, from the newest checkpoint if the run folder has one.
+
+        Raises:
+            Stopped: A signal asked to stop; the checkpoint is written.
+            FloatingPointError: The loss of an epoch is not finite.
+        """
+        state = self.folder.newest_checkpoint(self.say)
+        if state is not None:
+            self._load_state(state)
+        self.network.train()
+        with (
+            StopRequest() as request,
+            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
+            Progress("retrain", self.total_steps, self.tracking.console, start=self.step) as progress,
+            profiled(self.folder.path, self.tracking.profiler) as profiler,
+        ):
+            self._epoch_began = time.perf_counter()
+            if state is None:
+                self._save(tracker)
+            while self.step < self.total_steps:
+                self._one_step(tracker)
+                profiler.step()
+                progress.update(self.step)
+                if self.step % self.stream.steps_per_epoch == 0:
+                    self._end_epoch(tracker, progress)
+                if request.requested:
+                    self._save(tracker)
+                    raise Stopped(self.step, self.folder.path)
+                if self.step % self.final.checkpoint_every == 0:
+                    self._save(tracker)
+            self._save(tracker)
+
+    def _one_step(self, tracker: Tracker) -> None:
+        rate = self.rate * schedule_factor(self.schedule, self.step / self.total_steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = self.stream.next()
+        logits = self.network(batch.images)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.final.label_smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.training.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        self.optimiser.step()
+        self.step += 1
+        self.means.add("train/loss", loss)
+        self.means.add("train/accuracy", accuracy(logits.detach(), batch.labels))
+        if self.step % self.tracking.log_every == 0:
+            epoch = (self.step - 1) // self.stream.steps_per_epoch
+            tracker.scalar("step/training_loss", loss, self.step, epoch)
+            tracker.scalar("hyperparameters/learning_rate", rate, self.step, epoch)
+
+    def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
+        epoch = self.step // self.stream.steps_per_epoch - 1
+        means = self.means.means()
+        self.means.clear()
+        for tag, value in means.items():
+            tracker.scalar(tag, value, self.step, epoch)
+        seconds = time.perf_counter() - self._epoch_began
+        self._epoch_began = time.perf_counter()
+        self.seconds += seconds
+        tracker.timing("time/epoch_seconds", seconds, self.step, epoch)
+        tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
+        progress.epoch_line(
+            f"epoch {epoch + 1:>3}/{self.final.epochs}  "
+            + "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
+        )
+        if means["train/loss"] != means["train/loss"]:
+            raise FloatingPointError(f"step {self.step}: the training loss is not finite; lower the learning rate")
+
+    def _save(self, tracker: Tracker) -> None:
+        self._tracker_state = tracker.state_dict()
+        self.folder.checkpoints.save(
+            self.step,
+            {
+                "step": self.step,
+                "seconds": self.seconds + time.perf_counter() - self._epoch_began,
+                "network": self.network.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "stream": self.stream.state_dict(),
+                "randomness": self.randomness.state_dict(),
+                "means": self.means.state_dict(),
+                "tracker": self._tracker_state,
+            },
+        )
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.stream.load_state_dict(state["stream"])
+        self.randomness.load_state_dict(state["randomness"])
+        self.means.load_state_dict(state["means"])

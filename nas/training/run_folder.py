@@ -1,0 +1,91 @@
+"""The run folder: where a run writes, how it is found again, and how its configuration comes back."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nas.configuration import InvalidValue, UnusableInput
+from nas.training.checkpoint import CheckpointFolder
+
+CHECKPOINTS_KEPT = 2
+
+
+class RunFolder:
+    """``path`` with its checkpoints."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = CheckpointFolder(path / "checkpoints", CHECKPOINTS_KEPT)
+
+    def newest_checkpoint(self, say: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest readable state, telling which step it is from and which files were passed over.
+
+        Raises:
+            UnusableInput: There are checkpoints, and none can be read.
+        """
+        state, complaints = self.checkpoints.newest()
+        for complaint in complaints:
+            say(f"{complaint}; taking the one before.")
+        if state is None and complaints:
+            raise UnusableInput(f"No checkpoint in {self.checkpoints.folder} can be read.")
+        if state is not None:
+            say(f"resumed at step {state['step']}")
+        return state
+
+    def holds_a_run(self) -> bool:
+        return bool(self.checkpoints.files()) or (self.path / "metrics.csv").exists()
+
+
+def argument_value(arguments: Sequence[str], key: str) -> str | None:
+    """The value of the last ``key=value`` among the command line's ``arguments``, quotes removed."""
+    found = None
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if separator and name.lstrip("+") == key:
+            found = value.strip("'\"")
+    return None if found in (None, "", "null") else found
+
+
+def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None) -> None:
+    """Refuse to run where a run already is: before Hydra writes the new configuration over the old one.
+
+    Raises:
+        InvalidValue: ``hydra.run.dir``, or ``default`` where that is not given, holds a run.
+    """
+    folder = argument_value(arguments, "hydra.run.dir") or default
+    if folder is not None and RunFolder(Path(folder)).holds_a_run():
+        allowed = f"that folder holds a run; continue it with resume={folder} or name another with hydra.run.dir="
+        raise InvalidValue("hydra.run.dir", folder, allowed)
+
+
+def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
+    """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
+
+    Raises:
+        InvalidValue: An argument would change what is computed, or the folder holds no run.
+        UnusableInput: Its configuration cannot be read.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise InvalidValue("resume", folder, "it must be the folder of a run, with .hydra/config.yaml in it")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, OmegaConfBaseException, ValueError) as error:
+        raise UnusableInput(f"The run's configuration {path} cannot be read.") from error
+    except Exception as error:  # the YAML parser's own errors have no common base that omegaconf exports
+        raise UnusableInput(f"The run's configuration {path} is not readable YAML.") from error
+    if not isinstance(config, DictConfig):
+        raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        if name == "resume":
+            continue
+        if not separator or not name.startswith("tracking."):
+            raise InvalidValue(name, value, "with resume= only tracking.* may be set; the run keeps its own settings")
+        if OmegaConf.select(config, name) is None:
+            raise InvalidValue(name, value, "there is no such setting")
+        OmegaConf.update(config, name, OmegaConf.from_dotlist([f"x={value}"]).x)
+    return config

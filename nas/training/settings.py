@@ -1,0 +1,66 @@
+"""The settings of the weight step, shared by the search and the retraining."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from nas.configuration import InvalidValue, require
+from nas.training.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How weights are trained: SGD with momentum.
+
+    Args:
+        batch_size: Samples per step.
+        momentum: Of SGD.
+        gradient_clip: Largest norm of the gradient, or null for no clipping.
+        schedule: Of the learning rate over the epochs, in the search as in the retraining.
+    """
+
+    batch_size: int
+    momentum: float
+    gradient_clip: float | None
+    schedule: Schedule
+
+    def __post_init__(self) -> None:
+        require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")
+        require(0 <= self.momentum < 1, "momentum", self.momentum, "it must be a number from 0 to below 1")
+        clip = self.gradient_clip
+        good = clip is None or (clip > 0 and math.isfinite(clip))
+        require(good, "gradient_clip", clip, "it must be null or a number above 0")
+
+
+def checked_seed(seed: object) -> int:
+    """The run's seed.
+
+    Raises:
+        InvalidValue: It is not a whole number from 0 to 2^63 - 1.
+    """
+    if type(seed) is not int or not 0 <= seed < 2**63:
+        raise InvalidValue("seed", seed, "it must be a whole number from 0 to 2^63 - 1")
+    return seed
+
+
+def checked_device(name: object) -> torch.device:
+    """The device that ``name`` means: ``auto`` is the GPU where there is one.
+
+    Raises:
+        InvalidValue: There is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    allowed = "it must be auto, cpu, or cuda (cuda:1, ...) on a machine with that GPU"
+    if not isinstance(name, str):
+        raise InvalidValue("device", name, allowed)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidValue("device", name, allowed) from error
+    here = device.type == "cpu" or (
+        device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    )
+    require(here, "device", name, allowed)
+    return device

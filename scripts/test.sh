@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Lint, types and tests: bash scripts/test.sh [arguments of pytest]
+set -u
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+prepare_environment "dev"
+cd "$root" || exit 1
+"$python" -m ruff check . || exit 1
+"$python" -m ruff format --check . || exit 1
+"$python" -m mypy || exit 1
+exec "$python" -m pytest "$@"

@@ -1,0 +1,23 @@
+"""Where the tests find numbers that were made elsewhere."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The small reference files that come with the repository."""
+    return Path(__file__).resolve().parent / "data"
+
+
+@pytest.fixture(scope="session")
+def reference_folder() -> Path:
+    """The large reference files beside the repository, or where ``NAS_REFERENCE`` says."""
+    folder = Path(os.environ.get("NAS_REFERENCE", REPOSITORY.parent / "shared" / "reference"))
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder of reference numbers at {folder} (NAS_REFERENCE names another)")
+    return folder

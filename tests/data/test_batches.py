@@ -1,0 +1,185 @@
+import io
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nas.configuration import InvalidValue, UnusableInput
+from nas.data.augmentation import Augmentation
+from nas.data.batches import BatchStream, evaluation_batches
+from nas.data.dataset import Batch, ImageDataset
+
+MEAN, STD = (0.2, 0.5), (0.1, 0.3)
+
+
+def seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def dataset(count: int) -> ImageDataset:
+    """Images that tell their number: it is their label, too."""
+    pixels = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 2, 6, 6)
+    return ImageDataset(pixels.contiguous(), torch.arange(count), classes=count)
+
+
+def stream(
+    count: int = 20, batch_size: int = 6, seed: int = 0, augmentation: Augmentation | None = None
+) -> BatchStream:
+    return BatchStream(dataset(count), batch_size, MEAN, STD, seeded(seed), augmentation, seeded(seed + 100))
+
+
+def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
+    for batch, other in zip(batches, others, strict=True):
+        assert torch.equal(batch.images, other.images)
+        assert torch.equal(batch.labels, other.labels)
+
+
+def normalised(images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(numbers).view(1, -1, 1, 1) for numbers in (MEAN, STD))
+    return (images.float() / 255 - mean) / std
+
+
+def test_an_epoch_visits_every_image_once() -> None:
+    batches = stream(count=20, batch_size=5)
+    assert batches.steps_per_epoch == 4
+    epochs = [[batches.next() for _ in range(4)] for _ in range(3)]
+    orders = [torch.cat([batch.labels for batch in epoch]).tolist() for epoch in epochs]
+    for order in orders:
+        assert sorted(order) == list(range(20))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_the_last_partial_batch_is_dropped() -> None:
+    batches = stream(count=20, batch_size=6)
+    assert batches.steps_per_epoch == 3
+    first = torch.cat([batches.next().labels for _ in range(3)])
+    assert len(first.unique()) == len(first) == 18
+    # The fourth batch is from a new epoch: over many epochs every image is met.
+    met = set(first.tolist())
+    for _ in range(60):
+        met |= set(batches.next().labels.tolist())
+    assert met == set(range(20))
+
+
+def test_a_data_set_smaller_than_the_batch_is_one_batch() -> None:
+    batches = stream(count=5, batch_size=8)
+    assert batches.steps_per_epoch == 1
+    for _ in range(3):
+        assert sorted(batches.next().labels.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_images_are_normalised_and_stay_with_their_labels() -> None:
+    batch = stream().next()
+    assert batch.images.dtype == torch.float32
+    assert batch.labels.dtype == torch.int64
+    torch.testing.assert_close(batch.images, normalised(dataset(20).images[batch.labels]))
+
+
+def test_float_images_are_normalised_alike() -> None:
+    whole = dataset(20)
+    floats = ImageDataset(whole.images.float() / 255, whole.labels, classes=20)
+    batch = BatchStream(floats, 6, MEAN, STD, seeded(0)).next()
+    torch.testing.assert_close(batch.images, stream().next().images)
+
+
+def test_the_order_generator_decides_the_order() -> None:
+    first, same, other = ([s.next() for _ in range(5)] for s in (stream(seed=0), stream(seed=0), stream(seed=1)))
+    assert_same(first, same)
+    assert any(not torch.equal(a.labels, b.labels) for a, b in zip(first, other, strict=True))
+
+
+def test_the_padding_is_black_and_the_cutout_is_the_mean() -> None:
+    white = ImageDataset(torch.full((50, 2, 6, 6), 255, dtype=torch.uint8), torch.zeros(50).long(), classes=1)
+    augmentation = Augmentation(crop_padding=2, flip=True, cutout=2)
+    batch = BatchStream(white, 50, MEAN, STD, seeded(0), augmentation, seeded(1)).next()
+    for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
+        values = batch.images[:, channel].unique()
+        expected = torch.tensor([-mean / std, 0.0, (1 - mean) / std])
+        torch.testing.assert_close(values, expected)
+
+
+def test_augmentation_changes_the_images_of_every_epoch_anew_but_not_the_order() -> None:
+    plain, augmented = stream(batch_size=20), stream(batch_size=20, augmentation=Augmentation(crop_padding=3))
+    epochs = []
+    for _ in range(2):
+        batch, original = augmented.next(), plain.next()
+        assert torch.equal(batch.labels, original.labels)
+        assert not torch.equal(batch.images, original.images)
+        epochs.append(batch.images[batch.labels.argsort()])
+    assert not torch.equal(epochs[0], epochs[1])
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 7])
+def test_a_resumed_stream_goes_on_with_the_same_batches(steps: int) -> None:
+    augmentation = Augmentation(crop_padding=2, flip=True, cutout=2)
+    order, noise = seeded(0), seeded(1)
+    interrupted = BatchStream(dataset(20), 6, MEAN, STD, order, augmentation, noise)
+    for _ in range(steps):
+        interrupted.next()
+    file = io.BytesIO()
+    torch.save({"stream": interrupted.state_dict(), "order": order.get_state(), "noise": noise.get_state()}, file)
+    expected = [interrupted.next() for _ in range(8)]
+
+    file.seek(0)
+    checkpoint = torch.load(file, weights_only=True)
+    order, noise = seeded(7), seeded(8)
+    resumed = BatchStream(dataset(20), 6, MEAN, STD, order, augmentation, noise)
+    resumed.next()
+    resumed.load_state_dict(checkpoint["stream"])
+    order.set_state(checkpoint["order"])
+    noise.set_state(checkpoint["noise"])
+    assert_same([resumed.next() for _ in range(8)], expected)
+
+
+def test_a_saved_state_does_not_change_while_the_stream_goes_on() -> None:
+    batches = stream()
+    batches.next()
+    state = batches.state_dict()
+    order, position = state["order"].clone(), state["position"]
+    for _ in range(7):
+        batches.next()
+    assert torch.equal(state["order"], order)
+    assert state["position"] == position
+
+
+def test_a_state_of_other_data_or_another_batch_size_is_refused() -> None:
+    started = stream(count=20, batch_size=6)
+    started.next()
+    for other in (stream(count=21, batch_size=6), stream(count=20, batch_size=5)):
+        with pytest.raises(UnusableInput, match=r"\(20 images in batches of 6\) does not fit"):
+            other.load_state_dict(started.state_dict())
+
+
+def test_evaluation_sees_everything_in_order() -> None:
+    batches = list(evaluation_batches(dataset(20), 6, MEAN, STD))
+    assert [len(batch.labels) for batch in batches] == [6, 6, 6, 2]
+    assert torch.cat([batch.labels for batch in batches]).tolist() == list(range(20))
+    torch.testing.assert_close(torch.cat([batch.images for batch in batches]), normalised(dataset(20).images))
+
+
+def test_a_batch_needs_an_image() -> None:
+    with pytest.raises(InvalidValue, match="batch_size=0 is not allowed: it must be at least 1"):
+        stream(batch_size=0)
+    with pytest.raises(InvalidValue, match="batch_size=0 is not allowed: it must be at least 1"):
+        evaluation_batches(dataset(20), 0, MEAN, STD)
+
+
+def test_mistakes_of_the_caller_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        stream(count=0)
+    with pytest.raises(ValueError, match="needs a generator"):
+        BatchStream(dataset(20), 6, MEAN, STD, seeded(0), Augmentation(flip=True))
+    with pytest.raises(ValueError, match="2 channels need as many means"):
+        BatchStream(dataset(20), 6, (0.5,), (0.5,), seeded(0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_data_set_on_a_gpu_gives_the_same_batches_there() -> None:
+    on_gpu = BatchStream(dataset(20).to("cuda"), 6, MEAN, STD, seeded(0))
+    on_cpu = stream()
+    for _ in range(5):
+        batch, expected = on_gpu.next(), on_cpu.next()
+        assert batch.images.is_cuda
+        assert torch.equal(batch.labels.cpu(), expected.labels)
+        torch.testing.assert_close(batch.images.cpu(), expected.images)

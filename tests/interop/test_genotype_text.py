@@ -1,0 +1,115 @@
+"""Genotype texts are read by a parser and never executed."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from nas.configuration import InvalidValue
+from nas.interop.genotype_text import LONGEST_TEXT, genotype_text, parse_genotype
+from nas.interop.published import PUBLISHED
+
+TEXT = (
+    "Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], normal_concat=range(2, 3), "
+    "reduce=[('max_pool_3x3', 0), ('none', 1)], reduce_concat=[2])"
+)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_text_round_trip(name: str) -> None:
+    text = genotype_text(PUBLISHED[name])
+    assert parse_genotype(text) == PUBLISHED[name]
+    assert genotype_text(parse_genotype(text)) == text
+
+
+def test_it_prints_what_the_original_prints() -> None:
+    assert genotype_text(parse_genotype(TEXT)) == TEXT.replace("[2]", "range(2, 3)")
+    assert "reduce_concat=[3, 4, 6])" in genotype_text(PUBLISHED["amoebanet"])
+
+
+def test_layout_quotes_order_and_trailing_commas_do_not_matter() -> None:
+    text = """
+      Genotype(
+        reduce_concat = range( 2,3 ),
+        reduce = [
+          ("max_pool_3x3", 0),
+          ("none", 1),
+        ],
+        normal_concat = [2,],
+        normal = [('sep_conv_3x3', 1), ('skip_connect', 0)],
+      )
+    """
+    assert parse_genotype(text) == parse_genotype(TEXT)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        b"Genotype()",
+        "",
+        "Genotype",
+        "Genotype()",
+        TEXT[:-1],
+        TEXT + ")",
+        TEXT + "; import os",
+        TEXT + ".__class__",
+        "nas." + TEXT,
+        TEXT.replace("Genotype", "Phenotype"),
+        TEXT.replace("normal=", "normal:", 1),
+        TEXT.replace("normal=", "abnormal=", 1),
+        TEXT.replace("'sep_conv_3x3'", "sep_conv_3x3"),
+        TEXT.replace("'sep_conv_3x3'", "'sep_conv_3x3\""),
+        TEXT.replace("'sep_conv_3x3'", "'sep' 'conv_3x3'"),
+        TEXT.replace("'sep_conv_3x3'", "f'{1}'"),
+        TEXT.replace("'sep_conv_3x3'", "'sep_conv_9x9'"),
+        TEXT.replace("'sep_conv_3x3'", "__import__('os').system('true')"),
+        TEXT.replace(" 1)", " -1)"),
+        TEXT.replace(" 1)", " 1.0)"),
+        TEXT.replace(" 1)", " 0x1)"),
+        TEXT.replace(" 1)", " True)"),
+        TEXT.replace(" 1)", " 99999999999999999999)"),
+        TEXT.replace(" 1)", " 1, 2)"),
+        TEXT.replace("range(2, 3)", "range(2)"),
+        TEXT.replace("range(2, 3)", "range(2, 9999)"),
+        TEXT.replace("range(2, 3)", "range(2, 3, 1)"),
+        TEXT.replace("range(2, 3)", "list(2, 3)"),
+        TEXT.replace("range(2, 3)", "[2 for x in y]"),
+        TEXT.replace("range(2, 3)", "()"),
+        TEXT.replace("[('sep_conv_3x3', 1), ('skip_connect', 0)]", "[]"),
+        TEXT.replace("('skip_connect', 0)", "('skip_connect', 0),,"),
+        TEXT.replace("Genotype(", "Genotype(normal=[('none', 0), ('none', 0)], "),
+        TEXT.replace("reduce_concat=[2]", ""),
+        TEXT.replace("reduce=", "lambda: 0, reduce="),
+        "Genotype(normal=" + "[" * 5000,
+        "(" * LONGEST_TEXT,
+        TEXT + " " * LONGEST_TEXT,
+        "Genotype(normal=[" + "('none', 0), " * 700 + "])",
+    ],
+)
+def test_malformed_and_malicious_texts_are_refused(text: object) -> None:
+    with pytest.raises(InvalidValue, match="genotype"):
+        parse_genotype(text)
+
+
+def test_nothing_is_executed(tmp_path: Path) -> None:
+    witness = tmp_path / "executed"
+    for place in ("Genotype", "'sep_conv_3x3'", "range(2, 3)", "[2]"):
+        with pytest.raises(InvalidValue, match="genotype"):
+            parse_genotype(TEXT.replace(place, f"open({str(witness)!r}, 'w')"))
+    assert not witness.exists()
+
+
+def test_any_damage_is_either_refused_or_still_a_genotype() -> None:
+    source = random.Random(0)
+    refused = 0
+    for _ in range(2000):
+        position = source.randrange(len(TEXT))
+        damaged = TEXT[:position] + chr(source.randrange(32, 127)) + TEXT[position + source.randrange(2) :]
+        try:
+            genotype = parse_genotype(damaged)
+        except InvalidValue:
+            refused += 1
+        else:
+            assert parse_genotype(genotype_text(genotype)) == genotype
+    assert refused > 1000
