@@ -46,7 +46,7 @@ class Exact:
         found = torch.autograd.grad(validation_loss, [*targets, *(moved[name] for name in names)], allow_unused=True)
         for target, gradient in zip(targets, found, strict=False):
             target.grad = torch.zeros_like(target) if gradient is None else gradient
-        at_moved = {name: gradient for name, gradient in zip(names, found[len(targets) :], strict=True)}
+        at_moved = dict(zip(names, found[len(targets) :], strict=True))
         norm = global_norm({name: gradient for name, gradient in at_moved.items() if gradient is not None})
         length = float(torch.as_tensor(rate).detach()) * float(global_norm(update).detach())
         return UpperLevelReport(

@@ -1,6 +1,6 @@
 """The bilevel problem as the hypergradients see it: losses as functions of given weights, and the weight step.
 
-``min over (alpha, h) of L_val(w*(alpha, h), alpha)`` subject to ``w*(alpha, h) = argmin over w of L_train(w, alpha, h)``.
+``min over (alpha, h) of L_val(w*(alpha, h), alpha)`` where ``w*(alpha, h)`` minimises ``L_train(w, alpha, h)`` over w.
 """
 
 from collections.abc import Mapping
@@ -99,7 +99,8 @@ class BilevelProblem:
 
     def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """One SGD step on ``batch``. Returns the loss, the logits and the gradient's norm before clipping, detached."""
-        values = {name: float(value) for name, value in self.values().items()}
+        with torch.no_grad():
+            values = {name: float(value) for name, value in self.values().items()}
         # A learned rate keeps its relaxed mask here: the hypergradient differentiates what the weights really see.
         shown = {
             name: torch.tensor(value, dtype=torch.float64) if entry.learn and entry.acts_through_loss else value

@@ -208,6 +208,9 @@ def test_a_run_that_dies_twice_after_the_same_checkpoint_is_resumed_from_it_agai
 
     assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert [event.step for event in events_of(tmp_path / "killed").Scalars("search/loss")] == list(range(20))
+    # TensorBoard reads them in the order of their names, which a process number after an equal second would decide.
+    seconds = [path.name.split(".")[3] for path in (tmp_path / "killed" / "tensorboard").iterdir()]
+    assert len(set(seconds)) == 3
 
 
 def test_a_run_that_died_before_any_checkpoint_starts_afresh(tmp_path):
