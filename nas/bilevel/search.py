@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,7 @@ from nas.data.dataset import DataSplits
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 from nas.training.interruption import Stopped, StopRequest
+from nas.training.metrics import measure
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
@@ -41,6 +43,7 @@ class SearchSettings:
     Args:
         epochs: Passes over the training split.
         warmup_epochs: Of these, how many at the start leave alpha alone.
+        hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio.
@@ -49,6 +52,7 @@ class SearchSettings:
 
     epochs: int
     warmup_epochs: int
+    hyperparameter_every: int
     stop: Literal["epochs", "settled"]
     settled_epochs: int
     settled_ratio: float
@@ -60,6 +64,8 @@ class SearchSettings:
         require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
         inside = 0 <= self.warmup_epochs <= self.epochs
         require(inside, "warmup_epochs", self.warmup_epochs, f"it must be from 0 to epochs={self.epochs}")
+        every = self.hyperparameter_every
+        require(every >= 1, "hyperparameter_every", every, "it must be at least 1")
         require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
         require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
@@ -128,9 +134,7 @@ class GradientSearch:
                 validation, training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
             ),
         }
-        self._first_validation_batch = next(
-            evaluation_batches(validation, training.batch_size, splits.mean, splits.std)
-        )
+        self._validation_batches = partial(evaluation_batches, validation, 256, splits.mean, splits.std)
         self.guard = Guard(search.guard)
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
@@ -194,8 +198,19 @@ class GradientSearch:
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
-            self._save(tracker)
+            self._end(tracker)
         return self.candidate()
+
+    def _end(self, tracker: Tracker) -> None:
+        """Measure the supernet on the whole validation split, once."""
+        if "supernet/validation_loss" not in self._last_means:
+            metrics = measure(self.supernet, self._validation_batches(), self.space.classes, self.randomness.device)
+            self.samples += metrics.samples
+            measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
+            self._last_means |= measured
+            for tag, value in measured.items():
+                tracker.scalar(tag, value, self.step, (self.step - 1) // self.steps_per_epoch)
+        self._save(tracker)
 
     def _may_stop(self) -> bool:
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
@@ -204,15 +219,18 @@ class GradientSearch:
     def _one_step(self, tracker: Tracker, progress: Progress) -> None:
         progress_made = self.step / self.total_steps
         epoch = self.step // self.steps_per_epoch
-        warming_up = epoch < self.settings.warmup_epochs
+        work = self.upper_level.work(
+            architecture=epoch >= self.settings.warmup_epochs,
+            hyperparameters=self.step % self.settings.hyperparameter_every == 0,
+        )
         self.problem.schedule_factor = schedule_factor(self.training.schedule, progress_made)
         self.supernet.relaxation.advance(progress_made)
 
         batch = self._streams["train"].next()
         outcome = None
-        if not self.upper_level.is_idle(warming_up):
+        if work:
             validation = self._streams["validation"].next()
-            outcome = self.upper_level.step(batch, validation, warming_up)
+            outcome = self.upper_level.step(batch, validation, work)
             self.samples += outcome.samples
             self.means.add("validation/loss", outcome.report.validation_loss)
             self.means.add("validation/accuracy", accuracy(outcome.report.validation_logits, validation.labels))
@@ -286,7 +304,7 @@ class GradientSearch:
 
     def _untrained_loss(self) -> float:
         with torch.no_grad():
-            loss, _ = self.problem.validation_loss(self.problem.weights(), self._first_validation_batch)
+            loss, _ = self.problem.validation_loss(self.problem.weights(), next(self._validation_batches()))
         return float(loss)
 
     def _restart(self, reason: str, tracker: Tracker, epoch: int) -> None:

@@ -64,23 +64,28 @@ class UpperLevel:
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
 
-    def is_idle(self, warming_up: bool) -> bool:
-        """Whether a step would move nothing."""
-        return self.hyperparameter_gradient is None and (warming_up or self.architecture_gradient is None)
+    def work(self, architecture: bool, hyperparameters: bool) -> list[tuple[Hypergradient, list[nn.Parameter]]]:
+        """The strategies that a step calls, each with what it gives gradients to.
 
-    def _work(self, warming_up: bool) -> list[tuple[Hypergradient, list[nn.Parameter]]]:
+        Args:
+            architecture: Whether alpha takes part.
+            hyperparameters: Whether the learned hyperparameters do.
+        """
         raw = self.hyperparameters.raw_parameters()
-        alpha_strategy = None if warming_up else self.architecture_gradient
-        if alpha_strategy is not None and alpha_strategy == self.hyperparameter_gradient:
+        alpha_strategy = self.architecture_gradient if architecture else None
+        raw_strategy = self.hyperparameter_gradient if hyperparameters else None
+        if alpha_strategy is not None and alpha_strategy == raw_strategy:
             return [(alpha_strategy, [*self.alpha, *raw])]  # the same strategy: one set of passes serves both
         work = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
-        return work if self.hyperparameter_gradient is None else [*work, (self.hyperparameter_gradient, raw)]
+        return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
-    def step(self, training: Batch, validation: Batch, warming_up: bool) -> UpperLevelOutcome:
-        """Take every gradient at the same alpha and h, then move them. While ``warming_up`` alpha stays."""
+    def step(
+        self, training: Batch, validation: Batch, work: list[tuple[Hypergradient, list[nn.Parameter]]]
+    ) -> UpperLevelOutcome:
+        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
         samples = 0
         reports = []
-        for strategy, targets in self._work(warming_up):
+        for strategy, targets in work:
             report = strategy(self.problem, training, validation, targets)
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             reports.append(report)
