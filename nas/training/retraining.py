@@ -1,5 +1,6 @@
 """The ordinary training loop: a found network from fresh weights, with given hyperparameters."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,10 +8,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from nas.configuration import require
 from nas.data.batches import BatchStream
+from nas.data.dataset import Batch
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
@@ -31,18 +33,24 @@ class FinalSettings:
         epochs: Passes over the training and validation splits together.
         hyperparameters: ``learned`` takes the candidate's, ``fixed`` the configuration's initial values.
         label_smoothing: Of the cross-entropy.
+        auxiliary_weight: Of the auxiliary head's loss, where the network has one.
+        drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
         checkpoint_every: Steps from one checkpoint to the next.
     """
 
     epochs: int
     hyperparameters: Literal["learned", "fixed"]
     label_smoothing: float
+    auxiliary_weight: float
+    drop_path_schedule: Literal["constant", "linear"]
     checkpoint_every: int
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
+        require(self.epochs >= 0, "epochs", self.epochs, "it must be at least 0")
         good = 0 <= self.label_smoothing < 1
         require(good, "label_smoothing", self.label_smoothing, "it must be a number from 0 to below 1")
+        good = 0 <= self.auxiliary_weight < math.inf
+        require(good, "auxiliary_weight", self.auxiliary_weight, "it must be at least 0")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
 
 
@@ -76,7 +84,7 @@ class Retraining:
         self.rate = hyperparameters["learning_rate"]
         set_noise_generator(network, randomness.on_device("dropout"))
         set_dropout(network, hyperparameters.get("dropout", 0.0))
-        set_drop_path(network, hyperparameters.get("drop_path", 0.0))
+        self.drop_path = hyperparameters.get("drop_path", 0.0)
         self.optimiser = torch.optim.SGD(
             network.parameters(),
             lr=self.rate,
@@ -117,6 +125,7 @@ class Retraining:
             if state is None:
                 self._save(tracker)
             while self.step < self.total_steps:
+                self._set_drop_path()
                 self._one_step(tracker)
                 profiler.step()
                 progress.update(self.step)
@@ -134,8 +143,7 @@ class Retraining:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = self.stream.next()
-        logits = self.network(batch.images)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.final.label_smoothing)
+        logits, loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.training.gradient_clip is not None:
@@ -148,6 +156,22 @@ class Retraining:
             epoch = (self.step - 1) // self.stream.steps_per_epoch
             tracker.scalar("step/training_loss", loss, self.step, epoch)
             tracker.scalar("hyperparameters/learning_rate", rate, self.step, epoch)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The logits and the training loss, that of an auxiliary head included."""
+        output = self.network(batch.images)
+        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.final.label_smoothing)
+        if auxiliary is not None:
+            smoothed = F.cross_entropy(auxiliary, batch.labels, label_smoothing=self.final.label_smoothing)
+            loss = loss + self.final.auxiliary_weight * smoothed
+        return logits, loss
+
+    def _set_drop_path(self) -> None:
+        """The rate of the epoch that the next step belongs to."""
+        epoch = self.step // self.stream.steps_per_epoch
+        rising = self.final.drop_path_schedule == "linear"
+        set_drop_path(self.network, self.drop_path * epoch / self.final.epochs if rising else self.drop_path)
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
         epoch = self.step // self.stream.steps_per_epoch - 1
