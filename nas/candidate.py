@@ -5,10 +5,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
-from nas.configuration import InvalidValue, require
+from nas.configuration import require
 
 Scale = Literal["log", "logit", "linear"]
 
@@ -31,7 +30,7 @@ class Architecture(Mapping[str, str]):
 
     def __init__(self, space: str, options: Mapping[str, str]) -> None:
         self.space = space
-        self._options = MappingProxyType(dict(options))
+        self._options = dict(options)
 
     def __getitem__(self, choice: str) -> str:
         return self._options[choice]
@@ -52,7 +51,7 @@ class Architecture(Mapping[str, str]):
         return f"Architecture({self.space!r}, {dict(self._options)!r})"
 
     def check(self, choices: Sequence[Choice]) -> None:
-        """Raise :class:`InvalidValue` unless this assigns exactly ``choices``, each to one of its options."""
+        """Raise ``InvalidValue`` unless this assigns exactly ``choices``, each to one of its options."""
         names = [choice.name for choice in choices]
         for name in self:
             require(name in names, f"architecture.{name}", self[name], "the space has no such choice")
@@ -66,7 +65,7 @@ class Hyperparameters(Mapping[str, float]):
     """Immutable named values of hyperparameters."""
 
     def __init__(self, values: Mapping[str, float] | None = None) -> None:
-        self._values = MappingProxyType({name: float(value) for name, value in (values or {}).items()})
+        self._values = {name: float(value) for name, value in (values or {}).items()}
 
     def __getitem__(self, name: str) -> float:
         return self._values[name]
@@ -89,10 +88,10 @@ class Hyperparameters(Mapping[str, float]):
 
 @dataclass(frozen=True)
 class Range:
-    """Where a continuous hyperparameter may lie, and the bijection between its value and a raw, unbounded number.
+    """Where a continuous hyperparameter may lie, and its place there as a number from 0 to 1.
 
-    ``log``: raw is the natural logarithm; ``logit``: raw is the logit of the value's place between ``low`` and
-    ``high``; ``linear``: raw is the value.
+    Places are even steps of the value, of its logarithm with ``log``. ``logit`` says how a gradient moves the value
+    (``nas.bilevel.hyperparameters``); its places are those of ``linear``, as its own measure has no ends.
     """
 
     low: float
@@ -110,7 +109,8 @@ class Range:
         return self.low <= value <= self.high
 
     def to_unit(self, value: float) -> float:
-        """The place of ``value`` in its range as a number from 0 to 1, even steps in the scale's own measure."""
+        """The place of ``value``; one outside of the range has the place of the nearer end."""
+        value = min(max(value, self.low), self.high)
         if self.scale == "log":
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
@@ -119,8 +119,10 @@ class Range:
         """The inverse of :meth:`to_unit`; ``place`` is clamped to 0..1."""
         place = min(max(place, 0.0), 1.0)
         if self.scale == "log":
-            return min(max(self.low * (self.high / self.low) ** place, self.low), self.high)
-        return self.low + place * (self.high - self.low)
+            value = self.low * (self.high / self.low) ** place
+        else:
+            value = self.low + place * (self.high - self.low)
+        return min(max(value, self.low), self.high)  # rounding may have carried it past an end
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,3 @@ class Candidate:
             "hyperparameters": dict(self.hyperparameters),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-__all__ = ["Architecture", "Candidate", "Choice", "Hyperparameters", "InvalidValue", "Range", "Scale"]

@@ -6,13 +6,14 @@ need no such call, :func:`build` reads them from the constructor's annotations. 
 """
 
 import difflib
+import importlib
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,12 +22,16 @@ class InvalidValue(ValueError):  # noqa: N818 - it names what it is about, as Va
     """A setting that cannot be used: ``key``, the ``value`` given and what is ``allowed``."""
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key}={_shown(value)} is not allowed: {allowed}.")
+        super().__init__(key, value, allowed)  # what pickle calls it with again in another process
         self.key, self.value, self.allowed = key, value, allowed
+        self._sentence = f"{key}={_shown(value)} is not allowed: {allowed}."
+
+    def __str__(self) -> str:
+        return self._sentence
 
     def below(self, prefix: str) -> "InvalidValue":
         """The same complaint with its key seen from one level further up (``temperature`` in ``relaxation``)."""
-        separator = "" if not prefix or self.key.startswith("[") else "."
+        separator = "." if prefix and self.key and not self.key.startswith("[") else ""
         return InvalidValue(f"{prefix}{separator}{self.key}", self.value, self.allowed)
 
 
@@ -60,9 +65,10 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
     if not isinstance(config, Mapping | DictConfig) or "_target_" not in config:
         raise InvalidValue(key, config, "it must be a group of settings with a _target_")
     try:
-        plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+        composed = isinstance(config, DictConfig)
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if composed else dict(config)
     except OmegaConfBaseException as error:
-        raise InvalidValue(key, "(unresolved)", str(error).splitlines()[0]) from error
+        raise InvalidValue(key, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
     target = _resolve(entries.pop("_target_"), f"{key}._target_")
     settings = {name: _built(value, f"{key}.{name}") for name, value in entries.items()}
@@ -74,15 +80,25 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
 
 
 def _resolve(path: object, key: str) -> Any:
+    allowed = "it must be the dotted path of a class or function"
     if not isinstance(path, str):
-        raise InvalidValue(key, path, "it must be the dotted path of a class or function")
+        raise InvalidValue(key, path, allowed)
+    module, _, name = path.rpartition(".")
     try:
-        target = get_object(path)
-    except Exception as error:
-        raise InvalidValue(key, path, f"it cannot be imported ({str(error).splitlines()[0]})") from error
-    if not callable(target):
-        raise InvalidValue(key, path, "it must name a class or function")
+        target = getattr(importlib.import_module(module), name)
+        inspect.signature(target)
+    except Exception as error:  # a module may fail in any way while it is imported
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
+    require(not inspect.isabstract(target) and not _is_protocol(target), key, path, f"{allowed}, this one is abstract")
     return target
+
+
+def _is_protocol(target: object) -> bool:
+    return bool(getattr(target, "_is_protocol", False))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _built(value: Any, key: str) -> Any:
@@ -90,6 +106,8 @@ def _built(value: Any, key: str) -> Any:
         return build(value, key)
     if isinstance(value, dict):
         return {name: _built(entry, f"{key}.{name}") for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_built(entry, f"{key}[{index}]") for index, entry in enumerate(value)]
     return value
 
 
@@ -104,7 +122,7 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     for name, value in settings.items():
         if name not in names:
-            if open_ended:
+            if open_ended and name not in supplied:
                 continue
             close = difflib.get_close_matches(str(name), names, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
@@ -121,7 +139,8 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
 def matches(value: object, hint: Any) -> bool:
     """Whether ``value`` is of type ``hint``: the plain types, lists, mappings, ``Literal`` and unions of them.
 
-    A whole number passes as a float; a truth value never passes as a number. Other hints are left to the constructor.
+    A whole number passes as a float; a truth value never passes as a number. For a ``Protocol`` any object will do
+    that no plain YAML value is. Other hints are left to the constructor.
     """
     origin = get_origin(hint)
     if hint is Any:
@@ -133,20 +152,24 @@ def matches(value: object, hint: Any) -> bool:
     if hint in (None, types.NoneType):
         return value is None
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return whole or isinstance(value, float)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str):
         return isinstance(value, hint)
     if origin in (list, tuple, Sequence):
-        inner = get_args(hint)[0] if get_args(hint) else Any
-        return isinstance(value, list | tuple | ListConfig) and all(matches(entry, inner) for entry in value)
+        if not isinstance(value, list | tuple | ListConfig):
+            return False
+        inner = get_args(hint)
+        if origin is tuple and Ellipsis not in inner:
+            return len(value) == len(inner) and all(map(matches, value, inner))
+        return all(matches(entry, inner[0]) for entry in value)
     if origin in (dict, Mapping):
-        inner = get_args(hint)[1] if get_args(hint) else Any
-        return isinstance(value, Mapping) and all(matches(entry, inner) for entry in value.values())
-    if inspect.isclass(hint) and not getattr(hint, "_is_protocol", False):
-        return isinstance(value, hint)
-    return True
+        return isinstance(value, Mapping) and all(matches(entry, get_args(hint)[1]) for entry in value.values())
+    if _is_protocol(hint):
+        return value is not None and not isinstance(value, bool | int | float | str | list | dict)
+    return isinstance(value, hint) if inspect.isclass(hint) else True
 
 
 def described(hint: Any) -> str:
@@ -159,8 +182,11 @@ def described(hint: Any) -> str:
     if hint in (None, types.NoneType):
         return "null"
     if origin in (list, tuple, Sequence):
-        return "a list" + (f" ({described(get_args(hint)[0])} each)" if get_args(hint) else "")
+        inner = get_args(hint)
+        if origin is tuple and Ellipsis not in inner:
+            return f"a list of {len(inner)} ({', '.join(map(described, inner))})"
+        return "a list" if inner[0] is Any else f"a list ({described(inner[0])} each)"
     if origin in (dict, Mapping):
         return "a group of settings"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return words.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    return words.get(hint, f"a group with the _target_ of a {getattr(hint, '__name__', hint)}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from nas.bilevel.problem import BilevelProblem, global_norm
+from nas.bilevel.problem import BilevelProblem, as_number, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
 
@@ -48,7 +48,7 @@ class Exact:
             target.grad = torch.zeros_like(target) if gradient is None else gradient
         at_moved = dict(zip(names, found[len(targets) :], strict=True))
         norm = global_norm({name: gradient for name, gradient in at_moved.items() if gradient is not None})
-        length = float(torch.as_tensor(rate).detach()) * float(global_norm(update).detach())
+        length = as_number(rate) * float(global_norm(update).detach())
         return UpperLevelReport(
             validation_loss.detach(),
             logits.detach(),

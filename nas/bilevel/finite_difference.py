@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.problem import BilevelProblem, Values, Weights, global_norm
+from nas.bilevel.problem import BilevelProblem, Values, Weights, as_number, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
@@ -59,15 +59,13 @@ class FiniteDifference:
         problem.repeat_noise(after)
         for target, gradient in zip(targets, direct, strict=True):
             total = torch.zeros_like(target) if gradient is None else gradient
-            target.grad = (
-                total - float(torch.as_tensor(rate).detach()) * products[target] if target in products else total
-            )
+            target.grad = total - as_number(rate) * products[target] if target in products else total
         return UpperLevelReport(
             validation_loss.detach(),
             logits.detach(),
             training_loss.detach(),
             validation_gradient_norm=norm,
-            step_length=float(torch.as_tensor(rate).detach()) * float(global_norm(update).detach()),
+            step_length=as_number(rate) * float(global_norm(update).detach()),
             passes=(3 if unrolled else 1, 1),
         )
 

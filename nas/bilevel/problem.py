@@ -126,3 +126,8 @@ class BilevelProblem:
 def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
     """The Euclidean norm of all ``tensors`` together, 0-dim, differentiable."""
     return torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().sqrt()
+
+
+def as_number(value: Tensor | float) -> float:
+    """A hyperparameter's value outside the graph, in full precision."""
+    return float(value.detach()) if isinstance(value, Tensor) else value

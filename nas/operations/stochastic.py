@@ -18,8 +18,8 @@ def keep_mask(shape: tuple[int, ...], rate: Tensor | float, like: Tensor, genera
         return (noise >= rate).to(like.dtype) / (1 - rate)
     rate = rate.to(like.dtype)
     tiny = torch.finfo(like.dtype).eps
-    noise = noise.clamp(tiny, 1 - tiny)
-    logit = torch.log(rate) - torch.log1p(-rate) + torch.log(noise) - torch.log1p(-noise)
+    noise, inner = noise.clamp(tiny, 1 - tiny), rate.clamp(tiny, 1 - tiny)  # at 0 the logarithm has no gradient
+    logit = torch.log(inner) - torch.log1p(-inner) + torch.log(noise) - torch.log1p(-noise)
     dropped = torch.sigmoid(logit / CONCRETE_TEMPERATURE)
     return (1 - dropped) / (1 - rate)
 

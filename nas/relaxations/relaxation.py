@@ -40,8 +40,8 @@ class Temperature:
     schedule: Literal["linear", "exponential"] = "exponential"
 
     def __post_init__(self) -> None:
-        require(self.initial > 0, "initial", self.initial, "a temperature must be above 0")
-        require(self.final > 0, "final", self.final, "a temperature must be above 0")
+        for key, value in {"initial": self.initial, "final": self.final}.items():
+            require(0 < value < math.inf, key, value, "a temperature must be a finite number above 0")
 
     def at(self, progress: float) -> float:
         if self.schedule == "linear":

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nas.atomic_write import write_atomically
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.configuration import InvalidValue, UnusableInput, require
+from nas.configuration import InvalidValue, UnusableInput, matches, require
 from nas.spaces.space import SearchSpace, space_from_description
 
 SCHEMA = 1
@@ -69,13 +69,16 @@ def read_candidate_file(path: Path) -> CandidateFile:
     try:
         return _parsed(content)
     except InvalidValue as error:
-        raise error.below(str(path) + ":") from error
+        raise InvalidValue(f"{path}: {error.key}", error.value, error.allowed) from error
+    except RecursionError as error:
+        raise UnusableInput(f"The candidate {path} is nested too deeply.") from error
 
 
 def _parsed(content: object) -> CandidateFile:
     if not isinstance(content, dict):
         raise InvalidValue("candidate", content, "it must be a JSON object")
-    require(content.get("schema") == SCHEMA, "schema", content.get("schema"), f"it must be {SCHEMA}")
+    schema = content.get("schema")
+    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"it must be {SCHEMA}")
     space = space_from_description(content.get("space"))
     options, values = content.get("architecture"), content.get("hyperparameters")
     if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
@@ -85,7 +88,7 @@ def _parsed(content: object) -> CandidateFile:
     if not isinstance(values, dict):
         raise InvalidValue("hyperparameters", values, "it must be an object of numbers")
     for name, value in values.items():
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = matches(value, float) and math.isfinite(value)
         require(good, f"hyperparameters.{name}", value, "it must be a finite number")
     data, schedule, settled = content.get("data"), content.get("schedule"), content.get("settled")
     if not isinstance(data, str) or not NAME.fullmatch(data):

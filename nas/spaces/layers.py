@@ -1,9 +1,9 @@
 """The layers of the macro space as a user declares them: what is open to choice, its plain and its mixed module."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 
 from torch import Tensor, nn
 
@@ -181,14 +181,16 @@ def parse_slots(layers: object, activations: object) -> tuple[Slot, ...]:
         InvalidValue: Something in them is unknown, missing, of the wrong type or impossible; the key says where.
     """
     default = _names(activations, "activations", ACTIVATIONS)
-    if not isinstance(layers, Sequence) or isinstance(layers, str):
+    if not _is_list(layers):
         raise InvalidValue("layers", layers, "it must be a list of layers")
     require(0 < len(layers) <= 1000, "layers", list(layers), "it must have 1 to 1000 layers")
     slots = tuple(_slot(entry, f"layers[{index}]", default) for index, entry in enumerate(layers))
     require(not slots[0].optional, "layers[0].optional", True, "the first layer cannot be skipped")
     for index, (before, slot) in enumerate(pairwise(slots), start=1):
         allowed = "no convolution or pooling can follow a dense layer"
-        require(slot.is_dense or not before.is_dense, f"layers[{index}].type", slot.layers[0].kind, allowed)
+        kinds = ", ".join(layer.kind for layer in slot.layers)
+        where = "choose" if "choose" in layers[index] else "type"
+        require(slot.is_dense or not before.is_dense, f"layers[{index}].{where}", kinds, allowed)
     return slots
 
 
@@ -200,7 +202,7 @@ def _slot(entry: object, key: str, activations: tuple[str, ...]) -> Slot:
         return _checked(Slot((layer,), optional), key)
     _known(entry, key, {"choose", "optional"})
     alternatives = entry["choose"]
-    if not isinstance(alternatives, Sequence) or isinstance(alternatives, str) or not 1 <= len(alternatives) <= 100:
+    if not _is_list(alternatives) or not 1 <= len(alternatives) <= 100:
         raise InvalidValue(f"{key}.choose", alternatives, "it must be a list of 1 to 100 layers")
     parsed = [_layer(one, f"{key}.choose[{i}]", activations) for i, one in enumerate(alternatives)]
     for i, (_, one_optional) in enumerate(parsed):
@@ -240,6 +242,10 @@ def _layer(entry: object, key: str, activations: tuple[str, ...]) -> tuple[Layer
     return ConvLayer(_numbers(entry, "filters", key), kernels, _stride(entry, key, default=1), own), optional
 
 
+def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
 def _known(entry: Mapping[Any, Any], key: str, names: set[str]) -> None:
     for name in entry:
         require(name in names, f"{key}.{name}", entry[name], f"it knows {', '.join(sorted(names))}")
@@ -263,7 +269,7 @@ def _numbers(
     value = entry.get(name)
     allowed = f"it must be a list of one or more {'odd ' if odd else ''}whole numbers from 1 to {largest}"
     values = [value] if type(value) is int else value
-    if not isinstance(values, Sequence) or isinstance(values, str) or not 0 < len(values) <= 100:
+    if not _is_list(values) or not 0 < len(values) <= 100:
         raise InvalidValue(f"{key}.{name}", value, allowed)
     for one in values:
         good = type(one) is int and 1 <= one <= largest and (not odd or one % 2 == 1)
@@ -272,10 +278,10 @@ def _numbers(
     return tuple(values)
 
 
-def _names(value: object, key: str, known: Any) -> tuple[str, ...]:
+def _names(value: object, key: str, known: Collection[str]) -> tuple[str, ...]:
     allowed = f"it must be a list of one or more of {', '.join(known)}"
     values = [value] if isinstance(value, str) else value
-    if not isinstance(values, Sequence) or len(values) == 0:
+    if not _is_list(values) or len(values) == 0:
         raise InvalidValue(key, value, allowed)
     for one in values:
         require(isinstance(one, str) and one in known, key, list(values), allowed)

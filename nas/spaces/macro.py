@@ -94,8 +94,8 @@ class Macro(SearchSpace):
         ranges: Mapping[str, Range] | None = None,
     ) -> None:
         super().__init__(input_shape, classes, ranges)
-        self._settings = {"layers": _as_lists(layers), "activations": list(activations)}
         slots = parse_slots(layers, activations)
+        self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}
         self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
         self._choices = tuple(choice for place in self.places for choice in place.choices())
 

@@ -1,6 +1,7 @@
 """What every search space offers, and how a lone candidate file finds its space again."""
 
 import importlib
+import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,8 @@ class SearchSpace(ABC):
     def encode(self, candidate: Candidate) -> list[float]:
         """One number per choice (its option's index), then one per hyperparameter (its place from 0 to 1)."""
         candidate.architecture.check(self.choices)
+        for name in self.ranges:
+            require(name in candidate.hyperparameters, f"hyperparameters.{name}", None, "the space has it")
         indices = [float(choice.options.index(candidate.architecture[choice.name])) for choice in self.choices]
         places = [range_.to_unit(candidate.hyperparameters[name]) for name, range_ in self.ranges.items()]
         return indices + places
@@ -102,9 +105,10 @@ class SearchSpace(ABC):
     def decode(self, vector: Sequence[float]) -> Candidate:
         """The inverse of :meth:`encode`; indices are rounded and clamped to the options there are."""
         length = len(self.choices) + len(self.ranges)
-        require(len(vector) == length, "vector", list(vector), f"it must have {length} entries")
+        good = len(vector) == length and all(map(math.isfinite, vector))
+        require(good, "vector", list(vector), f"it must have {length} finite entries")
         options = {}
-        for choice, entry in zip(self.choices, vector, strict=False):
+        for choice, entry in zip(self.choices, vector, strict=False):  # the places come after them
             options[choice.name] = choice.options[min(max(round(entry), 0), len(choice.options) - 1)]
         places = vector[len(self.choices) :]
         values = {
@@ -129,8 +133,10 @@ def space_from_description(description: object) -> SearchSpace:
     rebuild = known[name].from_description
     shape, classes = description.get("input_shape"), description.get("classes")
     whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 4096 for n in shape)
-    require(whole, "space.input_shape", shape, "it must be [channels, height, width]")
-    require(type(classes) is int and 1 < classes <= 100_000, "space.classes", classes, "it must be a whole number > 1")
+    allowed = "it must be [channels, height, width], whole numbers from 1 to 4096"
+    require(whole, "space.input_shape", shape, allowed)
+    good = type(classes) is int and 2 <= classes <= 100_000
+    require(good, "space.classes", classes, "it must be a whole number from 2 to 100000")
     try:
         space = rebuild(description.get("settings"), shape, classes)
     except InvalidValue as error:

@@ -14,6 +14,7 @@ class Randomness:
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
         self.seed, self.device = seed, torch.device(device)
         self._generators: dict[str, torch.Generator] = {}
+        self._restored: dict[str, torch.Tensor] = {}
         torch.manual_seed(self._derived("global"))
 
     def _derived(self, name: str) -> int:
@@ -30,17 +31,23 @@ class Randomness:
     def _generator(self, name: str, device: torch.device) -> torch.Generator:
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(self._derived(name))
+            if name in self._restored:
+                self._generators[name].set_state(self._restored[name].cpu())
         return self._generators[name]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        states = {name: generator.get_state() for name, generator in self._generators.items()}
+        states = self._restored | {name: generator.get_state() for name, generator in self._generators.items()}
         states["global"] = torch.get_rng_state()
         if self.device.type == "cuda":
             states["global_cuda"] = torch.cuda.get_rng_state(self.device)
         return states
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
-        """Restore every generator that has been asked for so far; the state must name each of them."""
+        """Restore every generator, those that have not been asked for yet included.
+
+        The state must name each of those that have been.
+        """
+        self._restored = dict(states)
         for name, generator in self._generators.items():
             generator.set_state(states[name].cpu())
         torch.set_rng_state(states["global"].cpu())
