@@ -10,6 +10,13 @@ from nas.training.run_folder import resumed_configuration
 OWN = ("candidate", "resume")
 
 
+def overridden_key(override: str) -> str:
+    """What ``override`` sets: ``data`` for ``data=digits``, ``hyperparameters.gradient`` for
+    ``hypergradient@hyperparameters.gradient=exact``."""
+    group, _, package = override.partition("=")[0].lstrip("+~").partition("@")
+    return package or group.replace("/", ".")
+
+
 def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """``config`` with everything that was not overridden taken from the run folder ``config.candidate``.
 
@@ -26,7 +33,7 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
     run_config = resumed_configuration([], folder)
     merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
     assert isinstance(merged, DictConfig)
-    overridden = [override.partition("=")[0].lstrip("+~").partition("@")[0].replace("/", ".") for override in overrides]
+    overridden = [overridden_key(override) for override in overrides]
     everything = "experiment" in overridden  # an experiment may set anything, so it replaces the run's settings
     with open_dict(merged):
         for group in run_config:

@@ -35,7 +35,8 @@ def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
 @contextmanager
 def without_noise(network: nn.Module) -> Iterator[None]:
     """Switch the noisy layers off and leave everything else, batch norm above all, in the mode it is in."""
-    noisy = [module for module in network.modules() if isinstance(module, StochasticLayer) and module.training]
+    kinds = (StochasticLayer, nn.Dropout)
+    noisy = [module for module in network.modules() if isinstance(module, kinds) and module.training]
     for module in noisy:
         module.training = False
     try:

@@ -81,11 +81,16 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
         raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
     for argument in arguments:
         name, separator, value = argument.partition("=")
-        if name == "resume":
+        if name.lstrip("+") == "resume":
             continue
         if not separator or not name.startswith("tracking."):
             raise InvalidValue(name, value, "with resume= only tracking.* may be set; the run keeps its own settings")
-        if OmegaConf.select(config, name) is None:
+        known = config.get("tracking")
+        setting = name.removeprefix("tracking.")
+        if not isinstance(known, DictConfig) or setting not in known:
             raise InvalidValue(name, value, "there is no such setting")
-        OmegaConf.update(config, name, OmegaConf.from_dotlist([f"x={value}"]).x)
+        try:
+            known[setting] = OmegaConf.from_dotlist([f"x={value}"]).x
+        except Exception as error:  # as above
+            raise InvalidValue(name, value, "it is not readable YAML") from error
     return config

@@ -12,7 +12,7 @@ class RunningMeans:
         self._counts: dict[str, int] = {}
 
     def add(self, tag: str, value: Tensor | float) -> None:
-        number = torch.as_tensor(value).detach().to(torch.float64)
+        number = torch.as_tensor(value, dtype=torch.float64).detach()
         self._sums[tag] = self._sums[tag] + number if tag in self._sums else number.clone()
         self._counts[tag] = self._counts.get(tag, 0) + 1
 
