@@ -12,7 +12,6 @@ from omegaconf import DictConfig, OmegaConf
 from nas.atomic_write import write_atomically
 from nas.candidate import Hyperparameters
 from nas.configuration import InvalidValue, build
-from nas.data.batches import BatchStream, evaluation_batches
 from nas.report.outcome import architecture_figure, final_outcome, recorded_seconds
 from nas.report.tables import outcome_table, print_table
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
@@ -75,12 +74,13 @@ def run(config: DictConfig, path: Path) -> None:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
     hyperparameters = chosen_hyperparameters(config, found)
-    schedule: Schedule = found.schedule if final.hyperparameters == "learned" else training.schedule
+    of_search = final.hyperparameters == "learned"
+    schedule: Schedule = found.schedule if of_search else training.schedule
+    schedule_end = found.schedule_end if of_search else training.schedule_end
 
     network = found.space.network(found.candidate.architecture)
     known = splits.train_and_validation().to(randomness.device)
-    stream = BatchStream(
-        known,
+    stream = known.stream(
         training.batch_size,
         splits.mean,
         splits.std,
@@ -94,6 +94,7 @@ def run(config: DictConfig, path: Path) -> None:
         stream=stream,
         hyperparameters=hyperparameters,
         schedule=schedule,
+        schedule_end=schedule_end,
         final=final,
         training=training,
         tracking=tracking,
@@ -105,7 +106,7 @@ def run(config: DictConfig, path: Path) -> None:
     retraining.train()
 
     test = splits.test.to(randomness.device)
-    batches = evaluation_batches(test, 256, splits.mean, splits.std)
+    batches = test.evaluation_batches(256, splits.mean, splits.std)
     metrics = measure(network, batches, splits.classes, randomness.device)
     result = {
         "test_accuracy": metrics.accuracy,
@@ -118,6 +119,7 @@ def run(config: DictConfig, path: Path) -> None:
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
         "schedule": schedule,
+        "schedule_end": schedule_end,
         "candidate": found.to_json(),
     }
     torch.save(network.state_dict(), path / "weights.pt")

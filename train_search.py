@@ -66,7 +66,8 @@ def run(config: DictConfig, path: Path) -> None:
     )
     candidate = searcher.search()
 
-    found = CandidateFile(candidate, space, splits.name, training.schedule, searcher.settled())
+    settled = searcher.settled()
+    found = CandidateFile(candidate, space, splits.name, training.schedule, settled, training.schedule_end)
     found.write(path / "candidate.json")
     figure = architecture_figure(found)
     (path / "figures").mkdir(exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Literal
 from nas.configuration import require
 
 Scale = Literal["log", "logit", "linear"]
+Schedule = Literal["constant", "cosine", "exponential"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class InvalidValue(ValueError):  # noqa: N818 - it names what it is about, as Va
     def __init__(self, key: str, value: object, allowed: str) -> None:
         super().__init__(key, value, allowed)  # what pickle calls it with again in another process
         self.key, self.value, self.allowed = key, value, allowed
-        self._sentence = f"{key}={_shown(value)} is not allowed: {allowed}."
+        self._sentence = f"{_printable(key)}={_shown(value)} is not allowed: {allowed}."
 
     def __str__(self) -> str:
         return self._sentence
@@ -41,7 +41,12 @@ class UnusableInput(Exception):  # noqa: N818
 
 def _shown(value: object) -> str:
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= 120 else text[:117] + "..."
+    return _printable(text if len(text) <= 120 else text[:117] + "...")
+
+
+def _printable(text: str) -> str:
+    """``text`` without line breaks and terminal codes: a candidate's file may come from anywhere."""
+    return text if text.isprintable() else repr(text)
 
 
 def require(condition: bool, key: str, value: object, allowed: str) -> None:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import torch
 
 from nas.candidate import Candidate
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.candidate_file import read_candidate_file
 
 ROOT = Path(__file__).resolve().parent.parent
 BAD_START = ("hyperparameters.learning_rate.initial=1e-4", "hyperparameters.dropout.initial=0.8")
@@ -113,7 +113,7 @@ def random_candidates(bench: Bench, seeds: list[int]) -> list[tuple[int, Path]]:
         path = bench.folder / f"random-{index}" / "candidate.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         candidate = Candidate(architecture, found.candidate.hyperparameters)
-        CandidateFile(candidate, found.space, found.data, found.schedule).write(path)
+        replace(found, candidate=candidate, settled={}).write(path)
         written.append((seed, path))
     return written
 

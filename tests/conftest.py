@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# Tensors are small here: threads that wait for each other cost more than they bring, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch; inherited by subprocesses
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -37,8 +38,8 @@ def test_the_new_content_is_on_the_disk_before_it_takes_the_name(
     fsync, replace = os.fsync, os.replace
 
     def recording_fsync(descriptor: int) -> None:
-        kind = "folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file"
-        events.append(f"{kind} of {os.fstat(descriptor).st_size} bytes" if kind == "file" else kind)
+        status = os.fstat(descriptor)
+        events.append("folder" if stat.S_ISDIR(status.st_mode) else f"file of {status.st_size} bytes")
         fsync(descriptor)
 
     def recording_replace(source: Path, destination: Path) -> None:

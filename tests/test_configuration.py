@@ -253,6 +253,12 @@ def test_a_long_value_is_cut() -> None:
     assert sentence.endswith("... is not allowed: it must be short.")
 
 
+def test_line_breaks_and_terminal_codes_are_shown_not_printed() -> None:
+    assert str(InvalidValue("a\nb", "x\x1b[2J", "it must be plain")) == (
+        r"'a\nb'='x\x1b[2J' is not allowed: it must be plain."
+    )
+
+
 def test_a_complaint_crosses_processes() -> None:
     original = InvalidValue("a.b", [1], "it must be 2")
     copy = pickle.loads(pickle.dumps(original))

@@ -34,26 +34,18 @@ class Exact:
         training_loss = problem.training_loss(weights, training, values)
         gradients = torch.autograd.grad(training_loss, list(weights.values()), create_graph=double_backward)
         update = problem.update_direction(weights, dict(zip(weights, gradients, strict=True)), values)
-        rate = values["learning_rate"]
-        moved = {name: (weight.detach() - rate * update[name]).to(weight.dtype) for name, weight in weights.items()}
-        if not double_backward:  # the graph of w' may hold nothing but numbers
-            moved = {
-                name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in moved.items()
-            }
+        moved = problem.moved(weights, update, values)
 
         validation_loss, logits = problem.validation_loss(moved, validation)
-        names = list(moved)
-        found = torch.autograd.grad(validation_loss, [*targets, *(moved[name] for name in names)], allow_unused=True)
-        for target, gradient in zip(targets, found, strict=False):
-            target.grad = torch.zeros_like(target) if gradient is None else gradient
-        at_moved = dict(zip(names, found[len(targets) :], strict=True))
-        norm = global_norm({name: gradient for name, gradient in at_moved.items() if gradient is not None})
-        length = as_number(rate) * float(global_norm(update).detach())
+        found = torch.autograd.grad(validation_loss, [*targets, *moved.values()], materialize_grads=True)
+        for target, gradient in zip(targets, found[: len(targets)], strict=True):
+            target.grad = gradient
+        at_moved = dict(zip(moved, found[len(targets) :], strict=True))
         return UpperLevelReport(
             validation_loss.detach(),
             logits.detach(),
             training_loss.detach(),
-            validation_gradient_norm=float(norm),
-            step_length=length,
+            validation_gradient_norm=float(global_norm(at_moved)),
+            step_length=as_number(values["learning_rate"]) * float(global_norm(update).detach()),
             passes=(1, 1),
         )

@@ -21,8 +21,8 @@ class FirstOrder:
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:
-        loss, logits = problem.validation_loss(problem.weights(), validation)
-        gradients = torch.autograd.grad(loss, targets, allow_unused=True)
-        for target, gradient in zip(targets, gradients, strict=True):
-            target.grad = torch.zeros_like(target) if gradient is None else gradient
+        weights = {name: weight.detach() for name, weight in problem.weights().items()}  # nothing is kept for them
+        loss, logits = problem.validation_loss(weights, validation)
+        for target, gradient in zip(targets, torch.autograd.grad(loss, targets, materialize_grads=True), strict=True):
+            target.grad = gradient
         return UpperLevelReport(loss.detach(), logits.detach())

@@ -76,7 +76,7 @@ class Guard:
         """
         if self.restarts >= self.settings.restarts:
             raise SearchDiverged(
-                f"After {self.restarts} restarts {reason} again; lower hyperparameters.learning_rate.initial."
+                f"{reason}, after {self.restarts} restarts; lower hyperparameters.learning_rate.initial."
             )
         self.restarts += 1
         self._forget()

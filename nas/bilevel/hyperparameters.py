@@ -12,12 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.updates import Update
+from nas.bilevel.updates import CosineNormalised, Update
 from nas.candidate import Range, Scale
 from nas.configuration import InvalidValue, require
 from nas.training.regularisers import set_drop_path, set_dropout
 
 LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
+LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class Hyperparameter:
         allowed = f"it must lie {'strictly ' if strict else ''}between low={self.low} and high={self.high}"
         require(inside, "initial", self.initial, allowed)
         require(self.update is not None, "update", None, "a learned hyperparameter needs an update rule")
+        cosine = isinstance(self, LearningRate) and self.scale == "log"
+        good = cosine or not isinstance(self.update, CosineNormalised)
+        require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
         good = self.cap is None or self.low < self.cap <= self.high
         require(good, "cap", self.cap, f"it must be null or above low={self.low} and at most high={self.high}")
 
@@ -65,12 +69,12 @@ class Hyperparameter:
         return Range(self.low, self.high, self.scale)
 
     def raw(self, value: float) -> float:
-        """The raw parameter whose value is ``value``."""
+        """The raw parameter whose value is ``value``; on a logit scale, the closest one within its bounds."""
         if self.scale == "log":
             return math.log(value)
         if self.scale == "logit":
-            place = (value - self.low) / (self.high - self.low)
-            return min(max(math.log(place / (1 - place)), -LOGIT_BOUND), LOGIT_BOUND)
+            place = min(max((value - self.low) / (self.high - self.low), LOGIT_MARGIN), 1 - LOGIT_MARGIN)
+            return math.log(place / (1 - place))
         return value
 
     def raw_bounds(self) -> tuple[float, float]:
@@ -179,8 +183,7 @@ class HyperparameterSet(nn.Module):
     def set_value(self, name: str, value: float) -> None:
         """Move a learned hyperparameter to ``value``, clamped to its range."""
         entry = self.entries[name]
-        low, high = entry.raw_bounds()
-        self.raw[name].fill_(min(max(entry.raw(min(max(value, entry.low), entry.high)), low), high))
+        self.raw[name].fill_(entry.raw(min(max(value, entry.low), entry.high)))
 
     @torch.no_grad()
     def clamp(self) -> None:

@@ -24,7 +24,8 @@ class BilevelProblem:
 
     Args:
         supernet: In training mode while losses are taken, as DARTS has it: batch norm uses the batch's statistics.
-        optimiser: SGD with momentum over the supernet's weights; only its momentum and its buffers are read here.
+        optimiser: SGD over the supernet's weights, with or without momentum; a hypergradient reads its momentum and its
+            buffers and changes neither.
         hyperparameters: Learning rate and weight decay of the weight step, and what acts through the training loss.
         gradient_clip: Largest norm of the weights' gradient in the weight step, or None.
         generators: Every source of noise in a forward pass (dropout, relaxation).
@@ -38,6 +39,9 @@ class BilevelProblem:
         gradient_clip: float | None = None,
         generators: tuple[torch.Generator, ...] = (),
     ) -> None:
+        for group in optimiser.param_groups:
+            if group["dampening"] or group["nesterov"] or group["maximize"]:
+                raise ValueError("the unrolled step is that of plain momentum: no dampening, Nesterov or maximisation")
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
         self.gradient_clip, self.generators = gradient_clip, generators
         self.schedule_factor = 1.0
@@ -97,6 +101,13 @@ class BilevelProblem:
             direction[name] = update.to(weight.dtype)
         return direction
 
+    def moved(self, weights: Weights, update: Weights, values: Values) -> Weights:
+        """``w' = w - lr * update``, in the graph of whatever ``update`` and the learning rate depend on."""
+        rate = values["learning_rate"]
+        moved = {name: (weight.detach() - rate * update[name]).to(weight.dtype) for name, weight in weights.items()}
+        # Where nothing on the right is in a graph, w' begins one: the validation gradient is taken at it.
+        return {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in moved.items()}
+
     def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """One SGD step on ``batch``. Returns the loss, the logits and the gradient's norm before clipping, detached."""
         with torch.no_grad():
@@ -125,7 +136,8 @@ class BilevelProblem:
 
 def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
     """The Euclidean norm of all ``tensors`` together, 0-dim, differentiable."""
-    return torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().sqrt()
+    # Unlike sqrt(sum of squares), a vector norm has a derivative at zero, and a dead network is no NaN.
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors.values()]))
 
 
 def as_number(value: Tensor | float) -> float:

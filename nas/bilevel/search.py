@@ -19,7 +19,7 @@ from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLeve
 from nas.candidate import Architecture, Candidate
 from nas.configuration import InvalidValue, require
 from nas.data.augmentation import Augmentation
-from nas.data.batches import BatchStream, evaluation_batches
+from nas.data.batch import Stream
 from nas.data.dataset import DataSplits
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
@@ -120,9 +120,8 @@ class GradientSearch:
         self.upper_level = UpperLevel(self.problem, architecture_gradient, hyperparameter_gradient, search.architecture)
 
         train, validation = splits.train.to(randomness.device), splits.validation.to(randomness.device)
-        self._streams = {
-            "train": BatchStream(
-                train,
+        self._streams: dict[str, Stream] = {
+            "train": train.stream(
                 training.batch_size,
                 splits.mean,
                 splits.std,
@@ -130,11 +129,11 @@ class GradientSearch:
                 augmentation,
                 randomness.on_device("augmentation"),
             ),
-            "validation": BatchStream(
-                validation, training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
+            "validation": validation.stream(
+                training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
             ),
         }
-        self._validation_batches = partial(evaluation_batches, validation, 256, splits.mean, splits.std)
+        self._validation_batches = partial(validation.evaluation_batches, 256, splits.mean, splits.std)
         self.guard = Guard(search.guard)
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
@@ -204,6 +203,8 @@ class GradientSearch:
     def _end(self, tracker: Tracker) -> None:
         """Measure the supernet on the whole validation split, once."""
         if "supernet/validation_loss" not in self._last_means:
+            # Said again here: a search resumed after its last step has not told the relaxation how far it is.
+            self.supernet.relaxation.advance(self.step / self.total_steps)
             metrics = measure(self.supernet, self._validation_batches(), self.space.classes, self.randomness.device)
             self.samples += metrics.samples
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
@@ -223,7 +224,9 @@ class GradientSearch:
             architecture=epoch >= self.settings.warmup_epochs,
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
-        self.problem.schedule_factor = schedule_factor(self.training.schedule, progress_made)
+        self.problem.schedule_factor = schedule_factor(
+            self.training.schedule, progress_made, self.training.schedule_end
+        )
         self.supernet.relaxation.advance(progress_made)
 
         batch = self._streams["train"].next()
@@ -303,13 +306,16 @@ class GradientSearch:
             raise FloatingPointError(f"step {self.step}: {error}") from error
 
     def _untrained_loss(self) -> float:
+        batch = next(self._validation_batches())
+        self.samples += len(batch.labels)
         with torch.no_grad():
-            loss, _ = self.problem.validation_loss(self.problem.weights(), next(self._validation_batches()))
+            loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)
 
     def _restart(self, reason: str, tracker: Tracker, epoch: int) -> None:
         """Back to the initial weights at a lower learning rate; alpha stays unless it is not finite."""
         if "learning_rate" not in self.hyperparameters.learned():
+            self._discretised()  # an alpha that is not finite is named
             raise SearchDiverged(
                 f"step {self.step}: {reason}; lower hyperparameters.learning_rate.initial or learn it."
             )

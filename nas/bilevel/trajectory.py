@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.candidate import Architecture, Hyperparameters
@@ -21,13 +20,18 @@ class Trajectory:
         self._architectures: list[dict[str, str]] = []  # one per epoch
         self._epoch_ends: list[int] = []  # in steps
 
-    def record_step(self) -> None:
+    def _present(self) -> list[float]:
         numbers = self._hyperparameters.numbers()
-        self._values.append([numbers[name] for name in self._hyperparameters.learned()])
+        return [numbers[name] for name in self._hyperparameters.learned()]
+
+    def record_step(self) -> None:
+        self._values.append(self._present())
 
     def record_epoch(self, architecture: Architecture) -> None:
-        self._architectures.append(dict(architecture))
-        self._epoch_ends.append(len(self._values))
+        """End an epoch; one of which :meth:`forget` left no step is no epoch."""
+        if len(self._values) > (self._epoch_ends[-1] if self._epoch_ends else 0):
+            self._architectures.append(dict(architecture))
+            self._epoch_ends.append(len(self._values))
 
     def forget(self) -> None:
         """Start again: what a diverged search learned is no part of an average."""
@@ -35,17 +39,22 @@ class Trajectory:
         self._architectures.clear()
         self._epoch_ends.clear()
 
-    def _columns(self, first: int, last: int) -> dict[str, Tensor]:
-        table = torch.tensor(self._values[first:last], dtype=torch.float64)
-        return {name: table[:, i] for i, name in enumerate(self._hyperparameters.learned())}
+    def _averages(self, rows: Sequence[Sequence[float]]) -> dict[str, float]:
+        columns = torch.tensor(rows, dtype=torch.float64).unbind(1)  # (steps,) each
+        entries = self._hyperparameters.entries
+        return {
+            name: entries[name].average(column)
+            for name, column in zip(self._hyperparameters.learned(), columns, strict=True)
+        }
 
     def tail_average(self) -> Hyperparameters:
-        """Averages over the last half of the steps, within the caps; a hyperparameter not learned keeps its value."""
-        values = {name: entry.initial for name, entry in self._hyperparameters.entries.items()}
-        if self._values:
-            for name, column in self._columns(len(self._values) // 2, len(self._values)).items():
-                values[name] = self._hyperparameters.entries[name].average(column)
-        return Hyperparameters(values)
+        """Averages over the last half of the steps, within the caps; a hyperparameter not learned keeps its value.
+
+        Before the first step they are the present values: where a restart has put them, if there was one.
+        """
+        rows = self._values[len(self._values) // 2 :] or [self._present()]
+        fixed = {name: entry.initial for name, entry in self._hyperparameters.entries.items()}
+        return Hyperparameters(fixed | self._averages(rows))
 
     def settled(self, epochs: int, ratio: float) -> dict[str, bool]:
         """Whether over the last ``epochs`` no choice has changed, and no learned hyperparameter's epoch mean moved by
@@ -55,10 +64,11 @@ class Trajectory:
         recent = self._architectures[-epochs:]
         result = {"architecture": all(one == recent[0] for one in recent)}
         starts = [0, *self._epoch_ends][-epochs - 1 : -1]
-        spans = list(zip(starts, self._epoch_ends[-epochs:], strict=True))
+        spans = zip(starts, self._epoch_ends[-epochs:], strict=True)
+        averages = [self._averages(self._values[first:last]) for first, last in spans]
         for name in self._hyperparameters.learned():
             entry = self._hyperparameters.entries[name]
-            means = [entry.average(self._columns(*span)[name]) for span in spans]
+            means = [average[name] for average in averages]
             if entry.scale == "log":
                 result[name] = max(means) <= ratio * min(means)
             else:

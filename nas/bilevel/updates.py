@@ -49,7 +49,10 @@ class CosineNormalised:
 
 
 class AdamUpdate:
-    """Adam (Kingma & Ba, 2015) on the raw parameter; a hypergradient that is not finite moves nothing."""
+    """Adam (Kingma & Ba, 2015) on the raw parameter; a hypergradient that is not finite moves nothing.
+
+    Its moments are those of one raw parameter: every hyperparameter needs an ``AdamUpdate`` of its own.
+    """
 
     def __init__(self, rate: float, betas: tuple[float, float] = (0.9, 0.99)) -> None:
         require(rate > 0 and math.isfinite(rate), "rate", rate, "it must be a number above 0")
@@ -65,6 +68,8 @@ class AdamUpdate:
             if self._loaded:
                 self._optimiser.load_state_dict(self._loaded)
         assert raw.grad is not None
+        if self._optimiser.param_groups[0]["params"][0] is not raw:
+            raise ValueError("an AdamUpdate moves the parameter it was first given, and no other")
         if bool(torch.isfinite(raw.grad)):
             self._optimiser.step()
 

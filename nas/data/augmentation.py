@@ -1,5 +1,9 @@
-"""Random crops, horizontal flips and cutout for whole batches, with an independent draw for every image."""
+"""Random crops, horizontal flips and cutout for whole batches, with an independent draw for every image.
 
+Images in files may get a crop of random size and colours of random strength besides, while they are decoded.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +50,10 @@ class Augmentation:
         Raises:
             InvalidValue: The key is ``augmentation.crop_padding`` or ``augmentation.cutout``.
         """
-        side = min(images.shape[-2:])
+        self.check_fits_side(min(images.shape[-2:]))
+
+    def check_fits_side(self, side: int) -> None:
+        """As :meth:`check_fits`, for images whose shorter side has ``side`` pixels."""
         padding, cutout = self.crop_padding, self.cutout
         require(padding < side, "augmentation.crop_padding", padding, f"it must be below the image's side, {side}")
         require(cutout <= side, "augmentation.cutout", cutout, f"it must be at most the image's side, {side}")
@@ -96,3 +103,29 @@ class Augmentation:
         centre = torch.randint(length, (batch, 1), generator=generator, device=device)
         offset = torch.arange(length, device=device) - (centre - self.cutout // 2)
         return (offset >= 0) & (offset < self.cutout)
+
+
+@dataclass(frozen=True)
+class ImageFileAugmentation(Augmentation):
+    """What is done to whole batches, and before it to every image on its own while its file is decoded.
+
+    Attributes:
+        smallest_area: Share of an image's area, from 0 to 1, that a crop of random place, size and shape has at least
+            (Szegedy et al., 2015); 1 takes the same crop as for evaluation.
+        colour_jitter: By how much brightness, contrast, saturation (relative) and hue (of the colour circle, to 0.5)
+            change at most.
+
+    Raises:
+        InvalidValue: A number is out of its bounds.
+    """
+
+    smallest_area: float = 1.0
+    colour_jitter: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        area, jitter = self.smallest_area, self.colour_jitter
+        require(0 < area <= 1, "smallest_area", area, "it must be a number above 0 and at most 1")
+        good = len(jitter) == 4 and min(jitter) >= 0 and max(jitter[:3]) <= 1 and jitter[3] <= 0.5
+        allowed = "it must be four numbers: brightness, contrast, saturation from 0 to 1, hue from 0 to 0.5"
+        require(good, "colour_jitter", list(jitter), allowed)

@@ -1,37 +1,87 @@
 """Streams of normalised batches: endless and shuffled for training, in order and complete for evaluation."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from nas.configuration import UnusableInput, require
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import Batch, ImageDataset
+from nas.data.batch import Batch
+
+
+class ImagesInMemory(Protocol):
+    """What batches are made of here; see :class:`nas.data.dataset.ImageDataset`."""
+
+    @property
+    def images(self) -> Tensor: ...
+
+    @property
+    def labels(self) -> Tensor: ...
+
+    @property
+    def largest_value(self) -> float: ...
+
+    def __len__(self) -> int: ...
 
 
 class Normalisation:
-    """``(value / white - mean) / std`` per channel, for the images of one data set.
+    """``(value / white - mean) / std`` per channel.
 
     Args:
-        dataset: Gives the value of white, the device and the number of channels C.
         mean: C numbers, with white at 1.
         std: C numbers, with white at 1.
+        channels: C.
+        white: The value of a white pixel in the images to come.
+        device: Where these are.
     """
 
-    def __init__(self, dataset: ImageDataset, mean: Sequence[float], std: Sequence[float]) -> None:
-        channels = dataset.images.shape[1]
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], channels: int, white: float, device: torch.device
+    ) -> None:
         if not len(mean) == len(std) == channels:
             raise ValueError(f"{channels} channels need as many means and deviations, not {len(mean)} and {len(std)}")
         deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
         centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
-        self._scale = (1 / (dataset.largest_value * deviation)).to(dataset.images.device, torch.float32)
-        self._shift = (-centre / deviation).to(dataset.images.device, torch.float32)
+        self._scale = (1 / (white * deviation)).to(device, torch.float32)
+        self._shift = (-centre / deviation).to(device, torch.float32)
+
+    @classmethod
+    def of(cls, dataset: ImagesInMemory, mean: Sequence[float], std: Sequence[float]) -> "Normalisation":
+        return cls(mean, std, dataset.images.shape[1], dataset.largest_value, dataset.images.device)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
         return torch.addcmul(self._shift, images.float(), self._scale)
+
+
+class Preparation:
+    """What is done to the images of a training batch: crop and flip, normalisation, cutout.
+
+    Args:
+        normalisation: Of the images to come.
+        augmentation: None if there is none.
+        generator: Where its draws come from, on the images' device.
+
+    Raises:
+        ValueError: The augmentation is on and has no generator.
+    """
+
+    def __init__(
+        self, normalisation: Normalisation, augmentation: Augmentation | None, generator: Generator | None
+    ) -> None:
+        self._normalisation, self._generator = normalisation, generator
+        self._augmentation = augmentation if augmentation is not None and augmentation.is_active else None
+        if self._augmentation is not None and generator is None:
+            raise ValueError("an augmentation needs a generator")
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
+        if self._augmentation is None or self._generator is None:
+            return self._normalisation(images)
+        images = self._augmentation.crop_and_flip(images, self._generator)
+        return self._augmentation.cut_out(self._normalisation(images), self._generator)
 
 
 class BatchStream:
@@ -55,7 +105,7 @@ class BatchStream:
 
     def __init__(
         self,
-        dataset: ImageDataset,
+        dataset: ImagesInMemory,
         batch_size: int,
         mean: Sequence[float],
         std: Sequence[float],
@@ -66,14 +116,10 @@ class BatchStream:
         require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
         if len(dataset) == 0:
             raise ValueError("a stream of batches needs at least one image")
-        self._augmentation = augmentation if augmentation is not None and augmentation.is_active else None
-        if self._augmentation is not None and augmentation_generator is None:
-            raise ValueError("an augmentation needs a generator")
         self._dataset = dataset
         self._batch_size = min(batch_size, len(dataset))
-        self._normalisation = Normalisation(dataset, mean, std)
+        self._prepared = Preparation(Normalisation.of(dataset, mean, std), augmentation, augmentation_generator)
         self._order_generator = order_generator
-        self._augmentation_generator = augmentation_generator
         self._order = torch.empty(0, dtype=torch.int64, device=dataset.images.device)
         self._position = self.steps_per_epoch
 
@@ -92,13 +138,7 @@ class BatchStream:
         chosen = self._order[start : start + self._batch_size]
         self._position += 1
         images = self._dataset.images.index_select(0, chosen)
-        labels = self._dataset.labels.index_select(0, chosen)
-        if self._augmentation is None:
-            return Batch(self._normalisation(images), labels)
-        assert self._augmentation_generator is not None
-        images = self._augmentation.crop_and_flip(images, self._augmentation_generator)
-        images = self._augmentation.cut_out(self._normalisation(images), self._augmentation_generator)
-        return Batch(images, labels)
+        return Batch(self._prepared(images), self._dataset.labels.index_select(0, chosen))
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch's order and the place in it, as tensors and whole numbers; the generators' states are not in it."""
@@ -121,7 +161,7 @@ class BatchStream:
 
 
 def evaluation_batches(
-    dataset: ImageDataset, batch_size: int, mean: Sequence[float], std: Sequence[float]
+    dataset: ImagesInMemory, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[Batch]:
     """All images once, in order and without augmentation; the last batch may be smaller.
 
@@ -129,6 +169,6 @@ def evaluation_batches(
         InvalidValue: ``batch_size`` is below 1.
     """
     require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-    normalisation = Normalisation(dataset, mean, std)
+    normalisation = Normalisation.of(dataset, mean, std)
     pairs = zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True)
     return (Batch(normalisation(images), labels) for images, labels in pairs if len(labels))

@@ -1,24 +1,61 @@
-"""Labelled images in memory, batches of them, and the three parts that a data set is split into."""
+"""Labelled images: what every data set offers, those in memory, and the three parts that one is split into."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from nas.data.augmentation import Augmentation
+from nas.data.batch import Batch, Stream
+from nas.data.batches import BatchStream, evaluation_batches
 
 
-class Batch(NamedTuple):
-    """What a network is trained and evaluated on."""
+class Dataset(Protocol):
+    """Labelled images, wherever they are kept: all that a run asks of them."""
 
-    images: Tensor
-    """(B, C, H, W) float32, normalised per channel."""
-    labels: Tensor
-    """(B,) int64, from 0 to classes - 1."""
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64, from 0 to ``classes - 1``."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image as a network gets it."""
+
+    def __len__(self) -> int: ...
+
+    def select(self, indices: Tensor) -> Self:
+        """The images at ``indices``, (M,) int64, in that order."""
+
+    def joined(self, other: Self) -> Self:
+        """These images, then those of ``other``."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same images with their batches on ``device``."""
+
+    def stream(
+        self,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        order_generator: Generator,
+        augmentation: Augmentation | None = None,
+        augmentation_generator: Generator | None = None,
+    ) -> Stream:
+        """Endless shuffled batches; the arguments are those of :class:`nas.data.batches.BatchStream`."""
+
+    def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
+        """All images once, in order and without augmentation; the last batch may be smaller."""
 
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Labelled images, all of one size and on one device.
+    """A :class:`Dataset` in memory, all images of one size and on one device.
 
     Attributes:
         images: (N, C, H, W), either uint8 from 0 to 255 or float32 from 0 to 1; 0 is black.
@@ -53,13 +90,35 @@ class ImageDataset:
         """The value of a white pixel."""
         return 255.0 if self.images.dtype == torch.uint8 else 1.0
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
     def select(self, indices: Tensor) -> "ImageDataset":
-        """The images at ``indices``, (M,) int64, in that order."""
         indices = indices.to(self.labels.device)
         return ImageDataset(self.images[indices], self.labels[indices], self.classes)
 
+    def joined(self, other: "ImageDataset") -> "ImageDataset":
+        images, labels = torch.cat([self.images, other.images]), torch.cat([self.labels, other.labels])
+        return ImageDataset(images, labels, self.classes)
+
     def to(self, device: torch.device | str) -> "ImageDataset":
         return ImageDataset(self.images.to(device), self.labels.to(device), self.classes)
+
+    def stream(
+        self,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        order_generator: Generator,
+        augmentation: Augmentation | None = None,
+        augmentation_generator: Generator | None = None,
+    ) -> BatchStream:
+        return BatchStream(self, batch_size, mean, std, order_generator, augmentation, augmentation_generator)
+
+    def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
+        return evaluation_batches(self, batch_size, mean, std)
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel, C numbers each, with white at 1."""
@@ -76,24 +135,21 @@ class DataSplits:
     """
 
     name: str
-    train: ImageDataset
-    validation: ImageDataset
-    test: ImageDataset
+    train: Dataset
+    validation: Dataset
+    test: Dataset
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
-        channels, height, width = self.train.images.shape[1:]
-        return channels, height, width
+        return self.train.input_shape
 
     @property
     def classes(self) -> int:
         return self.train.classes
 
-    def train_and_validation(self) -> ImageDataset:
+    def train_and_validation(self) -> Dataset:
         """Everything that a search has seen, as one data set: what the retraining trains on."""
-        images = torch.cat([self.train.images, self.validation.images])
-        labels = torch.cat([self.train.labels, self.validation.labels])
-        return ImageDataset(images, labels, self.classes)
+        return self.train.joined(self.validation)

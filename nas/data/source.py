@@ -18,7 +18,7 @@ class DataSource(Protocol):
         """What is done to the training images of every batch."""
 
     def load(self) -> DataSplits:
-        """Read the images into memory, on the CPU, and split them.
+        """Read the images into memory, or the list of their files, and split them; all on the CPU.
 
         Raises:
             UnusableInput: The data are not there or cannot be read.

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from nas.configuration import InvalidValue, require
-from nas.data.dataset import ImageDataset
+from nas.data.dataset import Dataset
+
+AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class SplitSettings:
 
 
 def split_dataset(
-    dataset: ImageDataset, settings: SplitSettings, official_test: ImageDataset | None = None
-) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
+    dataset: AnyDataset, settings: SplitSettings, official_test: AnyDataset | None = None
+) -> tuple[AnyDataset, AnyDataset, AnyDataset]:
     """Draw the training, validation and test images.
 
     Without ``official_test`` all three come from ``dataset``; with it, the test images come from there. Either way the
@@ -93,7 +96,7 @@ def stratified_indices(labels: Tensor, sizes: Sequence[int], generator: Generato
     ]
 
 
-def _drawn(dataset: ImageDataset, sizes: Sequence[int], generator: Generator) -> list[ImageDataset]:
+def _drawn(dataset: AnyDataset, sizes: Sequence[int], generator: Generator) -> list[AnyDataset]:
     return [dataset.select(indices) for indices in stratified_indices(dataset.labels, sizes, generator)]
 
 

@@ -5,10 +5,10 @@ import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nas.atomic_write import write_atomically
-from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.candidate import Architecture, Candidate, Hyperparameters, Schedule
 from nas.configuration import InvalidValue, UnusableInput, matches, require
 from nas.spaces.space import SearchSpace, space_from_description
 
@@ -27,13 +27,15 @@ class CandidateFile:
         data: The data set's name.
         schedule: The learning-rate schedule that the hyperparameters were learned with.
         settled: Per decision (``architecture`` and each learned hyperparameter) whether it had come to rest.
+        schedule_end: The share of the learning rate that the schedule had come down to at the end.
     """
 
     candidate: Candidate
     space: SearchSpace
     data: str
-    schedule: Literal["constant", "cosine"]
+    schedule: Schedule
     settled: dict[str, bool] = field(default_factory=dict)
+    schedule_end: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -43,6 +45,7 @@ class CandidateFile:
             "architecture": dict(self.candidate.architecture),
             "hyperparameters": dict(self.candidate.hyperparameters),
             "schedule": self.schedule,
+            "schedule_end": self.schedule_end,
             "settled": self.settled,
         }
 
@@ -93,8 +96,12 @@ def _parsed(content: object) -> CandidateFile:
     data, schedule, settled = content.get("data"), content.get("schedule"), content.get("settled")
     if not isinstance(data, str) or not NAME.fullmatch(data):
         raise InvalidValue("data", data, "it must be a data set's name")
-    if schedule not in ("constant", "cosine"):
-        raise InvalidValue("schedule", schedule, "it must be constant or cosine")
+    if schedule not in ("constant", "cosine", "exponential"):
+        raise InvalidValue("schedule", schedule, "it must be constant, cosine or exponential")
     if not isinstance(settled, dict) or not all(isinstance(value, bool) for value in settled.values()):
         raise InvalidValue("settled", settled, "it must be an object of truth values")
-    return CandidateFile(Candidate(architecture, Hyperparameters(values)), space, data, schedule, settled)
+    end = content.get("schedule_end", 0.0)  # the first files had none
+    good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
+    require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
+    candidate = Candidate(architecture, Hyperparameters(values))
+    return CandidateFile(candidate, space, data, schedule, settled, float(end))

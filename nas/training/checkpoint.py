@@ -57,9 +57,13 @@ class CheckpointFolder:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         body = buffer.getvalue()
-        write_atomically(self.folder / f"step-{step:08d}.pt", MAGIC + hashlib.sha256(body).digest() + body)
-        for old in self.files()[: -self.keep]:
-            old.unlink(missing_ok=True)
+        path = self.folder / f"step-{step:08d}.pt"
+        write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
+        # A file of a later step is a broken one that the run was not resumed from: it must not push out a good one.
+        kept = [file for file in self.files() if file <= path][-self.keep :]
+        for file in self.files():
+            if file not in kept:
+                file.unlink(missing_ok=True)
 
     def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest readable state, or None, and a sentence for every broken file that was passed over."""

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.configuration import require
-from nas.data.batches import BatchStream
-from nas.data.dataset import Batch
+from nas.data.batch import Batch, Stream
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
@@ -60,7 +59,7 @@ class Retraining:
     Args:
         hyperparameters: ``learning_rate``, ``weight_decay`` and, where the network has such layers, ``dropout`` and
             ``drop_path``.
-        schedule: The one these values were learned with.
+        schedule, schedule_end: Those these values were learned with.
         say: Where one-line notices go.
     """
 
@@ -68,7 +67,7 @@ class Retraining:
         self,
         *,
         network: nn.Module,
-        stream: BatchStream,
+        stream: Stream,
         hyperparameters: Mapping[str, float],
         schedule: Schedule,
         final: FinalSettings,
@@ -76,10 +75,11 @@ class Retraining:
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
+        schedule_end: float = 0.0,
         say: Callable[[str], None] = print,
     ) -> None:
         self.network, self.stream, self.schedule = network.to(randomness.device), stream, schedule
-        self.final, self.training, self.tracking = final, training, tracking
+        self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.say = randomness, folder, say
         self.rate = hyperparameters["learning_rate"]
         set_noise_generator(network, randomness.on_device("dropout"))
@@ -139,7 +139,8 @@ class Retraining:
             self._save(tracker)
 
     def _one_step(self, tracker: Tracker) -> None:
-        rate = self.rate * schedule_factor(self.schedule, self.step / self.total_steps)
+        progress = self.step / self.total_steps
+        rate = self.rate * schedule_factor(self.schedule, progress, self.schedule_end)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         batch = self.stream.next()

@@ -38,6 +38,16 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         return bool(self.checkpoints.files()) or (self.path / "metrics.csv").exists()
 
+    def refuse_if_occupied(self) -> None:
+        """Refuse to start a run where one already is.
+
+        Raises:
+            InvalidValue: The folder holds a run.
+        """
+        if self.holds_a_run():
+            ways = f"continue it with resume={self.path} or name another with hydra.run.dir="
+            raise InvalidValue("hydra.run.dir", self.path, f"that folder holds a run; {ways}")
+
 
 def argument_value(arguments: Sequence[str], key: str) -> str | None:
     """The value of the last ``key=value`` among the command line's ``arguments``, quotes removed."""
@@ -52,13 +62,14 @@ def argument_value(arguments: Sequence[str], key: str) -> str | None:
 def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None) -> None:
     """Refuse to run where a run already is: before Hydra writes the new configuration over the old one.
 
+    A folder that only Hydra can name (an interpolation, one of a sweep) has to be checked once Hydra has named it.
+
     Raises:
         InvalidValue: ``hydra.run.dir``, or ``default`` where that is not given, holds a run.
     """
     folder = argument_value(arguments, "hydra.run.dir") or default
-    if folder is not None and RunFolder(Path(folder)).holds_a_run():
-        allowed = f"that folder holds a run; continue it with resume={folder} or name another with hydra.run.dir="
-        raise InvalidValue("hydra.run.dir", folder, allowed)
+    if folder is not None:
+        RunFolder(Path(folder)).refuse_if_occupied()
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:

@@ -18,12 +18,14 @@ class TrainingSettings:
         momentum: Of SGD.
         gradient_clip: Largest norm of the gradient, or null for no clipping.
         schedule: Of the learning rate over the epochs, in the search as in the retraining.
+        schedule_end: The share of the base that a cosine or exponential schedule has come down to at the end.
     """
 
     batch_size: int
     momentum: float
     gradient_clip: float | None
     schedule: Schedule
+    schedule_end: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")
@@ -31,6 +33,10 @@ class TrainingSettings:
         clip = self.gradient_clip
         good = clip is None or (clip > 0 and math.isfinite(clip))
         require(good, "gradient_clip", clip, "it must be null or a number above 0")
+        end = self.schedule_end
+        require(0 <= end <= 1, "schedule_end", end, "it must be a number from 0 to 1")
+        good = self.schedule != "exponential" or end > 0
+        require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
 
 
 def checked_seed(seed: object) -> int:

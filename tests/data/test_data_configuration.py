@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nas.configuration import InvalidValue, build
-from nas.data.augmentation import Augmentation
+from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.source import DataSource
 from nas.data.splits import SplitSettings
 
@@ -19,6 +19,10 @@ EXPECTED = {
     "fashion_mnist": (SplitSettings(50000, 10000, None), Augmentation(crop_padding=2, flip=True)),
     "cifar10": (SplitSettings(25000, 25000, None), Augmentation(crop_padding=4, flip=True)),
     "cifar100": (SplitSettings(25000, 25000, None), Augmentation(crop_padding=4, flip=True)),
+    "imagenet": (
+        SplitSettings(None, 50000, None),
+        ImageFileAugmentation(flip=True, smallest_area=0.08, colour_jitter=[0.4, 0.4, 0.4, 0.2]),
+    ),
 }
 
 
@@ -43,9 +47,10 @@ def test_a_file_builds_the_source_of_its_name(name: str) -> None:
 def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     config = configuration(name)
     assert set(config.split) == {"_target_", "train", "validation", "test", "seed"}
-    assert set(config.augmentation) == {"_target_", "crop_padding", "flip", "cutout"}
+    of_batches, of_files = {"_target_", "crop_padding", "flip", "cutout"}, {"smallest_area", "colour_jitter"}
+    assert set(config.augmentation) == (of_batches | of_files if name == "imagenet" else of_batches)
     if name not in ("digits", "mnist5k"):
-        assert {"folder", "download"} < set(config)
+        assert {"folder", "decoding" if name == "imagenet" else "download"} < set(config)
 
 
 @pytest.mark.parametrize(

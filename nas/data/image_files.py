@@ -1,0 +1,321 @@
+"""Images that stay in their files: decoded batch by batch in worker processes, the same batches for any number of them.
+
+Every epoch draws one number. The epoch's order and the seed of every image's draws come from that number alone, so
+that neither the workers nor how far they read ahead can change a batch, and a checkpoint needs only the number and the
+place in the epoch.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from nas.configuration import UnusableInput, require
+from nas.data.augmentation import Augmentation, ImageFileAugmentation
+from nas.data.batch import Batch
+from nas.data.batches import Normalisation, Preparation
+
+CHANNELS, WHITE = 3, 255.0
+LARGEST_SEED = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How files become images of one size.
+
+    Attributes:
+        size: Side in pixels of the square image that a network gets.
+        shorter_side: To which an image is resized before its centre is cut out, where nothing is drawn.
+        workers: Processes that decode; 0 decodes in the run's own.
+
+    Raises:
+        InvalidValue: A number is out of its bounds.
+    """
+
+    size: int
+    shorter_side: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, "size", self.size, "it must be at least 1")
+        good = self.shorter_side >= self.size
+        require(good, "shorter_side", self.shorter_side, f"it must be at least size={self.size}")
+        require(self.workers >= 0, "workers", self.workers, "it must be 0 or above")
+
+
+class Request(NamedTuple):
+    """One image that a worker is asked for."""
+
+    file: str
+    seed: int
+    """Of its draws."""
+
+
+class Unreadable(NamedTuple):
+    """What a worker hands back in place of a batch: an exception would arrive with a traceback in its message."""
+
+    file: str
+    reason: str
+
+
+class Decoder(Dataset[Tensor | Unreadable]):
+    """What a worker process holds: indexed by the requests of a whole batch, it gives their images.
+
+    Args:
+        decoding: The size of the images.
+        augmentation: What is drawn for every image; None draws nothing.
+    """
+
+    def __init__(self, decoding: Decoding, augmentation: ImageFileAugmentation | None) -> None:
+        steps: list[Any] = [transforms.Resize(decoding.shorter_side), transforms.CenterCrop(decoding.size)]
+        if augmentation is not None and augmentation.smallest_area < 1:
+            steps = [transforms.RandomResizedCrop(decoding.size, scale=(augmentation.smallest_area, 1.0))]
+        if augmentation is not None and any(augmentation.colour_jitter):
+            steps.append(transforms.ColorJitter(*augmentation.colour_jitter))
+        self._transform = transforms.Compose([*steps, transforms.PILToTensor()])
+
+    def __getitem__(self, requests: Sequence[Request]) -> Tensor | Unreadable:
+        """The images (B, 3, size, size) uint8 of a batch, or the first that cannot be read."""
+        images = []
+        for request in requests:
+            try:
+                with Image.open(request.file) as image:
+                    pixels = image.convert("RGB")
+            # A damaged file can raise nearly anything.
+            except Exception as error:
+                return Unreadable(request.file, _reason(error))
+            with _global_seed(request.seed):
+                images.append(self._transform(pixels))
+        return torch.stack(images)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no known image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _global_seed(seed: int) -> Iterator[None]:
+    """Let torchvision's transforms, which draw from the CPU's global generator, draw from ``seed``."""
+    state = torch.get_rng_state()
+    # torch.manual_seed would seed the GPU's generators, too, and they would stay so.
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int, pinned: bool) -> Iterator[Tensor]:
+    """The images (B, 3, size, size) uint8 of every batch of requests, read ahead by ``workers`` processes.
+
+    Args:
+        pinned: Whether they lie in memory from which a GPU can copy while the CPU goes on.
+
+    Raises:
+        UnusableInput: A file cannot be read.
+    """
+    loader = DataLoader(
+        decoder,
+        batch_size=None,  # the sampler gives whole batches
+        sampler=batches,
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_leave_signals_to_the_run,
+        generator=Generator(),  # its draw for the workers' own seeds must not come from the run's generators
+    )
+    for images in loader:
+        if isinstance(images, Unreadable):
+            raise UnusableInput(f"The image {images.file} cannot be read ({images.reason}): replace or remove it.")
+        yield images
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    # A terminal's Ctrl-C and a scheduler's SIGTERM reach the workers, too, but the run may need another batch before
+    # it stops. Only a SIGTERM from the run itself, which comes when the interpreter leaves, ends a worker.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_with_the_run, daemon=True).start()
+
+
+def _end_with_the_run() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """A :class:`nas.data.dataset.Dataset` of image files.
+
+    Attributes:
+        files: N paths.
+        labels: (N,) int64, from 0 to ``classes - 1``, on the CPU.
+        classes: How many classes there are.
+        decoding: The size of the images, and who decodes them.
+        device: Where the batches are.
+
+    Raises:
+        ValueError: There are not as many labels as files.
+    """
+
+    files: Sequence[str]
+    labels: Tensor
+    classes: int
+    decoding: Decoding
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it is immutable
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != (len(self.files),) or self.labels.dtype != torch.int64:
+            raise ValueError(
+                f"labels are {tuple(self.labels.shape)} {self.labels.dtype}, not ({len(self.files)},) int64"
+            )
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return CHANNELS, self.decoding.size, self.decoding.size
+
+    def select(self, indices: Tensor) -> "ImageFiles":
+        indices = indices.cpu()
+        return replace(self, files=[self.files[index] for index in indices.tolist()], labels=self.labels[indices])
+
+    def joined(self, other: "ImageFiles") -> "ImageFiles":
+        return replace(self, files=[*self.files, *other.files], labels=torch.cat([self.labels, other.labels]))
+
+    def to(self, device: torch.device | str) -> "ImageFiles":
+        return replace(self, device=torch.device(device))
+
+    def stream(
+        self,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        order_generator: Generator,
+        augmentation: Augmentation | None = None,
+        augmentation_generator: Generator | None = None,
+    ) -> "ImageFileStream":
+        return ImageFileStream(self, batch_size, mean, std, order_generator, augmentation, augmentation_generator)
+
+    def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
+        require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
+        normalisation = Normalisation(mean, std, CHANNELS, WHITE, self.device)
+        return self._evaluation_batches(batch_size, normalisation)
+
+    def _evaluation_batches(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]:
+        starts = range(0, len(self), batch_size)
+        requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
+        images = decoded(Decoder(self.decoding, None), requests, self.decoding.workers, self.device.type == "cuda")
+        for start, decoded_images in zip(starts, images, strict=True):
+            labels = self.labels[start : start + batch_size].to(self.device)
+            yield Batch(normalisation(decoded_images.to(self.device, non_blocking=True)), labels)
+
+
+class ImageFileStream:
+    """A :class:`nas.data.batch.Stream` of image files; as with images in memory, a last, partial batch is dropped.
+
+    Args:
+        dataset: The files; the batches are on its device.
+        batch_size: Images in a batch.
+        mean: Per channel, with white at 1.
+        std: Per channel, with white at 1.
+        order_generator: A CPU generator, drawn from once per epoch, when its first batch is asked for.
+        augmentation: What is done to the images; None cuts out their centre.
+        augmentation_generator: A generator on the data set's device for what is done to whole batches; needed if any
+            of that is on.
+
+    Raises:
+        InvalidValue: ``batch_size`` is below 1.
+        ValueError: There are no files, or an augmentation of batches is on and has no generator.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageFiles,
+        batch_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        order_generator: Generator,
+        augmentation: Augmentation | None = None,
+        augmentation_generator: Generator | None = None,
+    ) -> None:
+        require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
+        if len(dataset) == 0:
+            raise ValueError("a stream of batches needs at least one image")
+        self._dataset = dataset
+        self._batch_size = min(batch_size, len(dataset))
+        normalisation = Normalisation(mean, std, CHANNELS, WHITE, dataset.device)
+        self._prepared = Preparation(normalisation, augmentation, augmentation_generator)
+        self._order_generator = order_generator
+        self._decoder = Decoder(
+            dataset.decoding, augmentation if isinstance(augmentation, ImageFileAugmentation) else None
+        )
+        self._epoch_seed = 0
+        self._position = self.steps_per_epoch
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._images: Iterator[Tensor] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._dataset) // self._batch_size
+
+    def next(self) -> Batch:
+        """The next batch; starts a new epoch when the last one is through.
+
+        Raises:
+            UnusableInput: A file cannot be read.
+        """
+        if self._position == self.steps_per_epoch:
+            self._epoch_seed = int(torch.randint(LARGEST_SEED, (), generator=self._order_generator))
+            self._position, self._images = 0, None
+        if self._images is None:
+            self._images = self._begin()
+        device = self._dataset.device
+        chosen = self._order[self._position * self._batch_size : (self._position + 1) * self._batch_size]
+        labels = self._dataset.labels[chosen].to(device)
+        images = next(self._images).to(device, non_blocking=True)
+        self._position += 1
+        return Batch(self._prepared(images), labels)
+
+    def _begin(self) -> Iterator[Tensor]:
+        """Have the epoch's images decoded, from the present position on."""
+        generator = Generator().manual_seed(self._epoch_seed)
+        self._order = torch.randperm(len(self._dataset), generator=generator)
+        seeds = torch.randint(LARGEST_SEED, (len(self._dataset),), generator=generator)
+        files = self._dataset.files
+        parts = list(zip(self._order.split(self._batch_size), seeds.split(self._batch_size), strict=True))
+        batches = (
+            [Request(files[index], seed) for index, seed in zip(order.tolist(), seeds.tolist(), strict=True)]
+            for order, seeds in parts[self._position : self.steps_per_epoch]
+        )
+        return decoded(self._decoder, batches, self._dataset.decoding.workers, self._dataset.device.type == "cuda")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch_seed": self._epoch_seed,
+            "position": self._position,
+            "batch_size": self._batch_size,
+            "images": len(self._dataset),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if (state.get("images"), state["batch_size"]) != (len(self._dataset), self._batch_size):
+            raise UnusableInput(
+                f"The saved stream of batches ({state.get('images')} images in batches of {state['batch_size']}) "
+                f"does not fit this run's ({len(self._dataset)} images in batches of {self._batch_size})."
+            )
+        self._epoch_seed, self._position, self._images = state["epoch_seed"], state["position"], None

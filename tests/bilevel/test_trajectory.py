@@ -1,0 +1,137 @@
+import pytest
+import torch
+
+from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.trajectory import Trajectory
+from nas.candidate import Architecture
+
+ONE, OTHER = Architecture("macro", {"layer1.filters": "8"}), Architecture("macro", {"layer1.filters": "16"})
+
+
+@pytest.fixture
+def hyperparameters(make_entries) -> HyperparameterSet:
+    return HyperparameterSet(make_entries(("learning_rate", "dropout")))
+
+
+def record(trajectory: Trajectory, hyperparameters: HyperparameterSet, *epochs) -> None:
+    """Epochs as (architecture, learning rates, dropout rates), one rate per step."""
+    for architecture, rates, dropouts in epochs:
+        for rate, dropout in zip(rates, dropouts, strict=True):
+            hyperparameters.set_value("learning_rate", rate)
+            hyperparameters.set_value("dropout", dropout)
+            trajectory.record_step()
+        trajectory.record_epoch(architecture)
+
+
+def test_the_candidate_gets_the_averages_of_the_last_half(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, (ONE, [0.9, 1e-3, 1e-1], [0.8, 0.2, 0.4]), (ONE, [1e-2], [0.6]))
+    average = trajectory.tail_average()
+    assert average["learning_rate"] == pytest.approx((1e-1 * 1e-2) ** 0.5)
+    assert average["dropout"] == pytest.approx(0.5)
+    assert average["weight_decay"] == 0.03  # not learned
+
+
+def test_the_caps_hold_for_the_average_and_not_for_the_values(make_entries):
+    entries = make_entries(("learning_rate", "dropout"))
+    entries["dropout"] = type(entries["dropout"])(0.3, 0.0, 0.9, "logit", True, entries["dropout"].update, cap=0.5)
+    hyperparameters = HyperparameterSet(entries)
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, (ONE, [0.1, 0.1], [0.7, 0.8]))
+    assert trajectory.tail_average()["dropout"] == 0.5
+    record(trajectory, hyperparameters, (ONE, [0.1, 0.1], [0.8, 0.1]))
+    assert trajectory.tail_average()["dropout"] == pytest.approx(0.45)
+
+
+def test_before_the_first_step_and_after_a_restart_the_average_is_the_present_value(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    assert dict(trajectory.tail_average()) == pytest.approx(
+        {"learning_rate": 0.05, "weight_decay": 0.03, "dropout": 0.3}
+    )
+    record(trajectory, hyperparameters, (ONE, [0.5], [0.2]))
+    hyperparameters.set_value("learning_rate", 0.01)
+    trajectory.forget()
+    assert trajectory.tail_average()["learning_rate"] == pytest.approx(0.01)
+
+
+def test_with_nothing_learned_the_average_is_what_was_given(make_entries):
+    trajectory = Trajectory(HyperparameterSet(make_entries(())))
+    trajectory.record_step()
+    trajectory.record_epoch(ONE)
+    assert dict(trajectory.tail_average()) == {"learning_rate": 0.05, "weight_decay": 0.03, "dropout": 0.3}
+    assert trajectory.settled(1, 1.5) == {"architecture": True}
+
+
+SETTLED = {"architecture": True, "learning_rate": True, "dropout": True}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "differing"),
+    [
+        ([(ONE, 0.10, 0.3), (ONE, 0.12, 0.35), (ONE, 0.14, 0.38)], {}),
+        ([(OTHER, 0.9, 0.8), (ONE, 0.10, 0.3), (ONE, 0.12, 0.35), (ONE, 0.14, 0.38)], {}),
+        ([(ONE, 0.10, 0.3), (OTHER, 0.12, 0.35), (ONE, 0.14, 0.38)], {"architecture": False}),
+        ([(OTHER, 0.10, 0.3), (ONE, 0.12, 0.35), (ONE, 0.14, 0.38)], {"architecture": False}),
+        ([(ONE, 0.10, 0.3), (ONE, 0.12, 0.35), (ONE, 0.16, 0.38)], {"learning_rate": False}),
+        ([(ONE, 0.16, 0.3), (ONE, 0.12, 0.35), (ONE, 0.10, 0.38)], {"learning_rate": False}),
+        ([(ONE, 0.10, 0.3), (ONE, 0.12, 0.40), (ONE, 0.14, 0.35)], {"dropout": False}),
+    ],
+)
+def test_settled_is_what_has_not_moved_over_the_last_epochs(epochs, differing, hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, *((one, [rate] * 2, [dropout] * 2) for one, rate, dropout in epochs))
+    assert trajectory.settled(3, 1.5) == SETTLED | differing
+
+
+def test_an_epochs_mean_counts_and_not_its_single_steps(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    restless = (ONE, [0.02, 0.5], [0.1, 0.7])
+    record(trajectory, hyperparameters, restless, restless, restless)
+    assert trajectory.settled(3, 1.5) == SETTLED
+
+
+def test_nothing_is_settled_before_there_are_enough_epochs(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    assert trajectory.settled(3, 1.5) == dict.fromkeys(SETTLED, False)
+    record(trajectory, hyperparameters, (ONE, [0.1], [0.3]), (ONE, [0.1], [0.3]))
+    assert trajectory.settled(3, 1.5) == dict.fromkeys(SETTLED, False)
+    assert trajectory.settled(2, 1.5) == SETTLED
+
+
+def test_a_restart_starts_the_record_anew(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, *[(ONE, [0.1], [0.3])] * 3)
+    trajectory.forget()
+    assert trajectory.settled(2, 1.5) == dict.fromkeys(SETTLED, False)
+
+
+def test_an_epoch_whose_last_step_was_a_restart_is_no_epoch(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, (ONE, [0.1], [0.3]))
+    trajectory.forget()
+    trajectory.record_epoch(ONE)
+    record(trajectory, hyperparameters, (OTHER, [0.1], [0.3]))
+    assert trajectory.settled(2, 1.5) == dict.fromkeys(SETTLED, False)
+    record(trajectory, hyperparameters, (OTHER, [0.1], [0.3]))
+    assert trajectory.settled(2, 1.5) == SETTLED
+
+
+def test_the_state_goes_on_where_it_was(hyperparameters, tmp_path):
+    epochs = [(ONE, [0.1, 0.2], [0.3, 0.4]), (ONE, [0.3], [0.5]), (OTHER, [0.11, 0.12], [0.31, 0.32])]
+    whole, first = Trajectory(hyperparameters), Trajectory(hyperparameters)
+    record(whole, hyperparameters, *epochs)
+    record(first, hyperparameters, *epochs[:2])
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second = Trajectory(hyperparameters)
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert second.settled(2, 1.5) == first.settled(2, 1.5)
+    record(second, hyperparameters, *epochs[2:])
+    assert second.tail_average() == whole.tail_average()
+    assert [second.settled(n, 1.5) for n in (2, 3)] == [whole.settled(n, 1.5) for n in (2, 3)]
+
+
+def test_the_state_of_an_empty_record_can_be_loaded(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    trajectory.load_state_dict(Trajectory(hyperparameters).state_dict())
+    record(trajectory, hyperparameters, (ONE, [0.1], [0.3]))
+    assert trajectory.tail_average()["learning_rate"] == pytest.approx(0.1)

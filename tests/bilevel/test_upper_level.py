@@ -1,0 +1,196 @@
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import pytest
+import torch
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.configuration import InvalidValue
+
+ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A strategy that notes what it was asked for; equal to another one with the same inner strategy."""
+
+    inner: object
+    calls: list = field(default_factory=list, compare=False)
+    reaches_hyperparameters: ClassVar[bool] = True
+
+    def __call__(self, problem, training, validation, targets):
+        self.calls.append(list(targets))
+        return self.inner(problem, training, validation, targets)
+
+
+def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How often each loss of ``problem`` is computed from now on."""
+    counts: Counter = Counter()
+    for name in ("training_loss", "validation_loss"):
+        original = getattr(problem, name)
+
+        def counted(*arguments, name=name, original=original):
+            counts[name] += 1
+            return original(*arguments)
+
+        monkeypatch.setattr(problem, name, counted)
+    return counts
+
+
+def stepped(upper_level: UpperLevel, make_batch, architecture: bool = True, hyperparameters: bool = True):
+    return upper_level.step(make_batch(10), make_batch(11), upper_level.work(architecture, hyperparameters))
+
+
+def test_equal_strategies_share_one_set_of_passes(make_problem, make_batch, monkeypatch):
+    problem = make_problem()
+    counts = losses_taken(problem, monkeypatch)
+    one, other = Counted(Exact()), Counted(Exact())
+    outcome = stepped(UpperLevel(problem, one, other, ADAM), make_batch)
+    assert counts == {"training_loss": 1, "validation_loss": 1}
+    assert len(one.calls) + len(other.calls) == 1
+    assert outcome.samples == 2 * 8
+
+
+@pytest.mark.parametrize(
+    ("architecture", "hyperparameters", "training", "validation"),
+    [
+        (FirstOrder(), Exact(), 1, 2),
+        (FiniteDifference(), Exact(), 4, 2),
+        (FiniteDifference(0.01), FiniteDifference(0.1), 6, 2),
+        (FiniteDifference(), FiniteDifference(), 3, 1),
+        (FirstOrder(), None, 0, 1),
+        (None, Exact(), 1, 1),
+    ],
+)
+def test_samples_are_counted_as_they_are_spent(
+    architecture, hyperparameters, training, validation, make_problem, make_batch, monkeypatch
+):
+    problem = make_problem()
+    counts = losses_taken(problem, monkeypatch)
+    outcome = stepped(UpperLevel(problem, architecture, hyperparameters, ADAM), make_batch)
+    assert (counts["training_loss"], counts["validation_loss"]) == (training, validation)
+    assert outcome.samples == 8 * (training + validation)
+
+
+def test_strategies_that_differ_get_their_own_targets_at_the_same_alpha_and_hyperparameters(make_problem, make_batch):
+    problem = make_problem()
+    alpha, raw = problem.supernet.architecture_parameters(), problem.hyperparameters.raw_parameters()
+    values = []
+
+    @dataclass(frozen=True)
+    class Watching(Counted):
+        def __call__(self, problem, training, validation, targets):
+            values.append([parameter.detach().clone() for parameter in (*alpha, *raw)])
+            return super().__call__(problem, training, validation, targets)
+
+    first, second = Watching(FirstOrder()), Watching(Exact())
+    stepped(UpperLevel(problem, first, second, ADAM), make_batch)
+    assert first.calls[0] == alpha
+    assert second.calls[0] == raw
+    assert all(torch.equal(one, other) for one, other in zip(*values, strict=True))
+    assert not any(torch.equal(one, other) for one, other in zip(values[0], (*alpha, *raw), strict=True))
+
+
+@pytest.mark.parametrize(("architecture", "hyperparameters"), [(False, True), (True, False)])
+def test_what_takes_no_part_stays(architecture, hyperparameters, make_problem, make_batch):
+    problem = make_problem()
+    upper_level = UpperLevel(problem, Exact(), Exact(), ADAM)
+    stepped(upper_level, make_batch)  # so that Adam has moments, which would move alpha even without a gradient
+    alpha = [one.detach().clone() for one in problem.supernet.architecture_parameters()]
+    raw = [one.detach().clone() for one in problem.hyperparameters.raw_parameters()]
+    stepped(upper_level, make_batch, architecture, hyperparameters)
+    moved = [
+        not torch.equal(one, other)
+        for one, other in zip(alpha, problem.supernet.architecture_parameters(), strict=True)
+    ]
+    assert moved == [architecture] * len(moved)
+    moved = [
+        not torch.equal(one, other) for one, other in zip(raw, problem.hyperparameters.raw_parameters(), strict=True)
+    ]
+    assert moved == [hyperparameters] * len(moved)
+
+
+def test_there_is_no_work_without_strategies_or_without_learned_hyperparameters(make_problem):
+    assert UpperLevel(make_problem(), None, None, ADAM).work(True, True) == []
+    assert UpperLevel(make_problem(learned=()), None, Exact(), ADAM).work(True, True) == []
+    assert UpperLevel(make_problem(), Exact(), Exact(), ADAM).work(False, False) == []
+
+
+def test_alpha_moves_as_adam_moves_it(make_problem, make_batch):
+    problem, twin = make_problem(), make_problem()
+    upper_level = UpperLevel(problem, FirstOrder(), None, ADAM)
+    adam = torch.optim.Adam(twin.supernet.architecture_parameters(), lr=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+    for _ in range(3):
+        outcome = stepped(upper_level, make_batch)
+        FirstOrder()(twin, make_batch(10), make_batch(11), twin.supernet.architecture_parameters())
+        norm = math.sqrt(sum(float(alpha.grad.square().sum()) for alpha in twin.supernet.architecture_parameters()))
+        assert outcome.gradient_norms == {"architecture": pytest.approx(norm)}
+        adam.step()
+    for name, alpha in problem.supernet.alpha.items():
+        assert torch.equal(alpha, twin.supernet.alpha[name])
+        assert alpha.grad is None
+
+
+def test_hyperparameters_stay_within_their_bounds(make_problem, make_batch):
+    problem = make_problem()
+    hyperparameters = problem.hyperparameters
+    upper_level = UpperLevel(problem, None, Exact(), ADAM)
+    for name, entry in hyperparameters.entries.items():
+        for value in (entry.low, entry.high):
+            hyperparameters.set_value(name, value)
+            for _ in range(2):
+                stepped(upper_level, make_batch)
+            low, high = entry.raw_bounds()
+            assert low <= hyperparameters.raw[name].item() <= high, (name, value)
+
+
+def test_the_state_goes_on_where_it_was(make_problem, make_batch):
+    def made() -> UpperLevel:
+        return UpperLevel(make_problem(), Exact(), Exact(), ADAM)
+
+    whole, first, second = made(), made(), made()
+    for _ in range(4):
+        stepped(whole, make_batch)
+    for _ in range(2):
+        stepped(first, make_batch)
+    second.problem.supernet.load_state_dict(first.problem.supernet.state_dict())
+    second.problem.repeat_noise(first.problem.noise_state())
+    second.load_state_dict(first.state_dict())
+    for _ in range(2):
+        stepped(second, make_batch)
+    for kind in ("supernet", "hyperparameters"):
+        one, other = (getattr(upper_level.problem, kind).state_dict() for upper_level in (whole, second))
+        assert all(torch.equal(one[name], other[name]) for name in one), kind
+
+
+def test_forgetting_drops_what_adam_knows_of_alpha(make_problem, make_batch):
+    problem = make_problem()
+    upper_level = UpperLevel(problem, FirstOrder(), None, ADAM)
+    stepped(upper_level, make_batch)
+    upper_level.forget()
+    before = [alpha.detach().clone() for alpha in problem.supernet.architecture_parameters()]
+    stepped(upper_level, make_batch)
+    for alpha, old in zip(problem.supernet.architecture_parameters(), before, strict=True):
+        torch.testing.assert_close((alpha - old).abs(), torch.full_like(alpha, 0.03), rtol=1e-3, atol=0)  # a first step
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ({"rate": 0.0}, "rate=0.0 is not allowed: it must be a number above 0."),
+        ({"rate": math.nan}, "rate=nan is not allowed: it must be a number above 0."),
+        ({"betas": (0.5, 1.0)}, "betas=[0.5, 1.0] is not allowed: it must be two numbers from 0 to below 1."),
+        ({"betas": (0.5,)}, "betas=[0.5] is not allowed: it must be two numbers from 0 to below 1."),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 is not allowed: it must be at least 0."),
+    ],
+)
+def test_impossible_settings_are_refused(setting, sentence):
+    with pytest.raises(InvalidValue) as error:
+        ArchitectureOptimiser(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
+    assert str(error.value) == sentence

@@ -1,0 +1,78 @@
+"""Exit codes and their one sentence; the way from resume= to the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from nas.configuration import InvalidValue, UnusableInput
+from nas.training.entry_point import RunFailed, guarded, run_resumed
+from nas.training.interruption import Stopped
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (
+            InvalidValue("seed", -1, "it must be at least 0"),
+            2,
+            "train_search.py: seed=-1 is not allowed: it must be at least 0.",
+        ),
+        (UnusableInput("The file x cannot be read."), 2, "train_search.py: The file x cannot be read."),
+        (
+            Stopped(12, Path("runs/a")),
+            75,
+            "stopped at step 12; go on with: python train_search.py resume=runs/a",
+        ),
+        (FloatingPointError("alpha is not finite"), 1, "train_search.py: alpha is not finite."),
+        (RunFailed("It died."), 1, "train_search.py: It died."),
+        (
+            KeyboardInterrupt(),
+            75,
+            "train_search.py: interrupted between steps; go on with resume=<run folder> if it had begun",
+        ),
+    ],
+)
+def test_expected_ends_have_a_code_and_one_sentence(
+    error: BaseException, code: int, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        guarded(work, "train_search.py")
+    assert caught.value.code == code
+    assert capsys.readouterr() == ("", sentence + "\n")
+
+
+def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        guarded(lambda: 1 // 0, "train_search.py")
+
+
+def test_a_result_passes() -> None:
+    assert guarded(lambda: 5, "train_search.py") == 5
+
+
+def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create({"seed": 3, "tracking": {"console": "auto"}}), tmp_path / ".hydra" / "config.yaml")
+    calls: list[tuple[Any, Path]] = []
+
+    def run(config: DictConfig, folder: Path) -> None:
+        calls.append((OmegaConf.to_container(config), folder))
+
+    assert run_resumed([f"resume={tmp_path}", "tracking.console=quiet"], run)
+    assert calls == [({"seed": 3, "tracking": {"console": "quiet"}}, tmp_path)]
+    with pytest.raises(InvalidValue, match=r"^seed=4"):
+        run_resumed([f"resume={tmp_path}", "seed=4"], run)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["seed=1"], ["resume=null"], ["--help"]])
+def test_without_resume_hydra_takes_over(arguments: list[str]) -> None:
+    def run(config: DictConfig, folder: Path) -> None:
+        raise AssertionError("nothing is to be resumed")
+
+    assert not run_resumed(arguments, run)

@@ -1,0 +1,66 @@
+"""Signals: the first one asks to stop, the second one acts as ever."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from nas.training.interruption import SIGNALS, StopRequest
+
+received: list[int] = []
+
+
+def remember(number: int, frame: FrameType | None) -> None:
+    received.append(number)
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Handlers that only remember, so that a mistake cannot end the tests."""
+    previous = {number: signal.signal(number, remember) for number in SIGNALS}
+    received.clear()
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals) -> None:
+    with StopRequest() as request:
+        assert not request.requested
+        os.kill(os.getpid(), number)
+        assert request.requested
+        assert received == []
+        os.kill(os.getpid(), number)
+        assert received == [number]
+    assert [signal.getsignal(one) for one in SIGNALS] == [remember, remember]
+
+
+def test_afterwards_signals_act_as_before() -> None:
+    with StopRequest() as request:
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert received == [signal.SIGTERM]
+    assert not request.requested
+
+
+def test_an_error_on_the_way_restores_the_handlers() -> None:
+    with pytest.raises(KeyError), StopRequest():
+        raise KeyError
+    assert [signal.getsignal(one) for one in SIGNALS] == [remember, remember]
+
+
+def test_in_another_thread_signals_are_left_alone() -> None:
+    seen: list[bool] = []
+
+    def work() -> None:
+        with StopRequest() as request:
+            seen.append(request.requested)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]
