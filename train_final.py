@@ -148,6 +148,7 @@ def run_composed(config: DictConfig) -> None:
     def work() -> None:
         settings = inherited_configuration(config, HydraConfig.get().overrides.task)
         folder = Path(HydraConfig.get().runtime.output_dir)
+        RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
         OmegaConf.save(settings, folder / ".hydra" / "config.yaml")  # what runs, so that it can be resumed
         run(settings, folder)
 

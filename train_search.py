@@ -83,7 +83,12 @@ def run(config: DictConfig, path: Path) -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
 def run_composed(config: DictConfig) -> None:
-    guarded(lambda: run(config, Path(HydraConfig.get().runtime.output_dir)), "train_search.py")
+    def work() -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
+        run(config, folder)
+
+    guarded(work, "train_search.py")
 
 
 def main() -> None:

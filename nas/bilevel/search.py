@@ -235,10 +235,13 @@ class GradientSearch:
             validation = self._streams["validation"].next()
             outcome = self.upper_level.step(batch, validation, work)
             self.samples += outcome.samples
+            for name, value in outcome.gradient_norms.items():
+                self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", outcome.report.validation_loss)
             self.means.add("validation/accuracy", accuracy(outcome.report.validation_logits, validation.labels))
         loss, logits, norm = self.problem.weight_step(batch)
         self.samples += len(batch.labels)
+        self.means.add("gradient/weights", norm)
         self.means.add("train/loss", loss)
         self.means.add("train/accuracy", accuracy(logits, batch.labels))
         self.trajectory.record_step()
@@ -246,7 +249,7 @@ class GradientSearch:
 
         numbers = self.hyperparameters.numbers()
         if self.step % self.tracking.log_every == 0:
-            self._record_step(tracker, epoch, loss, norm, outcome, numbers)
+            self._record_step(tracker, epoch, loss, outcome, numbers)
         progress.update(self.step, loss=float(loss), **{name: numbers[name] for name in self.hyperparameters.learned()})
         losses = [float(loss)] if outcome is None else [float(loss), float(outcome.report.validation_loss)]
         reason = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
@@ -258,14 +261,12 @@ class GradientSearch:
         tracker: Tracker,
         epoch: int,
         loss: Tensor,
-        norm: Tensor,
         outcome: UpperLevelOutcome | None,
         numbers: dict[str, float],
     ) -> None:
-        scalars: dict[str, Tensor | float] = {"step/training_loss": loss, "gradient/weights": norm}
+        scalars: dict[str, Tensor | float] = {"step/training_loss": loss}
         if outcome is not None:
             scalars["step/validation_loss"] = outcome.report.validation_loss
-            scalars |= {f"gradient/{name}": value for name, value in outcome.gradient_norms.items()}
         scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
         for tag, value in scalars.items():
             tracker.scalar(tag, value, self.step, epoch)
@@ -295,7 +296,7 @@ class GradientSearch:
 
         numbers = self.hyperparameters.numbers()
         parts = [f"epoch {epoch + 1:>3}/{self.settings.epochs}"]
-        parts += [f"{tag} {value:.4f}" for tag, value in means.items()]
+        parts += [f"{tag} {value:.4f}" for tag, value in means.items() if not tag.startswith("gradient/")]
         parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
         progress.epoch_line("  ".join(parts))
 
@@ -330,6 +331,7 @@ class GradientSearch:
         self.supernet.load_state_dict(state)
         self.optimiser.state.clear()
         self.trajectory.forget()
+        self.means.clear()  # what the failed weights measured belongs to no mean, least of all a NaN
         self.say(f"step {self.step}: {reason}; the weights start again, learning_rate {rate:.3g}")
         tracker.scalar("guard/restart", float(self.guard.restarts), self.step, epoch)
 

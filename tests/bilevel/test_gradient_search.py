@@ -1,6 +1,7 @@
 """The gradient search as a whole, a few steps long, on the digits."""
 
 import csv
+import itertools
 import math
 import signal
 from collections.abc import Callable
@@ -184,12 +185,21 @@ def test_the_warm_up_leaves_alpha_alone_and_not_the_hyperparameters(splits, tmp_
 
 def test_hyperparameters_move_at_every_so_many_steps_and_alpha_at_each(splits, tmp_path):
     search = Run(search={"epochs": 2, "warmup_epochs": 0, "hyperparameter_every": 3}).made(splits, tmp_path)
+    seen = [alphas(search)]
+    record_step = search.trajectory.record_step
+
+    def recording() -> None:
+        seen.append(alphas(search))
+        record_step()
+
+    search.trajectory.record_step = recording
     search.search()
+    assert not any(equal(before, after) for before, after in itertools.pairwise(seen))
     values = [0.05, *(value for _, value in rows(tmp_path, "hyperparameters/dropout"))]
     moved = [step for step in range(2, 9) if values[step] != values[step - 1]]
     assert moved == [4, 7]  # the steps with the numbers 0, 3 and 6, counted from one
-    assert [step for step, _ in rows(tmp_path, "gradient/architecture")] == list(range(1, 9))
-    assert [step for step, _ in rows(tmp_path, "gradient/dropout")] == [1, 4, 7]
+    for tag in ("gradient/architecture", "gradient/dropout", "gradient/weights"):
+        assert [step for step, _ in rows(tmp_path, tag)] == [4, 8]  # means of the two epochs
 
 
 def test_temperature_and_learning_rate_follow_their_schedules(splits, tmp_path):

@@ -1,0 +1,222 @@
+"""The two commands as a user types them: what they write, print and refuse."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.spaces.candidate_file import read_candidate_file
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("experiment=debug", "search.epochs=3", "final.epochs=6")
+
+
+def start(script: str, *arguments: str, folder: Path) -> "subprocess.Popen[str]":
+    """The command in a process of its own, with ``folder`` as working directory."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def call(script: str, *arguments: str, folder: Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command."""
+    process = start(script, *arguments, folder=folder)
+    output, error = process.communicate(timeout=300)
+    return process.returncode, output, error
+
+
+def recorded(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """An undisturbed search and its retraining: the run folder, and what the two commands printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    code, searched, error = call("train_search.py", *SMALL, "hydra.run.dir=run", folder=folder)
+    assert code == 0, error
+    code, retrained, error = call("train_final.py", "candidate=run", folder=folder)
+    assert code == 0, error
+    return folder / "run", searched, retrained
+
+
+def test_a_search_learns_a_network_that_works(finished: tuple[Path, str, str]) -> None:
+    run, searched, retrained = finished
+    result = json.loads((run / "final" / "result.json").read_text())
+    assert result["test_accuracy"] > 0.9
+    assert {"test_loss", "parameters", "seed", "epochs", "candidate"} <= result.keys()
+    assert result["epochs"] == 6  # inherited from the search's own settings
+    found = read_candidate_file(run / "candidate.json")
+    assert result["candidate"] == found.to_json()
+    assert f"candidate={run.name}" in searched or str(run) in searched
+    for name in ("data", "architecture", "hyperparameters", "parameters", "search time", "test accuracy"):
+        assert name in retrained
+
+
+def test_the_result_can_be_rebuilt_from_its_files(finished: tuple[Path, str, str]) -> None:
+    run, _, _ = finished
+    found = read_candidate_file(run / "candidate.json")
+    network = found.space.network(found.candidate.architecture)
+    network.load_state_dict(torch.load(run / "final" / "weights.pt", weights_only=True))
+    result = json.loads((run / "final" / "result.json").read_text())
+    assert sum(parameter.numel() for parameter in network.parameters()) == result["parameters"]
+
+
+def test_the_promised_tags_are_recorded(finished: tuple[Path, str, str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run, _, _ = finished
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    promised = {
+        *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
+        *("supernet/validation_loss", "supernet/validation_accuracy", "step/training_loss", "step/validation_loss"),
+        *("hyperparameters/learning_rate", "hyperparameters/dropout", "hyperparameters/weight_decay"),
+        *("gradient/weights", "gradient/architecture", "gradient/learning_rate", "gradient/dropout"),
+        *("guard/restarts", "budget/samples", "probability/layer1.filters/8", "entropy/layer1.filters"),
+        *("throughput/samples_per_second", "time/epoch_seconds", "time/total_seconds"),
+    }
+    assert promised <= scalars
+    assert "architecture" in events.Tags()["images"]
+    assert any(tag.startswith("_hparams_") for tag in events.summary_metadata)
+    in_metrics = {row["tag"] for row in recorded(run / "metrics.csv")}
+    in_timing = {row["tag"] for row in recorded(run / "timing.csv")}
+    assert not in_metrics & in_timing
+    assert in_metrics | in_timing <= scalars
+    assert not any(tag.startswith(("time/", "throughput/")) for tag in in_metrics)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    finished: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    run, _, _ = finished
+    quiet = ("tracking.console=quiet", "tracking.tensorboard=false")
+    assert call("train_search.py", *SMALL, *quiet, "hydra.run.dir=same", folder=tmp_path)[0] == 0
+    for name in ("candidate.json", "metrics.csv"):
+        assert (tmp_path / "same" / name).read_bytes() == (run / name).read_bytes()
+    assert not (tmp_path / "same" / "tensorboard").exists()
+    code, output, _ = call("train_search.py", *SMALL, *quiet, "seed=1", "hydra.run.dir=other", folder=tmp_path)
+    assert code == 0
+    assert len(output.strip().splitlines()) == 1
+    assert (tmp_path / "other" / "metrics.csv").read_bytes() != (run / "metrics.csv").read_bytes()
+
+
+def wait_for_step(folder: Path, step: int, process: "subprocess.Popen[str]") -> None:
+    """Until a checkpoint of ``step`` or later is there."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(int(path.stem.split("-")[1]) >= step for path in (folder / "checkpoints").glob("step-*.pt")):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"no checkpoint of step {step}: {process.communicate()}")
+
+
+def resumed_step(output: str) -> int:
+    lines = [line for line in output.splitlines() if line.startswith("resumed at step ")]
+    assert len(lines) == 1
+    return int(lines[0].rpartition(" ")[2])
+
+
+def test_a_search_killed_three_times_ends_with_the_same_bytes(finished: tuple[Path, str, str], tmp_path: Path) -> None:
+    run, _, _ = finished
+    arguments: tuple[str, ...] = (*SMALL, "search.checkpoint_every=4", "hydra.run.dir=killed")
+    steps = []
+    for step in (4, 20, 32):  # of 45; an epoch has 15, so that all three are inside one
+        process = start("train_search.py", *arguments, folder=tmp_path)
+        wait_for_step(tmp_path / "killed", step, process)
+        process.send_signal(signal.SIGKILL)
+        output, _ = process.communicate()
+        steps += [resumed_step(output)] if "resume=killed" in arguments else []
+        assert not (tmp_path / "killed" / "candidate.json").exists()
+        arguments = ("resume=killed",)
+    code, output, error = call("train_search.py", "resume=killed", folder=tmp_path)
+    assert code == 0, error
+    steps.append(resumed_step(output))
+    assert all(step > 0 for step in steps)
+    assert steps == sorted(steps)
+    for name in ("candidate.json", "metrics.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_retraining_stopped_and_killed_ends_with_the_same_bytes(
+    finished: tuple[Path, str, str], tmp_path: Path
+) -> None:
+    run, _, _ = finished
+    arguments: tuple[str, ...] = (f"candidate={run}", "final.checkpoint_every=5", "hydra.run.dir=again")
+    process = start("train_final.py", *arguments, folder=tmp_path)
+    wait_for_step(tmp_path / "again", 15, process)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate()
+    assert process.returncode == 75, error
+    assert "resume=" in error
+    process = start("train_final.py", "resume=again", folder=tmp_path)
+    wait_for_step(tmp_path / "again", 60, process)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    assert resumed_step(output) >= 15
+    code, output, error = call("train_final.py", "resume=again", folder=tmp_path)
+    assert code == 0, error
+    assert resumed_step(output) >= 60
+    for name in ("result.json", "metrics.csv"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / "final" / name).read_bytes()
+    weights = [torch.load(folder / "weights.pt", weights_only=True) for folder in (tmp_path / "again", run / "final")]
+    assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
+
+
+def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> None:
+    run, _, _ = finished
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for script, arguments in (
+        ("train_search.py", ("experiment=debug", f"hydra.run.dir={run}")),
+        ("train_final.py", (f"candidate={run}",)),
+    ):
+        code, _, error = call(script, *arguments, folder=run.parent)
+        assert code == 2
+        assert "hydra.run.dir" in error
+        assert len(error.strip().splitlines()) == 1
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("hyperparameters.dropout.initial=1.2",), "hyperparameters.dropout.initial=1.2"),
+        (("data.split.train=5000",), "data.split"),
+        (("resume=nowhere",), "resume=nowhere"),
+        (("data=cifar10",), "data.download=true"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    own = () if arguments[0].startswith("resume") else ("experiment=debug", "hydra.run.dir=run")
+    code, output, error = call("train_search.py", *own, *arguments, folder=tmp_path)
+    assert code == 2
+    assert named in error
+    assert len(error.strip().splitlines()) == 1
+    assert output == ""
+    written = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert written <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
+
+
+@pytest.mark.slow
+def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
+    arguments = (*SMALL, "search.epochs=2", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    code, _, error = call("train_search.py", *arguments, folder=tmp_path)
+    assert code == 0, error
+    assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
+
+
+def test_help_lists_the_groups(tmp_path: Path) -> None:
+    code, output, _ = call("train_search.py", "--help", folder=tmp_path)
+    assert code == 0
+    for group in ("data", "space", "relaxation", "hypergradient", "hyperparameters", "training", "tracking"):
+        assert f"\n{group}: " in output
