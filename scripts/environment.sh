@@ -18,7 +18,7 @@ prepare_environment() {
     wanted="$(cat "$root/pyproject.toml"; echo "$requirement")"
     local marker="$root/.venv/installed${1:+-$1}"
     if [ "$(cat "$marker" 2>/dev/null)" != "$wanted" ]; then
-        "$python" -m pip install --quiet --disable-pip-version-check --editable "$requirement" || exit 1
+        "$python" -m pip install -qq --disable-pip-version-check --editable "$requirement" || exit 1
         printf '%s\n' "$wanted" > "$marker"
     fi
 }
