@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import hydra
@@ -10,11 +11,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from nas.atomic_write import write_atomically
-from nas.candidate import Hyperparameters
-from nas.configuration import InvalidValue, build
+from nas.candidate import Candidate, Hyperparameters
+from nas.configuration import InvalidValue, UnusableInput, build
+from nas.data.dataset import DataSplits
+from nas.interop.named_architecture import architecture_text, named_architecture
+from nas.interop.original_state import load_original, read_state
+from nas.interop.published import PUBLISHED
 from nas.report.outcome import architecture_figure, final_outcome, recorded_seconds
 from nas.report.tables import outcome_table, print_table
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.space import SearchSpace
 from nas.training.entry_point import guarded, run_resumed
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
@@ -22,26 +28,33 @@ from nas.training.randomness import Randomness
 from nas.training.retraining import Retraining
 from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder
 from nas.training.schedules import Schedule
-from nas.training.settings import checked_device, checked_seed
+from nas.training.settings import TrainingSettings, checked_device, checked_seed
 
 
 def candidate_path(candidate: object) -> Path:
-    """The ``candidate.json`` that ``candidate`` names: a run folder or the file itself."""
+    """The ``candidate.json`` that ``candidate`` names: a run folder or the file itself.
+
+    Raises:
+        InvalidValue: It is neither.
+    """
     path = Path(str(candidate))
     file = path / "candidate.json" if path.is_dir() else path
-    allowed = "it must be a run folder of train_search.py that has finished, or a candidate.json"
+    allowed = (
+        "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
+        f"or one of {', '.join(PUBLISHED)}"
+    )
     if not file.is_file():
         raise InvalidValue("candidate", candidate, allowed)
     return file
 
 
 def final_folder(candidate: str) -> str:
-    """Where the retraining of ``candidate`` goes: ``<run folder>/final``, or beside a lone file."""
+    """Where the retraining of ``candidate`` goes: ``<run folder>/final``, or ``runs/final/<date>`` for any other."""
     path = Path(candidate)
-    return str(path / "final" if path.is_dir() else path.parent / f"{path.stem}_final")
+    return str(path / "final" if path.is_dir() else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-OmegaConf.register_new_resolver("final_folder", final_folder, replace=True)
+OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)
 
 
 def chosen_hyperparameters(config: DictConfig, found: CandidateFile) -> Hyperparameters:
@@ -56,11 +69,40 @@ def chosen_hyperparameters(config: DictConfig, found: CandidateFile) -> Hyperpar
     return Hyperparameters({**learned, **initial} if fixed else {**initial, **learned})
 
 
+def read_candidate(config: DictConfig, splits: DataSplits, training: TrainingSettings) -> CandidateFile:
+    """The candidate from its file; or an architecture from its name or text, bound to the data at hand."""
+    text = architecture_text(str(config.candidate))
+    if text is None:
+        return read_candidate_file(candidate_path(config.candidate))
+
+    def space_named(name: str) -> SearchSpace:
+        group = config.space
+        if str(group.get("_target_")).split(".")[-2:-1] != [name]:
+            group = OmegaConf.load(Path(__file__).parent / "conf" / "space" / f"{name}.yaml")
+        space = build(group, "space", input_shape=splits.input_shape, classes=splits.classes)
+        assert isinstance(space, SearchSpace)
+        return space
+
+    space, architecture = named_architecture(text, space_named)
+    candidate = Candidate(architecture, Hyperparameters())
+    return CandidateFile(candidate, space, splits.name, training.schedule, schedule_end=training.schedule_end)
+
+
+def load_weights(network: torch.nn.Module, path: Path) -> None:
+    """Weights from a file of ours (``weights.pt``) or of the original code base, by the names in it."""
+    state = read_state(path)
+    if state.keys() == network.state_dict().keys():
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise UnusableInput(f"The weights in {path} do not fit the candidate's network.") from error
+    else:
+        load_original(network, state)
+
+
 def run(config: DictConfig, path: Path) -> None:
     """One retraining into ``path``; nothing is written before every setting has been checked."""
     randomness = Randomness(checked_seed(config.seed), checked_device(config.device))
-    file = candidate_path(config.candidate)
-    found = read_candidate_file(file)
     final = build(config.final, "final")
     training = build(config.training, "training")
     tracking = build(config.tracking, "tracking")
@@ -69,6 +111,7 @@ def run(config: DictConfig, path: Path) -> None:
         splits = source.load()
     except InvalidValue as error:
         raise error.below("data") from error
+    found = read_candidate(config, splits, training)
     fits = splits.input_shape == found.space.input_shape and splits.classes == found.space.classes
     if not fits:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
@@ -79,6 +122,8 @@ def run(config: DictConfig, path: Path) -> None:
     schedule_end = found.schedule_end if of_search else training.schedule_end
 
     network = found.space.network(found.candidate.architecture)
+    if final.checkpoint is not None:
+        load_weights(network, Path(final.checkpoint))
     known = splits.train_and_validation().to(randomness.device)
     stream = known.stream(
         training.batch_size,
@@ -131,7 +176,7 @@ def run(config: DictConfig, path: Path) -> None:
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     if tracking.console != "quiet":
-        print_table(outcome_table(final_outcome(found, result, recorded_seconds(file.parent))))
+        print_table(outcome_table(final_outcome(found, result, recorded_seconds(Path(str(config.candidate))))))
     print(f"test accuracy {100 * metrics.accuracy:.2f} % ({metrics.samples} images): {path / 'result.json'}")
 
 
@@ -162,8 +207,9 @@ def main() -> None:
         if run_resumed(arguments, run):
             return True
         candidate = argument_value(arguments, "candidate")
-        if candidate is not None:
-            candidate_path(candidate)
+        if candidate is not None and "," not in candidate and "$" not in candidate:
+            if architecture_text(candidate) is None:
+                candidate_path(candidate)
             refuse_occupied_folder(arguments, default=final_folder(candidate))
         return False
 

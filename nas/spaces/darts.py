@@ -24,7 +24,7 @@ from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts_network import DartsNetwork, NetworkKind, reduction_indices
 from nas.spaces.genotype import LARGEST_STEPS, Edge, Genotype
-from nas.spaces.space import SearchSpace
+from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Supernet
 
 OPERATIONS = (
@@ -197,6 +197,18 @@ class Darts(SearchSpace):
         architecture.check(self.choices)
         cells = {cell: tuple(self._edges(architecture, cell)) for cell in CELLS}
         return Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        """One entry per node: the cell's type and node, and the operations with the states they read."""
+        genotype = self.genotype(architecture)
+        described = []
+        for cell in CELLS:
+            edges: tuple[Edge, ...] = getattr(genotype, cell)
+            for node in range(self.steps):
+                pair = edges[2 * node : 2 * node + 2]
+                detail = ", ".join(f"{operation}({source})" for operation, source in pair)
+                described.append(LayerDescription("conv", f"{cell} {node + 2}:", detail))
+        return described
 
     def _edges(self, architecture: Architecture, cell: str) -> list[Edge]:
         names = [f"{cell}.node{node}.{place}" for node in range(2, self.steps + 2) for place in PLACES]

@@ -20,7 +20,7 @@ from nas.operations.cell_operations import CELL_OPERATIONS, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.space import SearchSpace
+from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Supernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -101,6 +101,11 @@ class NasBench201(SearchSpace):
 
     def settings(self) -> dict[str, Any]:
         return {"channels": self.channels, "cells_per_stage": self.cells_per_stage}
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        """One entry per node of the cell."""
+        nodes = architecture_text(architecture).split("+")
+        return [LayerDescription("conv", f"node {number}:", text) for number, text in enumerate(nodes, start=1)]
 
     def supernet(self, relaxation: Relaxation) -> "NasBench201Supernet":
         return NasBench201Supernet(self, relaxation)

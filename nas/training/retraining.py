@@ -31,6 +31,7 @@ class FinalSettings:
     Args:
         epochs: Passes over the training and validation splits together.
         hyperparameters: ``learned`` takes the candidate's, ``fixed`` the configuration's initial values.
+        checkpoint: A file with weights to start from instead of fresh ones: ours, or the original code base's.
         label_smoothing: Of the cross-entropy.
         auxiliary_weight: Of the auxiliary head's loss, where the network has one.
         drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
@@ -39,6 +40,7 @@ class FinalSettings:
 
     epochs: int
     hyperparameters: Literal["learned", "fixed"]
+    checkpoint: str | None
     label_smoothing: float
     auxiliary_weight: float
     drop_path_schedule: Literal["constant", "linear"]

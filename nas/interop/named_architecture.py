@@ -1,0 +1,62 @@
+"""Architectures that are named rather than found here: published genotypes and the texts of other code bases."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.candidate import Architecture
+from nas.configuration import InvalidValue, UnusableInput
+from nas.interop.genotype_text import parse_genotype
+from nas.interop.published import PUBLISHED
+from nas.spaces.darts import Darts
+from nas.spaces.nasbench201 import NasBench201, parse_architecture
+from nas.spaces.space import SearchSpace
+
+LARGEST_TEXT = 100_000  # bytes
+
+
+def architecture_text(name: str) -> str | None:
+    """The text that ``name`` stands for: itself, or the content of the file of that name; None for anything else.
+
+    A text is a published name (``darts_v2``), a genotype (``Genotype(normal=[...], ...)``) or a NAS-Bench-201 cell
+    (``|nor_conv_3x3~0|+|...``). A file that ends in ``.json`` is a candidate and no text.
+
+    Raises:
+        UnusableInput: The file is too large or not text.
+    """
+    if name in PUBLISHED or name.startswith(("Genotype(", "|")):
+        return name
+    path = Path(name)
+    if path.suffix == ".json" or not path.is_file():
+        return None
+    if path.stat().st_size > LARGEST_TEXT:
+        raise UnusableInput(f"{path} is larger than the text of an architecture can be ({LARGEST_TEXT} bytes).")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnusableInput(f"{path} cannot be read as text.") from error
+
+
+def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> tuple[SearchSpace, Architecture]:
+    """The architecture that ``text`` tells, and a space that holds it.
+
+    Args:
+        text: See :func:`architecture_text`.
+        space_named: Builds ``darts`` or ``nasbench201`` for the data at hand.
+
+    Raises:
+        InvalidValue: The text is none of the known forms, or tells no architecture of its space.
+    """
+    if text.startswith("|"):
+        space = space_named("nasbench201")
+        assert isinstance(space, NasBench201)
+        architecture = parse_architecture(text)
+        architecture.check(space.choices)
+        return space, architecture
+    if text not in PUBLISHED and not text.startswith("Genotype("):
+        allowed = f"it must be one of {', '.join(PUBLISHED)}, a genotype, a NAS-Bench-201 cell, or a candidate.json"
+        raise InvalidValue("candidate", text, allowed)
+    genotype = PUBLISHED[text] if text in PUBLISHED else parse_genotype(text)
+    cells = space_named("darts")
+    assert isinstance(cells, Darts)
+    cells = cells.for_genotype(genotype)
+    return cells, cells.architecture(genotype)

@@ -1,0 +1,58 @@
+"""Architectures by name and by text."""
+
+from pathlib import Path
+
+import pytest
+
+from nas.configuration import InvalidValue, UnusableInput
+from nas.interop.genotype_text import genotype_text
+from nas.interop.named_architecture import architecture_text, named_architecture
+from nas.interop.published import PUBLISHED
+from nas.spaces.darts import Darts
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.space import SearchSpace
+
+CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+
+
+def space_named(name: str) -> SearchSpace:
+    if name == "darts":
+        return Darts(final_channels=4, final_cells=3, input_shape=(3, 16, 16), classes=10)
+    return NasBench201(channels=4, cells_per_stage=1, input_shape=(3, 16, 16), classes=10)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_name_and_its_text_give_the_published_cells(name: str) -> None:
+    for text in (name, genotype_text(PUBLISHED[name])):
+        space, architecture = named_architecture(text, space_named)
+        assert isinstance(space, Darts)
+        assert space.genotype(architecture) == PUBLISHED[name]
+        assert len(space.layer_descriptions(architecture)) == 2 * space.steps
+
+
+def test_a_nasbench201_cell() -> None:
+    space, architecture = named_architecture(CELL, space_named)
+    assert isinstance(space, NasBench201)
+    assert "+".join(layer.detail for layer in space.layer_descriptions(architecture)) == CELL
+
+
+def test_what_is_a_text(tmp_path: Path) -> None:
+    assert architecture_text("darts_v2") == "darts_v2"
+    assert architecture_text(CELL) == CELL
+    assert architecture_text(str(tmp_path)) is None
+    (tmp_path / "candidate.json").write_text("{}")
+    assert architecture_text(str(tmp_path / "candidate.json")) is None
+    (tmp_path / "found.txt").write_text(CELL + "\n")
+    assert architecture_text(str(tmp_path / "found.txt")) == CELL
+    (tmp_path / "large.txt").write_text("x" * 200_000)
+    with pytest.raises(UnusableInput, match="larger"):
+        architecture_text(str(tmp_path / "large.txt"))
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(UnusableInput, match="cannot be read as text"):
+        architecture_text(str(tmp_path / "binary.txt"))
+
+
+@pytest.mark.parametrize("text", ["darts_v9", "__import__('os')", "Genotype(normal=1)", "|rm~0|", ""])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises((InvalidValue, UnusableInput)):
+        named_architecture(text, space_named)
