@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and tests: bash scripts/test.sh [arguments of pytest]
+# Lint, types and tests, one process per core: bash scripts/test.sh [arguments of pytest]
 set -u
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment "dev"
@@ -7,4 +7,4 @@ cd "$root" || exit 1
 "$python" -m ruff check . || exit 1
 "$python" -m ruff format --check . || exit 1
 "$python" -m mypy || exit 1
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --numprocesses=auto "$@"
