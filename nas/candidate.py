@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from nas.configuration import require
 
@@ -127,17 +127,62 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Categorical:
+    """The values that a hyperparameter without a gradient may take, such as a batch size; a configuration's entry.
+
+    Black-box methods search among them, the gradient search holds ``initial``. A value's place from 0 to 1 is the
+    middle of its equal share, so that :meth:`from_unit` of a uniform number takes each value equally often.
+    """
+
+    initial: float
+    options: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        options = tuple(self.options)
+        good = len(options) > 0 and len(set(options)) == len(options) and all(map(math.isfinite, options))
+        require(good, "options", list(options), "it must be a list of one or more different numbers")
+        object.__setattr__(self, "options", tuple(map(float, options)))  # a configuration gives a list
+        allowed = f"it must be one of {', '.join(f'{option:g}' for option in options)}"
+        require(self.contains(self.initial), "initial", self.initial, allowed)
+
+    def contains(self, value: float) -> bool:
+        return value in self.options
+
+    def to_unit(self, value: float) -> float:
+        """The place of ``value``; that of the nearest option where it is none."""
+        nearest = min(range(len(self.options)), key=lambda index: abs(self.options[index] - value))
+        return (nearest + 0.5) / len(self.options)
+
+    def from_unit(self, place: float) -> float:
+        """The inverse of :meth:`to_unit`; ``place`` is clamped to 0..1."""
+        index = math.floor(place * len(self.options))
+        return self.options[min(max(index, 0), len(self.options) - 1)]
+
+
+Domain = Range | Categorical
+
+
+@dataclass(frozen=True)
 class Candidate:
     """An architecture with its hyperparameters: what every search returns and ``train_final.py`` takes."""
 
     architecture: Architecture
     hyperparameters: Hyperparameters
 
-    def fingerprint(self) -> str:
-        """A short text, equal for equal candidates whatever the order of their entries."""
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; the space is named, not described."""
+        return {
             "space": self.architecture.space,
             "architecture": dict(self.architecture),
             "hyperparameters": dict(self.hyperparameters),
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    @staticmethod
+    def from_json(content: Mapping[str, Any]) -> "Candidate":
+        """The inverse of :meth:`to_json`."""
+        architecture = Architecture(content["space"], content["architecture"])
+        return Candidate(architecture, Hyperparameters(content["hyperparameters"]))
+
+    def fingerprint(self) -> str:
+        """A short text, equal for equal candidates whatever the order of their entries."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]

@@ -1,13 +1,14 @@
 """Choices, architectures, hyperparameters, ranges and candidates are values."""
 
 import copy
+import json
 import math
 import pickle
 from typing import Any
 
 import pytest
 
-from nas.candidate import Architecture, Candidate, Choice, Hyperparameters, Range, Scale
+from nas.candidate import Architecture, Candidate, Categorical, Choice, Hyperparameters, Range, Scale
 from nas.configuration import InvalidValue
 
 CHOICES = (Choice("layer1.filters", ("8", "16")), Choice("layer2.type", ("conv", "skip")))
@@ -133,3 +134,34 @@ def test_a_value_beyond_the_range_has_the_place_of_the_nearer_end() -> None:
     assert [span.to_unit(value) for value in (-1.0, 0.0, 1e-5)] == [0.0, 0.0, 0.0]
     assert span.to_unit(5.0) == 1.0
     assert not span.contains(5.0)
+
+
+def test_a_categorical_hyperparameter_takes_its_options_equally_often() -> None:
+    sizes = Categorical(32, (16, 32, 64, 128))
+    drawn = [sizes.from_unit((index + 0.5) / 1000) for index in range(1000)]
+    assert {size: drawn.count(size) for size in drawn} == {16.0: 250, 32.0: 250, 64.0: 250, 128.0: 250}
+    assert [sizes.from_unit(sizes.to_unit(size)) for size in sizes.options] == list(sizes.options)
+    assert (sizes.from_unit(-1.0), sizes.from_unit(0.0), sizes.from_unit(1.0), sizes.from_unit(9.0)) == (
+        16,
+        16,
+        128,
+        128,
+    )
+    assert sizes.contains(64)
+    assert not sizes.contains(65)
+    assert sizes.from_unit(sizes.to_unit(120.0)) == 128.0
+
+
+@pytest.mark.parametrize(
+    ("initial", "options", "key"),
+    [(32, (), "options"), (32, (32, 32), "options"), (32, (32, math.inf), "options"), (8, (16, 32), "initial")],
+)
+def test_an_impossible_categorical_is_refused(initial: float, options: tuple[float, ...], key: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        Categorical(initial, options)
+    assert caught.value.key == key
+
+
+def test_a_candidate_survives_json() -> None:
+    candidate = Candidate(Architecture("macro", GOOD), Hyperparameters({"dropout": 0.1, "batch_size": 32}))
+    assert Candidate.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate

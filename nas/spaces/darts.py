@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.candidate import Architecture, Candidate, Choice, Range
+from nas.candidate import Architecture, Candidate, Choice, Domain
 from nas.configuration import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
@@ -83,7 +83,7 @@ class Darts(SearchSpace):
         *,
         input_shape: Sequence[int],
         classes: int,
-        ranges: Mapping[str, Range] | None = None,
+        ranges: Mapping[str, Domain] | None = None,
     ) -> None:
         super().__init__(input_shape, classes, ranges)
         self.channels = _whole("channels", channels, LARGEST["channels"])

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.candidate import Architecture, Choice, Range
+from nas.candidate import Architecture, Choice, Domain
 from nas.configuration import InvalidValue, require
 from nas.operations.mixed import padded_width
 from nas.operations.stochastic import Dropout
@@ -91,7 +91,7 @@ class Macro(SearchSpace):
         *,
         input_shape: Sequence[int],
         classes: int,
-        ranges: Mapping[str, Range] | None = None,
+        ranges: Mapping[str, Domain] | None = None,
     ) -> None:
         super().__init__(input_shape, classes, ranges)
         slots = parse_slots(layers, activations)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.candidate import Architecture, Choice, Range
+from nas.candidate import Architecture, Choice, Domain
 from nas.configuration import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
@@ -86,7 +86,7 @@ class NasBench201(SearchSpace):
         *,
         input_shape: Sequence[int],
         classes: int,
-        ranges: Mapping[str, Range] | None = None,
+        ranges: Mapping[str, Domain] | None = None,
     ) -> None:
         super().__init__(input_shape, classes, ranges)
         for key, value in {"channels": channels, "cells_per_stage": cells_per_stage}.items():

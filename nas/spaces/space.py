@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import nas.spaces
-from nas.candidate import Architecture, Candidate, Choice, Hyperparameters, Range
+from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
 from nas.configuration import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
@@ -39,7 +39,7 @@ class SearchSpace(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Range] | None = None) -> None:
+    def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Domain] | None = None) -> None:
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
         self.classes = classes
         self.ranges = dict(ranges or {})

@@ -1,0 +1,42 @@
+"""The seams: what turns candidates into evaluations, and what ends some of them early."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from nas.candidate import Candidate
+from nas.evaluation.evaluation import Cost, Evaluation
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """Says which candidates of a batch go on after a rung; rung-wise, so that they can be trained in parallel."""
+
+    def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
+        """The keys of those in ``scores`` that go on.
+
+        Args:
+            rung: 0 for the first.
+            scores: The objective's number of each candidate that is still in the race, by its place in the batch.
+        """
+        ...
+
+
+class Evaluator(Protocol):
+    """Turns candidates into evaluations; the same ones whatever the number of jobs."""
+
+    cacheable: bool
+    """Whether a candidate's metrics are the same at any time of the search."""
+
+    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
+        """One evaluation per candidate, in their order."""
+        ...
+
+    def price(self, candidate: Candidate) -> Cost:
+        """The most that evaluating ``candidate`` may cost; its seconds are not known before and count as 0."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an evaluator carries from one evaluation to the next, as tensors and plain values."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -1,0 +1,96 @@
+"""What a network costs: parameters, multiply-adds and measured latency.
+
+Convention of this package: a forward and backward pass costs three forward passes, since the backward pass computes a
+gradient for each layer's input and one for its weights.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.configuration import require
+
+TRAINING_PASS = 3  # forward passes that a forward and backward pass is worth
+LATENCY_BATCH, LATENCY_REPEATS = 64, 15
+
+NetworkCost = Callable[[nn.Module, tuple[int, ...]], float]
+
+
+def count_parameters(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """How many numbers ``network`` learns."""
+    return float(sum(parameter.numel() for parameter in network.parameters()))
+
+
+@torch.no_grad()
+def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """The multiply-adds of convolutions and matrix products in one forward pass of one input (without its batch).
+
+    Counted by PyTorch's own counter in evaluation mode; a network's buffers and modes stay as they are.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            network(_images(network, 1, input_shape))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return counter.get_total_flops() / 2  # it counts a multiplication and an addition as two
+
+
+@torch.no_grad()
+def measure_latency(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+    """Seconds that one image takes in evaluation mode: the median of repeated batches, on one thread on the CPU."""
+    modes = {module: module.training for module in network.modules()}
+    threads = torch.get_num_threads()
+    images = _images(network, LATENCY_BATCH, input_shape)
+    torch.set_num_threads(1)
+    network.eval()
+    try:
+        seconds = [_timed(network, images) for _ in range(LATENCY_REPEATS + 3)][3:]  # the first ones warm up
+    finally:
+        torch.set_num_threads(threads)
+        for module, mode in modes.items():
+            module.training = mode
+    return statistics.median(seconds) / LATENCY_BATCH
+
+
+def _timed(network: nn.Module, images: torch.Tensor) -> float:
+    began = time.perf_counter()
+    network(images)
+    if images.is_cuda:
+        torch.cuda.synchronize(images.device)
+    return time.perf_counter() - began
+
+
+def _images(network: nn.Module, count: int, input_shape: tuple[int, ...]) -> torch.Tensor:
+    example = next(network.parameters(), torch.zeros(()))
+    return torch.zeros(count, *input_shape, dtype=example.dtype, device=example.device)
+
+
+NETWORK_COSTS: dict[str, NetworkCost] = {
+    "parameters": count_parameters,
+    "multiply_adds": count_multiply_adds,
+    "latency": measure_latency,
+}
+
+
+def network_cost(name: str) -> NetworkCost:
+    """The function that measures the cost called ``name``.
+
+    Raises:
+        InvalidValue: There is none of this name.
+    """
+    require(name in NETWORK_COSTS, name, name, f"a cost must be one of {', '.join(NETWORK_COSTS)}")
+    return NETWORK_COSTS[name]
+
+
+def network_costs(network: nn.Module, input_shape: tuple[int, ...], names: tuple[str, ...]) -> dict[str, Any]:
+    """The costs called ``names`` of one network."""
+    return {name: network_cost(name)(network, input_shape) for name in names}

@@ -1,0 +1,158 @@
+"""Evaluation by looking up a table: NAS-Bench-201 (Dong and Yang, 2020), as a CSV file or through its own packages."""
+
+import csv
+import gzip
+import importlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.candidate import Candidate
+from nas.configuration import InvalidValue, UnusableInput, require
+from nas.evaluation.evaluation import Cost, Evaluation
+from nas.evaluation.evaluator import Pruner
+from nas.evaluation.network_cost import network_costs
+from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
+from nas.spaces.space import SearchSpace
+
+LARGEST_FILE = 500_000_000  # bytes, decompressed
+PACKAGES = {"nas_201_api": "nas-bench-201", "nats_bench": "nats-bench"}
+
+Records = Callable[[str], Mapping[str, float]]
+"""From an architecture's text to ``accuracy`` (validation) and ``test_accuracy``, 0 to 1."""
+
+
+class TableLookup:
+    """Looks candidates up instead of training them; their hyperparameters have no part in it.
+
+    Args:
+        path: A CSV file with the columns ``arch``, ``<dataset>_valid`` and ``<dataset>_test`` in per cent (``.csv`` or
+            ``.csv.gz``), or the official file (``.pth``) or folder, read by ``nas_201_api`` or ``nats_bench``.
+        dataset: ``cifar10``, ``cifar100`` or ``imagenet16``, as the CSV's columns have it.
+        epochs: The training that the official file is asked about, 12 or 200; a CSV file holds one.
+        space: Must be NAS-Bench-201.
+        costs: The cost metrics that the objective needs; they are those of the space's network.
+
+    Raises:
+        InvalidValue: The space, the path, the data set or the epochs will not do.
+        UnusableInput: The file cannot be read, or the package that reads it is not installed.
+    """
+
+    cacheable = True
+
+    def __init__(
+        self, path: str, dataset: str, epochs: int = 12, *, space: SearchSpace, costs: Sequence[str] = ()
+    ) -> None:
+        if not isinstance(space, NasBench201):
+            raise InvalidValue("", space.name, "the table is for space=nasbench201")
+        self.space, self.costs = space, tuple(costs)
+        file = Path(path)
+        require(file.exists(), "path", path, "it must be a .csv or .csv.gz file, or the official file or folder")
+        csv_file = file.name.endswith((".csv", ".csv.gz"))
+        self.records = csv_records(file, dataset) if csv_file else official_records(file, dataset, epochs)
+
+    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
+        return [self._evaluation(candidate) for candidate in candidates]
+
+    def _evaluation(self, candidate: Candidate) -> Evaluation:
+        metrics = dict(self.records(architecture_text(candidate.architecture)))
+        if self.costs:
+            network = self.space.network(candidate.architecture)
+            metrics |= network_costs(network, self.space.input_shape, self.costs)
+        return Evaluation(candidate, metrics, Cost(evaluations=1))
+
+    def price(self, candidate: Candidate) -> Cost:
+        return Cost(evaluations=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def read_table(path: Path, dataset: str) -> dict[str, tuple[float, float]]:
+    """Every architecture of a CSV table with its validation and test accuracy in per cent.
+
+    Raises:
+        InvalidValue: The table has no such data set.
+        UnusableInput: The file is no such table.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        require(len(content) <= LARGEST_FILE, "path", path, f"it must be a file of at most {LARGEST_FILE} bytes")
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        columns = rows.fieldnames or []
+        known = sorted({name.rpartition("_")[0] for name in columns if name.endswith(("_valid", "_test"))})
+        require(dataset in known, "dataset", dataset, f"the table has {', '.join(known)}")
+        valid, test = f"{dataset}_valid", f"{dataset}_test"
+        table = {
+            architecture_text(parse_architecture(row["arch"])): (float(row[valid]), float(row[test])) for row in rows
+        }
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InvalidValue) and error.key in ("path", "dataset"):
+            raise
+        raise UnusableInput(f"{path} is not a readable table of architectures ({error}).") from error
+    if not table:
+        raise UnusableInput(f"{path} holds no architecture.")
+    return table
+
+
+def csv_records(path: Path, dataset: str) -> Records:
+    """The records of a CSV table; see :func:`read_table`."""
+    table = read_table(path, dataset)
+
+    def found(text: str) -> Mapping[str, float]:
+        if text not in table:
+            raise UnusableInput(f"{path} does not hold the architecture {text}.")
+        valid, test = table[text]
+        return {"accuracy": valid / 100, "test_accuracy": test / 100}
+
+    return found
+
+
+def official_records(path: Path, dataset: str, epochs: int) -> Records:
+    """The records of the official file, averaged over its training seeds, by whichever package is installed.
+
+    CIFAR-10's validation accuracy is that of training on half of the images, its test accuracy that of all of them.
+
+    Raises:
+        InvalidValue: There is no such data set or training.
+        UnusableInput: No package is installed, or it cannot read the file.
+    """
+    names = {
+        "cifar10": ("cifar10-valid", "cifar10"),
+        "cifar100": ("cifar100", "cifar100"),
+        "imagenet16": ("ImageNet16-120", "ImageNet16-120"),
+    }
+    require(dataset in names, "dataset", dataset, f"it must be one of {', '.join(names)}")
+    require(epochs in (12, 200), "epochs", epochs, "it must be 12 or 200")
+    api = _opened(path)
+    for_validation, for_test = names[dataset]
+
+    def found(text: str) -> Mapping[str, float]:
+        index = api.query_index_by_arch(text)
+        about = {"hp": str(epochs), "is_random": False}
+        valid = api.get_more_info(index, for_validation, **about)["valid-accuracy"]
+        test = api.get_more_info(index, for_test, **about)["test-accuracy"]
+        return {"accuracy": valid / 100, "test_accuracy": test / 100}
+
+    return found
+
+
+def _opened(path: Path) -> Any:
+    for package, project in PACKAGES.items():
+        try:
+            module = importlib.import_module(package)
+        except ImportError:
+            continue
+        try:
+            if package == "nas_201_api":
+                return module.NASBench201API(str(path), verbose=False)
+            return module.create(str(path), "tss", fast_mode=path.is_dir(), verbose=False)
+        except Exception as error:  # the packages raise anything, AssertionError among others
+            raise UnusableInput(f"{package} (pip install {project}) cannot read {path}: {error}") from error
+    installs = " or ".join(f"pip install {project}" for project in PACKAGES.values())
+    raise UnusableInput(f"{path} is read by NAS-Bench-201's own package: {installs}, or give a CSV table.")

@@ -1,0 +1,40 @@
+"""Costs, evaluations and budgets are values."""
+
+import json
+import math
+
+import pytest
+
+from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.configuration import InvalidValue
+from nas.evaluation.budget import Budget
+from nas.evaluation.evaluation import Cost, Evaluation
+
+
+def test_costs_add_up() -> None:
+    assert Cost(1, 2.0, 3, 4.0) + Cost(10, 20.0, 30, 40.0) == Cost(11, 22.0, 33, 44.0)
+    assert sum([Cost(samples=2), Cost(samples=3)], Cost()) == Cost(samples=5)
+
+
+def test_an_evaluation_survives_json() -> None:
+    candidate = Candidate(Architecture("macro", {"layer1.filters": "8"}), Hyperparameters({"dropout": 0.1}))
+    evaluation = Evaluation(candidate, {"accuracy": 1 / 3}, Cost(10, 1e9, 1, 0.5))
+    assert Evaluation.from_json(json.loads(json.dumps(evaluation.to_json()))) == evaluation
+
+
+def test_the_first_limit_reached_ends_a_budget() -> None:
+    budget = Budget(samples=100, evaluations=10)
+    assert budget.allows(Cost(samples=100, evaluations=10, multiply_adds=1e30, seconds=1e9))
+    assert not budget.allows(Cost(samples=101))
+    assert not budget.allows(Cost(evaluations=11))
+    assert budget.progress(Cost(samples=25, evaluations=5)) == 0.5
+    assert budget.progress(Cost(samples=1000)) == 1.0
+    assert Budget().allows(Cost(samples=10**12))
+    assert Budget().progress(Cost(samples=10**12)) == 0.0
+    assert Budget(multiply_adds=1e9, seconds=2.0).limits() == {"multiply_adds": 1e9, "seconds": 2.0}
+
+
+@pytest.mark.parametrize("limit", [0, -1, math.nan, math.inf])
+def test_a_budget_is_a_positive_number(limit: float) -> None:
+    with pytest.raises(InvalidValue, match="seconds"):
+        Budget(seconds=limit)
