@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import hydra
@@ -11,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from nas.atomic_write import write_atomically
+from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput, build
 from nas.data.dataset import DataSplits
@@ -57,15 +59,19 @@ def final_folder(candidate: str) -> str:
 OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)
 
 
-def chosen_hyperparameters(config: DictConfig, found: CandidateFile) -> Hyperparameters:
-    """The candidate's values, or the configuration's initial ones; a value neither has is the other's."""
-    initial = {
-        name: build(entry, f"hyperparameters.{name}").initial
+def configured_entries(config: DictConfig) -> dict[str, Hyperparameter]:
+    """The configuration's entries of the group ``hyperparameters``."""
+    return {
+        str(name): build(entry, f"hyperparameters.{name}")
         for name, entry in config.hyperparameters.items()
         if name != "gradient"
     }
+
+
+def chosen_hyperparameters(entries: Mapping[str, Hyperparameter], found: CandidateFile, fixed: bool) -> Hyperparameters:
+    """The candidate's values, or (``fixed``) the configuration's initial ones; what one lacks is the other's."""
+    initial = {name: entry.initial for name, entry in entries.items()}
     learned = dict(found.candidate.hyperparameters)
-    fixed = config.final.hyperparameters == "fixed"
     return Hyperparameters({**learned, **initial} if fixed else {**initial, **learned})
 
 
@@ -116,7 +122,8 @@ def run(config: DictConfig, path: Path) -> None:
     if not fits:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
-    hyperparameters = chosen_hyperparameters(config, found)
+    entries = configured_entries(config)
+    hyperparameters = chosen_hyperparameters(entries, found, fixed=final.hyperparameters == "fixed")
     of_search = final.hyperparameters == "learned"
     schedule: Schedule = found.schedule if of_search else training.schedule
     schedule_end = found.schedule_end if of_search else training.schedule_end
@@ -124,6 +131,8 @@ def run(config: DictConfig, path: Path) -> None:
     network = found.space.network(found.candidate.architecture)
     if final.checkpoint is not None:
         load_weights(network, Path(final.checkpoint))
+    for name, entry in entries.items():
+        entry.bind(network, hyperparameters[name])  # one of a user's own may act in no other way
     known = splits.train_and_validation().to(randomness.device)
     stream = known.stream(
         training.batch_size,

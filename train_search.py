@@ -39,8 +39,8 @@ def run(config: DictConfig, path: Path) -> None:
     randomness = Randomness(checked_seed(config.seed), checked_device(config.device))
     source = build(config.data, "data")
     relaxation = build(config.relaxation, "relaxation")
-    hyperparameters = build_hyperparameters(config.hyperparameters)
     training = build(config.training, "training")
+    hyperparameters = build_hyperparameters(config.hyperparameters)
     tracking = build(config.tracking, "tracking")
     build(config.final, "final")  # not used here, but a mistake in it should not wait for the retraining
     try:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from nas.bilevel.problem import BilevelProblem, as_number, global_norm
+from nas.bilevel.problem import BilevelProblem, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
 
@@ -16,9 +16,9 @@ from nas.data.dataset import Batch
 class Exact:
     """The gradient of ``L_val(w - lr * u(w, alpha, h), alpha)`` with ``u`` clipped, decayed and with momentum.
 
-    For what acts on the update alone (learning rate, weight decay) this is the closed form ``-grad L_val(w') . dw'/dh``
-    and costs one training and one validation gradient. Alpha and what acts through the training loss take a double
-    backward.
+    For what acts on the update alone (learning rates, weight decay, momentum) this is the closed form
+    ``grad L_val(w') . dw'/dh`` and costs one training and one validation gradient. Alpha and what acts through the
+    training loss take a double backward.
     """
 
     reaches_hyperparameters: ClassVar[bool] = True
@@ -46,6 +46,6 @@ class Exact:
             logits.detach(),
             training_loss.detach(),
             validation_gradient_norm=float(global_norm(at_moved)),
-            step_length=as_number(values["learning_rate"]) * float(global_norm(update).detach()),
+            step_length=problem.step_length(update, values),
             passes=(1, 1),
         )

@@ -15,6 +15,7 @@ from nas.bilevel.problem import BilevelProblem, Weights, as_number, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
+from nas.training.parameter_groups import group_of, rates
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,16 @@ class FiniteDifference:
         for target, gradient in zip(targets, found[: len(targets)], strict=True):
             target.grad = gradient
         vector = dict(zip(moved, found[len(targets) :], strict=True))
-        norm, rate = float(global_norm(vector)), as_number(values["learning_rate"])
+        norm = float(global_norm(vector))
 
         through_loss = {*problem.supernet.architecture_parameters(), *problem.hyperparameters.acting_through_loss()}
         unrolled = [target for target in targets if target in through_loss]
         if unrolled and norm > 0:
             after = problem.noise_state()
-            products = self._products(problem, training, vector, self.scale / norm, unrolled, noise)
+            rate = as_number(values["learning_rate"])
+            relative = {group: as_number(value) / rate for group, value in rates(values).items()}
+            along = {name: relative[group_of(entry)] * entry for name, entry in vector.items()}
+            products = self._products(problem, training, along, self.scale / norm, unrolled, noise)
             problem.repeat_noise(after)
             for target, product in zip(unrolled, products, strict=True):
                 assert target.grad is not None
@@ -65,7 +69,7 @@ class FiniteDifference:
             logits.detach(),
             training_loss.detach(),
             validation_gradient_norm=norm,
-            step_length=rate * float(global_norm(update).detach()),
+            step_length=problem.step_length(update, values),
             passes=(3 if unrolled else 1, 1),
         )
 

@@ -1,12 +1,13 @@
 """Continuous hyperparameters that the hypergradient learns: each a raw parameter with a bijection into its range.
 
 The weight step sees the value; the update rule sees the raw parameter. A class says how its value acts: on the weight
-update (learning rate, weight decay) or through the training loss (dropout, drop path).
+update (learning rate, weight decay, momentum) or through the training loss (dropout, label smoothing, cutout, ...), and
+under which names the training loop knows it.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from nas.bilevel.updates import CosineNormalised, Update
 from nas.candidate import Range, Scale
 from nas.configuration import InvalidValue, require
-from nas.training.regularisers import set_drop_path, set_dropout
+from nas.operations.stochastic import Dropout, DropPath
+from nas.training.parameter_groups import RATE_FACTORS
+from nas.training.regularisers import LAYER_DROPOUT, layer_dropouts, set_drop_path, set_dropout, set_layer_dropout
 
 LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
 LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
@@ -35,6 +38,7 @@ class Hyperparameter:
 
     acts_through_loss: ClassVar[bool]
     limits: ClassVar[tuple[float, float]] = (0.0, math.inf)
+    neutral: ClassVar[float | None] = None  # a candidate does not mention it where it is fixed at this value
 
     initial: float
     low: float
@@ -58,11 +62,16 @@ class Hyperparameter:
         allowed = f"it must lie {'strictly ' if strict else ''}between low={self.low} and high={self.high}"
         require(inside, "initial", self.initial, allowed)
         require(self.update is not None, "update", None, "a learned hyperparameter needs an update rule")
-        cosine = isinstance(self, LearningRate) and self.scale == "log"
+        cosine = isinstance(self, LearningRate | RateFactor) and self.scale == "log"
         good = cosine or not isinstance(self.update, CosineNormalised)
         require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
         good = self.cap is None or self.low < self.cap <= self.high
         require(good, "cap", self.cap, f"it must be null or above low={self.low} and at most high={self.high}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the training loop calls it: an entry must have one of these names. Empty: any, :meth:`bind` does all."""
+        return ()
 
     @property
     def range(self) -> Range:
@@ -96,41 +105,130 @@ class Hyperparameter:
     def bind(self, network: nn.Module, value: Tensor | float) -> None:
         """Make ``network`` compute with ``value``; nothing to do for what acts on the weight update."""
 
+    def acts_on(self, network: nn.Module) -> bool:
+        """Whether ``network`` has anything that this hyperparameter could change."""
+        return True
+
 
 class LearningRate(Hyperparameter):
     """The base learning rate; what the weight step uses is this times the schedule's factor."""
 
     acts_through_loss = False
+    names = ("learning_rate",)
 
     def __post_init__(self) -> None:
         require(self.initial > 0, "initial", self.initial, "it must be above 0")
         super().__post_init__()
 
 
+class RateFactor(Hyperparameter):
+    """What the learning rate of one group of weights is multiplied by (``nas.training.parameter_groups``)."""
+
+    acts_through_loss = False
+    names = tuple(RATE_FACTORS.values())
+    neutral = 1.0
+
+
 class WeightDecay(Hyperparameter):
     """The factor of the L2 term in the SGD update."""
 
     acts_through_loss = False
+    names = ("weight_decay",)
+
+
+class Momentum(Hyperparameter):
+    """The factor of SGD's momentum buffer; one step shows how the buffer of the steps before helps, not its future."""
+
+    acts_through_loss = False
+    names = ("momentum",)
+    limits = (0.0, 0.999)
 
 
 class DropoutRate(Hyperparameter):
     """The rate of every dropout layer."""
 
     acts_through_loss = True
+    names = ("dropout",)
     limits = (0.0, 0.99)
 
     def bind(self, network: nn.Module, value: Tensor | float) -> None:
         set_dropout(network, value)
+
+    def acts_on(self, network: nn.Module) -> bool:
+        return any(type(module) in (Dropout, nn.Dropout) for module in network.modules())
+
+
+@dataclass(frozen=True)
+class LayerDropoutRate(Hyperparameter):
+    """The rate of the dropout behind one layer of a chain.
+
+    Args:
+        layer: Its place, ``layer2``; the entry is to be called ``dropout_layer2``.
+    """
+
+    acts_through_loss = True
+    limits = (0.0, 0.99)
+    neutral = 0.0
+
+    layer: str = field(kw_only=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (f"{LAYER_DROPOUT}{self.layer}",)
+
+    def bind(self, network: nn.Module, value: Tensor | float) -> None:
+        set_layer_dropout(network, self.layer, value)
+
+    def acts_on(self, network: nn.Module) -> bool:
+        return bool(layer_dropouts(network, self.layer))
 
 
 class DropPathRate(Hyperparameter):
     """The rate of every drop-path layer."""
 
     acts_through_loss = True
+    names = ("drop_path",)
     limits = (0.0, 0.99)
 
     def bind(self, network: nn.Module, value: Tensor | float) -> None:
         set_drop_path(network, value)
+
+    def acts_on(self, network: nn.Module) -> bool:
+        return any(isinstance(module, DropPath) for module in network.modules())
+
+
+class LabelSmoothing(Hyperparameter):
+    """The share of every label that is spread over all classes; the validation loss has none."""
+
+    acts_through_loss = True
+    names = ("label_smoothing",)
+    limits = (0.0, 0.99)
+    neutral = 0.0
+
+
+class Cutout(Hyperparameter):
+    """The side of the faded square as a share of the image's (``nas.training.training_loss``).
+
+    At 0 the square's area has no slope: a learned one starts above.
+    """
+
+    acts_through_loss = True
+    names = ("cutout",)
+    limits = (0.0, 2.0)
+    neutral = 0.0
+
+    def __post_init__(self) -> None:
+        require(not self.learn or self.initial > 0, "initial", self.initial, "a learned one must start above 0")
+        super().__post_init__()
+
+
+class Mixing(Hyperparameter):
+    """The strength of mixup (``nas.training.training_loss``): 1 fades an image at most by half into another."""
+
+    acts_through_loss = True
+    names = ("mixing",)
+    limits = (0.0, 1.0)
+    neutral = 0.0
 
 
 def _between(low: float, high: float) -> str:
@@ -147,6 +245,8 @@ class HyperparameterSet(nn.Module):
         for name, entry in entries.items():
             if not isinstance(entry, Hyperparameter):
                 raise InvalidValue(name, entry, "it must be a hyperparameter with a _target_")
+            known = f"{type(entry).__name__} must be called {' or '.join(entry.names)}, the training loop's name for it"
+            require(not entry.names or name in entry.names, name, type(entry).__name__, known)
         self.entries = dict(entries)
         self.raw = nn.ParameterDict(
             {
@@ -174,6 +274,34 @@ class HyperparameterSet(nn.Module):
             name: entry.value(self.raw[name]) if name in self.raw else entry.initial
             for name, entry in self.entries.items()
         }
+
+    def shown(self, values: Mapping[str, float]) -> dict[str, Tensor | float]:
+        """``values`` as the weight step's forward pass takes them: what is learned and acts through the loss stays a
+        tensor, so that its mask is as relaxed as the one that the hypergradient differentiates."""
+        relaxed = {name for name in self.raw if self.entries[name].acts_through_loss}
+        return {
+            name: torch.tensor(value, dtype=torch.float64) if name in relaxed else value
+            for name, value in values.items()
+        }
+
+    def fixed(self) -> dict[str, float]:
+        """What is not learned, without what is at rest at its neutral value."""
+        return {
+            name: entry.initial
+            for name, entry in self.entries.items()
+            if not entry.learn and entry.initial != entry.neutral
+        }
+
+    def require_effect_on(self, network: nn.Module) -> None:
+        """Refuse to learn what nothing in ``network`` depends on.
+
+        Raises:
+            InvalidValue: The key is ``<name>.learn``.
+        """
+        for name in self.raw:
+            require(
+                self.entries[name].acts_on(network), f"{name}.learn", True, "the space has no layer that it acts on"
+            )
 
     @torch.no_grad()
     def numbers(self) -> dict[str, float]:

@@ -13,10 +13,11 @@ from torch.func import functional_call
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
 from nas.spaces.supernet import Supernet
+from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step
 from nas.training.regularisers import without_noise
+from nas.training.training_loss import Values, presented, training_loss
 
 Weights = dict[str, Tensor]
-Values = Mapping[str, Tensor | float]
 
 
 class BilevelProblem:
@@ -25,10 +26,12 @@ class BilevelProblem:
     Args:
         supernet: In training mode while losses are taken, as DARTS has it: batch norm uses the batch's statistics.
         optimiser: SGD over the supernet's weights, with or without momentum; a hypergradient reads its momentum and its
-            buffers and changes neither.
+            buffers and changes neither. For rate factors, its parameter groups are those of
+            ``nas.training.parameter_groups``.
         hyperparameters: Learning rate and weight decay of the weight step, and what acts through the training loss.
         gradient_clip: Largest norm of the weights' gradient in the weight step, or None.
         generators: Every source of noise in a forward pass (dropout, relaxation).
+        augmentation: Where learned cutout and mixing draw from.
     """
 
     def __init__(
@@ -38,12 +41,16 @@ class BilevelProblem:
         hyperparameters: HyperparameterSet,
         gradient_clip: float | None = None,
         generators: tuple[torch.Generator, ...] = (),
+        augmentation: torch.Generator | None = None,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
                 raise ValueError("the unrolled step is that of plain momentum: no dampening, Nesterov or maximisation")
+            if "name" not in group and not hyperparameters.entries.keys().isdisjoint(RATE_FACTORS.values()):
+                raise ValueError("rate factors need an optimiser over nas.training.parameter_groups.grouped(weights)")
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
-        self.gradient_clip, self.generators = gradient_clip, generators
+        self.gradient_clip, self.augmentation = gradient_clip, augmentation
+        self.generators = generators if augmentation is None else (*generators, augmentation)
         self.schedule_factor = 1.0
 
     def weights(self) -> Weights:
@@ -67,44 +74,60 @@ class BilevelProblem:
     def training_loss(self, weights: Weights, batch: Batch, values: Values) -> Tensor:
         """``L_train(weights, alpha, h)`` with dropout and drop path at ``values``."""
         self.hyperparameters.bind(self.supernet, values)
-        return F.cross_entropy(self._logits(weights, batch), batch.labels)
+        shown = presented(batch, values, self.augmentation)
+        return training_loss(self._logits(weights, shown.images), shown, values.get("label_smoothing", 0.0))
 
     def validation_loss(self, weights: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
         with without_noise(self.supernet):
-            logits = self._logits(weights, batch)
+            logits = self._logits(weights, batch.images)
         return F.cross_entropy(logits, batch.labels), logits
 
-    def _logits(self, weights: Weights, batch: Batch) -> Tensor:
+    def _logits(self, weights: Weights, images: Tensor) -> Tensor:
         # Batch norm writes its running statistics in place: give it copies, so that the supernet's own stay.
         buffers = {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
-        logits = functional_call(self.supernet, {**weights, **buffers}, (batch.images,))
+        logits = functional_call(self.supernet, {**weights, **buffers}, (images,))
         assert isinstance(logits, Tensor)
         return logits
 
     def update_direction(self, weights: Weights, gradients: Weights, values: Values, clip: bool = True) -> Weights:
         """``u`` of the weight step ``w' = w - lr * u``: clipping, weight decay and momentum, as torch.optim.SGD has it.
 
-        Differentiable with respect to ``gradients`` and to the weight decay in ``values``.
+        Differentiable with respect to ``gradients`` and to the weight decay and momentum in ``values``.
         """
         if clip and self.gradient_clip is not None:
             norm = global_norm(gradients)
             scale = (self.gradient_clip / (norm + 1e-6)).clamp(max=1.0)
             gradients = {name: gradient * scale for name, gradient in gradients.items()}
-        momentum = self.optimiser.param_groups[0]["momentum"]
+        momentum = self.momentum(values)
         direction = {}
         for name, weight in weights.items():
             update = gradients[name] + values["weight_decay"] * weight.detach()
             buffer = self.optimiser.state.get(weight, {}).get("momentum_buffer")
-            if momentum and buffer is not None:
+            if buffer is not None and (isinstance(momentum, Tensor) or momentum):
                 update = update + momentum * buffer
             direction[name] = update.to(weight.dtype)
         return direction
 
+    def momentum(self, values: Values) -> Tensor | float:
+        """Among the hyperparameters, or else the optimiser's own."""
+        own: float = self.optimiser.param_groups[0]["momentum"]
+        return values.get("momentum", own)
+
+    def step_length(self, update: Weights, values: Values) -> float:
+        """``|w' - w|``."""
+        rate = {group: as_number(value) for group, value in rates(values).items()}
+        if len(set(rate.values())) == 1:
+            return as_number(values["learning_rate"]) * float(global_norm(update).detach())
+        return float(global_norm({name: rate[group_of(entry)] * entry for name, entry in update.items()}).detach())
+
     def moved(self, weights: Weights, update: Weights, values: Values) -> Weights:
         """``w' = w - lr * update``, in the graph of whatever ``update`` and the learning rate depend on."""
-        rate = values["learning_rate"]
-        moved = {name: (weight.detach() - rate * update[name]).to(weight.dtype) for name, weight in weights.items()}
+        rate = rates(values)
+        moved = {
+            name: (weight.detach() - rate[group_of(weight)] * update[name]).to(weight.dtype)
+            for name, weight in weights.items()
+        }
         # Where nothing on the right is in a graph, w' begins one: the validation gradient is taken at it.
         return {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in moved.items()}
 
@@ -112,14 +135,11 @@ class BilevelProblem:
         """One SGD step on ``batch``. Returns the loss, the logits and the gradient's norm before clipping, detached."""
         with torch.no_grad():
             values = {name: float(value) for name, value in self.values().items()}
-        # A learned rate keeps its relaxed mask here: the hypergradient differentiates what the weights really see.
-        shown = {
-            name: torch.tensor(value, dtype=torch.float64) if entry.learn and entry.acts_through_loss else value
-            for (name, value), entry in zip(values.items(), self.hyperparameters.entries.values(), strict=True)
-        }
-        self.hyperparameters.bind(self.supernet, shown)
-        logits = self.supernet(batch.images)
-        loss = F.cross_entropy(logits, batch.labels)
+        seen = self.hyperparameters.shown(values)
+        self.hyperparameters.bind(self.supernet, seen)
+        shown = presented(batch, seen, self.augmentation)
+        logits = self.supernet(shown.images)
+        loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
         parameters = self.supernet.weight_parameters()
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -127,8 +147,7 @@ class BilevelProblem:
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.gradient_clip is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
-        for group in self.optimiser.param_groups:
-            group["lr"], group["weight_decay"] = values["learning_rate"], values["weight_decay"]
+        set_step(self.optimiser, values)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return loss.detach(), logits.detach(), norm

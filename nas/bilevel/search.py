@@ -25,6 +25,7 @@ from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.metrics import measure
+from nas.training.parameter_groups import grouped
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
@@ -111,11 +112,20 @@ class GradientSearch:
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
         relaxation.generator = noise[1]
         self.supernet = space.supernet(relaxation).to(randomness.device)
+        try:
+            hyperparameters.require_effect_on(self.supernet)
+        except InvalidValue as error:
+            raise error.below("hyperparameters") from error
         set_noise_generator(self.supernet, noise[0])
         self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
-        self.optimiser = torch.optim.SGD(self.supernet.weight_parameters(), lr=0.0, momentum=training.momentum)
+        self.optimiser = torch.optim.SGD(grouped(self.supernet.weight_parameters()), lr=0.0, momentum=training.momentum)
         self.problem = BilevelProblem(
-            self.supernet, self.optimiser, hyperparameters, training.gradient_clip, generators=noise
+            self.supernet,
+            self.optimiser,
+            hyperparameters,
+            training.gradient_clip,
+            generators=noise,
+            augmentation=randomness.on_device("learned augmentation"),
         )
         self.upper_level = UpperLevel(self.problem, architecture_gradient, hyperparameter_gradient, search.architecture)
 

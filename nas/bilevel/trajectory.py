@@ -53,8 +53,8 @@ class Trajectory:
         Before the first step they are the present values: where a restart has put them, if there was one.
         """
         rows = self._values[len(self._values) // 2 :] or [self._present()]
-        fixed = {name: entry.initial for name, entry in self._hyperparameters.entries.items()}
-        return Hyperparameters(fixed | self._averages(rows))
+        values = self._hyperparameters.fixed() | self._averages(rows)
+        return Hyperparameters({name: values[name] for name in self._hyperparameters.entries if name in values})
 
     def settled(self, epochs: int, ratio: float) -> dict[str, bool]:
         """Whether over the last ``epochs`` no choice has changed, and no learned hyperparameter's epoch mean moved by

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.stochastic import LayerDropout
+
 Weights = Mapping[str, Tensor]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -92,6 +94,7 @@ class MixedConvolution(nn.Module):
         self.normalisation = nn.BatchNorm2d(width)
         self.activation = MixedActivation(activations)
         self.mask = WidthMask(filters)
+        self.dropout = LayerDropout()
 
     def mixed_kernel(self, weights: Tensor | None) -> Tensor:
         """(out, in, k, k) with k the largest kernel size."""
@@ -107,7 +110,7 @@ class MixedConvolution(nn.Module):
         kernel = self.mixed_kernel(weights.get("kernel_size"))
         x = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
         x = self.activation(self.normalisation(x), weights.get("activation"))
-        return self.mask(x, weights.get("filters"))
+        return self.dropout(self.mask(x, weights.get("filters")))
 
 
 class MixedPooling(nn.Module):
@@ -135,7 +138,8 @@ class MixedDense(nn.Module):
         self.normalisation = nn.BatchNorm1d(max(units))
         self.activation = MixedActivation(activations)
         self.mask = WidthMask(units)
+        self.dropout = LayerDropout()
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         x = self.activation(self.normalisation(self.linear(x)), weights.get("activation"))
-        return self.mask(x, weights.get("units"))
+        return self.dropout(self.mask(x, weights.get("units")))

@@ -45,6 +45,10 @@ class Dropout(StochasticLayer):
         return x * keep_mask(tuple(x.shape), self.rate, x, self.generator)
 
 
+class LayerDropout(Dropout):
+    """Dropout behind one layer of a chain, with a rate of that layer's own."""
+
+
 class DropPath(StochasticLayer):
     """Drops whole samples of a path (Larsson et al., 2017); its input is (batch, ...)."""
 

@@ -1,21 +1,51 @@
 """Setting the rates of a network's noisy layers from outside."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from nas.operations.stochastic import Dropout, DropPath, StochasticLayer
+from nas.operations.stochastic import Dropout, DropPath, LayerDropout, StochasticLayer
+
+LAYER_DROPOUT = "dropout_"  # before a layer's name: what the rate of its own dropout is called
+
+
+def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
+    """Give ``network`` the rates among ``values``: ``dropout``, and ``dropout_layer2`` for one behind a layer."""
+    set_dropout(network, values.get("dropout", 0.0))
+    for name, rate in values.items():
+        if name.startswith(LAYER_DROPOUT):
+            set_layer_dropout(network, name.removeprefix(LAYER_DROPOUT), rate)
 
 
 def set_dropout(network: nn.Module, rate: Tensor | float) -> None:
-    """Give every dropout layer of ``network`` this rate; a tensor stays in the graph (supernets only)."""
+    """Give every dropout layer of ``network`` this rate; a tensor stays in the graph (supernets only).
+
+    Those with a rate of their own (:func:`set_layer_dropout`) are not among them.
+    """
     for module in network.modules():
-        if isinstance(module, Dropout):
+        if isinstance(module, Dropout) and not isinstance(module, LayerDropout):
             module.rate = rate
         elif isinstance(module, nn.Dropout):
             module.p = float(rate)
+
+
+def layer_dropouts(network: nn.Module, layer: str) -> list[LayerDropout]:
+    """The dropout behind ``layer`` (``layer2``); none where a found network has left the layer out."""
+    named = network.named_modules()
+    return [module for name, module in named if isinstance(module, LayerDropout) and layer in name.split(".")]
+
+
+def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> None:
+    """Give the dropout behind ``layer`` this rate; the plain layer of a found network gets one where it needs it."""
+    found = layer_dropouts(network, layer)
+    plain = dict(network.named_modules()).get(layer)
+    if not found and isinstance(plain, nn.Sequential) and rate:
+        found = [LayerDropout()]
+        plain.add_module("dropout", found[0])
+    for module in found:
+        module.rate = rate
 
 
 def set_drop_path(network: nn.Module, rate: Tensor | float) -> None:

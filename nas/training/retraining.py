@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.configuration import require
 from nas.data.batch import Batch, Stream
 from nas.training.interruption import Stopped, StopRequest
+from nas.training.parameter_groups import grouped, set_step
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
-from nas.training.regularisers import set_drop_path, set_dropout, set_noise_generator
+from nas.training.regularisers import set_drop_path, set_dropouts, set_noise_generator
 from nas.training.run_folder import RunFolder
 from nas.training.running_means import RunningMeans, accuracy
 from nas.training.schedules import Schedule, schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.tracking import Tracker, TrackingSettings
+from nas.training.training_loss import presented, training_loss
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class FinalSettings:
         epochs: Passes over the training and validation splits together.
         hyperparameters: ``learned`` takes the candidate's, ``fixed`` the configuration's initial values.
         checkpoint: A file with weights to start from instead of fresh ones: ours, or the original code base's.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Of the cross-entropy; null takes the hyperparameters'.
         auxiliary_weight: Of the auxiliary head's loss, where the network has one.
         drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
         checkpoint_every: Steps from one checkpoint to the next.
@@ -41,15 +42,15 @@ class FinalSettings:
     epochs: int
     hyperparameters: Literal["learned", "fixed"]
     checkpoint: str | None
-    label_smoothing: float
+    label_smoothing: float | None
     auxiliary_weight: float
     drop_path_schedule: Literal["constant", "linear"]
     checkpoint_every: int
 
     def __post_init__(self) -> None:
         require(self.epochs >= 0, "epochs", self.epochs, "it must be at least 0")
-        good = 0 <= self.label_smoothing < 1
-        require(good, "label_smoothing", self.label_smoothing, "it must be a number from 0 to below 1")
+        good = self.label_smoothing is None or 0 <= self.label_smoothing < 1
+        require(good, "label_smoothing", self.label_smoothing, "it must be null or a number from 0 to below 1")
         good = 0 <= self.auxiliary_weight < math.inf
         require(good, "auxiliary_weight", self.auxiliary_weight, "it must be at least 0")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
@@ -59,8 +60,8 @@ class Retraining:
     """Trains ``network`` in place.
 
     Args:
-        hyperparameters: ``learning_rate``, ``weight_decay`` and, where the network has such layers, ``dropout`` and
-            ``drop_path``.
+        hyperparameters: ``learning_rate`` and any other by its name in ``conf/hyperparameters``: ``weight_decay``,
+            ``momentum``, ``dropout``, ``label_smoothing``, ...; what is absent is off.
         schedule, schedule_end: Those these values were learned with.
         say: Where one-line notices go.
     """
@@ -83,16 +84,11 @@ class Retraining:
         self.network, self.stream, self.schedule = network.to(randomness.device), stream, schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.say = randomness, folder, say
-        self.rate = hyperparameters["learning_rate"]
+        self.hyperparameters = dict(hyperparameters)
+        set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
-        set_dropout(network, hyperparameters.get("dropout", 0.0))
-        self.drop_path = hyperparameters.get("drop_path", 0.0)
-        self.optimiser = torch.optim.SGD(
-            network.parameters(),
-            lr=self.rate,
-            momentum=training.momentum,
-            weight_decay=hyperparameters.get("weight_decay", 0.0),
-        )
+        self._augmentation = randomness.on_device("learned augmentation")
+        self.optimiser = torch.optim.SGD(grouped(network.parameters()), lr=0.0, momentum=training.momentum)
         self.means = RunningMeans()
         self.step, self.seconds = 0, 0.0
         self._epoch_began = time.perf_counter()
@@ -142,9 +138,9 @@ class Retraining:
 
     def _one_step(self, tracker: Tracker) -> None:
         progress = self.step / self.total_steps
-        rate = self.rate * schedule_factor(self.schedule, progress, self.schedule_end)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        factor = schedule_factor(self.schedule, progress, self.schedule_end)
+        rate = self.hyperparameters["learning_rate"] * factor
+        set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
         logits, loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -162,19 +158,23 @@ class Retraining:
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""
-        output = self.network(batch.images)
+        shown = presented(batch, self.hyperparameters, self._augmentation)
+        smoothing = self.final.label_smoothing
+        if smoothing is None:
+            smoothing = self.hyperparameters.get("label_smoothing", 0.0)
+        output = self.network(shown.images)
         logits, auxiliary = output if isinstance(output, tuple) else (output, None)
-        loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.final.label_smoothing)
+        loss = training_loss(logits, shown, smoothing)
         if auxiliary is not None:
-            smoothed = F.cross_entropy(auxiliary, batch.labels, label_smoothing=self.final.label_smoothing)
-            loss = loss + self.final.auxiliary_weight * smoothed
+            loss = loss + self.final.auxiliary_weight * training_loss(auxiliary, shown, smoothing)
         return logits, loss
 
     def _set_drop_path(self) -> None:
         """The rate of the epoch that the next step belongs to."""
         epoch = self.step // self.stream.steps_per_epoch
         rising = self.final.drop_path_schedule == "linear"
-        set_drop_path(self.network, self.drop_path * epoch / self.final.epochs if rising else self.drop_path)
+        rate = self.hyperparameters.get("drop_path", 0.0)
+        set_drop_path(self.network, rate * epoch / self.final.epochs if rising else rate)
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
         epoch = self.step // self.stream.steps_per_epoch - 1

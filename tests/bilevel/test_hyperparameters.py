@@ -6,19 +6,23 @@ from torch import nn
 
 from nas.bilevel.hyperparameters import (
     LOGIT_BOUND,
+    Cutout,
     DropoutRate,
     DropPathRate,
     Hyperparameter,
     HyperparameterSet,
+    LayerDropoutRate,
     LearningRate,
+    Mixing,
     WeightDecay,
 )
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.configuration import InvalidValue
-from nas.operations.stochastic import Dropout, DropPath
+from nas.operations.stochastic import Dropout, DropPath, LayerDropout
 
 LOG = LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.3))
 LOGIT = DropoutRate(0.3, 0.1, 0.9, "logit", True, AdamUpdate(0.1), cap=0.5)
+PATH = DropPathRate(0.3, 0.1, 0.9, "logit", True, AdamUpdate(0.1))
 LINEAR = WeightDecay(3e-4, 0.0, 0.01, "linear", True, AdamUpdate(0.1))
 EACH_SCALE = pytest.mark.parametrize("entry", [LOG, LOGIT, LINEAR], ids=["log", "logit", "linear"])
 
@@ -53,10 +57,10 @@ def test_the_value_is_differentiable_in_the_raw_parameter(entry):
 
 @EACH_SCALE
 def test_set_value_goes_where_it_is_told_and_no_further_than_the_range(entry):
-    hyperparameters = HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "it": entry})
+    hyperparameters = HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "dropout": LOGIT})
     for value in (entry.low, entry.high, -1.0, 1e9, entry.initial):
-        hyperparameters.set_value("it", value)
-        number = hyperparameters.numbers()["it"]
+        hyperparameters.set_value(entry.names[0], value)
+        number = hyperparameters.numbers()[entry.names[0]]
         margin = 1e-3 * (entry.high - entry.low) if entry.scale == "logit" else 1e-9
         assert number == pytest.approx(min(max(value, entry.low), entry.high), abs=margin)
     assert number == pytest.approx(entry.initial, rel=1e-12)
@@ -64,13 +68,13 @@ def test_set_value_goes_where_it_is_told_and_no_further_than_the_range(entry):
 
 @EACH_SCALE
 def test_clamp_brings_a_raw_parameter_back_to_its_range(entry):
-    hyperparameters = HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "it": entry})
+    hyperparameters = HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "dropout": LOGIT})
     for wild, end in ((-1e6, entry.low), (1e6, entry.high)):
         with torch.no_grad():
-            hyperparameters.raw["it"].fill_(wild)
+            hyperparameters.raw[entry.names[0]].fill_(wild)
         hyperparameters.clamp()
-        assert hyperparameters.numbers()["it"] == pytest.approx(end, abs=1e-3 * (entry.high - entry.low))
-        assert hyperparameters.raw["it"].item() in entry.raw_bounds()
+        assert hyperparameters.numbers()[entry.names[0]] == pytest.approx(end, abs=1e-3 * (entry.high - entry.low))
+        assert hyperparameters.raw[entry.names[0]].item() in entry.raw_bounds()
 
 
 def test_on_a_logit_scale_the_gradient_never_vanishes():
@@ -150,6 +154,20 @@ def learned(kind: type[Hyperparameter] = WeightDecay, **settings: object) -> Hyp
             lambda: HyperparameterSet({"learning_rate": LOG, "weight_decay": 0.1}),
             "weight_decay=0.1 is not allowed: it must be a hyperparameter with a _target_.",
         ),
+        (
+            lambda: HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "drop": LOGIT}),
+            "drop=DropoutRate is not allowed: DropoutRate must be called dropout, the training loop's name for it.",
+        ),
+        (
+            lambda: learned(Cutout, initial=0.0, low=0.0, scale="linear"),
+            "initial=0.0 is not allowed: a learned one must start above 0.",
+        ),
+        (
+            lambda: HyperparameterSet(
+                {"learning_rate": LOG, "weight_decay": LINEAR, "drop_path": PATH}
+            ).require_effect_on(nn.Sequential(Dropout())),
+            "drop_path.learn=true is not allowed: the space has no layer that it acts on.",
+        ),
     ],
 )
 def test_impossible_settings_are_refused_in_a_sentence(make, sentence):
@@ -169,7 +187,8 @@ def test_impossible_settings_are_refused_in_a_sentence(make, sentence):
     ],
 )
 def test_what_is_possible_is_accepted(make):
-    HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, "it": make()})
+    entry = make()
+    HyperparameterSet({"learning_rate": LOG, "weight_decay": LINEAR, entry.names[0]: entry})
 
 
 def test_a_set_knows_what_is_learned_and_what_acts_through_the_loss():
@@ -201,3 +220,25 @@ def test_rates_are_bound_to_the_layers_that_they_are_of():
     assert network[0].rate is values["dropout"]
     assert network[2].rate is values["dropout"]
     assert network[1].rate == 0.2
+
+
+def test_a_layers_own_dropout_is_bound_to_that_layer_and_the_common_rate_to_the_others():
+    own = LayerDropoutRate(0.4, 0.0, 0.9, "logit", False, layer="layer2")
+    hyperparameters = HyperparameterSet(
+        {"learning_rate": LOG, "weight_decay": LINEAR, "dropout": LOGIT, "dropout_layer2": own}
+    )
+    inner = nn.ModuleDict({"layer2": nn.Sequential(LayerDropout()), "layer20": nn.Sequential(LayerDropout())})
+    network = nn.ModuleDict({"slots": inner, "dropout": Dropout()})
+    hyperparameters.bind(network, hyperparameters.numbers())
+    assert inner["layer2"][0].rate == 0.4
+    assert inner["layer20"][0].rate == 0.0
+    assert network["dropout"].rate == pytest.approx(0.3)
+    assert own.acts_on(network)
+    assert not LayerDropoutRate(0.4, 0.0, 0.9, "logit", False, layer="layer3").acts_on(network)
+
+
+def test_what_is_fixed_at_its_neutral_value_is_not_told():
+    entries = {"learning_rate": LOG, "weight_decay": LINEAR, "mixing": Mixing(0.0, 0.0, 1.0, "linear", False)}
+    assert HyperparameterSet(entries).fixed() == {}
+    entries["mixing"] = Mixing(0.2, 0.0, 1.0, "linear", False)
+    assert HyperparameterSet(entries).fixed() == {"mixing": 0.2}

@@ -1,0 +1,42 @@
+"""Weights by what they are, so that each group can have a learning rate of its own.
+
+The group is read off a weight's dimensions: the same rule for every space, for its supernet and for what is found.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Group = Literal["convolution", "dense", "normalisation"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # what the hyperparameters are called
+
+
+def group_of(weight: Tensor) -> Group:
+    """``convolution``: kernels; ``dense``: matrices; ``normalisation``: vectors (scales, shifts and biases)."""
+    return "convolution" if weight.dim() > 2 else "dense" if weight.dim() == 2 else "normalisation"
+
+
+def rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
+    """Every group's learning rate: the common one times the group's factor, where ``values`` have one."""
+    common = values["learning_rate"]
+    return {group: common * values[name] if name in values else common for group, name in RATE_FACTORS.items()}
+
+
+def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
+    """Let the next step of ``optimiser`` have the learning rates, weight decay and momentum of ``values``."""
+    own = rates(values)
+    for group in optimiser.param_groups:
+        group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
+        group["weight_decay"] = values.get("weight_decay", 0.0)
+        group["momentum"] = values.get("momentum", group["momentum"])
+
+
+def grouped(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser; :func:`set_step` knows them by their ``name``."""
+    members: dict[Group, list[nn.Parameter]] = {group: [] for group in GROUPS}
+    for weight in weights:
+        members[group_of(weight)].append(weight)
+    return [{"params": found, "name": group} for group, found in members.items() if found]

@@ -1,0 +1,108 @@
+"""The retraining honours every hyperparameter that a candidate may carry."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nas.data.augmentation import Augmentation
+from nas.data.digits import Digits
+from nas.data.splits import SplitSettings
+from nas.operations.stochastic import LayerDropout
+from nas.training.randomness import Randomness
+from nas.training.retraining import FinalSettings, Retraining
+from nas.training.run_folder import RunFolder
+from nas.training.settings import TrainingSettings
+from nas.training.tracking import TrackingSettings
+
+COMMON = {"learning_rate": 0.1, "weight_decay": 0.01}
+FINAL = FinalSettings(1, "learned", None, None, 0.4, "constant", 100)
+
+
+def retraining(path: Path, hyperparameters: dict[str, float], final: FinalSettings = FINAL) -> Retraining:
+    splits = Digits(SplitSettings(64, 48, 100), Augmentation()).load()
+    randomness = Randomness(0)
+    network = nn.Sequential()
+    network.add_module("layer1", nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("classifier", nn.Linear(144, 10))
+    return Retraining(
+        network=network,
+        stream=splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
+        hyperparameters=hyperparameters,
+        schedule="constant",
+        final=final,
+        training=TrainingSettings(16, 0.9, None, "constant"),
+        tracking=TrackingSettings(tensorboard=False, console="quiet"),
+        randomness=randomness,
+        folder=RunFolder(path),
+        say=lambda notice: None,
+    )
+
+
+def weights(run: Retraining) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in run.network.named_parameters()}
+
+
+def by_hand(run: Retraining, momentum: float, smoothing: float, dense: float) -> dict[str, torch.Tensor]:
+    network = run.network.train()
+    dense_weights = [network.get_parameter("classifier.weight")]
+    others = [weight for weight in network.parameters() if weight is not dense_weights[0]]
+    groups = [{"params": others}, {"params": dense_weights, "lr": 0.1 * dense}]
+    optimiser = torch.optim.SGD(groups, lr=0.1, momentum=momentum, weight_decay=0.01)
+    for _ in range(4):
+        batch = run.stream.next()
+        optimiser.zero_grad()
+        F.cross_entropy(network(batch.images), batch.labels, label_smoothing=smoothing).backward()
+        optimiser.step()
+    return weights(run)
+
+
+@pytest.mark.parametrize(
+    ("extra", "momentum", "smoothing", "dense"),
+    [
+        ({}, 0.9, 0.0, 1.0),
+        ({"momentum": 0.5}, 0.5, 0.0, 1.0),
+        ({"label_smoothing": 0.2}, 0.9, 0.2, 1.0),
+        ({"rate_factor_dense": 3.0, "momentum": 0.0}, 0.0, 0.0, 3.0),
+    ],
+)
+def test_it_trains_with_them(extra, momentum, smoothing, dense, tmp_path):
+    run = retraining(tmp_path, {**COMMON, **extra})
+    run.train()
+    expected = by_hand(retraining(tmp_path / "other", COMMON), momentum, smoothing, dense)
+    for name, weight in weights(run).items():
+        torch.testing.assert_close(weight, expected[name], msg=name)
+
+
+def test_a_label_smoothing_of_the_configuration_comes_before_the_candidates(tmp_path):
+    final = FinalSettings(1, "learned", None, 0.2, 0.4, "constant", 100)
+    run = retraining(tmp_path, {**COMMON, "label_smoothing": 0.7}, final)
+    run.train()
+    expected = by_hand(retraining(tmp_path / "other", COMMON), 0.9, 0.2, 1.0)
+    for name, weight in weights(run).items():
+        torch.testing.assert_close(weight, expected[name], msg=name)
+
+
+@pytest.mark.parametrize("extra", [{"cutout": 0.5}, {"mixing": 0.5}, {"dropout_layer1": 0.5}])
+def test_noise_acts_and_comes_from_the_runs_own_generators(extra, tmp_path):
+    plain = retraining(tmp_path / "plain", COMMON)
+    plain.train()
+    results = []
+    for name in ("one", "other"):
+        run = retraining(tmp_path / name, {**COMMON, **extra})
+        before = torch.get_rng_state()
+        run.train()
+        assert torch.equal(torch.get_rng_state(), before)
+        results.append(weights(run)["classifier.weight"])
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], weights(plain)["classifier.weight"])
+
+
+def test_a_plain_layer_gets_its_dropout_only_where_a_rate_asks_for_it(tmp_path):
+    for rate, count in {0.0: 0, 0.3: 1}.items():
+        run = retraining(tmp_path / str(rate), {**COMMON, "dropout_layer1": rate, "dropout_layer9": 0.5})
+        found = [module for module in run.network.modules() if isinstance(module, LayerDropout)]
+        assert [module.rate for module in found] == [rate] * count
