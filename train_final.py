@@ -1,5 +1,11 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
+from nas.training.interruption import leave_when_stopped
+
+if __name__ == "__main__":
+    leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
+
+import io
 import json
 import sys
 import time
@@ -11,7 +17,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from nas.atomic_write import write_atomically
+from nas.atomic_write import make_folder, write_atomically
 from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput, build
@@ -23,7 +29,7 @@ from nas.report.outcome import architecture_figure, final_outcome, recorded_seco
 from nas.report.tables import outcome_table, print_table
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.space import SearchSpace
-from nas.training.entry_point import guarded, run_resumed
+from nas.training.entry_point import guarded, resumed_folder, run_resumed
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
 from nas.training.randomness import Randomness
@@ -155,7 +161,7 @@ def run(config: DictConfig, path: Path) -> None:
         randomness=randomness,
         folder=folder,
     )
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
     retraining.train()
 
@@ -176,7 +182,9 @@ def run(config: DictConfig, path: Path) -> None:
         "schedule_end": schedule_end,
         "candidate": found.to_json(),
     }
-    torch.save(network.state_dict(), path / "weights.pt")
+    weights = io.BytesIO()
+    torch.save(network.state_dict(), weights)
+    write_atomically(path / "weights.pt", weights.getvalue())
     with retraining.open_tracker() as tracker:
         measured = {name: value for name, value in result.items() if name.startswith("test_")}
         for name, value in measured.items():
@@ -199,21 +207,23 @@ def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int])
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_final")
 def run_composed(config: DictConfig) -> None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+
     def work() -> None:
         settings = inherited_configuration(config, HydraConfig.get().overrides.task)
-        folder = Path(HydraConfig.get().runtime.output_dir)
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
-        OmegaConf.save(settings, folder / ".hydra" / "config.yaml")  # what runs, so that it can be resumed
+        what_runs = OmegaConf.to_yaml(settings).encode()  # so that it can be resumed
+        write_atomically(folder / ".hydra" / "config.yaml", what_runs)
         run(settings, folder)
 
-    guarded(work, "train_final.py")
+    guarded(work, "train_final.py", folder)
 
 
 def main() -> None:
     arguments = sys.argv[1:]
 
     def resume_or_check() -> bool:
-        if run_resumed(arguments, run):
+        if run_resumed(arguments, run, begin=inherited_configuration):
             return True
         candidate = argument_value(arguments, "candidate")
         if candidate is not None and "," not in candidate and "$" not in candidate:
@@ -222,7 +232,7 @@ def main() -> None:
             refuse_occupied_folder(arguments, default=final_folder(candidate))
         return False
 
-    if not guarded(resume_or_check, "train_final.py"):
+    if not guarded(resume_or_check, "train_final.py", resumed_folder(arguments)):
         run_composed()
 
 

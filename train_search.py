@@ -1,5 +1,10 @@
 """Search an architecture and its hyperparameters: build the pieces, run, write the run folder."""
 
+from nas.training.interruption import leave_when_stopped
+
+if __name__ == "__main__":
+    leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
+
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +19,7 @@ from nas.configuration import InvalidValue, build
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome
 from nas.report.tables import outcome_table, print_table
 from nas.spaces.candidate_file import CandidateFile
-from nas.training.entry_point import guarded, run_resumed
+from nas.training.entry_point import guarded, resumed_folder, run_resumed
 from nas.training.randomness import Randomness
 from nas.training.run_folder import RunFolder, refuse_occupied_folder
 from nas.training.settings import checked_device, checked_seed
@@ -83,12 +88,13 @@ def run(config: DictConfig, path: Path) -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
 def run_composed(config: DictConfig) -> None:
+    folder = Path(HydraConfig.get().runtime.output_dir)
+
     def work() -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
         run(config, folder)
 
-    guarded(work, "train_search.py")
+    guarded(work, "train_search.py", folder)
 
 
 def main() -> None:
@@ -100,7 +106,7 @@ def main() -> None:
         refuse_occupied_folder(arguments)
         return False
 
-    if not guarded(resume_or_check, "train_search.py"):
+    if not guarded(resume_or_check, "train_search.py", resumed_folder(arguments)):
         run_composed()
 
 

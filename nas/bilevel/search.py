@@ -23,7 +23,8 @@ from nas.data.batch import Stream
 from nas.data.dataset import DataSplits
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
-from nas.training.interruption import Stopped, StopRequest
+from nas.training.checkpoint import fitting
+from nas.training.interruption import Stopped, StopRequest, StopRequested
 from nas.training.metrics import measure
 from nas.training.parameter_groups import grouped
 from nas.training.profiling import profiled
@@ -185,7 +186,8 @@ class GradientSearch:
         """
         state = self.folder.newest_checkpoint(self.say)
         if state is not None:
-            self._load_state(state)
+            with fitting(state):
+                self._load_state(state)
         self.supernet.train()
         with (
             StopRequest() as request,
@@ -207,15 +209,20 @@ class GradientSearch:
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
-            self._end(tracker)
+            self._end(tracker, request)
         return self.candidate()
 
-    def _end(self, tracker: Tracker) -> None:
+    def _end(self, tracker: Tracker, request: StopRequest) -> None:
         """Measure the supernet on the whole validation split, once."""
         if "supernet/validation_loss" not in self._last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.relaxation.advance(self.step / self.total_steps)
-            metrics = measure(self.supernet, self._validation_batches(), self.space.classes, self.randomness.device)
+            batches = request.until_requested(self._validation_batches())
+            try:
+                metrics = measure(self.supernet, batches, self.space.classes, self.randomness.device)
+            except StopRequested as error:
+                self._save(tracker)
+                raise Stopped(self.step, self.folder.path) from error
             self.samples += metrics.samples
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
             self._last_means |= measured

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped and resumable.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -11,10 +12,11 @@ from typing import TypeVar
 from omegaconf import DictConfig
 
 from nas.configuration import InvalidValue, UnusableInput
-from nas.training.interruption import Stopped
-from nas.training.run_folder import argument_value, resumed_configuration
+from nas.training.faults import fault_sentence
+from nas.training.interruption import STOPPED, Stopped
+from nas.training.run_folder import RunFolder, argument_value, overrides_of, resumed_configuration
 
-FAILED, BAD_INPUT, STOPPED = 1, 2, 75
+FAILED, BAD_INPUT = 1, 2
 
 Result = TypeVar("Result")
 
@@ -23,17 +25,44 @@ class RunFailed(Exception):  # noqa: N818
     """The run cannot go on, through no fault of its input; told in one sentence."""
 
 
-def run_resumed(arguments: Sequence[str], run: Callable[[DictConfig, Path], None]) -> bool:
-    """Continue the run that ``resume=<run folder>`` names, if it is among ``arguments``; Hydra has no part in it."""
-    folder = argument_value(arguments, "resume")
+def resumed_folder(arguments: Sequence[str]) -> Path | None:
+    """The run folder that ``resume=`` names, if it is among ``arguments``."""
+    named = argument_value(arguments, "resume")
+    return None if named is None else Path(named)
+
+
+def run_resumed(
+    arguments: Sequence[str],
+    run: Callable[[DictConfig, Path], None],
+    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+) -> bool:
+    """Continue the run that ``resume=<run folder>`` names, if it is among ``arguments``; Hydra has no part in it.
+
+    Args:
+        run: Called with the run's configuration and folder.
+        begin: What the entry point does to the configuration, given its overrides, before a run begins: a run that was
+            killed before its first checkpoint may not have come so far as to record what it did.
+    """
+    folder = resumed_folder(arguments)
     if folder is None:
         return False
-    run(resumed_configuration(arguments, Path(folder)), Path(folder))
+    config = resumed_configuration(arguments, folder)
+    if not RunFolder(folder).checkpoints.files():
+        overrides = overrides_of(folder)
+        config = config if begin is None else begin(config, overrides)
+    run(config, folder)
     return True
 
 
-def guarded(work: Callable[[], Result], command: str) -> Result:
-    """The result of ``work``, or the end of the process with one sentence and its exit code."""
+def guarded(work: Callable[[], Result], command: str, folder: Path | None = None) -> Result:
+    """The result of ``work``, or the end of the process with one sentence and its exit code.
+
+    Args:
+        work: What may fail.
+        command: The entry point's file name.
+        folder: The run folder, whose last checkpoint is named where the machine fails the run.
+    """
+    threading.excepthook = _silent_where_told_elsewhere
     try:
         return work()
     except (InvalidValue, UnusableInput) as error:
@@ -46,7 +75,23 @@ def guarded(work: Callable[[], Result], command: str) -> Result:
         _leave(FAILED, f"{command}: {error}")
     except KeyboardInterrupt:
         _leave(STOPPED, f"{command}: interrupted between steps; go on with resume=<run folder> if it had begun")
+    except Exception as error:
+        sentence = fault_sentence(error, command)
+        if sentence is None:
+            raise
+        _leave(FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
     raise AssertionError("unreachable")
+
+
+def _way_on(command: str, folder: Path | None) -> str:
+    steps = [] if folder is None else RunFolder(folder).checkpoints.steps()
+    return f"; the checkpoint of step {steps[-1]} is kept: python {command} resume={folder}" if steps else ""
+
+
+def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer thread hands what goes wrong on to the run, which tells it: no traceback beside that."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)
 
 
 def _leave(code: int, sentence: str) -> None:

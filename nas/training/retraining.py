@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas.configuration import require
 from nas.data.batch import Batch, Stream
+from nas.training.checkpoint import fitting
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.profiling import profiled
@@ -111,7 +112,8 @@ class Retraining:
         """
         state = self.folder.newest_checkpoint(self.say)
         if state is not None:
-            self._load_state(state)
+            with fitting(state):
+                self._load_state(state)
         self.network.train()
         with (
             StopRequest() as request,

@@ -1,5 +1,7 @@
 """The run folder: where a run writes, how it is found again, and how its configuration comes back."""
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from nas.configuration import InvalidValue, UnusableInput
 from nas.training.checkpoint import CheckpointFolder
 
 CHECKPOINTS_KEPT = 2
+LEAST_SPACE = 1_000_000  # bytes: Hydra's files and a first checkpoint
 
 
 class RunFolder:
@@ -36,7 +39,11 @@ class RunFolder:
         return state
 
     def holds_a_run(self) -> bool:
-        return bool(self.checkpoints.files()) or (self.path / "metrics.csv").exists()
+        """Whether anything would be lost here: a run that was killed before its first checkpoint may begin again."""
+        record = self.path / "metrics.csv"
+        recorded = record.is_file() and record.stat().st_size > len("step,epoch,tag,value\n")
+        results = any((self.path / name).exists() for name in ("candidate.json", "result.json"))
+        return recorded or results or bool(self.checkpoints.files())
 
     def refuse_if_occupied(self) -> None:
         """Refuse to start a run where one already is.
@@ -59,6 +66,21 @@ def argument_value(arguments: Sequence[str], key: str) -> str | None:
     return None if found in (None, "", "null") else found
 
 
+def refuse_unusable_folder(folder: Path) -> None:
+    """Refuse a run folder that cannot be made or written, before Hydra tries and tells it with a traceback.
+
+    Raises:
+        UnusableInput: It is below a file, may not be written, or the disk is full.
+    """
+    existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    if not existing.is_dir():
+        raise UnusableInput(f"The run cannot be written to {folder}: {existing} is a file.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UnusableInput(f"The run cannot be written to {folder}: {existing} is read-only.")
+    if shutil.disk_usage(existing).free < LEAST_SPACE:
+        raise UnusableInput(f"The run cannot be written to {folder}: the disk is full.")
+
+
 def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None) -> None:
     """Refuse to run where a run already is: before Hydra writes the new configuration over the old one.
 
@@ -66,10 +88,25 @@ def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None)
 
     Raises:
         InvalidValue: ``hydra.run.dir``, or ``default`` where that is not given, holds a run.
+        UnusableInput: It cannot be written.
     """
     folder = argument_value(arguments, "hydra.run.dir") or default
+    refuse_unusable_folder(Path((folder or argument_value(arguments, "hydra.sweep.dir") or "runs").partition("${")[0]))
     if folder is not None:
         RunFolder(Path(folder)).refuse_if_occupied()
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """The command line that began the run in ``folder``.
+
+    Raises:
+        InvalidValue: It was killed before Hydra had written its configuration.
+    """
+    path = folder / ".hydra" / "overrides.yaml"  # what Hydra writes last
+    try:
+        return [str(override) for override in OmegaConf.load(path)]
+    except Exception as error:  # the YAML parser's own errors have no common base that omegaconf exports
+        raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
@@ -86,7 +123,7 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
         config = OmegaConf.load(path)
     except (OSError, OmegaConfBaseException, ValueError) as error:
         raise UnusableInput(f"The run's configuration {path} cannot be read.") from error
-    except Exception as error:  # the YAML parser's own errors have no common base that omegaconf exports
+    except Exception as error:  # as above
         raise UnusableInput(f"The run's configuration {path} is not readable YAML.") from error
     if not isinstance(config, DictConfig):
         raise UnusableInput(f"The run's configuration {path} is not a group of settings.")

@@ -8,6 +8,7 @@ import csv
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -154,11 +155,11 @@ class Tracker:
         if self._closed:
             return
         self._closed = True
-        self.flush()
-        self._metrics.close()
-        self._timing.close()
-        if self._events is not None:
-            self._events.close()
+        with ExitStack() as files:  # each is closed, whatever becomes of the others
+            for file in (self._metrics, self._timing, self._events):
+                if file is not None:
+                    files.callback(file.close)
+            self.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """Exit codes and their one sentence; the way from resume= to the run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nas.configuration import InvalidValue, UnusableInput
+from nas.training.checkpoint import CheckpointFolder
 from nas.training.entry_point import RunFailed, guarded, run_resumed
 from nas.training.interruption import Stopped
 
@@ -58,6 +60,9 @@ def test_a_result_passes() -> None:
 def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create({"seed": 3, "tracking": {"console": "auto"}}), tmp_path / ".hydra" / "config.yaml")
+    with pytest.raises(InvalidValue, match="killed before it began"):
+        run_resumed([f"resume={tmp_path}"], lambda *_: None)
+    OmegaConf.save(OmegaConf.create(["seed=3"]), tmp_path / ".hydra" / "overrides.yaml")
     calls: list[tuple[Any, Path]] = []
 
     def run(config: DictConfig, folder: Path) -> None:
@@ -68,6 +73,25 @@ def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=r"^seed=4"):
         run_resumed([f"resume={tmp_path}", "seed=4"], run)
     assert len(calls) == 1
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_as_it_would_have(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create({"seed": 0, "device": "cpu"}), tmp_path / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create(["seed=0"]), tmp_path / ".hydra" / "overrides.yaml")
+    seen: list[Any] = []
+
+    def begin(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        seen.append(list(overrides))
+        return OmegaConf.merge(config, {"device": "inherited"})
+
+    def run(config: DictConfig, folder: Path) -> None:
+        seen.append(config.device)
+
+    assert run_resumed([f"resume={tmp_path}"], run, begin)
+    CheckpointFolder(tmp_path / "checkpoints").save(0, {"step": 0})
+    assert run_resumed([f"resume={tmp_path}"], run, begin)
+    assert seen == [["seed=0"], "inherited", "cpu"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["seed=1"], ["resume=null"], ["--help"]])

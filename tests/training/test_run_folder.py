@@ -61,12 +61,17 @@ def test_a_folder_holds_a_run_once_it_has_metrics_or_checkpoints(tmp_path: Path)
     folder.checkpoints.save(0, {"step": 0})
     assert folder.holds_a_run()
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "metrics.csv").touch()
+    (tmp_path / "other" / "metrics.csv").write_text("step,epoch,tag,value\n")
+    assert not RunFolder(tmp_path / "other").holds_a_run(), "it was killed before its first checkpoint"
+    (tmp_path / "other" / "metrics.csv").write_text("step,epoch,tag,value\n1,0,a,0.5\n")
     assert RunFolder(tmp_path / "other").holds_a_run()
+    (tmp_path / "lone").mkdir()
+    (tmp_path / "lone" / "candidate.json").touch()
+    assert RunFolder(tmp_path / "lone").holds_a_run()
 
 
 def test_an_occupied_folder_is_refused_with_both_ways_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").touch()
+    (tmp_path / "candidate.json").touch()
     for arguments, default in [
         ([f"hydra.run.dir={tmp_path}"], None),
         ([f"hydra.run.dir='{tmp_path}'"], "elsewhere"),
@@ -76,11 +81,11 @@ def test_an_occupied_folder_is_refused_with_both_ways_out(tmp_path: Path) -> Non
             refuse_occupied_folder(arguments, default)
         assert caught.value.key == "hydra.run.dir"
         assert f"resume={tmp_path}" in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["candidate.json"]
 
 
 def test_a_free_folder_is_accepted(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").touch()
+    (tmp_path / "candidate.json").touch()
     refuse_occupied_folder([])
     refuse_occupied_folder([f"hydra.run.dir={tmp_path / 'new'}"], default=str(tmp_path))
     assert not (tmp_path / "new").exists()
