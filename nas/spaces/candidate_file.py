@@ -1,8 +1,14 @@
-"""``candidate.json``: a candidate with all that is needed to rebuild its network (no paths, no times)."""
+"""``candidate.json``: a candidate with all that is needed to rebuild its network (no paths, no times).
 
+Its last entry is a fingerprint of all others, so that a damaged file that still parses is not taken for a result. Who
+edits a file by hand removes the fingerprint; a file without one is read as it stands.
+"""
+
+import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,7 @@ from nas.spaces.space import SearchSpace, space_from_description
 
 SCHEMA = 1
 LARGEST_FILE = 1_000_000  # bytes
+ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled")
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
 
@@ -50,8 +57,21 @@ class CandidateFile:
         }
 
     def write(self, path: Path) -> None:
-        text = json.dumps(self.to_json(), indent=2, allow_nan=False)
+        content = self.to_json()
+        text = json.dumps({**content, "fingerprint": fingerprint(content)}, indent=2, allow_nan=False)
         write_atomically(path, (text + "\n").encode())
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits that change with any entry of ``content``, though not with its order or layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("an entry is there twice")
+    return entries
 
 
 def read_candidate_file(path: Path) -> CandidateFile:
@@ -64,7 +84,7 @@ def read_candidate_file(path: Path) -> CandidateFile:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UnusableInput(f"{path} is larger than a candidate can be ({LARGEST_FILE} bytes).")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
     except OSError as error:
         raise UnusableInput(f"The candidate {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -82,6 +102,8 @@ def _parsed(content: object) -> CandidateFile:
         raise InvalidValue("candidate", content, "it must be a JSON object")
     schema = content.get("schema")
     require(type(schema) is int and schema == SCHEMA, "schema", schema, f"it must be {SCHEMA}")
+    for name in content:
+        require(name in (*ENTRIES, "fingerprint"), name, "...", f"a candidate has {', '.join(ENTRIES)}")
     space = space_from_description(content.get("space"))
     options, values = content.get("architecture"), content.get("hyperparameters")
     if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
@@ -103,5 +125,9 @@ def _parsed(content: object) -> CandidateFile:
     end = content.get("schedule_end", 0.0)  # the first files had none
     good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
     require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
+    if "fingerprint" in content:
+        found = content.pop("fingerprint")
+        allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
+        require(found == fingerprint(content), "fingerprint", found, allowed)
     candidate = Candidate(architecture, Hyperparameters(values))
     return CandidateFile(candidate, space, data, schedule, settled, float(end))

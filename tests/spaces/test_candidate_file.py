@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import os
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.candidate_file import CandidateFile, fingerprint, read_candidate_file
 from nas.spaces.darts import Darts
 from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
@@ -108,6 +107,7 @@ def test_the_file_names_no_paths_and_no_times(tmp_path: Path) -> None:
     assert str(tmp_path) not in text
     assert list(json.loads(text)) == [
         "schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled",
+        "fingerprint",
     ]  # fmt: skip
 
 
@@ -153,6 +153,9 @@ def test_a_value_that_json_has_no_number_for_is_not_written(tmp_path: Path) -> N
         ({"schedule": "exponential"}, "schedule_end"),
         ({"settled": None}, "settled"),
         ({"settled": {"architecture": 1}}, "settled"),
+        ({"fingerprint": None}, "fingerprint"),
+        ({"fingerprint": "0" * 32}, "fingerprint"),
+        ({"fingerprInt": "0" * 32}, "fingerprInt"),
     ],
 )
 def test_what_is_missing_or_wrong_is_named(change: dict[str, Any], key: str, tmp_path: Path) -> None:
@@ -242,15 +245,39 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         refused(path)
 
 
-def test_flipped_bits_give_a_refusal_or_a_candidate_of_its_space(tmp_path: Path) -> None:
-    whole = json.dumps(example().to_json()).encode()
-    generator = random.Random(0)
+def test_a_flipped_bit_gives_a_refusal_or_the_very_same_candidate(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.json"
+    example().write(path)
+    whole, content = path.read_bytes(), example().to_json()
     refusals = 0
     for position in range(len(whole)):
-        changed = bytearray(whole)
-        changed[position] ^= 1 << generator.randrange(8)
-        refusals += refused_or_whole(written(tmp_path, bytes(changed)))
-    assert 0.6 * len(whole) < refusals < len(whole)
+        for bit in range(8):
+            changed = bytearray(whole)
+            changed[position] ^= 1 << bit
+            try:
+                found = read_candidate_file(written(tmp_path, bytes(changed)))
+            except (InvalidValue, UnusableInput):
+                refusals += 1
+            else:
+                assert found.to_json() == content  # a blank turned into another blank
+    assert 0.9 < refusals / (8 * len(whole)) < 1
+
+
+def test_a_file_edited_by_hand_is_read_once_its_fingerprint_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.json"
+    example().write(path)
+    content = json.loads(path.read_text())
+    content["hyperparameters"]["dropout"] = 0.25
+    assert "remove its fingerprint" in str(refused(written(tmp_path, content)))
+    del content["fingerprint"]
+    assert read_candidate_file(written(tmp_path, content)).candidate.hyperparameters["dropout"] == 0.25
+    shuffled = dict(reversed(json.loads(json.dumps(content)).items()))
+    assert fingerprint(shuffled) == fingerprint(content)
+
+
+def test_an_entry_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    text = json.dumps(example().to_json())
+    refused(written(tmp_path, text.replace('"dropout": 0.3', '"dropout": 0.3, "dropout": 0.2').encode()))
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
