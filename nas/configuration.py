@@ -98,6 +98,19 @@ def _resolve(path: object, key: str) -> Any:
     return target
 
 
+def optional_module(name: str, extra: str) -> Any:
+    """The module ``name``, which comes with the optional dependencies ``extra`` of this project.
+
+    Raises:
+        UnusableInput: It is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        command = f'{sys.executable} -m pip install -e ".[{extra}]"'
+        raise UnusableInput(f"This needs the package {error.name}: {command}") from error
+
+
 def _is_protocol(target: object) -> bool:
     return bool(getattr(target, "_is_protocol", False))
 

@@ -188,6 +188,15 @@ class Darts(SearchSpace):
                     options[second] = str(int(torch.randint(node, (), generator=generator)))
         return Candidate(Architecture(self.name, options), candidate.hyperparameters)
 
+    def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
+        """The second edge of a node reads another state where both have come to read the same one."""
+        repaired = list(indices)
+        for first in range(0, len(self.choices), 4):  # per node: input and operation of the first edge, of the second
+            second = first + 2
+            while repaired[second] == repaired[first]:
+                repaired[second] = float(torch.randint(len(self.choices[second].options), (), generator=generator))
+        return repaired
+
     def genotype(self, architecture: Architecture) -> Genotype:
         """``architecture`` in the form of the literature.
 

@@ -116,6 +116,13 @@ class SearchSpace(ABC):
         }
         return Candidate(Architecture(self.name, options), Hyperparameters(values))
 
+    def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
+        """An encoded architecture as crossover or mutation left it, changed where :meth:`sample` would not give it.
+
+        Here nothing is: every combination of options is as good as any other.
+        """
+        return indices
+
 
 def space_from_description(description: object) -> SearchSpace:
     """The space that :meth:`SearchSpace.describe` described; only modules of ``nas.spaces`` are ever imported.
