@@ -78,7 +78,9 @@ def chosen_hyperparameters(entries: Mapping[str, Hyperparameter], found: Candida
     """The candidate's values, or (``fixed``) the configuration's initial ones; what one lacks is the other's."""
     initial = {name: entry.initial for name, entry in entries.items()}
     learned = dict(found.candidate.hyperparameters)
-    return Hyperparameters({**learned, **initial} if fixed else {**initial, **learned})
+    chosen = {**learned, **initial} if fixed else {**initial, **learned}
+    idle = {name for name, entry in entries.items() if chosen[name] == entry.neutral}
+    return Hyperparameters({name: value for name, value in chosen.items() if name not in idle})
 
 
 def read_candidate(config: DictConfig, splits: DataSplits, training: TrainingSettings) -> CandidateFile:
@@ -138,7 +140,7 @@ def run(config: DictConfig, path: Path) -> None:
     if final.checkpoint is not None:
         load_weights(network, Path(final.checkpoint))
     for name, entry in entries.items():
-        entry.bind(network, hyperparameters[name])  # one of a user's own may act in no other way
+        entry.bind(network, hyperparameters.get(name, entry.initial))  # one of a user's own may act in no other way
     known = splits.train_and_validation().to(randomness.device)
     stream = known.stream(
         training.batch_size,

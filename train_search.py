@@ -82,8 +82,13 @@ def run(config: DictConfig, path: Path) -> None:
         tracker.text("architecture", architecture_in_words(found), searcher.step)
         tracker.final({"seed": config.seed, **candidate.hyperparameters}, searcher.final_metrics())
     if tracking.console != "quiet":
-        print_table(outcome_table(search_outcome(found, searcher.seconds)))
-    print(f"searched in {searcher.seconds:.0f} s: {path}; retrain with: python train_final.py candidate={path}")
+        print_table(outcome_table(search_outcome(found, searcher.seconds) | searcher.remarks()))
+    unsettled = [name for name, good in settled.items() if not good]
+    rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
+    print(
+        f"searched in {searcher.seconds:.0f} s, {rest}, interventions: {searcher.interventions.in_words()}: {path}; "
+        f"retrain with: python train_final.py candidate={path}"
+    )
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")

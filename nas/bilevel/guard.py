@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.configuration import require
 from nas.training.entry_point import RunFailed
@@ -34,6 +34,13 @@ class GuardSettings:
         require(self.restarts >= 0, "restarts", self.restarts, "it must be at least 0")
 
 
+class Complaint(NamedTuple):
+    """Why the weights must start again: its kind (``nas.bilevel.interventions``) and a sentence."""
+
+    kind: str
+    reason: str
+
+
 class SearchDiverged(RunFailed):
     """The weights diverged or died more often than the guard may restart them."""
 
@@ -55,18 +62,19 @@ class Guard:
         """Tell the loss of the untrained supernet."""
         self.initial_loss = initial_loss
 
-    def complaint(self, loss: float, gradient_norm: float) -> str | None:
+    def complaint(self, loss: float, gradient_norm: float) -> Complaint | None:
         """Look at one step. Returns why the weights must start again, or None."""
         if not math.isfinite(loss) or not math.isfinite(gradient_norm):
-            return "the loss or its gradient is not finite"
+            return Complaint("loss_not_finite", "the loss or its gradient is not finite")
         self._loss = loss if math.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         if self._loss > self.settings.jump * self.initial_loss:
-            return f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}"
+            return Complaint("loss_jump", f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}")
         if math.isnan(self._initial_norm):
             self._initial_norm = gradient_norm
         lifeless = gradient_norm < DEAD_GRADIENT * self._initial_norm and self._loss > 0.9 * self.initial_loss
         self._quiet = self._quiet + 1 if lifeless else 0
-        return "the gradient has vanished" if self._quiet >= self.settings.patience else None
+        dead = self._quiet >= self.settings.patience
+        return Complaint("gradient_vanished", "the gradient has vanished") if dead else None
 
     def restart(self, reason: str) -> None:
         """Count a restart.

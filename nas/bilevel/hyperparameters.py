@@ -34,6 +34,8 @@ class Hyperparameter:
         learn: Whether the hypergradient moves it.
         update: The rule that moves the raw parameter.
         cap: The largest value a candidate may carry; the search itself may go up to ``high``.
+        trust_region: The most that one step may change the raw parameter: the logarithm of a value on a log scale, the
+            logit of its place on a logit scale, the value itself on a linear one. None: as its update rule has it.
     """
 
     acts_through_loss: ClassVar[bool]
@@ -47,6 +49,7 @@ class Hyperparameter:
     learn: bool
     update: Update | None = None
     cap: float | None = None
+    trust_region: float | None = None
 
     def __post_init__(self) -> None:
         lowest, highest = self.limits
@@ -67,6 +70,9 @@ class Hyperparameter:
         require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
         good = self.cap is None or self.low < self.cap <= self.high
         require(good, "cap", self.cap, f"it must be null or above low={self.low} and at most high={self.high}")
+        region = self.trust_region
+        good = region is None or (region > 0 and math.isfinite(region))
+        require(good, "trust_region", region, "it must be null or a number above 0")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,8 +105,38 @@ class Hyperparameter:
 
     def average(self, values: Tensor) -> float:
         """The mean in the scale's own measure (geometric for ``log``), at most ``cap``. ``values``: (steps,)."""
-        mean = float(values.log().mean().exp() if self.scale == "log" else values.mean())
+        mean = self._mean(values)
         return mean if self.cap is None else min(mean, self.cap)
+
+    def _mean(self, values: Tensor) -> float:
+        return float(values.log().mean().exp() if self.scale == "log" else values.mean())
+
+    def exceeds_cap(self, values: Tensor) -> bool:
+        """Whether their mean is above ``cap``, where there is one."""
+        return self.cap is not None and self._mean(values) > self.cap
+
+    def raw_length(self, length: float) -> float:
+        """How far the raw parameter has to go for the value to go ``length``: of its logarithm on a log scale; in the
+        middle of the range on a logit one, where it is quickest."""
+        return 4 * length / (self.high - self.low) if self.scale == "logit" else length
+
+    @torch.no_grad()
+    def held(self, raw: nn.Parameter, before: Tensor) -> list[str]:
+        """Bring ``raw``, which was ``before``, back into its trust region and its range.
+
+        Returns:
+            The kinds of interventions (``nas.bilevel.interventions``) that this took.
+        """
+        kinds = []
+        region = self.trust_region
+        if region is not None and float((raw - before).abs()) > region * (1 + 1e-9):
+            raw.copy_(before + (raw - before).clamp(-region, region))
+            kinds.append("trust_region")
+        low, high = self.raw_bounds()
+        if not low <= float(raw) <= high:
+            raw.clamp_(low, high)
+            kinds.append("bound")
+        return kinds
 
     def bind(self, network: nn.Module, value: Tensor | float) -> None:
         """Make ``network`` compute with ``value``; nothing to do for what acts on the weight update."""
@@ -312,12 +348,6 @@ class HyperparameterSet(nn.Module):
         """Move a learned hyperparameter to ``value``, clamped to its range."""
         entry = self.entries[name]
         self.raw[name].fill_(entry.raw(min(max(value, entry.low), entry.high)))
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Bring every raw parameter back into its bounds."""
-        for name, raw in self.raw.items():
-            raw.clamp_(*self.entries[name].raw_bounds())
 
     def bind(self, network: nn.Module, values: Mapping[str, Tensor | float]) -> None:
         for name, entry in self.entries.items():

@@ -13,6 +13,7 @@ from torch import Tensor
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.trajectory import Trajectory
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
@@ -37,6 +38,8 @@ from nas.training.schedules import schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.tracking import Tracker, TrackingSettings
 
+NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -48,7 +51,7 @@ class SearchSettings:
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
-            hyperparameter that moved by more than this ratio.
+            hyperparameter that moved by more than this ratio (``Trajectory.unsettled``).
         checkpoint_every: Steps from one checkpoint to the next.
     """
 
@@ -146,6 +149,7 @@ class GradientSearch:
         }
         self._validation_batches = partial(validation.evaluation_batches, 256, splits.mean, splits.std)
         self.guard = Guard(search.guard)
+        self.interventions = Interventions(say)
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
         self.step, self.samples, self.seconds = 0, 0, 0.0
@@ -173,8 +177,28 @@ class GradientSearch:
         """The last epoch's means, and what the search has spent."""
         return {**self._last_means, "samples": float(self.samples), "restarts": float(self.guard.restarts)}
 
+    def unsettled(self) -> dict[str, str]:
+        """Why the architecture or a learned hyperparameter cannot be said to have settled, for those it is true of."""
+        settings = self.settings
+        against = self.trajectory.unsettled(
+            settings.settled_epochs, settings.settled_ratio, settings.hyperparameter_every
+        )
+        loss = self._last_means.get("supernet/validation_loss", 0.0)
+        if loss > NOTHING_LEARNED * self.guard.initial_loss:
+            nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
+            against = dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
+        return against
+
+    def remarks(self) -> dict[str, str]:
+        """What a reader of the result must know: what has not settled and why, and what had to be held back."""
+        against = self.unsettled()
+        names = {reason: [name for name in against if against[name] == reason] for reason in against.values()}
+        told = "; ".join(f"{', '.join(upon)}: {reason}" for reason, upon in names.items())
+        return {"not settled": told or "nothing", "interventions": self.interventions.in_words()}
+
     def settled(self) -> dict[str, bool]:
-        return self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio)
+        against = self.unsettled()
+        return {name: name not in against for name in ("architecture", *self.hyperparameters.learned())}
 
     def search(self) -> Candidate:
         """Run to the end, from the newest checkpoint if the run folder has one.
@@ -226,8 +250,12 @@ class GradientSearch:
             self.samples += metrics.samples
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
             self._last_means |= measured
+            epoch = (self.step - 1) // self.steps_per_epoch
             for tag, value in measured.items():
-                tracker.scalar(tag, value, self.step, (self.step - 1) // self.steps_per_epoch)
+                tracker.scalar(tag, value, self.step, epoch)
+            for name in self.trajectory.capped():
+                self.interventions.note(Intervention("cap", name), self.step)
+            self._record_interventions(tracker, epoch)
         self._save(tracker)
 
     def _may_stop(self) -> bool:
@@ -252,6 +280,8 @@ class GradientSearch:
             validation = self._streams["validation"].next()
             outcome = self.upper_level.step(batch, validation, work)
             self.samples += outcome.samples
+            for intervention in outcome.interventions:
+                self.interventions.note(intervention, self.step)
             for name, value in outcome.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", outcome.report.validation_loss)
@@ -269,9 +299,10 @@ class GradientSearch:
             self._record_step(tracker, epoch, loss, outcome, numbers)
         progress.update(self.step, loss=float(loss), **{name: numbers[name] for name in self.hyperparameters.learned()})
         losses = [float(loss)] if outcome is None else [float(loss), float(outcome.report.validation_loss)]
-        reason = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
-        if reason is not None:
-            self._restart(reason, tracker, epoch)
+        complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
+        if complaint is not None:
+            self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
+            self._restart(complaint.reason, tracker, epoch)
 
     def _record_step(
         self,
@@ -300,6 +331,7 @@ class GradientSearch:
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), self.step, epoch)
         tracker.scalar("budget/samples", float(self.samples), self.step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), self.step, epoch)
+        self._record_interventions(tracker, epoch)
         self.trajectory.record_epoch(self._discretised())
 
         seconds = time.perf_counter() - self._epoch_began
@@ -316,6 +348,10 @@ class GradientSearch:
         parts += [f"{tag} {value:.4f}" for tag, value in means.items() if not tag.startswith("gradient/")]
         parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
         progress.epoch_line("  ".join(parts))
+
+    def _record_interventions(self, tracker: Tracker, epoch: int) -> None:
+        for kind, count in self.interventions.by_kind().items():
+            tracker.scalar(f"intervention/{kind}", float(count), self.step, epoch)
 
     def _discretised(self) -> Architecture:
         try:
@@ -369,6 +405,7 @@ class GradientSearch:
                 "randomness": self.randomness.state_dict(),
                 "means": self.means.state_dict(),
                 "guard": self.guard.state_dict(),
+                "interventions": self.interventions.state_dict(),
                 "trajectory": self.trajectory.state_dict(),
                 "last_means": self._last_means,
                 "tracker": self._tracker_state,
@@ -386,6 +423,7 @@ class GradientSearch:
         self.randomness.load_state_dict(state["randomness"])
         self.means.load_state_dict(state["means"])
         self.guard.load_state_dict(state["guard"])
+        self.interventions.load_state_dict(state["interventions"])
         self.trajectory.load_state_dict(state["trajectory"])
 
 

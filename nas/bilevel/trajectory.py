@@ -1,5 +1,6 @@
 """What was learned over time: every step's hyperparameters, every epoch's architecture, and whether they settled."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,23 +57,47 @@ class Trajectory:
         values = self._hyperparameters.fixed() | self._averages(rows)
         return Hyperparameters({name: values[name] for name in self._hyperparameters.entries if name in values})
 
-    def settled(self, epochs: int, ratio: float) -> dict[str, bool]:
-        """Whether over the last ``epochs`` no choice has changed, and no learned hyperparameter's epoch mean moved by
-        more than ``ratio`` (on a log scale), or by a tenth of its range (on the others)."""
+    def capped(self) -> list[str]:
+        """Whose average over the last half is above its cap."""
+        rows = torch.tensor(self._values[len(self._values) // 2 :], dtype=torch.float64)
+        return [
+            name
+            for index, name in enumerate(self._hyperparameters.learned())
+            if len(rows) and self._hyperparameters.entries[name].exceeds_cap(rows[:, index])
+        ]
+
+    def unsettled(self, epochs: int, ratio: float, every: int = 1) -> dict[str, str]:
+        """Why the architecture or a learned hyperparameter has not settled; empty where everything has.
+
+        Settled is what over the last ``epochs`` has not changed a choice, and whose epoch means stayed within
+        ``ratio`` (on a log scale) or within a tenth of the range (on the others). Standing still tells nothing of a
+        hyperparameter that could not have moved as far as that: its update rule's rate times its moves, one in
+        ``every`` steps, must reach further.
+        """
+        learned = self._hyperparameters.learned()
         if len(self._epoch_ends) < epochs:
-            return dict.fromkeys(("architecture", *self._hyperparameters.learned()), False)
+            few = f"too early to tell, {len(self._epoch_ends)} epochs of {epochs}"
+            return dict.fromkeys(("architecture", *learned), few)
+        result = {}
         recent = self._architectures[-epochs:]
-        result = {"architecture": all(one == recent[0] for one in recent)}
+        if changed := sorted({choice for one in recent for choice in one if one[choice] != recent[0].get(choice)}):
+            shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+            result["architecture"] = f"{shown} changed in the last {epochs} epochs"
         starts = [0, *self._epoch_ends][-epochs - 1 : -1]
         spans = zip(starts, self._epoch_ends[-epochs:], strict=True)
         averages = [self._averages(self._values[first:last]) for first, last in spans]
-        for name in self._hyperparameters.learned():
+        moves = (self._epoch_ends[-1] - starts[0]) // every
+        for name in learned:
             entry = self._hyperparameters.entries[name]
             means = [average[name] for average in averages]
+            moved, allowed = max(means) - min(means), SETTLED_PLACE * (entry.high - entry.low)
             if entry.scale == "log":
-                result[name] = max(means) <= ratio * min(means)
-            else:
-                result[name] = max(means) - min(means) <= SETTLED_PLACE * (entry.high - entry.low)
+                moved, allowed = math.log(max(means) / min(means)), math.log(ratio)
+            if moved > allowed:
+                span = f"from {means[0]:.3g} to {means[-1]:.3g}"
+                result[name] = f"moved {span} in the last {epochs} epochs"
+            elif entry.update is not None and moves * entry.update.rate < entry.raw_length(allowed):
+                result[name] = f"too early to tell, {moves} moves"
         return result
 
     def state_dict(self) -> dict[str, Any]:

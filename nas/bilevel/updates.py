@@ -11,7 +11,13 @@ from nas.configuration import require
 
 
 class Update(Protocol):
-    """One rule per hyperparameter; it holds the state of the parameter it was given."""
+    """One rule per hyperparameter; it holds the state of the parameter it was given.
+
+    Attributes:
+        rate: How far, about, it moves the raw parameter in one step.
+    """
+
+    rate: float
 
     def step(self, raw: nn.Parameter, report: UpperLevelReport) -> None:
         """Move ``raw`` in place by its ``.grad``."""
@@ -40,6 +46,25 @@ class CosineNormalised:
         if length > 0 and math.isfinite(length):
             cosine = (raw.grad / length).clamp(-1.0, 1.0)
             raw.sub_(self.rate * torch.nan_to_num(cosine))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class GradientDescent:
+    """``raw -= rate * gradient``: an honest step, as long or short as the gradient; give it a trust region."""
+
+    def __init__(self, rate: float) -> None:
+        require(rate > 0 and math.isfinite(rate), "rate", rate, "it must be a number above 0")
+        self.rate = rate
+
+    @torch.no_grad()
+    def step(self, raw: nn.Parameter, report: UpperLevelReport) -> None:
+        assert raw.grad is not None
+        raw.sub_(self.rate * raw.grad)
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.interventions import Intervention
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
+
+SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class ArchitectureOptimiser:
 
 @dataclass(frozen=True)
 class UpperLevelOutcome:
-    """What one step did: the last strategy's report, the samples all of them spent, and the gradients' sizes."""
+    """What one step did: the last strategy's report, the samples all of them spent, the gradients' sizes, and what had
+    to be held back."""
 
     report: UpperLevelReport
     samples: int
     gradient_norms: dict[str, float] = field(default_factory=dict)
+    interventions: tuple[Intervention, ...] = ()
 
 
 class UpperLevel:
@@ -63,6 +68,7 @@ class UpperLevel:
         self.architecture_gradient = architecture_gradient if self.alpha else None
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
+        self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
 
     def work(self, architecture: bool, hyperparameters: bool) -> list[tuple[Hypergradient, list[nn.Parameter]]]:
         """The strategies that a step calls, each with what it gives gradients to.
@@ -89,22 +95,37 @@ class UpperLevel:
             report = strategy(self.problem, training, validation, targets)
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             reports.append(report)
-        return UpperLevelOutcome(reports[-1], samples, self._move(reports[-1]))
+        held: list[Intervention] = []
+        norms = self._move_architecture() | self._move_hyperparameters(reports[-1], held)
+        held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
+        finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
+        return UpperLevelOutcome(reports[-1], samples, finite, tuple(held))
 
-    def _move(self, report: UpperLevelReport) -> dict[str, float]:
-        norms = {}
+    def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
-        if gradients and self.optimiser is not None:
-            norms["architecture"] = float(torch.nn.utils.get_total_norm(gradients))
+        if not gradients or self.optimiser is None:
+            return {}
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if math.isfinite(norm):
             self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad(set_to_none=True)
+        return {"architecture": norm}
+
+    def _move_hyperparameters(self, report: UpperLevelReport, held: list[Intervention]) -> dict[str, float]:
+        """Returns the gradients' sizes; what had to be held back is added to ``held``."""
+        norms = {}
         for name, raw in self.hyperparameters.named_raw():
-            update = self.hyperparameters.entries[name].update
-            if raw.grad is not None and update is not None:
-                norms[name] = abs(float(raw.grad))
-                update.step(raw, report)
-                raw.grad = None
-        self.hyperparameters.clamp()
+            entry = self.hyperparameters.entries[name]
+            if raw.grad is None or entry.update is None:
+                continue
+            norms[name], before = abs(float(raw.grad)), raw.detach().clone()
+            if math.isfinite(norms[name]):
+                entry.update.step(raw, report)
+                held.extend(Intervention(kind, name) for kind in entry.held(raw, before))
+            raw.grad = None
+            self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0
+            if self._silent[name] == SILENT_STEPS:
+                held.append(Intervention("gradient_silent", name))
         return norms
 
     def forget(self) -> None:
@@ -118,9 +139,11 @@ class UpperLevel:
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
             "raw": {name: raw.detach().clone() for name, raw in self.hyperparameters.named_raw()},
             "updates": {name: update.state_dict() for name, update in updates.items() if update is not None},
+            "silent": dict(self._silent),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._silent = dict(state["silent"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
         for name, raw in self.hyperparameters.named_raw():

@@ -5,7 +5,7 @@ import itertools
 import math
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,7 @@ def test_every_sample_is_counted(splits, tmp_path):
 def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
     search = Run(
         architecture=None,
-        search={"epochs": 8, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 3, "settled_ratio": 1e3},
+        search={"epochs": 8, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 3, "settled_ratio": 5.0},
     ).made(splits, tmp_path)
     search.search()
     assert search.step == 3 * STEPS_PER_EPOCH
@@ -386,6 +386,48 @@ def test_with_a_learned_rate_an_alpha_that_is_not_finite_is_set_back_with_the_we
     assert all(bool(torch.isfinite(alpha).all()) for alpha in search.supernet.architecture_parameters())
 
 
+# ---------------------------------------------------------------- what is told at the end
+
+
+def test_interventions_are_told_once_counted_by_kind_and_named_at_the_end(splits, tmp_path):
+    run = Run(rate=0.4, search={"warmup_epochs": 0})
+    search = run.made(splits, tmp_path)
+    held = {"learning_rate": replace(search.hyperparameters.entries["learning_rate"], trust_region=1e-3)}
+    search.hyperparameters.entries.update(held)
+    before_step(search, 5, lambda: poison(search))
+    search.search()
+    counts = search.interventions.by_kind()
+    assert counts["loss_not_finite"] == 1
+    assert 4 <= counts["trust_region"] <= 6  # one in two of twelve steps, and it hardly ever moves by less
+    for kind, count in counts.items():
+        assert rows(tmp_path, f"intervention/{kind}")[-1] == (12, float(count))
+    assert run.said.count("step 0: the change of learning_rate is cut to its trust region") == 1
+    assert search.remarks()["interventions"] == search.interventions.in_words()
+    assert f"trust_region {counts['trust_region']} (learning_rate)" in search.interventions.in_words()
+
+
+def test_a_search_too_short_to_settle_says_so(splits, tmp_path):
+    search = Run(rate=0.3, search={"epochs": 2, "settled_epochs": 3}).made(splits, tmp_path)
+    search.search()
+    assert search.settled() == {"architecture": False, "learning_rate": False, "dropout": False}
+    told = search.remarks()["not settled"]
+    assert told == "architecture, dropout, learning_rate: too early to tell, 2 epochs of 3"
+
+
+def test_a_search_that_learned_nothing_has_not_settled(splits, tmp_path):
+    search = Run(architecture=None, rate=1e-5, search={"settled_ratio": 5.0}, highest_rate=2e-5).made(splits, tmp_path)
+    search.search()
+    assert not any(search.settled().values())
+    assert "nothing was learned: validation loss" in search.remarks()["not settled"]
+
+
+def test_a_candidate_at_its_cap_is_an_intervention(splits, tmp_path):
+    search = Run(architecture=None).made(splits, tmp_path)
+    before_step(search, 6, lambda: search.hyperparameters.set_value("dropout", 0.89))
+    assert search.search().hyperparameters["dropout"] == 0.5
+    assert search.interventions.by_kind()["cap"] == 1
+
+
 # ---------------------------------------------------------------- the same again
 
 
@@ -433,6 +475,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert resumed.final_metrics() == whole.final_metrics()
     assert resumed.settled() == whole.settled()
+    assert resumed.remarks() == whole.remarks()
     assert equal(resumed.supernet.state_dict(), whole.supernet.state_dict())
 
 
@@ -441,7 +484,7 @@ def test_killed_between_the_last_step_and_the_end_it_measures_the_same(relaxatio
     whole = Run(relaxation=relaxation).made(splits, tmp_path / "whole")
     expected = whole.search()
     killed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")
-    killed._end = lambda tracker: kill()
+    killed._end = lambda *_: kill()
     with pytest.raises(Killed):
         killed.search()
     resumed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")

@@ -19,7 +19,7 @@ def first_complaint(guard: Guard, steps: list[tuple[float, float]]) -> tuple[int
     for number, (loss, norm) in enumerate(steps):
         reason = guard.complaint(loss, norm)
         if reason is not None:
-            return number, reason
+            return number, reason.reason
     return None
 
 

@@ -23,6 +23,13 @@ def record(trajectory: Trajectory, hyperparameters: HyperparameterSet, *epochs) 
         trajectory.record_epoch(architecture)
 
 
+def settled(trajectory: Trajectory, epochs: int, ratio: float) -> dict[str, bool]:
+    names = ("architecture", *trajectory._hyperparameters.learned())
+    against = trajectory.unsettled(epochs, ratio)
+    assert against.keys() <= set(names)
+    return {name: name not in against for name in names}
+
+
 def test_the_candidate_gets_the_averages_of_the_last_half(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     record(trajectory, hyperparameters, (ONE, [0.9, 1e-3, 1e-1], [0.8, 0.2, 0.4]), (ONE, [1e-2], [0.6]))
@@ -59,7 +66,7 @@ def test_with_nothing_learned_the_average_is_what_was_given(make_entries):
     trajectory.record_step()
     trajectory.record_epoch(ONE)
     assert dict(trajectory.tail_average()) == {"learning_rate": 0.05, "weight_decay": 0.03, "dropout": 0.3}
-    assert trajectory.settled(1, 1.5) == {"architecture": True}
+    assert settled(trajectory, 1, 1.5) == {"architecture": True}
 
 
 SETTLED = {"architecture": True, "learning_rate": True, "dropout": True}
@@ -80,40 +87,50 @@ SETTLED = {"architecture": True, "learning_rate": True, "dropout": True}
 def test_settled_is_what_has_not_moved_over_the_last_epochs(epochs, differing, hyperparameters):
     trajectory = Trajectory(hyperparameters)
     record(trajectory, hyperparameters, *((one, [rate] * 2, [dropout] * 2) for one, rate, dropout in epochs))
-    assert trajectory.settled(3, 1.5) == SETTLED | differing
+    assert settled(trajectory, 3, 1.5) == SETTLED | differing
 
 
 def test_an_epochs_mean_counts_and_not_its_single_steps(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     restless = (ONE, [0.02, 0.5], [0.1, 0.7])
     record(trajectory, hyperparameters, restless, restless, restless)
-    assert trajectory.settled(3, 1.5) == SETTLED
+    assert settled(trajectory, 3, 1.5) == SETTLED
 
 
 def test_nothing_is_settled_before_there_are_enough_epochs(hyperparameters):
     trajectory = Trajectory(hyperparameters)
-    assert trajectory.settled(3, 1.5) == dict.fromkeys(SETTLED, False)
-    record(trajectory, hyperparameters, (ONE, [0.1], [0.3]), (ONE, [0.1], [0.3]))
-    assert trajectory.settled(3, 1.5) == dict.fromkeys(SETTLED, False)
-    assert trajectory.settled(2, 1.5) == SETTLED
+    assert settled(trajectory, 3, 1.5) == dict.fromkeys(SETTLED, False)
+    record(trajectory, hyperparameters, (ONE, [0.1] * 3, [0.3] * 3), (ONE, [0.1] * 3, [0.3] * 3))
+    assert settled(trajectory, 3, 1.5) == dict.fromkeys(SETTLED, False)
+    assert settled(trajectory, 2, 1.5) == SETTLED
 
 
 def test_a_restart_starts_the_record_anew(hyperparameters):
     trajectory = Trajectory(hyperparameters)
-    record(trajectory, hyperparameters, *[(ONE, [0.1], [0.3])] * 3)
+    record(trajectory, hyperparameters, *[(ONE, [0.1] * 3, [0.3] * 3)] * 3)
     trajectory.forget()
-    assert trajectory.settled(2, 1.5) == dict.fromkeys(SETTLED, False)
+    assert settled(trajectory, 2, 1.5) == dict.fromkeys(SETTLED, False)
 
 
 def test_an_epoch_whose_last_step_was_a_restart_is_no_epoch(hyperparameters):
     trajectory = Trajectory(hyperparameters)
-    record(trajectory, hyperparameters, (ONE, [0.1], [0.3]))
+    record(trajectory, hyperparameters, (ONE, [0.1] * 3, [0.3] * 3))
     trajectory.forget()
     trajectory.record_epoch(ONE)
-    record(trajectory, hyperparameters, (OTHER, [0.1], [0.3]))
-    assert trajectory.settled(2, 1.5) == dict.fromkeys(SETTLED, False)
-    record(trajectory, hyperparameters, (OTHER, [0.1], [0.3]))
-    assert trajectory.settled(2, 1.5) == SETTLED
+    record(trajectory, hyperparameters, (OTHER, [0.1] * 3, [0.3] * 3))
+    assert settled(trajectory, 2, 1.5) == dict.fromkeys(SETTLED, False)
+    record(trajectory, hyperparameters, (OTHER, [0.1] * 3, [0.3] * 3))
+    assert settled(trajectory, 2, 1.5) == SETTLED
+
+
+def test_standing_still_tells_nothing_of_what_could_hardly_have_moved(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, *[(ONE, [0.1] * 4, [0.3] * 4)] * 3)
+    assert trajectory.unsettled(3, 1.5) == {}
+    assert trajectory.unsettled(3, 1.5, every=12) == {
+        "learning_rate": "too early to tell, 1 moves",
+        "dropout": "too early to tell, 1 moves",
+    }
 
 
 def test_the_state_goes_on_where_it_was(hyperparameters, tmp_path):
@@ -124,10 +141,10 @@ def test_the_state_goes_on_where_it_was(hyperparameters, tmp_path):
     torch.save(first.state_dict(), tmp_path / "state.pt")
     second = Trajectory(hyperparameters)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert second.settled(2, 1.5) == first.settled(2, 1.5)
+    assert settled(second, 2, 1.5) == settled(first, 2, 1.5)
     record(second, hyperparameters, *epochs[2:])
     assert second.tail_average() == whole.tail_average()
-    assert [second.settled(n, 1.5) for n in (2, 3)] == [whole.settled(n, 1.5) for n in (2, 3)]
+    assert [settled(second, n, 1.5) for n in (2, 3)] == [settled(whole, n, 1.5) for n in (2, 3)]
 
 
 def test_the_state_of_an_empty_record_can_be_loaded(hyperparameters):

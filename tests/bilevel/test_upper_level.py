@@ -1,6 +1,6 @@
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
@@ -10,7 +10,8 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.updates import GradientDescent
+from nas.bilevel.upper_level import SILENT_STEPS, ArchitectureOptimiser, UpperLevel
 from nas.configuration import InvalidValue
 
 ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
@@ -194,3 +195,42 @@ def test_impossible_settings_are_refused(setting, sentence):
     with pytest.raises(InvalidValue) as error:
         ArchitectureOptimiser(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
     assert str(error.value) == sentence
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing_and_is_told(make_problem, make_batch):
+    problem = make_problem()
+    upper_level = UpperLevel(problem, Exact(), Exact(), ADAM)
+    with torch.no_grad():
+        problem.supernet.classifier.weight[0, 0] = math.nan
+    before = [one.detach().clone() for one in (*upper_level.alpha, *problem.hyperparameters.raw_parameters())]
+    outcome = stepped(upper_level, make_batch)
+    after = [*upper_level.alpha, *problem.hyperparameters.raw_parameters()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    told = {(kind, what) for kind, what in outcome.interventions}
+    assert told == {("gradient_not_finite", what) for what in ("architecture", *problem.hyperparameters.learned())}
+    assert outcome.gradient_norms == {}
+
+
+def test_a_gradient_that_stays_zero_is_told_once_however_often_the_run_is_resumed(make_problem, make_batch):
+    problem = make_problem(learned=("dropout",))
+    problem.supernet.dropout.eval()  # so that nothing depends on the rate
+    upper_level = UpperLevel(problem, None, Exact(), ADAM)
+    told = []
+    for number in range(SILENT_STEPS + 5):
+        told += [(number, *one) for one in stepped(upper_level, make_batch).interventions]
+        again = UpperLevel(problem, None, Exact(), ADAM)
+        again.load_state_dict(upper_level.state_dict())
+        upper_level = again
+    assert told == [(SILENT_STEPS - 1, "gradient_silent", "dropout")]
+
+
+@pytest.mark.parametrize("region", [1e-3, 0.2])
+def test_no_step_leaves_the_trust_region(region, make_problem, make_batch):
+    problem = make_problem(learned=("learning_rate",))
+    entries = problem.hyperparameters.entries
+    entries["learning_rate"] = replace(entries["learning_rate"], update=GradientDescent(1e6), trust_region=region)
+    raw = problem.hyperparameters.raw["learning_rate"]
+    before = float(raw.detach())
+    outcome = stepped(UpperLevel(problem, None, Exact(), ADAM), make_batch)
+    assert abs(float(raw.detach()) - before) == pytest.approx(region)
+    assert outcome.interventions == (("trust_region", "learning_rate"),)
