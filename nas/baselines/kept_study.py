@@ -31,13 +31,13 @@ class KeptStudy:
             self.there: list[Any] = self.study.get_trials(deepcopy=False)
         except Exception as error:  # databases raise what they like
             first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UnusableInput(f"method.storage={storage} cannot be used: {first_line}") from error
+            raise UnusableInput(f"method.strategy.storage={storage} cannot be used: {first_line}") from error
 
     def check(self, trial: Any) -> None:
         """Raise ``UnusableInput`` where the study holds another trial of this number."""
         if trial.number < len(self.there) and self.there[trial.number].params != trial.params:
             sentence = f"The study {self.name} in {self.storage} holds the trials of another search"
-            raise UnusableInput(f"{sentence}: give method.study another name.")
+            raise UnusableInput(f"{sentence}: give method.strategy.study another name.")
 
     def add(self, trial: Any) -> None:
         """Append a finished trial, unless it is there."""

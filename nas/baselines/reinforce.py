@@ -34,7 +34,7 @@ class Reinforce(EncodedStrategy):
         rate: float = 0.1,
         baseline_momentum: float = 0.9,
         normalise: bool = True,
-        entropy_weight: float = 0.0,
+        entropy_weight: float = 0.1,
         batch: int = 1,
         *,
         space: SearchSpace,

@@ -78,11 +78,13 @@ class TPE(EncodedStrategy):
         """
         if self.storage is not None:
             self.kept = KeptStudy(self.storage, self.study_name or folder.resolve().name, folder)
+            self._keep_all()
+
+    def _keep_all(self) -> None:
+        if self.kept is not None:
             for trial in self.study.get_trials(deepcopy=False):
                 if trial.state.is_finished():
                     self.kept.add(trial)
-                else:
-                    self.kept.check(trial)
 
     def _distributions(self) -> dict[str, Any]:
         """Optuna's view of each entry of a vector."""
@@ -200,3 +202,4 @@ class TPE(EncodedStrategy):
             self.study.add_trial(self.optuna.trial.create_trial(**trial | entries))
         self.pruned = list(state["pruned"])
         self.seen = {tuple(vector) for vector in state["seen"]}
+        self._keep_all()
