@@ -210,6 +210,15 @@ def test_too_little_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "out of memory (784 GiB more were needed): lower training.batch_size, space.channels" in error
 
 
+def test_numbers_that_overflow_are_named_with_their_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    huge = settings(
+        "hyperparameters=fixed", "hyperparameters.learning_rate.initial=1e30", "training.gradient_clip=null"
+    )
+    code, error = ended(lambda: run(huge, tmp_path / "run"), tmp_path / "run", capsys)
+    assert code == 1
+    assert " is nan; the last good checkpoint is of step 0; lower hyperparameters.learning_rate.initial" in error
+
+
 def test_too_little_memory_on_a_gpu_names_what_would_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of")

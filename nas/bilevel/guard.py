@@ -64,8 +64,10 @@ class Guard:
 
     def complaint(self, loss: float, gradient_norm: float) -> Complaint | None:
         """Look at one step. Returns why the weights must start again, or None."""
-        if not math.isfinite(loss) or not math.isfinite(gradient_norm):
-            return Complaint("loss_not_finite", "the loss or its gradient is not finite")
+        if not math.isfinite(loss):
+            return Complaint("loss_not_finite", "the loss is not finite")
+        if not math.isfinite(gradient_norm):
+            return Complaint("loss_not_finite", "the gradient of the weights is not finite")
         self._loss = loss if math.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         if self._loss > self.settings.jump * self.initial_loss:
             return Complaint("loss_jump", f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}")

@@ -25,6 +25,7 @@ from nas.data.dataset import DataSplits
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 from nas.training.checkpoint import fitting
+from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
 from nas.training.metrics import measure
 from nas.training.parameter_groups import grouped
@@ -152,7 +153,8 @@ class GradientSearch:
         self.interventions = Interventions(say)
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
-        self.step, self.samples, self.seconds = 0, 0, 0.0
+        self.step, self.samples, self.seconds, self.rollbacks = 0, 0, 0.0, 0
+        self.watch = Watch()
         self._samples_before, self._epoch_began = 0, time.perf_counter()
         self._last_means: dict[str, float] = {}
         self._tracker_state: dict[str, int] | None = None
@@ -206,9 +208,21 @@ class GradientSearch:
         Raises:
             Stopped: A signal asked to stop; the checkpoint is written.
             SearchDiverged: The weights could not be kept alive.
-            FloatingPointError: An alpha is not finite.
+            NotFinite: A loss, a gradient or an alpha is not, and neither the guard nor a rollback helps.
         """
         state = self.folder.newest_checkpoint(self.say)
+        save = state is None
+        while True:
+            try:
+                return self._search_from(state, save)
+            except NotFinite as fault:
+                advice = "lower hyperparameters.learning_rate.initial or learn it"
+                state = last_good(fault, self.training.on_non_finite, self.rollbacks, self.folder, advice, self.say)
+                state["rollbacks"] = self.rollbacks + 1
+                save = True  # at once, or a kill would undo the rollback
+
+    def _search_from(self, state: dict[str, Any] | None, save: bool) -> Candidate:
+        """Go on from ``state``, which is written again where ``save`` says so."""
         if state is not None:
             with fitting(state):
                 self._load_state(state)
@@ -222,6 +236,10 @@ class GradientSearch:
             self._epoch_began = time.perf_counter()
             if state is None:
                 self.guard.begin(self._untrained_loss())
+            elif save and "learning_rate" in self.hyperparameters.learned():
+                rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
+                self.hyperparameters.set_value("learning_rate", rate)
+            if save:
                 self._save(tracker)
             while self.step < self.total_steps and not self._may_stop():
                 self._one_step(tracker, progress)
@@ -272,6 +290,8 @@ class GradientSearch:
         self.problem.schedule_factor = schedule_factor(
             self.training.schedule, progress_made, self.training.schedule_end
         )
+        if "learning_rate" not in self.hyperparameters.learned():
+            self.problem.schedule_factor /= DIVISOR**self.rollbacks
         self.supernet.relaxation.advance(progress_made)
 
         batch = self._streams["train"].next()
@@ -299,10 +319,33 @@ class GradientSearch:
             self._record_step(tracker, epoch, loss, outcome, numbers)
         progress.update(self.step, loss=float(loss), **{name: numbers[name] for name in self.hyperparameters.learned()})
         losses = [float(loss)] if outcome is None else [float(loss), float(outcome.report.validation_loss)]
+        if self.training.on_non_finite != "restart" or "learning_rate" not in self.hyperparameters.learned():
+            self._require_finite(loss, norm, outcome)
         complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
         if complaint is not None:
             self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
             self._restart(complaint.reason, tracker, epoch)
+
+    def _require_finite(self, loss: Tensor, norm: Tensor, outcome: UpperLevelOutcome | None) -> None:
+        """See to it that everything of this step is finite, alpha first: it spoils the rest.
+
+        Raises:
+            NotFinite: Something is not.
+        """
+        alphas = self.supernet.architecture_parameters()
+        if alphas and not bool(torch.nn.utils.get_total_norm(alphas).isfinite()):
+            try:
+                self.supernet.discretise()
+            except FloatingPointError as error:
+                alpha, _, value = str(error).partition(" is ")
+                raise NotFinite(self.step, alpha, value) from error
+        if outcome is not None:
+            self.watch.look(self.step, {"the validation loss": outcome.report.validation_loss})
+            if self.training.on_non_finite != "restart":  # otherwise a hypergradient that is not finite moves nothing
+                norms = {f"the gradient of {name}": value for name, value in outcome.gradient_norms.items()}
+                self.watch.look(self.step, norms)
+        self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
+        self.watch.check()
 
     def _record_step(
         self,
@@ -389,12 +432,14 @@ class GradientSearch:
         tracker.scalar("guard/restart", float(self.guard.restarts), self.step, epoch)
 
     def _save(self, tracker: Tracker) -> None:
+        require_finite(self.step, self.supernet.state_dict())
         seconds = self.seconds + time.perf_counter() - self._epoch_began
         self._tracker_state = tracker.state_dict()
         self.folder.checkpoints.save(
             self.step,
             {
                 "step": self.step,
+                "rollbacks": self.rollbacks,
                 "samples": self.samples,
                 "samples_before": self._samples_before,
                 "seconds": seconds,
@@ -414,6 +459,7 @@ class GradientSearch:
 
     def _load_state(self, state: dict[str, Any]) -> None:
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
+        self.rollbacks = state.get("rollbacks", 0)
         self._samples_before, self._last_means = state["samples_before"], state["last_means"]
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict(state["optimiser"])

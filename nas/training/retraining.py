@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nas.configuration import require
 from nas.data.batch import Batch, Stream
 from nas.training.checkpoint import fitting
+from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.profiling import profiled
@@ -91,7 +92,8 @@ class Retraining:
         self._augmentation = randomness.on_device("learned augmentation")
         self.optimiser = torch.optim.SGD(grouped(network.parameters()), lr=0.0, momentum=training.momentum)
         self.means = RunningMeans()
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.rollbacks = 0, 0.0, 0
+        self.watch = Watch()
         self._epoch_began = time.perf_counter()
         self._tracker_state: dict[str, int] | None = None
 
@@ -108,9 +110,21 @@ class Retraining:
 
         Raises:
             Stopped: A signal asked to stop; the checkpoint is written.
-            FloatingPointError: The loss of an epoch is not finite.
+            NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
         state = self.folder.newest_checkpoint(self.say)
+        save = state is None
+        while True:
+            try:
+                return self._train_from(state, save)
+            except NotFinite as fault:
+                advice = "lower the learning rate"
+                state = last_good(fault, self.training.on_non_finite, self.rollbacks, self.folder, advice, self.say)
+                state["rollbacks"] = self.rollbacks + 1
+                save = True  # at once, or a kill would undo the rollback
+
+    def _train_from(self, state: dict[str, Any] | None, save: bool) -> None:
+        """Go on from ``state``, which is written again where ``save`` says so."""
         if state is not None:
             with fitting(state):
                 self._load_state(state)
@@ -122,7 +136,7 @@ class Retraining:
             profiled(self.folder.path, self.tracking.profiler) as profiler,
         ):
             self._epoch_began = time.perf_counter()
-            if state is None:
+            if save:
                 self._save(tracker)
             while self.step < self.total_steps:
                 self._set_drop_path()
@@ -141,19 +155,20 @@ class Retraining:
     def _one_step(self, tracker: Tracker) -> None:
         progress = self.step / self.total_steps
         factor = schedule_factor(self.schedule, progress, self.schedule_end)
-        rate = self.hyperparameters["learning_rate"] * factor
+        rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
         logits, loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if self.training.gradient_clip is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip or math.inf)
         self.optimiser.step()
         self.step += 1
+        self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
         self.means.add("train/loss", loss)
         self.means.add("train/accuracy", accuracy(logits.detach(), batch.labels))
         if self.step % self.tracking.log_every == 0:
+            self.watch.check()
             epoch = (self.step - 1) // self.stream.steps_per_epoch
             tracker.scalar("step/training_loss", loss, self.step, epoch)
             tracker.scalar("hyperparameters/learning_rate", rate, self.step, epoch)
@@ -179,6 +194,7 @@ class Retraining:
         set_drop_path(self.network, rate * epoch / self.final.epochs if rising else rate)
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
+        self.watch.check()
         epoch = self.step // self.stream.steps_per_epoch - 1
         means = self.means.means()
         self.means.clear()
@@ -193,14 +209,15 @@ class Retraining:
             f"epoch {epoch + 1:>3}/{self.final.epochs}  "
             + "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
         )
-        if means["train/loss"] != means["train/loss"]:
-            raise FloatingPointError(f"step {self.step}: the training loss is not finite; lower the learning rate")
 
     def _save(self, tracker: Tracker) -> None:
+        self.watch.check()
+        require_finite(self.step, self.network.state_dict())
         self._tracker_state = tracker.state_dict()
         self.folder.checkpoints.save(
             self.step,
             {
+                "rollbacks": self.rollbacks,
                 "step": self.step,
                 "seconds": self.seconds + time.perf_counter() - self._epoch_began,
                 "network": self.network.state_dict(),
@@ -213,7 +230,7 @@ class Retraining:
         )
 
     def _load_state(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.rollbacks = state["step"], state["seconds"], state.get("rollbacks", 0)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.stream.load_state_dict(state["stream"])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nas.configuration import InvalidValue, require
+from nas.training.finiteness import OnNonFinite
 from nas.training.schedules import Schedule
 
 
@@ -19,6 +20,9 @@ class TrainingSettings:
         gradient_clip: Largest norm of the gradient, or null for no clipping.
         schedule: Of the learning rate over the epochs, in the search as in the retraining.
         schedule_end: The share of the base that a cosine or exponential schedule has come down to at the end.
+        on_non_finite: What a loss, gradient or alpha that is NaN or infinite leads to. ``stop`` ends the run,
+            ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
+            the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
     """
 
     batch_size: int
@@ -26,6 +30,7 @@ class TrainingSettings:
     gradient_clip: float | None
     schedule: Schedule
     schedule_end: float = 0.0
+    on_non_finite: OnNonFinite = "restart"
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")

@@ -29,6 +29,7 @@ from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.macro import Macro
+from nas.training.finiteness import NotFinite
 from nas.training.interruption import Stopped
 from nas.training.randomness import Randomness
 from nas.training.run_folder import RunFolder
@@ -60,6 +61,7 @@ class Run:
     highest_rate: float = 0.5
     seed: int = 0
     log_every: int = 1
+    on_non_finite: Any = "restart"
     search: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
@@ -98,7 +100,7 @@ class Run:
                 architecture=ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
                 guard=GuardSettings(**self.guard),
             ),
-            training=TrainingSettings(16, 0.9, 5.0, "cosine"),
+            training=TrainingSettings(16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite),
             tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
             randomness=randomness,
             folder=RunFolder(path),
@@ -313,9 +315,7 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
     assert search.final_metrics()["restarts"] == 1
     assert rows(tmp_path, "guard/restart") == [(6, 1.0)]
     rate = f"{at_restart['rate'] / 4:.3g}"
-    assert run.said == [
-        f"step 6: the loss or its gradient is not finite; the weights start again, learning_rate {rate}"
-    ]
+    assert run.said == [f"step 6: the loss is not finite; the weights start again, learning_rate {rate}"]
     assert all(bool(torch.isfinite(entry).all()) for entry in search.supernet.state_dict().values())
 
 
@@ -350,14 +350,17 @@ def test_an_absurd_learning_rate_is_lowered_until_the_network_lives(splits, tmp_
 def test_a_network_that_will_not_live_ends_the_search(splits, tmp_path):
     search = Run(guard={"restarts": 2}).made(splits, tmp_path)
     before_every_step(search, lambda: poison(search))
-    with pytest.raises(SearchDiverged, match=r"^step 3: the loss .* is not finite, after 2 restarts; lower hyperpara"):
+    with pytest.raises(SearchDiverged, match=r"^step 3: the loss is not finite, after 2 restarts; lower hyperpara"):
         search.search()
 
 
 def test_with_a_fixed_learning_rate_divergence_ends_the_search(splits, tmp_path):
     search = Run(learned=False).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
-    with pytest.raises(SearchDiverged, match=r"^step 6: .*; lower hyperparameters\.learning_rate\.initial or learn it"):
+    found = (
+        r"^step 6: the training loss is nan; the last good checkpoint is of step 3; lower .*initial or learn it, or set"
+    )
+    with pytest.raises(NotFinite, match=found):
         search.search()
 
 
@@ -426,6 +429,81 @@ def test_a_candidate_at_its_cap_is_an_intervention(splits, tmp_path):
     before_step(search, 6, lambda: search.hyperparameters.set_value("dropout", 0.89))
     assert search.search().hyperparameters["dropout"] == 0.5
     assert search.interventions.by_kind()["cap"] == 1
+
+
+# ---------------------------------------------------------------- what is not finite, by policy
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learned, splits, tmp_path):
+    run = Run(learned=learned, on_non_finite="rollback", search={"warmup_epochs": 0})
+    search = run.made(splits, tmp_path)
+    poisoned: list[int] = []
+    before_step(search, 5, lambda: poisoned.append(5) or (poison(search) if len(poisoned) == 1 else None))
+    search.search()
+    assert poisoned == [5, 5], "the same steps were taken again"
+    assert run.said == [
+        "step 6: the training loss is nan; the last good checkpoint is of step 3: going on from there, "
+        "the learning rate divided by 4"
+    ]
+    steps = [step for step, _ in rows(tmp_path, "step/training_loss")]
+    assert steps == list(range(1, search.total_steps + 1)), "none twice, none missing"
+    assert all(math.isfinite(loss) for _, loss in rows(tmp_path, "step/training_loss"))
+    assert search.guard.restarts == 0
+    undisturbed = Run(learned=learned, search={"warmup_epochs": 0}).made(splits, tmp_path / "undisturbed")
+    undisturbed.search()
+    one, other = (dict(rows(path, "hyperparameters/learning_rate")) for path in (tmp_path, tmp_path / "undisturbed"))
+    if learned:
+        assert one[4] < 0.5 * other[4]
+    else:
+        assert search.problem.schedule_factor == pytest.approx(undisturbed.problem.schedule_factor / 4)
+
+
+def test_a_rollback_outlives_a_kill(splits, tmp_path):
+    search = Run(learned=False, on_non_finite="rollback").made(splits, tmp_path)
+    poisoned: list[int] = []
+    before_step(search, 4, lambda: poisoned.append(4) or (poison(search) if len(poisoned) == 1 else None))
+
+    def kill() -> None:
+        if len(poisoned) == 2:
+            raise KeyboardInterrupt
+
+    before_every_step(search, kill)
+    with pytest.raises(KeyboardInterrupt):
+        search.search()
+    again = Run(learned=False, on_non_finite="rollback").made(splits, tmp_path)
+    again.search()
+    assert again.rollbacks == 1
+
+
+def test_what_does_not_heal_ends_the_search(splits, tmp_path):
+    search = Run(on_non_finite="rollback").made(splits, tmp_path)
+    before_step(search, 5, lambda: poison(search))
+    with pytest.raises(
+        NotFinite, match=r"^step 6: the training loss is nan, after 5 rollbacks; the last good .* step 3;"
+    ):
+        search.search()
+
+
+def test_stop_means_stop_even_where_the_guard_could_restart(splits, tmp_path):
+    search = Run(on_non_finite="stop").made(splits, tmp_path)
+    before_step(search, 5, lambda: poison(search))
+    with pytest.raises(NotFinite, match=r"^step 6: the training loss is nan; the last good checkpoint is of step 3; "):
+        search.search()
+
+
+def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
+    search = Run(learned=False, on_non_finite="stop").made(splits, tmp_path)
+
+    def spoil_afterwards(batch, original=search.problem.weight_step):
+        result = original(batch)
+        if search.step == 5:
+            poison(search)
+        return result
+
+    search.problem.weight_step = spoil_afterwards
+    with pytest.raises(NotFinite, match=r"^step 6: an entry of classifier\.weight is nan; the last good .* step 3"):
+        search.search()
 
 
 # ---------------------------------------------------------------- the same again

@@ -1,5 +1,6 @@
 """The retraining honours every hyperparameter that a candidate may carry."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.data.augmentation import Augmentation
+from nas.data.batch import Batch
 from nas.data.digits import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
+from nas.training.finiteness import NotFinite
 from nas.training.randomness import Randomness
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.run_folder import RunFolder
@@ -21,7 +24,13 @@ COMMON = {"learning_rate": 0.1, "weight_decay": 0.01}
 FINAL = FinalSettings(1, "learned", None, None, 0.4, "constant", 100)
 
 
-def retraining(path: Path, hyperparameters: dict[str, float], final: FinalSettings = FINAL) -> Retraining:
+FOUR_EPOCHS = FinalSettings(4, "learned", None, None, 0.4, "constant", 6)
+PLAIN = TrainingSettings(16, 0.9, None, "constant")
+
+
+def retraining(
+    path: Path, hyperparameters: dict[str, float], final: FinalSettings = FINAL, training: TrainingSettings = PLAIN
+) -> Retraining:
     splits = Digits(SplitSettings(64, 48, 100), Augmentation()).load()
     randomness = Randomness(0)
     network = nn.Sequential()
@@ -34,8 +43,8 @@ def retraining(path: Path, hyperparameters: dict[str, float], final: FinalSettin
         hyperparameters=hyperparameters,
         schedule="constant",
         final=final,
-        training=TrainingSettings(16, 0.9, None, "constant"),
-        tracking=TrackingSettings(tensorboard=False, console="quiet"),
+        training=training,
+        tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=5),
         randomness=randomness,
         folder=RunFolder(path),
         say=lambda notice: None,
@@ -106,3 +115,47 @@ def test_a_plain_layer_gets_its_dropout_only_where_a_rate_asks_for_it(tmp_path):
         run = retraining(tmp_path / str(rate), {**COMMON, "dropout_layer1": rate, "dropout_layer9": 0.5})
         found = [module for module in run.network.modules() if isinstance(module, LayerDropout)]
         assert [module.rate for module in found] == [rate] * count
+
+
+def spoiled(run: Retraining, number: int, times: int) -> Retraining:
+    """``run`` with a NaN among its images at the step that follows ``number`` steps, the first ``times`` times."""
+    following = run.stream.next
+    left = [times]
+
+    def next_batch() -> Batch:
+        batch = following()
+        if run.step == number and left[0]:
+            left[0] -= 1
+            batch.images[0, 0, 0, 0] = torch.nan
+        return batch
+
+    run.stream.next = next_batch
+    return run
+
+
+def policy(name: str) -> TrainingSettings:
+    return TrainingSettings(16, 0.9, None, "constant", on_non_finite=name)
+
+
+@pytest.mark.parametrize("name", ["restart", "stop"])
+def test_what_is_not_finite_ends_the_run_with_its_step_and_the_last_good_checkpoint(name, tmp_path):
+    run = spoiled(retraining(tmp_path, COMMON, FOUR_EPOCHS, policy(name)), 13, times=1)
+    with pytest.raises(
+        NotFinite, match=r"^step 14: the training loss is nan; the last good checkpoint is of step 12; "
+    ):
+        run.train()
+
+
+def test_a_rollback_heals_what_was_only_a_moment_and_leaves_no_step_twice(tmp_path):
+    run = spoiled(retraining(tmp_path, COMMON, FOUR_EPOCHS, policy("rollback")), 13, times=1)
+    run.train()
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["tag"] == "hyperparameters/learning_rate"]
+    assert [(int(row["step"]), float(row["value"])) for row in found] == [(5, 0.1), (10, 0.1), (15, 0.025)]
+    assert all(bool(weight.isfinite().all()) for weight in weights(run).values())
+
+
+def test_a_rollback_does_not_go_on_for_ever(tmp_path):
+    run = spoiled(retraining(tmp_path, COMMON, FOUR_EPOCHS, policy("rollback")), 13, times=100)
+    with pytest.raises(NotFinite, match="after 5 rollbacks"):
+        run.train()
