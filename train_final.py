@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import io
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from nas.atomic_write import make_folder, write_atomically
+from nas.atomic_write import write_atomically
 from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput, build
@@ -26,10 +27,12 @@ from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.interop.original_state import load_original, read_state
 from nas.interop.published import PUBLISHED
 from nas.report.outcome import architecture_figure, final_outcome, recorded_seconds
-from nas.report.tables import outcome_table, print_table
+from nas.report.page import write_page_if_possible
+from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.space import SearchSpace
 from nas.training.entry_point import guarded, resumed_folder, run_resumed
+from nas.training.environment import record_environment
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
 from nas.training.randomness import Randomness
@@ -163,7 +166,7 @@ def run(config: DictConfig, path: Path) -> None:
         randomness=randomness,
         folder=folder,
     )
-    make_folder(path)
+    record_environment(path, randomness.device)
     write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
     retraining.train()
 
@@ -196,7 +199,12 @@ def run(config: DictConfig, path: Path) -> None:
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     if tracking.console != "quiet":
         print_table(outcome_table(final_outcome(found, result, recorded_seconds(Path(str(config.candidate))))))
-    print(f"test accuracy {100 * metrics.accuracy:.2f} % ({metrics.samples} images): {path / 'result.json'}")
+    searched = Path(str(config.candidate))
+    of_run = path.resolve().parent == searched.resolve()  # the page is that of the search, with its retraining
+    page = write_page_if_possible(searched if of_run else path)
+    following = f"python -m nas.report compare {shlex.quote(str(searched if of_run else path))} <another run folder>"
+    summary = f"test accuracy {100 * metrics.accuracy:.2f} % ({metrics.samples} images): {path / 'result.json'}"
+    say_at_the_end(summary, page, following, tracking.console)
 
 
 def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:

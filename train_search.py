@@ -5,6 +5,7 @@ from nas.training.interruption import leave_when_stopped
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ from omegaconf import DictConfig
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.search import GradientSearch
 from nas.configuration import InvalidValue, build
+from nas.report.drawing import save_drawing
+from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome
-from nas.report.tables import outcome_table, print_table
+from nas.report.page import write_page_if_possible
+from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile
 from nas.training.entry_point import guarded, resumed_folder, run_resumed
+from nas.training.environment import record_environment
 from nas.training.randomness import Randomness
 from nas.training.run_folder import RunFolder, refuse_occupied_folder
 from nas.training.settings import checked_device, checked_seed
@@ -69,14 +74,15 @@ def run(config: DictConfig, path: Path) -> None:
         randomness=randomness,
         folder=folder,
     )
+    record_environment(path, randomness.device)
     candidate = searcher.search()
 
     settled = searcher.settled()
     found = CandidateFile(candidate, space, splits.name, training.schedule, settled, training.schedule_end)
     found.write(path / "candidate.json")
     figure = architecture_figure(found)
-    (path / "figures").mkdir(exist_ok=True)
-    figure.savefig(path / "figures" / "architecture.png", dpi=150)
+    save_drawing(figure, path / "figures" / "architecture")
+    write_discretisation_gap(path, searcher.supernet, candidate.architecture, splits)
     with searcher.open_tracker() as tracker:
         tracker.figure("architecture", figure, searcher.step)
         tracker.text("architecture", architecture_in_words(found), searcher.step)
@@ -85,10 +91,9 @@ def run(config: DictConfig, path: Path) -> None:
         print_table(outcome_table(search_outcome(found, searcher.seconds) | searcher.remarks()))
     unsettled = [name for name, good in settled.items() if not good]
     rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
-    print(
-        f"searched in {searcher.seconds:.0f} s, {rest}, interventions: {searcher.interventions.in_words()}: {path}; "
-        f"retrain with: python train_final.py candidate={path}"
-    )
+    done = f"searched in {searcher.seconds:.0f} s, {rest}, interventions: {searcher.interventions.in_words()}: {path}"
+    page = write_page_if_possible(path)
+    say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", tracking.console)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")

@@ -4,33 +4,30 @@ The figures belong to no global state (there is no pyplot); ``figure.savefig(pat
 Lengths are in inches and font sizes in points throughout.
 """
 
+import io
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.configuration import require
+from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION, option_colours
 
 if TYPE_CHECKING:
     # matplotlib takes most of a second to import, so the functions below do it once there is something to draw.
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The palette of Okabe and Ito (2008), which colour-blind readers can tell apart; grey stands for its black.
-ORANGE, SKY_BLUE, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"
-BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#999999"
-
 KIND_COLOURS: Mapping[str, str] = {
-    "input": PURPLE,
-    "conv": BLUE,
-    "pool": ORANGE,
-    "dense": GREEN,
-    "skip": GREY,
+    "input": GREY,
+    **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "dense", "skip")},
     "output": VERMILLION,
 }
-OPTION_COLOURS = (SKY_BLUE, ORANGE, GREEN, PURPLE, YELLOW, VERMILLION, BLUE, GREY)
+INK = "#222222"  # of lines; what shows a drawing on another ground replaces it, as it does white
 
 WIDTH = 7.2
 MARGIN = 0.12
@@ -58,8 +55,13 @@ class Block:
         require(self.kind in KIND_COLOURS, "kind", self.kind, f"it must be one of {', '.join(KIND_COLOURS)}")
 
 
-def draw_chain(blocks: Sequence[Block], title: str) -> "Figure":
+def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "Figure":
     """Boxes of equal size from left to right with arrows between them, in as many rows as the width asks for.
+
+    Args:
+        blocks: The layers.
+        title: Above them; may be empty.
+        widest: How wide the figure may be, in inches.
 
     Raises:
         ValueError: There are no blocks.
@@ -67,19 +69,20 @@ def draw_chain(blocks: Sequence[Block], title: str) -> "Figure":
     if not blocks:
         raise ValueError("There are no blocks to draw.")
     gap, row_gap, padding, longest_line = 0.26, 0.4, 0.1, 18
+    title_height = TITLE_HEIGHT if title else 0.0
     texts = [_BlockText(_wrapped(block.label, longest_line), _wrapped(block.detail, longest_line)) for block in blocks]
     box_width = max(0.8, max(text.width() for text in texts) + 2 * padding)
     box_height = max(text.height() for text in texts) + 2 * padding
 
-    per_row = max(1, int((WIDTH - 2 * MARGIN + gap) / (box_width + gap)))
+    per_row = max(1, int((widest - 2 * MARGIN + gap) / (box_width + gap)))
     rows = -(-len(blocks) // per_row)
     per_row = -(-len(blocks) // rows)  # the rows filled evenly
-    width = max(per_row * (box_width + gap) - gap, _text_width(title, TITLE_SIZE)) + 2 * MARGIN
-    height = rows * (box_height + row_gap) - row_gap + TITLE_HEIGHT + 2 * MARGIN
-    figure, axes = _sheet(width, height, title)
+    width = max(per_row * (box_width + gap) - gap, text_width(title, TITLE_SIZE)) + 2 * MARGIN
+    height = rows * (box_height + row_gap) - row_gap + title_height + 2 * MARGIN
+    figure, axes = sheet(width, height, title)
 
     left = (width - (per_row * (box_width + gap) - gap)) / 2 + box_width / 2
-    top = height - MARGIN - TITLE_HEIGHT - box_height / 2
+    top = height - MARGIN - title_height - box_height / 2
     centres = [
         (left + index % per_row * (box_width + gap), top - index // per_row * (box_height + row_gap))
         for index in range(len(blocks))
@@ -112,14 +115,14 @@ def draw_probabilities(rows: Mapping[str, Mapping[str, float]], title: str) -> "
     if not rows:
         raise ValueError("There are no probabilities to draw.")
     row_gap, axis_height = 0.13, 0.42
-    names_width = max(_text_width(name, LABEL_SIZE) for name in rows)
+    names_width = max(text_width(name, LABEL_SIZE) for name in rows)
     bars_width = WIDTH - names_width - 3 * MARGIN
     longest = max(1.0, *(sum(options.values()) for options in rows.values()))
     bars = [_bar(options, bars_width, longest) for options in rows.values()]
     heights = [BAR_HEIGHT + len(bar.below) * LINE_HEIGHT + row_gap for bar in bars]
 
     height = sum(heights) + axis_height + TITLE_HEIGHT + 2 * MARGIN
-    figure, _ = _sheet(WIDTH, height, title)
+    figure, _ = sheet(WIDTH, height, title)
     left, bottom = (names_width + 2 * MARGIN) / WIDTH, (axis_height + MARGIN) / height
     # Probabilities across, inches from the top down.
     axes = figure.add_axes(
@@ -136,6 +139,48 @@ def draw_probabilities(rows: Mapping[str, Mapping[str, float]], title: str) -> "
     return figure
 
 
+FORMATS = ("png", "svg", "pdf")
+
+
+def save_drawing(figure: "Figure", path: Path) -> list[Path]:
+    """Write ``path`` with each of the endings in :data:`FORMATS`; the same figure gives the same bytes."""
+    from matplotlib import rc_context
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    with rc_context({"svg.hashsalt": "nas", "pdf.fonttype": 42}):
+        for ending in FORMATS:
+            file = path.with_name(f"{path.name}.{ending}")
+            dates = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+            figure.savefig(file, metadata=dates.get(ending, {}))
+            written.append(file)
+    return written
+
+
+def inline_svg(figure: "Figure", prefix: str) -> str:
+    """``figure`` as an ``<svg>`` element for a page: transparent, text as text, black and white as the page has them.
+
+    Args:
+        figure: A drawing of this package.
+        prefix: Begins the name of everything in it, lest two drawings of one page share one.
+    """
+    from matplotlib import rc_context
+
+    content = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
+        figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = content.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]*)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]*)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'href="#([^"]*)"', rf'href="#{prefix}-\1"', svg)
+    svg = svg.replace(INK.lower(), "currentColor").replace("#ffffff", "var(--paper)")
+    width, height = figure.get_size_inches()
+    size = f'style="width:{width:.2f}in" viewBox="0 0 {72 * width:.6g} {72 * height:.6g}"'
+    return re.sub(r"<svg\b[^>]*>", f'<svg class="drawing" role="img" {size}>', svg, count=1)
+
+
 @dataclass(frozen=True)
 class _BlockText:
     """The lines that stand in a block's box: the label's in bold, then the detail's."""
@@ -144,8 +189,8 @@ class _BlockText:
     detail: list[str]
 
     def width(self) -> float:
-        label = [_text_width(line, LABEL_SIZE, "bold") for line in self.label]
-        return max(0.0, *label, *(_text_width(line, DETAIL_SIZE) for line in self.detail))
+        label = [text_width(line, LABEL_SIZE, "bold") for line in self.label]
+        return max(0.0, *label, *(text_width(line, DETAIL_SIZE) for line in self.detail))
 
     def height(self) -> float:
         return (len(self.label) + len(self.detail)) * LINE_HEIGHT
@@ -155,7 +200,7 @@ def _wrapped(text: str, longest_line: int) -> list[str]:
     return [line for part in text.splitlines() for line in textwrap.wrap(part, longest_line)]
 
 
-def _sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
+def sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
     """A figure whose invisible axes measure it in inches from its lower left corner, with its title."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -164,8 +209,25 @@ def _sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axes.set_axis_off()
-    axes.text(width / 2, height - MARGIN, title, fontsize=TITLE_SIZE, ha="center", va="top")
+    write(axes, width / 2, height - MARGIN, title, TITLE_SIZE, va="top")
     return figure, axes
+
+
+def write(
+    axes: "Axes",
+    x: float,
+    y: float,
+    text: str,
+    size: float,
+    *,
+    weight: str = "normal",
+    ink: str = "black",
+    ha: str = "center",
+    va: str = "center_baseline",
+    zorder: float = 3,
+) -> None:
+    """``text`` as it is: dollar signs in it are no mathematics."""
+    axes.text(x, y, text, fontsize=size, weight=weight, color=ink, ha=ha, va=va, zorder=zorder, parse_math=False)
 
 
 def _draw_box(
@@ -194,14 +256,14 @@ def _draw_box(
     for number, (line, size, weight) in enumerate(lines):
         line_y = y + ((len(lines) - 1) / 2 - number) * LINE_HEIGHT
         ink = "0.45" if skipped else "black"
-        axes.text(x, line_y, line, fontsize=size, weight=weight, color=ink, ha="center", va="center_baseline")
+        write(axes, x, line_y, line, size, weight=weight, ink=ink)
 
 
 def _draw_arrow(axes: "Axes", corners: list[tuple[float, float]]) -> None:
     from matplotlib.patches import FancyArrowPatch
-    from matplotlib.path import Path
+    from matplotlib.path import Path as Curve
 
-    axes.add_patch(FancyArrowPatch(path=Path(corners), arrowstyle="-|>", mutation_scale=8, color="0.25", linewidth=0.9))
+    axes.add_patch(FancyArrowPatch(path=Curve(corners), arrowstyle="-|>", mutation_scale=8, color=INK, linewidth=0.9))
 
 
 @dataclass(frozen=True)
@@ -220,7 +282,7 @@ def _bar(options: Mapping[str, float], width: float, longest: float) -> _Bar:
     for option, probability in options.items():
         value = f"{probability:.2f}"
         weight = "bold" if option == strongest else "normal"
-        needed = max(_text_width(option, DETAIL_SIZE, weight), _text_width(value, DETAIL_SIZE, weight)) + 0.06
+        needed = max(text_width(option, DETAIL_SIZE, weight), text_width(value, DETAIL_SIZE, weight)) + 0.06
         if needed <= width * probability / longest:
             inside[option] = f"{option}\n{value}"
         else:
@@ -230,18 +292,19 @@ def _bar(options: Mapping[str, float], width: float, longest: float) -> _Bar:
 
 def _draw_bar(axes: "Axes", bar: _Bar, centre: float) -> None:
     left = 0.0
-    for index, (option, probability) in enumerate(bar.options.items()):
+    colours = option_colours(list(bar.options))
+    for option, probability in bar.options.items():
         strong = option == bar.strongest
-        colour = _tint(OPTION_COLOURS[index % len(OPTION_COLOURS)], 0.8 if strong else 0.3)
+        colour = _tint(colours[option], 0.8 if strong else 0.3)
         axes.barh(centre, probability, BAR_HEIGHT, left, color=colour, edgecolor="white", linewidth=1.0)
         if option in bar.inside:
             weight = "bold" if strong else "normal"
             middle = left + probability / 2
-            axes.text(middle, centre, bar.inside[option], size=DETAIL_SIZE, weight=weight, ha="center", va="center")
+            write(axes, middle, centre, bar.inside[option], DETAIL_SIZE, weight=weight, va="center")
         left += probability
     for number, line in enumerate(bar.below):
         y = centre + BAR_HEIGHT / 2 + (number + 0.6) * LINE_HEIGHT
-        axes.text(0, y, line, size=DETAIL_SIZE, color="0.35", ha="left", va="center")
+        write(axes, 0, y, line, DETAIL_SIZE, ink="0.35", ha="left", va="center")
 
 
 def _filled_lines(items: Sequence[str], width: float) -> list[str]:
@@ -249,7 +312,7 @@ def _filled_lines(items: Sequence[str], width: float) -> list[str]:
     lines: list[str] = []
     for item in items:
         longer = f"{lines[-1]}  ·  {item}" if lines else item
-        if lines and _text_width(longer, DETAIL_SIZE) <= width:
+        if lines and text_width(longer, DETAIL_SIZE) <= width:
             lines[-1] = longer
         else:
             lines.append(item)
@@ -257,7 +320,7 @@ def _filled_lines(items: Sequence[str], width: float) -> list[str]:
 
 
 @cache
-def _text_width(text: str, size: float, weight: str = "normal") -> float:
+def text_width(text: str, size: float, weight: str = "normal") -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
@@ -265,7 +328,6 @@ def _text_width(text: str, size: float, weight: str = "normal") -> float:
     return float(points) / 72
 
 
-def _tint(colour: str, strength: float) -> tuple[float, float, float]:
-    """``colour`` (#RRGGBB) mixed with white; ``strength`` 1 leaves it as it is."""
-    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return (1 - strength * (1 - red), 1 - strength * (1 - green), 1 - strength * (1 - blue))
+def _tint(colour: str, strength: float) -> tuple[str, float]:
+    """``colour`` (#RRGGBB) with so much opacity that it is a tint on any ground; ``strength`` 1 leaves it as it is."""
+    return colour, strength

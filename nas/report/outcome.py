@@ -4,8 +4,14 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.report.drawing import Block, draw_chain
+from nas.candidate import Architecture
+from nas.report.cell_drawing import draw_cells
+from nas.report.cell_graph import darts_cell, nasbench201_cell
+from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.spaces.candidate_file import CandidateFile
+from nas.spaces.darts import CELLS, Darts
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,13 +23,33 @@ def architecture_in_words(found: CandidateFile) -> str:
     return " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
 
 
+CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
+
+
 def architecture_figure(found: CandidateFile) -> "Figure":
-    """The chain of layers from the image to the classes, skipped layers dashed."""
-    channels, height, width = found.space.input_shape
-    blocks = [Block("input", "image", f"{channels} x {height} x {width}")]
-    blocks += [Block(*layer) for layer in found.space.layer_descriptions(found.candidate.architecture)]
-    blocks.append(Block("output", "classifier", f"{found.space.classes} classes"))
-    return draw_chain(blocks, f"Found on {found.data}")
+    """The found architecture as a drawing with a title; see :func:`space_figure`."""
+    return space_figure(found.space, found.candidate.architecture, f"Found on {found.data}")
+
+
+def space_figure(space: SearchSpace, architecture: Architecture, title: str = "", width: float = WIDTH) -> "Figure":
+    """Cells as graphs; anything else as the chain of layers from the image to the classes, skipped layers dashed.
+
+    Args:
+        space: The architecture's space.
+        architecture: What is drawn.
+        title: Above the drawing; may be empty.
+        width: Of a chain of layers, in inches; a cell takes what it needs.
+    """
+    if isinstance(space, Darts):
+        genotype = space.genotype(architecture)
+        return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
+    if isinstance(space, NasBench201):
+        return draw_cells([("", nasbench201_cell(architecture))], title)
+    channels, rows, columns = space.input_shape
+    blocks = [Block("input", "image", f"{channels} x {rows} x {columns}")]
+    blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
+    blocks.append(Block("output", "classifier", f"{space.classes} classes"))
+    return draw_chain(blocks, title, width)
 
 
 def hyperparameters_in_words(found: CandidateFile) -> str:

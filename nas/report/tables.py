@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
@@ -53,6 +54,20 @@ def print_table(table: Table, stream: TextIO | None = None) -> None:
     natural_width = console.measure(table, options=console.options.update(width=sys.maxsize)).maximum
     console.width = max(LEAST_WIDTH_IN_FILES, natural_width)
     console.print(table)
+
+
+def say_at_the_end(summary: str, page: Path | None, following: str, console: str) -> None:
+    """The last lines of a command: its page, what to type next, and ``summary``, which says where the run folder is.
+
+    Where ``console`` is ``quiet``, all on one line.
+    """
+    if console == "quiet":
+        print(f"{summary}; next: {following}")
+        return
+    if page is not None:
+        print(f"page: {page}")
+    print(f"next: {following}")
+    print(summary)
 
 
 def mean_and_deviation(values: Sequence[float], digits: int) -> str:

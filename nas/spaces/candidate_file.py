@@ -90,14 +90,19 @@ def read_candidate_file(path: Path) -> CandidateFile:
     except (ValueError, RecursionError) as error:
         raise UnusableInput(f"The candidate {path} is not readable JSON.") from error
     try:
-        return _parsed(content)
+        return parse_candidate(content)
     except InvalidValue as error:
         raise InvalidValue(f"{path}: {error.key}", error.value, error.allowed) from error
     except RecursionError as error:
         raise UnusableInput(f"The candidate {path} is nested too deeply.") from error
 
 
-def _parsed(content: object) -> CandidateFile:
+def parse_candidate(content: object) -> CandidateFile:
+    """The inverse of :meth:`CandidateFile.to_json`.
+
+    Raises:
+        InvalidValue: Something in it is missing or impossible.
+    """
     if not isinstance(content, dict):
         raise InvalidValue("candidate", content, "it must be a JSON object")
     schema = content.get("schema")

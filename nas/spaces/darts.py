@@ -24,7 +24,7 @@ from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts_network import DartsNetwork, NetworkKind, reduction_indices
 from nas.spaces.genotype import LARGEST_STEPS, Edge, Genotype
-from nas.spaces.space import LayerDescription, SearchSpace
+from nas.spaces.space import LayerDescription, Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
 
 OPERATIONS = (
@@ -245,6 +245,59 @@ class Darts(SearchSpace):
         architecture.check(self.choices)
         return architecture
 
+    def preferred(self, probabilities: Probabilities) -> Architecture:
+        """Per node the two strongest edges, each by its strongest operation but ``none`` (the paper's section 2.4).
+
+        The stronger edge comes first. Among equal edges the one from the earlier state wins, among equal operations
+        the one named earlier, as in the original.
+        """
+        cells: dict[str, tuple[Edge, ...]] = {}
+        for cell in CELLS:
+            chosen: list[Edge] = []
+            for node in range(2, self.steps + 2):
+                edges = [(*_strongest(probabilities[edge_name(cell, node, one)]), one) for one in range(node)]
+                # max and sorted keep the first of equals.
+                strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
+                chosen += [(operation, source) for operation, _, source in strongest]
+            cells[cell] = tuple(chosen)
+        return self.architecture(
+            Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
+        )
+
+    def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
+        """For an edge's operation the next one on that edge, for its input the strongest edge that the node left out.
+
+        The option of an input also names the operation with which its edge would come.
+        """
+        place, _, kind = choice.rpartition(".")
+        cell, node = place.split(".")[0], int(place.split(".")[1].removeprefix("node"))
+        source, operation = architecture[f"{place}.input"], architecture[f"{place}.operation"]
+        kept = probabilities[edge_name(cell, node, int(source))]
+        if kind == "operation":
+            others = {name: value for name, value in kept.items() if name not in (operation, "none")}
+            if not others:
+                return None
+            option, strength = _strongest(others)
+            swapped = Architecture(self.name, {**architecture, choice: option})
+            return RunnerUp(option, kept[operation] - strength, swapped)
+        taken = {architecture[f"{cell}.node{node}.{one}.input"] for one in PLACES}
+        left_out = [one for one in range(node) if str(one) not in taken]
+        if not left_out:
+            return None
+        edges = {one: _strongest(probabilities[edge_name(cell, node, one)]) for one in left_out}
+        best = max(edges, key=lambda one: edges[one][1])
+        option, strength = edges[best]
+        options = {**architecture, f"{place}.input": str(best), f"{place}.operation": option}
+        return RunnerUp(f"{best} ({option})", kept[operation] - strength, Architecture(self.name, options))
+
+    def agree(self, choice: str, one: Architecture, other: Architecture) -> bool:
+        """As everywhere, but whether an edge comes first or second at its node does not matter."""
+        place, _, kind = choice.rpartition(".")
+        node = place.rpartition(".")[0]
+        edges = [(other[f"{node}.{at}.input"], other[f"{node}.{at}.operation"]) for at in PLACES]
+        source, operation = one[f"{place}.input"], one[f"{place}.operation"]
+        return (source, operation) in edges if kind == "operation" else source in [edge[0] for edge in edges]
+
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
 
@@ -260,6 +313,17 @@ class Darts(SearchSpace):
             auxiliary=self.auxiliary,
             stem_multiplier=self.stem_multiplier,
         )
+
+
+def edge_name(cell: str, node: int, source: int) -> str:
+    """The row of alpha that holds an edge."""
+    return f"{cell}.node{node}.from{source}"
+
+
+def _strongest(options: Mapping[str, float]) -> tuple[str, float]:
+    """The most probable operation besides ``none``, with its probability; among equals the one named earlier."""
+    name = max((one for one in options if one != "none"), key=options.__getitem__)
+    return name, options[name]
 
 
 def _whole(key: str, value: object, largest: int) -> int:
@@ -373,37 +437,15 @@ class DartsSupernet(Supernet):
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         edges = cell_edges(self.space.steps)
-        return [(f"{name}.node{node}.from{source}", self.space.operations) for node, source in edges]
+        return [(edge_name(name, node, source), self.space.operations) for node, source in edges]
 
     @torch.no_grad()
     def discretise(self) -> Architecture:
-        """Per node the two strongest edges, each by its strongest operation but ``none`` (the paper's section 2.4).
-
-        The stronger edge comes first. Among equal edges the one from the earlier state wins, among equal operations
-        the one named earlier, as in the original.
-        """
-        cells = {kind: self._strongest_edges(kind) for kind in CELLS}
-        concat = self.space.concat
-        return self.space.architecture(Genotype(cells["normal"], concat["normal"], cells["reduce"], concat["reduce"]))
-
-    def _strongest_edges(self, kind: str) -> tuple[Edge, ...]:
-        alpha = self.alpha[kind]
-        for (row, _), values in zip(self.alpha_rows(kind), alpha, strict=True):
-            if not bool(torch.isfinite(values).all()):
-                raise FloatingPointError(f"alpha of {row} is not finite: {values.tolist()}")
-        probabilities = iter(self.relaxation.probabilities(alpha).tolist())
-        columns = [index for index, name in enumerate(self.space.operations) if name != "none"]
-        chosen: list[Edge] = []
-        for node in range(2, self.space.steps + 2):
-            edges = []
-            for source in range(node):
-                row = next(probabilities)
-                # max and sorted keep the first of equals.
-                best = max(columns, key=row.__getitem__)
-                edges.append((row[best], self.space.operations[best], source))
-            strongest = sorted(edges, key=lambda edge: -edge[0])[:2]
-            chosen += [(operation, source) for _, operation, source in strongest]
-        return tuple(chosen)
+        for kind in CELLS:
+            for (row, _), values in zip(self.alpha_rows(kind), self.alpha[kind], strict=True):
+                if not bool(torch.isfinite(values).all()):
+                    raise FloatingPointError(f"alpha of {row} is not finite: {values.tolist()}")
+        return self.space.preferred(self.probabilities())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which this supernet computes ``architecture``: 1 where it has an edge, 0 elsewhere.

@@ -217,6 +217,16 @@ class MacroSupernet(Supernet):
             options[choice.name] = choice.options[int(self.relaxation.probabilities(alpha).argmax())]
         return Architecture(self.space.name, options)
 
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The weights with which this supernet computes ``architecture``: one-hot."""
+        architecture.check(self.space.choices)
+        weights = {}
+        for choice in self.space.choices:
+            name = _key(choice.name)
+            weights[name] = torch.zeros_like(self.alpha[name])
+            weights[name][choice.options.index(architecture[choice.name])] = 1
+        return weights
+
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
         state: dict[str, Tensor] = {}

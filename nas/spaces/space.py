@@ -16,6 +16,8 @@ from nas.configuration import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
 
+Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
+
 
 class LayerDescription(NamedTuple):
     """A layer in words: its ``kind`` (conv, pool, dense or skip), a ``label`` and ``detail``."""
@@ -23,6 +25,14 @@ class LayerDescription(NamedTuple):
     kind: str
     label: str
     detail: str
+
+
+class RunnerUp(NamedTuple):
+    """What a decision would have been next: its ``option``, how far behind in probability, the architecture with it."""
+
+    option: str
+    margin: float
+    architecture: Architecture
 
 
 class SearchSpace(ABC):
@@ -64,6 +74,28 @@ class SearchSpace(ABC):
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """The architecture as a reader would tell it; here one entry per choice."""
         return [LayerDescription("conv", name, option) for name, option in architecture.items()]
+
+    def preferred(self, probabilities: Probabilities) -> Architecture:
+        """The architecture that ``probabilities`` prefer, as ``Supernet.probabilities`` gives them.
+
+        It is what :meth:`Supernet.discretise` makes of them; among equals the option named earlier.
+        """
+        strongest = {name: max(options, key=options.__getitem__) for name, options in probabilities.items()}
+        return Architecture(self.name, {choice.name: strongest[choice.name] for choice in self.choices})
+
+    def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
+        """The strongest option of ``choice`` that ``architecture`` does not have, None where there is no other."""
+        options = probabilities[choice]
+        others = [option for option in options if option != architecture[choice]]
+        if not others:
+            return None
+        option = max(others, key=options.__getitem__)
+        swapped = Architecture(self.name, {**architecture, choice: option})
+        return RunnerUp(option, options[architecture[choice]] - options[option], swapped)
+
+    def agree(self, choice: str, one: Architecture, other: Architecture) -> bool:
+        """Whether both architectures decide ``choice`` in the same way."""
+        return one[choice] == other[choice]
 
     def describe(self) -> dict[str, Any]:
         """JSON values from which :func:`space_from_description` rebuilds this space."""

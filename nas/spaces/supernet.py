@@ -1,6 +1,8 @@
 """What every supernet offers to the optimisation above it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,19 @@ class Supernet(nn.Module, ABC):
         Raises:
             FloatingPointError: An alpha is not finite.
         """
+
+    @abstractmethod
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The weights, one tensor per alpha, with which this supernet computes ``architecture``: 1 and 0."""
+
+    @contextmanager
+    def computing_with(self, weights: dict[str, Tensor]) -> Iterator[None]:
+        """Within it the supernet computes with ``weights`` instead of those of its relaxed alphas."""
+        self.operation_weights = lambda: weights  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self.operation_weights
 
     @abstractmethod
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

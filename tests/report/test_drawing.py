@@ -7,7 +7,7 @@ from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from nas.configuration import InvalidValue
-from nas.report.drawing import KIND_COLOURS, OPTION_COLOURS, Block, draw_chain, draw_probabilities
+from nas.report.drawing import KIND_COLOURS, Block, draw_chain, draw_probabilities
 
 CHAIN = [
     Block("input", "Input", "1x28x28"),
@@ -165,10 +165,6 @@ def test_labels_fit_into_their_bars_and_the_figure():
             )
         else:
             assert not any(extent.overlaps(bar) for bar in bars)
-
-
-def test_the_colours_of_neighbouring_options_differ():
-    assert len(set(OPTION_COLOURS)) == len(OPTION_COLOURS) == 8
 
 
 def test_drawing_leaves_no_global_figure_behind_and_can_be_saved(tmp_path):

@@ -1,0 +1,218 @@
+"""A run folder as it is read for its page: nothing in it is trusted, and what is missing is simply not there."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from omegaconf import OmegaConf
+
+from nas.configuration import InvalidValue, UnusableInput
+from nas.spaces.candidate_file import CandidateFile, parse_candidate, read_candidate_file
+
+LARGEST_JSON = 10_000_000  # bytes
+LARGEST_TABLE = 500_000_000
+
+
+class Curve(NamedTuple):
+    """One tag of ``metrics.csv`` or ``timing.csv``: its values (not-a-number included) and their steps."""
+
+    steps: list[int]
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """What a run folder says.
+
+    Attributes:
+        folder: Where it is.
+        curves: Tag to curve, of ``metrics.csv`` and ``timing.csv``.
+        steps_per_epoch: Optimiser steps, or None where the run does not count in epochs.
+        config: The configuration that ran; empty if it cannot be read.
+        overrides: What the command line changed.
+        found: The candidate, if the search has come to its end.
+        environment: One entry per start of the run, the resumed ones included.
+        discretisation, explanation, result: The contents of the files of these names, empty without them.
+        final: The retraining, if there is one.
+        problems: A sentence for everything that is there and cannot be read.
+    """
+
+    folder: Path
+    curves: Mapping[str, Curve]
+    steps_per_epoch: float | None
+    config: Mapping[str, Any]
+    overrides: list[str]
+    found: CandidateFile | None
+    environment: list[Mapping[str, Any]]
+    discretisation: Mapping[str, Any]
+    explanation: Mapping[str, Any]
+    result: Mapping[str, Any]
+    final: "RecordedRun | None"
+    problems: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The run in ``folder``.
+
+        Raises:
+            InvalidValue: It is no run folder.
+        """
+        if not (folder / "metrics.csv").is_file() and not (folder / "candidate.json").is_file():
+            allowed = "it must be a run folder of train_search.py, with a metrics.csv or a candidate.json in it"
+            raise InvalidValue("run folder", folder, allowed)
+        problems: list[str] = []
+        curves: dict[str, Curve] = {}
+        epochs: dict[str, list[int]] = {}
+        for name in ("metrics.csv", "timing.csv"):
+            _read_curves(folder / name, curves, epochs, problems)
+        found = None
+        if (folder / "candidate.json").is_file():
+            try:
+                found = read_candidate_file(folder / "candidate.json")
+            except (InvalidValue, UnusableInput) as error:
+                problems.append(str(error))
+        result = _mapping(_read_json(folder / "result.json", problems))
+        if found is None and "candidate" in result:
+            try:
+                found = parse_candidate(result["candidate"])
+            except InvalidValue as error:
+                problems.append(f"result.json: {error}")
+        environment = _read_json(folder / "environment.json", problems)
+        config, overrides = _read_yaml(folder, "config", problems), _read_yaml(folder, "overrides", problems)
+        has_final = folder.name != "final" and (folder / "final" / "metrics.csv").is_file()
+        return cls(
+            folder=folder,
+            curves=curves,
+            steps_per_epoch=_steps_per_epoch(curves, epochs),
+            config=config if isinstance(config, dict) else {},
+            overrides=[str(one) for one in overrides] if isinstance(overrides, list) else [],
+            found=found,
+            environment=[one for one in environment if isinstance(one, dict)] if isinstance(environment, list) else [],
+            discretisation=_mapping(_read_json(folder / "discretisation.json", problems)),
+            explanation=_mapping(_read_json(folder / "explanation.json", problems)),
+            result=result,
+            final=cls.read(folder / "final") if has_final else None,
+            problems=problems,
+        )
+
+    @property
+    def retraining(self) -> "RecordedRun | None":
+        """The run in ``final/``, or this one where it is a retraining itself."""
+        return self if self.result else self.final
+
+    def setting(self, key: str) -> Any:
+        """A value of the configuration by its dotted key, or None."""
+        value: Any = self.config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
+
+    def tags(self, prefix: str) -> list[str]:
+        """The recorded tags below ``prefix``, in the order of their first record."""
+        return [tag for tag in self.curves if tag.startswith(prefix)]
+
+    def last(self, tag: str) -> float | None:
+        """The newest value of ``tag``, or None."""
+        return self.curves[tag].values[-1] if tag in self.curves else None
+
+    def place(self, step: int) -> float:
+        """``step`` on the horizontal axis: in epochs where the run counts in epochs."""
+        return step / self.steps_per_epoch if self.steps_per_epoch else float(step)
+
+    def probabilities(self) -> Mapping[str, Mapping[str, Curve]]:
+        """For each row of alpha the recorded probability of each option."""
+        rows: dict[str, dict[str, Curve]] = {}
+        for tag in self.tags("probability/"):
+            row, _, option = tag.removeprefix("probability/").partition("/")
+            rows.setdefault(row, {})[option] = self.curves[tag]
+        return rows
+
+    def probability_history(self) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
+        """Every recorded step with the probabilities it has for all rows; a step that lacks one is passed over."""
+        rows = self.probabilities()
+        columns = [
+            (row, option, dict(zip(curve.steps, curve.values, strict=True)))
+            for row, options in rows.items()
+            for option, curve in options.items()
+        ]
+        if not columns:
+            return
+        for step in columns[0][2]:
+            if all(step in values for _, _, values in columns):
+                table: dict[str, dict[str, float]] = {}
+                for row, option, values in columns:
+                    table.setdefault(row, {})[option] = values[step]
+                yield step, table
+
+
+def _read_curves(path: Path, curves: dict[str, Curve], epochs: dict[str, list[int]], problems: list[str]) -> None:
+    """Append what ``path`` holds; rows that cannot be read are counted and left out."""
+    if not path.is_file():
+        return
+    if path.stat().st_size > LARGEST_TABLE:
+        problems.append(f"{path.name} is larger than {LARGEST_TABLE} bytes and was left out.")
+        return
+    bad = 0
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(file):
+                try:
+                    tag, step, epoch, value = row["tag"], int(row["step"]), int(row["epoch"]), float(row["value"])
+                except (KeyError, TypeError, ValueError):
+                    bad += 1
+                    continue
+                curve = curves.setdefault(tag, Curve([], []))
+                curve.steps.append(step)
+                curve.values.append(value)
+                epochs.setdefault(tag, []).append(epoch)
+    except (OSError, csv.Error) as error:
+        problems.append(f"{path.name} cannot be read to its end ({error}).")
+    if bad:
+        problems.append(f"{bad} rows of {path.name} cannot be read and were left out.")
+
+
+def _steps_per_epoch(curves: Mapping[str, Curve], epochs: Mapping[str, list[int]]) -> float | None:
+    """From the first end of an epoch that is on record."""
+    for tag in ("train/loss", "validation/loss", "budget/samples"):
+        if tag in curves and curves[tag].steps[0] > 0 and epochs[tag][0] >= 0:
+            return curves[tag].steps[0] / (epochs[tag][0] + 1)
+    return None
+
+
+def _read_json(path: Path, problems: list[str]) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError("too large")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        problems.append(f"{path.name} is not readable JSON.")
+        return None
+
+
+def _read_yaml(folder: Path, name: str, problems: list[str]) -> Any:
+    path = folder / ".hydra" / f"{name}.yaml"
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError("too large")
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception:  # the YAML parser's own errors have no common base that omegaconf exports
+        problems.append(f".hydra/{name}.yaml is not readable YAML.")
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def number(value: object) -> float | None:
+    """``value`` if it is a finite number, else None: for what a JSON file of a run folder holds."""
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None  # type: ignore[arg-type]

@@ -1,0 +1,172 @@
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from nas.report.changed_settings import changed_settings, default_configuration
+from nas.report.page import POLICY, duration, outcome_line, page, write_page, write_page_if_possible
+from nas.report.recorded_run import RecordedRun
+from tests.report.conftest import CANDIDATE, write_curves
+
+SECTIONS = (
+    *("architecture", "why", "hyperparameters", "choices", "losses", "gap", "gradients", "retraining"),
+    *("configuration", "environment", "commands"),
+)
+VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+
+class Document(HTMLParser):
+    """Checks that every element is closed and collects what the tests ask for."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.ids: list[str] = []
+        self.texts: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            self.attributes.append((tag, name, value or ""))
+            if name == "id":
+                self.ids.append(value)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+
+def document_of(folder):
+    return Document(page(RecordedRun.read(folder)))
+
+
+def test_every_section_is_there_and_nothing_asks_for_another_file(run_folder):
+    document = document_of(run_folder())
+    assert [name for name in document.ids if name in SECTIONS] == list(SECTIONS)
+    assert len(set(document.ids)) == len(document.ids)
+    for tag, name, value in document.attributes:
+        assert tag not in ("script", "iframe", "object", "embed")
+        assert not name.startswith("on")
+        if name in ("src", "href", "xlink:href", "data"):
+            assert value.startswith(("#", "data:"))
+    assert ("meta", "content", POLICY) in document.attributes
+
+
+def test_what_is_not_recorded_is_said_in_a_sentence(run_folder, tmp_path):
+    folder = tmp_path / "begun"
+    write_curves(folder / "metrics.csv", {"train/loss": [(10, 0, 2.0)]})
+    text = " ".join(document_of(folder).texts)
+    assert "Not finished: 10 steps so far." in text
+    assert "There is no candidate.json yet" in text
+    assert "No gradient norms were recorded." in text
+    assert "This run did not record its environment." in text
+
+
+def test_the_outcome_before_and_after_the_retraining(run_folder):
+    folder = run_folder()
+    assert outcome_line(RecordedRun.read(folder)) == (
+        "An architecture for digits, found in 2 min 5 s; not retrained yet."
+    )
+    (folder / "final").mkdir()
+    write_curves(folder / "final" / "metrics.csv", {"train/loss": [(10, 0, 2.0)]})
+    (folder / "final" / "result.json").write_text(json.dumps({"test_accuracy": 0.9875, "parameters": 12345}))
+    assert outcome_line(RecordedRun.read(folder)) == (
+        "98.75 % test accuracy with 12,345 parameters on digits, found in 2 min 5 s."
+    )
+
+
+def test_the_discretisation_gap_lists_supernet_discretised_and_retrained(run_folder):
+    folder = run_folder()
+    gap = {"supernet": {"loss": 0.5, "accuracy": 0.8}, "discretised": {"loss": 1.5, "accuracy": 0.4}}
+    (folder / "discretisation.json").write_text(json.dumps(gap))
+    text = " ".join(document_of(folder).texts)
+    assert "80.00 %" in text
+    assert "40.00 %" in text
+
+
+EVIL = '<script>alert(1)</script><img src="http://evil.example/x">"&\'$\\frac{'
+
+
+def test_foreign_text_is_escaped_wherever_it_comes_from(run_folder):
+    curves = {
+        "train/loss": [(10, 0, 1.0), (20, 1, 0.5)],
+        f"hyperparameters/{EVIL}": [(10, 0, 1.0), (20, 1, 2.0)],
+        f"probability/{EVIL}/{EVIL}": [(10, 0, 1.0)],
+        f"gradient/{EVIL}": [(10, 0, 1.0), (20, 1, 0.5)],
+        f"entropy/{EVIL}": [(10, 0, 1.0), (20, 1, 0.5)],
+        f"intervention/{EVIL}": [(10, 0, 1.0)],
+    }
+    folder = run_folder(curves)
+    (folder / "environment.json").write_text(json.dumps([{"command": EVIL, EVIL: EVIL, "packages": {EVIL: EVIL}}]))
+    (folder / ".hydra" / "config.yaml").write_text(json.dumps({EVIL: EVIL, "seed": EVIL}))
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([EVIL]))
+    explained = {"choices": {"layer1.filters": {"runner_up": EVIL}}, "about": EVIL}
+    (folder / "explanation.json").write_text(json.dumps(explained))
+    html = page(RecordedRun.read(folder))
+    assert "<script" not in html
+    assert "<img" not in html
+    document = Document(html)
+    assert any("alert(1)" in text for text in document.texts)
+    assert not any(name.startswith("on") for _, name, _ in document.attributes)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '{"supernet": 3, "discretised": {"accuracy": "much"}}', "{"])
+@pytest.mark.parametrize("name", ["discretisation", "explanation", "result", "environment"])
+def test_files_of_the_wrong_shape_do_not_stop_the_page(run_folder, name, content):
+    folder = run_folder()
+    (folder / f"{name}.json").write_text(content)
+    document_of(folder)
+
+
+def test_the_page_is_written_beside_the_run_and_a_failure_does_not_end_it(run_folder, tmp_path, capsys):
+    folder = run_folder()
+    assert write_page(folder) == folder / "report.html"
+    assert (folder / "report.html").read_text().startswith("<!doctype html>")
+    assert write_page_if_possible(tmp_path / "nothing") is None
+    assert "the page could not be written: InvalidValue" in capsys.readouterr().err
+
+
+def test_a_foreign_candidate_is_a_problem_on_the_page(run_folder):
+    folder = run_folder(candidate={**CANDIDATE, "architecture": {"layer1.filters": EVIL}})
+    html = page(RecordedRun.read(folder))
+    assert "<script" not in html
+    assert "is not allowed" in html
+
+
+def test_changed_settings_are_those_that_differ():
+    default = {"seed": 0, "search": {"epochs": 4, "stop": "epochs"}, "gone": [1]}
+    config = {"seed": 3, "search": {"epochs": 4, "stop": "settled"}, "new": {"a": None}}
+    assert [tuple(change) for change in changed_settings(config, default)] == [
+        ("seed", "0", "3"),
+        ("search.stop", "epochs", "settled"),
+        ("new.a", None, "null"),
+        ("gone", "[1]", None),
+    ]
+
+
+def test_the_default_configuration_is_composed_without_disturbing_a_running_application():
+    from hydra import compose, initialize_config_dir
+
+    from nas.report.changed_settings import CONFIGURATION, _composed
+
+    _composed.cache_clear()
+    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        default = default_configuration("train_search")
+        assert compose("train_search").seed == default["seed"] == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (119, "119 s"), (125, "2 min 5 s"), (12000, "3 h 20 min")])
+def test_durations_are_told_in_the_unit_that_fits(seconds, text):
+    assert duration(seconds) == text
