@@ -5,6 +5,7 @@ Lengths are in inches and font sizes in points throughout.
 """
 
 import io
+import logging
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -146,6 +147,7 @@ def save_drawing(figure: "Figure", path: Path) -> list[Path]:
     """Write ``path`` with each of the endings in :data:`FORMATS`; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of cutting the PDF's font down
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with rc_context({"svg.hashsalt": "nas", "pdf.fonttype": 42}):
