@@ -31,7 +31,7 @@ from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.space import SearchSpace
-from nas.training.entry_point import guarded, resumed_folder, run_resumed
+from nas.training.entry_point import guarded, refuse_groups_without_option, resumed_folder, run_resumed
 from nas.training.environment import record_environment
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
@@ -41,6 +41,8 @@ from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_f
 from nas.training.schedules import Schedule
 from nas.training.settings import TrainingSettings, checked_device, checked_seed
 
+CONF = Path(__file__).parent / "conf"
+
 
 def candidate_path(candidate: object) -> Path:
     """The ``candidate.json`` that ``candidate`` names: a run folder or the file itself.
@@ -48,7 +50,7 @@ def candidate_path(candidate: object) -> Path:
     Raises:
         InvalidValue: It is neither.
     """
-    path = Path(str(candidate))
+    path = Path("" if candidate is None else str(candidate))
     file = path / "candidate.json" if path.is_dir() else path
     allowed = (
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
@@ -95,7 +97,7 @@ def read_candidate(config: DictConfig, splits: DataSplits, training: TrainingSet
     def space_named(name: str) -> SearchSpace:
         group = config.space
         if str(group.get("_target_")).split(".")[-2:-1] != [name]:
-            group = OmegaConf.load(Path(__file__).parent / "conf" / "space" / f"{name}.yaml")
+            group = OmegaConf.load(CONF / "space" / f"{name}.yaml")
         space = build(group, "space", input_shape=splits.input_shape, classes=splits.classes)
         assert isinstance(space, SearchSpace)
         return space
@@ -106,15 +108,23 @@ def read_candidate(config: DictConfig, splits: DataSplits, training: TrainingSet
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Weights from a file of ours (``weights.pt``) or of the original code base, by the names in it."""
-    state = read_state(path)
-    if state.keys() == network.state_dict().keys():
-        try:
+    """Weights from a file of ours (``weights.pt``) or of the original code base, by the names in it.
+
+    Raises:
+        InvalidValue: The file cannot be read, or its weights do not fit ``network``.
+    """
+    try:
+        state = read_state(path)
+        if state.keys() == network.state_dict().keys():
             network.load_state_dict(state)
-        except RuntimeError as error:
-            raise UnusableInput(f"The weights in {path} do not fit the candidate's network.") from error
-    else:
-        load_original(network, state)
+        else:
+            load_original(network, state)
+    except UnusableInput as error:
+        allowed = f"it must be a state dict for the candidate's network. {str(error).removesuffix('.')}"
+        raise InvalidValue("final.checkpoint", path, allowed) from error
+    except RuntimeError as error:
+        allowed = "it must be a state dict for the candidate's network, its weights have other shapes"
+        raise InvalidValue("final.checkpoint", path, allowed) from error
 
 
 def run(config: DictConfig, path: Path) -> None:
@@ -235,7 +245,13 @@ def main() -> None:
     def resume_or_check() -> bool:
         if run_resumed(arguments, run, begin=inherited_configuration):
             return True
+        refuse_groups_without_option(arguments, CONF)
         candidate = argument_value(arguments, "candidate")
+        flags = [
+            argument for argument in arguments if argument.startswith("-") and argument not in ("-m", "--multirun")
+        ]
+        if candidate is None and not flags:
+            candidate_path(None)
         if candidate is not None and "," not in candidate and "$" not in candidate:
             if architecture_text(candidate) is None:
                 candidate_path(candidate)

@@ -23,7 +23,7 @@ from nas.report.outcome import architecture_figure, architecture_in_words, searc
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile
-from nas.training.entry_point import guarded, resumed_folder, run_resumed
+from nas.training.entry_point import guarded, refuse_groups_without_option, resumed_folder, run_resumed
 from nas.training.environment import record_environment
 from nas.training.randomness import Randomness
 from nas.training.run_folder import RunFolder, refuse_occupied_folder
@@ -113,6 +113,7 @@ def main() -> None:
     def resume_or_check() -> bool:
         if run_resumed(arguments, run):
             return True
+        refuse_groups_without_option(arguments, Path(__file__).parent / "conf")
         refuse_occupied_folder(arguments)
         return False
 

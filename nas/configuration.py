@@ -207,4 +207,5 @@ def described(hint: Any) -> str:
     if origin in (dict, Mapping):
         return "a group of settings"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    return words.get(hint, f"a group with the _target_ of a {getattr(hint, '__name__', hint)}")
+    name = str(getattr(hint, "__name__", hint))
+    return words.get(hint, f"a group with the _target_ of {'an' if name[0] in 'AEIOU' else 'a'} {name}")

@@ -207,6 +207,27 @@ def test_a_mistake_ends_in_one_sentence(arguments: tuple[str, ...], named: str, 
     assert written <= {"config.yaml", "hydra.yaml", "overrides.yaml"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "train_final.py: candidate=null is not allowed: it must be a run folder"),
+        (
+            ("candidate=darts_v2", "data=digits", "space=darts", "space.final_cells=3", "final.checkpoint=none.pt"),
+            "train_final.py: final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's "
+            "network. none.pt cannot be read as a PyTorch checkpoint (No such file or directory).\n",
+        ),
+    ],
+)
+def test_a_mistake_of_the_retraining_ends_in_one_sentence(
+    arguments: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
+    code, output, error = call("train_final.py", *arguments, folder=tmp_path)
+    assert (code, output) == (2, "")
+    assert error.startswith(sentence)
+    assert error.count("\n") == 1
+    assert not list(tmp_path.rglob("metrics.csv"))
+
+
 @pytest.mark.slow
 def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
     arguments = (*SMALL, "search.epochs=2", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")

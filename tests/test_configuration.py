@@ -145,7 +145,7 @@ def test_further_keywords_pass_where_the_constructor_takes_them() -> None:
         (target("Train", carts=[], doors=[1]), "thing.doors=[1] is not allowed: it must be a group of settings."),
         (
             target("Locomotive", engine={"power": 1}),
-            "thing.engine={'power': 1} is not allowed: it must be a group with the _target_ of a Engine or null.",
+            "thing.engine={'power': 1} is not allowed: it must be a group with the _target_ of an Engine or null.",
         ),
         ({"_target_": 3}, "thing._target_=3 is not allowed: it must be the dotted path of a class or function."),
     ],

@@ -110,7 +110,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load has no common error type for damaged files: pickle, zip, runtime, key and attribute errors occur.
-        raise UnusableInput(f"{path} cannot be read as a PyTorch checkpoint ({_first_line(error)}).") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is damaged, or holds more than weights"
+        raise UnusableInput(f"{path} cannot be read as a PyTorch checkpoint ({reason}).") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -119,8 +120,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UnusableInput(f"{path} holds no state dict: its entry {str(name)[:200]} is no tensor.")
     return dict(content)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

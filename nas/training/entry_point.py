@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import InvalidValue, UnusableInput
 from nas.training.faults import fault_sentence
@@ -23,6 +24,24 @@ Result = TypeVar("Result")
 
 class RunFailed(Exception):  # noqa: N818
     """The run cannot go on, through no fault of its input; told in one sentence."""
+
+
+def refuse_groups_without_option(arguments: Sequence[str], conf: Path) -> None:
+    """Refuse ``data=null`` and the like, which Hydra tells with a traceback.
+
+    Args:
+        arguments: The command line.
+        conf: The folder of the configuration, a folder per group.
+
+    Raises:
+        InvalidValue: A group is given no option.
+    """
+    for argument in arguments:
+        name, separator, value = argument.partition("=")
+        group = name.lstrip("+").partition("@")[0]
+        if separator and group and value in ("", "null") and (conf / group).is_dir():
+            options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
+            raise InvalidValue(name.lstrip("+"), None, f"it must be one of {options}, or left out")
 
 
 def resumed_folder(arguments: Sequence[str]) -> Path | None:
@@ -67,6 +86,8 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
         return work()
     except (InvalidValue, UnusableInput) as error:
         _leave(BAD_INPUT, f"{command}: {error}")
+    except OmegaConfBaseException as error:
+        _leave(BAD_INPUT, f"{command}: The configuration cannot be read: {str(error).splitlines()[0]}.")
     except Stopped as stop:
         _leave(STOPPED, f"stopped at step {stop.step}; go on with: python {command} resume={stop.folder}")
     except FloatingPointError as error:

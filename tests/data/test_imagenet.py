@@ -98,6 +98,6 @@ def test_its_configuration_wants_an_augmentation_of_image_files() -> None:
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "imagenet.yaml")
     config.augmentation = {"_target_": "nas.data.augmentation.Augmentation", "flip": True}
     with pytest.raises(
-        InvalidValue, match=r"data\.augmentation=.* it must be a group with the _target_ of a ImageFileAugmentation"
+        InvalidValue, match=r"data\.augmentation=.* it must be a group with the _target_ of an ImageFileAugmentation"
     ):
         build(config, "data")

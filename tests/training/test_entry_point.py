@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError
 
 from nas.configuration import InvalidValue, UnusableInput
 from nas.training.checkpoint import CheckpointFolder
-from nas.training.entry_point import RunFailed, guarded, run_resumed
+from nas.training.entry_point import RunFailed, guarded, refuse_groups_without_option, run_resumed
 from nas.training.interruption import Stopped
 
 
@@ -28,6 +29,11 @@ from nas.training.interruption import Stopped
             "stopped at step 12; go on with: python train_search.py resume=runs/a",
         ),
         (FloatingPointError("alpha is not finite"), 1, "train_search.py: alpha is not finite."),
+        (
+            ConfigAttributeError("Missing key data\n    full_key: data"),
+            2,
+            "train_search.py: The configuration cannot be read: Missing key data.",
+        ),
         (RunFailed("It died."), 1, "train_search.py: It died."),
         (
             KeyboardInterrupt(),
@@ -55,6 +61,28 @@ def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
 
 def test_a_result_passes() -> None:
     assert guarded(lambda: 5, "train_search.py") == 5
+
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("relaxation=null", "relaxation=null is not allowed: it must be one of gumbel_softmax, gumbel_softmax_hard, "),
+        ("+experiment=null", "experiment=null"),
+        ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
+        ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
+    ],
+)
+def test_a_group_needs_an_option(argument: str, named: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        refuse_groups_without_option(["seed=1", argument], CONF)
+    assert str(caught.value).startswith(named)
+
+
+def test_settings_may_be_null_and_groups_be_chosen() -> None:
+    refuse_groups_without_option(["training.gradient_clip=null", "data=digits", "resume=null", "--help"], CONF)
 
 
 def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:
