@@ -1,0 +1,223 @@
+"""Searches and trainings as values: asked for by their settings, run in parallel processes, kept on disk.
+
+A result is found again only under the same settings, the same sources of what it was computed with and the same
+version of PyTorch. An interrupted benchmark that is started again goes on where it was.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not in them
+
+import train_search  # noqa: E402
+from nas.atomic_write import write_atomically  # noqa: E402
+from nas.configuration import build  # noqa: E402
+from nas.spaces.candidate_file import read_candidate_file  # noqa: E402
+from nas.training.entry_point import RunFailed  # noqa: E402
+from nas.training.metrics import measure  # noqa: E402
+from nas.training.randomness import Randomness  # noqa: E402
+from nas.training.retraining import Retraining  # noqa: E402
+from nas.training.run_folder import RunFolder  # noqa: E402
+
+QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
+TRAINING_SOURCES = ("candidate.py", "configuration.py", "data", "operations", "spaces", "training")
+SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "relaxations")
+
+
+@dataclass(frozen=True)
+class Search:
+    """One run of ``train_search.py``; ``counted`` counts its multiply-adds, too, which takes twice as long."""
+
+    overrides: tuple[str, ...]
+    seed: int
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """A candidate's network from fresh weights, on the training split alone.
+
+    ``candidate`` is the text of a ``candidate.json``, whose hyperparameters and schedule it is trained with.
+    """
+
+    candidate: str
+    overrides: tuple[str, ...]
+    seed: int
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. Losses and accuracies are those of the trained network, of a search its supernet's.
+
+    ``candidate`` is what a search found, empty where it failed; ``failure`` says why a run did.
+    """
+
+    validation_loss: float = math.inf
+    validation_accuracy: float = 0.0
+    test_loss: float = math.inf
+    test_accuracy: float = 0.0
+    samples: int = 0
+    multiply_adds: int = 0
+    parameters: int = 0
+    seconds: float = 0.0
+    failure: str = ""
+    candidate: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def hyperparameters(self) -> dict[str, float]:
+        return dict(self.candidate.get("hyperparameters", {}))
+
+    @property
+    def settled(self) -> bool:
+        return all(self.candidate.get("settled", {}).values())
+
+
+Run = Search | Training
+
+
+@cache
+def composed(overrides: tuple[str, ...], seed: int) -> DictConfig:
+    """The configuration that ``train_search.py`` would have got on its command line."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train_search", overrides=[*QUIET, *overrides, f"seed={seed}"])
+
+
+def candidate_text(candidate: Mapping[str, Any], **hyperparameters: float) -> str:
+    """A candidate with some of its hyperparameters replaced, and without what is known of its search."""
+    kept = ("schema", "data", "space", "architecture", "schedule", "schedule_end")
+    values = {**candidate["hyperparameters"], **hyperparameters}
+    plain = {name: candidate[name] for name in kept} | {"hyperparameters": values, "settled": {}}
+    return json.dumps(plain, sort_keys=True)
+
+
+class CachedRuns:
+    """Runs into ``folder``, ``jobs`` at a time with one thread each."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self.folder, self.jobs = folder, jobs
+        self.computed = 0
+
+    def outcomes(self, runs: Sequence[Run], what: str) -> list[Outcome]:
+        """One outcome per run, in order; those not yet known are computed now, with a line about it on stderr."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = [run for run in dict.fromkeys(runs) if not self._path(run).exists()]
+        if missing:
+            began = time.monotonic()
+            tasks = [joblib.delayed(compute)(run, self._path(run)) for run in missing]
+            for _ in joblib.Parallel(self.jobs, return_as="generator_unordered", pre_dispatch="all")(tasks):
+                self.computed += 1
+            print(f"{what}: {len(missing)} of {len(runs)} runs in {time.monotonic() - began:.0f} s", file=sys.stderr)
+        return [Outcome(**json.loads(self._path(run).read_text())) for run in runs]
+
+    def _path(self, run: Run) -> Path:
+        config = OmegaConf.to_container(composed(run.overrides, run.seed), resolve=True)
+        key = json.dumps([type(run).__name__, asdict(run), config, sources(type(run)), torch.__version__])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+@cache
+def sources(kind: type[Run]) -> str:
+    """A hash of the code that a run of this kind is computed with."""
+    parts = SEARCH_SOURCES if kind is Search else TRAINING_SOURCES
+    paths = [path for part in parts for path in sorted((ROOT / "nas" / part).rglob("*.py")) or [ROOT / "nas" / part]]
+    content = b"".join(path.read_bytes() for path in [*paths, Path(__file__)])
+    return hashlib.sha256(content).hexdigest()
+
+
+def compute(run: Run, path: Path) -> None:
+    """Run it, in this process, and write its outcome to ``path``."""
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, contextlib.redirect_stdout(sys.stderr):
+        try:
+            outcome = searched(run, Path(folder)) if isinstance(run, Search) else trained(run, Path(folder))
+        except (RunFailed, FloatingPointError) as error:  # a result like any other: these settings do not work
+            outcome = Outcome(failure=str(error))
+    found = asdict(outcome) | {"seconds": time.perf_counter() - began}
+    write_atomically(path, json.dumps(found).encode())
+
+
+def searched(run: Search, folder: Path) -> Outcome:
+    config = composed(run.overrides, run.seed)
+    counter = FlopCounterMode(display=False)
+    with contextlib.redirect_stdout(None), counter if run.counted else contextlib.nullcontext():
+        train_search.run(config, folder)
+    last: dict[str, float] = {}
+    for line in (folder / "metrics.csv").read_text().splitlines()[1:]:
+        _, _, tag, value = line.split(",")
+        last[tag] = float(value)
+    return Outcome(
+        validation_loss=last["supernet/validation_loss"],
+        validation_accuracy=last["supernet/validation_accuracy"],
+        samples=int(last["budget/samples"]),
+        multiply_adds=counter.get_total_flops() // 2,
+        candidate=json.loads((folder / "candidate.json").read_text()),
+    )
+
+
+def trained(run: Training, folder: Path) -> Outcome:
+    config = composed(run.overrides, run.seed)
+    file = folder / "candidate.json"
+    file.write_text(run.candidate)
+    found = read_candidate_file(file)
+    randomness = Randomness(run.seed)
+    source, training = build(config.data, "data"), build(config.training, "training")
+    splits = source.load()
+    network = found.space.network(found.candidate.architecture)
+    retraining = Retraining(
+        network=network,
+        stream=splits.train.stream(
+            training.batch_size,
+            splits.mean,
+            splits.std,
+            randomness.on_cpu("training order"),
+            source.augmentation,
+            randomness.on_device("augmentation"),
+        ),
+        hyperparameters=found.candidate.hyperparameters,
+        schedule=found.schedule,
+        schedule_end=found.schedule_end,
+        final=build(config.final, "final"),
+        training=training,
+        tracking=build(config.tracking, "tracking"),
+        randomness=randomness,
+        folder=RunFolder(folder),
+    )
+    counter = FlopCounterMode(display=False)
+    with counter if run.counted else contextlib.nullcontext():
+        retraining.train()
+    validation, test = (
+        measure(network, split.evaluation_batches(256, splits.mean, splits.std), splits.classes, randomness.device)
+        for split in (splits.validation, splits.test)
+    )
+    return Outcome(
+        validation_loss=finite(validation.loss),
+        validation_accuracy=validation.accuracy,
+        test_loss=finite(test.loss),
+        test_accuracy=test.accuracy,
+        samples=retraining.total_steps * training.batch_size + validation.samples,
+        multiply_adds=counter.get_total_flops() // 2,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+    )
+
+
+def finite(loss: float) -> float:
+    return loss if math.isfinite(loss) else math.inf
