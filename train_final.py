@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.atomic_write import write_atomically
 from nas.bilevel.hyperparameters import Hyperparameter
-from nas.candidate import Candidate, Hyperparameters
+from nas.candidate import Candidate, Categorical, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput, build
 from nas.data.dataset import DataSplits
 from nas.interop.named_architecture import architecture_text, named_architecture
@@ -70,7 +70,7 @@ def final_folder(candidate: str) -> str:
 OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)
 
 
-def configured_entries(config: DictConfig) -> dict[str, Hyperparameter]:
+def configured_entries(config: DictConfig) -> dict[str, Hyperparameter | Categorical]:
     """The configuration's entries of the group ``hyperparameters``."""
     return {
         str(name): build(entry, f"hyperparameters.{name}")
@@ -79,7 +79,9 @@ def configured_entries(config: DictConfig) -> dict[str, Hyperparameter]:
     }
 
 
-def chosen_hyperparameters(entries: Mapping[str, Hyperparameter], found: CandidateFile, fixed: bool) -> Hyperparameters:
+def chosen_hyperparameters(
+    entries: Mapping[str, Hyperparameter | Categorical], found: CandidateFile, fixed: bool
+) -> Hyperparameters:
     """The candidate's values, or (``fixed``) the configuration's initial ones; what one lacks is the other's."""
     initial = {name: entry.initial for name, entry in entries.items()}
     learned = dict(found.candidate.hyperparameters)
@@ -145,6 +147,7 @@ def run(config: DictConfig, path: Path) -> None:
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
     entries = configured_entries(config)
     hyperparameters = chosen_hyperparameters(entries, found, fixed=final.hyperparameters == "fixed")
+    training = training.chosen_by(hyperparameters)
     of_search = final.hyperparameters == "learned"
     schedule: Schedule = found.schedule if of_search else training.schedule
     schedule_end = found.schedule_end if of_search else training.schedule_end
@@ -153,7 +156,8 @@ def run(config: DictConfig, path: Path) -> None:
     if final.checkpoint is not None:
         load_weights(network, Path(final.checkpoint))
     for name, entry in entries.items():
-        entry.bind(network, hyperparameters.get(name, entry.initial))  # one of a user's own may act in no other way
+        if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
+            entry.bind(network, hyperparameters.get(name, entry.initial))
     known = splits.train_and_validation().to(randomness.device)
     stream = known.stream(
         training.batch_size,

@@ -1,4 +1,4 @@
-"""Search an architecture and its hyperparameters: build the pieces, run, write the run folder."""
+"""Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
 from nas.training.interruption import leave_when_stopped
 
@@ -15,8 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from nas.bilevel.hyperparameters import HyperparameterSet
-from nas.bilevel.search import GradientSearch
-from nas.configuration import InvalidValue, build
+from nas.candidate import Categorical, Hyperparameters
+from nas.configuration import InvalidValue, assemble, build
+from nas.evaluation.searcher import Searcher
+from nas.evaluation.task import Task
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome
@@ -30,11 +32,13 @@ from nas.training.run_folder import RunFolder, refuse_occupied_folder
 from nas.training.settings import checked_device, checked_seed
 
 
-def build_hyperparameters(config: Any) -> HyperparameterSet:
-    """The entries of the group ``hyperparameters``, all but ``gradient``."""
+def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
+    """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones."""
     entries = {name: build(entry, f"hyperparameters.{name}") for name, entry in config.items() if name != "gradient"}
+    categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
     try:
-        return HyperparameterSet(entries)
+        continuous = {name: entry for name, entry in entries.items() if name not in categorical}
+        return HyperparameterSet(continuous), categorical
     except InvalidValue as error:
         raise error.below("hyperparameters") from error
 
@@ -46,34 +50,44 @@ def build_gradient(config: Any, key: str) -> Any:
 
 def run(config: DictConfig, path: Path) -> None:
     """One search into the run folder ``path``; nothing is written before every setting has been checked."""
-    randomness = Randomness(checked_seed(config.seed), checked_device(config.device))
+    seed, device = checked_seed(config.seed), checked_device(config.device)
+    randomness = Randomness(seed, device)
     source = build(config.data, "data")
     relaxation = build(config.relaxation, "relaxation")
     training = build(config.training, "training")
-    hyperparameters = build_hyperparameters(config.hyperparameters)
+    hyperparameters, categorical = build_hyperparameters(config.hyperparameters)
+    held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
+    training = training.chosen_by(held)
     tracking = build(config.tracking, "tracking")
-    build(config.final, "final")  # not used here, but a mistake in it should not wait for the retraining
+    final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     try:
         splits = source.load()
     except InvalidValue as error:
         raise error.below("data") from error
-    ranges = {name: entry.range for name, entry in hyperparameters.entries.items() if entry.learn}
+    ranges = hyperparameters.candidate_ranges() | categorical
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
     folder = RunFolder(path)
-    searcher = GradientSearch(
-        space=space,
-        splits=splits,
-        augmentation=source.augmentation,
-        relaxation=relaxation,
-        architecture_gradient=build_gradient(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
-        hyperparameters=hyperparameters,
-        search=build(config.search, "search"),
-        training=training,
-        tracking=tracking,
-        randomness=randomness,
-        folder=folder,
-    )
+    task = Task.of(space, splits, source.augmentation, training, final, held, hyperparameters.entries, seed, device)
+    parts = {
+        "space": space,
+        "splits": splits,
+        "augmentation": source.augmentation,
+        "relaxation": relaxation,
+        "architecture_gradient": build_gradient(config.hypergradient, "hypergradient"),
+        "hyperparameter_gradient": build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        "hyperparameters": hyperparameters,
+        "categorical": categorical,
+        "search": build(config.search, "search"),
+        "training": training,
+        "task": task,
+        "objective": build(config.objective, "objective", space=space),
+        "budget": build(config.budget, "budget"),
+        "tracking": tracking,
+        "randomness": randomness,
+        "folder": folder,
+    }
+    parts["evaluator"] = assemble(config.evaluation, "evaluation", parts)
+    searcher: Searcher = assemble(config.method, "method", parts)  # takes what it needs of these, by name
     record_environment(path, randomness.device)
     candidate = searcher.search()
 
@@ -82,16 +96,15 @@ def run(config: DictConfig, path: Path) -> None:
     found.write(path / "candidate.json")
     figure = architecture_figure(found)
     save_drawing(figure, path / "figures" / "architecture")
-    write_discretisation_gap(path, searcher.supernet, candidate.architecture, splits)
+    if searcher.supernet is not None:
+        write_discretisation_gap(path, searcher.supernet, candidate.architecture, splits)
     with searcher.open_tracker() as tracker:
         tracker.figure("architecture", figure, searcher.step)
         tracker.text("architecture", architecture_in_words(found), searcher.step)
         tracker.final({"seed": config.seed, **candidate.hyperparameters}, searcher.final_metrics())
     if tracking.console != "quiet":
         print_table(outcome_table(search_outcome(found, searcher.seconds) | searcher.remarks()))
-    unsettled = [name for name, good in settled.items() if not good]
-    rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
-    done = f"searched in {searcher.seconds:.0f} s, {rest}, interventions: {searcher.interventions.in_words()}: {path}"
+    done = f"searched in {searcher.seconds:.0f} s, {searcher.in_words()}: {path}"
     page = write_page_if_possible(path)
     say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", tracking.console)
 

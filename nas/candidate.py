@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from nas.configuration import require
 
@@ -133,6 +133,8 @@ class Categorical:
     Black-box methods search among them, the gradient search holds ``initial``. A value's place from 0 to 1 is the
     middle of its equal share, so that :meth:`from_unit` of a uniform number takes each value equally often.
     """
+
+    neutral: ClassVar[float | None] = None  # a candidate always mentions it
 
     initial: float
     options: tuple[float, ...]

@@ -8,10 +8,11 @@ need no such call, :func:`build` reads them from the constructor's annotations. 
 import difflib
 import importlib
 import inspect
+import re
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -60,7 +61,8 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
 
     Args:
         config: A mapping with ``_target_``; its entries are checked against the constructor's parameters and types.
-            Entries that have a ``_target_`` themselves are built first.
+            Entries that have a ``_target_`` themselves are built first; one with ``_partial_: true`` becomes a function
+            that the constructor calls with the parts it has for it (see :func:`assemble`).
         key: Where ``config`` stands in the whole configuration, for messages.
         **arguments: What the program rather than the user supplies.
 
@@ -76,12 +78,23 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         raise InvalidValue(key, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
     target = _resolve(entries.pop("_target_"), f"{key}._target_")
-    settings = {name: _built(value, f"{key}.{name}") for name, value in entries.items()}
+    settings = {name: _built(value, name, key) for name, value in entries.items()}
     _check_settings(target, settings, set(arguments), key)
     try:
         return target(**settings, **arguments)
     except InvalidValue as error:
+        first = re.split(r"[.\[]", error.key)[0]
+        own = inspect.signature(target).parameters.keys() - arguments.keys()
+        if arguments and first and first not in own:
+            raise  # a complaint about what it was given, whose key is complete
         raise error.below(key) from error
+
+
+def assemble(config: Any, key: str, parts: Mapping[str, Any]) -> Any:
+    """As :func:`build`, with those of ``parts`` that the constructor has a parameter for."""
+    target = config.get("_target_") if isinstance(config, Mapping | DictConfig) else None
+    wanted = inspect.signature(_resolve(target, f"{key}._target_")).parameters if target is not None else {}
+    return build(config, key, **{name: part for name, part in parts.items() if name in wanted})
 
 
 def _resolve(path: object, key: str) -> Any:
@@ -119,13 +132,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _built(value: Any, key: str) -> Any:
+def _built(value: Any, key: str, owner: str) -> Any:
+    """``value`` with every ``_target_`` in it built; ``key`` is where it stands below ``owner``."""
+    if isinstance(value, dict) and value.get("_partial_") is True:
+        rest = {name: entry for name, entry in value.items() if name != "_partial_"}
+        return lambda **parts: assemble(rest, key, parts)  # called by the owner, whose key comes in front there
     if isinstance(value, dict) and "_target_" in value:
-        return build(value, key)
+        return build(value, f"{owner}.{key}")
     if isinstance(value, dict):
-        return {name: _built(entry, f"{key}.{name}") for name, entry in value.items()}
+        return {name: _built(entry, f"{key}.{name}", owner) for name, entry in value.items()}
     if isinstance(value, list):
-        return [_built(entry, f"{key}[{index}]") for index, entry in enumerate(value)]
+        return [_built(entry, f"{key}[{index}]", owner) for index, entry in enumerate(value)]
     return value
 
 
@@ -185,6 +202,8 @@ def matches(value: object, hint: Any) -> bool:
         return all(matches(entry, inner[0]) for entry in value)
     if origin in (dict, Mapping):
         return isinstance(value, Mapping) and all(matches(entry, get_args(hint)[1]) for entry in value.values())
+    if hint is Callable or origin is Callable:
+        return callable(value)
     if _is_protocol(hint):
         return value is not None and not isinstance(value, bool | int | float | str | list | dict)
     return isinstance(value, hint) if inspect.isclass(hint) else True

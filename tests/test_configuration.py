@@ -1,14 +1,14 @@
 """Building objects from settings, and the sentences about settings that cannot be used."""
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import pytest
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, build, described, matches, require
+from nas.configuration import InvalidValue, assemble, build, described, matches, require
 
 
 @dataclass(frozen=True)
@@ -263,3 +263,44 @@ def test_a_complaint_crosses_processes() -> None:
     original = InvalidValue("a.b", [1], "it must be 2")
     copy = pickle.loads(pickle.dumps(original))
     assert (str(copy), copy.key, copy.value, copy.allowed) == (str(original), "a.b", [1], "it must be 2")
+
+
+class Loop:
+    """Takes a part that the program has, and makes one itself."""
+
+    def __init__(self, rule: Callable[..., Any], rounds: int, *, parts: int, budget: int) -> None:
+        require(budget > 0, "budget.samples", budget, "it must be above 0")
+        require(rounds > 0, "rounds", rounds, "it must be above 0")
+        self.rule, self.budget = rule(parts=parts, budget=budget), budget
+
+
+class Rule:
+    def __init__(self, size: int, *, parts: int) -> None:
+        require(size > 0, "size", size, "it must be above 0")
+        self.size, self.parts = size, parts
+
+
+def loop(size: object = 3, rounds: int = 1) -> dict[str, Any]:
+    rule = {"_target_": f"{__name__}.Rule", "_partial_": True, "size": size}
+    return {"_target_": f"{__name__}.Loop", "rule": rule, "rounds": rounds}
+
+
+def test_parts_are_given_by_name_and_a_partial_is_made_by_its_owner() -> None:
+    made = assemble(loop(), "method", {"parts": 5, "budget": 7, "unwanted": object()})
+    assert (made.rule.size, made.rule.parts, made.budget) == (3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("config", "budget", "key"),
+    [
+        (loop(size=0), 1, "method.rule.size"),
+        (loop(size="x"), 1, "method.rule.size"),
+        (loop(rounds=0), 1, "method.rounds"),
+        (loop(), 0, "budget.samples"),  # a complaint about a part: its key is complete
+        ({"rounds": 1}, 1, "method"),
+    ],
+)
+def test_a_mistake_in_what_is_assembled_names_its_whole_key(config: dict[str, Any], budget: int, key: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        assemble(config, "method", {"parts": 5, "budget": budget})
+    assert caught.value.key == key

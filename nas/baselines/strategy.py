@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from nas.candidate import Candidate
 
@@ -41,3 +42,12 @@ class Strategy(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """A strategy that keeps something beside its state, such as a study in a database."""
+
+    def open(self, folder: Path) -> None:
+        """Called once, with the run folder, before the first :meth:`Strategy.ask` and before a state is loaded."""
+        ...

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel.updates import CosineNormalised, Update
-from nas.candidate import Range, Scale
+from nas.candidate import Domain, Range, Scale
 from nas.configuration import InvalidValue, require
 from nas.operations.stochastic import Dropout, DropPath
 from nas.training.parameter_groups import RATE_FACTORS
@@ -295,6 +295,14 @@ class HyperparameterSet(nn.Module):
     def learned(self) -> list[str]:
         return list(self.raw.keys())
 
+    def candidate_ranges(self) -> dict[str, Domain]:
+        """Where a candidate's values of the learned ones may lie: up to their cap."""
+        ranges: dict[str, Domain] = {}
+        for name in self.learned():
+            entry = self.entries[name]
+            ranges[name] = Range(entry.low, entry.high if entry.cap is None else entry.cap, entry.scale)
+        return ranges
+
     def raw_parameters(self) -> list[nn.Parameter]:
         return list(self.raw.values())
 
@@ -327,6 +335,11 @@ class HyperparameterSet(nn.Module):
             for name, entry in self.entries.items()
             if not entry.learn and entry.initial != entry.neutral
         }
+
+    def initial(self) -> dict[str, float]:
+        """The values at the start, as a candidate would carry them: without what rests at its neutral value."""
+        learned = {name: self.entries[name].initial for name in self.raw}
+        return {**learned, **self.fixed()}
 
     def require_effect_on(self, network: nn.Module) -> None:
         """Refuse to learn what nothing in ``network`` depends on.

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,11 +17,15 @@ from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.trajectory import Trajectory
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
-from nas.candidate import Architecture, Candidate
+from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters
 from nas.configuration import InvalidValue, require
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Stream
 from nas.data.dataset import DataSplits
+from nas.evaluation.budget import Budget
+from nas.evaluation.evaluation import Cost
+from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds
+from nas.evaluation.objective import Objective
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 from nas.training.checkpoint import fitting
@@ -40,6 +44,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.tracking import Tracker, TrackingSettings
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
+LARGEST_STEP = 6  # forward-backward passes over a batch that no step goes beyond
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,9 @@ class GradientSearch:
     Args:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
+        categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
+        objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
+        budget: Ends the search before its last epoch where the next step would go beyond it.
         say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
@@ -101,6 +109,9 @@ class GradientSearch:
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
+        categorical: Mapping[str, Categorical] | None = None,
+        objective: Objective | None = None,
+        budget: Budget | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         learned = bool(hyperparameters.learned())
@@ -113,6 +124,8 @@ class GradientSearch:
             raise InvalidValue("hyperparameters.gradient", name, "it gives hyperparameters no gradient, take exact")
         self.space, self.settings, self.training, self.tracking = space, search, training, tracking
         self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
+        self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
+        self.budget = budget or Budget()
 
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
         relaxation.generator = noise[1]
@@ -132,7 +145,12 @@ class GradientSearch:
             generators=noise,
             augmentation=randomness.on_device("learned augmentation"),
         )
-        self.upper_level = UpperLevel(self.problem, architecture_gradient, hyperparameter_gradient, search.architecture)
+        self.objective = objective
+        penalty = None if objective is None else objective.expected_penalty
+        self.upper_level = UpperLevel(
+            self.problem, architecture_gradient, hyperparameter_gradient, search.architecture, penalty
+        )
+        self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
         train, validation = splits.train.to(randomness.device), splits.validation.to(randomness.device)
         self._streams: dict[str, Stream] = {
@@ -148,6 +166,7 @@ class GradientSearch:
                 training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
             ),
         }
+        self._validation = validation
         self._validation_batches = partial(validation.evaluation_batches, 256, splits.mean, splits.std)
         self.guard = Guard(search.guard)
         self.interventions = Interventions(say)
@@ -155,6 +174,8 @@ class GradientSearch:
         self.means = RunningMeans()
         self.step, self.samples, self.seconds, self.rollbacks = 0, 0, 0.0, 0
         self.watch = Watch()
+        self._measured = 0  # of the samples, those that went forward only
+        self._per_image = self._multiply_adds()
         self._samples_before, self._epoch_began = 0, time.perf_counter()
         self._last_means: dict[str, float] = {}
         self._tracker_state: dict[str, int] | None = None
@@ -167,9 +188,32 @@ class GradientSearch:
     def total_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
 
+    @property
+    def spent(self) -> Cost:
+        passes = TRAINING_PASS * (self.samples - self._measured) + self._measured
+        return Cost(self.samples, self._per_image * passes, 0, self.seconds + time.perf_counter() - self._epoch_began)
+
+    def _multiply_adds(self) -> float:
+        """Of one forward pass of one image through the supernet."""
+        noise = self.problem.noise_state()
+        found = count_multiply_adds(self.supernet, self.space.input_shape)
+        self.problem.repeat_noise(noise)
+        return found
+
+    def _reserve(self) -> Cost:
+        """What the next step and the measurement at the end may cost."""
+        measured = len(self._validation)
+        passes = TRAINING_PASS * LARGEST_STEP * self.training.batch_size + measured
+        return Cost(LARGEST_STEP * self.training.batch_size + measured, self._per_image * passes)
+
+    def _progress(self) -> float:
+        """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
+        known = replace(self.spent, seconds=0.0)  # the clock decides when a search ends, never what it computes
+        return max(self.step / self.total_steps, self.budget.progress(known + self._reserve()))
+
     def candidate(self) -> Candidate:
         """What the search would return now."""
-        return Candidate(self._discretised(), self.trajectory.tail_average())
+        return Candidate(self._discretised(), Hyperparameters({**self.trajectory.tail_average(), **self.held}))
 
     def open_tracker(self) -> Tracker:
         """The run's record, opened again after :meth:`search` for what is said at the end."""
@@ -190,6 +234,12 @@ class GradientSearch:
             nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
             against = dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
         return against
+
+    def in_words(self) -> str:
+        """How it ended, for the last line."""
+        unsettled = [name for name, good in self.settled().items() if not good]
+        rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
+        return f"{rest}, interventions: {self.interventions.in_words()}"
 
     def remarks(self) -> dict[str, str]:
         """What a reader of the result must know: what has not settled and why, and what had to be held back."""
@@ -241,6 +291,8 @@ class GradientSearch:
                 self.hyperparameters.set_value("learning_rate", rate)
             if save:
                 self._save(tracker)
+            for name, value in self.held.items():
+                self.say(f"{name} has no gradient: held at {value:g}")
             while self.step < self.total_steps and not self._may_stop():
                 self._one_step(tracker, progress)
                 profiler.step()
@@ -258,7 +310,7 @@ class GradientSearch:
         """Measure the supernet on the whole validation split, once."""
         if "supernet/validation_loss" not in self._last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
-            self.supernet.relaxation.advance(self.step / self.total_steps)
+            self.supernet.relaxation.advance(self._progress())
             batches = request.until_requested(self._validation_batches())
             try:
                 metrics = measure(self.supernet, batches, self.space.classes, self.randomness.device)
@@ -266,10 +318,12 @@ class GradientSearch:
                 self._save(tracker)
                 raise Stopped(self.step, self.folder.path) from error
             self.samples += metrics.samples
+            self._measured += metrics.samples
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
             self._last_means |= measured
             epoch = (self.step - 1) // self.steps_per_epoch
-            for tag, value in measured.items():
+            spent = {"budget/samples": float(self.samples), "budget/multiply_adds": self.spent.multiply_adds}
+            for tag, value in (measured | spent).items():
                 tracker.scalar(tag, value, self.step, epoch)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
@@ -277,11 +331,13 @@ class GradientSearch:
         self._save(tracker)
 
     def _may_stop(self) -> bool:
+        if not self.budget.allows(self.spent + self._reserve()):
+            return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
         return self.settings.stop == "settled" and at_epoch_end and all(self.settled().values())
 
     def _one_step(self, tracker: Tracker, progress: Progress) -> None:
-        progress_made = self.step / self.total_steps
+        progress_made = self._progress()
         epoch = self.step // self.steps_per_epoch
         work = self.upper_level.work(
             architecture=epoch >= self.settings.warmup_epochs,
@@ -373,6 +429,7 @@ class GradientSearch:
                 tracker.scalar(f"probability/{decision}/{option}", probability, self.step, epoch)
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), self.step, epoch)
         tracker.scalar("budget/samples", float(self.samples), self.step, epoch)
+        tracker.scalar("budget/multiply_adds", self.spent.multiply_adds, self.step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), self.step, epoch)
         self._record_interventions(tracker, epoch)
         self.trajectory.record_epoch(self._discretised())
@@ -405,6 +462,7 @@ class GradientSearch:
     def _untrained_loss(self) -> float:
         batch = next(self._validation_batches())
         self.samples += len(batch.labels)
+        self._measured += len(batch.labels)
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)
@@ -442,6 +500,8 @@ class GradientSearch:
                 "rollbacks": self.rollbacks,
                 "samples": self.samples,
                 "samples_before": self._samples_before,
+                "measured": self._measured,
+                "objective": {} if self.objective is None else self.objective.state_dict(),
                 "seconds": seconds,
                 "supernet": self.supernet.state_dict(),
                 "optimiser": self.optimiser.state_dict(),
@@ -461,6 +521,9 @@ class GradientSearch:
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
         self.rollbacks = state.get("rollbacks", 0)
         self._samples_before, self._last_means = state["samples_before"], state["last_means"]
+        self._measured = state["measured"]
+        if self.objective is not None:
+            self.objective.load_state_dict(state["objective"])
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.upper_level.load_state_dict(state["upper_level"])

@@ -1,11 +1,12 @@
 """One upper-level step: the gradients of alpha and of the hyperparameters, then their moves."""
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.interventions import Intervention
@@ -15,6 +16,7 @@ from nas.configuration import require
 from nas.data.dataset import Batch
 
 SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
+Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class UpperLevel:
     Args:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: The same for the learned hyperparameters.
+        penalty: Of alpha's probabilities, added to the validation loss; None, or where it gives None: nothing.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class UpperLevel:
         architecture_gradient: Hypergradient | None,
         hyperparameter_gradient: Hypergradient | None,
         architecture: ArchitectureOptimiser,
+        penalty: Penalty | None = None,
     ) -> None:
-        self.problem = problem
+        self.problem, self.penalty = problem, penalty
         self.alpha = problem.supernet.architecture_parameters()
         self.hyperparameters = problem.hyperparameters
         self.architecture_gradient = architecture_gradient if self.alpha else None
@@ -95,11 +99,27 @@ class UpperLevel:
             report = strategy(self.problem, training, validation, targets)
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             reports.append(report)
+            if self.alpha and self.alpha[0] in set(targets):
+                self._add_penalty()
         held: list[Intervention] = []
         norms = self._move_architecture() | self._move_hyperparameters(reports[-1], held)
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
         return UpperLevelOutcome(reports[-1], samples, finite, tuple(held))
+
+    def expected_penalty(self) -> Tensor | None:
+        """The penalty of the present alpha, 0-dim, in its graph."""
+        supernet = self.problem.supernet
+        weights = {name: supernet.relaxation.probabilities(alpha) for name, alpha in supernet.alpha.items()}
+        return None if self.penalty is None else self.penalty(weights)
+
+    def _add_penalty(self) -> None:
+        penalty = self.expected_penalty()
+        if penalty is None:
+            return
+        gradients = torch.autograd.grad(penalty, self.alpha, materialize_grads=True)
+        for alpha, gradient in zip(self.alpha, gradients, strict=True):
+            alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]

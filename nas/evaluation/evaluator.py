@@ -27,6 +27,9 @@ class Evaluator(Protocol):
     cacheable: bool
     """Whether a candidate's metrics are the same at any time of the search."""
 
+    batch: int
+    """How many candidates it is best given at a time, so that a search can stop or save in between."""
+
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
         """One evaluation per candidate, in their order."""
         ...

@@ -4,10 +4,10 @@ Convention of this package: a forward and backward pass costs three forward pass
 gradient for each layer's input and one for its weights.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
@@ -70,7 +70,7 @@ def _timed(network: nn.Module, images: torch.Tensor) -> float:
 
 
 def _images(network: nn.Module, count: int, input_shape: tuple[int, ...]) -> torch.Tensor:
-    example = next(network.parameters(), torch.zeros(()))
+    example = next(itertools.chain(network.parameters(), network.buffers()), torch.zeros(()))
     return torch.zeros(count, *input_shape, dtype=example.dtype, device=example.device)
 
 
@@ -91,6 +91,19 @@ def network_cost(name: str) -> NetworkCost:
     return NETWORK_COSTS[name]
 
 
-def network_costs(network: nn.Module, input_shape: tuple[int, ...], names: tuple[str, ...]) -> dict[str, Any]:
-    """The costs called ``names`` of one network."""
-    return {name: network_cost(name)(network, input_shape) for name in names}
+class BlockCosts:
+    """The costs called ``name`` of parts of networks, each found once.
+
+    ``known`` is plain and belongs into a checkpoint: a latency that is measured again is another number.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.measure = network_cost(name)
+        self.on_meta = self.measure is not measure_latency  # shapes are enough to count with
+        self.known: dict[str, float] = {}
+
+    def __call__(self, key: str, make: Callable[[], nn.Module], shape: tuple[int, ...]) -> float:
+        if key not in self.known:
+            with torch.random.fork_rng(devices=[]), torch.device("meta" if self.on_meta else "cpu"):
+                self.known[key] = self.measure(make(), shape)
+        return self.known[key]

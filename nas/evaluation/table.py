@@ -12,7 +12,6 @@ from nas.candidate import Candidate
 from nas.configuration import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner
-from nas.evaluation.network_cost import network_costs
 from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 
@@ -32,7 +31,6 @@ class TableLookup:
         dataset: ``cifar10``, ``cifar100`` or ``imagenet16``, as the CSV's columns have it.
         epochs: The training that the official file is asked about, 12 or 200; a CSV file holds one.
         space: Must be NAS-Bench-201.
-        costs: The cost metrics that the objective needs; they are those of the space's network.
 
     Raises:
         InvalidValue: The space, the path, the data set or the epochs will not do.
@@ -40,27 +38,21 @@ class TableLookup:
     """
 
     cacheable = True
+    batch = 1000
 
-    def __init__(
-        self, path: str, dataset: str, epochs: int = 12, *, space: SearchSpace, costs: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, path: str, dataset: str, epochs: int = 12, *, space: SearchSpace) -> None:
         if not isinstance(space, NasBench201):
             raise InvalidValue("", space.name, "the table is for space=nasbench201")
-        self.space, self.costs = space, tuple(costs)
         file = Path(path)
         require(file.exists(), "path", path, "it must be a .csv or .csv.gz file, or the official file or folder")
         csv_file = file.name.endswith((".csv", ".csv.gz"))
         self.records = csv_records(file, dataset) if csv_file else official_records(file, dataset, epochs)
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
-        return [self._evaluation(candidate) for candidate in candidates]
-
-    def _evaluation(self, candidate: Candidate) -> Evaluation:
-        metrics = dict(self.records(architecture_text(candidate.architecture)))
-        if self.costs:
-            network = self.space.network(candidate.architecture)
-            metrics |= network_costs(network, self.space.input_shape, self.costs)
-        return Evaluation(candidate, metrics, Cost(evaluations=1))
+        return [
+            Evaluation(candidate, self.records(architecture_text(candidate.architecture)), Cost(evaluations=1))
+            for candidate in candidates
+        ]
 
     def price(self, candidate: Candidate) -> Cost:
         return Cost(evaluations=1)

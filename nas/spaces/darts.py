@@ -8,7 +8,7 @@ Decisions are named after their place: ``normal.node2.first.input`` (the number 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar
 
@@ -22,9 +22,9 @@ from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction,
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.darts_network import DartsNetwork, NetworkKind, reduction_indices
+from nas.spaces.darts_network import CifarStem, DartsNetwork, ImageNetStem, NetworkKind, reduction_indices
 from nas.spaces.genotype import LARGEST_STEPS, Edge, Genotype
-from nas.spaces.space import LayerDescription, Probabilities, RunnerUp, SearchSpace
+from nas.spaces.space import BlockCost, LayerDescription, Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
 
 OPERATIONS = (
@@ -314,6 +314,63 @@ class Darts(SearchSpace):
             stem_multiplier=self.stem_multiplier,
         )
 
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        genotype = self.genotype(architecture)
+        rows = {edge: row for row, edge in enumerate(cell_edges(self.steps))}
+        weights: dict[str, Tensor] = {}
+        for kind in CELLS:
+            weights[kind] = torch.zeros(len(rows), len(self.operations))
+            edges: tuple[Edge, ...] = getattr(genotype, kind)
+            for index, (operation, source) in enumerate(edges):
+                weights[kind][rows[index // 2 + 2, source], self.operations.index(operation)] += 1
+        return weights
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """That of the retrained network, without the auxiliary head, which is of use in training only.
+
+        An edge that is not discretised yet counts with the whole weight of its operations.
+        """
+        cifar, channels = self.final_network == "cifar", self.final_channels
+        width = self.stem_multiplier * channels if cifar else channels
+        stem = CifarStem if cifar else ImageNetStem
+        in_channels, *sides = self.input_shape
+        total = weights["normal"].new_zeros(())
+        total = total + cost(
+            f"{stem.__name__} {width} {self.input_shape}", partial(stem, in_channels, width), self.input_shape
+        )
+        older_sides = sides
+        for _ in range(0 if cifar else 3):
+            older_sides, sides = sides, [-(-side // 2) for side in sides]
+        before, last, halve_before = width, width, not cifar
+        for index in range(self.final_cells):
+            reduction = index in reduction_indices(self.final_cells)
+            channels = 2 * channels if reduction else channels
+            kind = "reduce" if reduction else "normal"
+            older = (before, *older_sides)
+            make = (
+                partial(FactorisedReduction, before, channels, affine=True)
+                if halve_before
+                else partial(ReLUConvBN, before, channels, 1, 1, affine=True)
+            )
+            total = total + cost(f"preprocess {older} {channels} {halve_before}", make, older)
+            make = partial(ReLUConvBN, last, channels, 1, 1, affine=True)
+            total = total + cost(f"preprocess {(last, *sides)} {channels} False", make, (last, *sides))
+            smaller = [-(-side // 2) for side in sides] if reduction else sides
+            rows = []
+            for _, source in cell_edges(self.steps):
+                stride, inside = (2, sides) if reduction and source < 2 else (1, smaller)
+                shape = (channels, *inside)
+                rows.append(
+                    [
+                        cost(f"{name} {shape} {stride}", partial(CELL_OPERATIONS[name], channels, stride, True), shape)
+                        for name in self.operations
+                    ]
+                )
+            total = total + (weights[kind] * weights[kind].new_tensor(rows)).sum()
+            before, last, halve_before = last, len(self.concat[kind]) * channels, reduction
+            older_sides, sides = sides, smaller
+        return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
+
 
 def edge_name(cell: str, node: int, source: int) -> str:
     """The row of alpha that holds an edge."""
@@ -452,16 +509,8 @@ class DartsSupernet(Supernet):
 
         A node that reads one state twice through one operation has a 2 there.
         """
-        genotype = self.space.genotype(architecture)
-        rows = {edge: row for row, edge in enumerate(cell_edges(self.space.steps))}
-        weights: dict[str, Tensor] = {}
-        for kind in CELLS:
-            weights[kind] = torch.zeros_like(self.alpha[kind])
-            edges: tuple[Edge, ...] = getattr(genotype, kind)
-            for index, (operation, source) in enumerate(edges):
-                column = self.space.operations.index(operation)
-                weights[kind][rows[index // 2 + 2, source], column] += 1
-        return weights
+        weights = self.space.architecture_weights(architecture)
+        return {kind: weights[kind].to(self.alpha[kind]) for kind in CELLS}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -4,8 +4,10 @@ Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv
 ``layer4.conv.kernel_size``. An attribute with a single option is no decision.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +19,7 @@ from nas.operations.mixed import padded_width
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.layers import Layer, Shape, Slot, parse_slots
-from nas.spaces.space import LayerDescription, SearchSpace
+from nas.spaces.space import BlockCost, LayerDescription, SearchSpace
 from nas.spaces.supernet import Supernet
 
 
@@ -151,6 +153,67 @@ class Macro(SearchSpace):
         network.add_module("classifier", nn.Linear(flattened(shape)[0], self.classes))
         return network
 
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        architecture.check(self.choices)
+        weights = {}
+        for choice in self.choices:
+            weights[_key(choice.name)] = torch.zeros(len(choice.options))
+            weights[_key(choice.name)][choice.options.index(architecture[choice.name])] = 1
+        return weights
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """Exact for independent choices: follows how likely each width is to arrive at each layer."""
+        example = next(iter(weights.values()), torch.zeros(()))
+        total = example.new_zeros(())
+        sides: Shape = self.input_shape[1:]
+        widths = {self.input_shape[0]: example.new_ones(())}  # how likely each width is
+        for place in self.places:
+            if place.slot.is_dense and sides:
+                widths = {flattened((width, *sides))[0]: share for width, share in widths.items()}
+                sides = ()
+            of_types = weights.get(_key(f"{place.name}.type"), example.new_ones(1))
+            arriving, widths = widths, {}
+            for of_type, (label, layer) in zip(of_types, place.alternatives(), strict=False):
+                share, leaving = _layer_cost(place, label, layer, arriving, sides, weights, cost)
+                total = total + of_type * share
+                for width, likely in leaving.items():
+                    widths[width] = widths.get(width, 0) + of_type * likely
+            if place.slot.optional:
+                for width, likely in arriving.items():
+                    widths[width] = widths.get(width, 0) + of_types[-1] * likely
+            sides = place.slot.layers[0].output_shape((1, *sides), {"filters": 1, "units": 1})[1:]
+        for width, likely in widths.items():
+            features = flattened((width, *sides))[0]
+            make = partial(nn.Linear, features, self.classes)
+            total = total + likely * cost(f"classifier {features} {self.classes}", make, (features,))
+        return total
+
+
+def _layer_cost(
+    place: Place,
+    label: str,
+    layer: Layer,
+    arriving: Mapping[int, Tensor],
+    sides: Shape,
+    weights: Mapping[str, Tensor],
+    cost: BlockCost,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The mean cost of one alternative, and how likely it makes each width of its output."""
+    joint = torch.stack(list(arriving.values()))  # (widths, options of the first attribute, ...)
+    for attribute, options in layer.attributes.items():
+        own = weights.get(_key(f"{place.prefix(label)}.{attribute}"), joint.new_ones(len(options)))
+        joint = joint.unsqueeze(-1) * own
+    costs, outputs = [], []
+    for width, *values in itertools.product(arriving, *layer.attributes.values()):
+        chosen, shape = dict(zip(layer.attributes, values, strict=True)), (width, *sides)
+        costs.append(cost(f"{layer} {chosen} {shape}", partial(layer.plain, shape, chosen), shape))
+        outputs.append(layer.output_shape(shape, chosen)[0])
+    likely = joint.flatten()
+    leaving: dict[int, Tensor] = {}
+    for width in dict.fromkeys(outputs):
+        leaving[width] = likely[torch.tensor([output == width for output in outputs], device=likely.device)].sum()
+    return likely @ likely.new_tensor(costs), leaving
+
 
 def _as_lists(value: Any) -> Any:
     """Plain lists and dicts all the way down, as JSON has them."""
@@ -181,9 +244,12 @@ class MacroSupernet(Supernet):
         for choice in space.choices:
             self.alpha[_key(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to logits (batch, classes)."""
-        weights = self.operation_weights()
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(batch, channels, height, width) to logits (batch, classes).
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        weights = self.operation_weights() if weights is None else weights
         for place in self.space.places:
             if place.slot.is_dense and x.dim() == 4:
                 x = x.flatten(1)
@@ -218,14 +284,8 @@ class MacroSupernet(Supernet):
         return Architecture(self.space.name, options)
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The weights with which this supernet computes ``architecture``: one-hot."""
-        architecture.check(self.space.choices)
-        weights = {}
-        for choice in self.space.choices:
-            name = _key(choice.name)
-            weights[name] = torch.zeros_like(self.alpha[name])
-            weights[name][choice.options.index(architecture[choice.name])] = 1
-        return weights
+        weights = self.space.architecture_weights(architecture)
+        return {name: weight.to(self.alpha[name]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ are named after their edge: ``node2.from0``.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from nas.operations.cell_operations import CELL_OPERATIONS, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.space import LayerDescription, SearchSpace
+from nas.spaces.space import BlockCost, LayerDescription, SearchSpace
 from nas.spaces.supernet import Supernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -114,6 +114,30 @@ class NasBench201(SearchSpace):
         architecture.check(self.choices)
         operations = [architecture[choice.name] for choice in self.choices]
         return NasBench201Network(self, operations)
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        architecture.check(self.choices)
+        weights = torch.zeros(len(EDGES), len(OPERATIONS))
+        for row, choice in enumerate(self.choices):
+            weights[row, choice.options.index(architecture[choice.name])] = 1
+        return {"cell": weights}
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        fixed = cost(f"stem {self.channels} {self.input_shape}", partial(_stem, self), self.input_shape)
+        of_operations = dict.fromkeys(OPERATIONS, 0.0)
+        _, *sides = self.input_shape
+        for stage in range(3):
+            width = 2**stage * self.channels
+            if stage > 0:
+                shape = (width // 2, *sides)
+                fixed += cost(f"residual {shape}", partial(ResidualBlock, width // 2, width), shape)
+                sides = [-(-side // 2) for side in sides]
+            for name in OPERATIONS:
+                make = partial(CELL_OPERATIONS[name], width, 1, True)
+                of_operations[name] += self.cells_per_stage * cost(f"{name} {width} {sides}", make, (width, *sides))
+        fixed += cost(f"last {self.channels} {sides}", partial(_last_activation, self), (width, *sides))
+        fixed += cost(f"classifier {width} {self.classes}", partial(nn.Linear, width, self.classes), (width,))
+        return fixed + weights["cell"].sum(0) @ weights["cell"].new_tensor(list(of_operations.values()))
 
 
 class ResidualBlock(nn.Module):
@@ -263,11 +287,7 @@ class NasBench201Supernet(Supernet):
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which this supernet computes ``architecture``: one-hot rows."""
-        architecture.check(self.space.choices)
-        weights = torch.zeros_like(self.alpha["cell"])
-        for row, choice in enumerate(self.space.choices):
-            weights[row, choice.options.index(architecture[choice.name])] = 1
-        return {"cell": weights}
+        return {"cell": self.space.architecture_weights(architecture)["cell"].to(self.alpha["cell"])}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -4,11 +4,11 @@ import importlib
 import math
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import nas.spaces
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
@@ -17,6 +17,9 @@ from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
 
 Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
+BlockCost = Callable[[str, Callable[[], nn.Module], tuple[int, ...]], float]
+"""The cost of a part of a network, from a text that tells it from every other part (its shapes included), what makes
+it, and the shape of one input (without its batch)."""
 
 
 class LayerDescription(NamedTuple):
@@ -70,6 +73,21 @@ class SearchSpace(ABC):
     @abstractmethod
     def network(self, architecture: Architecture) -> nn.Module:
         """The freshly initialised stand-alone network of ``architecture``: plain modules, logits (batch, classes)."""
+
+    @abstractmethod
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The weights with which the supernet computes ``architecture``: one-hot, named and shaped as its alphas."""
+
+    @abstractmethod
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """The cost of the stand-alone network, parts added up, 0-dim, differentiable with respect to ``weights``.
+
+        Args:
+            weights: The options' relaxed weights, named and shaped as the supernet's alphas. Where those of each choice
+                are probabilities, this is the mean cost of the networks that they draw; at
+                :meth:`architecture_weights` it is the cost of that network.
+            cost: Of one part.
+        """
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """The architecture as a reader would tell it; here one entry per choice."""

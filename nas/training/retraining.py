@@ -127,7 +127,7 @@ class Retraining:
         """Go on from ``state``, which is written again where ``save`` says so."""
         if state is not None:
             with fitting(state):
-                self._load_state(state)
+                self.load_state_dict(state)
         self.network.train()
         with (
             StopRequest() as request,
@@ -152,7 +152,19 @@ class Retraining:
                     self._save(tracker)
             self._save(tracker)
 
-    def _one_step(self, tracker: Tracker) -> None:
+    def fit(self, until: int) -> None:
+        """Train up to step ``until`` without a record of it, as the evaluation of a candidate does.
+
+        Raises:
+            NotFinite: A loss or gradient is not.
+        """
+        self.network.train()
+        while self.step < until:
+            self._set_drop_path()
+            self._one_step(None)
+        self.watch.check()
+
+    def _one_step(self, tracker: Tracker | None) -> None:
         progress = self.step / self.total_steps
         factor = schedule_factor(self.schedule, progress, self.schedule_end)
         rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
@@ -169,6 +181,7 @@ class Retraining:
         self.means.add("train/accuracy", accuracy(logits.detach(), batch.labels))
         if self.step % self.tracking.log_every == 0:
             self.watch.check()
+        if tracker is not None and self.step % self.tracking.log_every == 0:
             epoch = (self.step - 1) // self.stream.steps_per_epoch
             tracker.scalar("step/training_loss", loss, self.step, epoch)
             tracker.scalar("hyperparameters/learning_rate", rate, self.step, epoch)
@@ -214,22 +227,22 @@ class Retraining:
         self.watch.check()
         require_finite(self.step, self.network.state_dict())
         self._tracker_state = tracker.state_dict()
-        self.folder.checkpoints.save(
-            self.step,
-            {
-                "rollbacks": self.rollbacks,
-                "step": self.step,
-                "seconds": self.seconds + time.perf_counter() - self._epoch_began,
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "stream": self.stream.state_dict(),
-                "randomness": self.randomness.state_dict(),
-                "means": self.means.state_dict(),
-                "tracker": self._tracker_state,
-            },
-        )
+        self.folder.checkpoints.save(self.step, {**self.state_dict(), "tracker": self._tracker_state})
 
-    def _load_state(self, state: dict[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """All that the training goes on from; the record is not in it."""
+        return {
+            "rollbacks": self.rollbacks,
+            "step": self.step,
+            "seconds": self.seconds + time.perf_counter() - self._epoch_began,
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "stream": self.stream.state_dict(),
+            "randomness": self.randomness.state_dict(),
+            "means": self.means.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.rollbacks = state["step"], state["seconds"], state.get("rollbacks", 0)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,7 +1,8 @@
 """The settings of the weight step, shared by the search and the retraining."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -42,6 +43,16 @@ class TrainingSettings:
         require(0 <= end <= 1, "schedule_end", end, "it must be a number from 0 to 1")
         good = self.schedule != "exponential" or end > 0
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
+
+    def chosen_by(self, hyperparameters: Mapping[str, float]) -> "TrainingSettings":
+        """These settings with the batch size that a candidate's ``hyperparameters`` carry, if they carry one.
+
+        Raises:
+            InvalidValue: It is no whole number, or below 2.
+        """
+        size = hyperparameters.get("batch_size", self.batch_size)
+        require(float(size).is_integer(), "batch_size", size, "it must be a whole number")
+        return replace(self, batch_size=int(size))
 
 
 def checked_seed(seed: object) -> int:

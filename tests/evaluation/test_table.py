@@ -32,10 +32,8 @@ def test_a_csv_table_gives_shares_and_costs_nothing_but_an_evaluation(tmp_path: 
     (found,) = TableLookup(written(tmp_path), "cifar10", space=SPACE).evaluate([CANDIDATE])
     assert found.metrics == {"accuracy": 0.7525, "test_accuracy": 0.805}
     assert found.cost == Cost(evaluations=1)
-    (found,) = TableLookup(written(tmp_path), "cifar100", space=SPACE, costs=["parameters"]).evaluate([CANDIDATE])
+    (found,) = TableLookup(written(tmp_path), "cifar100", space=SPACE).evaluate([CANDIDATE])
     assert found.metrics["accuracy"] == 0.3
-    parameters = sum(parameter.numel() for parameter in SPACE.network(CANDIDATE.architecture).parameters())
-    assert found.metrics["parameters"] == parameters
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,315 @@
+"""The loop around a black-box strategy: what it counts, when it ends, what it writes, and how it goes on."""
+
+import csv
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.baselines.search import BlackBoxSearch
+from nas.baselines.strategy import Scored
+from nas.candidate import Candidate, Hyperparameters, Range
+from nas.configuration import InvalidValue
+from nas.data.augmentation import Augmentation
+from nas.data.digits import Digits
+from nas.data.splits import SplitSettings
+from nas.evaluation.budget import Budget
+from nas.evaluation.dynamic import Dynamic
+from nas.evaluation.evaluation import Cost, Evaluation
+from nas.evaluation.evaluator import Pruner
+from nas.evaluation.fixed import Fixed
+from nas.evaluation.objective import Objective
+from nas.evaluation.scratch import TrainedFromScratch
+from nas.evaluation.task import Task
+from nas.spaces.macro import Macro
+from nas.spaces.space import SearchSpace
+from nas.training.interruption import Stopped
+from nas.training.randomness import Randomness
+from nas.training.retraining import FinalSettings
+from nas.training.run_folder import RunFolder
+from nas.training.settings import TrainingSettings
+from nas.training.tracking import TrackingSettings
+
+LAYERS = [{"type": "dense", "units": [2, 3, 4, 5, 6, 7, 8, 9]}]
+RANGES = {"learning_rate": Range(1e-3, 0.3, "log")}
+QUIET = TrackingSettings(tensorboard=False, console="quiet")
+
+
+class Drawn:
+    """Random candidates, two at a time; remembers what it was told."""
+
+    def __init__(self, batch: int = 2, repeat: bool = False, *, space: SearchSpace, generator: torch.Generator) -> None:
+        self.space, self.generator, self.batch, self.repeat = space, generator, batch, repeat
+        self.pending: list[Candidate] = []
+        self.told: list[tuple[str, float]] = []
+
+    def ask(self) -> list[Candidate]:
+        if not self.pending:
+            drawn = [self.space.sample(self.generator) for _ in range(self.batch)]
+            self.pending = [drawn[0]] * self.batch if self.repeat else drawn
+        return self.pending
+
+    def tell(self, scored: Sequence[Scored]) -> None:
+        assert [one.candidate for one in scored] == self.pending
+        self.told += [(one.candidate.fingerprint(), one.score) for one in scored]
+        self.pending = []
+
+    def statistics(self) -> dict[str, float]:
+        return {"diversity": 1.0, "policy/entropy": 0.5}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"told": self.told}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.told = [(name, score) for name, score in state["told"]]
+
+
+class Widths:
+    """The wider the better, at ten samples each; counts what it evaluates."""
+
+    cacheable, batch = True, 1
+
+    def __init__(self, cacheable: bool = True, stop_after: int | None = None) -> None:
+        self.cacheable, self.stop_after = cacheable, stop_after
+        self.evaluated: Counter[str] = Counter()
+
+    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
+        if self.stop_after is not None and sum(self.evaluated.values()) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.evaluated.update(candidate.fingerprint() for candidate in candidates)
+        return [self._evaluation(candidate) for candidate in candidates]
+
+    def _evaluation(self, candidate: Candidate) -> Evaluation:
+        units = int(candidate.architecture["layer1.units"])
+        metrics = {"accuracy": units / 10, "loss": -units / 10 - math.log(candidate.hyperparameters["learning_rate"])}
+        return Evaluation(candidate, metrics, Cost(10, 100.0, 1, 0.01))
+
+    def price(self, candidate: Candidate) -> Cost:
+        return Cost(10, 100.0, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    source = Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0))
+    splits = source.load()
+    return Task.of(
+        Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        splits,
+        source.augmentation,
+        TrainingSettings(16, 0.9, 5.0, "cosine"),
+        FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
+        Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4}),
+        {},
+        0,
+        torch.device("cpu"),
+    )
+
+
+def searching(
+    task: Task,
+    folder: Path,
+    budget: Budget,
+    *,
+    strategy: Callable[..., Any] = Drawn,
+    evaluator: Any = None,
+    objective: Objective | None = None,
+    said: list[str] | None = None,
+    **settings: Any,
+) -> BlackBoxSearch:
+    return BlackBoxSearch(
+        strategy,
+        space=task.space,
+        task=task,
+        evaluator=Widths() if evaluator is None else evaluator,
+        objective=objective or Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space),
+        budget=budget,
+        tracking=QUIET,
+        randomness=Randomness(0),
+        folder=RunFolder(folder),
+        say=([] if said is None else said).append,
+        **settings,
+    )
+
+
+def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        return [(int(row["step"]), float(row["value"])) for row in csv.DictReader(file) if row["tag"] == tag]
+
+
+@pytest.mark.parametrize(
+    ("budget", "evaluations"),
+    [
+        (Budget(evaluations=6), 6),
+        (Budget(evaluations=5), 5),  # the last round is cut
+        (Budget(samples=49), 4),
+        (Budget(samples=60, evaluations=100), 6),
+        (Budget(multiply_adds=350.0, samples=10**9), 3),
+    ],
+)
+def test_no_budget_is_ever_overrun(task: Task, tmp_path: Path, budget: Budget, evaluations: int) -> None:
+    evaluator = Widths()
+    search = searching(task, tmp_path, budget, evaluator=evaluator)
+    candidate = search.search()
+    assert sum(evaluator.evaluated.values()) == evaluations == search.spent.evaluations
+    assert (search.spent.samples, search.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
+    assert budget.allows(search.spent)
+    best = max(search.history, key=lambda one: one.metrics["accuracy"])
+    assert candidate.architecture == best.candidate.architecture
+    assert candidate.hyperparameters["weight_decay"] == 3e-4  # what is not searched is told, too
+    assert rows(tmp_path, "budget/samples")[-1] == (evaluations, 10.0 * evaluations)
+
+
+def test_the_clock_ends_a_search(task: Task, tmp_path: Path) -> None:
+    search = searching(task, tmp_path, Budget(seconds=0.2))
+    search.search()
+    assert search.spent.seconds >= 0.2
+    assert search.spent.evaluations > 0
+
+
+def test_what_is_known_costs_an_evaluation_and_no_samples(task: Task, tmp_path: Path) -> None:
+    evaluator = Widths()
+
+    def repeating(**parts: Any) -> Drawn:
+        return Drawn(4, True, **parts)
+
+    search = searching(task, tmp_path, Budget(evaluations=8), strategy=repeating, evaluator=evaluator)
+    search.search()
+    assert sorted(evaluator.evaluated.values()) == [1, 1]
+    assert (search.spent.samples, search.spent.evaluations) == (20, 8)
+    again = searching(task, tmp_path / "b", Budget(evaluations=8), strategy=repeating, evaluator=Widths(False))
+    again.search()
+    assert (again.spent.samples, again.spent.evaluations) == (80, 8)  # metrics that change are measured anew
+
+
+def test_stagnation_ends_a_search(task: Task, tmp_path: Path) -> None:
+    search = searching(task, tmp_path, Budget(), patience=12)
+    search.search()
+    scores = [one.metrics["accuracy"] for one in search.history]
+    first = scores.index(max(scores))
+    assert first + 12 < len(scores) <= first + 12 + 2
+
+
+def test_the_record_has_the_promised_tags(task: Task, tmp_path: Path) -> None:
+    search = searching(task, tmp_path, Budget(evaluations=6))
+    search.search()
+    scores = [one.metrics["accuracy"] for one in search.history]
+    assert rows(tmp_path, "best/score") == [(step, max(scores[:step])) for step in (2, 4, 6)]
+    assert rows(tmp_path, "population/score_mean")[0][1] == pytest.approx(sum(scores[:2]) / 2)
+    assert rows(tmp_path, "population/diversity") == [(2, 1.0), (4, 1.0), (6, 1.0)]
+    assert rows(tmp_path, "policy/entropy") == [(2, 0.5), (4, 0.5), (6, 0.5)]
+    assert rows(tmp_path, "budget/multiply_adds")[-1] == (6, 600.0)
+    written = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert [one["metrics"]["accuracy"] for one in written] == scores
+
+
+def interrupted(task: Task, folder: Path, after: int, **settings: Any) -> None:
+    search = searching(task, folder, evaluator=Widths(stop_after=after), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        search.search()
+
+
+@pytest.mark.parametrize("after", [1, 4, 5])
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: Task, tmp_path: Path, after: int) -> None:
+    dynamic = {"start": {"accuracy": 1.0}, "end": {"loss": -1.0}, "schedule": "linear", "patience": 1, "step": 0.5}
+
+    def objective() -> Dynamic:
+        return Dynamic(**dynamic, cost_weight=0.1, costs={"parameters": 1.0}, space=task.space)
+
+    budget = Budget(samples=80)
+    whole = searching(task, tmp_path / "whole", budget, objective=objective())
+    candidate = whole.search()
+    interrupted(task, tmp_path / "cut", after, budget=budget, objective=objective())
+    said: list[str] = []
+    evaluator = Widths()
+    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator, said=said)
+    assert resumed.search() == candidate
+    assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    assert sum(evaluator.evaluated.values()) == 8 - after, "what was evaluated before the kill was not lost"
+    assert resumed.spent.samples == whole.spent.samples == 80
+    assert said[0].startswith("resumed at step")
+    assert resumed.strategy.told == whole.strategy.told
+
+
+def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path: Path) -> None:
+    whole = searching(task, tmp_path / "whole", Budget(evaluations=4))
+    whole.search()
+    interrupted(task, tmp_path / "cut", 3, budget=Budget(evaluations=4))
+    path = tmp_path / "cut" / "evaluations.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    resumed = searching(task, tmp_path / "cut", Budget(evaluations=4))
+    resumed.search()
+    lines = (tmp_path / "whole" / "evaluations.jsonl").read_text().splitlines()
+    assert path.read_text().splitlines() == lines
+
+
+def test_asked_to_stop_it_says_where_it_is(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked:
+        requested = True
+
+        def __enter__(self) -> "Asked":
+            return self
+
+        def __exit__(self, *details: object) -> None: ...
+
+    whole = searching(task, tmp_path / "whole", Budget(evaluations=6)).search()
+    with monkeypatch.context() as patch:
+        patch.setattr("nas.baselines.search.StopRequest", Asked)
+        with pytest.raises(Stopped):
+            searching(task, tmp_path / "cut", Budget(evaluations=6)).search()
+    assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search() == whole
+
+
+def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Task, tmp_path: Path) -> None:
+    objective = Dynamic(
+        {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=task.space
+    )
+    search = searching(task, tmp_path, Budget(evaluations=8), objective=objective)
+    found = search.search()
+    assert objective.position == 1.0
+    units = [int(one.candidate.architecture["layer1.units"]) for one in search.history]
+    assert int(found.architecture["layer1.units"]) == min(units)
+
+
+def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Task, tmp_path: Path) -> None:
+    class Pruned(Widths):
+        def _evaluation(self, candidate: Candidate) -> Evaluation:
+            found = super()._evaluation(candidate)
+            fidelity = 0.5 if found.metrics["accuracy"] > 0.5 else 1.0
+            return Evaluation(candidate, {**found.metrics, "fidelity": fidelity}, found.cost)
+
+    search = searching(task, tmp_path, Budget(evaluations=20), evaluator=Pruned())
+    search.search()
+    assert search.best.metrics["fidelity"] == 1.0
+    assert max(one.metrics["accuracy"] for one in search.history) > search.best.metrics["accuracy"]
+
+
+def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="budget"):
+        searching(task, tmp_path, Budget())
+    with pytest.raises(InvalidValue, match=r"budget\.samples=9 .* one evaluation costs up to 10"):
+        searching(task, tmp_path, Budget(samples=9))
+    with pytest.raises(InvalidValue, match="patience"):
+        searching(task, tmp_path, Budget(evaluations=1), patience=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_jobs_change_nothing_that_is_written(task: Task, tmp_path: Path) -> None:
+    found = []
+    for jobs in (1, 2):
+        objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
+        evaluator = TrainedFromScratch(1, jobs=jobs, task=task, objective=objective)
+        search = searching(task, tmp_path / str(jobs), Budget(evaluations=4), evaluator=evaluator)
+        found.append(search.search())
+    assert found[0] == found[1]
+    assert (tmp_path / "1" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()

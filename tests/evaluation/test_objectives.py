@@ -1,0 +1,97 @@
+"""Objectives against their formulas."""
+
+import math
+
+import pytest
+
+from nas.candidate import Candidate
+from nas.configuration import InvalidValue
+from nas.evaluation.dynamic import Dynamic
+from nas.evaluation.evaluation import Evaluation
+from nas.evaluation.fixed import Fixed
+from nas.evaluation.multi_task import MultiTask, TaskWeight
+from nas.evaluation.network_cost import BlockCosts, count_parameters
+from nas.evaluation.task import Task
+
+METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("weights", "score"),
+    [
+        ({"accuracy": 1.0}, 0.9),
+        ({"macro_f1": 1.0}, 0.8),
+        ({"macro_recall": 1.0}, 0.7),
+        ({"loss": -1.0}, -0.25),
+        ({"accuracy": 1.0, "loss": -1.0}, 0.65),
+        ({"accuracy": 2.0, "loss": 0.0}, 1.8),
+    ],
+)
+def test_fixed_weights(task: Task, candidates: list[Candidate], weights: dict[str, float], score: float) -> None:
+    objective = Fixed(weights, 0.0, {"parameters": 1.0}, space=task.space)
+    assert objective.score(Evaluation(candidates[0], METRICS)) == pytest.approx(score)
+    assert not objective.advance(0.5, 1.0)
+
+
+def test_the_cost_comes_off_in_proportion(task: Task, candidates: list[Candidate]) -> None:
+    objective = Fixed({"accuracy": 1.0}, 0.2, {"parameters": 1.0}, space=task.space)
+    uniform = {
+        name: weight * 0 + 1 / weight.shape[-1]
+        for name, weight in task.space.architecture_weights(candidates[0].architecture).items()
+    }
+    mean = float(task.space.expected_cost(uniform, BlockCosts("parameters")))
+    for candidate in candidates:
+        size = count_parameters(task.space.network(candidate.architecture), task.space.input_shape)
+        assert objective.score(Evaluation(candidate, METRICS)) == pytest.approx(0.9 - 0.2 * size / mean)
+
+
+def test_what_is_not_finite_or_not_there(task: Task, candidates: list[Candidate]) -> None:
+    objective = Fixed({"loss": -1.0}, 0.0, {}, space=task.space)
+    for loss in (math.inf, math.nan):
+        assert objective.score(Evaluation(candidates[0], {"loss": loss})) == -math.inf
+    with pytest.raises(InvalidValue, match=r"objective\.weights\.loss=-1\.0 .* gives accuracy"):
+        objective.score(Evaluation(candidates[0], {"accuracy": 0.5}))
+    with pytest.raises(InvalidValue, match="weights"):
+        Fixed({"loss": 0.0}, 0.0, {}, space=task.space)
+
+
+def dynamic(task: Task, schedule: str, patience: int = 2, step: float = 0.4) -> Dynamic:
+    return Dynamic(
+        {"accuracy": 1.0}, {"loss": -2.0}, schedule, patience, step, cost_weight=0.0, costs={}, space=task.space
+    )
+
+
+def test_weights_follow_the_schedule(task: Task, candidates: list[Candidate]) -> None:
+    evaluation = Evaluation(candidates[0], METRICS)
+    for schedule, at_quarter in (("linear", 0.25), ("cosine", 0.5 * (1 - math.cos(math.pi / 4)))):
+        objective = dynamic(task, schedule)
+        assert objective.score(evaluation) == pytest.approx(0.9)
+        assert objective.advance(0.25, 0.9)
+        assert objective.score(evaluation) == pytest.approx((1 - at_quarter) * 0.9 - at_quarter * 2 * 0.25)
+        assert objective.advance(1.0, 0.9)
+        assert objective.score(evaluation) == pytest.approx(-0.5)
+        assert not objective.advance(1.0, 0.9)
+
+
+def test_weights_react_to_stagnation(task: Task) -> None:
+    objective = dynamic(task, "stagnation")
+    best = [0.5, 0.6, 0.6, 0.6, 0.55, 0.55, 0.55, 0.1, 0.1, 0.1, 0.1]
+    moves = [objective.advance(0.0, one) for one in best]
+    # 0.6 is first seen at 1, two rounds without anything better end at 3; then the scores are other numbers.
+    assert [index for index, moved in enumerate(moves) if moved] == [3, 6, 9]
+    assert objective.position == 1.0
+    other = dynamic(task, "stagnation")
+    other.load_state_dict(objective.state_dict())
+    assert other.weights == objective.weights == {"loss": -2.0}
+
+
+def test_tasks_are_normalised_and_weighted(task: Task, candidates: list[Candidate]) -> None:
+    tasks = {"a": TaskWeight(1.0, "accuracy", 0.1, 1.0), "b": TaskWeight(3.0, "loss", 2.0, 0.0)}
+    objective = MultiTask(tasks, 0.0, {}, space=task.space)
+    metrics = {"a/accuracy": 0.55, "b/loss": 0.5, "a/loss": 9.0}
+    assert objective.score(Evaluation(candidates[0], metrics)) == pytest.approx((0.5 + 3 * 0.75) / 4)
+    with pytest.raises(InvalidValue, match="evaluation=multi_task"):
+        objective.score(Evaluation(candidates[0], METRICS))
+    with pytest.raises(InvalidValue, match="gradient search"):
+        objective.expected_penalty({})
+    assert objective.score(Evaluation(candidates[0], {**metrics, "b/loss": math.inf})) == -math.inf
