@@ -1,0 +1,143 @@
+"""The tables of results: what is run, resumed and left alone, and what the exit code says."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.spaces.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.darts import Darts
+
+Script = Callable[[str], ModuleType]
+ENTRY_POINT = """
+import json, sys
+from pathlib import Path
+values = dict(argument.split("=", 1) for argument in sys.argv[1:])
+folder = Path(values.get("resume") or values["hydra.run.dir"])
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+with open(folder / "calls", "a") as calls:
+    print(*sys.argv[1:], file=calls)
+if "fail" in values:
+    sys.exit(1)
+(folder / "result.json").write_text(json.dumps({"test_accuracy": 0.5, "parameters": 10}))
+(folder / "candidate.json").write_text("{}")
+(folder / "metrics.csv").write_text("step,epoch,tag,value\\n1,0,budget/samples,7.0\\n2,0,budget/samples,9.0\\n")
+"""
+
+
+@pytest.fixture
+def bench(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module with entry points in place of the real ones that only say how they were called."""
+    module = script("bench")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    for name in ("train_search.py", "train_final.py"):
+        (tmp_path / name).write_text(ENTRY_POINT)
+    return module
+
+
+def test_what_is_there_is_not_run_again_and_what_was_begun_is_resumed(bench: ModuleType, tmp_path: Path) -> None:
+    runs = bench.Bench(tmp_path / "runs", ["a=1"])
+    folder = runs.search("joint search, bad start", 3, ["b=2"])
+    assert folder == tmp_path / "runs" / "joint_search_bad_start-3"
+    assert (folder / "calls").read_text() == f"b=2 a=1 seed=3 hydra.run.dir={folder}\n"
+    assert runs.search("joint search, bad start", 3, ["b=2"]) == folder
+    (folder / "candidate.json").unlink()
+    runs.search("joint search, bad start", 3, ["b=2"])
+    assert (folder / "calls").read_text().splitlines()[1:] == [f"resume={folder}"]
+
+    final = folder / "final"
+    assert runs.retrain(folder, final, 3) == runs.retrain(folder, final, 3) == {"test_accuracy": 0.5, "parameters": 10}
+    assert (final / "calls").read_text() == f"candidate={folder} a=1 seed=3 hydra.run.dir={final}\n"
+    assert runs.failures == []
+
+
+def test_a_failed_run_is_told_and_left_out(bench: ModuleType, tmp_path: Path) -> None:
+    runs = bench.Bench(tmp_path / "runs", ["fail=1"])
+    searched = runs.search("s", 0)
+    result = runs.retrain(searched, searched / "final", 0)
+    assert result is None
+    assert [failure.split()[0] for failure in runs.failures] == ["train_search.py", "train_final.py"]
+    good = {"test_accuracy": 0.25, "parameters": 4}
+    row = bench.Row.of([good, None, good], [searched])
+    assert row == bench.Row([25.0, 25.0], [4, 4], [], [])
+
+
+def test_a_row_has_the_means_of_its_runs(bench: ModuleType, tmp_path: Path) -> None:
+    folder = bench.Bench(tmp_path / "runs", []).search("s", 0)
+    results = [{"test_accuracy": 0.9, "parameters": 1000}, {"test_accuracy": 0.8, "parameters": 2000}]
+    cells = bench.Row.of(results, [folder]).cells("name")
+    assert cells == ("name", "2", "85.00 ± 7.07", "80.00", "1,500", "9", "-")
+
+
+def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleType, tmp_path: Path) -> None:
+    space = Darts(steps=2, multiplier=2, input_shape=(1, 28, 28), classes=10)
+    searches = {}
+    for seed, rate in {0: 0.1, 1: 0.2}.items():
+        options = {choice.name: choice.options[0] for choice in space.choices}
+        candidate = Candidate(Architecture(space.name, options), Hyperparameters({"learning_rate": rate}))
+        searches[seed] = tmp_path / str(seed)
+        searches[seed].mkdir()
+        CandidateFile(candidate, space, "mnist5k", "cosine").write(searches[seed] / "candidate.json")
+    searches[2] = tmp_path / "failed"
+
+    written = bench.Bench(tmp_path / "runs", []).random_candidates(searches, 6)
+    assert [seed for seed, _ in written] == [0, 1, 0, 1]
+    found = [read_candidate_file(path).candidate for _, path in written]
+    assert [candidate.hyperparameters["learning_rate"] for candidate in found] == [0.1, 0.2, 0.1, 0.2]
+    assert len({candidate.architecture for candidate in found}) == 4
+    again = bench.Bench(tmp_path / "again", []).random_candidates(searches, 6)
+    assert [path.read_text() for _, path in again] == [path.read_text() for _, path in written]
+
+
+@pytest.mark.parametrize(
+    ("found", "random", "failures", "code"),
+    [
+        ([95.0, 93.0], [90.0, 96.0], [], 0),
+        ([95.0, 93.0], [95.0, 93.0], [], 1),
+        ([95.0], [90.0], ["a run"], 1),
+        ([], [90.0], [], 1),
+        ([95.0], [], [], 1),
+    ],
+)
+def test_the_exit_code_says_whether_the_search_beats_random_genotypes(
+    found: list[float],
+    random: list[float],
+    failures: list[str],
+    code: int,
+    script: Script,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = script("reproduce_darts_cells")
+    rows = {
+        name: module.Row(values, [10.0] * len(values), [], [])
+        for name, values in {module.SEARCH: found, module.RANDOM: random}.items()
+    }
+    assert module.report(rows, [0, 1], failures) == code
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"DARTS cells: {int(code == 0 or bool(failures))} of 1 targets reached, {len(failures)} runs failed"
+
+
+@pytest.mark.parametrize(
+    ("joint", "random", "bad", "code"),
+    [(98.5, 98.0, 98.0, 0), (98.5, 98.6, 98.0, 1), (98.1, 98.0, 98.0, 1), (98.5, 98.0, 97.4, 1)],
+)
+def test_the_main_result_has_three_targets(joint: float, random: float, bad: float, code: int, script: Script) -> None:
+    module = script("reproduce_main_result")
+    means = {"joint search": joint, "joint search, bad start": bad, module.RANDOM: random}
+    rows = {name: module.Row([value], [10.0], [], []) for name, value in means.items()}
+    assert module.report(rows, [0], []) == code
+
+
+def test_the_settings_of_the_darts_cells_compose(script: Script) -> None:
+    from hydra import compose, initialize_config_dir
+
+    module = script("reproduce_darts_cells")
+    conf = str(Path(__file__).resolve().parents[2] / "conf")
+    with initialize_config_dir(conf, version_base="1.3"):
+        config = compose("train_search", overrides=list(module.SETTINGS))
+    assert config.space._target_ == "nas.spaces.darts.Darts"
+    assert sum(config.data.split[part] for part in ("train", "validation", "test")) == 5000
+    assert json.dumps(config.hyperparameters.learning_rate.initial) == "0.05"
