@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate, Choice, Domain
 from nas.configuration import InvalidValue, require
+from nas.operations.batched.edges import node_states
 from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout
@@ -25,7 +26,7 @@ from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts_network import CifarStem, DartsNetwork, ImageNetStem, NetworkKind, reduction_indices
 from nas.spaces.genotype import LARGEST_STEPS, Edge, Genotype
 from nas.spaces.space import BlockCost, LayerDescription, Probabilities, RunnerUp, SearchSpace
-from nas.spaces.supernet import Supernet
+from nas.spaces.supernet import Implementation, Supernet, checked_implementation
 
 OPERATIONS = (
     "none",
@@ -59,6 +60,8 @@ class Darts(SearchSpace):
         final_network: Whether the stand-alone network starts at full resolution (``cifar``) or at an eighth of it.
         auxiliary: Whether the stand-alone network has an auxiliary head; in training mode it then gives a pair of
             logits.
+        implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
+            that edges share done once. Both have the same parameters and give the same numbers.
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
@@ -80,6 +83,7 @@ class Darts(SearchSpace):
         final_cells: int = 20,
         final_network: NetworkKind = "cifar",
         auxiliary: bool = False,
+        implementation: Implementation = "fast",
         *,
         input_shape: Sequence[int],
         classes: int,
@@ -105,6 +109,7 @@ class Darts(SearchSpace):
         self.final_network: NetworkKind = final_network
         require(isinstance(auxiliary, bool), "auxiliary", auxiliary, "it must be true or false")
         self.auxiliary = auxiliary
+        self.implementation = checked_implementation(implementation)
         self._choices = tuple(choice for cell in CELLS for choice in self._cell_choices(cell))
 
     def _concat(self, key: str, concat: Sequence[int] | None) -> tuple[int, ...]:
@@ -147,7 +152,7 @@ class Darts(SearchSpace):
                 "normal_concat": genotype.normal_concat,
                 "reduce_concat": genotype.reduce_concat,
             }
-            settings = self.settings() | needed
+            settings = self.settings() | needed | {"implementation": self.implementation}
             space = Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
             space.architecture(genotype)
             return space
@@ -443,13 +448,22 @@ class SearchCell(nn.Module):
         return torch.cat([states[index] for index in self.concat], dim=1)
 
 
+class FastSearchCell(SearchCell):
+    """The same cell with the edges that leave one state computed together."""
+
+    def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
+        inputs = [self.preprocess0(before), self.preprocess1(last)]
+        states = node_states(inputs, list(self.edges), cell_edges(self.steps), weights)  # type: ignore[arg-type]
+        return torch.cat([states[index] for index in self.concat], dim=1)
+
+
 def cell_edges(steps: int) -> list[tuple[int, int]]:
     """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
     return [(node, source) for node in range(2, steps + 2) for source in range(node)]
 
 
 class DartsSupernet(Supernet):
-    """The search network, one operation after the other as the paper has it.
+    """The search network; the plain implementation computes one operation after the other, as the paper has it.
 
     ``alpha["normal"]`` and ``alpha["reduce"]`` are (edges, operations), shared by all cells of their type and drawn
     from a normal distribution with standard deviation 1e-3. Batch norms have no affine parameters except the stem's.
@@ -464,12 +478,13 @@ class DartsSupernet(Supernet):
         )
         self.cells = nn.ModuleList()
         self.cell_types: list[str] = []
+        cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
         before, last, channels, halve_before = width, width, space.channels, False
         for index in range(space.cells):
             reduction = index in reduction_indices(space.cells)
             channels = 2 * channels if reduction else channels
             kind = "reduce" if reduction else "normal"
-            cell = SearchCell(
+            cell = cell_class(
                 space.operations, space.steps, space.concat[kind], before, last, channels, reduction, halve_before
             )
             self.cells.append(cell)
@@ -487,7 +502,7 @@ class DartsSupernet(Supernet):
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
         weights = self.operation_weights() if weights is None else weights
-        before = last = self.stem(x)
+        before = last = self.stem(self.laid_out(x, self.space.implementation))
         for cell, kind in zip(self.cells, self.cell_types, strict=True):
             before, last = last, cell(before, last, weights[kind])
         return self.classifier(self.dropout(F.adaptive_avg_pool2d(last, 1).flatten(1)))

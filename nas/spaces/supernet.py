@@ -3,12 +3,27 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
+from nas.configuration import InvalidValue
 from nas.relaxations.relaxation import Relaxation
+
+Implementation = Literal["plain", "fast"]
+
+
+def checked_implementation(implementation: object) -> Implementation:
+    """``implementation`` if it is one.
+
+    Raises:
+        InvalidValue: It is not.
+    """
+    if implementation not in ("plain", "fast"):
+        raise InvalidValue("implementation", implementation, "it must be plain or fast")
+    return "plain" if implementation == "plain" else "fast"
 
 
 class Supernet(nn.Module, ABC):
@@ -35,6 +50,11 @@ class Supernet(nn.Module, ABC):
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
         return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
+
+    @staticmethod
+    def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
+        """Images (batch, channels, H, W) in the memory format that an implementation likes best."""
+        return x.contiguous(memory_format=torch.channels_last) if implementation == "fast" else x
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:

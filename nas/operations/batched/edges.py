@@ -1,0 +1,167 @@
+"""All mixed operations on the edges that leave one state of a cell, computed together.
+
+What the edges have in common is computed once: the leading ReLU, the poolings and their batch norms. ``none`` costs
+nothing. The modules are those of :class:`~nas.operations.mixed_edge.MixedEdge`: same parameters, same state dict, same
+random draws.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.operations.batched import library
+from nas.operations.batched.mixture import Term, mixture
+from nas.operations.batched.normalisation import RunningAverages
+from nas.operations.batched.pooling import Known, poolings
+from nas.operations.batched.separable import Kernel, Layer, separable
+from nas.operations.cell_operations import (
+    DilatedSeparableConvolution,
+    FactorisedReduction,
+    ReLUConvBN,
+    SeparableConvolution,
+    Zero,
+)
+from nas.operations.mixed_edge import MixedEdge
+from nas.operations.stochastic import keep_mask
+
+
+def node_states(
+    inputs: Sequence[Tensor], edges: Sequence[MixedEdge], pairs: Sequence[tuple[int, int]], weights: Tensor
+) -> list[Tensor]:
+    """The states of a cell, inputs included; each node is the sum of its edges.
+
+    Args:
+        inputs: The input states, (batch, channels, H, W).
+        edges: One mixed operation per edge.
+        pairs: Per edge its node and the state it reads, nodes in order.
+        weights: (edges, operations).
+    """
+    averages = RunningAverages()
+    factors = _factors(edges, weights, inputs[0])
+    states = [state.contiguous(memory_format=torch.channels_last) for state in inputs]
+    sums: dict[int, Tensor] = {}
+    last = pairs[-1][0]
+    for source in range(last):
+        if source >= len(states):
+            states.append(sums[source].permute(0, 3, 1, 2))
+        rows = [row for row, (_, read) in enumerate(pairs) if read == source]
+        outs = mixed_edges(states[source], [edges[row] for row in rows], factors[:, rows], averages)
+        for row, out in zip(rows, outs, strict=True):
+            node = pairs[row][0]
+            sums[node] = sums[node] + out if node in sums else out
+    averages.update()
+    return [*states, sums[last].permute(0, 3, 1, 2)]
+
+
+def mixed_edges(
+    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
+    """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
+
+    Args:
+        factors: (batch or 1, edges, operations).
+        averages: Where the batch norms' statistics are put down.
+    """
+    x = state.permute(0, 2, 3, 1).unsqueeze(1)
+    pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
+    terms: list[Term] = []
+    columns: list[int] = []
+    for column, alike in enumerate(zip(*(edge.operations for edge in edges), strict=True)):
+        first = alike[0]
+        if isinstance(first, Zero):
+            continue
+        pooling = first[0] if isinstance(first, nn.Sequential) else first
+        if isinstance(pooling, nn.MaxPool2d | nn.AvgPool2d):
+            if not pooled:
+                stride = pooling.stride
+                assert isinstance(stride, int)
+                pooled[nn.MaxPool2d], pooled[nn.AvgPool2d] = poolings(x, stride)
+            plane, known = pooled[type(pooling)]
+            norms = [operation[1] for operation in alike] if isinstance(first, nn.Sequential) else []
+            terms.append(Term(plane, averages.statistics(norms, plane, known) if norms else None))
+        elif isinstance(first, nn.Identity):
+            terms.append(Term(x))
+        else:
+            batched = BATCHED.get(type(first), _one_by_one)
+            terms.append(batched(state, alike, averages))
+        columns.append(column)
+    return mixture(factors[..., columns], terms)
+
+
+def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor) -> Tensor:
+    """``weights`` (1, edges, operations), or times the drop-path masks (batch, edges, operations).
+
+    The masks are drawn in the order in which one operation after the other would draw them.
+    """
+    if edges[0].drop_path.is_identity():
+        return weights.unsqueeze(0)
+    whole = like.new_ones(like.shape[0])
+    masks = [
+        whole if isinstance(operation, nn.Identity) else _mask(edge, like)
+        for edge in edges
+        for operation in edge.operations
+    ]
+    return weights * torch.stack(masks, dim=1).view(like.shape[0], *weights.shape)
+
+
+def _mask(edge: MixedEdge, like: Tensor) -> Tensor:
+    drop_path = edge.drop_path
+    return keep_mask((like.shape[0], 1, 1, 1), drop_path.rate, like, drop_path.generator).flatten()
+
+
+def _separable(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:
+    """Separable convolutions: one or two rounds of ReLU, depthwise and pointwise convolution and batch norm."""
+    x = state.permute(0, 2, 3, 1).unsqueeze(1)
+    statistics = None
+    for start in range(0, len(alike[0]), 4):  # type: ignore[arg-type]
+        layers = [(operation[start + 1], operation[start + 2], operation[start + 3]) for operation in alike]  # type: ignore[index]
+        depthwise = layers[0][0]
+        kernel = Kernel(depthwise.kernel_size[0], depthwise.dilation[0])
+        layer = Layer((kernel,) * len(layers), depthwise.stride[0], statistics)
+        x, known = separable(x, layer, [one.weight for one, _, _ in layers], [one.weight for _, one, _ in layers])
+        statistics = averages.statistics([norm for _, _, norm in layers], x, known)
+    return Term(x, statistics)
+
+
+def _dense(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:
+    """ReLU and one convolution per edge as a single one with all their output channels."""
+    convolution = alike[0][1]  # type: ignore[index]
+    weight = torch.cat([operation[1].weight for operation in alike])  # type: ignore[index]
+    y = F.conv2d(F.relu(state), weight, None, convolution.stride, convolution.padding, convolution.dilation)
+    return _normalised_planes(y, [operation[2] for operation in alike], averages)  # type: ignore[index]
+
+
+def _factorised_reduction(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:
+    """Pointwise convolutions of the even and of the odd positions, as one of 2x2 with zeros at the other places."""
+    kernels = []
+    for operation in alike:
+        assert isinstance(operation, FactorisedReduction)
+        even, odd = operation.even.weight, operation.odd.weight
+        kernels += [F.pad(even, (0, 1, 0, 1)), F.pad(odd, (1, 0, 1, 0))]
+    x = F.pad(F.relu(state), (0, state.shape[3] % 2, 0, state.shape[2] % 2))
+    y = F.conv2d(x, torch.cat(kernels), stride=2)
+    return _normalised_planes(y, [operation.normalisation for operation in alike], averages)  # type: ignore[misc]
+
+
+def _normalised_planes(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: RunningAverages) -> Term:
+    """``y`` (batch, edges * C, H, W) as a term."""
+    batch, _, height, width = y.shape
+    last = y.permute(0, 2, 3, 1)
+    planes = last.reshape(batch, height, width, len(norms), -1).permute(0, 3, 1, 2, 4)
+    known = library.statistics(last.detach(), len(norms)) if library.usable(y) else None
+    return Term(planes, averages.statistics(norms, planes, known))
+
+
+def _one_by_one(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:
+    """Whatever has no joint formulation: the modules as they are."""
+    return Term(torch.stack([operation(state).permute(0, 2, 3, 1) for operation in alike], dim=1))
+
+
+BATCHED: dict[type[nn.Module], Callable[[Tensor, Sequence[nn.Module], RunningAverages], Term]] = {
+    SeparableConvolution: _separable,
+    DilatedSeparableConvolution: _separable,
+    FactorisedReduction: _factorised_reduction,
+    ReLUConvBN: _dense,
+}

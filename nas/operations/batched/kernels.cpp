@@ -1,0 +1,817 @@
+// Kernels of the cell supernets for the CPU, called through ctypes (see library.py); no PyTorch headers, so that they
+// compile in seconds and fit every version. Images are channels-last: the innermost axis is the channels', and all
+// vector arithmetic runs along it. A "plane" is one sample of one group: (H, W, C), contiguous.
+//
+// Samples are spread over threads. Sums over samples are added up in the samples' order per thread and then in the
+// threads' order, so that the same number of threads gives the same bits.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace {
+
+using std::int64_t;
+
+// A vector of W numbers that may lie anywhere in memory; GCC and Clang lower it to what the machine has.
+template <typename T, int W>
+struct Vec {
+  typedef T type __attribute__((vector_size(W * sizeof(T)), aligned(alignof(T)), may_alias));
+};
+template <typename T, int W>
+using V = typename Vec<T, W>::type;
+template <typename T, int W>
+inline V<T, W> load(const T* p) {
+  return *reinterpret_cast<const V<T, W>*>(p);
+}
+template <typename T, int W>
+inline void store(T* p, V<T, W> v) {
+  *reinterpret_cast<V<T, W>*>(p) = v;
+}
+template <typename T>
+constexpr int widest = 64 / sizeof(T);
+
+// Calls body.template operator()<W>(first) for consecutive pieces of 0..n, as wide as possible.
+template <typename T, typename Body>
+inline void by_vectors(int64_t n, Body&& body) {
+  int64_t i = 0;
+  for (; i + widest<T> <= n; i += widest<T>) body.template operator()<widest<T>>(i);
+  for (; i + 4 <= n; i += 4) body.template operator()<4>(i);
+  for (; i < n; i++) body.template operator()<1>(i);
+}
+
+inline int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+// ---------------------------------------------------------------------------------------------- matrix product
+
+// C (M, N) = or += A (M, K) B (K, N); A's element (m, k) is a[m * am + k * ak], so that it may be transposed.
+template <typename T, int W, int NV, int MR>
+inline void tile(int64_t K, const T* a, int64_t am, int64_t ak, const T* b, int64_t ldb, T* c, int64_t ldc, bool add) {
+  V<T, W> acc[MR][NV];
+  for (int m = 0; m < MR; m++)
+    for (int v = 0; v < NV; v++) acc[m][v] = add ? load<T, W>(c + m * ldc + v * W) : V<T, W>{};
+  for (int64_t k = 0; k < K; k++) {
+    V<T, W> row[NV];
+    for (int v = 0; v < NV; v++) row[v] = load<T, W>(b + k * ldb + v * W);
+    for (int m = 0; m < MR; m++) {
+      const T factor = a[m * am + k * ak];
+      for (int v = 0; v < NV; v++) acc[m][v] += factor * row[v];
+    }
+  }
+  for (int m = 0; m < MR; m++)
+    for (int v = 0; v < NV; v++) store<T, W>(c + m * ldc + v * W, acc[m][v]);
+}
+
+template <typename T, int W, int NV, int MR>
+inline void columns(int64_t M, int64_t K, const T* a, int64_t am, int64_t ak, const T* b, int64_t ldb, T* c,
+                    int64_t ldc, bool add) {
+  int64_t m = 0;
+  for (; m + MR <= M; m += MR) tile<T, W, NV, MR>(K, a + m * am, am, ak, b, ldb, c + m * ldc, ldc, add);
+  for (; m < M; m++) tile<T, W, NV, 1>(K, a + m * am, am, ak, b, ldb, c + m * ldc, ldc, add);
+}
+
+template <typename T>
+void multiply(int64_t M, int64_t N, int64_t K, const T* a, int64_t am, int64_t ak, const T* b, int64_t ldb, T* c,
+              int64_t ldc, bool add) {
+  constexpr int W = widest<T>;
+  int64_t n = 0;
+  for (; n + 4 * W <= N; n += 4 * W) columns<T, W, 4, 6>(M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
+  for (; n + 2 * W <= N; n += 2 * W) columns<T, W, 2, 8>(M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
+  for (; n + W <= N; n += W) columns<T, W, 1, 8>(M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
+  for (; n + 4 <= N; n += 4) columns<T, 4, 1, 8>(M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
+  for (; n < N; n++) columns<T, 1, 1, 8>(M, K, a, am, ak, b + n, ldb, c + n, ldc, add);
+}
+
+// ---------------------------------------------------------------------------------------------- depthwise pieces
+
+// One row of a depthwise convolution: out[i] = or += sum over taps of z[i * step + offset[tap]] * w[tap], per channel.
+template <typename T, int W, int PX>
+inline void row_tile(const T* z, int64_t step, int64_t taps, const int64_t* offset, const T* w, int64_t C, T* out,
+                     int64_t out_step, bool add) {
+  V<T, W> acc[PX];
+  for (int i = 0; i < PX; i++) acc[i] = add ? load<T, W>(out + i * out_step) : V<T, W>{};
+  for (int64_t t = 0; t < taps; t++) {
+    const V<T, W> factor = load<T, W>(w + t * C);
+    const T* from = z + offset[t];
+    for (int i = 0; i < PX; i++) acc[i] += load<T, W>(from + i * step) * factor;
+  }
+  for (int i = 0; i < PX; i++) store<T, W>(out + i * out_step, acc[i]);
+}
+
+template <typename T>
+void convolved_row(const T* z, int64_t step, int64_t taps, const int64_t* offset, const T* w, int64_t C, T* out,
+                   int64_t out_step, int64_t length, bool add) {
+  by_vectors<T>(C, [&]<int W>(int64_t c) {
+    int64_t i = 0;
+    for (; i + 8 <= length; i += 8)
+      row_tile<T, W, 8>(z + c + i * step, step, taps, offset, w + c, C, out + c + i * out_step, out_step, add);
+    for (; i < length; i++)
+      row_tile<T, W, 1>(z + c + i * step, step, taps, offset, w + c, C, out + c + i * out_step, out_step, add);
+  });
+}
+
+// gw[ky, kx, c] += sum over the output's positions of g * z, for one row ky of the kernel.
+template <typename T, int W, int K>
+inline void kernel_row_gradient(const T* z, int64_t row, int64_t step, int64_t tap, const T* g, int64_t g_row,
+                                int64_t C, int64_t height, int64_t width, T* gw) {
+  constexpr int U = K >= 5 ? 2 : 4;  // independent sums, so that additions do not wait for each other
+  V<T, W> acc[U][K] = {};
+  for (int64_t y = 0; y < height; y++) {
+    const T* zr = z + y * row;
+    const T* gr = g + y * g_row;
+    int64_t x = 0;
+    for (; x + U <= width; x += U)
+      for (int u = 0; u < U; u++) {
+        const V<T, W> factor = load<T, W>(gr + (x + u) * C);
+        for (int k = 0; k < K; k++) acc[u][k] += factor * load<T, W>(zr + (x + u) * step + k * tap);
+      }
+    for (; x < width; x++) {
+      const V<T, W> factor = load<T, W>(gr + x * C);
+      for (int k = 0; k < K; k++) acc[0][k] += factor * load<T, W>(zr + x * step + k * tap);
+    }
+  }
+  for (int k = 0; k < K; k++) {
+    V<T, W> sum = acc[0][k];
+    for (int u = 1; u < U; u++) sum += acc[u][k];
+    store<T, W>(gw + k * C, load<T, W>(gw + k * C) + sum);
+  }
+}
+
+struct Group {  // of channels that share a kernel size: an operation on an edge
+  int64_t kernel, dilation, padding;
+};
+
+// A plane with a margin of zeros on every side, so that no kernel asks where the border is.
+template <typename T>
+struct Padded {
+  int64_t H, W, C, margin, row;
+  std::vector<T> data;
+  Padded(int64_t H, int64_t W, int64_t C, int64_t margin)
+      : H(H), W(W), C(C), margin(margin), row((W + 2 * margin) * C), data((H + 2 * margin) * row, T(0)) {}
+  T* at(int64_t y, int64_t x) { return data.data() + (y + margin) * row + (x + margin) * C; }
+};
+
+// The convolution of one sample and one group, its input padded. `w` is (k * k, C).
+template <typename T>
+struct Depthwise {
+  Group group;
+  int64_t stride, Ho, Wo, C;
+  std::vector<T> w, flipped;
+
+  Depthwise(const Group& group, int64_t stride, int64_t Ho, int64_t Wo, int64_t C, const T* weight)
+      : group(group), stride(stride), Ho(Ho), Wo(Wo), C(C), w(group.kernel * group.kernel * C), flipped(w.size()) {
+    const int64_t taps = group.kernel * group.kernel;
+    for (int64_t c = 0; c < C; c++)
+      for (int64_t t = 0; t < taps; t++) w[t * C + c] = flipped[(taps - 1 - t) * C + c] = weight[c * taps + t];
+  }
+
+  std::vector<int64_t> offsets(int64_t row) const {
+    std::vector<int64_t> found;
+    for (int64_t ky = 0; ky < group.kernel; ky++)
+      for (int64_t kx = 0; kx < group.kernel; kx++) found.push_back(group.dilation * (ky * row + kx * C));
+    return found;
+  }
+
+  // out (Ho, Wo, C)
+  void forward(Padded<T>& z, T* out) const {
+    const auto offset = offsets(z.row);
+    for (int64_t y = 0; y < Ho; y++)
+      convolved_row<T>(z.at(y * stride - group.padding, -group.padding), stride * C, offset.size(), offset.data(),
+                       w.data(), C, out + y * Wo * C, C, Wo, false);
+  }
+
+  // gz (H, W, C, padded) += ; for stride 1 `g` needs the margin span - padding
+  void backward_input(Padded<T>& g, Padded<T>& gz) const {
+    if (stride == 1) {
+      const auto offset = offsets(g.row);
+      const int64_t before = group.dilation * (group.kernel - 1) - group.padding;
+      for (int64_t y = 0; y < gz.H; y++)
+        convolved_row<T>(g.at(y - before, -before), C, offset.size(), offset.data(), flipped.data(), C, gz.at(y, 0), C,
+                         gz.W, true);
+      return;
+    }
+    const auto offset = offsets(gz.row);
+    by_vectors<T>(C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < Ho; y++)
+        for (int64_t x = 0; x < Wo; x++) {
+          const V<T, W> factor = load<T, W>(g.at(y, x) + c);
+          T* to = gz.at(y * stride - group.padding, x * stride - group.padding) + c;
+          for (size_t t = 0; t < offset.size(); t++)
+            store<T, W>(to + offset[t], load<T, W>(to + offset[t]) + factor * load<T, W>(w.data() + t * C + c));
+        }
+    });
+  }
+
+  // gw (k * k, C) +=
+  void backward_weight(Padded<T>& z, Padded<T>& g, T* gw) const {
+    for (int64_t ky = 0; ky < group.kernel; ky++) {
+      T* to = gw + ky * group.kernel * C;
+      const int64_t tap = group.dilation * C, top = ky * group.dilation - group.padding;
+      by_vectors<T>(C, [&]<int W>(int64_t c) {
+        const auto with = [&]<int K>(int64_t kx) {
+          kernel_row_gradient<T, W, K>(z.at(top, kx * group.dilation - group.padding) + c, stride * z.row, stride * C,
+                                       tap, g.at(0, 0) + c, g.row, C, Ho, Wo, to + kx * C + c);
+        };
+        int64_t kx = 0;
+        for (; kx + 5 <= group.kernel; kx += 5) with.template operator()<5>(kx);
+        for (; kx + 3 <= group.kernel; kx += 3) with.template operator()<3>(kx);
+        for (; kx < group.kernel; kx++) with.template operator()<1>(kx);
+      });
+    }
+  }
+};
+
+// ---------------------------------------------------------------------------------------------- channel statistics
+
+// Sum and sum of squared distances from the sample's own mean, per channel of one plane whose pixels are `step` apart.
+template <typename T>
+void plane_statistics(const T* x, int64_t pixels, int64_t step, int64_t C, double* sum, double* squares) {
+  by_vectors<T>(C, [&]<int W>(int64_t c) {
+    V<T, W> total[4] = {};
+    int64_t i = 0;
+    for (; i + 4 <= pixels; i += 4)
+      for (int u = 0; u < 4; u++) total[u] += load<T, W>(x + (i + u) * step + c);
+    for (; i < pixels; i++) total[0] += load<T, W>(x + i * step + c);
+    const V<T, W> all = (total[0] + total[1]) + (total[2] + total[3]);
+    const V<T, W> mean = all / T(pixels);
+    V<T, W> spread[4] = {};
+    for (i = 0; i + 4 <= pixels; i += 4)
+      for (int u = 0; u < 4; u++) {
+        const V<T, W> d = load<T, W>(x + (i + u) * step + c) - mean;
+        spread[u] += d * d;
+      }
+    for (; i < pixels; i++) {
+      const V<T, W> d = load<T, W>(x + i * step + c) - mean;
+      spread[0] += d * d;
+    }
+    const V<T, W> squared = (spread[0] + spread[1]) + (spread[2] + spread[3]);
+    for (int w = 0; w < W; w++) sum[c + w] = all[w], squares[c + w] = squared[w];
+  });
+}
+
+// Mean and biased variance over samples from what `plane_statistics` gave for each, (N, channels).
+template <typename T>
+void combine_statistics(int64_t N, int64_t channels, int64_t pixels, const double* sum, const double* squares, T* mean,
+                        T* variance) {
+  for (int64_t c = 0; c < channels; c++) {
+    double total = 0, spread = 0;
+    for (int64_t n = 0; n < N; n++) total += sum[n * channels + c];
+    const double centre = total / (double(N) * pixels);
+    for (int64_t n = 0; n < N; n++) {
+      const double d = sum[n * channels + c] / pixels - centre;
+      spread += squares[n * channels + c] + pixels * d * d;
+    }
+    mean[c] = T(centre), variance[c] = T(spread / (double(N) * pixels));
+  }
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- separable layer
+
+// relu((x - mean) * scale), depthwise convolution, pointwise convolution; the first step without mean and scale where
+// they are null. `inputs` is 1 where all groups read one plane, else the number of groups.
+struct Separable {
+  int64_t N, C, H, W, Ho, Wo, stride, inputs, groups, threads;
+  const Group* group;
+  const void* x;                 // (N, inputs, H, W, C)
+  const void* mean;              // (inputs, C) or null
+  const void* scale;             // (inputs, C) or null
+  const void* const* depthwise;  // per group (C, k, k)
+  const void* const* pointwise;  // per group (C out, C in)
+  void* y;                       // (N, groups, Ho, Wo, C)
+  void* y_mean;                  // (groups, C)
+  void* y_variance;              // (groups, C)
+  // backward only; each may be null where it is not wanted
+  const void* gy;           // as y
+  void* gx;                 // as x
+  void* const* gdepthwise;  // as depthwise
+  void* const* gpointwise;  // as pointwise
+  int64_t batch_statistics;  // whether mean and scale are those of x, and so have a gradient of their own
+};
+
+namespace {
+
+template <typename T>
+struct SeparableLayer {
+  const Separable& s;
+  std::vector<Depthwise<T>> layers;
+  int64_t in_margin = 0, out_margin = 0;
+
+  explicit SeparableLayer(const Separable& s) : s(s) {
+    for (int64_t g = 0; g < s.groups; g++) {
+      const Group& group = s.group[g];
+      layers.emplace_back(group, s.stride, s.Ho, s.Wo, s.C, static_cast<const T*>(s.depthwise[g]));
+      const int64_t span = group.dilation * (group.kernel - 1);
+      // The last output position reads up to this far behind the input's end.
+      const int64_t behind = (std::max(s.Ho - 1, s.Wo - 1)) * s.stride;
+      in_margin = std::max({in_margin, group.padding, span - group.padding,
+                            (s.Ho - 1) * s.stride - group.padding + span - s.H + 1,
+                            (s.Wo - 1) * s.stride - group.padding + span - s.W + 1});
+      (void)behind;
+      out_margin = std::max({out_margin, span - group.padding, group.padding});
+    }
+  }
+
+  const T* plane(int64_t n, int64_t input) const {
+    return static_cast<const T*>(s.x) + (n * s.inputs + input) * s.H * s.W * s.C;
+  }
+
+  void activate(int64_t n, int64_t input, Padded<T>& z) const {
+    const T* x = plane(n, input);
+    const T* mean = s.mean ? static_cast<const T*>(s.mean) + input * s.C : nullptr;
+    const T* scale = s.mean ? static_cast<const T*>(s.scale) + input * s.C : nullptr;
+    for (int64_t y = 0; y < s.H; y++) {
+      T* to = z.at(y, 0);
+      const T* from = x + y * s.W * s.C;
+      if (mean == nullptr) {
+        for (int64_t i = 0; i < s.W * s.C; i++) to[i] = from[i] > T(0) ? from[i] : T(0);
+        continue;
+      }
+      for (int64_t i = 0; i < s.W; i++, to += s.C, from += s.C)
+        for (int64_t c = 0; c < s.C; c++) {
+          const T value = (from[c] - mean[c]) * scale[c];
+          to[c] = value > T(0) ? value : T(0);
+        }
+    }
+  }
+
+  void forward() const {
+    const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C;
+    std::vector<T> transposed(s.groups * C * C);
+    for (int64_t g = 0; g < s.groups; g++) {
+      const T* w = static_cast<const T*>(s.pointwise[g]);
+      for (int64_t o = 0; o < C; o++)
+        for (int64_t i = 0; i < C; i++) transposed[(g * C + i) * C + o] = w[o * C + i];
+    }
+    std::vector<double> sums(s.N * s.groups * C), squares(sums.size());
+#pragma omp parallel num_threads(s.threads)
+    {
+      Padded<T> z(s.H, s.W, C, in_margin);
+      std::vector<T> filtered(plane_size);
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < s.N; n++)
+        for (int64_t g = 0; g < s.groups; g++) {
+          if (g == 0 || s.inputs > 1) activate(n, s.inputs > 1 ? g : 0, z);
+          layers[g].forward(z, filtered.data());
+          const int64_t at = n * s.groups + g;
+          T* y = static_cast<T*>(s.y) + at * plane_size;
+          multiply<T>(out, C, C, filtered.data(), C, 1, &transposed[g * C * C], C, y, C, false);
+          plane_statistics<T>(y, out, C, C, &sums[at * C], &squares[at * C]);
+        }
+    }
+    combine_statistics<T>(s.N, s.groups * C, out, sums.data(), squares.data(), static_cast<T*>(s.y_mean),
+                          static_cast<T*>(s.y_variance));
+  }
+
+  void backward() const {
+    const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C, in_size = s.H * s.W * C;
+    std::vector<int64_t> first(s.groups + 1, 0);  // where a group's depthwise kernel begins in the threads' sums
+    for (int64_t g = 0; g < s.groups; g++) first[g + 1] = first[g] + s.group[g].kernel * s.group[g].kernel * C;
+    const int64_t per_thread = first[s.groups] + s.groups * C * C;
+    std::vector<T> gradients(s.threads * per_thread, T(0));
+    const bool normalised = s.mean != nullptr;
+    std::vector<double> sums(normalised ? s.N * s.inputs * C : 0), products(sums.size());
+    T* gx = static_cast<T*>(s.gx);
+#pragma omp parallel num_threads(s.threads)
+    {
+      Padded<T> z(s.H, s.W, C, in_margin), gz(s.H, s.W, C, in_margin), gd(s.Ho, s.Wo, C, out_margin);
+      std::vector<T> filtered(plane_size);
+      T* own = gradients.data() + thread_number() * per_thread;
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < s.N; n++)
+        for (int64_t g = 0; g < s.groups; g++) {
+          const int64_t input = s.inputs > 1 ? g : 0;
+          if (g == 0 || s.inputs > 1) {
+            activate(n, input, z);
+            if (gx) std::fill(gz.data.begin(), gz.data.end(), T(0));
+          }
+          const T* gy = static_cast<const T*>(s.gy) + (n * s.groups + g) * plane_size;
+          if (s.gpointwise) {
+            layers[g].forward(z, filtered.data());
+            multiply<T>(C, C, out, gy, 1, C, filtered.data(), C, own + first[s.groups] + g * C * C, C, true);
+          }
+          const T* w = static_cast<const T*>(s.pointwise[g]);
+          for (int64_t y = 0; y < s.Ho; y++)
+            multiply<T>(s.Wo, C, C, gy + y * s.Wo * C, C, 1, w, C, gd.at(y, 0), C, false);
+          if (s.gdepthwise) layers[g].backward_weight(z, gd, own + first[g]);
+          if (!gx) continue;
+          layers[g].backward_input(gd, gz);
+          if (s.inputs > 1 || g == s.groups - 1) through_activation(n, input, z, gz, sums, products);
+        }
+    }
+    if (gx && normalised) through_normalisation(sums, products);
+    const auto total = [&](int64_t i) {
+      T sum = 0;
+      for (int64_t t = 0; t < s.threads; t++) sum += gradients[t * per_thread + i];
+      return sum;
+    };
+    for (int64_t g = 0; g < s.groups; g++) {
+      const int64_t taps = s.group[g].kernel * s.group[g].kernel;
+      if (s.gdepthwise)
+        for (int64_t c = 0; c < C; c++)
+          for (int64_t t = 0; t < taps; t++)
+            static_cast<T*>(s.gdepthwise[g])[c * taps + t] = total(first[g] + t * C + c);
+      if (s.gpointwise)
+        for (int64_t i = 0; i < C * C; i++)
+          static_cast<T*>(s.gpointwise[g])[i] = total(first[s.groups] + g * C * C + i);
+    }
+    (void)in_size;
+  }
+
+  // gx = gradient with respect to the normalised input, and per sample its sums, plain and times (x - mean)
+  void through_activation(int64_t n, int64_t input, Padded<T>& z, Padded<T>& gz, std::vector<double>& sums,
+                          std::vector<double>& products) const {
+    const int64_t C = s.C, at = n * s.inputs + input;
+    T* gx = static_cast<T*>(s.gx) + at * s.H * s.W * C;
+    for (int64_t y = 0; y < s.H; y++) {
+      const T *value = z.at(y, 0), *gradient = gz.at(y, 0);
+      T* to = gx + y * s.W * C;
+      for (int64_t i = 0; i < s.W * C; i++) to[i] = value[i] > T(0) ? gradient[i] : T(0);
+    }
+    if (!s.mean) return;
+    const T* x = plane(n, input);
+    const T* mean = static_cast<const T*>(s.mean) + input * C;
+    by_vectors<T>(C, [&]<int W>(int64_t c) {
+      V<T, W> sum[2] = {}, product[2] = {};
+      const V<T, W> centre = load<T, W>(mean + c);
+      for (int64_t i = 0; i < s.H * s.W; i++) {
+        const V<T, W> g = load<T, W>(gx + i * C + c);
+        sum[i & 1] += g, product[i & 1] += g * (load<T, W>(x + i * C + c) - centre);
+      }
+      sum[0] += sum[1], product[0] += product[1];
+      for (int w = 0; w < W; w++) sums[at * C + c + w] = sum[0][w], products[at * C + c + w] = product[0][w];
+    });
+  }
+
+  // gx = scale * (gx - mean(gx) - xhat * mean(gx * xhat)), or scale * gx where the statistics are constants
+  void through_normalisation(const std::vector<double>& sums, const std::vector<double>& products) const {
+    const int64_t C = s.C, channels = s.inputs * C;
+    const T* mean = static_cast<const T*>(s.mean);
+    const T* scale = static_cast<const T*>(s.scale);
+    std::vector<T> slope(channels, T(0)), offset(channels, T(0));
+    if (s.batch_statistics)
+      for (int64_t c = 0; c < channels; c++) {
+        double sum = 0, product = 0;
+        for (int64_t n = 0; n < s.N; n++) sum += sums[n * channels + c], product += products[n * channels + c];
+        const double count = double(s.N) * s.H * s.W, factor = scale[c];
+        slope[c] = T(-product / count * factor * factor * factor);
+        offset[c] = T(-sum / count * factor);
+      }
+#pragma omp parallel for schedule(static) num_threads(s.threads)
+    for (int64_t n = 0; n < s.N; n++)
+      for (int64_t input = 0; input < s.inputs; input++) {
+        const T* x = plane(n, input);
+        T* gx = static_cast<T*>(s.gx) + (x - static_cast<const T*>(s.x));
+        const int64_t from = input * C;
+        by_vectors<T>(C, [&]<int W>(int64_t c) {
+          const V<T, W> a = load<T, W>(scale + from + c), b = load<T, W>(&offset[from + c]),
+                        d = load<T, W>(&slope[from + c]), centre = load<T, W>(mean + from + c);
+          for (int64_t i = 0; i < s.H * s.W; i++) {
+            T* to = gx + i * C + c;
+            store<T, W>(to, load<T, W>(to) * a + b + (load<T, W>(x + i * C + c) - centre) * d);
+          }
+        });
+      }
+  }
+};
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- mixture
+
+// out_e = sum over terms t of a[t, n, e] * term_t + b[n, e], per channel. A term is (N, planes, H * W, C) with any
+// strides but the channels'; one with a group stride of 0 is read by every edge.
+struct Term {
+  const void* data;
+  int64_t sample, group, pixel;  // strides
+  const void* factor;            // (N, edges, C)
+  // backward only
+  const void* mean;      // (groups, C) or null: taken off the term in `products`
+  void* gradient;        // strides as the term's; null where it is not wanted
+  const void* slope;     // (groups, C): what the term is multiplied by in its own gradient
+  const void* constant;  // (groups, C)
+  void* products;        // (N, edges, C): sum over the pixels of g_e * (term - mean)
+};
+
+struct Mixture {
+  int64_t N, edges, pixels, C, terms, threads;
+  const Term* term;
+  const void* offset;       // (N, edges, C)
+  void* const* out;         // per edge (N, pixels, C)
+  const void* const* gout;  // per edge, as out
+  void* sums;               // (N, edges, C): sum over the pixels of g_e
+};
+
+namespace {
+
+template <typename T, int W>
+inline const T* element(const Term& term, int64_t n, int64_t e, int64_t c) {
+  return static_cast<const T*>(term.data) + n * term.sample + e * term.group + c;
+}
+
+template <typename T>
+void mixture_forward(const Mixture& m) {
+#pragma omp parallel for schedule(static) num_threads(m.threads)
+  for (int64_t n = 0; n < m.N; n++)
+    for (int64_t e = 0; e < m.edges; e++)
+      by_vectors<T>(m.C, [&]<int W>(int64_t c) {
+        const int64_t at = (n * m.edges + e) * m.C + c;
+        T* out = static_cast<T*>(m.out[e]) + n * m.pixels * m.C + c;
+        const V<T, W> offset = load<T, W>(static_cast<const T*>(m.offset) + at);
+        for (int64_t first = 0; first == 0 || first < m.terms; first += 8) {  // eight factors fit into registers
+          const int64_t count = std::min<int64_t>(8, m.terms - first);
+          V<T, W> factor[8];
+          const T* from[8];
+          for (int64_t t = 0; t < count; t++) {
+            const Term& term = m.term[first + t];
+            factor[t] = load<T, W>(static_cast<const T*>(term.factor) + at);
+            from[t] = element<T, W>(term, n, e, c);
+          }
+          for (int64_t i = 0; i < m.pixels; i++) {
+            V<T, W> sum = first == 0 ? offset : load<T, W>(out + i * m.C);
+            for (int64_t t = 0; t < count; t++) sum += factor[t] * load<T, W>(from[t] + i * m.term[first + t].pixel);
+            store<T, W>(out + i * m.C, sum);
+          }
+        }
+      });
+}
+
+// Per sample and edge the sums of g and of g * (term - mean).
+template <typename T>
+void mixture_sums(const Mixture& m) {
+#pragma omp parallel for schedule(static) num_threads(m.threads)
+  for (int64_t n = 0; n < m.N; n++)
+    for (int64_t e = 0; e < m.edges; e++)
+      by_vectors<T>(m.C, [&]<int W>(int64_t c) {
+        const int64_t at = (n * m.edges + e) * m.C + c;
+        const T* g = static_cast<const T*>(m.gout[e]) + n * m.pixels * m.C + c;
+        V<T, W> sum[2] = {};
+        for (int64_t i = 0; i < m.pixels; i++) sum[i & 1] += load<T, W>(g + i * m.C);
+        store<T, W>(static_cast<T*>(m.sums) + at, sum[0] + sum[1]);
+        for (int64_t t = 0; t < m.terms; t++) {
+          const Term& term = m.term[t];
+          const T* from = element<T, W>(term, n, e, c);
+          const int64_t group = term.group ? e : 0;
+          const V<T, W> mean =
+              term.mean ? load<T, W>(static_cast<const T*>(term.mean) + group * m.C + c) : V<T, W>{};
+          V<T, W> product[4] = {};
+          int64_t i = 0;
+          for (; i + 4 <= m.pixels; i += 4)
+            for (int u = 0; u < 4; u++)
+              product[u] += load<T, W>(g + (i + u) * m.C) * (load<T, W>(from + (i + u) * term.pixel) - mean);
+          for (; i < m.pixels; i++) product[0] += load<T, W>(g + i * m.C) * (load<T, W>(from + i * term.pixel) - mean);
+          store<T, W>(static_cast<T*>(term.products) + at, (product[0] + product[1]) + (product[2] + product[3]));
+        }
+      });
+}
+
+// gradient of a term = sum over its edges of factor_e * g_e + constant + slope * (term - mean)
+template <typename T>
+void mixture_backward(const Mixture& m) {
+#pragma omp parallel for schedule(static) num_threads(m.threads)
+  for (int64_t n = 0; n < m.N; n++)
+    for (int64_t t = 0; t < m.terms; t++) {
+      const Term& term = m.term[t];
+      if (!term.gradient) continue;
+      const int64_t groups = term.group ? m.edges : 1;
+      for (int64_t group = 0; group < groups; group++)
+        by_vectors<T>(m.C, [&]<int W>(int64_t c) {
+          const T* from = element<T, W>(term, n, group, c);
+          T* to = static_cast<T*>(term.gradient) + (from - static_cast<const T*>(term.data));
+          const int64_t own = group * m.C + c, first = term.group ? group : 0, last = term.group ? group + 1 : m.edges;
+          const V<T, W> mean = term.mean ? load<T, W>(static_cast<const T*>(term.mean) + own) : V<T, W>{};
+          const V<T, W> slope = term.slope ? load<T, W>(static_cast<const T*>(term.slope) + own) : V<T, W>{};
+          const V<T, W> constant = term.constant ? load<T, W>(static_cast<const T*>(term.constant) + own) : V<T, W>{};
+          for (int64_t e = first; e < last; e++) {
+            const T* g = static_cast<const T*>(m.gout[e]) + n * m.pixels * m.C + c;
+            const V<T, W> factor = load<T, W>(static_cast<const T*>(term.factor) + (n * m.edges + e) * m.C + c);
+            for (int64_t i = 0; i < m.pixels; i++) {
+              const V<T, W> before = e == first ? constant + slope * (load<T, W>(from + i * term.pixel) - mean)
+                                                : load<T, W>(to + i * term.pixel);
+              store<T, W>(to + i * term.pixel, before + factor * load<T, W>(g + i * m.C));
+            }
+          }
+        });
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- pooling
+
+struct Window {
+  int64_t first, last;
+};
+inline Window window(int64_t at, int64_t stride, int64_t size) {
+  return {std::max<int64_t>(at * stride - 1, 0), std::min(at * stride + 2, size)};
+}
+
+}  // namespace
+
+// 3x3 maximum and mean with a margin of one, which no mean counts. x (N, H, W, C), the others (N, Ho, Wo, C).
+struct Pooling {
+  int64_t N, C, H, W, Ho, Wo, stride, threads;
+  const void* x;
+  void *maximum, *mean;  // either may be null
+  unsigned char* argument;  // which of the nine the maximum is
+  const void *gmaximum, *gmean;  // backward only; either may be null
+  void* gx;
+  void* statistics[4];  // mean and variance of the maxima, then of the means, (C,) each
+};
+
+namespace {
+
+template <typename T>
+void pooling_forward(const Pooling& p) {
+  const int64_t C = p.C, out = p.Ho * p.Wo;
+  std::vector<double> sums[2], squares[2];
+  for (int i = 0; i < 2; i++) sums[i].resize(p.N * C), squares[i].resize(p.N * C);
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++) {
+    const T* x = static_cast<const T*>(p.x) + n * p.H * p.W * C;
+    T* maximum = p.maximum ? static_cast<T*>(p.maximum) + n * out * C : nullptr;
+    T* mean = p.mean ? static_cast<T*>(p.mean) + n * out * C : nullptr;
+    unsigned char* argument = p.argument ? p.argument + n * out * C : nullptr;
+    for (int64_t y = 0; y < p.Ho; y++)
+      for (int64_t i = 0; i < p.Wo; i++) {
+        const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
+        const int64_t at = (y * p.Wo + i) * C;
+        if (maximum) {
+          const T* corner = x + (rows.first * p.W + columns.first) * C;
+          T* best = maximum + at;
+          unsigned char* which = argument + at;
+          const unsigned char start = (rows.first - (y * p.stride - 1)) * 3 + columns.first - (i * p.stride - 1);
+          for (int64_t c = 0; c < C; c++) best[c] = corner[c], which[c] = start;
+          for (int64_t r = rows.first; r < rows.last; r++)
+            for (int64_t q = columns.first; q < columns.last; q++) {
+              const T* from = x + (r * p.W + q) * C;
+              const unsigned char place = (r - (y * p.stride - 1)) * 3 + q - (i * p.stride - 1);
+              for (int64_t c = 0; c < C; c++) {
+                const bool better = from[c] > best[c] || from[c] != from[c];  // a NaN is passed on, as in PyTorch
+                best[c] = better ? from[c] : best[c];
+                which[c] = better ? place : which[c];
+              }
+            }
+        }
+        if (mean) {
+          T* to = mean + at;
+          std::fill(to, to + C, T(0));
+          for (int64_t r = rows.first; r < rows.last; r++)
+            for (int64_t q = columns.first; q < columns.last; q++) {
+              const T* from = x + (r * p.W + q) * C;
+              for (int64_t c = 0; c < C; c++) to[c] += from[c];
+            }
+          const T count = T((rows.last - rows.first) * (columns.last - columns.first));
+          for (int64_t c = 0; c < C; c++) to[c] /= count;
+        }
+      }
+    if (maximum) plane_statistics<T>(maximum, out, C, C, &sums[0][n * C], &squares[0][n * C]);
+    if (mean) plane_statistics<T>(mean, out, C, C, &sums[1][n * C], &squares[1][n * C]);
+  }
+  for (int i = 0; i < 2; i++)
+    if (i == 0 ? p.maximum : p.mean)
+      combine_statistics<T>(p.N, C, out, sums[i].data(), squares[i].data(), static_cast<T*>(p.statistics[2 * i]),
+                            static_cast<T*>(p.statistics[2 * i + 1]));
+}
+
+template <typename T>
+void pooling_backward(const Pooling& p) {
+  const int64_t C = p.C, out = p.Ho * p.Wo;
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++) {
+    T* gx = static_cast<T*>(p.gx) + n * p.H * p.W * C;
+    std::fill(gx, gx + p.H * p.W * C, T(0));
+    for (int64_t y = 0; y < p.Ho; y++)
+      for (int64_t i = 0; i < p.Wo; i++) {
+        const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
+        const int64_t at = (n * out + y * p.Wo + i) * C;
+        const T* gmaximum = p.gmaximum ? static_cast<const T*>(p.gmaximum) + at : nullptr;
+        const T* gmean = p.gmean ? static_cast<const T*>(p.gmean) + at : nullptr;
+        const T share = T(1) / T((rows.last - rows.first) * (columns.last - columns.first));
+        for (int64_t r = rows.first; r < rows.last; r++)
+          for (int64_t q = columns.first; q < columns.last; q++) {
+            T* to = gx + (r * p.W + q) * C;
+            const unsigned char place = (r - (y * p.stride - 1)) * 3 + q - (i * p.stride - 1);
+            if (gmaximum)
+              for (int64_t c = 0; c < C; c++) to[c] += p.argument[at + c] == place ? gmaximum[c] : T(0);
+            if (gmean)
+              for (int64_t c = 0; c < C; c++) to[c] += gmean[c] * share;
+          }
+      }
+  }
+}
+
+template <typename T>
+void statistics(int64_t N, int64_t pixels, int64_t C, const T* x, T* mean, T* variance, int64_t threads) {
+  std::vector<double> sums(N * C), squares(N * C);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t n = 0; n < N; n++)
+    plane_statistics<T>(x + n * pixels * C, pixels, C, C, &sums[n * C], &squares[n * C]);
+  combine_statistics<T>(N, C, pixels, sums.data(), squares.data(), mean, variance);
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- depthwise alone
+
+// x (N, H, W, C), weight (C, k, k), y (N, Ho, Wo, C), all but one of the last three an input.
+struct Convolution {
+  int64_t N, C, H, W, Ho, Wo, stride, threads;
+  Group group;
+  void *x, *weight, *y;
+};
+
+namespace {
+
+template <typename T>
+struct Alone {
+  const Convolution& s;
+  int64_t in_margin, out_margin;
+
+  explicit Alone(const Convolution& s) : s(s) {
+    const int64_t span = s.group.dilation * (s.group.kernel - 1), before = s.group.padding;
+    in_margin = std::max({before, (s.Ho - 1) * s.stride - before + span - s.H + 1,
+                          (s.Wo - 1) * s.stride - before + span - s.W + 1, int64_t(0)});
+    out_margin = std::max({span - before, before, int64_t(0)});
+  }
+
+  static void fill(Padded<T>& to, const T* from) {
+    for (int64_t y = 0; y < to.H; y++) std::memcpy(to.at(y, 0), from + y * to.W * to.C, to.W * to.C * sizeof(T));
+  }
+
+  void run(int what) const {  // 0: y, 1: x's gradient, 2: the weight's
+    const int64_t in_size = s.H * s.W * s.C, out_size = s.Ho * s.Wo * s.C, taps = s.group.kernel * s.group.kernel;
+    T *x = static_cast<T*>(s.x), *y = static_cast<T*>(s.y), *weight = static_cast<T*>(s.weight);
+    const std::vector<T> nothing(taps * s.C, T(0));
+    const Depthwise<T> layer(s.group, s.stride, s.Ho, s.Wo, s.C, what == 2 ? nothing.data() : weight);
+    std::vector<T> gradients(what == 2 ? s.threads * taps * s.C : 0, T(0));
+#pragma omp parallel num_threads(s.threads)
+    {
+      Padded<T> in(s.H, s.W, s.C, in_margin), out(s.Ho, s.Wo, s.C, what == 0 ? 0 : out_margin);
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < s.N; n++) {
+        if (what != 1) fill(in, x + n * in_size);
+        if (what != 0) fill(out, y + n * out_size);
+        if (what == 0) layer.forward(in, y + n * out_size);
+        if (what == 1) {
+          std::fill(in.data.begin(), in.data.end(), T(0));
+          layer.backward_input(out, in);
+          for (int64_t r = 0; r < s.H; r++)
+            std::memcpy(x + n * in_size + r * s.W * s.C, in.at(r, 0), s.W * s.C * sizeof(T));
+        }
+        if (what == 2) layer.backward_weight(in, out, gradients.data() + thread_number() * taps * s.C);
+      }
+    }
+    if (what == 2)
+      for (int64_t c = 0; c < s.C; c++)
+        for (int64_t t = 0; t < taps; t++) {
+          T sum = 0;
+          for (int64_t thread = 0; thread < s.threads; thread++) sum += gradients[(thread * taps + t) * s.C + c];
+          weight[c * taps + t] = sum;
+        }
+  }
+};
+
+}  // namespace
+
+#define BOTH_TYPES(NAME, ARGUMENT, FLOAT, DOUBLE)                     \
+  extern "C" void NAME(const ARGUMENT* settings, int64_t is_double) { \
+    if (is_double) {                                                  \
+      DOUBLE;                                                         \
+    } else {                                                          \
+      FLOAT;                                                          \
+    }                                                                 \
+  }
+
+BOTH_TYPES(separable_forward, Separable, SeparableLayer<float>(*settings).forward(),
+           SeparableLayer<double>(*settings).forward())
+BOTH_TYPES(separable_backward, Separable, SeparableLayer<float>(*settings).backward(),
+           SeparableLayer<double>(*settings).backward())
+BOTH_TYPES(mix_forward, Mixture, mixture_forward<float>(*settings), mixture_forward<double>(*settings))
+BOTH_TYPES(mix_sums, Mixture, mixture_sums<float>(*settings), mixture_sums<double>(*settings))
+BOTH_TYPES(mix_backward, Mixture, mixture_backward<float>(*settings), mixture_backward<double>(*settings))
+BOTH_TYPES(pool_forward, Pooling, pooling_forward<float>(*settings), pooling_forward<double>(*settings))
+BOTH_TYPES(pool_backward, Pooling, pooling_backward<float>(*settings), pooling_backward<double>(*settings))
+BOTH_TYPES(depthwise_forward, Convolution, Alone<float>(*settings).run(0), Alone<double>(*settings).run(0))
+BOTH_TYPES(depthwise_backward_input, Convolution, Alone<float>(*settings).run(1), Alone<double>(*settings).run(1))
+BOTH_TYPES(depthwise_backward_weight, Convolution, Alone<float>(*settings).run(2), Alone<double>(*settings).run(2))
+
+// Mean and biased variance per channel of x (N, pixels, C).
+extern "C" void channel_statistics(int64_t N, int64_t pixels, int64_t C, const void* x, void* mean, void* variance,
+                                   int64_t threads, int64_t is_double) {
+  if (is_double)
+    statistics<double>(N, pixels, C, static_cast<const double*>(x), static_cast<double*>(mean),
+                       static_cast<double*>(variance), threads);
+  else
+    statistics<float>(N, pixels, C, static_cast<const float*>(x), static_cast<float*>(mean),
+                      static_cast<float*>(variance), threads);
+}
