@@ -67,7 +67,6 @@ def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) ->
     library.call(name, settings, x.dtype)
 
 
-
 def _empty(like: Tensor, batch: int, channels: int, sides: tuple[int, int]) -> Tensor:
     return like.new_empty(batch, *sides, channels).permute(0, 3, 1, 2)
 

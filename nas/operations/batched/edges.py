@@ -55,9 +55,7 @@ def node_states(
     return [*states, sums[last].permute(0, 3, 1, 2)]
 
 
-def mixed_edges(
-    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
-) -> list[Tensor]:
+def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
     """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
 
     Args:

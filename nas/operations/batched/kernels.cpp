@@ -313,12 +313,9 @@ struct SeparableLayer {
       const Group& group = s.group[g];
       layers.emplace_back(group, s.stride, s.Ho, s.Wo, s.C, static_cast<const T*>(s.depthwise[g]));
       const int64_t span = group.dilation * (group.kernel - 1);
-      // The last output position reads up to this far behind the input's end.
-      const int64_t behind = (std::max(s.Ho - 1, s.Wo - 1)) * s.stride;
       in_margin = std::max({in_margin, group.padding, span - group.padding,
                             (s.Ho - 1) * s.stride - group.padding + span - s.H + 1,
                             (s.Wo - 1) * s.stride - group.padding + span - s.W + 1});
-      (void)behind;
       out_margin = std::max({out_margin, span - group.padding, group.padding});
     }
   }
@@ -426,7 +423,6 @@ struct SeparableLayer {
         for (int64_t i = 0; i < C * C; i++)
           static_cast<T*>(s.gpointwise[g])[i] = total(first[s.groups] + g * C * C + i);
     }
-    (void)in_size;
   }
 
   // gx = gradient with respect to the normalised input, and per sample its sums, plain and times (x - mean)

@@ -1,7 +1,7 @@
 """The weighted sums of all operations on the edges that leave one state, their batch norms folded in.
 
-``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only scales
-its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e`` and of
+``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only
+scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e`` and of
 ``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
 """
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.batched import library
+from nas.operations.batched.derivatives import differentiable_gradients
 from nas.operations.batched.normalisation import Statistics, normalised
 
 
@@ -103,12 +104,14 @@ class _MixtureFunction(Function):
         factors, *planes = ctx.saved_tensors
         needs_factors, needs_planes = ctx.needs_input_grad[0], ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            terms = [Term(one, statistics) for one, statistics in zip(planes, ctx.statistics, strict=True)]
-            inputs = [factors] * needs_factors + [one for one, needed in zip(planes, needs_planes, strict=True) if needed]
-            outs = mixture_in_torch(factors, terms)
-            found = iter(torch.autograd.grad(outs, inputs, gouts, create_graph=True))
-            gfactors = next(found) if needs_factors else None
-            return gfactors, None, *(next(found) if needed else None for needed in needs_planes)
+            entries = ctx.statistics
+
+            def value(factors: Tensor, *planes: Tensor) -> list[Tensor]:
+                return mixture_in_torch(factors, [Term(*pair) for pair in zip(planes, entries, strict=True)])
+
+            wanted = [needs_factors, *needs_planes]
+            gfactors, *gradients = differentiable_gradients(value, [factors, *planes], wanted, gouts)
+            return gfactors, None, *gradients
         return _backward(factors, ctx.statistics, planes, [gout.contiguous() for gout in gouts], needs_planes)
 
 

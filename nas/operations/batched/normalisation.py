@@ -41,9 +41,9 @@ def normalised(x: Tensor, statistics: Statistics, weight: Tensor | None = None) 
         return (x - statistics.mean[:, None, None]) * scale[:, None, None]
     batch, planes, height, width, channels = x.shape
     flat = x.permute(0, 1, 4, 2, 3).reshape(batch, planes * channels, height, width)
-    into = (None, None) if statistics.known else (statistics.mean.view(-1), statistics.variance.view(-1))
+    mean, variance = (None, None) if statistics.known else (statistics.mean.view(-1), statistics.variance.view(-1))
     factor = None if weight is None else weight.repeat_interleave(channels)  # batch_norm misreads expanded ones
-    flat = F.batch_norm(flat, *into, factor, training=True, momentum=1.0, eps=statistics.epsilon)
+    flat = F.batch_norm(flat, mean, variance, factor, training=True, momentum=1.0, eps=statistics.epsilon)
     return flat.view(batch, planes, channels, height, width).permute(0, 1, 3, 4, 2)
 
 
@@ -66,8 +66,8 @@ class RunningAverages:
         first = modules[0]
         epsilon = first.eps
         if not first.training and first.running_mean is not None:
-            means = torch.stack([module.running_mean for module in modules])  # type: ignore[arg-type,misc]
-            variances = torch.stack([module.running_var for module in modules])  # type: ignore[arg-type,misc]
+            means = torch.stack([module.running_mean for module in modules])  # type: ignore[misc]
+            variances = torch.stack([module.running_var for module in modules])  # type: ignore[misc]
             return Statistics(means, variances, epsilon, of_batch=False)
         batch, planes, height, width, channels = like.shape
         count = batch * height * width
@@ -93,6 +93,8 @@ class RunningAverages:
             return
         momentum = self._modules[0].momentum
         assert momentum is not None
-        torch._foreach_lerp_([module.running_mean for module in self._modules], self._means, momentum)
-        torch._foreach_lerp_([module.running_var for module in self._modules], self._variances, momentum)
-        torch._foreach_add_([module.num_batches_tracked for module in self._modules], 1)
+        buffers = [(one.running_mean, one.running_var, one.num_batches_tracked) for one in self._modules]
+        means, variances, counts = (list(column) for column in zip(*buffers, strict=True))
+        torch._foreach_lerp_(means, self._means, momentum)
+        torch._foreach_lerp_(variances, self._variances, momentum)
+        torch._foreach_add_(counts, 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.batched import library
+from nas.operations.batched.derivatives import differentiable_gradients
 
 Known = tuple[Tensor, Tensor] | None
 
@@ -66,9 +67,8 @@ class _PoolingFunction(Function):
         if gmaximum is None and gaverage is None:
             return None, None
         if torch.is_grad_enabled():
-            planes = poolings_in_torch(x, ctx.stride)
-            pairs = [(one, g) for one, g in zip(planes, (gmaximum, gaverage), strict=True) if g is not None]
-            (gx,) = torch.autograd.grad([one for one, _ in pairs], [x], [g for _, g in pairs], create_graph=True)
+            stride = ctx.stride
+            (gx,) = differentiable_gradients(lambda x: poolings_in_torch(x, stride), [x], [True], [gmaximum, gaverage])
             return gx, None
         gmaximum = None if gmaximum is None else gmaximum.contiguous()
         gaverage = None if gaverage is None else gaverage.contiguous()

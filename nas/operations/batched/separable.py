@@ -12,6 +12,7 @@ from torch.autograd import Function
 
 from nas.operations.batched import library
 from nas.operations.batched.depthwise import depthwise_convolution
+from nas.operations.batched.derivatives import differentiable_gradients
 from nas.operations.batched.normalisation import Statistics, normalised
 
 
@@ -107,24 +108,24 @@ class _SeparableFunction(Function):
         if gy is None:
             return (None,) * (2 + 2 * groups)
         if torch.is_grad_enabled():
-            inputs = [one for one, needed in zip((x, *weights), wanted, strict=True) if needed]
-            y = separable_in_torch(x, ctx.layer, weights[:groups], weights[groups:])
-            found = iter(torch.autograd.grad(y, inputs, gy, create_graph=True))
-            gx, *gradients = [next(found) if needed else None for needed in wanted]
+            layer = ctx.layer
+
+            def value(x: Tensor, *weights: Tensor) -> list[Tensor]:
+                return [separable_in_torch(x, layer, weights[:groups], weights[groups:])]
+
+            gx, *gradients = differentiable_gradients(value, [x, *weights], wanted, [gy])
             return gx, None, *gradients
         gy = gy.contiguous()
         settings = _settings(x, ctx.layer, weights, gy)
         settings.gy = gy.data_ptr()
         gx = torch.empty_like(x) if wanted[0] else None
         settings.gx = library.pointer(gx)
-        gradients = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else [None] * len(weights)
-        kept: list[Any] = []
-        for name, part in (("gdepthwise", gradients[:groups]), ("gpointwise", gradients[groups:])):
-            if part[0] is not None:
-                kept.append(library.pointers(part))
-                setattr(settings, name, ctypes.cast(kept[-1], ctypes.c_void_p))
+        gradients = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else []
+        if gradients:
+            arrays = [library.pointers(gradients[:groups]), library.pointers(gradients[groups:])]
+            settings.gdepthwise, settings.gpointwise = (ctypes.cast(array, ctypes.c_void_p) for array in arrays)
         library.call("separable_backward", settings, x.dtype)
-        return gx, None, *gradients
+        return gx, None, *(gradients or [None] * len(weights))
 
 
 def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:

@@ -1,0 +1,182 @@
+"""The fast supernets against the plain ones, in float64: the same parameters, the same draws, the same numbers."""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hyperparameters import DropoutRate, DropPathRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.updates import AdamUpdate
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.configuration import InvalidValue
+from nas.data.dataset import Batch
+from nas.operations.batched.library import library, without_kernels
+from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.relaxations.gumbel_softmax import GumbelSoftmax
+from nas.relaxations.relaxation import Relaxation, Temperature
+from nas.relaxations.softmax import Softmax
+from nas.spaces.darts import OPERATIONS, Darts
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.supernet import Implementation, Supernet
+from nas.training.regularisers import set_drop_path, set_dropout, set_noise_generator
+
+CLASSES, BATCH_SIZE = 5, 4
+LOGITS, GRADIENTS = 1e-10, 1e-9
+SHAPES = {"darts": (3, 8, 8), "odd darts": (1, 9, 7), "every operation": (2, 5, 5), "nasbench201": (3, 9, 8)}
+TEMPERATURE = Temperature(0.8, 0.8)
+RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
+    "softmax": lambda: Softmax(TEMPERATURE),
+    "gumbel": lambda: GumbelSoftmax(TEMPERATURE),
+    "hard gumbel": lambda: GumbelSoftmax(TEMPERATURE, hard=True),
+}
+
+
+def supernet(name: str, implementation: Implementation, relaxation: str = "softmax") -> Supernet:
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "cells": 3, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
+    if name == "odd darts":
+        sizes |= {"channels": 5, "cells": 4, "steps": 3}
+    if name == "every operation":
+        sizes |= {"cells": 2}
+    operations = tuple(reversed(CELL_OPERATIONS)) if name == "every operation" else OPERATIONS
+    if name == "nasbench201":
+        space: Darts | NasBench201 = NasBench201(4, 1, implementation, input_shape=SHAPES[name], classes=CLASSES)
+    else:
+        space = Darts(
+            **sizes,
+            operations=operations,
+            implementation=implementation,
+            input_shape=SHAPES[name],
+            classes=CLASSES,
+        )
+    made = space.supernet(RELAXATIONS[relaxation]()).double()
+    generator = torch.Generator().manual_seed(5)
+    for entry in made.buffers():  # as after some training
+        if entry.dtype == torch.float64:
+            entry.uniform_(0.5, 1.5, generator=generator)
+    for alpha in made.architecture_parameters():
+        nn.init.normal_(alpha, std=0.5, generator=generator)
+    made.relaxation.generator = torch.Generator().manual_seed(6)
+    set_noise_generator(made, torch.Generator().manual_seed(7))
+    return made
+
+
+def batch(name: str, seed: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(BATCH_SIZE, *SHAPES[name], generator=generator, dtype=torch.float64)
+    return Batch(images, torch.randint(CLASSES, (BATCH_SIZE,), generator=generator))
+
+
+@pytest.fixture(params=["kernels", "stock"])
+def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With the C++ kernels, and without them."""
+    if request.param == "kernels" and library() is None:
+        pytest.skip("there is no C++ compiler here")
+    with nullcontext() if request.param == "kernels" else without_kernels():
+        yield
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
+
+
+def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The logits, the gradient of every parameter and of the rate, and the buffers afterwards."""
+    set_drop_path(network, rate)
+    set_dropout(network, rate)
+    logits = network(data.images)
+    targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
+    gradients = torch.autograd.grad(F.cross_entropy(logits, data.labels), targets, materialize_grads=True)
+    return logits, list(gradients), list(network.buffers())
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("mode", ["training", "evaluation"])
+@pytest.mark.parametrize("rate", ["none", "fixed", "learned"])
+def test_logits_gradients_and_statistics_are_those_of_the_plain_one(name: str, mode: str, rate: str) -> None:
+    results = []
+    for implementation in ("plain", "fast"):
+        network = supernet(name, implementation).train(mode == "training")  # type: ignore[arg-type]
+        rates: dict[str, Tensor | float] = {"none": 0.0, "fixed": 0.3}
+        learned = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        results.append(measured(network, batch(name, 1), rates.get(rate, learned)))
+    (plain_logits, plain_gradients, plain_buffers), (logits, gradients, buffers) = results
+    assert_close([logits], [plain_logits], LOGITS)
+    assert_close(gradients, plain_gradients, GRADIENTS)
+    assert_close(buffers, plain_buffers, LOGITS)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("relaxation", RELAXATIONS)
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_one_hot_and_sampled_weights(name: str, relaxation: str) -> None:
+    plain, fast = supernet(name, "plain", relaxation), supernet(name, "fast", relaxation)
+    data = batch(name, 1)
+    results = [measured(network.train(), data, 0.0) for network in (plain, fast)]
+    assert_close([results[1][0]], [results[0][0]], LOGITS)
+    assert_close(results[1][1], results[0][1], GRADIENTS)
+    weights = plain.architecture_weights(plain.discretise())  # type: ignore[operator]
+    logits = [network.eval()(data.images, weights) for network in (plain, fast)]
+    assert_close([logits[1]], [logits[0]], LOGITS)
+
+
+def searched(name: str, implementation: Implementation, strategy: Hypergradient, steps: int) -> Supernet:
+    """Whole steps of a search that learns alpha, and with ``strategy`` the hyperparameters where it can."""
+    network = supernet(name, implementation).train()
+    learn = strategy.reaches_hyperparameters
+    hyperparameters = HyperparameterSet(
+        {
+            "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
+            "weight_decay": WeightDecay(3e-3, 1e-5, 1e-1, "log", learn, AdamUpdate(0.1)),
+            "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", learn, AdamUpdate(0.1)),
+            "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", learn, AdamUpdate(0.1)),
+        }
+    )
+    noise = network.cells[0].edges[0].drop_path.generator  # type: ignore[index,union-attr]
+    optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
+    problem = BilevelProblem(network, optimiser, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
+    upper = UpperLevel(problem, strategy, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
+    for step in range(steps):
+        training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
+        upper.step(training, validation, upper.work(architecture=True, hyperparameters=learn))
+        problem.weight_step(training)
+    return network
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("strategy", "steps"), [(FirstOrder(), 10), (Exact(), 3)], ids=["first order", "exact"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+def test_whole_steps(name: str, strategy: Hypergradient, steps: int) -> None:
+    plain, fast = (searched(name, which, strategy, steps).state_dict() for which in ("plain", "fast"))  # type: ignore[arg-type]
+    assert_close(list(fast.values()), list(plain.values()), GRADIENTS)
+
+
+def test_finite_differences_agree() -> None:
+    strategy = FiniteDifference()
+    plain, fast = (searched("darts", which, strategy, 2).state_dict() for which in ("plain", "fast"))  # type: ignore[arg-type]
+    # A difference quotient divides the rounding errors of two gradients by its small step.
+    assert_close(list(fast.values()), list(plain.values()), 1e-7)
+
+
+def test_both_have_one_state_dict() -> None:
+    for name in SHAPES:
+        plain, fast = supernet(name, "plain"), supernet(name, "fast")
+        assert list(plain.state_dict()) == list(fast.state_dict())
+        fast.load_state_dict(plain.state_dict())
+
+
+def test_other_implementations_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="implementation"):
+        NasBench201(4, 1, "quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="implementation"):
+        Darts(implementation=1, input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
