@@ -1,8 +1,8 @@
 """The weighted sums of all operations on the edges that leave one state, their batch norms folded in.
 
 ``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only
-scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e`` and of
-``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
+scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e``
+and of ``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
 """
 
 import ctypes

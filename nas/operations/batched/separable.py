@@ -120,12 +120,12 @@ class _SeparableFunction(Function):
         settings.gy = gy.data_ptr()
         gx = torch.empty_like(x) if wanted[0] else None
         settings.gx = library.pointer(gx)
-        gradients = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else []
-        if gradients:
-            arrays = [library.pointers(gradients[:groups]), library.pointers(gradients[groups:])]
+        found = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else []
+        if found:
+            arrays = [library.pointers(found[:groups]), library.pointers(found[groups:])]
             settings.gdepthwise, settings.gpointwise = (ctypes.cast(array, ctypes.c_void_p) for array in arrays)
         library.call("separable_backward", settings, x.dtype)
-        return gx, None, *(gradients or [None] * len(weights))
+        return gx, None, *(found or [None] * len(weights))
 
 
 def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:
