@@ -84,6 +84,8 @@ class _MixtureFunction(Function):
     def forward(
         ctx: Any, factors: Tensor, statistics: tuple[Statistics | None, ...], *planes: Tensor
     ) -> tuple[Tensor, ...]:
+        ctx.statistics = statistics
+        ctx.save_for_backward(factors, *planes)  # as they came: a copy would be no part of the graph
         planes = tuple(map(_dense, planes))
         means, scales = _stacked(statistics, planes[0], factors.shape[1])
         everywhere = factors.expand(planes[0].shape[0], -1, -1)
@@ -95,8 +97,6 @@ class _MixtureFunction(Function):
         array = library.pointers(outs)
         settings.out, settings.offset = ctypes.cast(array, ctypes.c_void_p), offset.data_ptr()
         library.call("mix_forward", settings, first.dtype)
-        ctx.statistics = statistics
-        ctx.save_for_backward(factors, *planes)
         return tuple(outs)
 
     @staticmethod
@@ -112,14 +112,15 @@ class _MixtureFunction(Function):
             wanted = [needs_factors, *needs_planes]
             gfactors, *gradients = differentiable_gradients(value, [factors, *planes], wanted, gouts)
             return gfactors, None, *gradients
-        return _backward(factors, ctx.statistics, planes, [gout.contiguous() for gout in gouts], needs_planes)
+        gouts = tuple(gout.contiguous() for gout in gouts)
+        return _backward(factors, ctx.statistics, list(map(_dense, planes)), gouts, needs_planes)
 
 
 def _backward(
     factors: Tensor,
     statistics: tuple[Statistics | None, ...],
     planes: Sequence[Tensor],
-    gouts: list[Tensor],
+    gouts: Sequence[Tensor],
     needed: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     first, edges = planes[0], factors.shape[1]

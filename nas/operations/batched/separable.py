@@ -86,6 +86,8 @@ def separable_in_torch(x: Tensor, layer: Layer, depthwise: Sequence[Tensor], poi
 class _SeparableFunction(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Layer, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.layer = layer
+        ctx.save_for_backward(x, *weights)  # as they came: a copy would be no part of the graph
         x, weights = x.contiguous(), tuple(weight.contiguous() for weight in weights)
         groups = len(layer.kernels)
         sides = [-(-side // layer.stride) for side in x.shape[2:4]]
@@ -94,8 +96,6 @@ class _SeparableFunction(Function):
         settings = _settings(x, layer, weights, y)
         settings.y, settings.y_mean, settings.y_variance = map(library.pointer, (y, mean, variance))
         library.call("separable_forward", settings, x.dtype)
-        ctx.layer = layer
-        ctx.save_for_backward(x, *weights)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return y, mean, variance
@@ -115,7 +115,7 @@ class _SeparableFunction(Function):
 
             gx, *gradients = differentiable_gradients(value, [x, *weights], wanted, [gy])
             return gx, None, *gradients
-        gy = gy.contiguous()
+        x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
         settings = _settings(x, ctx.layer, weights, gy)
         settings.gy = gy.data_ptr()
         gx = torch.empty_like(x) if wanted[0] else None
@@ -125,7 +125,7 @@ class _SeparableFunction(Function):
             arrays = [library.pointers(found[:groups]), library.pointers(found[groups:])]
             settings.gdepthwise, settings.gpointwise = (ctypes.cast(array, ctypes.c_void_p) for array in arrays)
         library.call("separable_backward", settings, x.dtype)
-        return gx, None, *(found or [None] * len(weights))
+        return gx, None, *(found if found else (None,) * len(weights))
 
 
 def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:
