@@ -23,6 +23,7 @@ from nas.spaces import darts, darts_network, nasbench201
 
 ORIGINAL_PARTS: dict[type[nn.Module], dict[str, str]] = {
     darts.SearchCell: {"edges": "_ops"},
+    darts.FastSearchCell: {"edges": "_ops"},
     darts_network.Cell: {"edges": "_ops"},
     darts_network.ImageNetStem: {"quarter": "stem0", "eighth": "stem1"},
     MixedEdge: {"operations": "_ops"},
