@@ -5,10 +5,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.configuration import InvalidValue
+from nas.interop.named_architecture import architecture_text, named_architecture
+from nas.report.animation import write_animation
+from nas.report.comparison import write_comparison
+from nas.report.drawing import save_drawing
+from nas.report.outcome import space_figure
 from nas.report.page import write_page
+from nas.report.recorded_run import RecordedRun
+from nas.spaces.candidate_file import read_candidate_file
+from nas.spaces.darts import Darts
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.space import SearchSpace
 from nas.training.entry_point import guarded
 
-COMMANDS = ("page",)
+EXAMPLES = """
+  python -m nas.report runs/mine                        write runs/mine/report.html anew
+  python -m nas.report compare runs/one runs/two        one page for several runs, or for a multirun's folder
+  python -m nas.report why runs/mine --retrain          measure what each choice is worth
+  python -m nas.report draw runs/mine                   the architecture as PNG, SVG and PDF
+  python -m nas.report draw darts_v2 --output figures   a published one, a genotype's text or a candidate.json
+  python -m nas.report animate runs/mine                the search as a GIF
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -16,21 +34,91 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given and given[0] not in COMMANDS and not given[0].startswith("-"):
         given.insert(0, "page")
     options = _parser().parse_args(given)
-    guarded(lambda: options.work(options), "python -m nas.report")
+    guarded(lambda: COMMANDS[options.command](options), "nas.report")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m nas.report", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="command")
+    kind = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m nas.report", description=__doc__, epilog=EXAMPLES, formatter_class=kind
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
     page = commands.add_parser("page", help="write report.html anew; the word page may be left out")
     page.add_argument("folder", type=Path, nargs="+", help="run folders")
-    page.set_defaults(work=_page)
+
+    compare = commands.add_parser("compare", help="one page for several runs")
+    compare.add_argument("folder", type=Path, nargs="+", help="run folders, or a multirun's folder")
+    compare.add_argument(
+        "--output", type=Path, help="where the page goes; comparison.html beside the runs if not given"
+    )
+
+    why = commands.add_parser("why", help="measure what each choice of a finished search is worth")
+    why.add_argument("folder", type=Path, help="the run folder")
+    why.add_argument("--images", type=int, default=2000, help="most validation images per measurement (2000)")
+    why.add_argument("--retrain", action="store_true", help="also retrain every swap from scratch, for a short time")
+    why.add_argument("--epochs", type=int, default=3, help="of such a retraining (3)")
+    why.add_argument("--seeds", type=int, default=1, help="of such a retraining, averaged (1)")
+
+    draw = commands.add_parser("draw", help="the architecture as PNG, SVG and PDF")
+    draw.add_argument("architecture", help="a run folder, a candidate.json, a published name or an architecture's text")
+    draw.add_argument("--output", type=Path, help="the folder they go to; figures/ of the run if not given")
+    draw.add_argument("--title", default="", help="above the drawing")
+
+    animate = commands.add_parser("animate", help="the search as a GIF")
+    animate.add_argument("folder", type=Path, help="the run folder")
+    animate.add_argument("--output", type=Path, help="the file; figures/search.gif of the run if not given")
     return parser
 
 
 def _page(options: argparse.Namespace) -> None:
     for folder in options.folder:
         print(f"page: {write_page(folder)}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    print(f"page: {write_comparison(options.folder, options.output)}")
+
+
+def _why(options: argparse.Namespace) -> None:
+    from nas.report.measured_swaps import SwapSettings, measure_swaps  # here: the training loop takes a while to import
+
+    settings = SwapSettings(options.images, options.retrain, options.epochs, options.seeds)
+    path = measure_swaps(options.folder, settings)
+    print(f"page: {write_page(options.folder)}")
+    print(f"measured: {path}")
+
+
+def _draw(options: argparse.Namespace) -> None:
+    path = Path(options.architecture)
+    text = None if path.is_dir() else architecture_text(options.architecture)
+    if text is None:
+        file = path / "candidate.json" if path.is_dir() else path
+        if not file.is_file():
+            allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
+            raise InvalidValue("architecture", options.architecture, allowed)
+        found = read_candidate_file(file)
+        space, architecture = found.space, found.candidate.architecture
+    else:
+        space, architecture = named_architecture(text, _space_named)
+    default = path / "figures" if path.is_dir() else Path()
+    name = options.architecture if text is not None and text.isidentifier() else "architecture"
+    for written in save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name):
+        print(f"drawing: {written}")
+
+
+def _space_named(name: str) -> SearchSpace:
+    """A space for an architecture without data; no drawing of a cell depends on them."""
+    space = {"darts": Darts, "nasbench201": NasBench201}[name]
+    return space(input_shape=(3, 32, 32), classes=10)
+
+
+def _animate(options: argparse.Namespace) -> None:
+    output = options.output or options.folder / "figures" / "search.gif"
+    print(f"animation: {write_animation(RecordedRun.read(options.folder), output)}")
+
+
+COMMANDS = {"page": _page, "compare": _compare, "why": _why, "draw": _draw, "animate": _animate}
 
 
 if __name__ == "__main__":

@@ -66,9 +66,13 @@ def hyperparameters(run: RecordedRun) -> list[Chart]:
         moved = len(set(run.curves[tag].values)) > 1
         if not moved and run.setting(f"hyperparameters.{name}.learn") is not True:
             continue
-        scale = run.setting(f"hyperparameters.{name}.scale")
-        charts += _chart(run, name, {name: tag}, scale="log" if scale == "log" else "linear", marks=interventions(run))
+        charts += _chart(run, name, {name: tag}, scale=hyperparameter_scale(run, name), marks=interventions(run))
     return charts
+
+
+def hyperparameter_scale(run: RecordedRun, name: str) -> Literal["linear", "log"]:
+    """The measure in which the run has the hyperparameter move."""
+    return "log" if run.setting(f"hyperparameters.{name}.scale") == "log" else "linear"
 
 
 def interventions(run: RecordedRun) -> tuple[Mark, ...]:

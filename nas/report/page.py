@@ -244,10 +244,10 @@ def _why(run: RecordedRun) -> str:
         parts.append(
             paragraph("The effects have not been measured yet; this does it, from the newest checkpoint:", "note")
         )
-        parts.append(command(f"python -m nas.report why {_quoted(run.folder)}"))
+        parts.append(command(f"python -m nas.report why {quoted(run.folder)}"))
     elif known and all(row.retrained_effect is None for row in rows):
         parts.append(paragraph("To measure the swaps after a short retraining of each, too:", "note"))
-        parts.append(command(f"python -m nas.report why {_quoted(run.folder)} --retrain"))
+        parts.append(command(f"python -m nas.report why {quoted(run.folder)} --retrain"))
     about = run.explanation.get("about")
     if isinstance(about, str):
         parts.append(paragraph(about, "note"))
@@ -353,7 +353,7 @@ def _gradients(run: RecordedRun) -> str:
 def _retraining(run: RecordedRun) -> str:
     if run.retraining is None:
         return paragraph("Not retrained yet:", "note") + command(
-            f"python train_final.py candidate={_quoted(run.folder)}"
+            f"python train_final.py candidate={quoted(run.folder)}"
         )
     result = run.retraining.result
     rows = []
@@ -409,7 +409,7 @@ def _environment(run: RecordedRun) -> str:
 
 
 def _commands(run: RecordedRun) -> str:
-    folder = _quoted(run.folder)
+    folder = quoted(run.folder)
     some = {
         "Continue the search where it stopped, if it did": f"python train_search.py resume={folder}",
         "Retrain from fresh weights and test": f"python train_final.py candidate={folder}",
@@ -426,5 +426,5 @@ def command(line: str) -> str:
     return f'<pre class="wrap">{escape(line)}</pre>'
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     return shlex.quote(str(path))

@@ -28,6 +28,7 @@ pre.wrap{white-space:pre-wrap;overflow-wrap:anywhere}
 .facts span{color:var(--soft);font-size:.85rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,23rem),1fr));gap:1rem 1.4rem;margin:.8rem 0}
 .small.grid{grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr))}
+.wide.grid{grid-template-columns:repeat(auto-fill,minmax(min(100%,38rem),1fr))}
 figure{margin:0;min-width:0;break-inside:avoid}
 figcaption{font-weight:600;font-size:.92rem;overflow-wrap:anywhere}
 svg.chart{width:100%;height:auto;display:block;max-width:34rem}

@@ -45,7 +45,7 @@ class _Frame:
             self.low_y, self.high_y = 0.0, max([1.0, *totals])
         else:
             ys = [y for line in chart.lines for y in line.ys if y > 0 or not self.log]
-            self.low_y, self.high_y = self._limits(ys or [0.0, 1.0])
+            self.low_y, self.high_y = self._limits(ys or [0.1, 1.0])
 
     def _limits(self, ys: Sequence[float]) -> tuple[float, float]:
         low, high = min(ys), max(ys)
@@ -167,8 +167,13 @@ def _ticks(low: float, high: float, log: bool, most: int) -> list[float]:
 
 
 def _shown(value: float) -> str:
+    """A tick's number: 0.025, 1,500, 40k, 1.5M."""
+    size = abs(value)
     if value == 0:
         return "0"
-    if abs(value) < 1e-3 or abs(value) >= 1e5:
-        return f"{value:.2g}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.4g}"
+    if size >= 1e15 or size < 1e-3:
+        return f"{value:.2g}".replace("e-0", "e-").replace("e+", "e")
+    for unit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if size >= max(unit, 1e4):
+            return f"{value / unit:.4g}{letter}"
+    return f"{value:,.4g}" if size < 1000 else f"{value:,.0f}"

@@ -1,0 +1,175 @@
+"""``python -m nas.report why``: what every choice of a finished search is worth, measured in its supernet."""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from omegaconf import DictConfig
+
+from nas.atomic_write import write_atomically
+from nas.candidate import Architecture
+from nas.configuration import InvalidValue, UnusableInput, build
+from nas.data.dataset import DataSplits
+from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
+from nas.report.recorded_run import RecordedRun
+from nas.spaces.candidate_file import CandidateFile
+from nas.spaces.supernet import Supernet
+from nas.training.checkpoint import fitting
+from nas.training.metrics import measure
+from nas.training.randomness import Randomness
+from nas.training.retraining import Retraining
+from nas.training.run_folder import RunFolder, resumed_configuration
+from nas.training.settings import checked_device
+from nas.training.tracking import TrackingSettings
+
+
+@dataclass(frozen=True)
+class SwapSettings:
+    """What is measured.
+
+    Args:
+        images: Most validation images per measurement in the supernet.
+        retrain: Whether each swap is also retrained from scratch on the training split.
+        epochs: Of such a retraining.
+        seeds: Of such a retraining; 0, 1, ... are averaged.
+    """
+
+    images: int = 2000
+    retrain: bool = False
+    epochs: int = 3
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value in {"--images": self.images, "--epochs": self.epochs, "--seeds": self.seeds}.items():
+            if value < 1:
+                raise InvalidValue(name, value, "it must be at least 1")
+
+
+def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], None] = print) -> Path:
+    """Measure the swaps of the run in ``folder`` and return ``explanation.json`` in it, which grows on the way.
+
+    Raises:
+        InvalidValue: ``folder`` holds no finished gradient search.
+        UnusableInput: Its configuration, data or checkpoint cannot be used.
+    """
+    run = RecordedRun.read(folder)
+    history = list(run.probability_history())
+    if run.found is None or not history:
+        allowed = "it must hold a finished search by gradient: only that has a supernet and probabilities"
+        raise InvalidValue("run folder", folder, allowed)
+    found, config = run.found, resumed_configuration([], folder)
+    source = build(config.data, "data")
+    splits: DataSplits = source.load()
+    supernet, step = _supernet(config, folder, run, splits)
+    alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])
+
+    def begin(choice: str) -> None:
+        other = alternatives[choice].option
+        say(f"{choice}: {found.candidate.architecture[choice]} against {other}")
+
+    device = next(supernet.parameters()).device
+    effects = swap_effects(
+        supernet,
+        found.candidate.architecture,
+        alternatives,
+        lambda: validation_batches(splits, settings.images, device),
+        begin,
+    )
+    images = min(settings.images, len(splits.validation))
+    about = f"Measured in the supernet of step {step} on {images} validation images, all other choices relaxed."
+    path = _write(folder, effects, about)
+    if settings.retrain:
+        about += (
+            f" Retrained for {settings.epochs} epochs from scratch on the training split, "
+            f"mean of {settings.seeds} seed{'s' if settings.seeds > 1 else ''}, same validation split."
+        )
+        train = _Trainer(config, found, splits, source.augmentation, settings)
+        accuracy = train.accuracy(found.candidate.architecture)
+        say(f"retrained as found: validation accuracy {100 * accuracy:.2f} %")
+        for choice, other in alternatives.items():
+            swapped = train.accuracy(other.architecture)
+            say(f"retrained with {choice} {other.option}: {100 * swapped:.2f} %")
+            effects[choice]["retrained_accuracy_effect"] = swapped - accuracy
+            path = _write(folder, effects, about)
+    return path
+
+
+def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -> Path:
+    path = folder / "explanation.json"
+    content = {"schema": SCHEMA, "about": about, "choices": effects}
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+    return path
+
+
+def _supernet(config: DictConfig, folder: Path, run: RecordedRun, splits: DataSplits) -> tuple[Supernet, int]:
+    """The supernet of the newest checkpoint, with its relaxation where the search has left it, and the step."""
+    state, complaints = RunFolder(folder).checkpoints.newest()
+    if state is None:
+        allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
+        raise InvalidValue("run folder", folder, allowed)
+    relaxation = build(config.relaxation, "relaxation")
+    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
+    with fitting(state):
+        try:
+            supernet.load_state_dict(state["supernet"])
+        except RuntimeError as error:
+            raise UnusableInput(f"The checkpoint in {folder} does not fit the run's configuration.") from error
+    epochs = run.setting("search.epochs")
+    if run.steps_per_epoch and isinstance(epochs, int):
+        relaxation.advance(min(state["step"] / (run.steps_per_epoch * epochs), 1.0))
+    return supernet, int(state["step"])
+
+
+class _Trainer:
+    """Short retrainings with the run's own settings and the candidate's hyperparameters."""
+
+    def __init__(
+        self,
+        config: DictConfig,
+        found: CandidateFile,
+        splits: DataSplits,
+        augmentation: Any,
+        settings: SwapSettings,
+    ) -> None:
+        self.config, self.found, self.splits = config, found, splits
+        self.augmentation, self.settings = augmentation, settings
+        self.final = replace(build(config.final, "final"), epochs=settings.epochs, checkpoint=None)
+        self.training = build(config.training, "training")
+
+    def accuracy(self, architecture: Architecture) -> float:
+        """Of ``architecture`` on the validation split, after training on the training split."""
+        return fmean(self._accuracy(architecture, seed) for seed in range(self.settings.seeds))
+
+    def _accuracy(self, architecture: Architecture, seed: int) -> float:
+        randomness = Randomness(seed, checked_device(self.config.device))
+        mean, std = self.splits.mean, self.splits.std
+        stream = self.splits.train.to(randomness.device).stream(
+            self.training.batch_size,
+            mean,
+            std,
+            randomness.on_cpu("training order"),
+            self.augmentation,
+            randomness.on_device("augmentation"),
+        )
+        network = self.found.space.network(architecture)
+        with tempfile.TemporaryDirectory() as folder:
+            retraining = Retraining(
+                network=network,
+                stream=stream,
+                hyperparameters=self.found.candidate.hyperparameters,
+                schedule=self.found.schedule,
+                schedule_end=self.found.schedule_end,
+                final=self.final,
+                training=self.training,
+                tracking=TrackingSettings(tensorboard=False, console="quiet"),
+                randomness=randomness,
+                folder=RunFolder(Path(folder)),
+            )
+            retraining.train()
+        batches = self.splits.validation.to(randomness.device).evaluation_batches(256, mean, std)
+        return measure(network, batches, self.splits.classes, randomness.device).accuracy
