@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Literal
 
-from nas.report.colours import SERIES_COLOURS, option_colours
+from nas.report.colours import BLUE, GREY, SERIES_COLOURS, option_colours
 from nas.report.recorded_run import Curve, RecordedRun
 
 
@@ -30,12 +31,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Chart:
-    """A diagram: ``lines`` over one axis, or ``areas`` stacked from 0 upwards in the order of the lines."""
+    """A diagram: ``lines`` over one axis, or ``areas`` stacked from 0 upwards in the order of the lines.
+
+    With ``points`` the first line's points stand for themselves.
+    """
 
     title: str
     lines: tuple[Line, ...]
     x_label: str
-    kind: Literal["lines", "areas"] = "lines"
+    kind: Literal["lines", "areas", "points"] = "lines"
     scale: Literal["linear", "log"] = "linear"
     marks: tuple[Mark, ...] = ()
 
@@ -76,13 +80,16 @@ def hyperparameter_scale(run: RecordedRun, name: str) -> Literal["linear", "log"
 
 
 def interventions(run: RecordedRun) -> tuple[Mark, ...]:
-    """What a guard or a safety net did: ``guard/restart`` and every ``intervention/<kind>`` that is not zero."""
+    """What a guard or a safety net did: where ``guard/restart`` or the count ``intervention/<kind>`` rises."""
     marks = []
     for tag, curve in run.curves.items():
-        kind = "restart" if tag == "guard/restart" else tag.removeprefix("intervention/")
         if tag == "guard/restart" or tag.startswith("intervention/"):
-            happened = [step for step, value in zip(curve.steps, curve.values, strict=True) if value != 0]
-            marks += [Mark(run.place(step), kind.replace("_", " ")) for step in happened]
+            kind = "restart of the weights" if tag == "guard/restart" else tag.removeprefix("intervention/")
+            before = 0.0
+            for step, count in zip(curve.steps, curve.values, strict=True):
+                if count > before:
+                    marks.append(Mark(run.place(step), kind.replace("_", " ")))
+                before = count
     return tuple(sorted(marks, key=lambda mark: mark.x))
 
 
@@ -122,8 +129,99 @@ def retraining(run: RecordedRun) -> list[Chart]:
     ]
 
 
+BEST_SO_FAR = ("best/accuracy", "validation/accuracy")  # the first that a run has is its anytime curve
+
+
+def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
+    """Samples spent and the best validation accuracy so far; None where the run records either not."""
+    samples = run.curves.get("budget/samples")
+    tag = next((tag for tag in BEST_SO_FAR if tag in run.curves), None)
+    if samples is None or tag is None:
+        return None
+    spent = dict(zip(samples.steps, samples.values, strict=True))
+    xs, ys = [], []
+    best = -math.inf
+    for step, value in zip(run.curves[tag].steps, run.curves[tag].values, strict=True):
+        best = max(best, value) if math.isfinite(value) else best
+        if step in spent and math.isfinite(best):
+            xs.append(spent[step])
+            ys.append(best)
+    return (xs, ys) if xs else None
+
+
+def anytime_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
+    """Best validation accuracy so far against the samples spent, a line per run, in stairs since it jumps."""
+    lines = []
+    for place, (run, name) in enumerate(zip(runs, names, strict=True)):
+        curve = anytime_curve(run)
+        if curve is not None:
+            xs, ys = _stairs(*curve)
+            colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
+            lines.append(Line(name, xs, ys, colour, dashed=place >= len(SERIES_COLOURS)))
+    return [Chart("Best validation accuracy so far", tuple(lines), "samples spent")] if lines else []
+
+
+def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The points with a corner before each rise."""
+    points = [(xs[0], ys[0])]
+    for (_, before), (x, y) in pairwise(zip(xs, ys, strict=True)):
+        points += [(x, before), (x, y)]
+    return tuple(x for x, _ in points), tuple(y for _, y in points)
+
+
+def evaluated(run: RecordedRun) -> list[Chart]:
+    """Every candidate that a black-box search has evaluated, with the best so far."""
+    scores = [one.metrics["accuracy"] for one in run.evaluations if "accuracy" in one.metrics]
+    if not scores:
+        return []
+    xs = tuple(float(place) for place in range(1, len(scores) + 1))
+    every = Line("candidate", xs, tuple(scores), GREY)
+    best = Line("best so far", *_stairs(xs, list(accumulate(scores, max))), BLUE)
+    return [Chart("Accuracy of every candidate", (every, best), "evaluation", kind="points")]
+
+
+def population(run: RecordedRun) -> list[Chart]:
+    """What a black-box search records about its rounds: scores, diversity, sizes; a policy's entropy and baseline."""
+    scores = {
+        "best of all": "best/score",
+        "best of the population": "population/best_score",
+        "mean of the population": "population/mean_score",
+        "mean of the round": "population/score_mean",
+    }
+    charts = _chart(run, "Scores", scores)
+    known = {*scores.values(), "population/score_std", "population/failed"}
+    for prefix in ("population/", "policy/", "study/"):
+        for tag in run.tags(prefix):
+            if tag not in known:
+                charts += _chart(run, tag.replace("/", ": ").replace("_", " "), {tag: tag})
+    return charts
+
+
+WINDOWS = 20  # the share of a search over which the options of its candidates are counted
+
+
+def shares(run: RecordedRun) -> list[Chart]:
+    """Per choice the share of each option among the candidates evaluated lately, as stacked areas."""
+    if run.found is None or not run.evaluations:
+        return []
+    window = max(10, len(run.evaluations) // WINDOWS)
+    places = range(min(window, len(run.evaluations)), len(run.evaluations) + 1)
+    charts = []
+    for choice in run.found.space.choices:
+        chosen = [one.options.get(choice.name) for one in run.evaluations]
+        colours = option_colours(choice.options)
+        lines = []
+        for option in choice.options:
+            counted = [0, *accumulate(int(one == option) for one in chosen)]
+            ys = tuple((counted[end] - counted[max(end - window, 0)]) / min(window, end) for end in places)
+            lines.append(Line(option, tuple(map(float, places)), ys, colours[option]))
+        charts.append(Chart(choice.name, tuple(lines), "evaluation", kind="areas"))
+    return charts
+
+
 def x_label(run: RecordedRun) -> str:
-    return "epoch" if run.steps_per_epoch else "step"
+    """What a step of the run is called."""
+    return "epoch" if run.steps_per_epoch else "evaluation" if "budget/evaluations" in run.curves else "step"
 
 
 def _chart(

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from nas.atomic_write import write_atomically
 from nas.configuration import InvalidValue
 from nas.report.changed_settings import changed_settings
-from nas.report.charts import Chart, Line, hyperparameter_scale
+from nas.report.charts import Chart, Line, anytime_charts, anytime_curve, hyperparameter_scale
 from nas.report.colours import SERIES_COLOURS
 from nas.report.outcome import architecture_in_words
 from nas.report.page import command, document, drawing, duration, figures, paragraph, percent, quoted, table
@@ -19,7 +18,6 @@ from nas.report.tables import mean_and_deviation
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24
-BEST_SO_FAR = ("search/best_accuracy", "validation/accuracy")  # the first that a run has is its anytime curve
 
 
 def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
@@ -99,24 +97,6 @@ def outcome(run: RecordedRun) -> dict[str, float | None]:
     }
 
 
-def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
-    """Samples spent and the best validation accuracy so far; None where the run records either not."""
-    samples = run.curves.get("budget/samples")
-    tag = next((tag for tag in BEST_SO_FAR if tag in run.curves), None)
-    if samples is None or tag is None:
-        return None
-    spent = dict(zip(samples.steps, samples.values, strict=True))
-    xs, ys = [], []
-    best = float("-inf")
-    for step, value in zip(run.curves[tag].steps, run.curves[tag].values, strict=True):
-        if value > best:
-            best = value
-        if step in spent and best > float("-inf"):
-            xs.append(spent[step])
-            ys.append(best)
-    return (xs, ys) if xs else None
-
-
 def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
     """The places of runs whose settings differ in nothing but the seed."""
     known: dict[str, list[int]] = {}
@@ -171,25 +151,6 @@ def _shown(numbers: Mapping[str, float | None]) -> list[str]:
 
 def _colour(place: int) -> str:
     return SERIES_COLOURS[place % len(SERIES_COLOURS)]
-
-
-def anytime_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
-    """Best validation accuracy so far against the samples spent, a line per run; steps, since it jumps."""
-    lines = []
-    for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        curve = anytime_curve(run)
-        if curve is not None:
-            xs, ys = _stairs(*curve)
-            lines.append(Line(name, xs, ys, _colour(place), dashed=place >= len(SERIES_COLOURS)))
-    return [Chart("Best validation accuracy so far", tuple(lines), "samples spent")] if lines else []
-
-
-def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The points with a corner before each rise."""
-    points = [(xs[0], ys[0])]
-    for (_, before), (x, y) in pairwise(zip(xs, ys, strict=True)):
-        points += [(x, before), (x, y)]
-    return tuple(x for x, _ in points), tuple(y for _, y in points)
 
 
 def _anytime(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:

@@ -61,6 +61,7 @@ def page(run: RecordedRun) -> str:
         ("why", "Why this architecture", _why(run)),
         ("hyperparameters", "Hyperparameters", _hyperparameters(run)),
         ("choices", "Choices over time", _choices(run)),
+        ("progress", "Best so far", _progress(run)),
         ("losses", "Losses of both levels", _losses(run)),
         ("gap", "Discretisation gap", _gap(run)),
         ("gradients", "Gradient norms", _gradients(run)),
@@ -185,7 +186,8 @@ def _header(run: RecordedRun) -> str:
 def _facts(run: RecordedRun) -> dict[str, str | None]:
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
     seconds, samples = run.last("time/total_seconds"), run.last("budget/samples")
-    best = max(run.curves["validation/accuracy"].values) if "validation/accuracy" in run.curves else None
+    curve = charts.anytime_curve(run)
+    best = curve[1][-1] if curve else None
     seed = run.setting("seed")
     return {
         "test accuracy": percent(number(result.get("test_accuracy"))),
@@ -290,20 +292,34 @@ def _hyperparameters(run: RecordedRun) -> str:
 
 
 def _choices(run: RecordedRun) -> str:
-    some = charts.probabilities(run)
+    some, text = charts.probabilities(run), "The probability of every option, stacked"
     if not some:
-        return paragraph("This search has no probabilities of its options.", "note")
-    parts = [figures(charts.entropies(run)[:1])] if len(run.tags("entropy/")) <= 12 else []
-    parts = [paragraph("The probability of every option, stacked; entropy 1 is undecided, 0 decided."), *parts]
+        some, text = charts.shares(run), "The share of every option among the candidates evaluated lately, stacked"
+    if not some:
+        return paragraph("This search has neither probabilities of its options nor evaluated candidates.", "note")
+    entropies = charts.entropies(run)
+    few = len(run.tags("entropy/")) <= 12
+    text += "; entropy 1 is undecided, 0 decided." if entropies else "."
+    parts = [paragraph(text), figures(entropies) if entropies and few else ""]
     groups = charts.shared_options(some)
     if len(groups) == 1 and len(some) > 1:
         drawn = "".join(figure(chart, with_legend=False, height=SMALL_CHART) for chart in some)
         parts.append(f'{legend(some[0].lines)}<div class="small grid">{drawn}</div>')
     else:
         parts.append(figures(some, small=True))
-    if len(run.tags("entropy/")) > 12:
-        parts.append(figures(charts.entropies(run)))
+    if entropies and not few:
+        parts.append(figures(entropies))
     return "".join(parts)
+
+
+def _progress(run: RecordedRun) -> str:
+    some = [*charts.anytime_charts([run], ["this run"]), *charts.evaluated(run), *charts.population(run)]
+    if not some:
+        return paragraph("Nothing that could be better or worse was recorded.", "note")
+    if run.evaluations or run.tags("best/"):
+        return figures(some)
+    text = "A search by gradient has no population: alpha is its one candidate, measured on validation batches."
+    return figures(some) + paragraph(text, "note")
 
 
 def _losses(run: RecordedRun) -> str:

@@ -17,6 +17,13 @@ LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000
 
 
+class EvaluatedCandidate(NamedTuple):
+    """One line of ``evaluations.jsonl``: the options that were chosen, and the metrics that are finite numbers."""
+
+    options: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
 class Curve(NamedTuple):
     """One tag of ``metrics.csv`` or ``timing.csv``: its values (not-a-number included) and their steps."""
 
@@ -36,6 +43,7 @@ class RecordedRun:
         overrides: What the command line changed.
         found: The candidate, if the search has come to its end.
         environment: One entry per start of the run, the resumed ones included.
+        evaluations: What a black-box search has evaluated, in the order of ``evaluations.jsonl``.
         discretisation, explanation, result: The contents of the files of these names, empty without them.
         final: The retraining, if there is one.
         problems: A sentence for everything that is there and cannot be read.
@@ -48,6 +56,7 @@ class RecordedRun:
     overrides: list[str]
     found: CandidateFile | None
     environment: list[Mapping[str, Any]]
+    evaluations: list["EvaluatedCandidate"]
     discretisation: Mapping[str, Any]
     explanation: Mapping[str, Any]
     result: Mapping[str, Any]
@@ -92,6 +101,7 @@ class RecordedRun:
             overrides=[str(one) for one in overrides] if isinstance(overrides, list) else [],
             found=found,
             environment=[one for one in environment if isinstance(one, dict)] if isinstance(environment, list) else [],
+            evaluations=_read_evaluations(folder / "evaluations.jsonl", problems),
             discretisation=_mapping(_read_json(folder / "discretisation.json", problems)),
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
@@ -177,7 +187,7 @@ def _read_curves(path: Path, curves: dict[str, Curve], epochs: dict[str, list[in
 
 def _steps_per_epoch(curves: Mapping[str, Curve], epochs: Mapping[str, list[int]]) -> float | None:
     """From the first end of an epoch that is on record."""
-    for tag in ("train/loss", "validation/loss", "budget/samples"):
+    for tag in ("train/loss", "validation/loss"):
         if tag in curves and curves[tag].steps[0] > 0 and epochs[tag][0] >= 0:
             return curves[tag].steps[0] / (epochs[tag][0] + 1)
     return None
@@ -193,6 +203,29 @@ def _read_json(path: Path, problems: list[str]) -> Any:
     except (OSError, ValueError, RecursionError):
         problems.append(f"{path.name} is not readable JSON.")
         return None
+
+
+def _read_evaluations(path: Path, problems: list[str]) -> list[EvaluatedCandidate]:
+    if not path.is_file():
+        return []
+    found: list[EvaluatedCandidate] = []
+    if path.stat().st_size > LARGEST_TABLE:
+        problems.append(f"{path.name} is larger than {LARGEST_TABLE} bytes and was left out.")
+        return found
+    bad = 0
+    for line in path.read_bytes().splitlines():
+        try:
+            content = json.loads(line)
+            options, metrics = content["candidate"]["architecture"], content["metrics"]
+            named = {str(choice): str(option) for choice, option in options.items()}
+            numbers = {str(name): value for name, one in metrics.items() if (value := number(one)) is not None}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            bad += 1
+            continue
+        found.append(EvaluatedCandidate(named, numbers))
+    if bad:
+        problems.append(f"{bad} lines of {path.name} cannot be read and were left out.")
+    return found
 
 
 def _read_yaml(folder: Path, name: str, problems: list[str]) -> Any:

@@ -15,7 +15,11 @@ def chart_svg(chart: Chart, height: int = HEIGHT) -> str:
     """``chart`` as an ``<svg>`` element without its title and legend, which belong into the page's text."""
     frame = _Frame(chart, height)
     parts = [*frame.axes()]
-    parts += frame.areas() if chart.kind == "areas" else [frame.curve(line) for line in chart.lines]
+    if chart.kind == "areas":
+        parts += frame.areas()
+    else:
+        dots = chart.lines[:1] if chart.kind == "points" else ()
+        parts += [frame.dots(line) for line in dots] + [frame.curve(line) for line in chart.lines[len(dots) :]]
     parts += frame.marks()
     names = ", ".join(line.name for line in chart.lines[:12])
     label = escape(f"{chart.title}: {names} by {chart.x_label}", quote=True)
@@ -97,6 +101,12 @@ class _Frame:
         path = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in _thinned(points))
         dashed = " dashed" if line.dashed else ""
         return f'<polyline class="line{dashed}" {style} points="{path}">{name}</polyline>'
+
+    def dots(self, line: Line) -> str:
+        points = _thinned([(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y > 0 or not self.log])
+        drawn = "".join(f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="2"/>' for x, y in points)
+        style = f'style="--c:{escape(line.colour, quote=True)}"'
+        return f'<g class="dots" {style}><title>{escape(line.name)}</title>{drawn}</g>'
 
     def areas(self) -> list[str]:
         lines = [line for line in self.chart.lines if line.xs]

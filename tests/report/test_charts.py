@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from nas.report import charts
@@ -34,10 +36,14 @@ def test_every_intervention_is_marked_where_it_happened(run_folder):
         "train/loss": by_epoch([1.0, 1.0]),
         "guard/restart": [(13, 1, 1.0)],
         "guard/restarts": by_epoch([0, 1]),
-        "intervention/clipped_rate": [(5, 0, 0.0), (7, 0, 2.0), (17, 1, 1.0)],
+        "intervention/trust_region": [(10, 0, 0.0), (20, 1, 2.0), (30, 2, 2.0), (40, 3, 3.0)],
     }
     marks = charts.interventions(RecordedRun.read(run_folder(curves)))
-    assert [(mark.x, mark.name) for mark in marks] == [(0.7, "clipped rate"), (1.3, "restart"), (1.7, "clipped rate")]
+    assert [(mark.x, mark.name) for mark in marks] == [
+        (1.3, "restart of the weights"),
+        (2, "trust region"),
+        (4, "trust region"),
+    ]
 
 
 def test_the_areas_are_the_recorded_probabilities_in_the_colours_of_the_operations(run_folder):
@@ -56,6 +62,38 @@ def test_gradient_norms_share_a_logarithmic_axis(run_folder):
     (chart,) = charts.gradient_norms(RecordedRun.read(run_folder()))
     assert chart.scale == "log"
     assert points(chart)["architecture"] == [(1, 0.01), (2, 0.02), (3, 0.01), (4, 0.005)]
+
+
+def test_a_black_box_search_shows_every_candidate_the_best_so_far_and_its_rounds(run_folder):
+    rounds = {
+        "best/score": [(2, 0, 0.6), (4, 1, 0.8)],
+        "best/accuracy": [(2, 0, 0.6), (4, 1, 0.8)],
+        "population/score_mean": [(2, 0, 0.5), (4, 1, 0.65)],
+        "population/diversity": [(2, 0, 0.9), (4, 1, 0.4)],
+        "policy/entropy": [(2, 0, 3.0), (4, 1, 1.0)],
+        "budget/samples": [(2, 0, 1000), (4, 1, 2000)],
+        "budget/evaluations": [(2, 0, 2), (4, 1, 4)],
+    }
+    folder = run_folder(rounds)
+    with (folder / "evaluations.jsonl").open("w") as file:
+        for filters, accuracy in (("8", 0.4), ("16", 0.6), ("16", 0.5), ("16", 0.8)):
+            architecture = {"layer1.filters": filters, "layer2.kind": "max"}
+            line = {"candidate": {"architecture": architecture}, "metrics": {"accuracy": accuracy, "loss": "nan"}}
+            file.write(json.dumps(line) + "\n")
+        file.write('{"candidate": 3}\n{"cut of')
+    run = RecordedRun.read(folder)
+    assert run.problems == ["2 lines of evaluations.jsonl cannot be read and were left out."]
+    (every,) = charts.evaluated(run)
+    assert points(every)["candidate"] == [(1, 0.4), (2, 0.6), (3, 0.5), (4, 0.8)]
+    assert points(every)["best so far"][-1] == (4, 0.8)
+    assert max(y for x, y in points(every)["best so far"] if x == 3) == 0.6
+    scores, diversity, entropy = charts.population(run)
+    assert points(scores) == {"best of all": [(2, 0.6), (4, 0.8)], "mean of the round": [(2, 0.5), (4, 0.65)]}
+    assert (diversity.title, entropy.title) == ("population: diversity", "policy: entropy")
+    assert scores.x_label == "evaluation"
+    assert charts.anytime_curve(run) == ([1000, 2000], [0.6, 0.8])
+    filters = charts.shares(run)[0]
+    assert points(filters) == {"8": [(4, 0.25)], "16": [(4, 0.75)]}
 
 
 def test_values_that_are_not_finite_are_left_out(run_folder):

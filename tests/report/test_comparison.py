@@ -5,6 +5,7 @@ import pytest
 
 from nas.configuration import InvalidValue
 from nas.report import comparison as compared
+from nas.report.charts import anytime_charts, anytime_curve
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import by_epoch, write_curves
 from tests.report.test_page import Document
@@ -49,8 +50,8 @@ def test_the_outcomes_of_a_run(two_runs):
 
 def test_the_anytime_curve_never_falls_and_rises_in_steps(two_runs):
     runs = compared.found_runs([two_runs])
-    assert compared.anytime_curve(runs[0]) == ([1000, 2000, 3000, 4000], [0.3, 0.5, 0.8, 0.8])
-    (chart,) = compared.anytime_charts(runs, ["a", "b"])
+    assert anytime_curve(runs[0]) == ([1000, 2000, 3000, 4000], [0.3, 0.5, 0.8, 0.8])
+    (chart,) = anytime_charts(runs, ["a", "b"])
     assert chart.lines[0].xs == (1000, 2000, 2000, 3000, 3000, 4000, 4000)
     assert chart.lines[0].ys == (0.3, 0.3, 0.5, 0.5, 0.8, 0.8, 0.8)
 

@@ -9,7 +9,7 @@ from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import CANDIDATE, write_curves
 
 SECTIONS = (
-    *("architecture", "why", "hyperparameters", "choices", "losses", "gap", "gradients", "retraining"),
+    *("architecture", "why", "hyperparameters", "choices", "progress", "losses", "gap", "gradients", "retraining"),
     *("configuration", "environment", "commands"),
 )
 VOID = {"meta", "link", "br", "hr", "img", "input"}
