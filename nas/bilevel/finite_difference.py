@@ -83,10 +83,17 @@ class FiniteDifference:
         noise: list[Tensor],
     ) -> list[Tensor]:
         """``d^2 L_train / (d target d w) . vector`` by a central difference, one tensor per target."""
+        weights = {name: weight.detach() for name, weight in problem.weights().items()}
+        places, directions = list(weights.values()), [vector[name] for name in weights]
+        saved = [place.clone() for place in places]
         ends = []
-        for shift in (epsilon, -epsilon):
-            problem.repeat_noise(noise)
-            weights = {name: weight.detach() + shift * vector[name] for name, weight in problem.weights().items()}
-            loss = problem.training_loss(weights, training, problem.values())
-            ends.append(torch.autograd.grad(loss, targets, materialize_grads=True))
+        try:
+            for shift in (epsilon, -epsilon):
+                torch._foreach_copy_(places, saved)
+                torch._foreach_add_(places, directions, alpha=shift)
+                problem.repeat_noise(noise)
+                loss = problem.training_loss(weights, training, problem.values())
+                ends.append(torch.autograd.grad(loss, targets, materialize_grads=True))
+        finally:
+            torch._foreach_copy_(places, saved)
         return [(ahead - behind) / (2 * epsilon) for ahead, behind in zip(*ends, strict=True)]

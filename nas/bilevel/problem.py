@@ -3,12 +3,12 @@
 ``min over (alpha, h) of L_val(w*(alpha, h), alpha)`` where ``w*(alpha, h)`` minimises ``L_train(w, alpha, h)`` over w.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.func import functional_call
+from torch import Tensor, nn
 
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
@@ -52,10 +52,14 @@ class BilevelProblem:
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.schedule_factor = 1.0
+        # Looking through thousands of modules at every step would cost as much as some of their arithmetic.
+        self._weights = supernet.named_weight_parameters()
+        self._places = _places(supernet, self._weights)
+        self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def weights(self) -> Weights:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
-        return dict(self.supernet.named_weight_parameters())
+        return dict(self._weights)
 
     def values(self) -> dict[str, Tensor | float]:
         """Every hyperparameter as it acts now; the learning rate with its schedule's factor."""
@@ -84,11 +88,34 @@ class BilevelProblem:
         return F.cross_entropy(logits, batch.labels), logits
 
     def _logits(self, weights: Weights, images: Tensor) -> Tensor:
-        # Batch norm writes its running statistics in place: give it copies, so that the supernet's own stay.
-        buffers = {name: buffer.clone() for name, buffer in self.supernet.named_buffers()}
-        logits = functional_call(self.supernet, {**weights, **buffers}, (images,))
-        assert isinstance(logits, Tensor)
+        with self._without_running_averages(), self._computing_with(weights):
+            logits: Tensor = self.supernet(images)
         return logits
+
+    @contextmanager
+    def _computing_with(self, weights: Weights) -> Iterator[None]:
+        """Within it the supernet's modules hold ``weights``; nothing is copied."""
+        for name, weight in weights.items():
+            parameters, key = self._places[name]
+            parameters[key] = weight  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for name, weight in self._weights.items():
+                parameters, key = self._places[name]
+                parameters[key] = weight
+
+    @contextmanager
+    def _without_running_averages(self) -> Iterator[None]:
+        """Within it batch norms that use the batch's statistics leave the running ones alone."""
+        tracking = [norm for norm in self._norms if norm.training and norm.track_running_stats]
+        for norm in tracking:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in tracking:
+                norm.track_running_stats = True
 
     def update_direction(self, weights: Weights, gradients: Weights, values: Values, clip: bool = True) -> Weights:
         """``u`` of the weight step ``w' = w - lr * u``: clipping, weight decay and momentum, as torch.optim.SGD has it.
@@ -140,17 +167,26 @@ class BilevelProblem:
         shown = presented(batch, seen, self.augmentation)
         logits = self.supernet(shown.images)
         loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
-        parameters = self.supernet.weight_parameters()
+        parameters = list(self._weights.values())
         gradients = torch.autograd.grad(loss, parameters)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if self.gradient_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm, foreach=True)
         set_step(self.optimiser, values)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return loss.detach(), logits.detach(), norm
+
+
+def _places(module: nn.Module, names: Iterable[str]) -> dict[str, tuple[dict[str, nn.Parameter | None], str]]:
+    """Per parameter the dictionary that holds it in its module, and its key there."""
+    places = {}
+    for name in names:
+        path, _, key = name.rpartition(".")
+        places[name] = (module.get_submodule(path)._parameters, key)
+    return places
 
 
 def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -136,7 +136,9 @@ class GradientSearch:
             raise error.below("hyperparameters") from error
         set_noise_generator(self.supernet, noise[0])
         self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
-        self.optimiser = torch.optim.SGD(grouped(self.supernet.weight_parameters()), lr=0.0, momentum=training.momentum)
+        self.optimiser = torch.optim.SGD(
+            grouped(self.supernet.weight_parameters()), lr=0.0, momentum=training.momentum, foreach=True
+        )
         self.problem = BilevelProblem(
             self.supernet,
             self.optimiser,

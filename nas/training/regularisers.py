@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,15 @@ from torch import Tensor, nn
 from nas.operations.stochastic import Dropout, DropPath, LayerDropout, StochasticLayer
 
 LAYER_DROPOUT = "dropout_"  # before a layer's name: what the rate of its own dropout is called
+_noisy_layers: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()
+
+
+def noisy_layers(network: nn.Module) -> list[nn.Module]:
+    """Every dropout and drop-path layer of ``network``, looked up once: rates are set at every step."""
+    if network not in _noisy_layers:
+        kinds = (StochasticLayer, nn.Dropout)
+        _noisy_layers[network] = [module for module in network.modules() if isinstance(module, kinds)]
+    return _noisy_layers[network]
 
 
 def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
@@ -24,7 +34,7 @@ def set_dropout(network: nn.Module, rate: Tensor | float) -> None:
 
     Those with a rate of their own (:func:`set_layer_dropout`) are not among them.
     """
-    for module in network.modules():
+    for module in noisy_layers(network):
         if isinstance(module, Dropout) and not isinstance(module, LayerDropout):
             module.rate = rate
         elif isinstance(module, nn.Dropout):
@@ -43,6 +53,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
         found = [LayerDropout()]
+        _noisy_layers.pop(network, None)
         plain.add_module("dropout", found[0])
     for module in found:
         module.rate = rate
@@ -50,14 +61,14 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
 
 def set_drop_path(network: nn.Module, rate: Tensor | float) -> None:
     """Give every drop-path layer of ``network`` this rate."""
-    for module in network.modules():
+    for module in noisy_layers(network):
         if isinstance(module, DropPath):
             module.rate = rate
 
 
 def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
     """Let every noisy layer draw from ``generator``."""
-    for module in network.modules():
+    for module in noisy_layers(network):
         if isinstance(module, StochasticLayer):
             module.generator = generator
 
@@ -65,8 +76,7 @@ def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
 @contextmanager
 def without_noise(network: nn.Module) -> Iterator[None]:
     """Switch the noisy layers off and leave everything else, batch norm above all, in the mode it is in."""
-    kinds = (StochasticLayer, nn.Dropout)
-    noisy = [module for module in network.modules() if isinstance(module, kinds) and module.training]
+    noisy = [module for module in noisy_layers(network) if module.training]
     for module in noisy:
         module.training = False
     try:
