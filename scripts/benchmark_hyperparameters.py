@@ -35,6 +35,8 @@ CNN = (
     "{type:conv,filters:32,kernel_size:3,stride:2},{type:dense,units:128}]",
     "space.activations=[relu]",
     "hypergradient=none",
+    "search.epochs=20",  # long enough to fit the thousand images: less, and dropout would hardly matter
+    "final.epochs=20",
 )
 FIXED = "hyperparameters=fixed"
 CNN_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
