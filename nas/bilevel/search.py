@@ -15,6 +15,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.rehearsal import RATE, Rehearsal, best, in_words, loss
 from nas.bilevel.trajectory import Trajectory
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
 from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters
@@ -23,9 +24,11 @@ from nas.data.augmentation import Augmentation
 from nas.data.batch import Stream
 from nas.data.dataset import DataSplits
 from nas.evaluation.budget import Budget
-from nas.evaluation.evaluation import Cost
+from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds
 from nas.evaluation.objective import Objective
+from nas.evaluation.scratch import TrainedFromScratch
+from nas.evaluation.task import Task
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 from nas.training.checkpoint import fitting
@@ -91,6 +94,8 @@ class GradientSearch:
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
+        rehearsal: After the search, tries multiples of the learned learning rate on the network it found.
+        task: What those trainings are made on.
         say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
@@ -112,6 +117,8 @@ class GradientSearch:
         categorical: Mapping[str, Categorical] | None = None,
         objective: Objective | None = None,
         budget: Budget | None = None,
+        rehearsal: Rehearsal | None = None,
+        task: Task | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         learned = bool(hyperparameters.learned())
@@ -126,6 +133,8 @@ class GradientSearch:
         self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
         self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
         self.budget = budget or Budget()
+        self.rehearsal, self.task = rehearsal, task
+        self.trials: list[Evaluation] = []  # the rehearsal's, in order
 
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
         relaxation.generator = noise[1]
@@ -193,7 +202,9 @@ class GradientSearch:
     @property
     def spent(self) -> Cost:
         passes = TRAINING_PASS * (self.samples - self._measured) + self._measured
-        return Cost(self.samples, self._per_image * passes, 0, self.seconds + time.perf_counter() - self._epoch_began)
+        seconds = self.seconds + time.perf_counter() - self._epoch_began  # the trials' own are among them
+        trials = sum((replace(trial.cost, seconds=0.0) for trial in self.trials), Cost())
+        return Cost(self.samples, self._per_image * passes, 0, seconds) + trials
 
     def _multiply_adds(self) -> float:
         """Of one forward pass of one image through the supernet."""
@@ -214,7 +225,10 @@ class GradientSearch:
         return max(self.step / self.total_steps, self.budget.progress(known + self._reserve()))
 
     def candidate(self) -> Candidate:
-        """What the search would return now."""
+        """What the search would return now: the best trial where there has been a rehearsal."""
+        return best(self.trials).candidate if self.trials else self._found()
+
+    def _found(self) -> Candidate:
         return Candidate(self._discretised(), Hyperparameters({**self.trajectory.tail_average(), **self.held}))
 
     def open_tracker(self) -> Tracker:
@@ -223,7 +237,7 @@ class GradientSearch:
 
     def final_metrics(self) -> dict[str, float]:
         """The last epoch's means, and what the search has spent."""
-        return {**self._last_means, "samples": float(self.samples), "restarts": float(self.guard.restarts)}
+        return {**self._last_means, "samples": float(self.spent.samples), "restarts": float(self.guard.restarts)}
 
     def unsettled(self) -> dict[str, str]:
         """Why the architecture or a learned hyperparameter cannot be said to have settled, for those it is true of."""
@@ -235,6 +249,10 @@ class GradientSearch:
         if loss > NOTHING_LEARNED * self.guard.initial_loss:
             nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
             against = dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
+        if self.rehearsal is not None and self.trials:
+            rate = against.pop(RATE, "")
+            if not self.rehearsal.bracketed(self._found(), self.trials, self.hyperparameters.entries[RATE].range):
+                against[RATE] = rate or "the best of its rehearsal is the last that was tried"
         return against
 
     def in_words(self) -> str:
@@ -248,7 +266,8 @@ class GradientSearch:
         against = self.unsettled()
         names = {reason: [name for name in against if against[name] == reason] for reason in against.values()}
         told = "; ".join(f"{', '.join(upon)}: {reason}" for reason, upon in names.items())
-        return {"not settled": told or "nothing", "interventions": self.interventions.in_words()}
+        rehearsed = {"rehearsal": in_words(self.trials)} if self.trials else {}
+        return {"not settled": told or "nothing", "interventions": self.interventions.in_words(), **rehearsed}
 
     def settled(self) -> dict[str, bool]:
         against = self.unsettled()
@@ -306,7 +325,30 @@ class GradientSearch:
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
             self._end(tracker, request)
+            if self.rehearsal is not None and RATE in self.hyperparameters.learned():
+                self._rehearse(self.rehearsal, tracker, request)
         return self.candidate()
+
+    def _rehearse(self, rehearsal: Rehearsal, tracker: Tracker, request: StopRequest) -> None:
+        """Train the found network at neighbouring learning rates for as long as the budget allows."""
+        assert self.task is not None
+        assert self.objective is not None
+        evaluator = TrainedFromScratch(rehearsal.epochs, task=self.task, objective=self.objective)
+        range_, found = self.hyperparameters.entries[RATE].range, self._found()
+        epoch = (self.step - 1) // self.steps_per_epoch
+        while (trial := rehearsal.next(found, self.trials, range_)) is not None:
+            if not self.budget.allows(self.spent + evaluator.price(trial)):
+                break
+            self.trials += evaluator.evaluate([trial])
+            step = self.step + len(self.trials)
+            tracker.scalar("rehearsal/learning_rate", trial.hyperparameters[RATE], step, epoch)
+            tracker.scalar("rehearsal/validation_loss", loss(self.trials[-1]), step, epoch)
+            tracker.scalar("budget/samples", float(self.spent.samples), step, epoch)
+            tracker.scalar("budget/multiply_adds", self.spent.multiply_adds, step, epoch)
+            self._save(tracker)
+            if request.requested:
+                raise Stopped(self.step, self.folder.path)
+        self.say(f"rehearsed: {in_words(self.trials)}")
 
     def _end(self, tracker: Tracker, request: StopRequest) -> None:
         """Measure the supernet on the whole validation split, once."""
@@ -515,6 +557,7 @@ class GradientSearch:
                 "interventions": self.interventions.state_dict(),
                 "trajectory": self.trajectory.state_dict(),
                 "last_means": self._last_means,
+                "trials": [trial.to_json() for trial in self.trials],
                 "tracker": self._tracker_state,
             },
         )
@@ -524,6 +567,7 @@ class GradientSearch:
         self.rollbacks = state.get("rollbacks", 0)
         self._samples_before, self._last_means = state["samples_before"], state["last_means"]
         self._measured = state["measured"]
+        self.trials = [Evaluation.from_json(trial) for trial in state["trials"]]
         if self.objective is not None:
             self.objective.load_state_dict(state["objective"])
         self.supernet.load_state_dict(state["supernet"])
