@@ -468,16 +468,11 @@ class Benchmark:
     def bill(self, searches: Sequence[Outcome], grids: Sequence[Grid]) -> None:
         """Samples and multiply-adds of one joint search and of the grid of what it found."""
         first = next(one for one in searches if one.candidate)
-        (rate, dropout), seed = self.scale.joint_starts[0], self.run_seed(self.scale.joint_seeds[0], 0)
-        (search,) = self.runs.outcomes([Search((*self.macro, *start(rate, dropout)), seed, counted=True)], "the bill")
-        (fixed,) = self.runs.outcomes(
-            [Search((*self.macro, FIXED, *start(rate, dropout)), seed, counted=True)], "the bill"
-        )
-        text = candidate_text(first.candidate)
-        (training,) = self.runs.outcomes([Training(text, self.macro, self.seeds[0], counted=True)], "the bill")
+        (fixed,) = self.runs.outcomes(self._joint_runs((FIXED,))[:1], "the bill")
+        training = next(iter(grids[0].cells.values()))
         cells = len(grids[0].cells)
         rows = [
-            ("one joint search", f"{search.samples:,}", f"{search.multiply_adds:.3g}"),
+            ("one joint search", f"{first.samples:,}", f"{first.multiply_adds:.3g}"),
             ("one search, hyperparameters fixed", f"{fixed.samples:,}", f"{fixed.multiply_adds:.3g}"),
             ("one training of what was found", f"{training.samples:,}", f"{training.multiply_adds:.3g}"),
             (f"its grid of {cells}", f"{cells * training.samples:,}", f"{cells * training.multiply_adds:.3g}"),

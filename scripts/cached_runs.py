@@ -21,7 +21,6 @@ import joblib
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not in them
@@ -29,6 +28,7 @@ sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not i
 import train_search  # noqa: E402
 from nas.atomic_write import write_atomically  # noqa: E402
 from nas.configuration import build  # noqa: E402
+from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds  # noqa: E402
 from nas.spaces.candidate_file import read_candidate_file  # noqa: E402
 from nas.training.entry_point import RunFailed  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402
@@ -38,16 +38,15 @@ from nas.training.run_folder import RunFolder  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
 TRAINING_SOURCES = ("candidate.py", "configuration.py", "data", "operations", "spaces", "training")
-SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "relaxations")
+SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations")
 
 
 @dataclass(frozen=True)
 class Search:
-    """One run of ``train_search.py``; ``counted`` counts its multiply-adds, too, which takes twice as long."""
+    """One run of ``train_search.py``."""
 
     overrides: tuple[str, ...]
     seed: int
-    counted: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Training:
     candidate: str
     overrides: tuple[str, ...]
     seed: int
-    counted: bool = False
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to. Losses and accuracies are those of the trained network, of a search its supernet's.
 
+    Multiply-adds count a forward and backward pass as three forward passes (``nas.evaluation.network_cost``).
     ``candidate`` is what a search found, empty where it failed; ``failure`` says why a run did.
     """
 
@@ -75,7 +74,7 @@ class Outcome:
     test_loss: float = math.inf
     test_accuracy: float = 0.0
     samples: int = 0
-    multiply_adds: int = 0
+    multiply_adds: float = 0.0
     parameters: int = 0
     seconds: float = 0.0
     failure: str = ""
@@ -157,8 +156,7 @@ def compute(run: Run, path: Path) -> None:
 
 def searched(run: Search, folder: Path) -> Outcome:
     config = composed(run.overrides, run.seed)
-    counter = FlopCounterMode(display=False)
-    with contextlib.redirect_stdout(None), counter if run.counted else contextlib.nullcontext():
+    with contextlib.redirect_stdout(None):
         train_search.run(config, folder)
     last: dict[str, float] = {}
     for line in (folder / "metrics.csv").read_text().splitlines()[1:]:
@@ -168,7 +166,7 @@ def searched(run: Search, folder: Path) -> Outcome:
         validation_loss=last["supernet/validation_loss"],
         validation_accuracy=last["supernet/validation_accuracy"],
         samples=int(last["budget/samples"]),
-        multiply_adds=counter.get_total_flops() // 2,
+        multiply_adds=last["budget/multiply_adds"],
         candidate=json.loads((folder / "candidate.json").read_text()),
     )
 
@@ -201,20 +199,20 @@ def trained(run: Training, folder: Path) -> Outcome:
         randomness=randomness,
         folder=RunFolder(folder),
     )
-    counter = FlopCounterMode(display=False)
-    with counter if run.counted else contextlib.nullcontext():
-        retraining.train()
+    retraining.train()
     validation, test = (
         measure(network, split.evaluation_batches(256, splits.mean, splits.std), splits.classes, randomness.device)
         for split in (splits.validation, splits.test)
     )
+    trained_on = retraining.total_steps * training.batch_size
+    per_image = count_multiply_adds(network, splits.input_shape)
     return Outcome(
         validation_loss=finite(validation.loss),
         validation_accuracy=validation.accuracy,
         test_loss=finite(test.loss),
         test_accuracy=test.accuracy,
-        samples=retraining.total_steps * training.batch_size + validation.samples,
-        multiply_adds=counter.get_total_flops() // 2,
+        samples=trained_on + validation.samples,
+        multiply_adds=per_image * (TRAINING_PASS * trained_on + validation.samples),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
 
