@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
@@ -21,7 +22,7 @@ class Exact:
     training loss take a double backward.
     """
 
-    reaches_hyperparameters: ClassVar[bool] = True
+    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem, Weights, as_number, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
@@ -27,7 +28,7 @@ class FiniteDifference:
     All training losses see the same noise.
     """
 
-    reaches_hyperparameters: ClassVar[bool] = True
+    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
 
     scale: float = 0.01
 

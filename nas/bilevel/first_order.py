@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
@@ -16,7 +17,7 @@ from nas.data.dataset import Batch
 class FirstOrder:
     """``grad_alpha L_val(w, alpha)``; hyperparameters act only through the weights, so it cannot see them."""
 
-    reaches_hyperparameters: ClassVar[bool] = False
+    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture"})
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

@@ -1,10 +1,11 @@
 """The seam: what every hypergradient strategy offers."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
@@ -13,12 +14,39 @@ from nas.data.dataset import Batch
 class Hypergradient(Protocol):
     """Fills ``.grad`` of ``targets`` (alphas, raw hyperparameters) with the gradient of the validation loss.
 
-    Weights, buffers (batch-norm statistics included) and optimiser state stay bit for bit as they were. Strategies are
-    frozen dataclasses: two equal ones share their passes.
+    Weights, buffers (batch-norm statistics included) and optimiser state stay bit for bit as they were. Strategies
+    without a state are frozen dataclasses: two equal ones share their passes.
     """
 
-    reaches_hyperparameters: ClassVar[bool]
+    @property
+    def reaches(self) -> frozenset[Kind]:
+        """What it can give a gradient to."""
+        ...
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport: ...
+
+
+@runtime_checkable
+class ObservingHypergradient(Hypergradient, Protocol):
+    """One that follows the weights from step to step; what it remembers is part of a checkpoint."""
+
+    def observe(self, problem: BilevelProblem, training: Batch, targets: Sequence[nn.Parameter]) -> int:
+        """Look at the weight step that comes next, with its hyperparameters as they now are; nothing changes.
+
+        Args:
+            targets: What :meth:`__call__` will be asked for.
+
+        Returns:
+            Forward-backward passes spent on the training batch.
+        """
+        ...
+
+    def forget(self) -> None:
+        """The weights have started again."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -8,7 +8,7 @@ under which names the training loop knows it.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from nas.operations.stochastic import Dropout, DropPath
 from nas.training.parameter_groups import RATE_FACTORS
 from nas.training.regularisers import LAYER_DROPOUT, layer_dropouts, set_drop_path, set_dropout, set_layer_dropout
 
+Kind = Literal[
+    "architecture", "loss", "decay", "update"
+]  # what a hypergradient may be asked for: see Hyperparameter.kind
 LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
 LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
 
@@ -78,6 +81,12 @@ class Hyperparameter:
     def names(self) -> tuple[str, ...]:
         """What the training loop calls it: an entry must have one of these names. Empty: any, :meth:`bind` does all."""
         return ()
+
+    @property
+    def kind(self) -> Kind:
+        """``loss``: it acts through the training loss; ``update``: on the weight update alone; ``decay``: on the update
+        as the gradient of a penalty on the weights would."""
+        return "loss" if self.acts_through_loss else "update"
 
     @property
     def range(self) -> Range:
@@ -170,6 +179,7 @@ class WeightDecay(Hyperparameter):
 
     acts_through_loss = False
     names = ("weight_decay",)
+    kind = "decay"
 
 
 class Momentum(Hyperparameter):
@@ -312,12 +322,14 @@ class HyperparameterSet(nn.Module):
     def acting_through_loss(self) -> list[nn.Parameter]:
         return [self.raw[name] for name in self.raw if self.entries[name].acts_through_loss]
 
-    def values(self) -> dict[str, Tensor | float]:
-        """Learned ones as tensors in the graph of their raw parameter, the others as numbers."""
-        return {
-            name: entry.value(self.raw[name]) if name in self.raw else entry.initial
-            for name, entry in self.entries.items()
-        }
+    def values(self, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | float]:
+        """Learned ones as tensors in the graph of their raw parameter, the others as numbers.
+
+        Args:
+            raw: What stands in for the raw parameters, by name.
+        """
+        raw = dict(self.raw.items()) if raw is None else raw
+        return {name: entry.value(raw[name]) if name in raw else entry.initial for name, entry in self.entries.items()}
 
     def shown(self, values: Mapping[str, float]) -> dict[str, Tensor | float]:
         """``values`` as the weight step's forward pass takes them: what is learned and acts through the loss stays a

@@ -61,9 +61,9 @@ class BilevelProblem:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
         return dict(self._weights)
 
-    def values(self) -> dict[str, Tensor | float]:
-        """Every hyperparameter as it acts now; the learning rate with its schedule's factor."""
-        values = self.hyperparameters.values()
+    def values(self, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | float]:
+        """Every hyperparameter as it acts now, or would with ``raw``; the learning rate with its schedule's factor."""
+        values = self.hyperparameters.values(raw)
         values["learning_rate"] = values["learning_rate"] * self.schedule_factor
         return values
 
@@ -122,19 +122,29 @@ class BilevelProblem:
 
         Differentiable with respect to ``gradients`` and to the weight decay and momentum in ``values``.
         """
-        if clip and self.gradient_clip is not None:
-            norm = global_norm(gradients)
-            scale = (self.gradient_clip / (norm + 1e-6)).clamp(max=1.0)
-            gradients = {name: gradient * scale for name, gradient in gradients.items()}
+        if clip:
+            gradients = self.clipped(gradients)
         momentum = self.momentum(values)
         direction = {}
         for name, weight in weights.items():
             update = gradients[name] + values["weight_decay"] * weight.detach()
-            buffer = self.optimiser.state.get(weight, {}).get("momentum_buffer")
-            if buffer is not None and (isinstance(momentum, Tensor) or momentum):
+            if (buffer := self.momentum_buffer(weight, momentum)) is not None:
                 update = update + momentum * buffer
             direction[name] = update.to(weight.dtype)
         return direction
+
+    def clipped(self, gradients: Weights) -> Weights:
+        """``gradients`` scaled down to the clip's norm, differentiably; they themselves without a clip."""
+        if self.gradient_clip is None:
+            return gradients
+        scale = (self.gradient_clip / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
+        return {name: gradient * scale for name, gradient in gradients.items()}
+
+    def momentum_buffer(self, weight: Tensor, momentum: Tensor | float) -> Tensor | None:
+        """The buffer of ``weight``, one of :meth:`weights`; None at the first step and without momentum."""
+        used = isinstance(momentum, Tensor) or momentum > 0
+        buffer: Tensor | None = self.optimiser.state.get(weight, {}).get("momentum_buffer") if used else None
+        return buffer
 
     def momentum(self, values: Values) -> Tensor | float:
         """Among the hyperparameters, or else the optimiser's own."""

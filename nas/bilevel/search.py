@@ -121,14 +121,7 @@ class GradientSearch:
         task: Task | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        learned = bool(hyperparameters.learned())
-        if learned and hyperparameter_gradient is None:
-            raise InvalidValue(
-                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
-            )
-        if learned and hyperparameter_gradient is not None and not hyperparameter_gradient.reaches_hyperparameters:
-            name = type(hyperparameter_gradient).__name__
-            raise InvalidValue("hyperparameters.gradient", name, "it gives hyperparameters no gradient, take exact")
+        check_reach(architecture_gradient, hyperparameter_gradient, hyperparameters)
         self.space, self.settings, self.training, self.tracking = space, search, training, tracking
         self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
         self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
@@ -406,6 +399,7 @@ class GradientSearch:
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", outcome.report.validation_loss)
             self.means.add("validation/accuracy", accuracy(outcome.report.validation_logits, validation.labels))
+        self.samples += self.upper_level.observe(batch)
         loss, logits, norm = self.problem.weight_step(batch)
         self.samples += len(batch.labels)
         self.means.add("gradient/weights", norm)
@@ -528,6 +522,7 @@ class GradientSearch:
             self.upper_level.forget()
         self.supernet.load_state_dict(state)
         self.optimiser.state.clear()
+        self.upper_level.forget_weights()
         self.trajectory.forget()
         self.means.clear()  # what the failed weights measured belongs to no mean, least of all a NaN
         self.say(f"step {self.step}: {reason}; the weights start again, learning_rate {rate:.3g}")
@@ -588,3 +583,26 @@ def normalised_entropy(probabilities: Iterable[float]) -> float:
     if len(values) < 2:
         return 0.0
     return -sum(p * math.log(p) for p in values if p > 0) / math.log(len(values))
+
+
+def check_reach(
+    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
+) -> None:
+    """Refuse strategies that give no gradient to what they are to move.
+
+    Raises:
+        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
+    """
+    if architecture is not None:
+        able = "architecture" in architecture.reaches
+        allowed = "it gives the architecture no gradient, take first_order or exact"
+        require(able, "hypergradient", type(architecture).__name__, allowed)
+    for name in hyperparameters.learned():
+        kind = hyperparameters.entries[name].kind
+        if learned is None:
+            raise InvalidValue(
+                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
+            )
+        where = "through the training loss" if kind == "loss" else "on the weight update"
+        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
+        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)

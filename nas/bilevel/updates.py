@@ -42,7 +42,7 @@ class CosineNormalised:
     @torch.no_grad()
     def step(self, raw: nn.Parameter, report: UpperLevelReport) -> None:
         assert raw.grad is not None
-        length = report.step_length * report.validation_gradient_norm
+        length = report.sensitivity.get(raw, report.step_length) * report.validation_gradient_norm
         if length > 0 and math.isfinite(length):
             cosine = (raw.grad / length).clamp(-1.0, 1.0)
             raw.sub_(self.rate * torch.nan_to_num(cosine))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient
 from nas.bilevel.interventions import Intervention
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level_report import UpperLevelReport
@@ -121,6 +121,19 @@ class UpperLevel:
         for alpha, gradient in zip(self.alpha, gradients, strict=True):
             alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
 
+    def observe(self, training: Batch) -> int:
+        """Let a strategy that follows the weights see the step that comes next. Returns the samples this took."""
+        strategy = self.hyperparameter_gradient
+        if not isinstance(strategy, ObservingHypergradient):
+            return 0
+        passes = strategy.observe(self.problem, training, self.hyperparameters.raw_parameters())
+        return passes * len(training.labels)
+
+    def forget_weights(self) -> None:
+        """The weights have started again: nothing that was remembered of them is true any more."""
+        if isinstance(self.hyperparameter_gradient, ObservingHypergradient):
+            self.hyperparameter_gradient.forget()
+
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
         if not gradients or self.optimiser is None:
@@ -154,16 +167,20 @@ class UpperLevel:
             self.optimiser.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
+        strategy = self.hyperparameter_gradient
         updates = {name: self.hyperparameters.entries[name].update for name in self.hyperparameters.learned()}
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
             "raw": {name: raw.detach().clone() for name, raw in self.hyperparameters.named_raw()},
             "updates": {name: update.state_dict() for name, update in updates.items() if update is not None},
             "silent": dict(self._silent),
+            "strategy": strategy.state_dict() if isinstance(strategy, ObservingHypergradient) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._silent = dict(state["silent"])
+        if isinstance(self.hyperparameter_gradient, ObservingHypergradient):
+            self.hyperparameter_gradient.load_state_dict(state["strategy"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
         for name, raw in self.hyperparameters.named_raw():

@@ -1,8 +1,9 @@
 """What a hypergradient tells about its step."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class UpperLevelReport:
         training_loss: Of the training batch at the present weights, where the strategy computed it.
         validation_gradient_norm: ``|grad_w' L_val(w')|``, where computed.
         step_length: ``lr * |u|`` of the unrolled weight step, where there is one.
+        sensitivity: ``|dw / draw|`` of a target, where it is not the step's length.
         passes: Forward-backward passes spent on the training and on the validation batch.
     """
 
@@ -23,4 +25,5 @@ class UpperLevelReport:
     training_loss: Tensor | None = None
     validation_gradient_norm: float = 0.0
     step_length: float = 0.0
+    sensitivity: Mapping[nn.Parameter, float] = field(default_factory=dict)
     passes: tuple[int, int] = (0, 1)

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import torch
 
+from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.guard import GuardSettings, SearchDiverged
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.search import GradientSearch, SearchSettings, normalised_entropy
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
@@ -555,6 +558,30 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
     assert resumed.settled() == whole.settled()
     assert resumed.remarks() == whole.remarks()
     assert equal(resumed.supernet.state_dict(), whole.supernet.state_dict())
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [ForwardAccumulation, lambda: ByKind(NeumannSeries(2), ForwardAccumulation(3, 0.5))],
+    ids=["rtho", "by kind"],
+)
+def test_a_strategy_with_a_memory_goes_on_too(strategy, splits, tmp_path):
+    expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search()
+    killed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+    before_step(killed, 8, kill)
+    with pytest.raises(Killed):
+        killed.search()
+    resumed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+    assert resumed.search() == expected
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def test_a_restart_makes_a_strategy_forget(splits, tmp_path):
+    strategy = ForwardAccumulation(None)
+    search = Run(hyperparameters=strategy, search={"epochs": 2}).made(splits, tmp_path)
+    before_step(search, 5, lambda: poison(search))
+    search.search()
+    assert strategy.state_dict()["age"] == 2  # of eight steps, those after the sixth
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])

@@ -6,15 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.bilevel.by_kind import ByKind
+from nas.bilevel.conjugate_gradient import ConjugateGradient
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
 
 STRATEGIES = {
     "first order": FirstOrder(),
     "finite difference": FiniteDifference(),
     "exact": Exact(),
+    "neumann": NeumannSeries(2, 0.05),
+    "conjugate gradient": ConjugateGradient(2),
+    "by kind": ByKind(ConjugateGradient(2), Exact()),
 }
 
 

@@ -1,0 +1,204 @@
+"""Forward accumulation against reverse-mode differentiation through the same steps, written down independently."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.forward_accumulation import ForwardAccumulation
+from nas.bilevel.hypergradient import ObservingHypergradient
+from nas.bilevel.hyperparameters import (
+    Cutout,
+    DropoutRate,
+    Hyperparameter,
+    HyperparameterSet,
+    LabelSmoothing,
+    LearningRate,
+    Mixing,
+    Momentum,
+    RateFactor,
+    WeightDecay,
+)
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.updates import AdamUpdate, CosineNormalised
+from nas.configuration import InvalidValue
+from nas.data.dataset import Batch
+from nas.training.parameter_groups import group_of, grouped
+
+STEPS = 4
+CLIP = 0.3
+
+
+def entries() -> dict[str, Hyperparameter]:
+    adam, cosine = AdamUpdate(0.1), CosineNormalised(0.3)
+    return {
+        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, cosine),
+        "rate_factor_dense": RateFactor(1.5, 0.1, 10.0, "log", True, cosine),
+        "weight_decay": WeightDecay(0.03, 1e-4, 1.0, "log", True, adam),
+        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, adam),
+        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, adam),
+        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, adam),
+        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, adam),
+        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, adam),
+    }
+
+
+@pytest.fixture(params=[None, CLIP], ids=["free", "clipped"])
+def problem(request: pytest.FixtureRequest, make_supernet: Callable) -> BilevelProblem:
+    supernet, generators = make_supernet("gumbel", torch.float64, True)
+    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0)
+    augmentation = torch.Generator().manual_seed(5)
+    return BilevelProblem(
+        supernet, optimiser, HyperparameterSet(entries()), request.param, tuple(generators), augmentation
+    )
+
+
+def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list[Batch]) -> None:
+    for number, batch in enumerate(batches):
+        problem.schedule_factor = 1.0 - 0.1 * number
+        strategy.observe(problem, batch, problem.hyperparameters.raw_parameters())
+        problem.weight_step(batch)
+
+
+def gradients(problem: BilevelProblem, strategy: ForwardAccumulation, validation: Batch) -> dict[str, float]:
+    raw = problem.hyperparameters.raw
+    strategy(problem, validation, validation, list(raw.values()))
+    return {name: float(parameter.grad) for name, parameter in raw.items()}
+
+
+@dataclass
+class Reverse:
+    """All steps as one graph, with a copy of every raw parameter for each of them."""
+
+    problem: BilevelProblem
+    batches: list[Batch]
+
+    def __call__(self, validation: Batch) -> dict[str, list[Tensor]]:
+        problem = self.problem
+        copies = [
+            {name: raw.detach().clone().requires_grad_() for name, raw in problem.hyperparameters.raw.items()}
+            for _ in self.batches
+        ]
+        weights = {name: weight.detach().clone().requires_grad_() for name, weight in problem.weights().items()}
+        buffers: dict[str, Tensor] = {}
+        for number, (batch, raw) in enumerate(zip(self.batches, copies, strict=True)):
+            values = {name: entry.value(raw[name]) for name, entry in problem.hyperparameters.entries.items()}
+            loss = problem.training_loss(weights, batch, values)
+            found = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+            norm = torch.cat([gradient.flatten() for gradient in found]).norm()
+            clip = problem.gradient_clip
+            if clip is not None:
+                assert norm > clip
+                found = tuple(gradient * clip / (norm + 1e-6) for gradient in found)
+            moved = {}
+            for (name, weight), gradient in zip(weights.items(), found, strict=True):
+                step = gradient + values["weight_decay"] * weight
+                buffers[name] = step + values["momentum"] * buffers[name] if name in buffers else step
+                factor = values["rate_factor_dense"] if group_of(weight) == "dense" else 1.0
+                moved[name] = weight - (1.0 - 0.1 * number) * values["learning_rate"] * factor * buffers[name]
+            weights = moved
+        loss, _ = problem.validation_loss(weights, validation)
+        names = list(copies[0])
+        flat = torch.autograd.grad(loss, [raw[name] for raw in copies for name in names], materialize_grads=True)
+        return {name: list(flat[index :: len(names)]) for index, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("horizon", "discount"), [(None, 1.0), (None, 0.7), (STEPS, 0.9), (2, 1.0), (3, 0.5), (1, 0.9)]
+)
+def test_it_agrees_with_reverse_mode_through_the_same_steps(horizon, discount, problem, make_batch):
+    batches = [make_batch(seed) for seed in range(1, STEPS + 1)]
+    noise = problem.noise_state()
+    expected = Reverse(problem, batches)(make_batch(11))
+    problem.repeat_noise(noise)
+    strategy = ForwardAccumulation(horizon, discount)
+    follow(problem, strategy, batches)
+    covered = STEPS if horizon is None else (STEPS - 1) % horizon + 1  # since it last began anew
+    for name, found in gradients(problem, strategy, make_batch(11)).items():
+        parts = [float(part) * discount**ago for ago, part in enumerate(reversed(expected[name])) if ago < covered]
+        assert found == pytest.approx(sum(parts), rel=1e-6), name
+        assert abs(found) > 1e-9
+
+
+def test_one_step_is_what_exact_finds_at_that_step(problem, make_batch):
+    noise = problem.noise_state()
+    raw = problem.hyperparameters.raw
+    Exact()(problem, make_batch(1), make_batch(11), list(raw.values()))
+    expected = {name: float(parameter.grad) for name, parameter in raw.items()}
+    problem.repeat_noise(noise)
+    strategy = ForwardAccumulation(1, 1.0)
+    strategy.observe(problem, make_batch(1), list(raw.values()))
+    problem.weight_step(make_batch(1))
+    assert gradients(problem, strategy, make_batch(11)) == pytest.approx(expected, rel=1e-8)
+
+
+def test_looking_changes_nothing_and_the_weight_step_draws_the_same_noise(problem, make_batch):
+    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    noise = problem.noise_state()
+    strategy = ForwardAccumulation()
+    assert strategy.observe(problem, make_batch(1), problem.hyperparameters.raw_parameters()) == len(entries())
+    assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
+    assert all(torch.equal(one, other) for one, other in zip(noise, problem.noise_state(), strict=True))
+    assert all(weight.grad is None for weight in problem.weights().values())
+    assert not problem.optimiser.state
+
+
+def test_before_the_first_step_and_after_a_restart_there_is_no_gradient(problem, make_batch):
+    strategy = ForwardAccumulation()
+    assert set(gradients(problem, strategy, make_batch(11)).values()) == {0.0}
+    follow(problem, strategy, [make_batch(1)])
+    assert set(gradients(problem, strategy, make_batch(11)).values()) != {0.0}
+    strategy.forget()
+    assert set(gradients(problem, strategy, make_batch(11)).values()) == {0.0}
+
+
+def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
+    strategy, other = ForwardAccumulation(3), ForwardAccumulation(3)
+    assert isinstance(strategy, ObservingHypergradient)
+    assert not isinstance(Exact(), ObservingHypergradient)
+    follow(problem, strategy, [make_batch(1), make_batch(2)])
+    torch.save(strategy.state_dict(), tmp_path / "state.pt")
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    found = []
+    noise = problem.noise_state()
+    for one in (strategy, other):
+        problem.repeat_noise(noise)
+        one.observe(problem, make_batch(3), problem.hyperparameters.raw_parameters())
+        found.append(gradients(problem, one, make_batch(11)))
+    assert found[0] == found[1]
+
+
+def test_tangents_that_are_not_finite_are_dropped(problem, make_batch):
+    strategy = ForwardAccumulation()
+    follow(problem, strategy, [make_batch(1)])
+    strategy._tangents["dropout"][0]["classifier.weight"][0, 0] = torch.inf
+    strategy.observe(problem, make_batch(2), problem.hyperparameters.raw_parameters())
+    problem.weight_step(make_batch(2))
+    found = gradients(problem, strategy, make_batch(11))
+    assert found["dropout"] == 0.0
+    assert found["momentum"] != 0.0
+
+
+def test_the_cosine_is_that_of_the_validation_gradient_and_the_accumulated_change(problem, make_batch):
+    strategy = ForwardAccumulation(None, 1.0)
+    follow(problem, strategy, [make_batch(1), make_batch(2)])
+    raw = problem.hyperparameters.raw["learning_rate"]
+    noise = problem.noise_state()
+    report = strategy(problem, make_batch(3), make_batch(11), [raw])
+    problem.repeat_noise(noise)
+    moved = torch.cat([entry.flatten() for entry in strategy._tangents["learning_rate"][0].values()])
+    loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
+    slope = torch.cat([entry.flatten() for entry in torch.autograd.grad(loss, list(problem.weights().values()))])
+    cosine = float(torch.dot(moved, slope) / (moved.norm() * slope.norm()))
+    before = float(raw.detach())
+    CosineNormalised(0.3).step(raw, report)
+    assert float(raw.detach()) - before == pytest.approx(-0.3 * cosine)
+
+
+@pytest.mark.parametrize("settings", [{"horizon": 0}, {"discount": 1.1}, {"discount": -0.1}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(InvalidValue):
+        ForwardAccumulation(**settings)
