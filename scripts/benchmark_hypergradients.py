@@ -1,0 +1,138 @@
+"""What a step of each hypergradient strategy costs, in plain weight steps.
+
+    python scripts/benchmark_hypergradients.py
+    python scripts/benchmark_hypergradients.py space=nasbench201 --repeats 20
+
+A step is an upper-level step and the weight step after it, on the supernet of ``conf/space`` with the data set of
+``conf/data``; a plain step is the weight step alone. The two are timed in turns on the same batches, so that a busy
+machine slows both, and what is printed is the median of the ratios of neighbours, with their quartiles. Exit code 0.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import UpperLevel
+from nas.configuration import build
+from nas.data.batch import Stream
+from nas.report.tables import comparison_table, print_table
+from nas.training.parameter_groups import grouped
+from nas.training.randomness import Randomness
+from nas.training.regularisers import set_noise_generator
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What gets gradients, and how."""
+
+    alpha: str
+    hyperparameters: str = "none"
+    learned: tuple[str, ...] = ()
+
+
+RATE, BOTH = ("learning_rate",), ("learning_rate", "dropout")
+CASES = {
+    "alpha, first order": Case("first_order"),
+    "alpha, finite difference": Case("finite_difference"),
+    "alpha, exact": Case("exact"),
+    "alpha, conjugate gradient": Case("conjugate_gradient"),
+    "alpha first order + rate, exact": Case("first_order", "exact", RATE),
+    "alpha first order + rate and dropout, exact (the default)": Case("first_order", "exact", BOTH),
+    "alpha, rate and dropout, exact together": Case("exact", "exact", BOTH),
+    "alpha first order + rate, forward accumulation": Case("first_order", "forward_accumulation", RATE),
+    "alpha first order + rate and dropout, forward accumulation": Case("first_order", "forward_accumulation", BOTH),
+    "alpha first order + rate exact, dropout by Neumann": Case("first_order", "by_kind", BOTH),
+}
+
+
+class Bench:
+    """A supernet with its batches, as a search has them."""
+
+    def __init__(self, case: Case, overrides: list[str]) -> None:
+        learned = [f"hyperparameters.{name}.learn={str(name in case.learned).lower()}" for name in BOTH]
+        chosen = [f"hypergradient={case.alpha}", f"hypergradient@hyperparameters.gradient={case.hyperparameters}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train_search", overrides=[*chosen, *learned, *overrides])
+        randomness = Randomness(0)
+        training, source = build(config.training, "training"), build(config.data, "data")
+        splits = source.load()
+        relaxation = build(config.relaxation, "relaxation")
+        space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+        relaxation.generator = randomness.on_device("relaxation")
+        supernet = space.supernet(relaxation).train()
+        set_noise_generator(supernet, randomness.on_device("dropout"))
+        optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=training.momentum)
+        noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
+        entries = {name: entry for name, entry in config.hyperparameters.items() if name != "gradient"}
+        hyperparameters = HyperparameterSet({name: build(entry, str(name)) for name, entry in entries.items()})
+        self.problem = BilevelProblem(supernet, optimiser, hyperparameters, training.gradient_clip, noise)
+        strategies: list[Hypergradient | None] = [
+            None if one._target_ is None else build(one, key)
+            for key, one in {"hypergradient": config.hypergradient, "gradient": config.hyperparameters.gradient}.items()
+        ]
+        architecture = build(config.search.architecture, "search.architecture")
+        self.upper_level = UpperLevel(self.problem, strategies[0], strategies[1], architecture)
+        self._streams: list[Stream] = [
+            split.stream(training.batch_size, splits.mean, splits.std, randomness.on_cpu(name))
+            for name, split in {"training": splits.train, "validation": splits.validation}.items()
+        ]
+
+    def ratio(self) -> float:
+        """The seconds of one whole step over those of a plain one right after it."""
+        training, validation = (stream.next() for stream in self._streams)
+
+        def whole() -> None:
+            self.upper_level.step(training, validation, self.upper_level.work(True, True))
+            self.upper_level.observe(training)
+            self.problem.weight_step(training)
+
+        return seconds(whole) / seconds(lambda: self.problem.weight_step(training))
+
+
+def seconds(action: Callable[[], object]) -> float:
+    before = time.perf_counter()
+    action()
+    return time.perf_counter() - before
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=30, help="pairs of steps per strategy (default: 30)")
+    parser.add_argument(
+        "overrides", nargs="*", help="of the search's configuration: space=darts, training.batch_size=64"
+    )
+    arguments = parser.parse_args()
+    if arguments.repeats < 4:
+        parser.error("--repeats must be at least 4")
+    benches = {name: Bench(case, arguments.overrides) for name, case in CASES.items()}
+    for bench in benches.values():
+        for _ in range(3):
+            bench.ratio()  # the first ones load kernels and make buffers
+    ratios: dict[str, list[float]] = {name: [] for name in benches}
+    for _ in range(arguments.repeats):
+        for name, bench in benches.items():
+            ratios[name].append(bench.ratio())
+    rows = []
+    for name, found in ratios.items():
+        lower, middle, upper = statistics.quantiles(found, n=4)
+        rows.append((name, f"{middle:.2f}", f"{lower:.2f} to {upper:.2f}"))
+    print_table(comparison_table("a step of the search", ("gradients of", "plain steps", "quartiles"), rows))
+    default = statistics.median(ratios["alpha first order + rate and dropout, exact (the default)"])
+    print(f"{len(rows)} strategies, {arguments.repeats} pairs each; the default step is {default:.2f} plain ones")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
