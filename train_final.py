@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas.atomic_write import write_atomically
 from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Categorical, Hyperparameters
-from nas.configuration import InvalidValue, UnusableInput, build
+from nas.configuration import InvalidValue, UnusableInput, build, require
 from nas.data.dataset import DataSplits
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.interop.original_state import load_original, read_state
@@ -148,7 +148,10 @@ def run(config: DictConfig, path: Path) -> None:
     entries = configured_entries(config)
     hyperparameters = chosen_hyperparameters(entries, found, fixed=final.hyperparameters == "fixed")
     training = training.chosen_by(hyperparameters)
-    of_search = final.hyperparameters == "learned"
+    of_search = final.hyperparameters != "fixed"
+    recorded = found.trajectory if final.hyperparameters == "schedule" else {}
+    allowed = "the candidate has no record of learned hyperparameters, take learned or fixed"
+    require(bool(recorded) or final.hyperparameters != "schedule", "final.hyperparameters", "schedule", allowed)
     schedule: Schedule = found.schedule if of_search else training.schedule
     schedule_end = found.schedule_end if of_search else training.schedule_end
 
@@ -174,6 +177,7 @@ def run(config: DictConfig, path: Path) -> None:
         hyperparameters=hyperparameters,
         schedule=schedule,
         schedule_end=schedule_end,
+        recorded=recorded,
         final=final,
         training=training,
         tracking=tracking,
@@ -197,6 +201,7 @@ def run(config: DictConfig, path: Path) -> None:
         "seed": config.seed,
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
+        "hyperparameters_from": final.hyperparameters,
         "schedule": schedule,
         "schedule_end": schedule_end,
         "candidate": found.to_json(),

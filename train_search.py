@@ -92,7 +92,8 @@ def run(config: DictConfig, path: Path) -> None:
     candidate = searcher.search()
 
     settled = searcher.settled()
-    found = CandidateFile(candidate, space, splits.name, training.schedule, settled, training.schedule_end)
+    schedule = training.schedule, settled, training.schedule_end, searcher.recorded()
+    found = CandidateFile(candidate, space, splits.name, *schedule)
     found.write(path / "candidate.json")
     figure = architecture_figure(found)
     save_drawing(figure, path / "figures" / "architecture")

@@ -100,6 +100,9 @@ class BlackBoxSearch:
     def settled(self) -> dict[str, bool]:
         return {}
 
+    def recorded(self) -> dict[str, list[float]]:
+        return {}
+
     def remarks(self) -> dict[str, str]:
         found = self.best.metrics
         shown = {"best score": f"{self._scores[self._best or 0]:.4f}", "ended": f"{self._reason()}"}

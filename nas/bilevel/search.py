@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nas.atomic_write import write_atomically
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
@@ -248,6 +249,9 @@ class GradientSearch:
                 against[RATE] = rate or "the best of its rehearsal is the last that was tried"
         return against
 
+    def recorded(self) -> dict[str, list[float]]:
+        return self.trajectory.recorded()
+
     def in_words(self) -> str:
         """How it ended, for the last line."""
         unsettled = [name for name, good in self.settled().items() if not good]
@@ -365,6 +369,8 @@ class GradientSearch:
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self._record_interventions(tracker, epoch)
+        if self.hyperparameters.learned():
+            write_atomically(self.folder.path / "trajectory.csv", self.trajectory.table(self.step).encode())
         self._save(tracker)
 
     def _may_stop(self) -> bool:

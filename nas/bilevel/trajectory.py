@@ -9,6 +9,7 @@ import torch
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.candidate import Architecture, Hyperparameters
 
+RECORDED_POINTS = 50  # of a trajectory in a candidate's file
 SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
 
 
@@ -56,6 +57,22 @@ class Trajectory:
         rows = self._values[len(self._values) // 2 :] or [self._present()]
         values = self._hyperparameters.fixed() | self._averages(rows)
         return Hyperparameters({name: values[name] for name in self._hyperparameters.entries if name in values})
+
+    def recorded(self, points: int = RECORDED_POINTS) -> dict[str, list[float]]:
+        """The values of every learned hyperparameter in at most ``points`` averages of equally many steps each, within
+        the caps and to six digits; empty before the first step."""
+        steps = len(self._values)
+        ends = [steps * (place + 1) // min(points, steps) for place in range(min(points, steps))]
+        averages = [self._averages(self._values[first:last]) for first, last in zip([0, *ends], ends, strict=False)]
+        names = self._hyperparameters.learned() if averages else []
+        return {name: [float(f"{average[name]:.6g}") for average in averages] for name in names}
+
+    def table(self, last_step: int) -> str:
+        """Every step's values as CSV, the newest being those of ``last_step``."""
+        first = last_step - len(self._values) + 1
+        lines = [",".join(("step", *self._hyperparameters.learned()))]
+        lines += [",".join((str(first + row), *map(repr, values))) for row, values in enumerate(self._values)]
+        return "\n".join(lines) + "\n"
 
     def capped(self) -> list[str]:
         """Whose average over the last half is above its cap."""

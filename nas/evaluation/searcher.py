@@ -34,6 +34,10 @@ class Searcher(Protocol):
         """Per decision whether it had come to rest, where the method can tell."""
         ...
 
+    def recorded(self) -> dict[str, list[float]]:
+        """How learned hyperparameters moved, in a few points each, where the method moves them."""
+        ...
+
     def remarks(self) -> dict[str, str]:
         """Rows for the table at the end."""
         ...

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from nas.spaces.space import SearchSpace, space_from_description
 SCHEMA = 1
 LARGEST_FILE = 1_000_000  # bytes
 ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled")
+OPTIONAL = ("trajectory",)
+LONGEST_TRAJECTORY = 1000
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
 
@@ -35,6 +37,7 @@ class CandidateFile:
         schedule: The learning-rate schedule that the hyperparameters were learned with.
         settled: Per decision (``architecture`` and each learned hyperparameter) whether it had come to rest.
         schedule_end: The share of the learning rate that the schedule had come down to at the end.
+        trajectory: How the learned hyperparameters moved: per name equally many values, evenly spread over the search.
     """
 
     candidate: Candidate
@@ -43,8 +46,10 @@ class CandidateFile:
     schedule: Schedule
     settled: dict[str, bool] = field(default_factory=dict)
     schedule_end: float = 0.0
+    trajectory: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
+        recorded = {name: list(values) for name, values in self.trajectory.items()}
         return {
             "schema": SCHEMA,
             "data": self.data,
@@ -54,6 +59,7 @@ class CandidateFile:
             "schedule": self.schedule,
             "schedule_end": self.schedule_end,
             "settled": self.settled,
+            **({"trajectory": recorded} if recorded else {}),
         }
 
     def write(self, path: Path) -> None:
@@ -108,7 +114,8 @@ def parse_candidate(content: object) -> CandidateFile:
     schema = content.get("schema")
     require(type(schema) is int and schema == SCHEMA, "schema", schema, f"it must be {SCHEMA}")
     for name in content:
-        require(name in (*ENTRIES, "fingerprint"), name, "...", f"a candidate has {', '.join(ENTRIES)}")
+        known = (*ENTRIES, *OPTIONAL, "fingerprint")
+        require(name in known, name, "...", f"a candidate has {', '.join((*ENTRIES, *OPTIONAL))}")
     space = space_from_description(content.get("space"))
     options, values = content.get("architecture"), content.get("hyperparameters")
     if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
@@ -130,9 +137,24 @@ def parse_candidate(content: object) -> CandidateFile:
     end = content.get("schedule_end", 0.0)  # the first files had none
     good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
     require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
+    trajectory = _parsed_trajectory(content.get("trajectory", {}), values)
     if "fingerprint" in content:
         found = content.pop("fingerprint")
         allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
         require(found == fingerprint(content), "fingerprint", found, allowed)
     candidate = Candidate(architecture, Hyperparameters(values))
-    return CandidateFile(candidate, space, data, schedule, settled, float(end))
+    return CandidateFile(candidate, space, data, schedule, settled, float(end), trajectory)
+
+
+def _parsed_trajectory(content: object, hyperparameters: Mapping[str, float]) -> dict[str, list[float]]:
+    allowed = f"it must hold lists of equal length, 1 to {LONGEST_TRAJECTORY} finite numbers each"
+    if not isinstance(content, dict) or not all(isinstance(values, list) for values in content.values()):
+        raise InvalidValue("trajectory", content, allowed)
+    lengths = {len(values) for values in content.values()}
+    good = not content or (len(lengths) == 1 and 1 <= max(lengths) <= LONGEST_TRAJECTORY)
+    require(good, "trajectory", sorted(lengths), allowed)
+    for name, values in content.items():
+        require(name in hyperparameters, f"trajectory.{name}", "...", "the candidate has no such hyperparameter")
+        good = all(matches(value, float) and math.isfinite(value) for value in values)
+        require(good, f"trajectory.{name}", "...", allowed)
+    return content

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from nas.training.randomness import Randomness
 from nas.training.regularisers import set_drop_path, set_dropouts, set_noise_generator
 from nas.training.run_folder import RunFolder
 from nas.training.running_means import RunningMeans, accuracy
-from nas.training.schedules import Schedule, schedule_factor
+from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.tracking import Tracker, TrackingSettings
 from nas.training.training_loss import presented, training_loss
@@ -33,7 +33,8 @@ class FinalSettings:
 
     Args:
         epochs: Passes over the training and validation splits together.
-        hyperparameters: ``learned`` takes the candidate's, ``fixed`` the configuration's initial values.
+        hyperparameters: ``learned`` takes the candidate's values under the schedule they were learned with;
+            ``schedule`` lets them go the way they went in the search; ``fixed`` takes the configuration's initial ones.
         checkpoint: A file with weights to start from instead of fresh ones: ours, or the original code base's.
         label_smoothing: Of the cross-entropy; null takes the hyperparameters'.
         auxiliary_weight: Of the auxiliary head's loss, where the network has one.
@@ -42,7 +43,7 @@ class FinalSettings:
     """
 
     epochs: int
-    hyperparameters: Literal["learned", "fixed"]
+    hyperparameters: Literal["learned", "schedule", "fixed"]
     checkpoint: str | None
     label_smoothing: float | None
     auxiliary_weight: float
@@ -65,6 +66,7 @@ class Retraining:
         hyperparameters: ``learning_rate`` and any other by its name in ``conf/hyperparameters``: ``weight_decay``,
             ``momentum``, ``dropout``, ``label_smoothing``, ...; what is absent is off.
         schedule, schedule_end: Those these values were learned with.
+        recorded: What replaces some of them as the training goes on (``nas.training.schedules.recorded_value``).
         say: Where one-line notices go.
     """
 
@@ -81,12 +83,13 @@ class Retraining:
         randomness: Randomness,
         folder: RunFolder,
         schedule_end: float = 0.0,
+        recorded: Mapping[str, Sequence[float]] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         self.network, self.stream, self.schedule = network.to(randomness.device), stream, schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.say = randomness, folder, say
-        self.hyperparameters = dict(hyperparameters)
+        self.hyperparameters, self.recorded = dict(hyperparameters), recorded or {}
         set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
         self._augmentation = randomness.on_device("learned augmentation")
@@ -139,7 +142,6 @@ class Retraining:
             if save:
                 self._save(tracker)
             while self.step < self.total_steps:
-                self._set_drop_path()
                 self._one_step(tracker)
                 profiler.step()
                 progress.update(self.step)
@@ -160,13 +162,16 @@ class Retraining:
         """
         self.network.train()
         while self.step < until:
-            self._set_drop_path()
             self._one_step(None)
         self.watch.check()
 
     def _one_step(self, tracker: Tracker | None) -> None:
         progress = self.step / self.total_steps
         factor = schedule_factor(self.schedule, progress, self.schedule_end)
+        self.hyperparameters |= {name: recorded_value(points, progress) for name, points in self.recorded.items()}
+        if self.recorded:
+            set_dropouts(self.network, self.hyperparameters)
+        self._set_drop_path()
         rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
@@ -184,7 +189,9 @@ class Retraining:
         if tracker is not None and self.step % self.tracking.log_every == 0:
             epoch = (self.step - 1) // self.stream.steps_per_epoch
             tracker.scalar("step/training_loss", loss, self.step, epoch)
-            tracker.scalar("hyperparameters/learning_rate", rate, self.step, epoch)
+            moving = {name: self.hyperparameters[name] for name in self.recorded} | {"learning_rate": rate}
+            for name, value in moving.items():
+                tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""

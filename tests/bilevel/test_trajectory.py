@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -145,6 +147,28 @@ def test_the_state_goes_on_where_it_was(hyperparameters, tmp_path):
     record(second, hyperparameters, *epochs[2:])
     assert second.tail_average() == whole.tail_average()
     assert [settled(second, n, 1.5) for n in (2, 3)] == [settled(whole, n, 1.5) for n in (2, 3)]
+
+
+def test_the_record_for_the_candidate_has_few_points_each_an_average_within_the_caps(make_entries):
+    entries = make_entries(("learning_rate", "dropout"))
+    entries["dropout"] = replace(entries["dropout"], cap=0.5)
+    hyperparameters = HyperparameterSet(entries)
+    trajectory = Trajectory(hyperparameters)
+    assert trajectory.recorded() == {}
+    record(trajectory, hyperparameters, (ONE, [0.1, 0.4, 0.01, 0.01, 0.9], [0.2, 0.4, 0.7, 0.7, 0.3]))
+    found = trajectory.recorded(points=2)
+    assert found["learning_rate"] == pytest.approx([0.2, (0.01 * 0.01 * 0.9) ** (1 / 3)], rel=1e-5)
+    assert found["dropout"] == pytest.approx([0.3, 0.5])
+    assert trajectory.recorded(points=9)["dropout"] == pytest.approx([0.2, 0.4, 0.5, 0.5, 0.3])
+
+
+def test_the_table_has_every_step(hyperparameters):
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, (ONE, [0.1, 0.2], [0.3, 0.4]))
+    lines = trajectory.table(last_step=12).splitlines()
+    assert lines[0] == "step,dropout,learning_rate"
+    assert [line.split(",")[0] for line in lines[1:]] == ["11", "12"]
+    assert [float(value) for value in lines[2].split(",")[1:]] == pytest.approx([0.4, 0.2])
 
 
 def test_the_state_of_an_empty_record_can_be_loaded(hyperparameters):

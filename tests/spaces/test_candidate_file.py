@@ -5,6 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,32 @@ def test_the_file_names_no_paths_and_no_times(tmp_path: Path) -> None:
         "schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled",
         "fingerprint",
     ]  # fmt: skip
+
+
+def test_a_trajectory_makes_the_round_trip_and_stays_small(tmp_path: Path) -> None:
+    recorded = {"learning_rate": [0.1, 0.01, 0.001], "dropout": [0.3, 0.2, 0.25]}
+    replace(example(), trajectory=recorded).write(tmp_path / "candidate.json")
+    found = read_candidate_file(tmp_path / "candidate.json")
+    assert found.trajectory == recorded
+    assert "trajectory" not in example().to_json()
+
+
+@pytest.mark.parametrize(
+    "trajectory",
+    [
+        [0.1],
+        {"learning_rate": 0.1},
+        {"learning_rate": []},
+        {"learning_rate": [0.1], "dropout": [0.1, 0.2]},
+        {"learning_rate": ["a"]},
+        {"learning_rate": [True]},
+        {"momentum": [0.9]},
+        {"learning_rate": [0.1] * 1001},
+    ],
+)
+def test_an_impossible_trajectory_is_refused(trajectory: Any, tmp_path: Path) -> None:
+    error = refused(written(tmp_path, {**example().to_json(), "trajectory": trajectory}))
+    assert "trajectory" in str(error)
 
 
 def test_a_value_that_json_has_no_number_for_is_not_written(tmp_path: Path) -> None:

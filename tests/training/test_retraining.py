@@ -17,6 +17,7 @@ from nas.training.finiteness import NotFinite
 from nas.training.randomness import Randomness
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.run_folder import RunFolder
+from nas.training.schedules import recorded_value
 from nas.training.settings import TrainingSettings
 from nas.training.tracking import TrackingSettings
 
@@ -29,7 +30,11 @@ PLAIN = TrainingSettings(16, 0.9, None, "constant")
 
 
 def retraining(
-    path: Path, hyperparameters: dict[str, float], final: FinalSettings = FINAL, training: TrainingSettings = PLAIN
+    path: Path,
+    hyperparameters: dict[str, float],
+    final: FinalSettings = FINAL,
+    training: TrainingSettings = PLAIN,
+    recorded: dict[str, list[float]] | None = None,
 ) -> Retraining:
     splits = Digits(SplitSettings(64, 48, 100), Augmentation()).load()
     randomness = Randomness(0)
@@ -43,6 +48,7 @@ def retraining(
         hyperparameters=hyperparameters,
         schedule="constant",
         final=final,
+        recorded=recorded,
         training=training,
         tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=5),
         randomness=randomness,
@@ -159,3 +165,22 @@ def test_a_rollback_does_not_go_on_for_ever(tmp_path):
     run = spoiled(retraining(tmp_path, COMMON, FOUR_EPOCHS, policy("rollback")), 13, times=100)
     with pytest.raises(NotFinite, match="after 5 rollbacks"):
         run.train()
+
+
+def test_a_recorded_way_is_gone_again(tmp_path):
+    recorded = {"learning_rate": [0.1, 0.02], "dropout_layer1": [0.4, 0.2], "momentum": [0.5, 0.9]}
+    averages = {name: points[-1] for name, points in recorded.items()}
+    run = retraining(tmp_path, {**COMMON, **averages}, recorded=recorded)
+    seen = []
+    step = run.optimiser.step
+
+    def noting() -> None:
+        dropout = next(module for module in run.network.modules() if isinstance(module, LayerDropout))
+        seen.append((run.optimiser.param_groups[0]["lr"], dropout.rate, run.optimiser.param_groups[0]["momentum"]))
+        step()
+
+    run.optimiser.step = noting
+    run.train()
+    expected = [[recorded_value(points, place / 4) for points in recorded.values()] for place in range(4)]
+    assert [list(one) for one in seen] == [pytest.approx(one) for one in expected]
+    assert seen[0] == pytest.approx((0.1, 0.4, 0.5))

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from nas.training.schedules import schedule_factor
+from nas.training.schedules import recorded_value, schedule_factor
 
 
 def test_constant() -> None:
@@ -29,3 +29,11 @@ def test_exponential_falls_by_one_ratio(end: float) -> None:
     assert factors[10] == pytest.approx(end)
     ratios = [after / before for before, after in pairwise(factors)]
     assert ratios == pytest.approx([end**0.1] * 10)
+
+
+def test_a_record_is_stretched_and_goes_straight_between_the_middles_of_its_shares():
+    points = [1.0, 3.0, 2.0]
+    assert [recorded_value(points, place) for place in (0.0, 1 / 6, 1 / 3, 0.5, 2 / 3, 5 / 6, 1.0)] == pytest.approx(
+        [1.0, 1.0, 2.0, 3.0, 2.5, 2.0, 2.0]
+    )
+    assert {recorded_value([0.7], place) for place in (0.0, 0.5, 1.0)} == {0.7}
