@@ -127,8 +127,12 @@ class CachedRuns:
         return [Outcome(**json.loads(self._path(run).read_text())) for run in runs]
 
     def _path(self, run: Run) -> Path:
-        config = OmegaConf.to_container(composed(run.overrides, run.seed), resolve=True)
-        key = json.dumps([type(run).__name__, asdict(run), config, sources(type(run)), torch.__version__])
+        settings: Any = OmegaConf.to_container(composed(run.overrides, run.seed), resolve=True)
+        candidate = ""
+        if isinstance(run, Training):
+            candidate = run.candidate
+            settings = {group: settings[group] for group in ("data", "training", "final")}  # the others have no part
+        key = json.dumps([candidate, settings, run.seed, sources(type(run)), torch.__version__])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
