@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -129,8 +130,11 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
         raise InvalidValue("final.checkpoint", path, allowed) from error
 
 
-def run(config: DictConfig, path: Path) -> None:
-    """One retraining into ``path``; nothing is written before every setting has been checked."""
+def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, Any]]:
+    """One retraining into ``path`` with its test: the candidate and what ``result.json`` holds.
+
+    Nothing is written before every setting has been checked.
+    """
     randomness = Randomness(checked_seed(config.seed), checked_device(config.device))
     final = build(config.final, "final")
     training = build(config.training, "training")
@@ -216,14 +220,22 @@ def run(config: DictConfig, path: Path) -> None:
         tracker.figure("architecture", architecture_figure(found), retraining.step)
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
-    if tracking.console != "quiet":
+    return found, result
+
+
+def run(config: DictConfig, path: Path) -> None:
+    """One retraining into ``path``, told and drawn."""
+    found, result = retrain(config, path)
+    console = config.tracking.console
+    if console != "quiet":
         print_table(outcome_table(final_outcome(found, result, recorded_seconds(Path(str(config.candidate))))))
     searched = Path(str(config.candidate))
     of_run = path.resolve().parent == searched.resolve()  # the page is that of the search, with its retraining
     page = write_page_if_possible(searched if of_run else path)
     following = f"python -m nas.report compare {shlex.quote(str(searched if of_run else path))} <another run folder>"
-    summary = f"test accuracy {100 * metrics.accuracy:.2f} % ({metrics.samples} images): {path / 'result.json'}"
-    say_at_the_end(summary, page, following, tracking.console)
+    accuracy, images = 100 * result["test_accuracy"], result["test_samples"]
+    summary = f"test accuracy {accuracy:.2f} % ({images} images): {path / 'result.json'}"
+    say_at_the_end(summary, page, following, console)
 
 
 def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:

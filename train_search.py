@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import InvalidValue, assemble, build
+from nas.data.dataset import DataSplits
 from nas.evaluation.searcher import Searcher
 from nas.evaluation.task import Task
 from nas.report.drawing import save_drawing
@@ -48,8 +49,11 @@ def build_gradient(config: Any, key: str) -> Any:
     return build(config, key) if config is not None and config.get("_target_") is not None else None
 
 
-def run(config: DictConfig, path: Path) -> None:
-    """One search into the run folder ``path``; nothing is written before every setting has been checked."""
+def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, DataSplits]:
+    """One search into the run folder ``path``, down to its ``candidate.json``.
+
+    Nothing is written before every setting has been checked.
+    """
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     source = build(config.data, "data")
@@ -95,6 +99,13 @@ def run(config: DictConfig, path: Path) -> None:
     schedule = training.schedule, settled, training.schedule_end, searcher.recorded()
     found = CandidateFile(candidate, space, splits.name, *schedule)
     found.write(path / "candidate.json")
+    return searcher, found, splits
+
+
+def run(config: DictConfig, path: Path) -> None:
+    """One search into the run folder ``path``, told and drawn."""
+    searcher, found, splits = search(config, path)
+    candidate, console = found.candidate, config.tracking.console
     figure = architecture_figure(found)
     save_drawing(figure, path / "figures" / "architecture")
     if searcher.supernet is not None:
@@ -103,11 +114,11 @@ def run(config: DictConfig, path: Path) -> None:
         tracker.figure("architecture", figure, searcher.step)
         tracker.text("architecture", architecture_in_words(found), searcher.step)
         tracker.final({"seed": config.seed, **candidate.hyperparameters}, searcher.final_metrics())
-    if tracking.console != "quiet":
+    if console != "quiet":
         print_table(outcome_table(search_outcome(found, searcher.seconds) | searcher.remarks()))
     done = f"searched in {searcher.seconds:.0f} s, {searcher.in_words()}: {path}"
     page = write_page_if_possible(path)
-    say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", tracking.console)
+    say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", console)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")

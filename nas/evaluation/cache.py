@@ -1,7 +1,7 @@
 """Evaluations by candidate, kept in a file, so that none is made twice and none is lost when a run is killed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nas.candidate import Candidate
@@ -35,6 +35,10 @@ class EvaluationCache:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        """In the order in which they were made."""
+        return iter(self._known.values())
 
     def get(self, candidate: Candidate) -> Evaluation | None:
         return self._known.get(candidate.fingerprint())
