@@ -12,7 +12,7 @@ from nas.configuration import InvalidValue, UnusableInput, require
 from nas.evaluation.budget import Budget
 from nas.evaluation.cache import EvaluationCache
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Evaluator, Pruner
+from nas.evaluation.evaluator import Drifting, Evaluator, Pruner
 from nas.evaluation.objective import Objective
 from nas.evaluation.task import Task
 from nas.spaces.space import SearchSpace
@@ -70,7 +70,7 @@ class BlackBoxSearch:
         self.patience = patience
         self.strategy = strategy(space=space, generator=randomness.on_cpu("strategy"))
         self.pruner = self.strategy if pruner is None and isinstance(self.strategy, Pruner) else pruner
-        price = evaluator.price(space.sample(randomness.on_cpu("price")))
+        price = evaluator.price(space.sample(randomness.on_cpu("price"))) + self._reserved
         for name, limit in budget.limits().items():
             one = getattr(price, name)
             require(one <= limit, f"budget.{name}", limit, f"one evaluation costs up to {one:,.0f}")
@@ -80,6 +80,7 @@ class BlackBoxSearch:
         self._scores: list[float] = []
         self._best: int | None = None
         self._best_step, self._idle, self._line_step = 0, 0, 0
+        self._finalists_chosen = False
         self._cost = Cost()
         self._paid: set[str] = set()
         self._known = EvaluationCache(folder.path / "evaluations.jsonl")
@@ -169,6 +170,7 @@ class BlackBoxSearch:
                 if request.requested and not self._finished():
                     self._save(tracker)
                     raise Stopped(self.step, self.folder.path)
+            self._choose_among_finalists(tracker)
             self._save(tracker)
             self.seconds, self._began = self._clock(), time.perf_counter()
         return self.candidate()
@@ -176,17 +178,21 @@ class BlackBoxSearch:
     def _clock(self) -> float:
         return self.seconds + time.perf_counter() - self._began
 
+    @property
+    def _reserved(self) -> Cost:
+        return self.evaluator.reserve() if isinstance(self.evaluator, Drifting) else Cost()
+
     def _share(self) -> float:
-        return self.budget.progress(self.spent)
+        return self.budget.progress(self.spent + self._reserved)
 
     def _finished(self) -> bool:
         stagnates = self.patience is not None and self.step - self._best_step >= self.patience
-        return stagnates or self._idle >= LONGEST_IDLE or self._share() >= 1.0
+        return self._finalists_chosen or stagnates or self._idle >= LONGEST_IDLE or self._share() >= 1.0
 
     def _affordable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """As many of ``candidates``, from the front, as the budget surely pays for."""
         chosen: list[Candidate] = []
-        cost, paid = self.spent, set(self._paid)
+        cost, paid = self.spent + self._reserved, set(self._paid)
         for candidate in candidates:
             known = self.evaluator.cacheable and candidate.fingerprint() in paid
             cost += Cost(evaluations=1) if known else self.evaluator.price(candidate)
@@ -231,6 +237,25 @@ class BlackBoxSearch:
         if self._best is None or rank(index) > rank(self._best):
             self._best, self._best_step = index, self.step
 
+    def _choose_among_finalists(self, tracker: Tracker) -> None:
+        """Where metrics drift: the best of the later half are measured again, and the best of these is the winner."""
+        if not isinstance(self.evaluator, Drifting) or self._finalists_chosen or not self.history:
+            return
+        later = range(len(self.history) // 2, len(self.history))
+        best_first = sorted(later, key=lambda index: -self._scores[index])
+        candidates = list({self.history[index].candidate: None for index in best_first})[: self.evaluator.finalists]
+        again = self.evaluator.measure_again(candidates)
+        self._best = None
+        for evaluation in again:
+            self._cost += evaluation.cost
+            self.history.append(evaluation)
+            self._scores.append(self.objective.score(evaluation))
+            self._consider(len(self.history) - 1)
+        self._finalists_chosen = True
+        tracker.scalar("best/score", self._scores[self._best or 0], self.step, self.round)
+        tracker.scalar("budget/samples", float(self._cost.samples), self.step, self.round)
+        tracker.scalar("budget/multiply_adds", self._cost.multiply_adds, self.step, self.round)
+
     def _end_round(self, evaluations: Sequence[Evaluation], tracker: Tracker, progress: Progress) -> None:
         own = [score for score in self._scores[-len(evaluations) :] if math.isfinite(score)]
         best_before = self._best_step
@@ -268,7 +293,7 @@ class BlackBoxSearch:
     def _share_without_clock(self) -> float:
         """The spent share of the budget as the objective is told it: the same in every run with this seed."""
         limits = {name: limit for name, limit in self.budget.limits().items() if name != "seconds"}
-        return self.budget.progress(self._cost) if limits else self._share()
+        return self.budget.progress(self._cost + self._reserved) if limits else self._share()
 
     def _save(self, tracker: Tracker) -> None:
         self._tracker_state = tracker.state_dict()
@@ -286,6 +311,7 @@ class BlackBoxSearch:
                 "scores": self._scores,
                 "best": self._best,
                 "marks": [self._best_step, self._idle, self._line_step],
+                "finalists_chosen": self._finalists_chosen,
                 "strategy": self.strategy.state_dict(),
                 "evaluator": self.evaluator.state_dict(),
                 "objective": self.objective.state_dict(),
@@ -300,6 +326,7 @@ class BlackBoxSearch:
         self.history = [Evaluation.from_json(content) for content in state["history"]]
         self._scores, self._best = state["scores"], state["best"]
         self._best_step, self._idle, self._line_step = state["marks"]
+        self._finalists_chosen = state["finalists_chosen"]
         self.strategy.load_state_dict(state["strategy"])
         self.evaluator.load_state_dict(state["evaluator"])
         self.objective.load_state_dict(state["objective"])

@@ -43,3 +43,19 @@ class Evaluator(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Drifting(Protocol):
+    """An evaluator whose metrics change with time, so that those of different times do not compare."""
+
+    finalists: int
+    """How many of the best are measured again, all at the same time, before one is chosen."""
+
+    def measure_again(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
+        """Without training; one evaluation per candidate, which counts as none."""
+        ...
+
+    def reserve(self) -> Cost:
+        """What a search must keep back beside the prices of its candidates: for the finalists, above all."""
+        ...
