@@ -53,8 +53,10 @@ class Bench:
             self._command("train_search.py", [f"resume={folder}"] if begun else start, folder)
         return folder
 
-    def retrain(self, candidate: Path, folder: Path, seed: int) -> dict[str, Any] | None:
+    def retrain(self, candidate: Path | None, folder: Path, seed: int) -> dict[str, Any] | None:
         """The result of retraining ``candidate``, a run folder or a file, into ``folder``; None where it failed."""
+        if candidate is None:
+            return None
         result = folder / "result.json"
         if not result.exists():
             start = [f"candidate={candidate}", *self.overrides, f"seed={seed}", f"hydra.run.dir={folder}"]
@@ -62,27 +64,20 @@ class Bench:
             self._command("train_final.py", arguments, folder)
         return json.loads(result.read_text()) if result.exists() else None
 
-    def random_candidates(self, searches: Mapping[int, Path], count: int) -> list[tuple[int, Path]]:
-        """``count`` random architectures of the space, spread over the seeds of ``searches``.
+    def random_candidate(self, search: Path, seed: int, index: int) -> Path | None:
+        """The file of a random architecture of the space, number ``index``; None where ``search`` has failed.
 
-        Each has the hyperparameters that the search with its seed ended in. Returns pairs of seed and file.
+        It has the hyperparameters that ``search``, the one with this ``seed``, ended in.
         """
-        written = []
-        seeds = list(searches)
-        for index in range(count):
-            seed = seeds[index % len(seeds)]
-            file = searches[seed] / "candidate.json"
-            if not file.exists():  # that search has failed
-                continue
-            found = read_candidate_file(file)
-            generator = torch.Generator().manual_seed(1_000_003 * seed + index)
-            architecture = found.space.sample(generator).architecture
-            path = self.folder / f"random-{index}" / "candidate.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            candidate = Candidate(architecture, found.candidate.hyperparameters)
-            replace(found, candidate=candidate, settled={}).write(path)
-            written.append((seed, path))
-        return written
+        if not (search / "candidate.json").exists():
+            return None
+        found = read_candidate_file(search / "candidate.json")
+        generator = torch.Generator().manual_seed(1_000_003 * seed + index)
+        architecture = found.space.sample(generator).architecture
+        path = self.folder / f"random-{index}" / "candidate.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(found, candidate=Candidate(architecture, found.candidate.hyperparameters), settled={}).write(path)
+        return path
 
 
 def last_value(path: Path, tag: str) -> float | None:

@@ -11,7 +11,6 @@ Runs that are there already are not made again. Exit code 0 where the target is 
 import statistics
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from bench import COLUMNS, Bench, Row, arguments, conclusion
@@ -40,20 +39,24 @@ SETTINGS = (
 def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
     """Both rows of the table, by name."""
     with ThreadPoolExecutor(jobs) as pool:
+        searches = {seed: pool.submit(bench.search, SEARCH, seed) for seed in seeds}
 
-        def retrained(item: tuple[int, Path]) -> dict[str, Any] | None:
-            seed, candidate = item
-            return bench.retrain(candidate, candidate.parent / "final", seed)
+        def retrained(seed: int, index: int | None) -> dict[str, Any] | None:
+            """The found genotype of ``seed``, or the random one of that index with its hyperparameters."""
+            search = searches[seed].result()
+            if index is not None:
+                candidate = bench.random_candidate(search, seed, index)
+                return bench.retrain(candidate, bench.folder / f"random-{index}" / "final", seed)
+            candidate = search / "candidate.json"
+            return bench.retrain(candidate if candidate.exists() else None, search / "final", seed)
 
-        searches = dict(zip(seeds, pool.map(lambda seed: bench.search(SEARCH, seed), seeds), strict=True))
-        found = [(seed, folder / "candidate.json") for seed, folder in searches.items()]
-        found = [(seed, file) for seed, file in found if file.exists()]
-        random = bench.random_candidates(searches, max(RANDOM_GENOTYPES, len(seeds)))
-        results = list(pool.map(retrained, [*found, *random]))
-    return {
-        SEARCH: Row.of(results[: len(found)], list(searches.values())),
-        RANDOM: Row.of(results[len(found) :], []),
-    }
+        # In the order of the seeds: what comes first waits for a search that has begun first.
+        indices = range(max(RANDOM_GENOTYPES, len(seeds)))
+        tasks = [(seed, index) for n, seed in enumerate(seeds) for index in (None, *indices[n :: len(seeds)])]
+        results = list(pool.map(lambda task: retrained(*task), tasks))
+    found = [result for result, (_, index) in zip(results, tasks, strict=True) if index is None]
+    random = [result for result, (_, index) in zip(results, tasks, strict=True) if index is not None]
+    return {SEARCH: Row.of(found, [search.result() for search in searches.values()]), RANDOM: Row.of(random, [])}
 
 
 def report(rows: dict[str, Row], seeds: list[int], failures: list[str]) -> int:

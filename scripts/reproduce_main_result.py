@@ -71,10 +71,12 @@ def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
             done = [future.result() for future in futures]
             rows[name] = Row.of([result for result, _ in done], [folder for _, folder in done])
 
-        searches = {seed: bench.search("joint search", seed) for seed in seeds}
-        candidates = bench.random_candidates(searches, max(RANDOM_ARCHITECTURES, len(seeds)))
-        retrained = pool.map(lambda item: bench.retrain(item[1], item[1].parent / "final", item[0]), candidates)
-        rows[RANDOM] = Row.of(list(retrained), [])
+        def random(index: int) -> dict[str, Any] | None:
+            seed = seeds[index % len(seeds)]
+            candidate = bench.random_candidate(bench.search("joint search", seed), seed, index)
+            return bench.retrain(candidate, bench.folder / f"random-{index}" / "final", seed)
+
+        rows[RANDOM] = Row.of(list(pool.map(random, range(max(RANDOM_ARCHITECTURES, len(seeds))))), [])
         hand_made, grid = tuned_hand_made(bench, pool, seeds[0])
         retrained = pool.map(lambda seed: bench.retrain(hand_made, bench.folder / f"hand_made-{seed}", seed), seeds)
         rows[HAND_MADE] = Row.of(list(retrained), grid)

@@ -172,6 +172,7 @@ class DartsNetwork(nn.Module):
         width = stem_multiplier * channels if cifar else channels
         self.stem: nn.Module = CifarStem(in_channels, width) if cifar else ImageNetStem(in_channels, width)
         self.cells = nn.ModuleList()
+        self.kind = kind
         before, last, halve_before = width, width, not cifar
         for index in range(cells):
             reduction = index in reduction_indices(cells)
@@ -201,5 +202,12 @@ class DartsNetwork(nn.Module):
             before, last = last, cell(before, last)
             if self.auxiliary_head is not None and self.training and index == self.auxiliary_index:
                 auxiliary_logits = self.auxiliary_head(last)
-        logits = self.classifier(self.dropout(F.adaptive_avg_pool2d(last, 1).flatten(1)))
+        logits = self.classifier(self.dropout(self._pooled(last)))
         return logits if auxiliary_logits is None else (logits, auxiliary_logits)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The mean over all positions: (batch, channels, H, W) to (batch, channels)."""
+        if self.kind == "imagenet" and all(7 <= side < 14 for side in x.shape[2:]):
+            # The original's window of 7 is all there is of 224 pixels, and the first corner of somewhat larger images.
+            return F.avg_pool2d(x, 7).flatten(1)
+        return F.adaptive_avg_pool2d(x, 1).flatten(1)

@@ -4,9 +4,16 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from nas.interop.original_state import to_original
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.spaces.darts import Darts
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_reference.py"
 Main = Callable[[list[str]], int]
@@ -127,6 +134,8 @@ def test_files_that_cannot_be_replayed(
         b"3",
         b'{"NASNet": 3}',
         b'{"NASNet": {"genotype": {}}}',
+        b'{"Cell": {"genotype": {"normal": [["skip_connect", 0], ["skip_connect", 1]], "normal_concat": [2], '
+        b'"reduce": [["skip_connect", 0], ["skip_connect", 1]], "reduce_concat": [2]}}}',  # and no counts
         b'[{"arch": "|none~0|", "channels": 16}]',
         b"index,arch\n0,|none~0|\n",
     ],
@@ -149,3 +158,53 @@ def test_damaged_missing_and_good_files_in_one_call(
     printed = capsys.readouterr()
     assert printed.out.splitlines()[-1] == "1 of 1 quantities within tolerance, 4 of 5 files unusable"
     assert printed.err.count("\n") == 4
+
+
+def tiny_search() -> dict[str, np.ndarray]:
+    """A search with one step whose results are made up."""
+    torch.manual_seed(0)
+    space = Darts(channels=2, cells=3, steps=1, multiplier=1, stem_multiplier=1, input_shape=(1, 8, 8), classes=2)
+    state = to_original(supernet := space.supernet(Softmax(Temperature())), supernet.state_dict())
+    constants = {"C": 2, "layers": 3, "classes": 2, "steps": 1, "multiplier": 1, "stem_multiplier": 1, "lr": 0.1}
+    constants |= {"momentum": 0.9, "weight_decay": 0.0, "arch_lr": 0.1, "arch_weight_decay": 0.0, "grad_clip": 5}
+    rest = {"arch_betas": [0.5, 0.999], "search_steps": 1, "finite_difference_scale": 0.01}
+    edges = [["skip_connect", 0], ["skip_connect", 1]]
+    genotype = {"normal": edges, "normal_concat": [2], "reduce": edges, "reduce_concat": [2]}
+    content = {f"init/{name}": tensor.numpy() for name, tensor in state.items()}
+    content |= {"x": np.random.default_rng(0).normal(size=(2, 2, 1, 8, 8)), "y": np.zeros((2, 2), dtype=np.int64)}
+    content |= {"config": np.array(json.dumps(constants | rest))}
+    content |= {"first/val_logits": np.zeros((2, 2)), "first/val_loss": np.zeros(())}
+    for order in ("first", "second"):
+        content |= {f"{order}/train_losses_1_steps": np.zeros(1), f"{order}/stem_weight_after": np.zeros((2, 1, 3, 3))}
+        content |= {f"{order}/{kind}_after": np.zeros((2, 8)) for kind in ("alphas_normal", "alphas_reduce")}
+        content |= {f"{order}/grad_alphas_{cell}": np.zeros((2, 8)) for cell in ("normal", "reduce")}
+        content |= {f"{order}/classifier_weight_after": np.zeros(supernet.classifier.weight.shape)}
+        content |= {f"{order}/genotype_after": np.array(json.dumps(genotype))}
+    return content
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "told"),
+    [
+        ({}, 1, "first/val_logits"),
+        ({"init/classifier.bias": np.full(2, np.nan)}, 1, "second/genotype_after"),
+        ({"init/alphas_reduce": None}, 2, "it has no entry init/alphas_reduce"),
+        ({"init/alphas_normal": np.zeros(8)}, 2, "its entry init/alphas_normal has 1 dimensions"),
+        ({"y": np.full((2, 2), 2)}, 2, "a label that is none of 2 classes"),
+        ({"config": {"arch_betas": [0.5, 1.0]}}, 2, "arch_betas=[0.5, 1.0] instead of numbers below 1"),
+        ({"config": {"search_steps": 2}}, 2, "no two batches for each of 2 steps"),
+        ({"second/genotype_after": np.array("{}")}, 2, "genotype=[]"),
+    ],
+)
+def test_searches_that_are_past_or_cannot_be_replayed(
+    changes: dict[str, Any], code: int, told: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = tiny_search()
+    if "config" in changes:
+        changes = {"config": np.array(json.dumps(json.loads(str(content["config"])) | changes["config"]))}
+    content = {name: array for name, array in (content | changes).items() if array is not None}
+    np.savez(tmp_path / "search.npz", **content)
+    assert main([str(tmp_path / "search.npz")]) == code
+    printed = capsys.readouterr()
+    assert told in (printed.err if code == 2 else printed.out)
+    assert printed.err.count("\n") == (code == 2)

@@ -81,15 +81,17 @@ def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleT
         searches[seed] = tmp_path / str(seed)
         searches[seed].mkdir()
         CandidateFile(candidate, space, "mnist5k", "cosine").write(searches[seed] / "candidate.json")
-    searches[2] = tmp_path / "failed"
-
-    written = bench.Bench(tmp_path / "runs", []).random_candidates(searches, 6)
-    assert [seed for seed, _ in written] == [0, 1, 0, 1]
-    found = [read_candidate_file(path).candidate for _, path in written]
+    runs = bench.Bench(tmp_path / "runs", [])
+    assert runs.random_candidate(tmp_path / "failed", 0, 0) is None
+    assert runs.retrain(None, tmp_path / "final", 0) is None
+    written = [runs.random_candidate(searches[index % 2], index % 2, index) for index in range(4)]
+    found = [read_candidate_file(path).candidate for path in written]
     assert [candidate.hyperparameters["learning_rate"] for candidate in found] == [0.1, 0.2, 0.1, 0.2]
     assert len({candidate.architecture for candidate in found}) == 4
-    again = bench.Bench(tmp_path / "again", []).random_candidates(searches, 6)
-    assert [path.read_text() for _, path in again] == [path.read_text() for _, path in written]
+    texts = [path.read_text() for path in written]
+    for index in range(4):
+        runs.random_candidate(searches[index % 2], index % 2, index)
+    assert [path.read_text() for path in written] == texts
 
 
 @pytest.mark.parametrize(

@@ -411,3 +411,15 @@ def test_random_genotypes_give_working_networks() -> None:
             for parameter in network.parameters()
             if parameter.grad is not None
         )
+
+
+@pytest.mark.parametrize("side", [32, 224, 256, 448])
+def test_the_imagenet_network_pools_as_the_original(side: int) -> None:
+    """Windows of 7 where one fits; at 256 pixels it leaves out the last row and column of the 8 x 8 that are left."""
+    network = DartsNetwork(PUBLISHED["darts_v1"], in_channels=3, channels=2, cells=2, classes=3, kind="imagenet").eval()
+    seen: list[torch.Tensor] = []
+    network.cells[-1].register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        logits = network(torch.randn(1, 3, side, side))
+        used = seen[0][:, :, :7, :7] if side in (224, 256) else seen[0]
+        assert torch.allclose(logits, network.classifier(used.mean((2, 3))), atol=1e-5)
