@@ -16,10 +16,10 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.rehearsal import RATE, Rehearsal, best, in_words, loss
+from nas.bilevel.rehearsal import Rehearsal, best, in_words, loss
 from nas.bilevel.trajectory import Trajectory
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
-from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters
+from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters, Range
 from nas.configuration import InvalidValue, require
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Stream
@@ -95,7 +95,7 @@ class GradientSearch:
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
-        rehearsal: After the search, tries multiples of the learned learning rate on the network it found.
+        rehearsal: After the search, tries hyperparameters around the learned ones on the network it found.
         task: What those trainings are made on.
         say: Where one-line notices go (restarts, a resumed checkpoint).
     """
@@ -128,6 +128,11 @@ class GradientSearch:
         self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
         self.budget = budget or Budget()
         self.rehearsal, self.task = rehearsal, task
+        if rehearsal is not None:
+            try:
+                rehearsal.check(self._rehearsed())
+            except InvalidValue as error:
+                raise error.below("method.rehearsal") from error
         self.trials: list[Evaluation] = []  # the rehearsal's, in order
 
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
@@ -244,9 +249,9 @@ class GradientSearch:
             nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
             against = dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
         if self.rehearsal is not None and self.trials:
-            rate = against.pop(RATE, "")
-            if not self.rehearsal.bracketed(self._found(), self.trials, self.hyperparameters.entries[RATE].range):
-                against[RATE] = rate or "the best of its rehearsal is the last that was tried"
+            unfinished = self.rehearsal.unfinished(self._found(), self.trials, self._rehearsed())
+            against = {name: reason for name, reason in against.items() if name not in self._rehearsed()}
+            against |= dict.fromkeys(unfinished, "its rehearsal ended before it was between worse neighbours")
         return against
 
     def recorded(self) -> dict[str, list[float]]:
@@ -322,30 +327,39 @@ class GradientSearch:
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
             self._end(tracker, request)
-            if self.rehearsal is not None and RATE in self.hyperparameters.learned():
+            if self.rehearsal is not None:
                 self._rehearse(self.rehearsal, tracker, request)
         return self.candidate()
 
+    def _rehearsed(self) -> dict[str, Range]:
+        """Where the rehearsal may take each learned hyperparameter."""
+        steps = {} if self.rehearsal is None else self.rehearsal.steps
+        entries = self.hyperparameters.entries
+        learned = [name for name in self.hyperparameters.learned() if name in steps]
+        return {name: Range(one.low, one.cap or one.high, one.scale) for name in learned if (one := entries[name])}
+
     def _rehearse(self, rehearsal: Rehearsal, tracker: Tracker, request: StopRequest) -> None:
-        """Train the found network at neighbouring learning rates for as long as the budget allows."""
+        """Train the found network with neighbouring hyperparameters for as long as the budget allows."""
         assert self.task is not None
         assert self.objective is not None
         evaluator = TrainedFromScratch(rehearsal.epochs, task=self.task, objective=self.objective)
-        range_, found = self.hyperparameters.entries[RATE].range, self._found()
+        found, ranges = self._found(), self._rehearsed()
         epoch = (self.step - 1) // self.steps_per_epoch
-        while (trial := rehearsal.next(found, self.trials, range_)) is not None:
+        while (trial := rehearsal.next(found, self.trials, ranges)) is not None:
             if not self.budget.allows(self.spent + evaluator.price(trial)):
                 break
             self.trials += evaluator.evaluate([trial])
             step = self.step + len(self.trials)
-            tracker.scalar("rehearsal/learning_rate", trial.hyperparameters[RATE], step, epoch)
-            tracker.scalar("rehearsal/validation_loss", loss(self.trials[-1]), step, epoch)
-            tracker.scalar("budget/samples", float(self.spent.samples), step, epoch)
-            tracker.scalar("budget/multiply_adds", self.spent.multiply_adds, step, epoch)
+            scalars = {f"rehearsal/{name}": trial.hyperparameters[name] for name in ranges}
+            scalars |= {"rehearsal/validation_loss": loss(self.trials[-1])}
+            scalars |= {"budget/samples": self.spent.samples, "budget/multiply_adds": self.spent.multiply_adds}
+            for tag, value in scalars.items():
+                tracker.scalar(tag, float(value), step, epoch)
             self._save(tracker)
             if request.requested:
                 raise Stopped(self.step, self.folder.path)
-        self.say(f"rehearsed: {in_words(self.trials)}")
+        if self.trials:
+            self.say(f"rehearsed: {in_words(self.trials)}")
 
     def _end(self, tracker: Tracker, request: StopRequest) -> None:
         """Measure the supernet on the whole validation split, once."""
