@@ -14,6 +14,7 @@ from nas.evaluation.cache import EvaluationCache
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Drifting, Evaluator, Pruner
 from nas.evaluation.objective import Objective
+from nas.evaluation.pruning import Placed
 from nas.evaluation.task import Task
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -186,6 +187,8 @@ class BlackBoxSearch:
         return self.budget.progress(self.spent + self._reserved)
 
     def _finished(self) -> bool:
+        if not self.history:  # even where the clock has run out while the run was prepared, there is one round
+            return False
         stagnates = self.patience is not None and self.step - self._best_step >= self.patience
         return self._finalists_chosen or stagnates or self._idle >= LONGEST_IDLE or self._share() >= 1.0
 
@@ -206,15 +209,23 @@ class BlackBoxSearch:
         """One evaluation per candidate; those of this round that are made anew are in the cache at once."""
         if not self.evaluator.cacheable:
             return self.evaluator.evaluate(candidates, self.pruner)
-        new = {candidate.fingerprint(): candidate for candidate in candidates if self._known.get(candidate) is None}
-        missing = list(new.values())
-        batch = len(missing) if self.pruner is not None else self.evaluator.batch  # rungs compare all of them
+        new = {one.fingerprint(): place for place, one in enumerate(candidates) if not self._is_known(one)}
+        places = list(new.values())
+        missing = [candidates[place] for place in places]
+        pruner = None if self.pruner is None else Placed(self.pruner, places)
+        batch = len(missing) if pruner is not None else self.evaluator.batch  # rungs compare all of them
         for first in range(0, len(missing), max(batch, 1)):
             if request.requested:  # inside a round: what it has evaluated stays in the cache
                 raise Stopped(self.step, self.folder.path)
-            self._known.add(self.evaluator.evaluate(missing[first : first + batch], self.pruner))
+            self._known.add(self.evaluator.evaluate(missing[first : first + batch], pruner))
         found = [self._known.get(candidate) for candidate in candidates]
         return [evaluation for evaluation in found if evaluation is not None]
+
+    def _is_known(self, candidate: Candidate) -> bool:
+        """Whether it needs no evaluation. A pruner has to see all that it sees without an interruption, so that what a
+        killed run has left behind its last checkpoint does not count then."""
+        fresh = self.pruner is not None and candidate.fingerprint() not in self._paid
+        return self._known.get(candidate) is not None and not fresh
 
     def _add(self, evaluations: Sequence[Evaluation]) -> None:
         for evaluation in evaluations:

@@ -4,7 +4,9 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from nas.baselines.search import BlackBoxSearch
 from nas.baselines.strategy import Scored
+from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.configuration import InvalidValue
 from nas.data.augmentation import Augmentation
@@ -24,6 +27,7 @@ from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner
 from nas.evaluation.fixed import Fixed
 from nas.evaluation.objective import Objective
+from nas.evaluation.pruning import Placed, SuccessiveHalving
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.task import Task
 from nas.spaces.macro import Macro
@@ -239,6 +243,53 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: Task, tmp_path
     assert resumed.spent.samples == whole.spent.samples == 80
     assert said[0].startswith("resumed at step")
     assert resumed.strategy.told == whole.strategy.told
+
+
+class WidthsInRungs(Widths):
+    """Asks the pruner once, halfway."""
+
+    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
+        full = super().evaluate(candidates, pruner)
+        assert pruner is not None
+        kept = pruner.survivors(0, {index: one.metrics["accuracy"] for index, one in enumerate(full)})
+        shares = [1.0 if index in kept else 0.5 for index in range(len(full))]
+        return [
+            replace(one, metrics={**one.metrics, "fidelity": share}) for one, share in zip(full, shares, strict=True)
+        ]
+
+
+def test_a_killed_search_prunes_as_if_nothing_had_happened(task: Task, tmp_path: Path) -> None:
+    """The strategy's pruner sees the same whether or not the killed run had evaluated some of it before."""
+
+    def search(folder: str, stop_after: int | None = None) -> BlackBoxSearch:
+        strategy = partial(TPE, startup=4, batch=4, reduction=2, storage="study.journal")
+        evaluator = WidthsInRungs(stop_after=stop_after)
+        return searching(task, tmp_path / folder, Budget(evaluations=16), strategy=strategy, evaluator=evaluator)
+
+    whole = search("whole")
+    candidate = whole.search()
+    with pytest.raises(KeyboardInterrupt):
+        search("cut", stop_after=8).search()
+    resumed = search("cut")
+    assert resumed.search() == candidate
+    assert isinstance(whole.strategy, TPE)
+    assert isinstance(resumed.strategy, TPE)
+    assert resumed.strategy.state_dict() == whole.strategy.state_dict()
+    assert whole.strategy.statistics()["study/pruned"] > 0
+    assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+
+
+def test_a_pruner_sees_the_places_of_a_whole_batch() -> None:
+    halving = Placed(SuccessiveHalving(2.0), places=[1, 4, 5])
+    assert halving.survivors(0, {0: 0.1, 1: 0.9, 2: 0.5}) == SuccessiveHalving(2.0).survivors(
+        0, {0: 0.1, 1: 0.9, 2: 0.5}
+    )
+
+    class Odd:
+        def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
+            return [key for key in scores if key % 2]
+
+    assert Placed(Odd(), places=[1, 4, 5]).survivors(0, {0: 0.0, 1: 0.0, 2: 0.0}) == [0, 2]
 
 
 def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path: Path) -> None:
