@@ -4,6 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from nas.baselines.strategy import KeepsFiles, Scored, Strategy
@@ -195,7 +196,8 @@ class BlackBoxSearch:
     def _affordable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """As many of ``candidates``, from the front, as the budget surely pays for."""
         chosen: list[Candidate] = []
-        cost, paid = self.spent + self._reserved, set(self._paid)
+        # The clock is looked at between rounds only.
+        cost, paid = replace(self.spent + self._reserved, seconds=0.0), set(self._paid)
         for candidate in candidates:
             known = self.evaluator.cacheable and candidate.fingerprint() in paid
             cost += Cost(evaluations=1) if known else self.evaluator.price(candidate)
