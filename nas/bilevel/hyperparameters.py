@@ -101,6 +101,11 @@ class Hyperparameter:
             return math.log(place / (1 - place))
         return value
 
+    def nearest(self, value: float) -> float:
+        """The value that a learned one can take closest to ``value``."""
+        raw = torch.tensor(self.raw(min(max(value, self.low), self.high)), dtype=torch.float64)
+        return min(max(float(self.value(raw)), self.low), self.high)
+
     def raw_bounds(self) -> tuple[float, float]:
         if self.scale == "log":
             return math.log(self.low), math.log(self.high)

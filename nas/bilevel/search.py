@@ -48,6 +48,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.tracking import Tracker, TrackingSettings
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
+MEASURED_AT_ONCE = 256  # images
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step goes beyond
 
 
@@ -177,7 +178,7 @@ class GradientSearch:
             ),
         }
         self._validation = validation
-        self._validation_batches = partial(validation.evaluation_batches, 256, splits.mean, splits.std)
+        self._validation_batches = partial(validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std)
         self.guard = Guard(search.guard)
         self.interventions = Interventions(say)
         self.trajectory = Trajectory(hyperparameters)
@@ -217,6 +218,11 @@ class GradientSearch:
         measured = len(self._validation)
         passes = TRAINING_PASS * LARGEST_STEP * self.training.batch_size + measured
         return Cost(LARGEST_STEP * self.training.batch_size + measured, self._per_image * passes)
+
+    def least(self) -> Cost:
+        """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""
+        first = min(len(self._validation), MEASURED_AT_ONCE)
+        return self._reserve() + Cost(first, self._per_image * first)
 
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""

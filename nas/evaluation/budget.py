@@ -33,6 +33,11 @@ class Budget:
         """Those that are set."""
         return {name: limit for name, limit in vars(self).items() if limit is not None}
 
+    def without(self, cost: Cost) -> "Budget | None":
+        """What is left of it after ``cost``, or None where nothing is."""
+        left = {name: limit - getattr(cost, name) for name, limit in self.limits().items()}
+        return None if any(limit <= 0 for limit in left.values()) else Budget(**left)
+
     def allows(self, cost: Cost) -> bool:
         """Whether no more than the budget is spent with ``cost``."""
         return all(getattr(cost, name) <= limit for name, limit in self.limits().items())

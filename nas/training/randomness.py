@@ -17,6 +17,10 @@ class Randomness:
         self._restored: dict[str, torch.Tensor] = {}
         torch.manual_seed(self._derived("global"))
 
+    def branch(self, name: str) -> "Randomness":
+        """The generators of a part of the run that draws on its own; the global one starts anew with it."""
+        return Randomness(self._derived(name), self.device)
+
     def _derived(self, name: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:7], "big")
 
