@@ -41,13 +41,13 @@ def test_a_run_reports_the_best_so_far(
     script: ModuleType, made_up_table: dict[str, tuple[float, float]], method: str
 ) -> None:
     budgets = [5, 20, 60]
-    found = script.searched(method, made_up_table, 1, budgets)
+    found = script.searched(method, made_up_table, 1, budgets).best
     assert list(found) == budgets
     values = [found[budget].validation for budget in budgets]
     assert values == sorted(values)
     assert all(one.test == one.validation - 0.5 for one in found.values())
-    assert found == script.searched(method, made_up_table, 1, budgets)
-    assert found != script.searched(method, made_up_table, 2, budgets)
+    assert found == script.searched(method, made_up_table, 1, budgets).best
+    assert found != script.searched(method, made_up_table, 2, budgets).best
 
 
 def test_differences_in_standard_errors(script: ModuleType) -> None:
@@ -67,7 +67,7 @@ def cells(script: ModuleType, shifts: dict[str, float]) -> dict:
             for mean, deviation in spreads:
                 spread = deviation * math.sqrt(199 / 200)
                 columns.append([mean + shifts.get(method, 0.0) + sign * spread for sign in (-1, 1) * 100])
-            made[method, budget] = script.Cell(*columns)
+            made[method, budget] = script.Cell(*columns, seconds=[1.0])
     return made
 
 
