@@ -314,6 +314,7 @@ class GradientSearch:
         ):
             self._epoch_began = time.perf_counter()
             if state is None:
+                self.upper_level.forget_weights()  # a strategy may have served another search before
                 self.guard.begin(self._untrained_loss())
             elif save and "learning_rate" in self.hyperparameters.learned():
                 rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
