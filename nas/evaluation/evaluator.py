@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from nas.candidate import Candidate
+from nas.configuration import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation
+from nas.spaces.space import SearchSpace
 
 
 @runtime_checkable
@@ -19,6 +21,17 @@ class Pruner(Protocol):
             scores: The objective's number of each candidate that is still in the race, by its place in the batch.
         """
         ...
+
+
+def refuse_hyperparameters(space: SearchSpace, why: str) -> None:
+    """For an evaluator that hyperparameters have no effect on: a search would carry random ones.
+
+    Raises:
+        InvalidValue: The space has some.
+    """
+    if space.ranges:
+        names = ", ".join(space.ranges)
+        raise InvalidValue("hyperparameters", names, f"{why}, so they cannot be searched: take hyperparameters=fixed")
 
 
 class Evaluator(Protocol):

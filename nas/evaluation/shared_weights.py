@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture, Candidate
 from nas.configuration import require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner
+from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
 from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds, count_parameters
 from nas.evaluation.task import Task
 from nas.relaxations.relaxation import Relaxation
@@ -92,6 +92,8 @@ class SharedWeights:
         require(weight_steps >= 1, "weight_steps", weight_steps, "it must be at least 1")
         require(warmup_steps >= 0, "warmup_steps", warmup_steps, "it must be at least 0")
         require(finalists >= 1, "finalists", finalists, "it must be at least 1")
+        if paths == "uniform":
+            refuse_hyperparameters(task.space, "with paths=uniform the shared weights do not see a candidate's")
         self.weight_steps, self.paths, self.warmup_steps, self.finalists = weight_steps, paths, warmup_steps, finalists
         self.task, self.randomness = task, randomness
         self.batch = 1

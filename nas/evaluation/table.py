@@ -11,7 +11,7 @@ from typing import Any
 from nas.candidate import Candidate
 from nas.configuration import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner
+from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
 from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 
@@ -43,6 +43,7 @@ class TableLookup:
     def __init__(self, path: str, dataset: str, epochs: int = 12, *, space: SearchSpace) -> None:
         if not isinstance(space, NasBench201):
             raise InvalidValue("", space.name, "the table is for space=nasbench201")
+        refuse_hyperparameters(space, "a table holds one training of each architecture")
         file = Path(path)
         require(file.exists(), "path", path, "it must be a .csv or .csv.gz file, or the official file or folder")
         csv_file = file.name.endswith((".csv", ".csv.gz"))

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ def with_rate(candidate: Candidate, rate: float) -> Candidate:
 
 @pytest.mark.parametrize("paths", ["candidates", "uniform"])
 def test_the_shared_weights_learn(task: Task, candidates: list[Candidate], paths: str) -> None:
+    task = replace(task, space=copy(task.space))
+    task.space.ranges = {} if paths == "uniform" else task.space.ranges
     evaluator = shared(task, paths=paths, weight_steps=30)
     tamed = [with_rate(candidate, 0.05) for candidate in candidates]
     first = evaluator.evaluate(tamed)[0]
@@ -146,3 +150,8 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
 def test_impossible_settings_are_refused(task: Task, key: str) -> None:
     with pytest.raises(InvalidValue, match=key):
         shared(task, **{key: 0})
+
+
+def test_hyperparameters_that_no_score_shows_are_not_searched(task: Task) -> None:
+    with pytest.raises(InvalidValue, match=r"hyperparameters=learning_rate, dropout, batch_size .* take hyperpara"):
+        shared(task, paths="uniform")

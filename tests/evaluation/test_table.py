@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.candidate import Candidate, Hyperparameters
+from nas.candidate import Candidate, Hyperparameters, Range
 from nas.configuration import InvalidValue, UnusableInput
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.table import TableLookup, read_table
@@ -57,6 +57,9 @@ def test_a_broken_file_and_other_mistakes_are_named(tmp_path: Path) -> None:
     layers = [{"type": "dense", "units": [4, 8]}]
     with pytest.raises(InvalidValue, match="space=nasbench201"):
         TableLookup(written(tmp_path), "cifar10", space=Macro(layers, ["relu"], input_shape=(1, 8, 8), classes=2))
+    learned = NasBench201(input_shape=(3, 8, 8), classes=10, ranges={"dropout": Range(0.0, 0.5)})
+    with pytest.raises(InvalidValue, match="hyperparameters=fixed"):
+        TableLookup(written(tmp_path), "cifar10", space=learned)
     other = Candidate(parse_architecture(CELL.replace("none", "skip_connect")), Hyperparameters())
     with pytest.raises(UnusableInput, match="does not hold"):
         TableLookup(written(tmp_path), "cifar10", space=SPACE).evaluate([other])

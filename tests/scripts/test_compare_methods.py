@@ -69,7 +69,9 @@ def test_a_whole_comparison_is_made_once_and_said_again(
     arguments = ["compare_methods.py", "--data", "digits", "--seeds", "0", "1", "--samples", "4000"]
     arguments += ["--methods", "gradient, joint", "random", "tpe", "--folder", str(tmp_path / "runs")]
     sizes = ["data.split={train:400,validation:100,test:300}", "training.batch_size=32", "final.epochs=2"]
-    layers = ["space.layers=[{type:conv,filters:[4,8],kernel_size:[1,3]},{type:pool},{type:dense,units:[8,16]}]"]
+    layers = [
+        "space.layers=[{type:conv,filters:[4,8],kernel_size:[1,3]},{type:pool,pool_size:2},{type:dense,units:[8,16]}]"
+    ]
     monkeypatch.setattr(sys, "argv", [*arguments, *sizes, *layers])
     assert script.main() == 0
     first = capsys.readouterr().out
