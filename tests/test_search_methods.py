@@ -1,0 +1,130 @@
+"""Every search method through the configuration that a user has: budgets, costs and what is held fixed."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import train_search
+from nas.configuration import InvalidValue
+from nas.evaluation.searcher import Searcher
+from nas.spaces.candidate_file import CandidateFile
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+BLACK_BOX = sorted(
+    path.stem
+    for path in (CONF / "method").glob("*.yaml")
+    if "black_box" in path.read_text() or "reinforce" in path.stem
+)
+SMALL = (
+    "experiment=debug",
+    "data.split={train:128,validation:64,test:300}",
+    "training.batch_size=32",
+    "evaluation.epochs=1",
+    "tracking.console=quiet",
+    "tracking.tensorboard=false",
+)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train_search", overrides=[*SMALL, *overrides])
+
+
+def searched(folder: Path, *overrides: str) -> tuple[Any, CandidateFile]:
+    searcher, found, _ = train_search.search(composed(*overrides), folder)
+    return searcher, found
+
+
+def tags(folder: Path) -> set[str]:
+    with open(folder / "metrics.csv", encoding="utf-8", newline="") as file:
+        return {row["tag"] for row in csv.DictReader(file)}
+
+
+@pytest.mark.parametrize("method", BLACK_BOX)
+def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, tmp_path: Path) -> None:
+    searcher, found = searched(tmp_path, f"method={method}", "budget.evaluations=3", "hyperparameters=with_batch_size")
+    assert searcher.spent.evaluations == 3
+    assert searcher.spent.samples <= 3 * (128 + 64)
+    ranges = found.space.ranges
+    assert set(ranges) == {"learning_rate", "dropout", "batch_size"}
+    assert all(domain.contains(found.candidate.hyperparameters[name]) for name, domain in ranges.items())
+    assert "weight_decay" in found.candidate.hyperparameters
+    assert {"best/score", "best/accuracy", "population/score_mean", "budget/samples"} <= tags(tmp_path)
+    assert ("policy/entropy" in tags(tmp_path)) == method.startswith("reinforce")
+    assert (tmp_path / "candidate.json").exists()
+
+
+def spent_by_hand(searcher: Searcher, measured: int) -> float:
+    samples = searcher.spent.samples
+    return searcher._per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("limit", ["budget.samples=3000", "budget.multiply_adds=6e8"])
+def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -> None:
+    searcher, _ = searched(tmp_path, limit, "search.epochs=1000")
+    name, _, value = limit.removeprefix("budget.").partition("=")
+    spent = getattr(searcher.spent, name)
+    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher._per_image)
+    assert float(value) - 2 * one_step < spent <= float(value)
+    # The untrained supernet's loss on the validation images, and the measurement at the end, went forward only.
+    assert searcher.spent.multiply_adds == pytest.approx(spent_by_hand(searcher, 64 + 64))
+    assert searcher.spent.evaluations == 0
+    assert searcher.problem.schedule_factor < 0.01, "the schedule has come to its end with the budget"
+
+
+def test_an_unlimited_gradient_search_counts_its_passes(tmp_path: Path) -> None:
+    searcher, _ = searched(tmp_path, "hyperparameters=fixed", "search.epochs=3", "search.warmup_epochs=1")
+    steps = 128 // 32
+    assert searcher.spent.samples == 64 + 3 * steps * 32 + 2 * steps * 32 + 64
+    assert searcher.problem.schedule_factor > 0.01
+
+
+def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
+    overrides = (
+        "search.epochs=12",
+        "search.warmup_epochs=0",
+        "search.architecture.rate=0.1",
+        "objective.cost_weight=3",
+    )
+    _, found = searched(tmp_path / "dear", *overrides)
+    chosen = found.candidate.architecture
+    assert (chosen["layer1.filters"], chosen["layer4.units"]) == ("8", "32")
+    assert chosen["layer3.type"] == "skip"
+    searcher, found = searched(tmp_path / "dear_tpe", "method=tpe", "objective.cost_weight=3", "budget.evaluations=12")
+    sizes = sorted(one.metrics["parameters"] for one in searcher.history)
+    assert searcher.best.metrics["parameters"] <= sizes[2]
+
+
+def test_what_has_no_gradient_is_held_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    searcher, found = searched(tmp_path, "hyperparameters=with_batch_size", "search.epochs=1")
+    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out
+    assert found.candidate.hyperparameters["batch_size"] == 32
+    assert searcher.training.batch_size == 32
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (("method=random", "budget.evaluations=null"), "budget"),
+        (("method=random", "budget.samples=100"), "budget.samples"),
+        (("method=random", "method.patience=0"), "method.patience"),
+        (("method=random", "method.strategy.batch=0"), "method.strategy.batch"),
+        (("method=tpe", "+method.strategy.startups=3"), "method.strategy.startups"),
+        (("budget.samples=-1",), "budget.samples"),
+        (("objective.cost_weight=-1",), "objective.cost_weight"),
+        (("objective=multi_task",), "objective"),
+        (("method=random", "evaluation.rungs=[5]"), "evaluation.rungs"),
+        (("evaluation.jobs=0",), "evaluation.jobs"),
+    ],
+)
+def test_a_mistake_names_its_key_before_anything_is_written(
+    overrides: tuple[str, ...], key: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        searched(tmp_path / "run", *overrides)
+    assert caught.value.key == key
+    assert not (tmp_path / "run").exists()
