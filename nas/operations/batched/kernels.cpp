@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 #ifdef _OPENMP
 #include <omp.h>
@@ -589,13 +590,27 @@ void mixture_backward(const Mixture& m) {
           const V<T, W> mean = term.mean ? load<T, W>(static_cast<const T*>(term.mean) + own) : V<T, W>{};
           const V<T, W> slope = term.slope ? load<T, W>(static_cast<const T*>(term.slope) + own) : V<T, W>{};
           const V<T, W> constant = term.constant ? load<T, W>(static_cast<const T*>(term.constant) + own) : V<T, W>{};
-          for (int64_t e = first; e < last; e++) {
-            const T* g = static_cast<const T*>(m.gout[e]) + n * m.pixels * m.C + c;
-            const V<T, W> factor = load<T, W>(static_cast<const T*>(term.factor) + (n * m.edges + e) * m.C + c);
+          for (int64_t e = first; e < last; e += 4) {  // four edges at a time, as far as there are so many
+            const int64_t count = std::min<int64_t>(4, last - e);
+            const T* g[4];
+            V<T, W> factor[4];
+            for (int64_t k = 0; k < 4; k++) {
+              const int64_t edge = e + std::min(k, count - 1);
+              g[k] = static_cast<const T*>(m.gout[edge]) + n * m.pixels * m.C + c;
+              factor[k] = load<T, W>(static_cast<const T*>(term.factor) + (n * m.edges + edge) * m.C + c);
+              if (k >= count) factor[k] = V<T, W>{};
+            }
+            if (last - first == 1) {
+              for (int64_t i = 0; i < m.pixels; i++)
+                store<T, W>(to + i * term.pixel, constant + slope * (load<T, W>(from + i * term.pixel) - mean) +
+                                                     factor[0] * load<T, W>(g[0] + i * m.C));
+              continue;
+            }
             for (int64_t i = 0; i < m.pixels; i++) {
-              const V<T, W> before = e == first ? constant + slope * (load<T, W>(from + i * term.pixel) - mean)
-                                                : load<T, W>(to + i * term.pixel);
-              store<T, W>(to + i * term.pixel, before + factor * load<T, W>(g + i * m.C));
+              V<T, W> sum = e == first ? constant + slope * (load<T, W>(from + i * term.pixel) - mean)
+                                       : load<T, W>(to + i * term.pixel);
+              for (int k = 0; k < 4; k++) sum += factor[k] * load<T, W>(g[k] + i * m.C);
+              store<T, W>(to + i * term.pixel, sum);
             }
           }
         });
@@ -626,6 +641,29 @@ struct Pooling {
 
 namespace {
 
+// The comparisons of vectors give whole numbers of their elements' size; so is the place of a maximum kept in registers.
+template <typename T>
+using Whole = std::conditional_t<sizeof(T) == 8, int64_t, std::int32_t>;
+
+template <typename T, int W>
+inline void pool_piece(const Pooling& p, const T* x, int64_t y, int64_t i, T* maximum, T* mean, unsigned char* argument) {
+  const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
+  const int64_t top = y * p.stride - 1, left = i * p.stride - 1;
+  V<T, W> best = load<T, W>(x + (rows.first * p.W + columns.first) * p.C), sum{};
+  V<Whole<T>, W> which = V<Whole<T>, W>{} + Whole<T>((rows.first - top) * 3 + columns.first - left);
+  for (int64_t r = rows.first; r < rows.last; r++)
+    for (int64_t q = columns.first; q < columns.last; q++) {
+      const V<T, W> value = load<T, W>(x + (r * p.W + q) * p.C);
+      const auto better = (value > best) | (value != value);  // a NaN is passed on, as in PyTorch
+      best = better ? value : best;
+      which = better ? V<Whole<T>, W>{} + Whole<T>((r - top) * 3 + q - left) : which;
+      sum += value;
+    }
+  store<T, W>(maximum, best);
+  store<T, W>(mean, sum / T((rows.last - rows.first) * (columns.last - columns.first)));
+  for (int w = 0; w < W; w++) argument[w] = static_cast<unsigned char>(which[w]);
+}
+
 template <typename T>
 void pooling_forward(const Pooling& p) {
   const int64_t C = p.C, out = p.Ho * p.Wo;
@@ -634,49 +672,21 @@ void pooling_forward(const Pooling& p) {
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t n = 0; n < p.N; n++) {
     const T* x = static_cast<const T*>(p.x) + n * p.H * p.W * C;
-    T* maximum = p.maximum ? static_cast<T*>(p.maximum) + n * out * C : nullptr;
-    T* mean = p.mean ? static_cast<T*>(p.mean) + n * out * C : nullptr;
-    unsigned char* argument = p.argument ? p.argument + n * out * C : nullptr;
-    for (int64_t y = 0; y < p.Ho; y++)
-      for (int64_t i = 0; i < p.Wo; i++) {
-        const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
-        const int64_t at = (y * p.Wo + i) * C;
-        if (maximum) {
-          const T* corner = x + (rows.first * p.W + columns.first) * C;
-          T* best = maximum + at;
-          unsigned char* which = argument + at;
-          const unsigned char start = (rows.first - (y * p.stride - 1)) * 3 + columns.first - (i * p.stride - 1);
-          for (int64_t c = 0; c < C; c++) best[c] = corner[c], which[c] = start;
-          for (int64_t r = rows.first; r < rows.last; r++)
-            for (int64_t q = columns.first; q < columns.last; q++) {
-              const T* from = x + (r * p.W + q) * C;
-              const unsigned char place = (r - (y * p.stride - 1)) * 3 + q - (i * p.stride - 1);
-              for (int64_t c = 0; c < C; c++) {
-                const bool better = from[c] > best[c] || from[c] != from[c];  // a NaN is passed on, as in PyTorch
-                best[c] = better ? from[c] : best[c];
-                which[c] = better ? place : which[c];
-              }
-            }
+    T *maximum = static_cast<T*>(p.maximum) + n * out * C, *mean = static_cast<T*>(p.mean) + n * out * C;
+    unsigned char* argument = p.argument + n * out * C;
+    by_vectors<T>(C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < p.Ho; y++)
+        for (int64_t i = 0; i < p.Wo; i++) {
+          const int64_t at = (y * p.Wo + i) * C + c;
+          pool_piece<T, W>(p, x + c, y, i, maximum + at, mean + at, argument + at);
         }
-        if (mean) {
-          T* to = mean + at;
-          std::fill(to, to + C, T(0));
-          for (int64_t r = rows.first; r < rows.last; r++)
-            for (int64_t q = columns.first; q < columns.last; q++) {
-              const T* from = x + (r * p.W + q) * C;
-              for (int64_t c = 0; c < C; c++) to[c] += from[c];
-            }
-          const T count = T((rows.last - rows.first) * (columns.last - columns.first));
-          for (int64_t c = 0; c < C; c++) to[c] /= count;
-        }
-      }
-    if (maximum) plane_statistics<T>(maximum, out, C, C, &sums[0][n * C], &squares[0][n * C]);
-    if (mean) plane_statistics<T>(mean, out, C, C, &sums[1][n * C], &squares[1][n * C]);
+    });
+    plane_statistics<T>(maximum, out, C, C, &sums[0][n * C], &squares[0][n * C]);
+    plane_statistics<T>(mean, out, C, C, &sums[1][n * C], &squares[1][n * C]);
   }
   for (int i = 0; i < 2; i++)
-    if (i == 0 ? p.maximum : p.mean)
-      combine_statistics<T>(p.N, C, out, sums[i].data(), squares[i].data(), static_cast<T*>(p.statistics[2 * i]),
-                            static_cast<T*>(p.statistics[2 * i + 1]));
+    combine_statistics<T>(p.N, C, out, sums[i].data(), squares[i].data(), static_cast<T*>(p.statistics[2 * i]),
+                          static_cast<T*>(p.statistics[2 * i + 1]));
 }
 
 template <typename T>
@@ -686,23 +696,25 @@ void pooling_backward(const Pooling& p) {
   for (int64_t n = 0; n < p.N; n++) {
     T* gx = static_cast<T*>(p.gx) + n * p.H * p.W * C;
     std::fill(gx, gx + p.H * p.W * C, T(0));
-    for (int64_t y = 0; y < p.Ho; y++)
-      for (int64_t i = 0; i < p.Wo; i++) {
-        const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
-        const int64_t at = (n * out + y * p.Wo + i) * C;
-        const T* gmaximum = p.gmaximum ? static_cast<const T*>(p.gmaximum) + at : nullptr;
-        const T* gmean = p.gmean ? static_cast<const T*>(p.gmean) + at : nullptr;
-        const T share = T(1) / T((rows.last - rows.first) * (columns.last - columns.first));
-        for (int64_t r = rows.first; r < rows.last; r++)
-          for (int64_t q = columns.first; q < columns.last; q++) {
-            T* to = gx + (r * p.W + q) * C;
-            const unsigned char place = (r - (y * p.stride - 1)) * 3 + q - (i * p.stride - 1);
-            if (gmaximum)
-              for (int64_t c = 0; c < C; c++) to[c] += p.argument[at + c] == place ? gmaximum[c] : T(0);
-            if (gmean)
-              for (int64_t c = 0; c < C; c++) to[c] += gmean[c] * share;
-          }
-      }
+    by_vectors<T>(C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < p.Ho; y++)
+        for (int64_t i = 0; i < p.Wo; i++) {
+          const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
+          const int64_t at = (n * out + y * p.Wo + i) * C + c, top = y * p.stride - 1, left = i * p.stride - 1;
+          const V<T, W> nothing{};
+          const V<T, W> gmaximum = p.gmaximum ? load<T, W>(static_cast<const T*>(p.gmaximum) + at) : nothing;
+          V<T, W> share = p.gmean ? load<T, W>(static_cast<const T*>(p.gmean) + at) : nothing;
+          share /= T((rows.last - rows.first) * (columns.last - columns.first));
+          V<Whole<T>, W> which;
+          for (int w = 0; w < W; w++) which[w] = p.argument[at + w];
+          for (int64_t r = rows.first; r < rows.last; r++)
+            for (int64_t q = columns.first; q < columns.last; q++) {
+              T* to = gx + (r * p.W + q) * C + c;
+              const auto here = which == Whole<T>((r - top) * 3 + q - left);
+              store<T, W>(to, load<T, W>(to) + share + (here ? gmaximum : nothing));
+            }
+        }
+    });
   }
 }
 
