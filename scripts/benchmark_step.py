@@ -1,0 +1,425 @@
+"""What a step of the search costs, with the plain and with the fast supernets: time, memory, growth, and where it goes.
+
+    python scripts/benchmark_step.py --quick      # the DARTS lines with batches of 16
+    python scripts/benchmark_step.py              # batches of 64, NAS-Bench-201 and the macro space too
+
+A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
+and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock
+seconds with more. "stock" is the fast supernet without its C++ kernels. Memory is what a step needs at its peak beyond what the
+process held before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
+"""
+
+import argparse
+import ctypes
+import gc
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import torch
+import yaml
+from torch.profiler import profile
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.updates import AdamUpdate, CosineNormalised
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.data.augmentation import Augmentation
+from nas.data.batch import Batch
+from nas.data.batches import BatchStream
+from nas.data.dataset import ImagesInMemory
+from nas.operations.batched.library import library, without_kernels
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.report.tables import comparison_table, print_table
+from nas.spaces.darts import OPERATIONS, Darts
+from nas.spaces.macro import Macro
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.space import SearchSpace
+from nas.training.parameter_groups import grouped
+from nas.training.regularisers import set_noise_generator
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPE, CLASSES = (3, 32, 32), 10
+ALPHA_ONLY: dict[str, Hypergradient] = {
+    "first order": FirstOrder(),
+    "finite difference": FiniteDifference(),
+    "exact": Exact(),
+}
+JOINT = "joint: alpha, learning rate, dropout"
+LINEAR = 1.1  # the largest exponent that is called linear growth
+GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16": 6.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kind of step on a space, computed in one way."""
+
+    space: Callable[[str], SearchSpace]
+    batch: int
+    kind: str = "first order"
+    variant: str = "fast"  # plain, stock or fast
+    device: str = "cpu"
+    everything: bool = False  # torch.compile and bf16 autocast
+
+    def step(self) -> Callable[[], None]:
+        """A function that takes one step; its supernet lives as long as it does."""
+        torch.manual_seed(0)
+        supernet = self.space("plain" if self.variant == "plain" else "fast").supernet(Softmax(Temperature()))
+        supernet.to(self.device).train()
+        noise = torch.Generator(self.device).manual_seed(1)
+        set_noise_generator(supernet, noise)
+        joint = self.kind == JOINT
+        hyperparameters = HyperparameterSet(
+            {
+                "learning_rate": LearningRate(0.025, 1e-4, 0.5, "log", joint, CosineNormalised(0.3)),
+                "weight_decay": WeightDecay(3e-4, 1e-6, 1e-1, "log", False),
+                "dropout": DropoutRate(0.1 if joint else 0.0, 0.0, 0.8, "logit", joint, AdamUpdate(0.1)),
+            }
+        )
+        optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
+        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,))
+        strategy = FirstOrder() if joint else ALPHA_ONLY[self.kind]
+        rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
+        upper = UpperLevel(problem, strategy, Exact() if joint else None, rule)
+        work = upper.work(architecture=True, hyperparameters=joint)
+        training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
+        if self.everything:
+            supernet.compile()
+
+        def step() -> None:
+            low = torch.autocast(self.device, torch.bfloat16) if self.everything else nullcontext()
+            with low, without_kernels() if self.variant == "stock" else nullcontext():
+                upper.step(training, validation, work)
+                problem.weight_step(training)
+
+        return step
+
+
+def drawn_batch(size: int, seed: int, device: str) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, *SHAPE, generator=generator)
+    return Batch(images.to(device), torch.randint(CLASSES, (size,), generator=generator).to(device))
+
+
+def darts(**settings: Any) -> Callable[[str], SearchSpace]:
+    """The DARTS space of the paper's search, or what ``settings`` make of it."""
+    return lambda which: Darts(**settings, implementation=which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+
+
+def nasbench201(which: str) -> SearchSpace:
+    return NasBench201(implementation=which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+
+
+def macro(_: str) -> SearchSpace:
+    settings = yaml.safe_load((ROOT / "conf" / "space" / "macro.yaml").read_text(encoding="utf-8"))
+    return Macro(settings["layers"], settings["activations"], input_shape=SHAPE, classes=CLASSES)
+
+
+@dataclass
+class Cost:
+    """What the steps of one case took."""
+
+    seconds: list[float] = field(default_factory=list)
+    bytes: list[float] = field(default_factory=list)
+
+    @property
+    def time(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def memory(self) -> float:
+        return statistics.median(self.bytes)
+
+
+class PeakMemory:
+    """The most memory that the process has held since :meth:`reset`, in bytes; NaN where the system does not tell."""
+
+    def __init__(self) -> None:
+        self._status, self._clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+        self._before = math.nan
+
+    def reset(self) -> None:
+        gc.collect()
+        try:
+            ctypes.CDLL(None).malloc_trim(0)
+            self._clear.write_text("5")
+            self._before = self._peak()
+        except (OSError, AttributeError):
+            self._before = math.nan
+
+    def beyond(self) -> float:
+        """Since the reset, beyond what was held then."""
+        return self._peak() - self._before if math.isfinite(self._before) else math.nan
+
+    def _peak(self) -> float:
+        line = next(line for line in self._status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024.0 * int(line.split()[1])
+
+
+def measured(cases: Mapping[str, Case], repeats: int) -> dict[str, Cost]:
+    """Every case ``repeats`` times after one step to warm up, one after the other in turn."""
+    steps = {name: case.step() for name, case in cases.items()}
+    costs = {name: Cost() for name in cases}
+    peak = PeakMemory()
+    for step in steps.values():
+        step()
+    for _ in range(repeats):
+        for name, step in steps.items():
+            on_gpu = cases[name].device != "cpu"
+            peak.reset()
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
+            began = clock(on_gpu)
+            step()
+            costs[name].seconds.append(clock(on_gpu) - began)
+            costs[name].bytes.append(torch.cuda.max_memory_allocated() if on_gpu else peak.beyond())
+    return costs
+
+
+def clock(on_gpu: bool = False) -> float:
+    """Seconds: of this process's CPU time where it has one thread."""
+    if on_gpu:
+        torch.cuda.synchronize()
+    return time.process_time() if torch.get_num_threads() == 1 and not on_gpu else time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure with its bound."""
+
+    text: str
+    value: float
+    bound: float
+    at_least: bool
+
+    @property
+    def reached(self) -> bool:
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def line(self) -> str:
+        sign = "at least" if self.at_least else "at most"
+        return f"{'reached' if self.reached else 'MISSED '}  {self.text}: {self.value:.2f} ({sign} {self.bound:g})"
+
+
+def show(title: str, costs: Mapping[str, Cost], against: Mapping[str, str]) -> None:
+    """One row per case; ``against`` names what its ratios are to."""
+    rows = []
+    for name, cost in costs.items():
+        base = costs[against.get(name, name)]
+        low, high = min(cost.seconds), max(cost.seconds)
+        ratio, memory = f"{base.time / cost.time:.2f}", f"{cost.memory / base.memory:.2f}"
+        rows.append([name, f"{cost.time:.2f}", f"{low:.2f} - {high:.2f}", ratio, f"{cost.memory / 1e9:.2f}", memory])
+    columns = ["step", "seconds", "range", "times as fast", "GB at the peak", "share"]
+    print_table(comparison_table(title, columns, rows))
+    sys.stdout.flush()
+
+
+def darts_lines(batch: int, repeats: int, kinds: bool) -> tuple[list[Target], float]:
+    """The DARTS table for one batch size, its targets, and the seconds of a fast first-order step."""
+    space = darts()
+    ways = ("plain", "stock", "fast") if kinds else ("plain", "fast")
+    cases = {f"first order, {way}": Case(space, batch, "first order", way) for way in ways}
+    if kinds:
+        cases |= {
+            f"finite difference, {way}": Case(space, batch, "finite difference", way) for way in ("plain", "fast")
+        }
+        cases |= {f"{kind}, fast": Case(space, batch, kind) for kind in ("exact", JOINT)}
+    costs = measured(cases, repeats)
+    plain, fast = costs["first order, plain"], costs["first order, fast"]
+    against = dict.fromkeys(costs, "first order, plain")
+    against["finite difference, fast"] = "finite difference, plain"
+    show(f"DARTS, 16 channels, 8 cells, 32x32, batch {batch}", costs, against)
+    label = f"DARTS, batch {batch}"
+    targets = [
+        Target(f"{label}: the fast first-order step against the plain one", plain.time / fast.time, 4.0, True),
+        Target(
+            f"{label}: peak memory of the fast step, share of the plain one's", fast.memory / plain.memory, 0.65, False
+        ),
+    ]
+    if kinds:
+        second = costs["finite difference, plain"].time / costs["finite difference, fast"].time
+        targets += [
+            Target(f"{label}: stock PyTorch alone", plain.time / costs["first order, stock"].time, 2.2, True),
+            Target(f"{label}: the fast finite-difference step against the plain one", second, 3.5, True),
+            Target(f"{label}: an exact step in first-order ones", costs["exact, fast"].time / fast.time, 3.0, False),
+            Target(f"{label}: a joint step in first-order ones", costs[f"{JOINT}, fast"].time / fast.time, 2.2, False),
+        ]
+        every_second = (costs[f"{JOINT}, fast"].time + fast.time) / 2 / fast.time
+        print(f"a joint search whose hyperparameters move at every second step (the default): {every_second:.2f}\n")
+    return targets, fast.time
+
+
+def other_spaces(repeats: int) -> None:
+    kinds = ("first order", "exact", JOINT)
+    cases = {f"first order, {way}": Case(nasbench201, 64, "first order", way) for way in ("plain", "stock", "fast")}
+    cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in kinds[1:]}
+    costs = measured(cases, repeats)
+    show("NAS-Bench-201, 16 channels, 5 cells a stage, batch 64", costs, dict.fromkeys(costs, "first order, plain"))
+    costs = measured({kind: Case(macro, 64, kind) for kind in (*ALPHA_ONLY, JOINT)}, repeats)
+    show("macro space (one implementation), batch 64", costs, dict.fromkeys(costs, "first order"))
+
+
+def growth(repeats: int, quick: bool, figure: Path) -> list[Target]:
+    """Time and memory of a fast first-order step against the sizes that a user can set."""
+    small: dict[str, Any] = {"channels": 16, "cells": 3}
+    batch = 8 if quick else 16
+    mixed = [name for name in OPERATIONS if "conv" in name]
+    sweeps: dict[str, list[tuple[int, Case]]] = {
+        "channels": [(n, Case(darts(**small | {"channels": n}), batch)) for n in (16, 32, 64)],
+        "cells": [(n, Case(darts(**small | {"cells": n}), batch)) for n in (3, 6, 12)],
+        "batch": [(n, Case(darts(**small), n)) for n in (8, 16, 32)],
+        "edges per cell": [(n * (n + 3) // 2, Case(darts(**small | {"steps": n}), batch)) for n in (2, 4, 6)],
+        # All of one kind of cost: the number is varied, not the mixture.
+        "operations": [(n, Case(darts(**small | {"operations": mixed[:n]}), batch)) for n in (1, 2, 4)],
+    }
+    fig, axes = plt.subplots(1, len(sweeps), figsize=(3 * len(sweeps), 3), layout="constrained")
+    rows, targets = [], []
+    for (name, points), axis in zip(sweeps.items(), axes, strict=True):
+        costs = measured({str(size): case for size, case in points}, repeats)
+        sizes, times = [size for size, _ in points], [cost.time for cost in costs.values()]
+        memory = [cost.memory / 1e9 for cost in costs.values()]
+        exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
+        for size, seconds, held in zip(sizes, times, memory, strict=True):
+            rows.append(
+                [f"{name} {size}", f"{seconds:.3f}", f"{held:.3f}", f"{exponent:.2f}" if size == sizes[-1] else ""]
+            )
+        if name in ("edges per cell", "operations"):
+            targets.append(Target(f"growth with {name}: exponent", exponent, LINEAR, False))
+        axis.loglog(sizes, times, "o-", label="CPU seconds")
+        axis.loglog(sizes, memory, "s--", label="GB at the peak")
+        axis.set(xlabel=name, xticks=sizes, xticklabels=list(map(str, sizes)))
+        axis.minorticks_off()
+    axes[0].legend()
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    fig.savefig(figure, dpi=120)
+    plt.close(fig)
+    columns = ["fast first-order step", "seconds", "GB at the peak", "exponent"]
+    print_table(comparison_table(f"Growth: DARTS, 16 channels, 3 cells, batch {batch}, one size varied", columns, rows))
+    print(f"as a figure: {figure}\n", flush=True)
+    return targets
+
+
+PARTS = {
+    "separable convolutions (own kernels)": ("_SeparableFunction", "_SeparableFunctionBackward"),
+    "other convolutions": (
+        "aten::mkldnn_convolution",
+        "aten::_slow_conv2d_forward",
+        "aten::thnn_conv2d",
+        "aten::_conv_depthwise2d",
+        "aten::convolution_backward",
+        "aten::mkldnn_convolution_backward",
+    ),
+    "mixture with its batch norms (own kernels)": ("_MixtureFunction", "_MixtureFunctionBackward"),
+    "poolings (own kernels)": ("_PoolingFunction", "_PoolingFunctionBackward"),
+    "other batch norms": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
+}
+
+
+def where_it_goes(case: Case) -> None:
+    """A profile of one fast step: shares of the time by part, and what convolution arithmetic alone would allow."""
+    step = case.step()
+    step()
+    with profile() as profiler:
+        step()
+    own = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(own.values())
+    shares = {part: sum(own.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
+    shares["everything else (additions, copies, optimisers, Python)"] = 1 - sum(shares.values())
+    rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items()]
+    print_table(comparison_table(f"Where a fast first-order DARTS step goes, batch {case.batch}", ["", "share"], rows))
+    convolutions = sum(share for part, share in shares.items() if "convolutions" in part)
+    print(
+        f"convolution arithmetic alone: {100 * convolutions:.0f} %, "
+        f"so without all the rest a step would be {1 / convolutions:.2f} times as fast\n"
+    )
+
+
+def data_target(seconds_per_step: float, batch: int) -> Target:
+    """How many samples the in-memory path delivers, against what the fastest supernet step consumes."""
+    images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
+    labels = torch.randint(CLASSES, (5000,))
+    order, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
+    dataset = ImagesInMemory(images, labels)
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
+    stream.next()
+    batches = max(5000 // batch, 20)
+    began = clock()
+    for _ in range(batches):
+        stream.next()
+    delivered = batches * batch / (clock() - began)
+    consumed = 2 * batch / seconds_per_step
+    print(
+        f"data: {delivered:,.0f} samples/s delivered (crop, flip, cutout), "
+        f"{consumed:,.0f} consumed by the fastest step\n"
+    )
+    return Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)
+
+
+def gpu_lines(repeats: int) -> None:
+    if not torch.cuda.is_available():
+        print("GPU: not measured, none is at hand\n")
+        return
+    for batch in (16, 64):
+        cases = {way: Case(darts(), batch, "first order", way, "cuda") for way in ("plain", "fast")}
+        cases["fast, compiled, bf16"] = Case(darts(), batch, "first order", "fast", "cuda", everything=True)
+        costs = measured(cases, repeats)
+        show(f"DARTS on {torch.cuda.get_device_name()}, batch {batch}", costs, dict.fromkeys(costs, "plain"))
+        for name, bound in GPU_TARGETS.items():
+            print(Target(f"GPU, batch {batch}: {name}", costs["plain"].time / costs[name].time, bound, True).line())
+
+
+def main(arguments_given: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="about five minutes of one core")
+    parser.add_argument("--repeats", type=int, default=5, help="of every step, after one to warm up")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--figure", type=Path, default=Path("runs/benchmark_step.png"), help="where the plot goes")
+    arguments = parser.parse_args(arguments_given)
+    for name in ("repeats", "threads"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
+    torch.set_num_threads(arguments.threads)
+    kernels = "with C++ kernels" if library() is not None else "without C++ kernels (no compiler, or switched off)"
+    unit = "CPU seconds" if arguments.threads == 1 else "wall-clock seconds"
+    print(
+        f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}, {arguments.repeats} of each\n"
+    )
+
+    targets, seconds = darts_lines(16, arguments.repeats, kinds=True)
+    batch = 16
+    if not arguments.quick:
+        more, large = darts_lines(64, arguments.repeats, kinds=False)
+        targets += more
+        if large / 64 < seconds / 16:
+            seconds, batch = large, 64
+        other_spaces(arguments.repeats)
+    targets += growth(2 if arguments.quick else arguments.repeats, arguments.quick, arguments.figure)
+    where_it_goes(Case(darts(), 16))
+    targets.append(data_target(seconds, batch))
+    gpu_lines(arguments.repeats)
+    for target in targets:
+        print(target.line())
+    reached = sum(target.reached for target in targets)
+    print(f"search step: {reached} of {len(targets)} targets reached")
+    return 0 if reached == len(targets) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
