@@ -5,8 +5,8 @@
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
 and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock
-seconds with more. "stock" is the fast supernet without its C++ kernels. Memory is what a step needs at its peak beyond what the
-process held before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
+seconds with more. "stock" is the fast supernet without its C++ kernels. Memory is what a step needs at its peak beyond
+what the process held before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch.profiler import profile
 
 from nas.bilevel.exact import Exact
@@ -39,6 +39,7 @@ from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, Learning
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.configuration import build
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
 from nas.data.batches import BatchStream
@@ -48,7 +49,6 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
 from nas.spaces.darts import OPERATIONS, Darts
-from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.parameter_groups import grouped
@@ -127,8 +127,8 @@ def nasbench201(which: str) -> SearchSpace:
 
 
 def macro(_: str) -> SearchSpace:
-    settings = yaml.safe_load((ROOT / "conf" / "space" / "macro.yaml").read_text(encoding="utf-8"))
-    return Macro(settings["layers"], settings["activations"], input_shape=SHAPE, classes=CLASSES)
+    settings = OmegaConf.load(ROOT / "conf" / "space" / "macro.yaml")
+    return build(settings, "space", input_shape=SHAPE, classes=CLASSES)  # type: ignore[no-any-return]
 
 
 @dataclass

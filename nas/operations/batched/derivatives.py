@@ -1,9 +1,26 @@
 """Gradients that can be differentiated again, for functions whose own backward pass is a kernel."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def wanted_inputs(ctx: Any, count: int) -> list[bool]:
+    """Of each tensor input of a function, inside its backward pass, whether its gradient leads anywhere.
+
+    ``needs_input_grad`` says whether an input is part of any graph; what is asked for may not depend on it. In a second
+    backward pass towards a few hyperparameters that spares most of the work.
+    """
+    wanted = []
+    for index in range(count):
+        node = ctx.next_functions[index][0]
+        try:
+            wanted.append(node is not None and torch._C._will_engine_execute_node(node))
+        except (RuntimeError, AttributeError):  # a leaf that is asked for; another version of PyTorch
+            wanted.append(node is not None)
+    return wanted
 
 
 def differentiable_gradients(

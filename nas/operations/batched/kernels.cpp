@@ -299,6 +299,15 @@ struct Separable {
   void* const* gdepthwise;  // as depthwise
   void* const* gpointwise;  // as pointwise
   int64_t batch_statistics;  // whether mean and scale are those of x, and so have a gradient of their own
+  // Second backward only: directions of x and of the weights. The input's normalised value moves by
+  // along * vx + across * (x - mean) + shift, per input and channel; `along` and the others are null without mean.
+  const void* vx;
+  const void* const* vdepthwise;
+  const void* const* vpointwise;
+  const void *along, *across, *shift;
+  void* ty;  // as y: how y moves; the gradients are those of <gy, ty>
+  void* second;  // as x, null without mean: the gradient with respect to the normalised input's motion
+  void* moments;  // (5, N, inputs, C): sums of h1, h1 u, h2, h2 u, h2 vx, where u = x - mean
 };
 
 namespace {
@@ -373,7 +382,7 @@ struct SeparableLayer {
   }
 
   void backward() const {
-    const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C, in_size = s.H * s.W * C;
+    const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C;
     std::vector<int64_t> first(s.groups + 1, 0);  // where a group's depthwise kernel begins in the threads' sums
     for (int64_t g = 0; g < s.groups; g++) first[g + 1] = first[g] + s.group[g].kernel * s.group[g].kernel * C;
     const int64_t per_thread = first[s.groups] + s.groups * C * C;
@@ -409,21 +418,7 @@ struct SeparableLayer {
         }
     }
     if (gx && normalised) through_normalisation(sums, products);
-    const auto total = [&](int64_t i) {
-      T sum = 0;
-      for (int64_t t = 0; t < s.threads; t++) sum += gradients[t * per_thread + i];
-      return sum;
-    };
-    for (int64_t g = 0; g < s.groups; g++) {
-      const int64_t taps = s.group[g].kernel * s.group[g].kernel;
-      if (s.gdepthwise)
-        for (int64_t c = 0; c < C; c++)
-          for (int64_t t = 0; t < taps; t++)
-            static_cast<T*>(s.gdepthwise[g])[c * taps + t] = total(first[g] + t * C + c);
-      if (s.gpointwise)
-        for (int64_t i = 0; i < C * C; i++)
-          static_cast<T*>(s.gpointwise[g])[i] = total(first[s.groups] + g * C * C + i);
-    }
+    write_weight_gradients(first, gradients, per_thread);
   }
 
   // gx = gradient with respect to the normalised input, and per sample its sums, plain and times (x - mean)
@@ -449,6 +444,142 @@ struct SeparableLayer {
       sum[0] += sum[1], product[0] += product[1];
       for (int w = 0; w < W; w++) sums[at * C + c + w] = sum[0][w], products[at * C + c + w] = product[0][w];
     });
+  }
+
+  // The first derivative of <gy, ty>, where ty is how y moves along (vx, vdepthwise, vpointwise). With mean, gx and
+  // `second` are the gradients with respect to the normalised input and to its motion.
+  void second_backward() const {
+    const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C, in_size = s.H * s.W * C;
+    std::vector<int64_t> first(s.groups + 1, 0);
+    for (int64_t g = 0; g < s.groups; g++) first[g + 1] = first[g] + s.group[g].kernel * s.group[g].kernel * C;
+    const int64_t per_thread = first[s.groups] + s.groups * C * C;
+    std::vector<T> gradients(s.threads * per_thread, T(0)), transposed(2 * s.groups * C * C);
+    std::vector<Depthwise<T>> moving;
+    for (int64_t g = 0; g < s.groups; g++) {
+      moving.emplace_back(s.group[g], s.stride, s.Ho, s.Wo, C, static_cast<const T*>(s.vdepthwise[g]));
+      for (int64_t o = 0; o < C; o++)
+        for (int64_t i = 0; i < C; i++) {
+          transposed[(2 * g * C + i) * C + o] = static_cast<const T*>(s.pointwise[g])[o * C + i];
+          transposed[((2 * g + 1) * C + i) * C + o] = static_cast<const T*>(s.vpointwise[g])[o * C + i];
+        }
+    }
+    T *gx = static_cast<T*>(s.gx), *motion_gradient = static_cast<T*>(s.second);
+    const bool weights = s.gdepthwise != nullptr, backwards = gx || weights;
+#pragma omp parallel num_threads(s.threads)
+    {
+      Padded<T> z(s.H, s.W, C, in_margin), zt(s.H, s.W, C, in_margin), gz(s.H, s.W, C, in_margin),
+          gzt(s.H, s.W, C, in_margin), gd(s.Ho, s.Wo, C, out_margin), hd(s.Ho, s.Wo, C, out_margin);
+      std::vector<T> filtered(plane_size), moved(plane_size), further(plane_size);
+      T* own = gradients.data() + thread_number() * per_thread;
+#pragma omp for schedule(static)
+      for (int64_t n = 0; n < s.N; n++)
+        for (int64_t g = 0; g < s.groups; g++) {
+          const int64_t input = s.inputs > 1 ? g : 0, at = n * s.inputs + input;
+          const bool begins = g == 0 || s.inputs > 1, ends = s.inputs > 1 || g == s.groups - 1;
+          if (begins) {
+            activate(n, input, z);
+            motion(n, input, z, zt);
+            std::fill(gz.data.begin(), gz.data.end(), T(0));
+            std::fill(gzt.data.begin(), gzt.data.end(), T(0));
+          }
+          layers[g].forward(z, filtered.data());
+          layers[g].forward(zt, moved.data());
+          moving[g].forward(z, further.data());
+          for (int64_t i = 0; i < plane_size; i++) moved[i] += further[i];
+          const T* gy = static_cast<const T*>(s.gy) + (n * s.groups + g) * plane_size;
+          if (s.ty) {
+            T* ty = static_cast<T*>(s.ty) + (n * s.groups + g) * plane_size;
+            multiply<T>(out, C, C, moved.data(), C, 1, &transposed[2 * g * C * C], C, ty, C, false);
+            multiply<T>(out, C, C, filtered.data(), C, 1, &transposed[(2 * g + 1) * C * C], C, ty, C, true);
+          }
+          if (!backwards) continue;
+          for (int64_t y = 0; y < s.Ho; y++) {
+            const T* row = gy + y * s.Wo * C;
+            multiply<T>(s.Wo, C, C, row, C, 1, static_cast<const T*>(s.pointwise[g]), C, gd.at(y, 0), C, false);
+            multiply<T>(s.Wo, C, C, row, C, 1, static_cast<const T*>(s.vpointwise[g]), C, hd.at(y, 0), C, false);
+          }
+          if (weights) {
+            multiply<T>(C, C, out, gy, 1, C, moved.data(), C, own + first[s.groups] + g * C * C, C, true);
+            layers[g].backward_weight(zt, gd, own + first[g]);
+            layers[g].backward_weight(z, hd, own + first[g]);
+          }
+          if (!gx) continue;
+          layers[g].backward_input(hd, gz);
+          moving[g].backward_input(gd, gz);
+          if (motion_gradient) layers[g].backward_input(gd, gzt);
+          if (!ends) continue;
+          masked(z, gz, gx + at * in_size);
+          if (motion_gradient) {
+            masked(z, gzt, motion_gradient + at * in_size);
+            second_moments(n, input);
+          }
+        }
+    }
+    write_weight_gradients(first, gradients, per_thread);
+  }
+
+  // zt = how the activated input moves, zero where the ReLU is
+  void motion(int64_t n, int64_t input, Padded<T>& z, Padded<T>& zt) const {
+    const T *x = plane(n, input), *vx = static_cast<const T*>(s.vx) + (x - static_cast<const T*>(s.x));
+    const auto of = [&](const void* values) { return static_cast<const T*>(values) + input * s.C; };
+    for (int64_t y = 0; y < s.H; y++)
+      for (int64_t i = 0; i < s.W; i++) {
+        const T *value = z.at(y, i), *from = x + (y * s.W + i) * s.C, *v = vx + (y * s.W + i) * s.C;
+        T* to = zt.at(y, i);
+        if (!s.mean) {
+          for (int64_t c = 0; c < s.C; c++) to[c] = value[c] > T(0) ? v[c] : T(0);
+          continue;
+        }
+        const T *mean = of(s.mean), *along = of(s.along), *across = of(s.across), *shift = of(s.shift);
+        for (int64_t c = 0; c < s.C; c++) {
+          const T moved = along[c] * v[c] + across[c] * (from[c] - mean[c]) + shift[c];
+          to[c] = value[c] > T(0) ? moved : T(0);
+        }
+      }
+  }
+
+  void masked(Padded<T>& z, Padded<T>& gz, T* to) const {
+    for (int64_t y = 0; y < s.H; y++) {
+      const T *value = z.at(y, 0), *gradient = gz.at(y, 0);
+      for (int64_t i = 0; i < s.W * s.C; i++) *to++ = value[i] > T(0) ? gradient[i] : T(0);
+    }
+  }
+
+  void second_moments(int64_t n, int64_t input) const {
+    const int64_t C = s.C, at = n * s.inputs + input, all = s.N * s.inputs * C, pixels = s.H * s.W;
+    const T *x = plane(n, input), *vx = static_cast<const T*>(s.vx) + at * pixels * C;
+    const T *h1 = static_cast<const T*>(s.gx) + at * pixels * C, *h2 = static_cast<const T*>(s.second) + at * pixels * C;
+    const T* mean = static_cast<const T*>(s.mean) + input * C;
+    T* to = static_cast<T*>(s.moments) + at * C;
+    by_vectors<T>(C, [&]<int W>(int64_t c) {
+      V<T, W> sum[5] = {};
+      const V<T, W> centre = load<T, W>(mean + c);
+      for (int64_t i = 0; i < pixels; i++) {
+        const V<T, W> u = load<T, W>(x + i * C + c) - centre, v = load<T, W>(vx + i * C + c);
+        const V<T, W> one = load<T, W>(h1 + i * C + c), two = load<T, W>(h2 + i * C + c);
+        sum[0] += one, sum[1] += one * u, sum[2] += two, sum[3] += two * u, sum[4] += two * v;
+      }
+      for (int k = 0; k < 5; k++) store<T, W>(to + k * all + c, sum[k]);
+    });
+  }
+
+  void write_weight_gradients(const std::vector<int64_t>& first, const std::vector<T>& gradients,
+                              int64_t per_thread) const {
+    const auto total = [&](int64_t i) {
+      T sum = 0;
+      for (int64_t t = 0; t < s.threads; t++) sum += gradients[t * per_thread + i];
+      return sum;
+    };
+    for (int64_t g = 0; g < s.groups; g++) {
+      const int64_t C = s.C, taps = s.group[g].kernel * s.group[g].kernel;
+      if (s.gdepthwise)
+        for (int64_t c = 0; c < C; c++)
+          for (int64_t t = 0; t < taps; t++)
+            static_cast<T*>(s.gdepthwise[g])[c * taps + t] = total(first[g] + t * C + c);
+      if (s.gpointwise)
+        for (int64_t i = 0; i < C * C; i++)
+          static_cast<T*>(s.gpointwise[g])[i] = total(first[s.groups] + g * C * C + i);
+    }
   }
 
   // gx = scale * (gx - mean(gx) - xhat * mean(gx * xhat)), or scale * gx where the statistics are constants
@@ -498,6 +629,8 @@ struct Term {
   void* gradient;        // strides as the term's; null where it is not wanted
   const void* slope;     // (groups, C): what the term is multiplied by in its own gradient
   const void* constant;  // (groups, C)
+  const void* second;    // strides as the term's, or null: another tensor in the term's gradient,
+  const void* steepness;  // (groups, C): times this
   void* products;        // (N, edges, C): sum over the pixels of g_e * (term - mean)
 };
 
@@ -573,7 +706,7 @@ void mixture_sums(const Mixture& m) {
       });
 }
 
-// gradient of a term = sum over its edges of factor_e * g_e + constant + slope * (term - mean)
+// gradient of a term = sum over its edges of factor_e * g_e + constant + slope * (term - mean) + steepness * second
 template <typename T>
 void mixture_backward(const Mixture& m) {
 #pragma omp parallel for schedule(static) num_threads(m.threads)
@@ -590,6 +723,13 @@ void mixture_backward(const Mixture& m) {
           const V<T, W> mean = term.mean ? load<T, W>(static_cast<const T*>(term.mean) + own) : V<T, W>{};
           const V<T, W> slope = term.slope ? load<T, W>(static_cast<const T*>(term.slope) + own) : V<T, W>{};
           const V<T, W> constant = term.constant ? load<T, W>(static_cast<const T*>(term.constant) + own) : V<T, W>{};
+          if (term.second) {
+            const T* second = static_cast<const T*>(term.second) + (from - static_cast<const T*>(term.data));
+            const V<T, W> steepness = load<T, W>(static_cast<const T*>(term.steepness) + own);
+            for (int64_t i = 0; i < m.pixels; i++)
+              store<T, W>(to + i * term.pixel, constant + slope * (load<T, W>(from + i * term.pixel) - mean) +
+                                                   steepness * load<T, W>(second + i * term.pixel));
+          }
           for (int64_t e = first; e < last; e += 4) {  // four edges at a time, as far as there are so many
             const int64_t count = std::min<int64_t>(4, last - e);
             const T* g[4];
@@ -600,14 +740,14 @@ void mixture_backward(const Mixture& m) {
               factor[k] = load<T, W>(static_cast<const T*>(term.factor) + (n * m.edges + edge) * m.C + c);
               if (k >= count) factor[k] = V<T, W>{};
             }
-            if (last - first == 1) {
+            if (last - first == 1 && !term.second) {
               for (int64_t i = 0; i < m.pixels; i++)
                 store<T, W>(to + i * term.pixel, constant + slope * (load<T, W>(from + i * term.pixel) - mean) +
                                                      factor[0] * load<T, W>(g[0] + i * m.C));
               continue;
             }
             for (int64_t i = 0; i < m.pixels; i++) {
-              V<T, W> sum = e == first ? constant + slope * (load<T, W>(from + i * term.pixel) - mean)
+              V<T, W> sum = e == first && !term.second ? constant + slope * (load<T, W>(from + i * term.pixel) - mean)
                                        : load<T, W>(to + i * term.pixel);
               for (int k = 0; k < 4; k++) sum += factor[k] * load<T, W>(g[k] + i * m.C);
               store<T, W>(to + i * term.pixel, sum);
@@ -615,6 +755,68 @@ void mixture_backward(const Mixture& m) {
           }
         });
     }
+}
+
+// ---------------------------------------------------------------------------------------------- pairs of tensors
+
+}  // namespace
+
+// Per sample, group and channel the sums of v and of v * (x - mean), x and v (N, groups, pixels, C) with equal strides.
+struct Pair {
+  int64_t N, groups, pixels, C, sample, group, pixel, threads;
+  const void *x, *v, *mean;  // mean (groups, C)
+  void *sums, *products;     // (N, groups, C)
+};
+
+namespace {
+
+template <typename T>
+void pair_sums(const Pair& p) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++)
+    for (int64_t g = 0; g < p.groups; g++)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+        const int64_t from = n * p.sample + g * p.group + c, to = (n * p.groups + g) * p.C + c;
+        const T *x = static_cast<const T*>(p.x) + from, *v = static_cast<const T*>(p.v) + from;
+        const V<T, W> mean = load<T, W>(static_cast<const T*>(p.mean) + g * p.C + c);
+        V<T, W> sum[2] = {}, product[2] = {};
+        for (int64_t i = 0; i < p.pixels; i++) {
+          const V<T, W> value = load<T, W>(v + i * p.pixel);
+          sum[i & 1] += value, product[i & 1] += value * (load<T, W>(x + i * p.pixel) - mean);
+        }
+        store<T, W>(static_cast<T*>(p.sums) + to, sum[0] + sum[1]);
+        store<T, W>(static_cast<T*>(p.products) + to, product[0] + product[1]);
+      });
+}
+
+// x = c1 * (x as it is) + c2 * y + c3 * (z - mean) + c4 * v + c0 per group and channel, all (N, groups, pixels, C).
+struct Combination {
+  int64_t N, groups, pixels, C, threads;
+  void* x;
+  const void *y, *z, *v, *mean;
+  const void* coefficients;  // (5, groups, C)
+};
+
+template <typename T>
+void combined(const Combination& p) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++)
+    for (int64_t g = 0; g < p.groups; g++)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+        const int64_t from = (n * p.groups + g) * p.pixels * p.C + c, channel = g * p.C + c;
+        V<T, W> k[5];
+        for (int i = 0; i < 5; i++)
+          k[i] = load<T, W>(static_cast<const T*>(p.coefficients) + i * p.groups * p.C + channel);
+        const V<T, W> mean = load<T, W>(static_cast<const T*>(p.mean) + channel);
+        T* x = static_cast<T*>(p.x) + from;
+        const T *y = static_cast<const T*>(p.y) + from, *z = static_cast<const T*>(p.z) + from,
+                *v = static_cast<const T*>(p.v) + from;
+        for (int64_t i = 0; i < p.pixels; i++) {
+          const int64_t at = i * p.C;
+          store<T, W>(x + at, k[0] + k[1] * load<T, W>(x + at) + k[2] * load<T, W>(y + at) +
+                                  k[3] * (load<T, W>(z + at) - mean) + k[4] * load<T, W>(v + at));
+        }
+      });
 }
 
 // ---------------------------------------------------------------------------------------------- pooling
@@ -718,6 +920,32 @@ void pooling_backward(const Pooling& p) {
   }
 }
 
+// The values of x where the maxima were, and x's means: how the poolings move when their input moves by x.
+template <typename T>
+void pooling_motion(const Pooling& p) {
+  const int64_t C = p.C, out = p.Ho * p.Wo;
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++) {
+    const T* x = static_cast<const T*>(p.x) + n * p.H * p.W * C;
+    for (int64_t y = 0; y < p.Ho; y++)
+      for (int64_t i = 0; i < p.Wo; i++) {
+        const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
+        const int64_t at = (n * out + y * p.Wo + i) * C, top = y * p.stride - 1, left = i * p.stride - 1;
+        T *maximum = static_cast<T*>(p.maximum) + at, *mean = static_cast<T*>(p.mean) + at;
+        for (int64_t c = 0; c < C; c++) {
+          const unsigned char which = p.argument[at + c];
+          maximum[c] = x[((top + which / 3) * p.W + left + which % 3) * C + c];
+        }
+        by_vectors<T>(C, [&]<int W>(int64_t c) {
+          V<T, W> sum{};
+          for (int64_t r = rows.first; r < rows.last; r++)
+            for (int64_t q = columns.first; q < columns.last; q++) sum += load<T, W>(x + (r * p.W + q) * C + c);
+          store<T, W>(mean + c, sum / T((rows.last - rows.first) * (columns.last - columns.first)));
+        });
+      }
+  }
+}
+
 template <typename T>
 void statistics(int64_t N, int64_t pixels, int64_t C, const T* x, T* mean, T* variance, int64_t threads) {
   std::vector<double> sums(N * C), squares(N * C);
@@ -809,6 +1037,11 @@ BOTH_TYPES(mix_sums, Mixture, mixture_sums<float>(*settings), mixture_sums<doubl
 BOTH_TYPES(mix_backward, Mixture, mixture_backward<float>(*settings), mixture_backward<double>(*settings))
 BOTH_TYPES(pool_forward, Pooling, pooling_forward<float>(*settings), pooling_forward<double>(*settings))
 BOTH_TYPES(pool_backward, Pooling, pooling_backward<float>(*settings), pooling_backward<double>(*settings))
+BOTH_TYPES(separable_second_backward, Separable, SeparableLayer<float>(*settings).second_backward(),
+           SeparableLayer<double>(*settings).second_backward())
+BOTH_TYPES(pool_motion, Pooling, pooling_motion<float>(*settings), pooling_motion<double>(*settings))
+BOTH_TYPES(sum_pairs, Pair, pair_sums<float>(*settings), pair_sums<double>(*settings))
+BOTH_TYPES(combine, Combination, combined<float>(*settings), combined<double>(*settings))
 BOTH_TYPES(depthwise_forward, Convolution, Alone<float>(*settings).run(0), Alone<double>(*settings).run(0))
 BOTH_TYPES(depthwise_backward_input, Convolution, Alone<float>(*settings).run(1), Alone<double>(*settings).run(1))
 BOTH_TYPES(depthwise_backward_weight, Convolution, Alone<float>(*settings).run(2), Alone<double>(*settings).run(2))

@@ -67,16 +67,49 @@ class _PoolingFunction(Function):
         if gmaximum is None and gaverage is None:
             return None, None
         if torch.is_grad_enabled():
-            stride = ctx.stride
-            (gx,) = differentiable_gradients(lambda x: poolings_in_torch(x, stride), [x], [True], [gmaximum, gaverage])
-            return gx, None
-        gmaximum = None if gmaximum is None else gmaximum.contiguous()
-        gaverage = None if gaverage is None else gaverage.contiguous()
-        settings = _settings(tuple(argument.shape), x, ctx.stride, argument)
-        gx = x.new_empty(x.shape)
-        settings.gmaximum, settings.gmean, settings.gx = map(library.pointer, (gmaximum, gaverage, gx))
-        library.call("pool_backward", settings, x.dtype)
-        return gx, None
+            gradients = [x.new_zeros(argument.shape) if one is None else one for one in (gmaximum, gaverage)]
+            return _PoolingGradient.apply(*gradients, x, argument, ctx.stride), None
+        return _gradient(gmaximum, gaverage, x, argument, ctx.stride), None
+
+
+class _PoolingGradient(Function):
+    """The gradient as a function of its own: linear in what comes back, and constant in ``x`` almost everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, gmaximum: Tensor, gaverage: Tensor, x: Tensor, argument: Tensor, stride: int) -> Tensor:
+        ctx.stride = stride
+        ctx.save_for_backward(gmaximum, gaverage, x, argument)
+        return _gradient(gmaximum, gaverage, x, argument, stride)
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor) -> tuple[Tensor | None, ...]:
+        gmaximum, gaverage, x, argument = ctx.saved_tensors
+        stride = ctx.stride
+        if torch.is_grad_enabled():
+
+            def value(gmaximum: Tensor, gaverage: Tensor) -> list[Tensor]:
+                leaf = x.detach().requires_grad_()
+                planes = poolings_in_torch(leaf, stride)
+                return list(torch.autograd.grad(planes, [leaf], [gmaximum, gaverage], create_graph=True))
+
+            found = differentiable_gradients(value, [gmaximum, gaverage], ctx.needs_input_grad[:2], [vx])
+            return *found, None, None, None
+        maximum, average = x.new_empty(argument.shape), x.new_empty(argument.shape)
+        settings = _settings(tuple(argument.shape), x, stride, argument)
+        source = vx.contiguous()
+        settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
+        library.call("pool_motion", settings, x.dtype)
+        return maximum, average, None, None, None
+
+
+def _gradient(gmaximum: Tensor | None, gaverage: Tensor | None, x: Tensor, argument: Tensor, stride: int) -> Tensor:
+    gmaximum = None if gmaximum is None else gmaximum.contiguous()
+    gaverage = None if gaverage is None else gaverage.contiguous()
+    settings = _settings(tuple(argument.shape), x, stride, argument)
+    gx = x.new_empty(x.shape)
+    settings.gmaximum, settings.gmean, settings.gx = map(library.pointer, (gmaximum, gaverage, gx))
+    library.call("pool_backward", settings, x.dtype)
+    return gx
 
 
 def _settings(shape: tuple[int, ...], x: Tensor, stride: int, argument: Tensor) -> _Pooling:

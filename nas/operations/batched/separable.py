@@ -12,7 +12,8 @@ from torch.autograd import Function
 
 from nas.operations.batched import library
 from nas.operations.batched.depthwise import depthwise_convolution
-from nas.operations.batched.derivatives import differentiable_gradients
+from nas.operations.batched.derivatives import differentiable_gradients, wanted_inputs
+from nas.operations.batched.motion import Motion
 from nas.operations.batched.normalisation import Statistics, normalised
 
 
@@ -39,6 +40,8 @@ class _Separable(ctypes.Structure):
         *[(name, ctypes.c_void_p) for name in ("x", "mean", "scale", "depthwise", "pointwise")],
         *[(name, ctypes.c_void_p) for name in ("y", "y_mean", "y_variance", "gy", "gx", "gdepthwise", "gpointwise")],
         ("batch_statistics", ctypes.c_int64),
+        *[(name, ctypes.c_void_p) for name in ("vx", "vdepthwise", "vpointwise", "along", "across", "shift")],
+        *[(name, ctypes.c_void_p) for name in ("ty", "second", "moments")],
     ]
 
 
@@ -108,24 +111,96 @@ class _SeparableFunction(Function):
         if gy is None:
             return (None,) * (2 + 2 * groups)
         if torch.is_grad_enabled():
-            layer = ctx.layer
-
-            def value(x: Tensor, *weights: Tensor) -> list[Tensor]:
-                return [separable_in_torch(x, layer, weights[:groups], weights[groups:])]
-
-            gx, *gradients = differentiable_gradients(value, [x, *weights], wanted, [gy])
+            gx, *gradients = _SeparableGradient.apply(gy, x, ctx.layer, any(wanted[1:]), *weights)
             return gx, None, *gradients
-        x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
-        settings = _settings(x, ctx.layer, weights, gy)
-        settings.gy = gy.data_ptr()
-        gx = torch.empty_like(x) if wanted[0] else None
-        settings.gx = library.pointer(gx)
-        found = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else []
-        if found:
-            arrays = [library.pointers(found[:groups]), library.pointers(found[groups:])]
-            settings.gdepthwise, settings.gpointwise = (ctypes.cast(array, ctypes.c_void_p) for array in arrays)
-        library.call("separable_backward", settings, x.dtype)
-        return gx, None, *(found if found else (None,) * len(weights))
+        gx, *gradients = _gradient(gy, x, ctx.layer, weights, wanted[0], any(wanted[1:]))
+        return gx, None, *gradients
+
+
+class _SeparableGradient(Function):
+    """The gradient as a function of its own, with the second derivative's kernel behind it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gy: Tensor, x: Tensor, layer: Layer, weights_wanted: bool, *weights: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        ctx.layer = layer
+        ctx.save_for_backward(gy, x, *weights)
+        ctx.set_materialize_grads(False)
+        return tuple(_gradient(gy, x, layer, weights, True, weights_wanted))
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor | None, *vweights: Tensor | None) -> tuple[Tensor | None, ...]:
+        gy, x, *weights = ctx.saved_tensors
+        layer, groups = ctx.layer, len(ctx.layer.kernels)
+        wanted = wanted_inputs(ctx, 2 + len(weights))
+        if torch.is_grad_enabled():
+
+            def value(gy: Tensor, x: Tensor, *weights: Tensor) -> list[Tensor]:
+                y = separable_in_torch(x, layer, weights[:groups], weights[groups:])
+                return list(torch.autograd.grad(y, [x, *weights], gy, create_graph=True))
+
+            found = differentiable_gradients(value, [gy, x, *weights], wanted, [vx, *vweights])
+        else:
+            directions = [vx, *vweights]
+            filled = [
+                torch.zeros_like(one) if direction is None else direction
+                for one, direction in zip([x, *weights], directions, strict=True)
+            ]
+            found = _second_gradient(gy, [x, *weights], layer, filled, wanted)
+        return *found[:2], None, None, *found[2:]
+
+
+def _gradient(
+    gy: Tensor, x: Tensor, layer: Layer, weights: Sequence[Tensor], x_wanted: bool, weights_wanted: bool
+) -> list[Tensor | None]:
+    groups = len(layer.kernels)
+    x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
+    settings = _settings(x, layer, weights, gy)
+    settings.gy = gy.data_ptr()
+    gx = torch.empty_like(x) if x_wanted else None
+    settings.gx = library.pointer(gx)
+    found = [torch.empty_like(weight) for weight in weights] if weights_wanted else []
+    if found:
+        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
+    library.call("separable_backward", settings, x.dtype)
+    return [gx, *(found if found else [None] * len(weights))]
+
+
+def _second_gradient(
+    gy: Tensor, inputs: Sequence[Tensor], layer: Layer, directions: Sequence[Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of ``<gradient(gy, x, weights), directions>`` with respect to ``gy``, ``x`` and the weights."""
+    groups, statistics = len(layer.kernels), layer.statistics
+    gy, (x, *weights) = gy.contiguous(), [one.contiguous() for one in inputs]
+    vx, *vweights = [one.contiguous() for one in directions]
+    settings = _settings(x, layer, weights, gy)
+    settings.gy, settings.vx = gy.data_ptr(), vx.data_ptr()
+    settings.vdepthwise, settings.vpointwise = _halves(settings, vweights, groups)
+    motion = None if statistics is None else Motion.of(x, vx, statistics)
+    if motion is not None:
+        shift = motion.shift
+        settings.along, settings.across, settings.shift = map(library.pointer, (motion.scale, motion.across, shift))
+    ty = torch.empty_like(gy) if wanted[0] else None
+    gx = torch.empty_like(x) if wanted[1] else None
+    second = moments = None
+    if gx is not None and motion is not None:
+        second, moments = torch.empty_like(x), x.new_empty(5, x.shape[0], x.shape[1], x.shape[4])
+    settings.ty, settings.gx, settings.second, settings.moments = map(library.pointer, (ty, gx, second, moments))
+    found = [torch.empty_like(weight) for weight in weights] if any(wanted[2:]) else []
+    if found:
+        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
+    library.call("separable_second_backward", settings, x.dtype)
+    if motion is not None and gx is not None and second is not None and moments is not None:
+        motion.through_statistics(gx, second, x, vx, moments.sum(1))
+    return [ty, gx, *(found if found else [None] * len(weights))]
+
+
+def _halves(settings: _Separable, tensors: Sequence[Tensor], groups: int) -> list[ctypes.c_void_p]:
+    """The addresses of two arrays of addresses, depthwise and pointwise, which live as long as ``settings``."""
+    arrays = [library.pointers(tensors[:groups]), library.pointers(tensors[groups:])]
+    settings.arrays = [*getattr(settings, "arrays", []), *arrays]
+    return [ctypes.cast(array, ctypes.c_void_p) for array in arrays]
 
 
 def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:
@@ -146,8 +221,7 @@ def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> 
         x=x.data_ptr(),
     )
     # A structure holds addresses only: what they lead to is kept alive by attributes.
-    settings.arrays = [library.pointers(list(weights[:groups])), library.pointers(list(weights[groups:]))]
-    settings.depthwise, settings.pointwise = (ctypes.cast(array, ctypes.c_void_p) for array in settings.arrays)
+    settings.depthwise, settings.pointwise = _halves(settings, weights, groups)
     if layer.statistics is not None:
         settings.scale_tensor = layer.statistics.scale
         settings.mean, settings.scale = layer.statistics.mean.data_ptr(), settings.scale_tensor.data_ptr()
