@@ -32,7 +32,7 @@ SETTINGS = (
     "hyperparameters.learning_rate.initial=0.05",
     "search.epochs=6",
     "search.warmup_epochs=1",
-    "final.epochs=5",
+    "final.epochs=3",
 )
 
 
@@ -62,7 +62,7 @@ def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
 def report(rows: dict[str, Row], seeds: list[int], failures: list[str]) -> int:
     """Print the table and whether the search is better; returns the exit code."""
     told = f"seeds {' '.join(map(str, seeds))}"
-    title = f"DARTS cells on mnist5k, split 1000/1000/3000, retrained on 2000 for 5 epochs, {told}"
+    title = f"DARTS cells on mnist5k, split 1000/1000/3000, retrained on 2000 for 3 epochs, {told}"
     print_table(comparison_table(title, COLUMNS, [row.cells(name) for name, row in rows.items() if row.accuracies]))
     means = {name: statistics.fmean(row.accuracies) for name, row in rows.items() if row.accuracies}
     found, random = means.get(SEARCH, 0.0), means.get(RANDOM, 100.0)

@@ -9,11 +9,14 @@ for argument in "$@"; do
     case "$argument" in
         hydra.run.dir=*) folder="${argument#hydra.run.dir=}" ;;
         resume=*) folder="${argument#resume=}" ;;
-        --*) exec "$python" "$root/train_search.py" "$@" ;;  # --help, --multirun, --cfg: nothing to retrain
+        -*) exec "$python" "$root/train_search.py" "$@" ;;  # --help, --multirun, --cfg: nothing to retrain
     esac
 done
 case " $* " in
     *" resume="*) "$python" "$root/train_search.py" "$@" || exit $? ;;
     *) "$python" "$root/train_search.py" "hydra.run.dir=$folder" "$@" || exit $? ;;
 esac
-exec "$python" "$root/train_final.py" "candidate=$folder"
+# A retraining that was stopped goes on, too.
+final="candidate=$folder"
+[ -d "$folder/final/checkpoints" ] && [ ! -e "$folder/final/result.json" ] && final="resume=$folder/final"
+exec "$python" "$root/train_final.py" "$final"

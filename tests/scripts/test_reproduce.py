@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,39 @@ def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleT
     for index in range(4):
         runs.random_candidate(searches[index % 2], index % 2, index)
     assert [path.read_text() for path in written] == texts
+
+
+def test_found_and_random_genotypes_are_trained_alike_and_a_failed_search_is_left_out(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("reproduce_darts_cells")
+    trained: list[tuple[Path, Path, int]] = []
+
+    def searched(self: Any, name: str, seed: int) -> Path:
+        folder = tmp_path / f"search-{seed}"
+        folder.mkdir()
+        if seed != 5:
+            (folder / "candidate.json").touch()
+        return folder
+
+    def retrained(self: Any, candidate: Path | None, folder: Path, seed: int) -> dict[str, Any] | None:
+        if candidate is None:
+            return None
+        trained.append((candidate, folder, seed))
+        return {"test_accuracy": 0.9 if folder.parent.name.startswith("search") else 0.5, "parameters": 1}
+
+    def random(self: Any, search: Path, seed: int, index: int) -> Path | None:
+        return tmp_path / f"random-{index}.json" if (search / "candidate.json").exists() else None
+
+    monkeypatch.setattr(module.Bench, "search", searched)
+    monkeypatch.setattr(module.Bench, "retrain", retrained)
+    monkeypatch.setattr(module.Bench, "random_candidate", random)
+    rows = module.measured(module.Bench(tmp_path, []), [3, 4, 5], jobs=2)
+    assert rows[module.SEARCH].accuracies == [90.0, 90.0]
+    assert rows[module.RANDOM].accuracies == [50.0] * 7  # numbers 2, 5 and 8 have no hyperparameters to take
+    seeds = {candidate.name: seed for candidate, _, seed in trained if candidate.name.startswith("random")}
+    assert seeds == {f"random-{index}.json": 3 + index % 3 for index in range(10) if index % 3 != 2}
+    assert len({folder for _, folder, _ in trained}) == 9
 
 
 @pytest.mark.parametrize(

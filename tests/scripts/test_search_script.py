@@ -1,0 +1,69 @@
+"""scripts/search.sh: what it calls, with an interpreter in place of Python's that only says how it was called."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+INTERPRETER = """#!/usr/bin/env bash
+[ "$1" = -m ] && exit 0
+echo "$(basename "$1") ${*:2}" >> "$(dirname "$0")/calls"
+all="$*"
+case "$all" in *fail=*) exit "${all##*fail=}" ;; esac
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    folder = tmp_path / "clone"
+    (folder / "scripts").mkdir(parents=True)
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    for name in ("scripts/search.sh", "scripts/environment.sh", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    python = folder / ".venv" / "bin" / "python"
+    python.write_text(INTERPRETER)
+    python.chmod(0o755)
+    return folder
+
+
+def called(clone: Path, *arguments: str, folder: Path) -> tuple[int, list[str]]:
+    """The exit code and the calls, from the working directory ``folder``."""
+    command = ["bash", str(clone / "scripts" / "search.sh"), *arguments]
+    code = subprocess.run(command, cwd=folder, check=False).returncode
+    return code, (clone / ".venv" / "bin" / "calls").read_text().splitlines()
+
+
+def test_a_search_and_its_retraining_share_a_folder(clone: Path, tmp_path: Path) -> None:
+    code, calls = called(clone, "data=digits", "seed=1", folder=tmp_path)
+    assert code == 0
+    search, final = (call.split() for call in calls)
+    assert search[0] == "train_search.py"
+    assert search[2:] == ["data=digits", "seed=1"]
+    assert search[1].startswith("hydra.run.dir=runs/search/")
+    assert final == ["train_final.py", "candidate=" + search[1].removeprefix("hydra.run.dir=")]
+
+
+def test_the_folder_may_be_named(clone: Path, tmp_path: Path) -> None:
+    _, calls = called(clone, "hydra.run.dir=runs/mine", folder=tmp_path)
+    assert calls[1] == "train_final.py candidate=runs/mine"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--multirun", "-m"])
+def test_flags_of_hydra_leave_nothing_to_retrain(flag: str, clone: Path, tmp_path: Path) -> None:
+    assert called(clone, flag, "seed=0,1", folder=tmp_path) == (0, [f"train_search.py {flag} seed=0,1"])
+
+
+def test_a_failed_search_is_not_retrained_and_its_code_is_kept(clone: Path, tmp_path: Path) -> None:
+    code, calls = called(clone, "fail=75", folder=tmp_path)
+    assert code == 75
+    assert len(calls) == 1
+
+
+def test_a_resumed_run_goes_on_where_it_was(clone: Path, tmp_path: Path) -> None:
+    _, calls = called(clone, "resume=mine", folder=tmp_path)
+    assert calls == ["train_search.py resume=mine", "train_final.py candidate=mine"]
+    (tmp_path / "mine" / "final" / "checkpoints").mkdir(parents=True)
+    _, calls = called(clone, "resume=mine", folder=tmp_path)
+    assert calls[-1] == "train_final.py resume=mine/final"
