@@ -1,15 +1,14 @@
 """Running evaluations in parallel processes, through joblib."""
 
-import importlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
 
-from nas.configuration import UnusableInput, require
+from nas.configuration import optional_module, require
 
 Result = TypeVar("Result")
 
@@ -35,23 +34,18 @@ class Jobs:
     def __post_init__(self) -> None:
         require(self.jobs >= 1, "jobs", self.jobs, "it must be at least 1")
         if self.backend == "ray":
-            try:
-                ray = importlib.import_module("ray.util.joblib")
-            except ImportError as error:
-                raise UnusableInput("evaluation.backend=ray needs Ray: pip install ray") from error
-            ray.register_ray()
+            optional_module("ray.util.joblib", "cluster").register_ray()
 
     def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
         """``work(*arguments)`` for each of ``calls``, in their order."""
-        return list(self.results(work, calls))
-
-    def results(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
         if self.jobs == 1 or len(calls) == 1:
-            return (_on_one_thread(work, *arguments) for arguments in calls)
+            return [_on_one_thread(work, *arguments) for arguments in calls]
         from joblib import Parallel, delayed
 
-        parallel = Parallel(n_jobs=self.jobs, backend=self.backend, return_as="generator")
-        return iter(parallel(delayed(_elsewhere)(work, *arguments) for arguments in calls))
+        found: list[Result] = Parallel(n_jobs=self.jobs, backend=self.backend)(
+            delayed(_elsewhere)(work, *arguments) for arguments in calls
+        )
+        return found
 
 
 def _on_one_thread(work: Callable[..., Result], *arguments: Any) -> Result:
