@@ -40,11 +40,12 @@ from nas.candidate import Candidate
 from nas.configuration import InvalidValue, UnusableInput, build
 from nas.evaluation.cache import EvaluationCache
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds
+from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.training.entry_point import BAD_INPUT, FAILED
 from nas.training.inheritance import inherited_configuration
+from nas.training.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 # What suits a few dozen evaluations; everything else is as in conf/method.
@@ -140,11 +141,14 @@ class Plan:
 
     def _winners(self, run: Path) -> dict[str, tuple[Path, Cost]]:
         """Per budget a folder with the winner's ``candidate.json``, and what had been spent."""
+        state, _ = RunFolder(run).checkpoints.newest()
+        if state is None:
+            raise UnusableInput(f"{run} has lost its checkpoints.")
         spent = Cost(
             int(last_value(run / "metrics.csv", "budget/samples")),
             last_value(run / "metrics.csv", "budget/multiply_adds"),
             0,
-            last_value(run / "timing.csv", "time/total_seconds"),
+            float(state["seconds"]),
         )
         if not (run / "evaluations.jsonl").exists():
             return {SAMPLES: (run, spent), MULTIPLY_ADDS: (run, spent)}
@@ -204,11 +208,11 @@ def last_value(path: Path, tag: str) -> float:
     return found[-1][1]
 
 
-def supernet_multiply_adds(config: DictConfig) -> float:
-    """Of one forward pass of one image through the supernet."""
+def per_image(config: DictConfig) -> float:
+    """The multiply-adds of one forward pass of one image through the supernet."""
     splits = build(config.data, "data").load()
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
-    return count_multiply_adds(space.supernet(build(config.relaxation, "relaxation")), splits.input_shape)
+    return supernet_multiply_adds(space, build(config.relaxation, "relaxation"))
 
 
 def half_interval(numbers: Sequence[float]) -> float:
@@ -429,14 +433,14 @@ def main() -> int:
             raise InvalidValue("--samples", arguments.samples, "it must be at least 1")
         plan = Plan(folder, arguments.samples, 0.0, overrides)
         config = plan.composed("train_search")
-        per_image = supernet_multiply_adds(config)
+        common = TRAINING_PASS * per_image(config) * arguments.samples
     except (InvalidValue, UnusableInput) as error:
         print(f"compare_methods.py: {error}", file=sys.stderr)
         return BAD_INPUT
     except Exception as error:  # Hydra's own complaints about an override
         print(f"compare_methods.py: {str(error).splitlines()[0]}", file=sys.stderr)
         return BAD_INPUT
-    plan = replace(plan, multiply_adds=TRAINING_PASS * per_image * arguments.samples)
+    plan = replace(plan, multiply_adds=common)
     folder.mkdir(parents=True, exist_ok=True)
 
     work = [(method, seed) for seed in seeds for method in arguments.methods]  # by seed: an early end is a fair one

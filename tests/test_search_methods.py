@@ -73,6 +73,7 @@ def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -
     # The untrained supernet's loss on the validation images, and the measurement at the end, went forward only.
     assert searcher.spent.multiply_adds == pytest.approx(spent_by_hand(searcher, 64 + 64))
     assert searcher.spent.evaluations == 0
+    assert "train/loss" in tags(tmp_path), "an epoch that the budget has cut is recorded"
     assert searcher.problem.schedule_factor < 0.01, "the schedule has come to its end with the budget"
 
 

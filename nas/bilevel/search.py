@@ -26,7 +26,7 @@ from nas.data.batch import Stream
 from nas.data.dataset import DataSplits
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds
+from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.task import Task
@@ -186,7 +186,7 @@ class GradientSearch:
         self.step, self.samples, self.seconds, self.rollbacks = 0, 0, 0.0, 0
         self.watch = Watch()
         self._measured = 0  # of the samples, those that went forward only
-        self._per_image = self._multiply_adds()
+        self._per_image = supernet_multiply_adds(space, relaxation)
         self._samples_before, self._epoch_began = 0, time.perf_counter()
         self._last_means: dict[str, float] = {}
         self._tracker_state: dict[str, int] | None = None
@@ -205,13 +205,6 @@ class GradientSearch:
         seconds = self.seconds + time.perf_counter() - self._epoch_began  # the trials' own are among them
         trials = sum((replace(trial.cost, seconds=0.0) for trial in self.trials), Cost())
         return Cost(self.samples, self._per_image * passes, 0, seconds) + trials
-
-    def _multiply_adds(self) -> float:
-        """Of one forward pass of one image through the supernet."""
-        noise = self.problem.noise_state()
-        found = count_multiply_adds(self.supernet, self.space.input_shape)
-        self.problem.repeat_noise(noise)
-        return found
 
     def _reserve(self) -> Cost:
         """What the next step and the measurement at the end may cost."""
@@ -333,6 +326,8 @@ class GradientSearch:
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
+            if self.step % self.steps_per_epoch and self.means.means():
+                self._end_epoch(tracker, progress)  # the budget has ended the search inside an epoch
             self._end(tracker, request)
             if self.rehearsal is not None:
                 self._rehearse(self.rehearsal, tracker, request)
@@ -484,7 +479,7 @@ class GradientSearch:
             tracker.scalar(tag, value, self.step, epoch)
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
-        epoch = self.step // self.steps_per_epoch - 1
+        epoch = (self.step - 1) // self.steps_per_epoch
         means = self._last_means = self.means.means()
         self.means.clear()
         for tag, value in means.items():

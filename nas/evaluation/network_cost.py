@@ -8,11 +8,14 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
+from copy import copy
 
 import torch
 from torch import nn
 
 from nas.configuration import require
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.space import SearchSpace
 
 TRAINING_PASS = 3  # forward passes that a forward and backward pass is worth
 LATENCY_BATCH, LATENCY_REPEATS = 64, 15
@@ -26,10 +29,11 @@ def count_parameters(network: nn.Module, input_shape: tuple[int, ...]) -> float:
 
 
 @torch.no_grad()
-def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...], *further: object) -> float:
     """The multiply-adds of convolutions and matrix products in one forward pass of one input (without its batch).
 
-    Counted by PyTorch's own counter in evaluation mode; a network's buffers and modes stay as they are.
+    Counted by PyTorch's own counter in evaluation mode; a network's buffers and modes stay as they are. ``further``
+    are the arguments of the forward pass behind the images.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -37,11 +41,25 @@ def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...]) -> flo
     network.eval()
     try:
         with FlopCounterMode(display=False) as counter:
-            network(_images(network, 1, input_shape))
+            network(_images(network, 1, input_shape), *further)
     finally:
         for module, mode in modes.items():
             module.training = mode
     return counter.get_total_flops() / 2  # it counts a multiplication and an addition as two
+
+
+def supernet_multiply_adds(space: SearchSpace, relaxation: Relaxation) -> float:
+    """Of one forward pass of one image through the supernet of ``space``.
+
+    It is the plain implementation that is counted: the fast one gives the same numbers by kernels that PyTorch's
+    counter does not see.
+    """
+    plain = copy(space)
+    plain.implementation = "plain"  # type: ignore[attr-defined]  # of those spaces that have several
+    with torch.device("meta"):
+        supernet = plain.supernet(relaxation)
+        weights = {name: alpha.detach() for name, alpha in supernet.alpha.items()}
+        return count_multiply_adds(supernet, space.input_shape, weights)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from nas.candidate import Architecture, Candidate
 from nas.configuration import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
-from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds, count_parameters
+from nas.evaluation.network_cost import TRAINING_PASS, count_parameters, supernet_multiply_adds
 from nas.evaluation.task import Task
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
@@ -101,7 +101,7 @@ class SharedWeights:
         self.supernet = task.space.supernet(relaxation).to(randomness.device)
         for alpha in self.supernet.architecture_parameters():
             alpha.requires_grad_(False)
-        self.per_image = count_multiply_adds(self.supernet, task.space.input_shape)
+        self.per_image = supernet_multiply_adds(task.space, relaxation)
         self.network = PathNetwork(self.supernet)
         stream = task.train.stream(
             task.training.batch_size,

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from copy import copy
 
 import pytest
 import torch
@@ -9,7 +10,14 @@ from torch import Tensor
 
 from nas.candidate import Architecture
 from nas.configuration import InvalidValue
-from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, count_parameters, measure_latency, network_cost
+from nas.evaluation.network_cost import (
+    BlockCosts,
+    count_multiply_adds,
+    count_parameters,
+    measure_latency,
+    network_cost,
+    supernet_multiply_adds,
+)
 from nas.evaluation.penalty import CostPenalty
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
@@ -132,6 +140,15 @@ def test_multiply_adds_are_counted_by_hand_and_change_nothing() -> None:
     assert all(torch.equal(entry, before[name]) for name, entry in network.state_dict().items())
     depthwise = torch.nn.Conv2d(8, 8, 3, padding=1, groups=8)
     assert count_multiply_adds(depthwise, (8, 5, 5)) == 25 * 8 * 9
+
+
+@pytest.mark.parametrize("name", ["macro", "nasbench201", "darts"])
+def test_a_supernets_multiply_adds_are_those_of_its_plain_implementation(name: str) -> None:
+    space = copy(SPACES[name])
+    relaxation = Softmax(Temperature())
+    counted = supernet_multiply_adds(space, relaxation)
+    space.implementation = "plain"
+    assert counted == count_multiply_adds(space.supernet(relaxation), space.input_shape) > 0
 
 
 def test_latency_grows_with_the_network_and_is_measured_once() -> None:
