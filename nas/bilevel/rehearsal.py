@@ -8,11 +8,12 @@ split, compared on the validation split, put that right from wherever the search
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.configuration import require
 from nas.evaluation.evaluation import Evaluation
+from nas.evaluation.task import Task
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,20 @@ class Rehearsal:
                 return None
             values[name] = min(max(wanted, range_.low), range_.high)
         return Candidate(found.architecture, Hyperparameters(values))
+
+
+class SameLuck(Task):
+    """A task on which all candidates begin with the same weights and see the same batches and the same noise.
+
+    What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
+    """
+
+    @classmethod
+    def of_task(cls, task: Task) -> "SameLuck":
+        return cls(**{one.name: getattr(task, one.name) for one in fields(task)})
+
+    def seed_for(self, candidate: Candidate) -> int:
+        return self.seed
 
 
 def loss(trial: Evaluation) -> float:

@@ -16,7 +16,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.rehearsal import Rehearsal, best, in_words, loss
+from nas.bilevel.rehearsal import Rehearsal, SameLuck, best, in_words, loss
 from nas.bilevel.trajectory import Trajectory
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
 from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters, Range
@@ -344,7 +344,8 @@ class GradientSearch:
         """Train the found network with neighbouring hyperparameters for as long as the budget allows."""
         assert self.task is not None
         assert self.objective is not None
-        evaluator = TrainedFromScratch(rehearsal.epochs, task=self.task, objective=self.objective)
+        task = SameLuck.of_task(self.task)
+        evaluator = TrainedFromScratch(rehearsal.epochs, task=task, objective=self.objective)
         found, ranges = self._found(), self._rehearsed()
         epoch = (self.step - 1) // self.steps_per_epoch
         while (trial := rehearsal.next(found, self.trials, ranges)) is not None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -11,8 +12,10 @@ import train_search
 from nas.bilevel.rehearsal import Rehearsal, best, in_words
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.configuration import InvalidValue
+from nas.evaluation import scratch
 from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.scratch import TrainedFromScratch
+from nas.evaluation.task import Task
 from nas.spaces.candidate_file import read_candidate_file
 
 RATE = "learning_rate"
@@ -111,8 +114,17 @@ def test_a_search_carries_the_best_trial_and_goes_on_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_search()
+    tasks = set[Task]()
+    train = scratch.train
+
+    def noting(task: Task, *arguments: Any) -> scratch.CandidateTraining:
+        tasks.add(task)
+        return train(task, *arguments)
+
+    monkeypatch.setattr(scratch, "train", noting)
     train_search.run(config, tmp_path / "whole")
     found = read_candidate_file(tmp_path / "whole" / "candidate.json").candidate.hyperparameters
+    assert {task.seed_for(found_at(rate)) for task in tasks for rate in (0.1, 0.2)} == {config.seed}  # the same luck
     rows = [line.split(",") for line in (tmp_path / "whole" / "metrics.csv").read_text().splitlines()]
     tried = [float(row[3]) for row in rows if row[2] == "rehearsal/learning_rate"]
     losses = [float(row[3]) for row in rows if row[2] == "rehearsal/validation_loss"]
