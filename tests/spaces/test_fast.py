@@ -133,7 +133,7 @@ def test_one_hot_and_sampled_weights(name: str, relaxation: str) -> None:
 def searched(name: str, implementation: Implementation, strategy: Hypergradient, steps: int) -> Supernet:
     """Whole steps of a search that learns alpha, and with ``strategy`` the hyperparameters where it can."""
     network = supernet(name, implementation).train()
-    learn = strategy.reaches_hyperparameters
+    learn = "update" in strategy.reaches
     hyperparameters = HyperparameterSet(
         {
             "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
