@@ -39,6 +39,9 @@ class ByKind:
         ]
         return [(strategy, own) for strategy, own in parts if own]
 
+    def most_passes(self, targets: int) -> int:
+        return self.loss.most_passes(targets) + self.update.most_passes(targets)
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:

@@ -27,6 +27,9 @@ class ConjugateGradient(Implicit):
         require(0 <= self.damping < math.inf, "damping", self.damping, "it must be at least 0")
         require(0 <= self.tolerance < 1, "tolerance", self.tolerance, "it must be a number from 0 to below 1")
 
+    def most_products(self) -> int:
+        return self.iterations
+
     def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
         solution = [torch.zeros_like(entry) for entry in right_hand_side]
         residual = direction = right_hand_side

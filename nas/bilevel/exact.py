@@ -24,6 +24,9 @@ class Exact:
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
 
+    def most_passes(self, targets: int) -> int:
+        return 2
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:

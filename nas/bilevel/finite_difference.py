@@ -35,6 +35,9 @@ class FiniteDifference:
     def __post_init__(self) -> None:
         require(self.scale > 0 and math.isfinite(self.scale), "scale", self.scale, "it must be a number above 0")
 
+    def most_passes(self, targets: int) -> int:
+        return 4
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:

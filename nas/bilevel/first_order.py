@@ -19,6 +19,9 @@ class FirstOrder:
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture"})
 
+    def most_passes(self, targets: int) -> int:
+        return 1
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:

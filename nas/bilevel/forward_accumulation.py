@@ -44,6 +44,9 @@ class ForwardAccumulation:
         self._tangents: dict[str, Tangents] = {}  # by the hyperparameter's name
         self._age = 0  # steps that they cover
 
+    def most_passes(self, targets: int) -> int:
+        return 1 + targets
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:

@@ -23,6 +23,10 @@ class Hypergradient(Protocol):
         """What it can give a gradient to."""
         ...
 
+    def most_passes(self, targets: int) -> int:
+        """Forward-backward passes over a batch that it takes at most for a step with so many targets."""
+        ...
+
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport: ...

@@ -29,6 +29,13 @@ class Implicit(ABC):
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay"})
 
     @abstractmethod
+    def most_products(self) -> int:
+        """How many products :meth:`solve` takes at most."""
+
+    def most_passes(self, targets: int) -> int:
+        return 3 + self.most_products()
+
+    @abstractmethod
     def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
         """``x`` and the number of products it took."""
 

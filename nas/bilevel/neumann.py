@@ -22,6 +22,9 @@ class NeumannSeries(Implicit):
         require(self.terms >= 0, "terms", self.terms, "it must be at least 0")
         require(self.step > 0 and math.isfinite(self.step), "step", self.step, "it must be a number above 0")
 
+    def most_products(self) -> int:
+        return self.terms
+
     def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
         term, total, length = right_hand_side, right_hand_side, dot(right_hand_side, right_hand_side)
         products = 0

@@ -49,7 +49,7 @@ from nas.training.tracking import Tracker, TrackingSettings
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
 MEASURED_AT_ONCE = 256  # images
-LARGEST_STEP = 6  # forward-backward passes over a batch that no step goes beyond
+LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
 
 @dataclass(frozen=True)
@@ -209,8 +209,8 @@ class GradientSearch:
     def _reserve(self) -> Cost:
         """What the next step and the measurement at the end may cost."""
         measured = len(self._validation)
-        passes = TRAINING_PASS * LARGEST_STEP * self.training.batch_size + measured
-        return Cost(LARGEST_STEP * self.training.batch_size + measured, self._per_image * passes)
+        step = max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size
+        return Cost(step + measured, self._per_image * (TRAINING_PASS * step + measured))
 
     def least(self) -> Cost:
         """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""

@@ -121,6 +121,12 @@ class UpperLevel:
         for alpha, gradient in zip(self.alpha, gradients, strict=True):
             alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
 
+    def most_passes(self) -> int:
+        """Forward-backward passes over a batch that a step takes at most."""
+        strategies = (self.architecture_gradient, self.hyperparameter_gradient)
+        targets = len(self.hyperparameters.raw_parameters())
+        return sum(strategy.most_passes(targets) for strategy in strategies if strategy is not None)
+
     def observe(self, training: Batch) -> int:
         """Let a strategy that follows the weights see the step that comes next. Returns the samples this took."""
         strategy = self.hyperparameter_gradient
