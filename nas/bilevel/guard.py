@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nas.configuration import require
 from nas.training.entry_point import RunFailed
@@ -20,12 +20,15 @@ class GuardSettings:
         patience: Steps without life (loss at its initial value, gradients gone) before a network counts as dead.
         divisor: What a restart divides the learning rate by.
         restarts: How many there may be; the next one ends the run.
+        pair: ``present`` goes on with alpha and the hyperparameters as they are, ``best`` with those at the end of the
+            epoch of lowest validation loss, where there has been one; the learning rate is divided either way.
     """
 
     jump: float = 2.0
     patience: int = 10
     divisor: float = 4.0
     restarts: int = 5
+    pair: Literal["present", "best"] = "present"
 
     def __post_init__(self) -> None:
         require(self.jump > 1, "jump", self.jump, "it must be above 1")

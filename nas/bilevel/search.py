@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.atomic_write import write_atomically
+from nas.bilevel.best_pair import BestPair
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
@@ -181,6 +182,7 @@ class GradientSearch:
         self._validation_batches = partial(validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std)
         self.guard = Guard(search.guard)
         self.interventions = Interventions(say)
+        self.best_pair = BestPair()
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
         self.step, self.samples, self.seconds, self.rollbacks = 0, 0, 0.0, 0
@@ -483,6 +485,7 @@ class GradientSearch:
         epoch = (self.step - 1) // self.steps_per_epoch
         means = self._last_means = self.means.means()
         self.means.clear()
+        self.best_pair.see(means.get("validation/loss", math.inf), self.supernet, self.hyperparameters)
         for tag, value in means.items():
             tracker.scalar(tag, value, self.step, epoch)
         for decision, options in self.supernet.probabilities().items():
@@ -529,13 +532,16 @@ class GradientSearch:
         return float(loss)
 
     def _restart(self, reason: str, tracker: Tracker, epoch: int) -> None:
-        """Back to the initial weights at a lower learning rate; alpha stays unless it is not finite."""
+        """Back to the initial weights at a lower learning rate; alpha stays unless it is not finite, or goes back to
+        the best epoch's."""
         if "learning_rate" not in self.hyperparameters.learned():
             self._discretised()  # an alpha that is not finite is named
             raise SearchDiverged(
                 f"step {self.step}: {reason}; lower hyperparameters.learning_rate.initial or learn it."
             )
         self.guard.restart(f"step {self.step}: {reason}")
+        if self.settings.guard.pair == "best" and self.best_pair.restore(self.supernet, self.hyperparameters):
+            self.upper_level.forget()
         rate = self.hyperparameters.numbers()["learning_rate"] / self.settings.guard.divisor
         self.hyperparameters.set_value("learning_rate", rate)
         state = dict(self._initial_state)
@@ -573,6 +579,7 @@ class GradientSearch:
                 "means": self.means.state_dict(),
                 "guard": self.guard.state_dict(),
                 "interventions": self.interventions.state_dict(),
+                "best_pair": self.best_pair.state_dict(),
                 "trajectory": self.trajectory.state_dict(),
                 "last_means": self._last_means,
                 "trials": [trial.to_json() for trial in self.trials],
@@ -597,6 +604,7 @@ class GradientSearch:
         self.means.load_state_dict(state["means"])
         self.guard.load_state_dict(state["guard"])
         self.interventions.load_state_dict(state["interventions"])
+        self.best_pair.load_state_dict(state["best_pair"])
         self.trajectory.load_state_dict(state["trajectory"])
 
 

@@ -322,6 +322,38 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
     assert all(bool(torch.isfinite(entry).all()) for entry in search.supernet.state_dict().values())
 
 
+def test_a_restart_may_go_back_to_the_best_pair(splits, tmp_path):
+    def poisoned(path: Path) -> GradientSearch:
+        search = Run(search={"warmup_epochs": 0, "epochs": 4}, guard={"pair": "best"}).made(splits, path)
+        before_step(search, 9, lambda: poison(search))
+        return search
+
+    search = poisoned(tmp_path / "whole")
+    ends, restarted = [], {}
+    end_epoch, restart = search._end_epoch, search._restart
+
+    def noting(*arguments) -> None:
+        ends.append((search.means.means()["validation/loss"], alphas(search), search.hyperparameters.numbers()))
+        end_epoch(*arguments)
+
+    def looking(*arguments) -> None:
+        restart(*arguments)
+        restarted.update(alphas=alphas(search), numbers=search.hyperparameters.numbers())
+
+    search._end_epoch, search._restart = noting, looking
+    expected = search.search()
+    _, best, numbers = min(ends[:2], key=lambda one: one[0])
+    assert equal(best, restarted["alphas"])
+    assert restarted["numbers"]["dropout"] == numbers["dropout"]
+    assert restarted["numbers"]["learning_rate"] == pytest.approx(numbers["learning_rate"] / 4)
+
+    killed = poisoned(tmp_path / "killed")
+    before_step(killed, 8, kill)
+    with pytest.raises(Killed):
+        killed.search()
+    assert poisoned(tmp_path / "killed").search() == expected
+
+
 def test_what_was_learned_before_a_restart_is_no_part_of_the_average(splits, tmp_path):
     search = Run(architecture=None, search={"epochs": 2}).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
