@@ -59,7 +59,7 @@ class TrainedFromScratch:
         self.task = task if data is None else task.on(data)
         self.objective = objective
         self.jobs = Jobs(jobs, backend)
-        self.batch = 1 if jobs == 1 else 4 * jobs
+        self.batch = 1 if jobs == 1 else 2 * jobs  # what a stop may have to wait for, against idle processes
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
         found: list[Evaluation] = []
