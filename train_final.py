@@ -24,15 +24,17 @@ from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Categorical, Hyperparameters
 from nas.configuration import InvalidValue, UnusableInput, build, require
 from nas.data.dataset import DataSplits
+from nas.interop.export import ExportDiffers, ExportKind, export_network
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.interop.original_state import load_original, read_state
 from nas.interop.published import PUBLISHED
-from nas.report.outcome import architecture_figure, final_outcome, recorded_seconds
+from nas.interop.standalone import standalone_source
+from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.space import SearchSpace
-from nas.training.entry_point import guarded, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.training.entry_point import RunFailed, guarded, refuse_groups_without_option, resumed_folder, run_resumed
 from nas.training.environment import record_environment
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
@@ -67,6 +69,8 @@ def final_folder(candidate: str) -> str:
     path = Path(candidate)
     return str(path / "final" if path.is_dir() else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
 
+
+EXPORT_IMAGES = 64  # on which an exported network is checked
 
 OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)
 
@@ -220,6 +224,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         tracker.figure("architecture", architecture_figure(found), retraining.step)
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_for_others(found, network, final.export, splits, path, tracking.console)
     return found, result
 
 
@@ -236,6 +241,36 @@ def run(config: DictConfig, path: Path) -> None:
     accuracy, images = 100 * result["test_accuracy"], result["test_samples"]
     summary = f"test accuracy {accuracy:.2f} % ({images} images): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
+
+
+def write_for_others(
+    found: CandidateFile,
+    network: torch.nn.Module,
+    export: ExportKind | None,
+    splits: DataSplits,
+    path: Path,
+    console: str,
+) -> None:
+    """The network as a Python file that needs torch only, and as the file that ``export`` names.
+
+    Raises:
+        RunFailed: The exported file does not compute what the network computes.
+    """
+    title = f"{architecture_in_words(found)}, found on {found.data}"
+    try:
+        source = standalone_source(found.space, found.candidate.architecture, splits.mean, splits.std, title)
+        write_atomically(path / "network.py", source.encode())
+    except InvalidValue as error:
+        print(f"no network.py: {error}")
+    if export is None:
+        return
+    images = next(iter(splits.test.evaluation_batches(EXPORT_IMAGES, splits.mean, splits.std))).images
+    try:
+        exported, difference = export_network(network, export, path, images)
+    except ExportDiffers as error:
+        raise RunFailed(f"{error}; the result is in {path}") from error
+    if console != "quiet":
+        print(f"exported, logits within {difference:.1g} on {len(images)} test images: {exported}")
 
 
 def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:

@@ -10,6 +10,7 @@ Decisions are named after their place: ``normal.node2.first.input`` (the number 
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from operator import add
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -308,16 +309,22 @@ class Darts(SearchSpace):
 
     def network(self, architecture: Architecture) -> DartsNetwork:
         """The freshly initialised stand-alone network; see :class:`~nas.spaces.darts_network.DartsNetwork`."""
-        return DartsNetwork(
-            self.genotype(architecture),
-            in_channels=self.input_shape[0],
-            channels=self.final_channels,
-            cells=self.final_cells,
-            classes=self.classes,
-            kind=self.final_network,
-            auxiliary=self.auxiliary,
-            stem_multiplier=self.stem_multiplier,
-        )
+        return DartsNetwork(**self._network_settings() | {"genotype": self.genotype(architecture)})
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        genotype = self.genotype(architecture)
+        return {"genotype": SimpleNamespace(**vars(genotype))} | self._network_settings()
+
+    def _network_settings(self) -> dict[str, Any]:
+        return {
+            "in_channels": self.input_shape[0],
+            "channels": self.final_channels,
+            "cells": self.final_cells,
+            "classes": self.classes,
+            "kind": self.final_network,
+            "auxiliary": self.auxiliary,
+            "stem_multiplier": self.stem_multiplier,
+        }
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         genotype = self.genotype(architecture)

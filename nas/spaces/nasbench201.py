@@ -8,6 +8,7 @@ are named after their edge: ``node2.from0``.
 from collections.abc import Mapping, Sequence
 from functools import partial, reduce
 from operator import add
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
@@ -119,6 +120,11 @@ class NasBench201(SearchSpace):
         architecture.check(self.choices)
         operations = [architecture[choice.name] for choice in self.choices]
         return NasBench201Network(self, operations)
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        bound = {"input_shape": self.input_shape, "classes": self.classes}
+        operations = tuple(architecture[choice.name] for choice in self.choices)
+        return {"space": SimpleNamespace(**bound, **self.settings()), "operations": operations}
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         architecture.check(self.choices)

@@ -89,6 +89,16 @@ class SearchSpace(ABC):
             cost: Of one part.
         """
 
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        """What the class of :meth:`network` is called with, as literals and namespaces of them, for a file of its own.
+
+        A space whose networks are chains of PyTorch's own layers needs none.
+
+        Raises:
+            InvalidValue: The space does not say.
+        """
+        raise InvalidValue("space", self.name, "its networks cannot be written into a file of their own")
+
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """The architecture as a reader would tell it; here one entry per choice."""
         return [LayerDescription("conv", name, option) for name, option in architecture.items()]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nas.configuration import require
 from nas.data.batch import Batch, Stream
+from nas.interop.export import ExportKind, missing_packages
 from nas.training.checkpoint import fitting
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
@@ -40,6 +41,7 @@ class FinalSettings:
         auxiliary_weight: Of the auxiliary head's loss, where the network has one.
         drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
         checkpoint_every: Steps from one checkpoint to the next.
+        export: The kind of file that the trained network is also written to: ``onnx`` or ``torch_export``.
     """
 
     epochs: int
@@ -49,8 +51,12 @@ class FinalSettings:
     auxiliary_weight: float
     drop_path_schedule: Literal["constant", "linear"]
     checkpoint_every: int
+    export: ExportKind | None = None
 
     def __post_init__(self) -> None:
+        lacking = [] if self.export is None else missing_packages(self.export)
+        allowed = f"it needs {', '.join(lacking)}: pip install -e '.[export]'"
+        require(not lacking, "export", self.export, allowed)
         require(self.epochs >= 0, "epochs", self.epochs, "it must be at least 0")
         good = self.label_smoothing is None or 0 <= self.label_smoothing < 1
         require(good, "label_smoothing", self.label_smoothing, "it must be null or a number from 0 to below 1")

@@ -1,0 +1,138 @@
+"""The source of a class with everything of this package that it needs, as one file's text."""
+
+import ast
+import importlib
+import inspect
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+PACKAGE = "nas"
+
+
+def bundled_source(entry: type, entries: Mapping[str, Collection[str]] | None = None) -> str:
+    """Import statements and definitions, each before its use, from which ``entry`` can be made.
+
+    Annotations are left out, and with them what only they need; docstrings stay.
+
+    Args:
+        entry: A class of this package.
+        entries: Of a dictionary by its name the keys that are kept, where not all are needed.
+
+    Raises:
+        ValueError: Two things that are needed have the same name.
+    """
+    bundle = _Bundle(entries or {})
+    bundle.add(entry.__module__, entry.__name__)
+    return bundle.text()
+
+
+@dataclass
+class _Module:
+    """What a module defines at its top level and where its other names come from."""
+
+    definitions: dict[str, ast.stmt] = field(default_factory=dict)
+    of_package: dict[str, tuple[str, str]] = field(default_factory=dict)  # name to (module, name there)
+    imports: dict[str, str] = field(default_factory=dict)  # name to the statement that imports it
+
+
+@cache
+def _parsed(name: str) -> _Module:
+    module = _Module()
+    for statement in ast.parse(inspect.getsource(importlib.import_module(name))).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            for alias in statement.names:
+                known = alias.asname or alias.name
+                if statement.module.split(".")[0] == PACKAGE:
+                    module.of_package[known] = (statement.module, alias.name)
+                else:
+                    module.imports[known] = ast.unparse(ast.ImportFrom(statement.module, [alias], 0))
+        elif isinstance(statement, ast.Import):
+            for alias in statement.names:
+                module.imports[(alias.asname or alias.name).split(".")[0]] = ast.unparse(ast.Import([alias]))
+        else:
+            for defined in _defined_names(statement):
+                module.definitions[defined] = statement
+    return module
+
+
+def _defined_names(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+        yield statement.name
+    elif isinstance(statement, ast.Assign):
+        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        yield statement.target.id
+
+
+class _Bundle:
+    """Definitions in the order in which they can stand in one file."""
+
+    def __init__(self, entries: Mapping[str, Collection[str]]) -> None:
+        self._entries = entries
+        self._module_of: dict[str, str] = {}
+        self._imports: dict[str, None] = {}
+        self._definitions: list[ast.stmt] = []
+        self._begun: set[tuple[str, str]] = set()
+
+    def add(self, module: str, name: str) -> None:
+        """``name`` of ``module``, after everything that it needs."""
+        if self._module_of.setdefault(name, module) != module:
+            raise ValueError(f"both {self._module_of[name]} and {module} define {name}")
+        if (module, name) in self._begun:
+            return
+        self._begun.add((module, name))
+        source = _parsed(module)
+        statement = _Stripped(self._entries).visit(ast.parse(ast.unparse(source.definitions[name]))).body[0]
+        for needed in dict.fromkeys(node.id for node in ast.walk(statement) if isinstance(node, ast.Name)):
+            if needed in source.definitions:
+                self.add(module, needed)
+            elif needed in source.of_package:
+                self.add(*source.of_package[needed])
+            elif needed in source.imports:
+                self._imports[source.imports[needed]] = None
+        self._definitions.append(statement)
+
+    def text(self) -> str:
+        return "\n".join(sorted(self._imports)) + "\n\n\n" + "\n\n\n".join(map(_written, self._definitions)) + "\n"
+
+
+def _written(statement: ast.stmt) -> str:
+    """``statement`` as text; a dictionary's entries on lines of their own."""
+    if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+        pairs = zip(statement.value.keys, statement.value.values, strict=True)
+        entries = "".join(f"    {ast.unparse(key)}: {ast.unparse(value)},\n" for key, value in pairs if key is not None)
+        return f"{ast.unparse(statement.targets[0])} = {{\n{entries}}}"
+    return ast.unparse(statement)
+
+
+class _Stripped(ast.NodeTransformer):
+    """Takes annotations away, and from dictionaries the entries that nobody needs."""
+
+    def __init__(self, entries: Mapping[str, Collection[str]]) -> None:
+        self._entries = entries
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        if node.value is None:
+            return None
+        return self.visit(ast.fix_missing_locations(ast.copy_location(ast.Assign([node.target], node.value), node)))
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST:
+        target = node.targets[0]
+        if isinstance(target, ast.Name) and target.id in self._entries and isinstance(node.value, ast.Dict):
+            wanted = self._entries[target.id]
+            pairs = [
+                (key, value)
+                for key, value in zip(node.value.keys, node.value.values, strict=True)
+                if isinstance(key, ast.Constant) and key.value in wanted
+            ]
+            node.value = ast.Dict([key for key, _ in pairs], [value for _, value in pairs])
+        return self.generic_visit(node)

@@ -1,0 +1,97 @@
+"""A trained network as a file for other programs: ONNX, or PyTorch's own exported program; checked before it counts."""
+
+import copy
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from nas.configuration import UnusableInput
+
+ExportKind = Literal["onnx", "torch_export"]
+FILES: dict[str, str] = {"onnx": "network.onnx", "torch_export": "network.pt2"}
+NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+TOLERANCE = 1e-5  # of the logits, as a share of the largest where that is above 1
+
+
+class ExportDiffers(Exception):  # noqa: N818 - it names what happened
+    """The exported file does not compute what the network computes; told in one sentence."""
+
+
+def missing_packages(kind: str) -> list[str]:
+    """What ``kind`` needs and is not installed here."""
+    return [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
+
+
+def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: Tensor) -> tuple[Path, float]:
+    """Write ``network`` into ``folder`` and run the file on ``images``.
+
+    The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``.
+
+    Args:
+        network: Trained; it stays as it is.
+        kind: ``onnx`` is run with onnxruntime, ``torch_export`` with ``torch.export.load``.
+        folder: Where the file goes.
+        images: Real ones, normalised as in training; at least two.
+
+    Returns:
+        The file, and the largest difference of its logits.
+
+    Raises:
+        ExportDiffers: The file's logits are not the network's; there is no file then.
+        UnusableInput: A package is missing.
+    """
+    lacking = missing_packages(kind)
+    if lacking:
+        raise UnusableInput(f"Exporting to {kind} needs {', '.join(lacking)}: pip install -e .[export]")
+    network = copy.deepcopy(network).cpu().eval()
+    images = images.cpu().float()
+    with torch.no_grad():
+        expected = network(images)
+    path = folder / FILES[kind]
+    logits = _onnx(network, path, images) if kind == "onnx" else _torch_export(network, path, images)
+    difference = float((logits - expected).abs().max())
+    limit = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= limit:
+        path.unlink()
+        raise ExportDiffers(
+            f"the {kind} file's logits differ from the network's by {difference:.2g}, more than {limit:.2g}"
+        )
+    return path, difference
+
+
+def _onnx(network: nn.Module, path: Path, images: Tensor) -> Tensor:
+    import onnxruntime
+
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network,
+            (images[:2],),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    return torch.from_numpy(logits)
+
+
+def _torch_export(network: nn.Module, path: Path, images: Tensor) -> Tensor:
+    program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    with torch.no_grad():
+        logits = torch.export.load(path).module()(images)
+    assert isinstance(logits, Tensor)
+    return logits

@@ -1,0 +1,152 @@
+"""A found network as a short Python file of its own, which needs nothing but torch and loads the weights."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from nas.candidate import Architecture
+from nas.configuration import InvalidValue
+from nas.interop.bundled_source import bundled_source
+from nas.operations.stochastic import StochasticLayer
+from nas.spaces.space import SearchSpace
+
+# The constructor's arguments that a chain's layers are made with, and those that may be left out at these values.
+ARGUMENTS: Mapping[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine"),
+    nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
+    nn.MaxPool2d: ("kernel_size", "stride", "padding", "ceil_mode"),
+    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    nn.Flatten: ("start_dim", "end_dim"),
+    nn.Dropout: ("p",),
+    nn.Softplus: ("beta", "threshold"),
+    nn.GELU: ("approximate",),
+    nn.ELU: ("alpha",),
+    **dict.fromkeys((nn.ReLU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Identity), ()),
+}
+DEFAULTS: Mapping[str, Any] = {
+    **{"dilation": (1, 1), "groups": 1, "eps": 1e-5, "momentum": 0.1, "affine": True, "ceil_mode": False},
+    **{"count_include_pad": True, "start_dim": 1, "end_dim": -1, "beta": 1.0, "threshold": 20.0},
+    **{"approximate": "none", "alpha": 1.0},
+}
+REQUIRED = 2  # arguments of a layer that stand without their names
+
+
+def standalone_source(
+    space: SearchSpace,
+    architecture: Architecture,
+    mean: Sequence[float],
+    std: Sequence[float],
+    title: str,
+) -> str:
+    """The text of the file.
+
+    Args:
+        space: The architecture's space.
+        architecture: What the file builds.
+        mean, std: With which images from 0 to 1 are normalised, per channel.
+        title: What the file says about itself in its first line.
+
+    Raises:
+        InvalidValue: The space's networks cannot be written down.
+    """
+    network = space.network(architecture)
+    if isinstance(network, nn.Sequential):
+        imports, definitions = "from collections import OrderedDict\n\nimport torch\nfrom torch import nn\n", ""
+        made = _constructor(network, 1)
+    else:
+        arguments = space.network_arguments(architecture)
+        source = bundled_source(type(network), {"CELL_OPERATIONS": _operations(arguments)})
+        imports, _, definitions = source.partition("\n\n\n")
+        imports = _sorted_imports([*imports.splitlines(), "import torch", "from types import SimpleNamespace"])
+        made = _call(type(network).__name__, arguments)
+    channels, height, width = space.input_shape
+    quotes = '"""'
+    return (
+        f"{quotes}{_one_line(title)}\n\n"
+        f"Depends on torch only. Images (batch, {channels}, {height}, {width}) from 0 to 1, normalised with MEAN and "
+        f'STD per channel,\nto logits (batch, {space.classes}): network = load("weights.pt").\n{quotes}\n\n'
+        f"{imports}\n"
+        f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n\n\n"
+        f"{definitions.strip()}{_GAP if definitions else ''}"
+        f"def network():\n"
+        f'    """The network with fresh weights."""\n'
+        f"    return {made}\n\n\n"
+        f"def load(path):\n"
+        f'    """The network with the weights in ``path``, ready to be used."""\n'
+        f"    made = network()\n"
+        f'    made.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))\n'
+        f"    return made.eval()\n"
+    )
+
+
+_GAP = "\n\n\n"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "/").replace('"', "'")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(repr(float(value)) for value in values) + ",)"
+
+
+def _operations(arguments: Mapping[str, Any]) -> set[str]:
+    """Every text among ``arguments``: the names of operations are among them."""
+    found: set[str] = set()
+    remaining = list(arguments.values())
+    while remaining:
+        value = remaining.pop()
+        if isinstance(value, str):
+            found.add(value)
+        elif isinstance(value, SimpleNamespace):
+            remaining += vars(value).values()
+        elif isinstance(value, list | tuple):
+            remaining += value
+    return found
+
+
+def _call(name: str, arguments: Mapping[str, Any]) -> str:
+    lines = "".join(f"        {key}={_literal(value)},\n" for key, value in arguments.items())
+    return f"{name}(\n{lines}    )"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, SimpleNamespace):
+        lines = "".join(f"            {key}={_literal(entry)},\n" for key, entry in vars(value).items())
+        return f"SimpleNamespace(\n{lines}        )"
+    return repr(value)
+
+
+def _sorted_imports(lines: Sequence[str]) -> str:
+    """The standard library's, then torch's."""
+    own = sorted({line for line in lines if "torch" not in line})
+    torch = sorted({line for line in lines if "torch" in line}, key=lambda line: (not line.startswith("import"), line))
+    return "\n".join(own) + "\n\n" + "\n".join(torch) + "\n"
+
+
+def _constructor(module: nn.Module, depth: int) -> str:
+    """The expression that makes a layer of a chain, with the names that its weights have."""
+    if type(module) is nn.Sequential:
+        indent = "    " * (depth + 1)
+        lines = "".join(
+            f"{indent}{name}={_constructor(child, depth + 1)},\n" for name, child in module.named_children()
+        )
+        return f"nn.Sequential(OrderedDict(\n{lines}{'    ' * depth}))"
+    if isinstance(module, StochasticLayer):
+        rate = module.rate if isinstance(module.rate, float) else 0.0
+        return f"nn.Dropout({rate!r})"
+    if type(module) not in ARGUMENTS:
+        known = ", ".join(sorted(kind.__name__ for kind in ARGUMENTS))
+        raise InvalidValue("network", type(module).__name__, f"only these layers can be written down: {known}")
+    written = []
+    for position, name in enumerate(ARGUMENTS[type(module)]):
+        value = getattr(module, name)
+        if name not in DEFAULTS or DEFAULTS[name] != value:
+            written.append(repr(value) if position < REQUIRED else f"{name}={value!r}")
+    if getattr(module, "bias", True) is None and isinstance(module, nn.Conv2d | nn.Linear):
+        written.append("bias=False")
+    return f"nn.{type(module).__name__}({', '.join(written)})"

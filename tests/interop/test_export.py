@@ -1,0 +1,195 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas.configuration import InvalidValue
+from nas.data.augmentation import Augmentation
+from nas.data.digits import Digits
+from nas.data.splits import SplitSettings
+from nas.interop.bundled_source import bundled_source
+from nas.interop.export import FILES, ExportDiffers, export_network, missing_packages
+from nas.interop.standalone import standalone_source
+from nas.spaces.darts import Darts
+from nas.spaces.darts_network import DartsNetwork
+from nas.spaces.macro import Macro
+from nas.spaces.nasbench201 import NasBench201
+from nas.training.retraining import FinalSettings
+
+LAYERS = [
+    {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
+    {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]},
+    {"type": "conv", "filters": [4, 8], "kernel_size": 3, "optional": True, "activations": ["softplus", "gelu", "elu"]},
+    {"type": "dense", "units": [8, 16]},
+]
+BOUND = {"input_shape": (1, 8, 8), "classes": 10}
+SPACES = {
+    "macro": lambda: Macro(LAYERS, ["relu", "sigmoid"], **BOUND),
+    "darts": lambda: Darts(final_channels=2, final_cells=3, auxiliary=True, **BOUND),
+    "darts_imagenet": lambda: Darts(final_channels=2, final_cells=3, final_network="imagenet", **BOUND),
+    "nasbench201": lambda: NasBench201(channels=2, cells_per_stage=1, **BOUND),
+}
+
+
+@pytest.fixture(scope="module")
+def splits():
+    none = Augmentation(crop_padding=0, flip=False, cutout=0)
+    return Digits(SplitSettings(train=1000, validation=400, test=397, seed=0), none).load()
+
+
+@pytest.fixture(scope="module")
+def test_images(splits):
+    """Real test images, normalised."""
+    return next(iter(splits.test.evaluation_batches(32, splits.mean, splits.std))).images
+
+
+@pytest.fixture(scope="module")
+def trained(splits):
+    """Per space an architecture and its network after a few steps on real images."""
+
+    def train(name):
+        if name not in made:
+            torch.manual_seed(1)
+            space = SPACES[name]()
+            architecture = space.sample(torch.Generator().manual_seed(5)).architecture
+            network = space.network(architecture)
+            optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
+            batches = splits.train.evaluation_batches(64, splits.mean, splits.std)
+            for _ in range(4):
+                images, labels = next(batches)
+                output = network(images)
+                loss = F.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            made[name] = space, architecture, network.eval()
+        return made[name]
+
+    made = {}
+    return train
+
+
+@pytest.fixture(scope="module")
+def folder_of_files(trained, test_images, splits, tmp_path_factory):
+    """A folder with every space's file and weights, and another process's logits, which can import torch only."""
+    folder = tmp_path_factory.mktemp("standalone")
+    torch.save(test_images, folder / "images.pt")
+    for name in SPACES:
+        space, architecture, network = trained(name)
+        source = standalone_source(space, architecture, splits.mean, splits.std, f'"found" \\ on {name}\n!')
+        (folder / f"{name}.py").write_text(source)
+        torch.save(network.state_dict(), folder / f"{name}.pt")
+    script = (
+        "import sys; sys.path.insert(0, '.')\n"
+        "import importlib, torch\n"
+        "images = torch.load('images.pt', weights_only=True)\n"
+        f"for name in {list(SPACES)}:\n"
+        "    network = importlib.import_module(name).load(f'{name}.pt')\n"
+        "    with torch.no_grad(): torch.save(network(images), f'{name}.logits.pt')\n"
+        "print(sorted(one for one in sys.modules if one.split('.')[0] in ('nas', 'torchvision', 'omegaconf')))\n"
+    )
+    (folder / "run.py").write_text(script)
+    done = subprocess.run([sys.executable, "-I", "run.py"], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"  # nothing of this package, nor of what it depends on
+    return folder
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_standalone_file_gives_the_trained_networks_logits(name, folder_of_files, trained, test_images):
+    with torch.no_grad():
+        expected = trained(name)[2](test_images)
+    assert torch.equal(torch.load(folder_of_files / f"{name}.logits.pt", weights_only=True), expected)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_standalone_file_is_short_and_holds_only_the_operations_in_use(name, folder_of_files, trained):
+    source = (folder_of_files / f"{name}.py").read_text()
+    assert len(source.splitlines()) < 350
+    assert "import nas" not in source
+    assert "from nas" not in source
+    space, architecture, _ = trained(name)
+    if isinstance(space, Darts):
+        used = set(space.genotype(architecture).operations())
+        assert [one for one in space.operations if f"'{one}': lambda" in source] == [
+            one for one in space.operations if one in used and one != "skip_connect"
+        ]
+
+
+def test_bundled_definitions_stand_before_their_use():
+    source = bundled_source(DartsNetwork)
+    places = [source.index(text) for text in ("class StochasticLayer", "class Dropout", "class DartsNetwork")]
+    assert places == sorted(places)
+    assert ": Tensor" not in source
+    assert ") ->" not in source
+
+
+def test_a_space_that_does_not_say_how_its_networks_are_made_is_named():
+    class Own(NasBench201):
+        name = "own"
+        network_arguments = Macro.network_arguments
+
+    space = Own(channels=2, cells_per_stage=1, **BOUND)
+    architecture = space.sample(torch.Generator().manual_seed(0)).architecture
+    with pytest.raises(InvalidValue, match="space=own is not allowed"):
+        standalone_source(space, architecture, [0.5], [0.5], "own")
+
+
+def needs(kind):
+    lacking = missing_packages(kind)
+    if lacking:
+        pytest.skip(f"{', '.join(lacking)} is not installed: pip install -e .[export]")
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) for name in SPACES])
+def test_the_exported_file_gives_the_trained_networks_logits(name, kind, trained, test_images, tmp_path):
+    """Read back here once more and run on another number of images than it was exported with."""
+    needs(kind)
+    network = trained(name)[2]
+    path, difference = export_network(network, kind, tmp_path, test_images)
+    assert [file.name for file in tmp_path.iterdir()] == [FILES[kind]]
+    with torch.no_grad():
+        expected = network(test_images[:7])
+        if kind == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            logits = torch.from_numpy(session.run(["logits"], {"images": test_images[:7].numpy()})[0])
+        else:
+            logits = torch.export.load(path).module()(test_images[:7])
+    assert (logits - expected).abs().max() <= 1e-5
+    assert difference <= 1e-5 * max(1.0, float(network(test_images).abs().max()))
+
+
+def test_a_small_chain_is_exported_and_checked(trained, test_images, tmp_path):
+    network = trained("macro")[2]
+    path, difference = export_network(network, "torch_export", tmp_path, test_images)
+    assert path == tmp_path / "network.pt2"
+    assert difference <= 1e-5
+
+
+def test_a_file_with_other_logits_is_removed(trained, test_images, tmp_path, monkeypatch):
+    from nas.interop import export
+
+    def wrong(network, path, images):
+        path.write_text("file")
+        return network(images) + 0.001
+
+    monkeypatch.setattr(export, "_torch_export", wrong)
+    with pytest.raises(ExportDiffers, match=r"differ from the network's by 0\.001"):
+        export_network(trained("macro")[2], "torch_export", tmp_path, test_images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_named_before_anything_runs(monkeypatch):
+    from nas.interop import export
+
+    settings = {"epochs": 1, "hyperparameters": "learned", "checkpoint": None, "label_smoothing": 0.0}
+    settings |= {"auxiliary_weight": 0.4, "drop_path_schedule": "linear", "checkpoint_every": 10}
+    assert FinalSettings(**settings, export="torch_export").export == "torch_export"
+    monkeypatch.setitem(export.NEEDED, "onnx", ("a_package_that_is_not_there",))
+    with pytest.raises(InvalidValue, match=r"export=onnx is not allowed: it needs a_package_that_is_not_there: pip"):
+        FinalSettings(**settings, export="onnx")
