@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from nas.evaluation.searcher import Searcher
 from nas.evaluation.task import Task
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
-from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome
+from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome, space_figure
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile
@@ -89,6 +90,7 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         "tracking": tracking,
         "randomness": randomness,
         "folder": folder,
+        "draw": partial(space_figure, space),
     }
     parts["evaluator"] = assemble(config.evaluation, "evaluation", parts)
     searcher: Searcher = assemble(config.method, "method", parts)  # takes what it needs of these, by name

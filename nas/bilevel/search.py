@@ -99,6 +99,7 @@ class GradientSearch:
         budget: Ends the search before its last epoch where the next step would go beyond it.
         rehearsal: After the search, tries hyperparameters around the learned ones on the network it found.
         task: What those trainings are made on.
+        draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
         say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
@@ -122,11 +123,14 @@ class GradientSearch:
         budget: Budget | None = None,
         rehearsal: Rehearsal | None = None,
         task: Task | None = None,
+        draw: Callable[[Architecture], Any] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
         check_reach(architecture_gradient, hyperparameter_gradient, hyperparameters)
         self.space, self.settings, self.training, self.tracking = space, search, training, tracking
         self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
+        self._draw = draw
+        self._drawn: Architecture | None = None
         self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
         self.budget = budget or Budget()
         self.rehearsal, self.task = rehearsal, task
@@ -496,7 +500,11 @@ class GradientSearch:
         tracker.scalar("budget/multiply_adds", self.spent.multiply_adds, self.step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), self.step, epoch)
         self._record_interventions(tracker, epoch)
-        self.trajectory.record_epoch(self._discretised())
+        preferred = self._discretised()
+        self.trajectory.record_epoch(preferred)
+        if self._draw is not None and self.tracking.tensorboard and preferred != self._drawn:
+            self._drawn = preferred
+            tracker.figure("architecture/over time", self._draw(preferred), self.step)
 
         seconds = time.perf_counter() - self._epoch_began
         self._epoch_began = time.perf_counter()

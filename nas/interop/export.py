@@ -54,7 +54,7 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
         expected = network(images)
     path = folder / FILES[kind]
     logits = _onnx(network, path, images) if kind == "onnx" else _torch_export(network, path, images)
-    difference = float((logits - expected).abs().max())
+    difference = float((logits - expected).detach().abs().max())
     limit = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= limit:
         path.unlink()

@@ -22,6 +22,23 @@ from nas.configuration import UnusableInput, require
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# TensorBoard's page of custom scalars: what matters first. The tags are regular expressions.
+LAYOUT = {
+    "search": {
+        "losses of both levels": ["Multiline", ["train/loss$", "validation/loss$"]],
+        "accuracies": ["Multiline", ["train/accuracy$", "validation/accuracy$", "best/accuracy$", "test/accuracy$"]],
+        "learning rate": ["Multiline", ["hyperparameters/learning_rate$"]],
+        "other hyperparameters": ["Multiline", ["hyperparameters/(?!learning_rate)"]],
+        "entropy of the choices": ["Multiline", ["entropy/"]],
+        "interventions": ["Multiline", ["intervention/", "guard/restarts$"]],
+    },
+    "details": {
+        "probabilities": ["Multiline", ["probability/"]],
+        "gradient norms": ["Multiline", ["gradient/"]],
+        "population": ["Multiline", ["population/", "policy/", "best/score$"]],
+        "samples spent": ["Multiline", ["budget/samples$"]],
+    },
+}
 COLUMNS = ("step", "epoch", "tag", "value")
 BUFFERED_RECORDS = 256
 BUFFERED_SECONDS = 10.0
@@ -84,6 +101,7 @@ class Tracker:
             # Hides what a killed run recorded after its last checkpoint; without a checkpoint, all of it.
             purge_step = self._last_step + 1
             self._events = SummaryWriter(folder / "tensorboard", purge_step=purge_step, max_queue=BUFFERED_RECORDS)
+            self._events.add_custom_scalars(LAYOUT)
 
     def scalar(self, tag: str, value: float | Tensor, step: int, epoch: int) -> None:
         """Record a number that is the same in every run with this seed: a loss, an accuracy, a learned value.
