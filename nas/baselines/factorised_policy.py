@@ -37,6 +37,11 @@ class FactorisedPolicy(Policy):
         return self.logits.masked_fill(self.impossible, IMPOSSIBLE).log_softmax(-1)
 
     @torch.no_grad()
+    def marginals(self) -> list[list[float]]:
+        rows = self.log_probabilities().exp().tolist()
+        return [row[:size] for row, size in zip(rows, self.sizes, strict=True)]
+
+    @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         columns = torch.empty(count, 0, dtype=torch.float64)
         if self.sizes:

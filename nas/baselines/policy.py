@@ -39,6 +39,10 @@ class Policy(nn.Module, ABC):
         A hyperparameter's part of the entropy is that of its place: 0 where it is uniform and else below.
         """
 
+    def marginals(self) -> list[list[float]]:
+        """Per choice the probability of each option; empty where a choice depends on the ones before it."""
+        return []
+
 
 class PolicySettings(Protocol):
     """What a configuration builds while the space is not known yet."""

@@ -106,7 +106,11 @@ class Reinforce(EncodedStrategy):
     def statistics(self) -> dict[str, float]:
         if self.baseline is None:
             return {}
-        return {"policy/entropy": self.entropy, "policy/baseline": self.baseline}
+        found = {"policy/entropy": self.entropy, "policy/baseline": self.baseline}
+        for choice, row in zip(self.space.choices, self.policy.marginals(), strict=False):  # categorical ones follow
+            probabilities = zip(choice.options, row, strict=True)
+            found |= {f"probability/{choice.name}/{option}": value for option, value in probabilities}
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         own = {

@@ -133,10 +133,10 @@ BEST_SO_FAR = ("best/accuracy", "validation/accuracy")  # the first that a run h
 
 
 def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
-    """Samples spent and the best validation accuracy so far; None where the run records either not."""
+    """Samples spent and the best validation accuracy so far; None where the run records either not, or spends none."""
     samples = run.curves.get("budget/samples")
     tag = next((tag for tag in BEST_SO_FAR if tag in run.curves), None)
-    if samples is None or tag is None:
+    if samples is None or tag is None or samples.values[-1] == 0:  # a look-up in a table costs no samples
         return None
     spent = dict(zip(samples.steps, samples.values, strict=True))
     xs, ys = [], []

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -84,6 +85,31 @@ def decisions(run: RecordedRun) -> list[Decision]:
             )
         )
     return rows
+
+
+@dataclass(frozen=True)
+class ObservedOption:
+    """An option among the candidates that a black-box search has evaluated: how many had it, their mean accuracy."""
+
+    option: str
+    count: int
+    accuracy: float
+
+
+def observed_options(run: RecordedRun) -> dict[str, list[ObservedOption]]:
+    """Per choice of the run's candidate the options that were evaluated with an accuracy, best first."""
+    if run.found is None:
+        return {}
+    observed: dict[str, list[ObservedOption]] = {}
+    for choice in run.found.space.choices:
+        accuracies: dict[str, list[float]] = {}
+        for one in run.evaluations:
+            option = one.options.get(choice.name)
+            if option in choice.options and "accuracy" in one.metrics:
+                accuracies.setdefault(option, []).append(one.metrics["accuracy"])
+        options = [ObservedOption(option, len(some), fmean(some)) for option, some in accuracies.items()]
+        observed[choice.name] = sorted(options, key=lambda one: -one.accuracy)
+    return observed
 
 
 def runner_ups(space: SearchSpace, architecture: Architecture, probabilities: Probabilities) -> dict[str, RunnerUp]:

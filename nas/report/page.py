@@ -13,7 +13,7 @@ from nas.report import charts
 from nas.report.changed_settings import changed_settings, default_configuration, shown
 from nas.report.charts import Chart
 from nas.report.drawing import inline_svg
-from nas.report.explanation import Decision, decisions
+from nas.report.explanation import Decision, ObservedOption, decisions, observed_options
 from nas.report.outcome import architecture_in_words, space_figure
 from nas.report.recorded_run import RecordedRun, number
 from nas.report.style import STYLE
@@ -26,6 +26,7 @@ from nas.spaces.space import SearchSpace
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 NARROW = 3.6  # inches: a chain of layers that a telephone shows in its own size
 SMALL_CHART = 170
+LONG_TEXT = 60  # characters: a cell of a table that is longer may break anywhere
 
 
 def write_page(folder: Path) -> Path:
@@ -122,7 +123,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
     """A table of escaped texts, of cells made by :func:`raw`; the columns in ``numbers`` are aligned to the right."""
 
     def cell(tag: str, index: int, text: str) -> str:
-        kind = ' class="number"' if index in numbers else ' class="wide"' if tag == "td" and len(text) > 24 else ""
+        kind = (
+            ' class="number"' if index in numbers else ' class="wide"' if tag == "td" and len(text) > LONG_TEXT else ""
+        )
         return f"<{tag}{kind}>{text if isinstance(text, _Raw) else escape(text)}</{tag}>"
 
     head = "".join(cell("th", index, column) for index, column in enumerate(columns))
@@ -226,7 +229,10 @@ def _architecture(run: RecordedRun) -> str:
 
 def _size(space: SearchSpace) -> str:
     size = space.size()
-    return f"{size:,}" if size < 10**9 else f"{size:.1e}".replace("e+", " · 10^")
+    if size < 10**9:
+        return f"{size:,}"
+    mantissa, _, exponent = f"{size:.1e}".partition("e")
+    return f"{mantissa} · 10^{int(exponent)}"
 
 
 def _why(run: RecordedRun) -> str:
@@ -234,11 +240,13 @@ def _why(run: RecordedRun) -> str:
     if not rows:
         return paragraph("There is no candidate yet to explain.", "note")
     known = any(row.margin is not None for row in rows)
+    if not known and run.evaluations:
+        return _why_by_evaluations(run)
     text = (
         "Each choice with what it was up against. The margin is its probability minus the runner-up's; the effect is "
         "what the runner-up in its place does to the validation accuracy, all else being equal."
     )
-    parts = [paragraph(text)] if known else [paragraph("This search recorded no probabilities of its options.", "note")]
+    parts = [paragraph(text)] if known else [paragraph("This search recorded nothing from which to tell.", "note")]
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
     columns += ["swapped in the supernet", "swapped and retrained"]
     parts.append(table(columns, [_why_row(run, row) for row in rows], numbers=(3, 4, 5, 6)))
@@ -254,6 +262,27 @@ def _why(run: RecordedRun) -> str:
     if isinstance(about, str):
         parts.append(paragraph(about, "note"))
     return "".join(parts)
+
+
+def _why_by_evaluations(run: RecordedRun) -> str:
+    """What a black-box search has seen of each option."""
+    assert run.found is not None
+    rows = []
+    for choice, options in observed_options(run).items():
+        chosen = run.found.candidate.architecture[choice]
+        own = next((one for one in options if one.option == chosen), None)
+        other = next((one for one in options if one.option != chosen), None)
+        rows.append([choice, chosen, *_observed(own), other.option if other else "", *_observed(other)])
+    text = (
+        "Each choice with the mean accuracy of all candidates that had the chosen option, and of those with the best "
+        "other one: what was seen, not a comparison of equals, since their other choices differ."
+    )
+    columns = ["choice", "chosen", "candidates", "mean accuracy", "best other", "candidates", "mean accuracy"]
+    return paragraph(text) + table(columns, rows, numbers=(2, 3, 5, 6))
+
+
+def _observed(option: ObservedOption | None) -> list[str]:
+    return ["", ""] if option is None else [str(option.count), percent(option.accuracy) or ""]
 
 
 def _why_row(run: RecordedRun, row: Decision) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -115,7 +116,12 @@ class RecordedRun:
         return self if self.result else self.final
 
     def setting(self, key: str) -> Any:
-        """A value of the configuration by its dotted key, or None."""
+        """A value of the configuration by its dotted key, or None; one that is said to be another's is that one's."""
+        value = self._value(key)
+        other = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
+        return self._value(other[1]) if other else value
+
+    def _value(self, key: str) -> Any:
         value: Any = self.config
         for name in key.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None

@@ -196,3 +196,25 @@ def test_impossible_settings_are_refused(settings: dict[str, float], key: str) -
     with pytest.raises(InvalidValue) as caught:
         Reinforce(Factorised(), **settings, space=small_space([2]), generator=seeded())  # type: ignore[arg-type]
     assert caught.value.key == key
+
+
+def test_a_policy_of_independent_choices_tells_the_probability_of_every_option() -> None:
+    policy = disturbed(Factorised())
+    marginals = policy.marginals()
+    assert [len(row) for row in marginals] == list(SIZES)
+    log_probabilities, _ = policy.evaluate(ACTIONS)
+    joint = log_probabilities.exp()
+    for choice, row in enumerate(marginals):
+        summed = [float(joint[ACTIONS[:, choice] == option].sum()) for option in range(SIZES[choice])]
+        assert row == pytest.approx(summed)
+    assert disturbed(LSTMController(hidden=5, initial=0.8)).marginals() == []
+
+
+def test_a_learning_policy_records_its_probabilities_by_choice_and_option() -> None:
+    space = small_space([2, 3])
+    strategy = Reinforce(Factorised(), space=space, generator=seeded())
+    strategy.tell([Scored(candidate, 0.5) for candidate in strategy.ask()])
+    found = strategy.statistics()
+    for choice in space.choices:
+        values = [found[f"probability/{choice.name}/{option}"] for option in choice.options]
+        assert sum(values) == pytest.approx(1)

@@ -4,6 +4,7 @@ import pytest
 
 from nas.report import charts
 from nas.report.colours import OPERATION_COLOURS
+from nas.report.explanation import observed_options
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import PROBABILITIES, by_epoch
 
@@ -92,6 +93,9 @@ def test_a_black_box_search_shows_every_candidate_the_best_so_far_and_its_rounds
     assert (diversity.title, entropy.title) == ("population: diversity", "policy: entropy")
     assert scores.x_label == "evaluation"
     assert charts.anytime_curve(run) == ([1000, 2000], [0.6, 0.8])
+    eights, sixteens = reversed(observed_options(run)["layer1.filters"])
+    assert (eights.option, eights.count, eights.accuracy) == ("8", 1, 0.4)
+    assert (sixteens.option, sixteens.count, sixteens.accuracy) == ("16", 3, pytest.approx(1.9 / 3))
     filters = charts.shares(run)[0]
     assert points(filters) == {"8": [(4, 0.25)], "16": [(4, 0.75)]}
 

@@ -2,6 +2,7 @@ import csv
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nas.configuration import InvalidValue, UnusableInput, build
-from nas.training.tracking import BUFFERED_RECORDS, Tracker, TrackingSettings
+from nas.training.tracking import BUFFERED_RECORDS, LAYOUT, Tracker, TrackingSettings
 
 SETTINGS = TrackingSettings()
 WITHOUT_TENSORBOARD = TrackingSettings(tensorboard=False)
@@ -292,3 +293,20 @@ def test_tensorboard_serves_a_resumed_run_with_every_step_once(tmp_path):
     points = json.loads(answer)
     assert [step for _, step, _ in points] == list(range(20))
     assert [value for _, _, value in points] == pytest.approx([1 / (step + 1) for step in range(20)], rel=1e-6)
+
+
+def test_tensorboard_gets_a_layout_whose_patterns_find_the_recorded_tags(tmp_path: Path) -> None:
+    with Tracker(tmp_path, SETTINGS):
+        pass
+    assert "custom_scalars__config__" in events_of(tmp_path).Tags()["tensors"]
+    charts = {name: patterns for group in LAYOUT.values() for name, (_, patterns) in group.items()}
+    found = {
+        "losses of both levels": {"train/loss", "validation/loss"},
+        "learning rate": {"hyperparameters/learning_rate"},
+        "other hyperparameters": {"hyperparameters/dropout"},
+        "probabilities": {"probability/layer1.filters/8"},
+        "samples spent": {"budget/samples"},
+    }
+    tags = set.union(*found.values()) | {"supernet/validation_loss", "step/training_loss"}
+    for name, expected in found.items():
+        assert {tag for tag in tags if any(re.match(pattern, tag) for pattern in charts[name])} == expected
