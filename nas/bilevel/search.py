@@ -297,6 +297,8 @@ class GradientSearch:
                 advice = "lower hyperparameters.learning_rate.initial or learn it"
                 state = last_good(fault, self.training.on_non_finite, self.rollbacks, self.folder, advice, self.say)
                 state["rollbacks"] = self.rollbacks + 1
+                spent = {"samples": self.samples, "measured": self._measured, "seconds": self.spent.seconds}
+                state |= spent  # steps that are taken back stay paid for
                 save = True  # at once, or a kill would undo the rollback
 
     def _search_from(self, state: dict[str, Any] | None, save: bool) -> Candidate:
