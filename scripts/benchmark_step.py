@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ from nas.report.tables import comparison_table, print_table
 from nas.spaces.darts import OPERATIONS, Darts
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped
 from nas.training.regularisers import set_noise_generator
 
@@ -93,7 +95,8 @@ class Case:
             }
         )
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
-        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,))
+        low = partial(torch.autocast, self.device, torch.bfloat16) if self.everything else nullcontext
+        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,), precision=low)
         strategy = FirstOrder() if joint else ALPHA_ONLY[self.kind]
         rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
         upper = UpperLevel(problem, strategy, Exact() if joint else None, rule)
@@ -103,8 +106,7 @@ class Case:
             supernet.compile()
 
         def step() -> None:
-            low = torch.autocast(self.device, torch.bfloat16) if self.everything else nullcontext()
-            with low, without_kernels() if self.variant == "stock" else nullcontext():
+            with without_kernels() if self.variant == "stock" else nullcontext():
                 upper.step(training, validation, work)
                 problem.weight_step(training)
 
@@ -136,15 +138,11 @@ class Cost:
     """What the steps of one case took."""
 
     seconds: list[float] = field(default_factory=list)
-    bytes: list[float] = field(default_factory=list)
+    memory: float = math.nan  # bytes at the peak
 
     @property
     def time(self) -> float:
         return statistics.median(self.seconds)
-
-    @property
-    def memory(self) -> float:
-        return statistics.median(self.bytes)
 
 
 class PeakMemory:
@@ -177,18 +175,19 @@ def measured(cases: Mapping[str, Case], repeats: int) -> dict[str, Cost]:
     steps = {name: case.step() for name, case in cases.items()}
     costs = {name: Cost() for name in cases}
     peak = PeakMemory()
-    for step in steps.values():
+    for name, step in steps.items():  # to warm up, and for the memory, whose measurement gives freed memory back
+        on_gpu = cases[name].device != "cpu"
+        peak.reset()
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
         step()
+        costs[name].memory = torch.cuda.max_memory_allocated() if on_gpu else peak.beyond()
     for _ in range(repeats):
         for name, step in steps.items():
             on_gpu = cases[name].device != "cpu"
-            peak.reset()
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats()
             began = clock(on_gpu)
             step()
             costs[name].seconds.append(clock(on_gpu) - began)
-            costs[name].bytes.append(torch.cuda.max_memory_allocated() if on_gpu else peak.beyond())
     return costs
 
 
@@ -396,6 +395,7 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1, not {getattr(arguments, name)}")
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     kernels = "with C++ kernels" if library() is not None else "without C++ kernels (no compiler, or switched off)"
     unit = "CPU seconds" if arguments.threads == 1 else "wall-clock seconds"
     print(

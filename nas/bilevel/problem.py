@@ -3,8 +3,9 @@
 ``min over (alpha, h) of L_val(w*(alpha, h), alpha)`` where ``w*(alpha, h)`` minimises ``L_train(w, alpha, h)`` over w.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ class BilevelProblem:
         gradient_clip: Largest norm of the weights' gradient in the weight step, or None.
         generators: Every source of noise in a forward pass (dropout, relaxation).
         augmentation: Where learned cutout and mixing draw from.
+        precision: The context in which the supernet computes; losses are float32 at least.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class BilevelProblem:
         gradient_clip: float | None = None,
         generators: tuple[torch.Generator, ...] = (),
         augmentation: torch.Generator | None = None,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -52,6 +55,7 @@ class BilevelProblem:
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.schedule_factor = 1.0
+        self._precision = precision
         # Looking through thousands of modules at every step would cost as much as some of their arithmetic.
         self._weights = supernet.named_weight_parameters()
         self._places = _places(supernet, self._weights)
@@ -89,8 +93,12 @@ class BilevelProblem:
 
     def _logits(self, weights: Weights, images: Tensor) -> Tensor:
         with self._without_running_averages(), self._computing_with(weights):
+            return self._supernet_logits(images)
+
+    def _supernet_logits(self, images: Tensor) -> Tensor:
+        with self._precision():
             logits: Tensor = self.supernet(images)
-        return logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     @contextmanager
     def _computing_with(self, weights: Weights) -> Iterator[None]:
@@ -175,7 +183,7 @@ class BilevelProblem:
         seen = self.hyperparameters.shown(values)
         self.hyperparameters.bind(self.supernet, seen)
         shown = presented(batch, seen, self.augmentation)
-        logits = self.supernet(shown.images)
+        logits = self._supernet_logits(shown.images)
         loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
         parameters = list(self._weights.values())
         gradients = torch.autograd.grad(loss, parameters)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from nas.atomic_write import write_atomically
 from nas.bilevel.best_pair import BestPair
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
@@ -36,6 +38,7 @@ from nas.spaces.space import SearchSpace
 from nas.training.checkpoint import fitting
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
+from nas.training.memory import keep_freed_memory
 from nas.training.metrics import measure
 from nas.training.parameter_groups import grouped
 from nas.training.profiling import profiled
@@ -149,6 +152,12 @@ class GradientSearch:
         except InvalidValue as error:
             raise error.below("hyperparameters") from error
         set_noise_generator(self.supernet, noise[0])
+        if training.compile:
+            for strategy in (architecture_gradient, hyperparameter_gradient):
+                once = strategy is None or isinstance(strategy, FirstOrder | FiniteDifference)
+                allowed = "torch.compile cannot differentiate twice: take first_order and hyperparameters=fixed"
+                require(once, "training.compile", True, allowed)
+            self.supernet.compile()
         self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
         self.optimiser = torch.optim.SGD(
             grouped(self.supernet.weight_parameters()), lr=0.0, momentum=training.momentum, foreach=True
@@ -159,6 +168,7 @@ class GradientSearch:
             hyperparameters,
             training.gradient_clip,
             generators=noise,
+            precision=partial(training.autocast, randomness.device),
             augmentation=randomness.on_device("learned augmentation"),
         )
         self.objective = objective
@@ -307,6 +317,7 @@ class GradientSearch:
             with fitting(state):
                 self._load_state(state)
         self.supernet.train()
+        keep_freed_memory()
         with (
             StopRequest() as request,
             Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,

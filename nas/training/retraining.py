@@ -15,6 +15,7 @@ from nas.interop.export import ExportKind, missing_packages
 from nas.training.checkpoint import fitting
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
+from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
@@ -92,14 +93,20 @@ class Retraining:
         recorded: Mapping[str, Sequence[float]] | None = None,
         say: Callable[[str], None] = print,
     ) -> None:
-        self.network, self.stream, self.schedule = network.to(randomness.device), stream, schedule
+        # Convolutions like the channels innermost, on CPUs as on GPUs.
+        self.network = network.to(randomness.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stream, self.schedule = stream, schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.say = randomness, folder, say
         self.hyperparameters, self.recorded = dict(hyperparameters), recorded or {}
         set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
         self._augmentation = randomness.on_device("learned augmentation")
-        self.optimiser = torch.optim.SGD(grouped(network.parameters()), lr=0.0, momentum=training.momentum)
+        self.optimiser = torch.optim.SGD(
+            grouped(network.parameters()), lr=0.0, momentum=training.momentum, foreach=True
+        )
+        if training.compile:
+            self.network.compile()
         self.means = RunningMeans()
         self.step, self.seconds, self.rollbacks = 0, 0.0, 0
         self.watch = Watch()
@@ -138,6 +145,7 @@ class Retraining:
             with fitting(state):
                 self.load_state_dict(state)
         self.network.train()
+        keep_freed_memory()
         with (
             StopRequest() as request,
             Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
@@ -184,7 +192,9 @@ class Retraining:
         logits, loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.training.gradient_clip or math.inf, foreach=True
+        )
         self.optimiser.step()
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
@@ -205,8 +215,9 @@ class Retraining:
         smoothing = self.final.label_smoothing
         if smoothing is None:
             smoothing = self.hyperparameters.get("label_smoothing", 0.0)
-        output = self.network(shown.images)
-        logits, auxiliary = output if isinstance(output, tuple) else (output, None)
+        with self.training.autocast(shown.images.device):
+            output = self.network(shown.images.contiguous(memory_format=torch.channels_last))
+        logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
         loss = training_loss(logits, shown, smoothing)
         if auxiliary is not None:
             loss = loss + self.final.auxiliary_weight * training_loss(auxiliary, shown, smoothing)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -24,6 +25,8 @@ class TrainingSettings:
         on_non_finite: What a loss, gradient or alpha that is NaN or infinite leads to. ``stop`` ends the run,
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
+        compile: Whether networks go through ``torch.compile``, which takes a minute or more and pays on a GPU.
+        precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
     """
 
     batch_size: int
@@ -32,6 +35,8 @@ class TrainingSettings:
     schedule: Schedule
     schedule_end: float = 0.0
     on_non_finite: OnNonFinite = "restart"
+    compile: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")
@@ -43,6 +48,10 @@ class TrainingSettings:
         require(0 <= end <= 1, "schedule_end", end, "it must be a number from 0 to 1")
         good = self.schedule != "exponential" or end > 0
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """The context in which a network computes."""
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def chosen_by(self, hyperparameters: Mapping[str, float]) -> "TrainingSettings":
         """These settings with the batch size that a candidate's ``hyperparameters`` carry, if they carry one.

@@ -6,6 +6,7 @@ random draws.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -113,13 +114,13 @@ def _separable(state: Tensor, alike: Sequence[nn.Module], averages: RunningAvera
     """Separable convolutions: one or two rounds of ReLU, depthwise and pointwise convolution and batch norm."""
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     statistics = None
-    for start in range(0, len(alike[0]), 4):  # type: ignore[arg-type]
-        layers = [(operation[start + 1], operation[start + 2], operation[start + 3]) for operation in alike]  # type: ignore[index]
-        depthwise = layers[0][0]
-        kernel = Kernel(depthwise.kernel_size[0], depthwise.dilation[0])
-        layer = Layer((kernel,) * len(layers), depthwise.stride[0], statistics)
-        x, known = separable(x, layer, [one.weight for one, _, _ in layers], [one.weight for _, one, _ in layers])
-        statistics = averages.statistics([norm for _, _, norm in layers], x, known)
+    rounds: list[list[Any]] = [list(operation.children()) for operation in alike]
+    for start in range(0, len(rounds[0]), 4):
+        depthwise, pointwise, norms = ([layers[start + place] for layers in rounds] for place in (1, 2, 3))
+        kernel = Kernel(depthwise[0].kernel_size[0], depthwise[0].dilation[0])
+        layer = Layer((kernel,) * len(rounds), depthwise[0].stride[0], statistics)
+        x, known = separable(x, layer, [one.weight for one in depthwise], [one.weight for one in pointwise])
+        statistics = averages.statistics(norms, x, known)
     return Term(x, statistics)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ class Statistics:
     of_batch: bool
     known: bool = True
 
-    @property
+    @cached_property
     def scale(self) -> Tensor:
         """(planes, C): one over the standard deviation."""
         return (self.variance + self.epsilon).rsqrt()
