@@ -15,7 +15,7 @@ from nas.operations.batched.depthwise import depthwise_convolution
 from nas.operations.batched.mixture import Term, mixture, mixture_in_torch
 from nas.operations.batched.normalisation import RunningAverages, Statistics
 from nas.operations.batched.pooling import poolings, poolings_in_torch
-from nas.operations.batched.separable import Kernel, Layer, separable, separable_in_torch
+from nas.operations.batched.separable import Kernel, Layer, _in_two_convolutions, separable, separable_in_torch
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5}
 KERNELS = [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1)]
@@ -99,6 +99,16 @@ def test_separable_layer(inputs: int, stride: int, channels: int, dtype: torch.d
     assert_close(
         list(torch.autograd.grad(found, leaves, gradient)), list(torch.autograd.grad(expected, leaves, gradient)), dtype
     )
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_all_groups_in_two_convolutions(inputs: int) -> None:
+    layer = Layer((Kernel(3, 2),) * 3, 2, None)
+    x = drawn(0, 2, inputs, 7, 6, 4)
+    depthwise = [drawn(1 + i, 4, 1, 3, 3) for i in range(3)]
+    pointwise = [drawn(5 + i, 4, 4, 1, 1) for i in range(3)]
+    found = _in_two_convolutions(F.relu(x).permute(0, 1, 4, 2, 3), layer, depthwise, pointwise)
+    assert_close([found], [separable_in_torch(x, layer, depthwise, pointwise)], torch.float64)
 
 
 @pytest.mark.parametrize("inputs", [1, 2])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.operations.batched import library
 from nas.operations.batched.mixture import Term, mixture
-from nas.operations.batched.normalisation import RunningAverages
+from nas.operations.batched.normalisation import RunningAverages, normalised
 from nas.operations.batched.pooling import Known, poolings
 from nas.operations.batched.separable import Kernel, Layer, separable
 from nas.operations.cell_operations import (
@@ -63,6 +63,8 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
         factors: (batch or 1, edges, operations).
         averages: Where the batch norms' statistics are put down.
     """
+    if state.device.type == "cpu" and not library.usable(state):
+        return _edge_by_edge(state, edges, factors, averages)
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
     terms: list[Term] = []
@@ -87,6 +89,65 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
             terms.append(batched(state, alike, averages))
         columns.append(column)
     return mixture(factors[..., columns], terms)
+
+
+def _edge_by_edge(
+    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
+    """:func:`mixed_edges` as PyTorch is fastest without the kernels on a CPU, whose grouped convolutions are slow.
+
+    What edges have in common is computed once; an operation's weight is that of its last batch norm.
+    """
+    activated = F.relu(state)
+    common: list[list[tuple[Tensor, Tensor]]] = [[] for _ in edges]  # per edge its factors and planes
+    totals: list[Tensor | None] = [None] * len(edges)
+    pooled: dict[type[nn.Module], Tensor] = {}
+    for column, alike in enumerate(zip(*(edge.operations for edge in edges), strict=True)):
+        first = alike[0]
+        pooling = first[0] if isinstance(first, nn.Sequential) else first
+        if isinstance(first, Zero):
+            continue
+        if isinstance(pooling, nn.MaxPool2d | nn.AvgPool2d | nn.Identity):
+            if type(pooling) not in pooled:
+                pooled[type(pooling)] = pooling(state)
+            planes = pooled[type(pooling)].permute(0, 2, 3, 1).unsqueeze(1)
+            if isinstance(first, nn.Sequential):
+                norms = [operation[1] for operation in alike]
+                planes = normalised(planes, averages.statistics(norms, planes, None))
+            for edge, plane in enumerate(planes.expand(-1, len(edges), -1, -1, -1).unbind(1)):
+                common[edge].append((factors[:, edge, column, None, None, None], plane.permute(0, 3, 1, 2)))
+            continue
+        for edge, operation in enumerate(alike):
+            term = _weighted(operation, state, activated, factors[:, edge, column])
+            before = totals[edge]
+            totals[edge] = term if before is None else before + term
+    outs = []
+    for total, pairs in zip(totals, common, strict=True):
+        for factor, plane in pairs:
+            total = factor * plane if total is None else torch.addcmul(total, plane, factor)
+        assert total is not None
+        outs.append(total.permute(0, 2, 3, 1))
+    return outs
+
+
+def _weighted(operation: nn.Module, state: Tensor, activated: Tensor, factor: Tensor) -> Tensor:
+    """``operation(state) * factor`` for a factor (batch or 1,); ``activated`` is the state after the ReLU."""
+    if not isinstance(operation, SeparableConvolution | DilatedSeparableConvolution | ReLUConvBN):
+        return factor[:, None, None, None] * operation(state)
+    _, *layers, norm = operation.children()
+    y = activated
+    for layer in layers:
+        y = layer(y)
+    assert isinstance(norm, nn.BatchNorm2d)
+    if len(factor) > 1:
+        return factor[:, None, None, None] * norm(y)
+    tracked = norm.training and norm.track_running_stats
+    if tracked and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    running = (norm.running_mean, norm.running_var) if tracked or not norm.training else (None, None)
+    weight = factor.repeat(y.shape[1])
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    return F.batch_norm(y, running[0], running[1], weight, None, norm.training, momentum, norm.eps)
 
 
 def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor) -> Tensor:

@@ -1,0 +1,45 @@
+"""The switches that make a GPU fast, as far as a CPU can try them: bfloat16 and torch.compile."""
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.problem import BilevelProblem
+from nas.training.settings import TrainingSettings
+
+BFLOAT16 = TrainingSettings(16, 0.9, 5.0, "cosine", precision="bfloat16")
+
+
+def one_step(problem: BilevelProblem, make_batch: Callable[..., object]) -> list[Tensor]:
+    alphas = problem.supernet.architecture_parameters()
+    training, validation = make_batch(1, dtype=torch.float32), make_batch(2, dtype=torch.float32)
+    report = FirstOrder()(problem, training, validation, alphas)  # type: ignore[arg-type]
+    gradients = [alpha.grad for alpha in alphas if alpha.grad is not None]
+    loss, logits, _ = problem.weight_step(training)  # type: ignore[arg-type]
+    return [report.validation_loss, report.validation_logits, *gradients, loss, logits]
+
+
+def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem, make_batch) -> None:
+    exact = one_step(make_problem(dtype=torch.float32, learned=()), make_batch)
+    problem = make_problem(dtype=torch.float32, learned=())
+    problem._precision = partial(BFLOAT16.autocast, torch.device("cpu"))
+    rounded = one_step(problem, make_batch)
+    assert all(one.dtype == torch.float32 for one in rounded)
+    assert any(not torch.equal(one, other) for one, other in zip(rounded, exact, strict=True))
+    for one, other in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.slow
+def test_a_compiled_supernet_takes_the_same_steps(make_problem, make_batch) -> None:
+    plain = make_problem(dtype=torch.float32, learned=())
+    compiled = make_problem(dtype=torch.float32, learned=())
+    compiled.supernet.compile()
+    for _ in range(2):
+        for one, other in zip(one_step(compiled, make_batch), one_step(plain, make_batch), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+    assert list(compiled.supernet.state_dict()) == list(plain.supernet.state_dict())
