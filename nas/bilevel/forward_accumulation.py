@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import nn
+from torch import Tensor, nn
 
 from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem, Weights, global_norm
@@ -26,9 +26,8 @@ class ForwardAccumulation:
     """``grad L_val(w_t) . Z_t`` with ``Z_{t+1} = discount * A_t Z_t + B_t``.
 
     ``Z = dw/dh``; ``A_t`` and ``B_t`` are the derivatives of the whole weight step (clipping, weight decay and momentum
-    included) with respect to the weights with their momentum buffers, and to h. The products come from
-    forward-over-reverse differentiation, one pass of about three plain steps per hyperparameter and weight step.
-    A ``Z`` that is not finite is dropped.
+    included) with respect to the weights with their momentum buffers, and to h. Every weight step takes a graph of its
+    gradient and one product with the Hessian per hyperparameter. A ``Z`` that is not finite is dropped.
 
     Args:
         horizon: Weight steps after which the accumulation begins anew; None: never.
@@ -45,7 +44,7 @@ class ForwardAccumulation:
         self._age = 0  # steps that they cover
 
     def most_passes(self, targets: int) -> int:
-        return 1 + targets
+        return 2 + targets
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
@@ -70,43 +69,64 @@ class ForwardAccumulation:
             self.forget()
         self._age += 1
         noise = problem.noise_state()
-        for name in _named(problem, targets):
-            problem.repeat_noise(noise)
-            advanced = self._advanced(problem, training, name)
-            finite = all(bool(torch.isfinite(global_norm(part))) for part in advanced)
-            if finite:
-                self._tangents[name] = advanced
+        live = problem.weights()
+        loss = problem.training_loss(live, training, problem.values())
+        found = torch.autograd.grad(loss, list(live.values()), create_graph=True)
+        gradients = dict(zip(live, found, strict=True))
+        problem.repeat_noise(noise)
+        for name, raw in _named(problem, targets).items():
+            before = self._discounted(name, live)
+            through = self._along(loss, gradients, raw, before, live)
+            after = self._advanced(problem, name, before, gradients, through)
+            if all(bool(torch.isfinite(global_norm(part))) for part in after):
+                self._tangents[name] = after
             else:
                 self._tangents.pop(name, None)
-        problem.repeat_noise(noise)
-        return len(targets)
+        return 1 + len(targets)
 
-    def _advanced(self, problem: BilevelProblem, training: Batch, target: str) -> Tangents:
-        """The tangents after one more step: everything that depends on ``target`` is a dual number."""
-        before = self._tangents.get(target)
+    def _discounted(self, name: str, live: Weights) -> Tangents:
+        if name not in self._tangents:
+            zero = {weight: torch.zeros_like(one) for weight, one in live.items()}
+            return zero, zero
+        moved, directions = (
+            {weight: self.discount * tangent for weight, tangent in part.items()} for part in self._tangents[name]
+        )
+        return moved, directions
 
-        def dual(name: str, part: int, value: torch.Tensor) -> torch.Tensor:
-            own = torch.zeros_like(value) if before is None else self.discount * before[part][name]
-            return forward_ad.make_dual(value, own)
+    @staticmethod
+    def _along(loss: Tensor, gradients: Weights, raw: nn.Parameter, before: Tangents, live: Weights) -> Weights:
+        """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw``.
 
+        Second derivatives are symmetric, so a double backward does; not every operation has a forward mode.
+        """
+        slope = torch.autograd.grad(loss, raw, create_graph=True, materialize_grads=True)[0]
+        products = [(gradient * before[0][name]).sum() for name, gradient in gradients.items()]
+        coupled = torch.stack(products).sum() + slope
+        found = torch.autograd.grad(coupled, list(live.values()), retain_graph=True, materialize_grads=True)
+        return dict(zip(live, found, strict=True))
+
+    @staticmethod
+    def _advanced(
+        problem: BilevelProblem, target: str, before: Tangents, gradients: Weights, through: Weights
+    ) -> Tangents:
+        """The tangents after the weight step, in which everything that depends on ``target`` is a dual number."""
+        live = problem.weights()
         with warnings.catch_warnings(), forward_ad.dual_level():
             # What PyTorch itself loads for forward mode uses something that it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
             raw = {name: one.detach() for name, one in problem.hyperparameters.named_raw()}
             raw[target] = forward_ad.make_dual(raw[target], torch.ones_like(raw[target]))
             values = problem.values(raw)
-            live = problem.weights()
-            weights = {name: dual(name, 0, weight.detach().requires_grad_()) for name, weight in live.items()}
-            loss = problem.training_loss(weights, training, values)
-            gradients = torch.autograd.grad(loss, list(weights.values()))
-            clipped = problem.clipped(dict(zip(weights, gradients, strict=True)))
             momentum, rate = problem.momentum(values), rates(values)
+            duals = {name: forward_ad.make_dual(gradients[name].detach(), through[name]) for name in live}
+            clipped = problem.clipped(duals)
             directions, moved = {}, {}
-            for name, weight in weights.items():
-                direction = clipped[name] + values["weight_decay"] * weight
-                if (buffer := problem.momentum_buffer(live[name], momentum)) is not None:
-                    direction = direction + momentum * dual(name, 1, buffer)
-                directions[name], moved[name] = direction, weight - rate[group_of(weight)] * direction
+            for name, weight in live.items():
+                dual = forward_ad.make_dual(weight.detach(), before[0][name])
+                direction = clipped[name] + values["weight_decay"] * dual
+                if (buffer := problem.momentum_buffer(weight, momentum)) is not None:
+                    direction = direction + momentum * forward_ad.make_dual(buffer, before[1][name])
+                directions[name], moved[name] = direction, dual - rate[group_of(weight)] * direction
             return _tangents(moved, live), _tangents(directions, live)
 
     def forget(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import DropoutRate, DropPathRate, HyperparameterSet, LearningRate, WeightDecay
 from nas.bilevel.problem import BilevelProblem
@@ -145,16 +146,23 @@ def searched(name: str, implementation: Implementation, strategy: Hypergradient,
     noise = network.cells[0].edges[0].drop_path.generator  # type: ignore[index,union-attr]
     optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
     problem = BilevelProblem(network, optimiser, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
-    upper = UpperLevel(problem, strategy, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
+    alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
+    upper = UpperLevel(problem, alpha, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
+    upper.forget_weights()
     for step in range(steps):
         training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
         upper.step(training, validation, upper.work(architecture=True, hyperparameters=learn))
+        upper.observe(training)
         problem.weight_step(training)
     return network
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize(("strategy", "steps"), [(FirstOrder(), 10), (Exact(), 3)], ids=["first order", "exact"])
+@pytest.mark.parametrize(
+    ("strategy", "steps"),
+    [(FirstOrder(), 10), (Exact(), 3), (ForwardAccumulation(), 3)],
+    ids=["first order", "exact", "accumulation"],
+)
 @pytest.mark.parametrize("name", ["darts", "nasbench201"])
 def test_whole_steps(name: str, strategy: Hypergradient, steps: int) -> None:
     plain, fast = (searched(name, which, strategy, steps).state_dict() for which in ("plain", "fast"))  # type: ignore[arg-type]
