@@ -8,11 +8,13 @@ from pathlib import Path
 from nas.configuration import InvalidValue
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.report.animation import write_animation
-from nas.report.comparison import write_comparison
+from nas.report.comparison import OUTCOME_COLUMNS, found_runs, outcome_rows, write_comparison
 from nas.report.drawing import save_drawing
+from nas.report.explanation import decisions
 from nas.report.outcome import space_figure
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
+from nas.report.tables import comparison_table, print_table
 from nas.spaces.candidate_file import read_candidate_file
 from nas.spaces.darts import Darts
 from nas.spaces.nasbench201 import NasBench201
@@ -77,7 +79,10 @@ def _page(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    print(f"page: {write_comparison(options.folder, options.output)}")
+    path = write_comparison(options.folder, options.output)
+    rows = outcome_rows(found_runs(options.folder))
+    print_table(comparison_table(f"{len(rows)} runs", OUTCOME_COLUMNS, rows))
+    print(f"page: {path}")
 
 
 def _why(options: argparse.Namespace) -> None:
@@ -85,8 +90,22 @@ def _why(options: argparse.Namespace) -> None:
 
     settings = SwapSettings(options.images, options.retrain, options.epochs, options.seeds)
     path = measure_swaps(options.folder, settings)
+    columns = ["choice", "chosen", "runner-up", "margin", "swapped in the supernet", "swapped and retrained"]
+    rows = []
+    for one in decisions(RecordedRun.read(options.folder)):
+        effects = [_points(one.effect), _points(one.retrained_effect)]
+        rows.append([one.choice, one.option, one.runner_up or "-", _share(one.margin), *effects])
+    print_table(comparison_table("What each choice is worth, in points of validation accuracy", columns, rows))
     print(f"page: {write_page(options.folder)}")
     print(f"measured: {path}")
+
+
+def _share(margin: float | None) -> str:
+    return "" if margin is None else f"{margin:.3f}"
+
+
+def _points(effect: float | None) -> str:
+    return "" if effect is None else f"{100 * effect:+.2f}"
 
 
 def _draw(options: argparse.Namespace) -> None:

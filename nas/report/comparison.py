@@ -106,9 +106,16 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
     return list(known.values())
 
 
-def _outcomes(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
+OUTCOME_COLUMNS = (
+    *("run", "data", "space", "seed", "test accuracy", "best validation accuracy"),
+    *("parameters", "samples", "search time"),
+)
+
+
+def outcome_rows(runs: Sequence[RecordedRun]) -> list[list[str]]:
+    """A row of texts per run, for :data:`OUTCOME_COLUMNS`."""
     rows = []
-    for run, name in zip(runs, names, strict=True):
+    for run, name in zip(runs, run_names(runs), strict=True):
         numbers = outcome(run)
         seed = run.setting("seed")
         rows.append(
@@ -120,8 +127,11 @@ def _outcomes(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
                 *_shown(numbers),
             ]
         )
-    columns = ["run", "data", "space", "seed", "test accuracy", "best validation accuracy", "parameters"]
-    parts = [table([*columns, "samples", "search time"], rows, numbers=range(3, 9))]
+    return rows
+
+
+def _outcomes(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
+    parts = [table(OUTCOME_COLUMNS, outcome_rows(runs), numbers=range(3, 9))]
     together = [places for places in groups(runs) if len(places) > 1]
     if together:
         rows = []

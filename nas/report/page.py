@@ -289,7 +289,7 @@ def _why_row(run: RecordedRun, row: Decision) -> list[str]:
     decided = "" if row.decided is None else f"{run.place(row.decided):.4g}"
     margin = "" if row.margin is None else f"{row.margin:.3f}"
     effects = [_effect(row.effect), _effect(row.retrained_effect)]
-    return [row.choice, row.option, row.runner_up or "none", margin, decided, *effects]
+    return [row.choice, row.option, row.runner_up or "-", margin, decided, *effects]
 
 
 def _effect(value: float | None) -> str:

@@ -203,7 +203,7 @@ def test_a_policy_of_independent_choices_tells_the_probability_of_every_option()
     marginals = policy.marginals()
     assert [len(row) for row in marginals] == list(SIZES)
     log_probabilities, _ = policy.evaluate(ACTIONS)
-    joint = log_probabilities.exp()
+    joint = log_probabilities.exp().detach()
     for choice, row in enumerate(marginals):
         summed = [float(joint[ACTIONS[:, choice] == option].sum()) for option in range(SIZES[choice])]
         assert row == pytest.approx(summed)
