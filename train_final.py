@@ -34,11 +34,21 @@ from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.space import SearchSpace
-from nas.training.entry_point import RunFailed, guarded, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.training.determinism import use_deterministic_algorithms
+from nas.training.entry_point import (
+    RunFailed,
+    follow,
+    guarded,
+    on_all_ranks,
+    refuse_groups_without_option,
+    resumed_folder,
+    run_resumed,
+)
 from nas.training.environment import record_environment
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
 from nas.training.randomness import Randomness
+from nas.training.ranks import join
 from nas.training.retraining import Retraining
 from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder
 from nas.training.schedules import Schedule
@@ -142,6 +152,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     randomness = Randomness(checked_seed(config.seed), checked_device(config.device))
     final = build(config.final, "final")
     training = build(config.training, "training")
+    if training.deterministic:
+        use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
     source = build(config.data, "data")
     try:
@@ -192,9 +204,11 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         randomness=randomness,
         folder=folder,
     )
-    record_environment(path, randomness.device)
-    write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
+    if randomness.ranks.is_first:
+        record_environment(path, randomness.device)
+        write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
     retraining.train()
+    randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
@@ -290,16 +304,18 @@ def run_composed(config: DictConfig) -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
         what_runs = OmegaConf.to_yaml(settings).encode()  # so that it can be resumed
         write_atomically(folder / ".hydra" / "config.yaml", what_runs)
-        run(settings, folder)
+        on_all_ranks(run)(settings, folder)
 
     guarded(work, "train_final.py", folder)
 
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
+        return follow(run, "train_final.py")
 
     def resume_or_check() -> bool:
-        if run_resumed(arguments, run, begin=inherited_configuration):
+        if run_resumed(arguments, on_all_ranks(run), begin=inherited_configuration):
             return True
         refuse_groups_without_option(arguments, CONF)
         candidate = argument_value(arguments, "candidate")

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.search import GradientSearch
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import InvalidValue, assemble, build
 from nas.data.dataset import DataSplits
@@ -27,9 +28,18 @@ from nas.report.outcome import architecture_figure, architecture_in_words, searc
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.spaces.candidate_file import CandidateFile
-from nas.training.entry_point import guarded, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.training.determinism import use_deterministic_algorithms
+from nas.training.entry_point import (
+    follow,
+    guarded,
+    on_all_ranks,
+    refuse_groups_without_option,
+    resumed_folder,
+    run_resumed,
+)
 from nas.training.environment import record_environment
 from nas.training.randomness import Randomness
+from nas.training.ranks import join
 from nas.training.run_folder import RunFolder, refuse_occupied_folder
 from nas.training.settings import checked_device, checked_seed
 
@@ -60,6 +70,8 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
     source = build(config.data, "data")
     relaxation = build(config.relaxation, "relaxation")
     training = build(config.training, "training")
+    if training.deterministic:
+        use_deterministic_algorithms()
     hyperparameters, categorical = build_hyperparameters(config.hyperparameters)
     held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
     training = training.chosen_by(held)
@@ -94,8 +106,13 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
     }
     parts["evaluator"] = assemble(config.evaluation, "evaluation", parts)
     searcher: Searcher = assemble(config.method, "method", parts)  # takes what it needs of these, by name
-    record_environment(path, randomness.device)
+    if randomness.ranks.count > 1 and not isinstance(searcher, GradientSearch):
+        allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
+        raise InvalidValue("method", type(searcher).__name__, allowed)
+    if randomness.ranks.is_first:
+        record_environment(path, randomness.device)
     candidate = searcher.search()
+    randomness.ranks.leave_the_rest()
 
     settled = searcher.settled()
     schedule = training.schedule, settled, training.schedule_end, searcher.recorded()
@@ -129,16 +146,18 @@ def run_composed(config: DictConfig) -> None:
 
     def work() -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
-        run(config, folder)
+        on_all_ranks(run)(config, folder)
 
     guarded(work, "train_search.py", folder)
 
 
 def main() -> None:
     arguments = sys.argv[1:]
+    if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
+        return follow(run, "train_search.py")
 
     def resume_or_check() -> bool:
-        if run_resumed(arguments, run):
+        if run_resumed(arguments, on_all_ranks(run)):
             return True
         refuse_groups_without_option(arguments, Path(__file__).parent / "conf")
         refuse_occupied_folder(arguments)

@@ -15,6 +15,7 @@ from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
 from nas.spaces.supernet import Supernet
 from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step
+from nas.training.ranks import Ranks
 from nas.training.regularisers import without_noise
 from nas.training.training_loss import Values, presented, training_loss
 
@@ -34,6 +35,7 @@ class BilevelProblem:
         generators: Every source of noise in a forward pass (dropout, relaxation).
         augmentation: Where learned cutout and mixing draw from.
         precision: The context in which the supernet computes; losses are float32 at least.
+        ranks: Those over which the batches are spread.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class BilevelProblem:
         generators: tuple[torch.Generator, ...] = (),
         augmentation: torch.Generator | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        ranks: Ranks | None = None,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -54,11 +57,13 @@ class BilevelProblem:
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)
+        self.ranks = Ranks() if ranks is None else ranks
         self.schedule_factor = 1.0
         self._precision = precision
         # Looking through thousands of modules at every step would cost as much as some of their arithmetic.
         self._weights = supernet.named_weight_parameters()
-        self._places = _places(supernet, self._weights)
+        self._parameters = self._weights | {f"alpha.{name}": alpha for name, alpha in supernet.alpha.items()}
+        self._places = _places(supernet, self._parameters)
         self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     def weights(self) -> Weights:
@@ -81,15 +86,34 @@ class BilevelProblem:
 
     def training_loss(self, weights: Weights, batch: Batch, values: Values) -> Tensor:
         """``L_train(weights, alpha, h)`` with dropout and drop path at ``values``."""
+        tensors, values = self._of_all_ranks(weights, values)
         self.hyperparameters.bind(self.supernet, values)
         shown = presented(batch, values, self.augmentation)
-        return training_loss(self._logits(weights, shown.images), shown, values.get("label_smoothing", 0.0))
+        loss = training_loss(self._logits(tensors, shown.images), shown, values.get("label_smoothing", 0.0))
+        return self.ranks.average([loss])[0]
 
     def validation_loss(self, weights: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
+        tensors, _ = self._of_all_ranks(weights, {})
         with without_noise(self.supernet):
-            logits = self._logits(weights, batch.images)
-        return F.cross_entropy(logits, batch.labels), logits
+            logits = self._logits(tensors, batch.images)
+        return self.ranks.average([F.cross_entropy(logits, batch.labels)])[0], logits
+
+    def _of_all_ranks(self, weights: Weights, values: Values) -> tuple[Weights, Values]:
+        """What a loss depends on, such that its gradients, and theirs in turn, are those of the joint batch.
+
+        In a data-parallel run that makes every hypergradient's training gradient an average before ``w'`` is formed
+        from it, and its validation gradient one before it meets the Hessian. In one process nothing is changed.
+        """
+        if self.ranks.count == 1:
+            return weights, values
+        alphas = {name: alpha for name, alpha in self._parameters.items() if name not in self._weights}
+        learned = {f"value.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+        tensors = self.ranks.with_average_gradients({**weights, **alphas, **learned})
+        return (
+            {name: tensors[name] for name in (*weights, *alphas)},
+            {name: tensors.get(f"value.{name}", value) for name, value in values.items()},
+        )
 
     def _logits(self, weights: Weights, images: Tensor) -> Tensor:
         with self._without_running_averages(), self._computing_with(weights):
@@ -102,16 +126,16 @@ class BilevelProblem:
 
     @contextmanager
     def _computing_with(self, weights: Weights) -> Iterator[None]:
-        """Within it the supernet's modules hold ``weights``; nothing is copied."""
+        """Within it the supernet's modules hold ``weights``, alpha possibly among them; nothing is copied."""
         for name, weight in weights.items():
             parameters, key = self._places[name]
             parameters[key] = weight  # type: ignore[assignment]
         try:
             yield
         finally:
-            for name, weight in self._weights.items():
+            for name in weights:
                 parameters, key = self._places[name]
-                parameters[key] = weight
+                parameters[key] = self._parameters[name]
 
     @contextmanager
     def _without_running_averages(self) -> Iterator[None]:
@@ -186,7 +210,7 @@ class BilevelProblem:
         logits = self._supernet_logits(shown.images)
         loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
         parameters = list(self._weights.values())
-        gradients = torch.autograd.grad(loss, parameters)
+        loss, *gradients = self.ranks.average([loss.detach(), *torch.autograd.grad(loss, parameters)])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)

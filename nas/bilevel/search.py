@@ -44,12 +44,13 @@ from nas.training.parameter_groups import grouped
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
+from nas.training.ranks import Ranks, sharded, synchronise_batch_norm
 from nas.training.regularisers import set_noise_generator
 from nas.training.run_folder import RunFolder
 from nas.training.running_means import RunningMeans, accuracy
 from nas.training.schedules import schedule_factor
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import Tracker, TrackingSettings
+from nas.training.tracking import SilentTracker, Tracker, TrackingSettings
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
 MEASURED_AT_ONCE = 256  # images
@@ -132,6 +133,9 @@ class GradientSearch:
         check_reach(architecture_gradient, hyperparameter_gradient, hyperparameters)
         self.space, self.settings, self.training, self.tracking = space, search, training, tracking
         self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
+        self.ranks = randomness.ranks
+        if not self.ranks.is_first:
+            self.tracking, self.say = replace(tracking, console="quiet", profiler=False), _unheard
         self._draw = draw
         self._drawn: Architecture | None = None
         self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
@@ -152,6 +156,9 @@ class GradientSearch:
         except InvalidValue as error:
             raise error.below("hyperparameters") from error
         set_noise_generator(self.supernet, noise[0])
+        randomness.part()
+        if training.batch_norm == "synchronised":
+            synchronise_batch_norm(self.supernet, self.ranks)
         if training.compile:
             for strategy in (architecture_gradient, hyperparameter_gradient):
                 once = strategy is None or isinstance(strategy, FirstOrder | FiniteDifference)
@@ -170,6 +177,7 @@ class GradientSearch:
             generators=noise,
             precision=partial(training.autocast, randomness.device),
             augmentation=randomness.on_device("learned augmentation"),
+            ranks=self.ranks,
         )
         self.objective = objective
         penalty = None if objective is None else objective.expected_penalty
@@ -192,10 +200,11 @@ class GradientSearch:
                 training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
             ),
         }
+        self._streams = {name: sharded(stream, self.ranks) for name, stream in self._streams.items()}
         self._validation = validation
         self._validation_batches = partial(validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std)
         self.guard = Guard(search.guard)
-        self.interventions = Interventions(say)
+        self.interventions = Interventions(self.say)
         self.best_pair = BestPair()
         self.trajectory = Trajectory(hyperparameters)
         self.means = RunningMeans()
@@ -247,7 +256,10 @@ class GradientSearch:
 
     def open_tracker(self) -> Tracker:
         """The run's record, opened again after :meth:`search` for what is said at the end."""
-        return Tracker(self.folder.path, self.tracking, self._tracker_state)
+        return self._tracker(self._tracker_state)
+
+    def _tracker(self, state: dict[str, int] | None) -> Tracker:
+        return Tracker(self.folder.path, self.tracking, state) if self.ranks.is_first else SilentTracker()
 
     def final_metrics(self) -> dict[str, float]:
         """The last epoch's means, and what the search has spent."""
@@ -298,14 +310,15 @@ class GradientSearch:
             SearchDiverged: The weights could not be kept alive.
             NotFinite: A loss, a gradient or an alpha is not, and neither the guard nor a rollback helps.
         """
-        state = self.folder.newest_checkpoint(self.say)
+        state = self.ranks.share(self.folder.newest_checkpoint(self.say) if self.ranks.is_first else None)
         save = state is None
         while True:
             try:
                 return self._search_from(state, save)
             except NotFinite as fault:
                 advice = "lower hyperparameters.learning_rate.initial or learn it"
-                state = last_good(fault, self.training.on_non_finite, self.rollbacks, self.folder, advice, self.say)
+                policy, folder, ranks = self.training.on_non_finite, self.folder, self.ranks
+                state = last_good(fault, policy, self.rollbacks, folder, advice, self.say, ranks)
                 state["rollbacks"] = self.rollbacks + 1
                 spent = {"samples": self.samples, "measured": self._measured, "seconds": self.spent.seconds}
                 state |= spent  # steps that are taken back stay paid for
@@ -320,7 +333,7 @@ class GradientSearch:
         keep_freed_memory()
         with (
             StopRequest() as request,
-            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
+            self._tracker(state["tracker"] if state else None) as tracker,
             Progress("search", self.total_steps, self.tracking.console, start=self.step) as progress,
             profiled(self.folder.path, self.tracking.profiler) as profiler,
         ):
@@ -340,7 +353,7 @@ class GradientSearch:
                 profiler.step()
                 if self.step % self.steps_per_epoch == 0:
                     self._end_epoch(tracker, progress)
-                if request.requested:
+                if self.ranks.any(request.requested):
                     self._save(tracker)
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.settings.checkpoint_every == 0:
@@ -350,6 +363,7 @@ class GradientSearch:
             self._end(tracker, request)
             if self.rehearsal is not None:
                 self._rehearse(self.rehearsal, tracker, request)
+        synchronise_batch_norm(self.supernet, Ranks())
         return self.candidate()
 
     def _rehearsed(self) -> dict[str, Range]:
@@ -378,7 +392,7 @@ class GradientSearch:
             for tag, value in scalars.items():
                 tracker.scalar(tag, float(value), step, epoch)
             self._save(tracker)
-            if request.requested:
+            if self.ranks.any(request.requested):
                 raise Stopped(self.step, self.folder.path)
         if self.trials:
             self.say(f"rehearsed: {in_words(self.trials)}")
@@ -388,7 +402,9 @@ class GradientSearch:
         if "supernet/validation_loss" not in self._last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.relaxation.advance(self._progress())
-            batches = request.until_requested(self._validation_batches())
+            batches = self._validation_batches()  # the ranks measure alike, and have to go on alike
+            batches = request.until_requested(batches) if self.ranks.count == 1 else batches
+            self._average_statistics()
             try:
                 metrics = measure(self.supernet, batches, self.space.classes, self.randomness.device)
             except StopRequested as error:
@@ -434,19 +450,20 @@ class GradientSearch:
         if work:
             validation = self._streams["validation"].next()
             outcome = self.upper_level.step(batch, validation, work)
-            self.samples += outcome.samples
+            self.samples += self.ranks.count * outcome.samples
             for intervention in outcome.interventions:
                 self.interventions.note(intervention, self.step)
             for name, value in outcome.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", outcome.report.validation_loss)
-            self.means.add("validation/accuracy", accuracy(outcome.report.validation_logits, validation.labels))
-        self.samples += self.upper_level.observe(batch)
+            share = accuracy(outcome.report.validation_logits, validation.labels)
+            self.means.add("validation/accuracy", self.ranks.average([share])[0])
+        self.samples += self.ranks.count * self.upper_level.observe(batch)
         loss, logits, norm = self.problem.weight_step(batch)
-        self.samples += len(batch.labels)
+        self.samples += self.ranks.count * len(batch.labels)
         self.means.add("gradient/weights", norm)
         self.means.add("train/loss", loss)
-        self.means.add("train/accuracy", accuracy(logits, batch.labels))
+        self.means.add("train/accuracy", self.ranks.average([accuracy(logits, batch.labels)])[0])
         self.trajectory.record_step()
         self.step += 1
 
@@ -578,37 +595,47 @@ class GradientSearch:
         self.say(f"step {self.step}: {reason}; the weights start again, learning_rate {rate:.3g}")
         tracker.scalar("guard/restart", float(self.guard.restarts), self.step, epoch)
 
+    def _average_statistics(self) -> None:
+        """Give batch norm's running statistics, which the ranks may have gathered apart, the same values everywhere."""
+        named = self.supernet.named_buffers()
+        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+
     def _save(self, tracker: Tracker) -> None:
+        self._average_statistics()
         require_finite(self.step, self.supernet.state_dict())
-        seconds = self.seconds + time.perf_counter() - self._epoch_began
+        self.ranks.require_same(self.step, {**self.supernet.state_dict(), **dict(self.hyperparameters.named_raw())})
         self._tracker_state = tracker.state_dict()
-        self.folder.checkpoints.save(
-            self.step,
-            {
-                "step": self.step,
-                "rollbacks": self.rollbacks,
-                "samples": self.samples,
-                "samples_before": self._samples_before,
-                "measured": self._measured,
-                "objective": {} if self.objective is None else self.objective.state_dict(),
-                "seconds": seconds,
-                "supernet": self.supernet.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "upper_level": self.upper_level.state_dict(),
-                "streams": {name: stream.state_dict() for name, stream in self._streams.items()},
-                "randomness": self.randomness.state_dict(),
-                "means": self.means.state_dict(),
-                "guard": self.guard.state_dict(),
-                "interventions": self.interventions.state_dict(),
-                "best_pair": self.best_pair.state_dict(),
-                "trajectory": self.trajectory.state_dict(),
-                "last_means": self._last_means,
-                "trials": [trial.to_json() for trial in self.trials],
-                "tracker": self._tracker_state,
-            },
-        )
+        state = self._state(self._tracker_state)
+        if self.ranks.is_first:
+            self.folder.checkpoints.save(self.step, state)
+
+    def _state(self, tracker: dict[str, int]) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "ranks": self.ranks.count,
+            "rollbacks": self.rollbacks,
+            "samples": self.samples,
+            "samples_before": self._samples_before,
+            "measured": self._measured,
+            "objective": {} if self.objective is None else self.objective.state_dict(),
+            "seconds": self.seconds + time.perf_counter() - self._epoch_began,
+            "supernet": self.supernet.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "upper_level": self.upper_level.state_dict(),
+            "streams": {name: stream.state_dict() for name, stream in self._streams.items()},
+            "randomness": self.randomness.state_dict(),
+            "means": self.means.state_dict(),
+            "guard": self.guard.state_dict(),
+            "interventions": self.interventions.state_dict(),
+            "best_pair": self.best_pair.state_dict(),
+            "trajectory": self.trajectory.state_dict(),
+            "last_means": self._last_means,
+            "trials": [trial.to_json() for trial in self.trials],
+            "tracker": tracker,
+        }
 
     def _load_state(self, state: dict[str, Any]) -> None:
+        self.ranks.require_as_many(state)
         self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
         self.rollbacks = state.get("rollbacks", 0)
         self._samples_before, self._last_means = state["samples_before"], state["last_means"]
@@ -658,3 +685,7 @@ def check_reach(
         where = "through the training loss" if kind == "loss" else "on the weight update"
         allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
         require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
+
+
+def _unheard(notice: str) -> None:
+    """What a rank that is not the first has to say is said by the first."""

@@ -6,15 +6,18 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped and resumable.
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from omegaconf import DictConfig
+import torch
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import InvalidValue, UnusableInput
 from nas.training.faults import fault_sentence
 from nas.training.interruption import STOPPED, Stopped
+from nas.training.ranks import ShareDone, present
 from nas.training.run_folder import RunFolder, argument_value, overrides_of, resumed_configuration
 
 FAILED, BAD_INPUT = 1, 2
@@ -48,6 +51,29 @@ def resumed_folder(arguments: Sequence[str]) -> Path | None:
     """The run folder that ``resume=`` names, if it is among ``arguments``."""
     named = argument_value(arguments, "resume")
     return None if named is None else Path(named)
+
+
+def on_all_ranks(run: Callable[[DictConfig, Path], None]) -> Callable[[DictConfig, Path], None]:
+    """``run``, begun by the first rank of a data-parallel run for all of them, with its configuration and folder."""
+
+    def running(config: DictConfig, folder: Path) -> None:
+        present().share((OmegaConf.to_yaml(config), str(folder)))
+        run(config, folder)
+
+    return running
+
+
+def follow(run: Callable[[DictConfig, Path], None], command: str) -> None:
+    """What the other ranks do: wait for what the first one was told to run, and run it, too."""
+
+    def work() -> None:
+        text, folder = present().share()
+        config = OmegaConf.create(text)
+        assert isinstance(config, DictConfig)
+        with suppress(ShareDone):
+            run(config, Path(folder))
+
+    guarded(work, command)
 
 
 def run_resumed(
@@ -100,6 +126,8 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
         sentence = fault_sentence(error, command)
         if sentence is None:
             raise
+        if not present().is_first and isinstance(error, torch.distributed.DistError):
+            sys.exit(FAILED)  # whoever has gone, and the first rank, tell it
         _leave(FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
     raise AssertionError("unreachable")
 
@@ -116,5 +144,6 @@ def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _leave(code: int, sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    if present().is_first or code == FAILED:  # what the ranks do together is told once
+        print(sentence, file=sys.stderr)
     sys.exit(code)

@@ -6,6 +6,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import torch
 
+from nas.training.ranks import RanksDiffer
+
 SMALLER = {
     "train_search.py": (
         "training.batch_size, space.channels or space.cells (in a macro space, filters and units), "
@@ -47,6 +49,8 @@ def fault_sentence(error: BaseException, command: str = "train_search.py") -> st
         return "A worker process was killed, perhaps for lack of memory: fewer at a time need less"
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(exited|killed)", text):
         return "A process that decodes images was killed, perhaps for lack of memory: lower data.decoding.workers"
+    if isinstance(error, RanksDiffer):
+        return text[:1].upper() + text[1:]
     if isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in text:
         return f"Another process of this data-parallel run has gone ({text[:120]})"
     if isinstance(error, RuntimeError) and text.startswith("CUDA error"):

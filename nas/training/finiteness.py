@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from nas.training.ranks import Ranks
 from nas.training.run_folder import RunFolder
 
 OnNonFinite = Literal["restart", "stop", "rollback"]
@@ -68,7 +69,13 @@ def require_finite(step: int, state: Mapping[str, Tensor]) -> None:
 
 
 def last_good(
-    fault: NotFinite, policy: OnNonFinite, rollbacks: int, folder: RunFolder, advice: str, say: Callable[[str], None]
+    fault: NotFinite,
+    policy: OnNonFinite,
+    rollbacks: int,
+    folder: RunFolder,
+    advice: str,
+    say: Callable[[str], None],
+    ranks: Ranks,
 ) -> dict[str, Any]:
     """The state from which the run goes on at a lower rate.
 
@@ -79,11 +86,12 @@ def last_good(
     Raises:
         NotFinite: The policy is another one, there were too many, or there is no checkpoint; with all of this said.
     """
-    state, _ = folder.checkpoints.newest()
+    state = ranks.share(folder.checkpoints.newest()[0] if ranks.is_first else None)
     good = "no checkpoint is good" if state is None else f"the last good checkpoint is of step {state['step']}"
     if state is None or policy != "rollback" or rollbacks >= ROLLBACKS:
         ways = f", after {rollbacks} rollbacks" if rollbacks else ""
         other = "" if policy == "rollback" else ", or set training.on_non_finite=rollback"
         raise NotFinite(fault.step, fault.quantity, fault.value, f"{ways}; {good}; {advice}{other}") from fault
+    assert isinstance(state, dict)
     say(f"{fault}; {good}: going on from there, the learning rate divided by {DIVISOR:g}")
     return state

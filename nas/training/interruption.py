@@ -38,7 +38,8 @@ def leave_when_stopped() -> None:
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    print("stopped; go on with resume=<run folder> if the run had begun, else start it again", file=sys.stderr)
+    if os.environ.get("RANK", "0") == "0":  # a data-parallel run says it once
+        print("stopped; go on with resume=<run folder> if the run had begun, else start it again", file=sys.stderr)
     raise SystemExit(STOPPED)
 
 

@@ -1,27 +1,43 @@
 """The run's named random generators, each derived from the run's seed.
 
 PyTorch's own initialisation and ``nn.Dropout`` draw from the global generator; it is seeded and saved here too.
+In a data-parallel run every rank draws the same data and the same initial weights, and noise of its own.
 """
 
 import hashlib
 
 import torch
 
+from nas.training.ranks import Ranks, present
+
+OF_A_RANK = ("dropout", "learned augmentation")  # drawn for a rank's own share of the batch
+
 
 class Randomness:
-    """Named generators on the CPU or on ``device``, made when first asked for."""
+    """Named generators on the CPU or on ``device``, made when first asked for; ``ranks`` are this process's."""
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, seed: int, device: torch.device | str = "cpu", ranks: Ranks | None = None) -> None:
         self.seed, self.device = seed, torch.device(device)
+        self.ranks = present() if ranks is None else ranks
         self._generators: dict[str, torch.Generator] = {}
         self._restored: dict[str, torch.Tensor] = {}
         torch.manual_seed(self._derived("global"))
 
     def branch(self, name: str) -> "Randomness":
         """The generators of a part of the run that draws on its own; the global one starts anew with it."""
-        return Randomness(self._derived(name), self.device)
+        return Randomness(self._derived(name), self.device, self.ranks)
+
+    def part(self) -> None:
+        """Let the ranks' global generators go ways of their own, once they have drawn the initial weights."""
+        if not self.ranks.is_first:
+            torch.manual_seed(self._derived(f"global{self._suffix}"))
+
+    @property
+    def _suffix(self) -> str:
+        return "" if self.ranks.is_first else f"/rank {self.ranks.rank}"
 
     def _derived(self, name: str) -> int:
+        name += self._suffix if name in OF_A_RANK else ""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{name}".encode()).digest()[:7], "big")
 
     def on_cpu(self, name: str) -> torch.Generator:
@@ -44,13 +60,24 @@ class Randomness:
         states["global"] = torch.get_rng_state()
         if self.device.type == "cuda":
             states["global_cuda"] = torch.cuda.get_rng_state(self.device)
+        for rank, own in enumerate(self.ranks.gather(self._of_this_rank(states))):
+            states |= {f"{name}/rank {rank}" if rank else name: state for name, state in own.items()}
         return states
+
+    @staticmethod
+    def _of_this_rank(states: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: states[name] for name in (*OF_A_RANK, "global", "global_cuda") if name in states}
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
         """Restore every generator, those that have not been asked for yet included.
 
         The state must name each of those that have been.
         """
+        if not self.ranks.is_first:
+            own = {
+                name.removesuffix(self._suffix): state for name, state in states.items() if name.endswith(self._suffix)
+            }
+            states = states | own
         self._restored = dict(states)
         for name, generator in self._generators.items():
             generator.set_state(states[name].cpu())

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,12 +20,13 @@ from nas.training.parameter_groups import grouped, set_step
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
+from nas.training.ranks import sharded, synchronise_batch_norm
 from nas.training.regularisers import set_drop_path, set_dropouts, set_noise_generator
 from nas.training.run_folder import RunFolder
 from nas.training.running_means import RunningMeans, accuracy
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import Tracker, TrackingSettings
+from nas.training.tracking import SilentTracker, Tracker, TrackingSettings
 from nas.training.training_loss import presented, training_loss
 
 
@@ -95,9 +96,15 @@ class Retraining:
     ) -> None:
         # Convolutions like the channels innermost, on CPUs as on GPUs.
         self.network = network.to(randomness.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.stream, self.schedule = stream, schedule
+        self.ranks = randomness.ranks
+        self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.say = randomness, folder, say
+        if not self.ranks.is_first:
+            self.tracking, self.say = replace(tracking, console="quiet", profiler=False), lambda notice: None
+        randomness.part()
+        if training.batch_norm == "synchronised":
+            synchronise_batch_norm(network, self.ranks)
         self.hyperparameters, self.recorded = dict(hyperparameters), recorded or {}
         set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
@@ -119,7 +126,10 @@ class Retraining:
 
     def open_tracker(self) -> Tracker:
         """The run's record, opened again after :meth:`train` for the test's results."""
-        return Tracker(self.folder.path, self.tracking, self._tracker_state)
+        return self._tracker(self._tracker_state)
+
+    def _tracker(self, state: dict[str, int] | None) -> Tracker:
+        return Tracker(self.folder.path, self.tracking, state) if self.ranks.is_first else SilentTracker()
 
     def train(self) -> None:
         """Run to the end, from the newest checkpoint if the run folder has one.
@@ -128,14 +138,15 @@ class Retraining:
             Stopped: A signal asked to stop; the checkpoint is written.
             NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
-        state = self.folder.newest_checkpoint(self.say)
+        state = self.ranks.share(self.folder.newest_checkpoint(self.say) if self.ranks.is_first else None)
         save = state is None
         while True:
             try:
                 return self._train_from(state, save)
             except NotFinite as fault:
                 advice = "lower the learning rate"
-                state = last_good(fault, self.training.on_non_finite, self.rollbacks, self.folder, advice, self.say)
+                policy, folder, ranks = self.training.on_non_finite, self.folder, self.ranks
+                state = last_good(fault, policy, self.rollbacks, folder, advice, self.say, ranks)
                 state["rollbacks"] = self.rollbacks + 1
                 save = True  # at once, or a kill would undo the rollback
 
@@ -148,7 +159,7 @@ class Retraining:
         keep_freed_memory()
         with (
             StopRequest() as request,
-            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
+            self._tracker(state["tracker"] if state else None) as tracker,
             Progress("retrain", self.total_steps, self.tracking.console, start=self.step) as progress,
             profiled(self.folder.path, self.tracking.profiler) as profiler,
         ):
@@ -161,7 +172,7 @@ class Retraining:
                 progress.update(self.step)
                 if self.step % self.stream.steps_per_epoch == 0:
                     self._end_epoch(tracker, progress)
-                if request.requested:
+                if self.ranks.any(request.requested):
                     self._save(tracker)
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.final.checkpoint_every == 0:
@@ -192,6 +203,8 @@ class Retraining:
         logits, loss = self._loss(batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._average_gradients()
+        loss, share = self.ranks.average([loss.detach(), accuracy(logits.detach(), batch.labels)])
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.training.gradient_clip or math.inf, foreach=True
         )
@@ -199,7 +212,7 @@ class Retraining:
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
         self.means.add("train/loss", loss)
-        self.means.add("train/accuracy", accuracy(logits.detach(), batch.labels))
+        self.means.add("train/accuracy", share)
         if self.step % self.tracking.log_every == 0:
             self.watch.check()
         if tracker is not None and self.step % self.tracking.log_every == 0:
@@ -208,6 +221,11 @@ class Retraining:
             moving = {name: self.hyperparameters[name] for name in self.recorded} | {"learning_rate": rate}
             for name, value in moving.items():
                 tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
+
+    def _average_gradients(self) -> None:
+        """Make the gradients those of the joint batch."""
+        gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
+        self.ranks.average_in_place(gradients)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""
@@ -249,13 +267,19 @@ class Retraining:
 
     def _save(self, tracker: Tracker) -> None:
         self.watch.check()
+        named = self.network.named_buffers()
+        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
         require_finite(self.step, self.network.state_dict())
+        self.ranks.require_same(self.step, self.network.state_dict())
         self._tracker_state = tracker.state_dict()
-        self.folder.checkpoints.save(self.step, {**self.state_dict(), "tracker": self._tracker_state})
+        state = {**self.state_dict(), "tracker": self._tracker_state}
+        if self.ranks.is_first:
+            self.folder.checkpoints.save(self.step, state)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training goes on from; the record is not in it."""
         return {
+            "ranks": self.ranks.count,
             "rollbacks": self.rollbacks,
             "step": self.step,
             "seconds": self.seconds + time.perf_counter() - self._epoch_began,
@@ -267,6 +291,7 @@ class Retraining:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.ranks.require_as_many(state)
         self.step, self.seconds, self.rollbacks = state["step"], state["seconds"], state.get("rollbacks", 0)
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -1,6 +1,7 @@
 """The settings of the weight step, shared by the search and the retraining."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,6 +10,7 @@ import torch
 
 from nas.configuration import InvalidValue, require
 from nas.training.finiteness import OnNonFinite
+from nas.training.ranks import present
 from nas.training.schedules import Schedule
 
 
@@ -27,6 +29,9 @@ class TrainingSettings:
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
         compile: Whether networks go through ``torch.compile``, which takes a minute or more and pays on a GPU.
         precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
+        batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
+            computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
+        deterministic: Whether only deterministic algorithms are used, where PyTorch has them; what has none is named.
     """
 
     batch_size: int
@@ -37,6 +42,8 @@ class TrainingSettings:
     on_non_finite: OnNonFinite = "restart"
     compile: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
+    batch_norm: Literal["synchronised", "per_rank"] = "synchronised"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")
@@ -76,13 +83,16 @@ def checked_seed(seed: object) -> int:
 
 
 def checked_device(name: object) -> torch.device:
-    """The device that ``name`` means: ``auto`` is the GPU where there is one.
+    """The device that ``name`` means: ``auto`` is the GPU where there is one; in a data-parallel run, one GPU each.
 
     Raises:
         InvalidValue: There is no such device here.
     """
+    ranks = present()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', ranks.rank)}"
     allowed = "it must be auto, cpu, or cuda (cuda:1, ...) on a machine with that GPU"
     if not isinstance(name, str):
         raise InvalidValue("device", name, allowed)

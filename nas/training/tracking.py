@@ -207,6 +207,37 @@ class Tracker:
         self._written_at = time.monotonic()
 
 
+class SilentTracker(Tracker):
+    """Records nothing: for the ranks of a data-parallel run that are not the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def figure(self, tag: str, figure: "Figure", step: int) -> None:
+        pass
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        pass
+
+    def final(self, hyperparameters: Mapping[str, object], metrics: Mapping[str, float | Tensor]) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+    def _record(self, file: "_RecordFile", tag: str, value: float | Tensor, step: int, epoch: int) -> None:
+        pass
+
+    # What scalar and timing hand to _record.
+    _metrics = _timing = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class _Record:
     """One scalar that waits to be written; ``time`` in seconds since 1970, for TensorBoard's axis."""
