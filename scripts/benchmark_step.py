@@ -44,7 +44,7 @@ from nas.configuration import build
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
 from nas.data.batches import BatchStream
-from nas.data.dataset import ImagesInMemory
+from nas.data.dataset import ImageDataset
 from nas.operations.batched.library import library, without_kernels
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
@@ -354,7 +354,7 @@ def data_target(seconds_per_step: float, batch: int) -> Target:
     images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
     labels = torch.randint(CLASSES, (5000,))
     order, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
-    dataset = ImagesInMemory(images, labels)
+    dataset = ImageDataset(images, labels, CLASSES)
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
     stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
     stream.next()

@@ -1,0 +1,59 @@
+"""The benchmark of a search step, on spaces so small that it ends at once; its figures mean nothing then."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from nas.spaces.darts import Darts
+from nas.spaces.nasbench201 import NasBench201
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_step.py"
+TINY = {"channels": 2, "cells": 3, "steps": 1, "multiplier": 1, "stem_multiplier": 1}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    specification = importlib.util.spec_from_file_location("benchmark_step", SCRIPT)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "benchmark_step", module)  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    shape: Any = {"input_shape": (3, 8, 8), "classes": 10}
+    monkeypatch.setattr(module, "SHAPE", (3, 8, 8))
+    monkeypatch.setattr(module, "darts", lambda **_: lambda which: Darts(**TINY, implementation=which, **shape))
+    monkeypatch.setattr(module, "nasbench201", lambda which: NasBench201(2, 1, which, **shape))
+    return module
+
+
+def test_quick_run_prints_every_line_and_sums_up(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "keep_freed_memory", lambda: None)
+    code = script.main(["--quick", "--repeats", "1", "--figure", str(tmp_path / "growth.png")])
+    lines = capsys.readouterr().out.splitlines()
+    figures = [line for line in lines if line.startswith(("reached", "MISSED"))]
+    missed = sum(line.startswith("MISSED") for line in figures)
+    assert len(figures) == 9
+    assert lines[-1] == f"search step: {9 - missed} of 9 targets reached"
+    assert code == (1 if missed else 0)
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+    assert any("GPU" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_other_spaces_have_tables(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    script.other_spaces(1)
+    text = capsys.readouterr().out
+    assert "NAS-Bench-201" in text
+    assert "macro space" in text
+
+
+def test_a_count_below_one_is_refused(script: ModuleType) -> None:
+    with pytest.raises(SystemExit) as ended:
+        script.main(["--repeats", "0"])
+    assert ended.value.code == 2
