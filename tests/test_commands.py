@@ -62,6 +62,24 @@ def test_a_search_learns_a_network_that_works(finished: tuple[Path, str, str]) -
         assert name in retrained
 
 
+def test_both_commands_end_with_the_page_the_next_command_and_the_folder(finished: tuple[Path, str, str]) -> None:
+    run, searched, retrained = finished
+    page, following, done = searched.splitlines()[-3:]
+    assert page.startswith("page: ")
+    assert page.endswith("run/report.html")
+    assert following.startswith("next: python train_final.py candidate=")
+    assert done.endswith(str(run))
+    page, following, done = retrained.splitlines()[-3:]
+    assert page == "page: run/report.html"  # the search's, with its retraining
+    assert following.startswith("next: python -m nas.report compare ")
+    assert done.endswith("result.json")
+    html = (run / "report.html").read_text()
+    result = json.loads((run / "final" / "result.json").read_text())
+    assert f"{100 * result['test_accuracy']:.2f} % test accuracy" in html
+    files = ("environment.json", "discretisation.json", "figures/architecture.svg", "final/network.py")
+    assert all((run / name).is_file() for name in files)
+
+
 def test_the_result_can_be_rebuilt_from_its_files(finished: tuple[Path, str, str]) -> None:
     run, _, _ = finished
     found = read_candidate_file(run / "candidate.json")

@@ -51,7 +51,12 @@ def frames(run: RecordedRun) -> list[Frame]:
         title = f"{unit} {run.place(step):.4g}"
         if step in at:
             title += f"   validation accuracy {100 * at[step]:.1f} %"
-        shown.append(Frame(title, run.found.space.preferred(probabilities), probabilities))
+        try:
+            preferred = run.found.space.preferred(probabilities)
+        except KeyError as error:
+            allowed = "its recorded probabilities are not those of a supernet's rows"
+            raise InvalidValue("run folder", run.folder, allowed) from error
+        shown.append(Frame(title, preferred, probabilities))
     return shown
 
 

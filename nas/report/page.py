@@ -36,7 +36,7 @@ def write_page(folder: Path) -> Path:
         InvalidValue: ``folder`` is no run folder.
     """
     path = folder / "report.html"
-    write_atomically(path, page(RecordedRun.read(folder)).encode())
+    write_atomically(path, page(RecordedRun.read(folder.resolve())).encode())
     return path
 
 

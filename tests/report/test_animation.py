@@ -31,6 +31,12 @@ def test_a_long_search_is_thinned_to_its_ends(run_folder):
     assert some[-1].title.startswith("epoch 240")
 
 
+def test_probabilities_of_other_choices_cannot_be_animated(run_folder):
+    curves = {"train/loss": by_epoch([1.0]), "probability/elsewhere/8": by_epoch([1.0])}
+    with pytest.raises(InvalidValue, match="supernet's rows"):
+        frames(RecordedRun.read(run_folder(curves)))
+
+
 def test_a_search_without_probabilities_cannot_be_animated(run_folder):
     with pytest.raises(InvalidValue, match="recorded probabilities"):
         frames(RecordedRun.read(run_folder({"train/loss": by_epoch([1.0])})))
