@@ -118,7 +118,10 @@ class GeneticOperators:
             self.tools.cxOnePoint(one, other)
 
     def multi_point(self, one: Chromosome, other: Chromosome, points: int) -> None:
-        """Swap, in place, every other one of the segments between ``points`` different points."""
+        """Swap, in place, every other one of the segments between ``points`` different points; DEAP has it for two."""
+        if points == 2 and len(one) > 1:
+            self.tools.cxTwoPoint(one, other)
+            return
         for point in random.sample(range(1, len(one)), min(points, len(one) - 1)):
             one[point:], other[point:] = other[point:], one[point:]
 

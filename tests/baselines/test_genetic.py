@@ -91,6 +91,11 @@ def test_multi_point_crossover_exchanges_every_other_segment() -> None:
     assert_uniform(crossed("multi_point", 6, 4000, points=3), possible)
 
 
+def test_two_point_crossover_exchanges_any_segment_behind_the_first_gene() -> None:
+    possible = {(0.0,) * a + (1.0,) * (b - a) + (0.0,) * (5 - b) for a in range(1, 5) for b in range(a + 1, 6)}
+    assert_uniform(crossed("multi_point", 5, 4000, points=2), possible)
+
+
 def test_uniform_crossover_exchanges_each_gene_half_of_the_time() -> None:
     assert_uniform(crossed("uniform", 4, 6000), set(product((0.0, 1.0), repeat=4)))
 
@@ -99,7 +104,8 @@ def test_uniform_crossover_exchanges_each_gene_half_of_the_time() -> None:
 def test_short_chromosomes_can_be_crossed(length: int) -> None:
     for crossover in ("single_point", "uniform"):
         crossed(crossover, length, 5)
-    crossed("multi_point", length, 5, points=3)
+    for points in (1, 2, 3):
+        crossed("multi_point", length, 5, points=points)
 
 
 def test_genes_mutate_at_their_rate() -> None:
