@@ -32,8 +32,8 @@ class StandAlone(Supernet):
             if isinstance(layer, nn.Sequential):
                 layer.add_module("dropout", LayerDropout())  # as in the chain's supernet
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (batch, channels, H, W) to logits (batch, classes); an auxiliary head has no part."""
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Images (batch, channels, H, W) to logits (batch, classes); neither an auxiliary head nor ``weights`` act."""
         output = self.network(x)
         logits: Tensor = output[0] if isinstance(output, tuple) else output
         return logits
