@@ -254,6 +254,15 @@ def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
 
 
+@pytest.mark.slow
+def test_submitit_makes_a_run_per_seed(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'nas[cluster]'")
+    arguments = (*SMALL, "search.epochs=1", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    code, _, error = call("train_search.py", *arguments, "hydra/launcher=submitit_local", folder=tmp_path)
+    assert code == 0, error
+    assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
+
+
 def test_help_lists_the_groups(tmp_path: Path) -> None:
     code, output, _ = call("train_search.py", "--help", folder=tmp_path)
     assert code == 0

@@ -30,7 +30,7 @@ class RunFailed(Exception):  # noqa: N818
 
 
 def refuse_groups_without_option(arguments: Sequence[str], conf: Path) -> None:
-    """Refuse ``data=null`` and the like, which Hydra tells with a traceback.
+    """Refuse ``data=null``, ``data=3`` and the like, which Hydra tells with a traceback.
 
     Args:
         arguments: The command line.
@@ -42,9 +42,19 @@ def refuse_groups_without_option(arguments: Sequence[str], conf: Path) -> None:
     for argument in arguments:
         name, separator, value = argument.partition("=")
         group = name.lstrip("+").partition("@")[0]
-        if separator and group and value in ("", "null") and (conf / group).is_dir():
+        if separator and group and _names_no_option(value) and (conf / group).is_dir():
             options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
-            raise InvalidValue(name.lstrip("+"), None, f"it must be one of {options}, or left out")
+            shown = None if value in ("", "null") else value
+            raise InvalidValue(name.lstrip("+"), shown, f"it must be one of {options}, or left out")
+
+
+def _names_no_option(value: str) -> bool:
+    """Whether Hydra reads ``value`` as nothing, a truth value or a number."""
+    try:
+        float(value)
+    except ValueError:
+        return value.lower() in ("", "null", "true", "false")
+    return True
 
 
 def resumed_folder(arguments: Sequence[str]) -> Path | None:

@@ -71,6 +71,9 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
     [
         ("relaxation=null", "relaxation=null is not allowed: it must be one of gumbel_softmax, gumbel_softmax_hard, "),
         ("+experiment=null", "experiment=null"),
+        ("data=3", "data=3 is not allowed: it must be one of "),
+        ("method=1e400", "method=1e400"),
+        ("space=true", "space=true"),
         ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
         ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
     ],
