@@ -14,6 +14,8 @@ from torch.autograd import forward_ad
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.forward_accumulation import ForwardAccumulation
+from nas.bilevel.hypergradient import ObservingHypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet, LabelSmoothing
 from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
@@ -29,6 +31,7 @@ STRATEGIES = {
     "exact": Exact(),
     "finite difference": FiniteDifference(),
     "Neumann": NeumannSeries(),
+    "forward accumulation": ForwardAccumulation(),
 }
 CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", None), ("gumbel", 0.1))]
 Result = dict[str, Tensor]
@@ -65,7 +68,14 @@ def results(ranks: Ranks) -> dict[str, Result]:
         problem.supernet.dropout.eval()  # every rank has noise of its own
         synchronise_batch_norm(problem.supernet, ranks)
         raw = {} if strategy == "first order" else problem.hyperparameters.raw
-        targets: dict[str, nn.Parameter] = {**problem.supernet.alpha, **raw}
+        targets: dict[str, nn.Parameter] = {**raw}
+        if "architecture" in STRATEGIES[strategy].reaches:
+            targets |= problem.supernet.alpha
+        if isinstance(following := STRATEGIES[strategy], ObservingHypergradient):
+            following.forget()
+            for _ in range(2):  # the second step carries on what the first one left
+                following.observe(problem, batches[0], list(raw.values()))
+                problem.weight_step(batches[0])
         report = STRATEGIES[strategy](problem, *batches, list(targets.values()))
         result = {f"gradient of {name}": target.grad for name, target in targets.items()}
         result["validation loss"] = report.validation_loss
