@@ -109,6 +109,27 @@ def overrides_of(folder: Path) -> list[str]:
         raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 
 
+def _require_trusted(entry: object, path: Path) -> None:
+    """See to it that a recorded configuration, which may come from elsewhere, names nothing to call but this package.
+
+    Raises:
+        UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
+    """
+    if isinstance(entry, list):
+        for one in entry:
+            _require_trusted(one, path)
+    if isinstance(entry, dict):
+        package, dot, _ = str(entry.get("_target_")).partition(".")  # without a dot there is nothing to call
+        trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
+        if dot and package not in trusted:
+            raise UnusableInput(
+                f"The run's configuration {path} would call {str(entry['_target_'])[:120]!r}: if it is your own, "
+                "list its package in the environment variable NAS_TRUST."
+            )
+        for one in entry.values():
+            _require_trusted(one, path)
+
+
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
     """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
 
@@ -127,6 +148,7 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
         raise UnusableInput(f"The run's configuration {path} is not readable YAML.") from error
     if not isinstance(config, DictConfig):
         raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
+    _require_trusted(OmegaConf.to_container(config, resolve=False), path)
     for argument in arguments:
         name, separator, value = argument.partition("=")
         if name.lstrip("+") == "resume":

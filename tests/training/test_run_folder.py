@@ -163,3 +163,14 @@ def test_a_configuration_that_cannot_be_read(content: bytes, run: Path) -> None:
     (run / ".hydra" / "config.yaml").write_bytes(content)
     with pytest.raises(UnusableInput, match=r"config\.yaml (cannot be read|is not readable YAML|is not a group)"):
         resumed_configuration([], run)
+
+
+def test_a_recorded_configuration_calls_nothing_outside_the_package(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for target in ("os.system", "subprocess.run", "nasty.Thing", "${oc.env:HOME}.x"):
+        content = {**CONFIG, "data": {"deep": [{"_target_": target, "command": "true"}]}}
+        OmegaConf.save(OmegaConf.create(content), run / ".hydra" / "config.yaml")
+        with pytest.raises(UnusableInput, match="NAS_TRUST"):
+            resumed_configuration([], run)
+    OmegaConf.save(OmegaConf.create({**CONFIG, "data": {"_target_": "mine.Data"}}), run / ".hydra" / "config.yaml")
+    monkeypatch.setenv("NAS_TRUST", "other,mine")
+    assert resumed_configuration([], run).data._target_ == "mine.Data"
