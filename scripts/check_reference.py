@@ -225,6 +225,8 @@ class SearchReplay:
             steps=self.configuration.whole("steps", LARGEST_DEPTH),
             multiplier=self.configuration.whole("multiplier", LARGEST_DEPTH),
             stem_multiplier=self.configuration.whole("stem_multiplier", LARGEST_DEPTH),
+            # The original's order of summation: the difference of a badly conditioned search magnifies any other.
+            implementation="plain",
             input_shape=self.images.shape[2:],
             classes=classes,
         )

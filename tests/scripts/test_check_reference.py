@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,9 @@ def test_searches_that_are_past_or_cannot_be_replayed(
     printed = capsys.readouterr()
     assert told in (printed.err if code == 2 else printed.out)
     assert printed.err.count("\n") == (code == 2)
+
+
+def test_searches_are_replayed_in_the_order_of_the_original(script: Callable[[str], ModuleType]) -> None:
+    """The fast supernet sums in another order, which a finite difference can magnify a millionfold."""
+    module = script("check_reference")
+    assert module.SearchReplay(module.ArrayFile(tiny_search())).space.implementation == "plain"
