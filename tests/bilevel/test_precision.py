@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.spaces.nasbench201 import NasBench201
 from nas.training.settings import TrainingSettings
 
 BFLOAT16 = TrainingSettings(16, 0.9, 5.0, "cosine", precision="bfloat16")
@@ -32,6 +38,24 @@ def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem
     assert any(not torch.equal(one, other) for one, other in zip(rounded, exact, strict=True))
     for one, other in zip(rounded, exact, strict=True):
         torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("strategy", [FirstOrder(), Exact()], ids=["first order", "exact"])
+def test_bfloat16_in_fast_cells(strategy, make_entries) -> None:
+    torch.manual_seed(0)
+    space = NasBench201(4, 1, input_shape=(3, 8, 8), classes=5)
+    supernet = space.supernet(Softmax(Temperature(1.0, 1.0))).train()
+    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0, momentum=0.9)
+    precision = partial(BFLOAT16.autocast, torch.device("cpu"))
+    problem = BilevelProblem(supernet, optimiser, HyperparameterSet(make_entries(())), 5.0, precision=precision)
+    batches = [Batch(torch.randn(4, 3, 8, 8), torch.randint(5, (4,))) for _ in range(2)]
+    report = strategy(problem, *batches, supernet.architecture_parameters())
+    loss, logits, _ = problem.weight_step(batches[0])
+    (alpha,) = supernet.architecture_parameters()
+    assert alpha.grad is not None
+    for one in (report.validation_loss, alpha.grad, loss, logits):
+        assert one.dtype == torch.float32
+        assert bool(torch.isfinite(one).all())
 
 
 @pytest.mark.slow

@@ -75,7 +75,8 @@ class RunningAverages:
         tracked = first.training and first.track_running_stats
         if known is None:
             # Not empty: with a momentum of 1 an uninitialised NaN would survive being multiplied by 0.
-            mean, variance = like.new_zeros(planes, channels), like.new_zeros(planes, channels)
+            dtype = like.dtype if first.running_mean is None else first.running_mean.dtype  # not of autocast
+            mean, variance = (like.new_zeros(planes, channels, dtype=dtype) for _ in range(2))
             unbiased = variance
         else:
             mean, variance = known
