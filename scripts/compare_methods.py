@@ -392,7 +392,7 @@ def report(plan: Plan, results: Sequence[Result], seeds: Sequence[int], title: s
                         one.first,
                         one.second,
                         str(one.seeds),
-                        f"{one.difference:+.2f}",
+                        f"{round(one.difference, 2) + 0.0:+.2f}",
                         f"{one.p:.3f}",
                         f"{one.p_holm:.3f}",
                     )
