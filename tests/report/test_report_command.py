@@ -35,11 +35,11 @@ def test_a_run_is_drawn_into_its_figures_and_the_same_every_time(run_folder, cap
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "run folder=nowhere is not allowed"),
+        (["nowhere"], "nowhere is not allowed: it must be a run folder"),
         (["draw", "nowhere"], "architecture=nowhere is not allowed"),
-        (["compare", "nowhere"], "run folder=nowhere is not allowed"),
-        (["animate", "nowhere"], "run folder=nowhere is not allowed"),
-        (["why", "nowhere"], "run folder=nowhere is not allowed"),
+        (["compare", "nowhere"], "nowhere is not allowed: it must be a run folder"),
+        (["animate", "nowhere"], "nowhere is not allowed: it must be a run folder"),
+        (["why", "nowhere"], "nowhere is not allowed: it must be a run folder"),
         (["why", "nowhere", "--images", "0"], "--images=0 is not allowed"),
     ],
 )
