@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from nas.report.__main__ import main
@@ -35,11 +37,11 @@ def test_a_run_is_drawn_into_its_figures_and_the_same_every_time(run_folder, cap
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nowhere"], "nowhere is not allowed: it must be a run folder"),
+        (["nowhere"], f"run folder={Path.cwd() / 'nowhere'} is not allowed"),
         (["draw", "nowhere"], "architecture=nowhere is not allowed"),
-        (["compare", "nowhere"], "nowhere is not allowed: it must be a run folder"),
-        (["animate", "nowhere"], "nowhere is not allowed: it must be a run folder"),
-        (["why", "nowhere"], "nowhere is not allowed: it must be a run folder"),
+        (["compare", "nowhere"], "run folder=nowhere is not allowed"),
+        (["animate", "nowhere"], "run folder=nowhere is not allowed"),
+        (["why", "nowhere"], "run folder=nowhere is not allowed"),
         (["why", "nowhere", "--images", "0"], "--images=0 is not allowed"),
     ],
 )
