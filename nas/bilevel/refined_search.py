@@ -13,7 +13,7 @@ from nas.bilevel.guard import SearchDiverged
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.rehearsal import Rehearsal
-from nas.bilevel.search import GradientSearch, SearchSettings
+from nas.bilevel.search import GradientSearch, SearchSettings, settled_in_words
 from nas.bilevel.stand_alone import Discretised, refined_from
 from nas.candidate import Candidate, Categorical
 from nas.configuration import require
@@ -159,9 +159,8 @@ class RefinedSearch:
         return {**self.first.remarks(), "refinement": moved, **told}
 
     def in_words(self) -> str:
-        unsettled = [name for name, good in self.settled().items() if not good]
-        rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
         refined = "" if self.second is None else f", in the refinement: {self.second.interventions.in_words()}"
+        rest = settled_in_words(self.settled())
         return f"{rest}, interventions: {self.first.interventions.in_words()}{refined}"
 
     def final_metrics(self) -> dict[str, float]:

@@ -286,9 +286,7 @@ class GradientSearch:
 
     def in_words(self) -> str:
         """How it ended, for the last line."""
-        unsettled = [name for name, good in self.settled().items() if not good]
-        rest = f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
-        return f"{rest}, interventions: {self.interventions.in_words()}"
+        return f"{settled_in_words(self.settled())}, interventions: {self.interventions.in_words()}"
 
     def remarks(self) -> dict[str, str]:
         """What a reader of the result must know: what has not settled and why, and what had to be held back."""
@@ -654,6 +652,12 @@ class GradientSearch:
         self.interventions.load_state_dict(state["interventions"])
         self.best_pair.load_state_dict(state["best_pair"])
         self.trajectory.load_state_dict(state["trajectory"])
+
+
+def settled_in_words(settled: Mapping[str, bool]) -> str:
+    """``not settled: architecture, dropout``, or that everything has."""
+    unsettled = [name for name, good in settled.items() if not good]
+    return f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
 
 
 def normalised_entropy(probabilities: Iterable[float]) -> float:
