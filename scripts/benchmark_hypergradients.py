@@ -51,6 +51,8 @@ CASES = {
     "alpha first order + rate, exact": Case("first_order", "exact", RATE),
     "alpha first order + rate and dropout, exact (the default)": Case("first_order", "exact", BOTH),
     "alpha, rate and dropout, exact together": Case("exact", "exact", BOTH),
+    "alpha first order + rate, last step": Case("first_order", "last_step", RATE),
+    "alpha first order + rate and dropout, last step": Case("first_order", "last_step", BOTH),
     "alpha first order + rate, forward accumulation": Case("first_order", "forward_accumulation", RATE),
     "alpha first order + rate and dropout, forward accumulation": Case("first_order", "forward_accumulation", BOTH),
     "alpha first order + rate exact, dropout by Neumann": Case("first_order", "by_kind", BOTH),
@@ -94,9 +96,7 @@ class Bench:
         training, validation = (stream.next() for stream in self._streams)
 
         def whole() -> None:
-            self.upper_level.step(training, validation, self.upper_level.work(True, True))
-            self.upper_level.observe(training)
-            self.problem.weight_step(training)
+            self.upper_level.alternate(training, validation, self.upper_level.work(True, True))
 
         return seconds(whole) / seconds(lambda: self.problem.weight_step(training))
 

@@ -1,15 +1,16 @@
 """One strategy for what acts through the training loss, another for what acts on the weight update."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient
+from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient, RetrospectiveHypergradient
 from nas.bilevel.hyperparameters import Kind
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level_report import UpperLevelReport
+from nas.configuration import require
 from nas.data.dataset import Batch
 
 
@@ -24,6 +25,11 @@ class ByKind:
 
     loss: Hypergradient
     update: Hypergradient
+
+    def __post_init__(self) -> None:
+        for key, strategy in (("loss", self.loss), ("update", self.update)):
+            ahead = not isinstance(strategy, RetrospectiveHypergradient)
+            require(ahead, key, type(strategy).__name__, "it must look ahead, as exact does")
 
     @property
     def reaches(self) -> frozenset[Kind]:
@@ -41,6 +47,12 @@ class ByKind:
 
     def most_passes(self, targets: int) -> int:
         return self.loss.most_passes(targets) + self.update.most_passes(targets)
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        through_loss = [kind for kind in kinds if kind == "loss"]
+        rest = [kind for kind in kinds if kind != "loss"]
+        parts = (self.loss, through_loss), (self.update, rest)
+        return any(own and strategy.differentiates_twice(own) for strategy, own in parts)
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

@@ -1,6 +1,6 @@
 """Exact one-step unrolled gradient: automatic differentiation through the whole weight step."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,6 +26,9 @@ class Exact:
 
     def most_passes(self, targets: int) -> int:
         return 2
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        return not {"architecture", "loss"}.isdisjoint(kinds)
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

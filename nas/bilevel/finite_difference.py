@@ -4,7 +4,7 @@ In ReLU networks the difference is far off at DARTS's own scale; it is here to r
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +37,9 @@ class FiniteDifference:
 
     def most_passes(self, targets: int) -> int:
         return 4
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        return False
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

@@ -1,6 +1,6 @@
 """First-order architecture gradient: the weights are taken as they are (DARTS with xi = 0)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,9 @@ class FirstOrder:
 
     def most_passes(self, targets: int) -> int:
         return 1
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        return False
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

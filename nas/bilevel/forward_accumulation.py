@@ -5,7 +5,7 @@ the discount of MARTHE (Donini et al., 2020, "MARTHE: Scheduling the Learning Ra
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -45,6 +45,9 @@ class ForwardAccumulation:
 
     def most_passes(self, targets: int) -> int:
         return 2 + targets
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        return True
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
@@ -124,7 +127,7 @@ class ForwardAccumulation:
             for name, weight in live.items():
                 dual = forward_ad.make_dual(weight.detach(), before[0][name])
                 direction = clipped[name] + values["weight_decay"] * dual
-                if (buffer := problem.momentum_buffer(weight, momentum)) is not None:
+                if (buffer := problem.momentum_buffer(name, momentum)) is not None:
                     direction = direction + momentum * forward_ad.make_dual(buffer, before[1][name])
                 directions[name], moved[name] = direction, dual - rate[group_of(weight)] * direction
             return _tangents(moved, live), _tangents(directions, live)

@@ -1,19 +1,20 @@
 """The seam: what every hypergradient strategy offers."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from nas.bilevel.hyperparameters import Kind
-from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.problem import BilevelProblem, RecordedStep
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
 
 
-class Hypergradient(Protocol):
-    """Fills ``.grad`` of ``targets`` (alphas, raw hyperparameters) with the gradient of the validation loss.
+class Described(Protocol):
+    """What every strategy says of itself.
 
+    A strategy fills ``.grad`` of ``targets`` (alphas, raw hyperparameters) with the gradient of the validation loss.
     Weights, buffers (batch-norm statistics included) and optimiser state stay bit for bit as they were. Strategies
     without a state are frozen dataclasses: two equal ones share their passes.
     """
@@ -26,6 +27,14 @@ class Hypergradient(Protocol):
     def most_passes(self, targets: int) -> int:
         """Forward-backward passes over a batch that it takes at most for a step with so many targets."""
         ...
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        """Whether it needs second derivatives of the network for targets of these kinds."""
+        ...
+
+
+class Hypergradient(Described, Protocol):
+    """One that looks ahead, from the weights as they are: it is asked before the weight step."""
 
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
@@ -54,3 +63,25 @@ class ObservingHypergradient(Hypergradient, Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class RetrospectiveHypergradient(Described, Protocol):
+    """One that looks back upon the weight step that has just been taken: the weights move first."""
+
+    def serves(self, other: Described) -> bool:
+        """Whether alpha gets from it what ``other`` would give at the same weights."""
+        ...
+
+    def look_back(
+        self, problem: BilevelProblem, step: RecordedStep | None, validation: Batch, targets: Sequence[nn.Parameter]
+    ) -> UpperLevelReport:
+        """As :meth:`Hypergradient.__call__`, after the weight step.
+
+        Args:
+            step: It, recorded for those ``targets`` that are hyperparameters; None where there are none.
+        """
+        ...
+
+
+Strategy = Hypergradient | RetrospectiveHypergradient

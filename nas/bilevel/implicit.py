@@ -6,7 +6,7 @@ its weight decay. How the update gets to the fixed point has no part in it: lear
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,6 +34,9 @@ class Implicit(ABC):
 
     def most_passes(self, targets: int) -> int:
         return 3 + self.most_products()
+
+    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
+        return True
 
     @abstractmethod
     def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:

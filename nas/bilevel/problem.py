@@ -3,9 +3,9 @@
 ``min over (alpha, h) of L_val(w*(alpha, h), alpha)`` where ``w*(alpha, h)`` minimises ``L_train(w, alpha, h)`` over w.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,27 @@ from nas.training.regularisers import without_noise
 from nas.training.training_loss import Values, presented, training_loss
 
 Weights = dict[str, Tensor]
+
+
+class WeightStep(NamedTuple):
+    """A weight step that was taken: its loss, the logits, and the gradient's norm before clipping, all detached."""
+
+    loss: Tensor
+    logits: Tensor
+    norm: Tensor
+
+
+class RecordedStep(NamedTuple):
+    """One whose dependence on hyperparameters is kept.
+
+    Attributes:
+        moved: The weights after it, in the graph of the raw hyperparameters.
+        length: ``|w' - w|``.
+    """
+
+    taken: WeightStep
+    moved: Weights
+    length: float
 
 
 class BilevelProblem:
@@ -86,17 +107,24 @@ class BilevelProblem:
 
     def training_loss(self, weights: Weights, batch: Batch, values: Values) -> Tensor:
         """``L_train(weights, alpha, h)`` with dropout and drop path at ``values``."""
+        with self._without_running_averages():
+            return self._training_pass(weights, batch, values)[0]
+
+    def _training_pass(self, weights: Weights, batch: Batch, values: Values) -> tuple[Tensor, Tensor]:
+        """The training loss and the logits with ``weights``, alpha possibly among them."""
         tensors, values = self._of_all_ranks(weights, values)
         self.hyperparameters.bind(self.supernet, values)
         shown = presented(batch, values, self.augmentation)
-        loss = training_loss(self._logits(tensors, shown.images), shown, values.get("label_smoothing", 0.0))
-        return self.ranks.average([loss])[0]
+        with self._computing_with(tensors):
+            logits = self._supernet_logits(shown.images)
+        loss = training_loss(logits, shown, values.get("label_smoothing", 0.0))
+        return self.ranks.average([loss])[0], logits
 
     def validation_loss(self, weights: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
         tensors, _ = self._of_all_ranks(weights, {})
-        with without_noise(self.supernet):
-            logits = self._logits(tensors, batch.images)
+        with without_noise(self.supernet), self._without_running_averages(), self._computing_with(tensors):
+            logits = self._supernet_logits(batch.images)
         return self.ranks.average([F.cross_entropy(logits, batch.labels)])[0], logits
 
     def _of_all_ranks(self, weights: Weights, values: Values) -> tuple[Weights, Values]:
@@ -109,15 +137,11 @@ class BilevelProblem:
             return weights, values
         alphas = {name: alpha for name, alpha in self._parameters.items() if name not in self._weights}
         learned = {f"value.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
-        tensors = self.ranks.with_average_gradients({**weights, **alphas, **learned})
+        tensors = self.ranks.with_average_gradients({**alphas, **weights, **learned})
         return (
-            {name: tensors[name] for name in (*weights, *alphas)},
+            {name: tensors[name] for name in {**alphas, **weights}},
             {name: tensors.get(f"value.{name}", value) for name, value in values.items()},
         )
-
-    def _logits(self, weights: Weights, images: Tensor) -> Tensor:
-        with self._without_running_averages(), self._computing_with(weights):
-            return self._supernet_logits(images)
 
     def _supernet_logits(self, images: Tensor) -> Tensor:
         with self._precision():
@@ -160,7 +184,7 @@ class BilevelProblem:
         direction = {}
         for name, weight in weights.items():
             update = gradients[name] + values["weight_decay"] * weight.detach()
-            if (buffer := self.momentum_buffer(weight, momentum)) is not None:
+            if (buffer := self.momentum_buffer(name, momentum)) is not None:
                 update = update + momentum * buffer
             direction[name] = update.to(weight.dtype)
         return direction
@@ -172,11 +196,13 @@ class BilevelProblem:
         scale = (self.gradient_clip / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
         return {name: gradient * scale for name, gradient in gradients.items()}
 
-    def momentum_buffer(self, weight: Tensor, momentum: Tensor | float) -> Tensor | None:
-        """The buffer of ``weight``, one of :meth:`weights`; None at the first step and without momentum."""
+    def momentum_buffer(self, name: str, momentum: Tensor | float) -> Tensor | None:
+        """The buffer of the weight ``name``; None at the first step and without momentum."""
         used = isinstance(momentum, Tensor) or momentum > 0
-        buffer: Tensor | None = self.optimiser.state.get(weight, {}).get("momentum_buffer") if used else None
-        return buffer
+        state = self.optimiser.state.get(self._weights[name], {})
+        buffer: Tensor | None = state.get("momentum_buffer") if used else None
+        # A learned momentum's graph keeps it, and a step changes the optimiser's own in place.
+        return buffer.clone() if buffer is not None and isinstance(momentum, Tensor) else buffer
 
     def momentum(self, values: Values) -> Tensor | float:
         """Among the hyperparameters, or else the optimiser's own."""
@@ -200,10 +226,9 @@ class BilevelProblem:
         # Where nothing on the right is in a graph, w' begins one: the validation gradient is taken at it.
         return {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in moved.items()}
 
-    def weight_step(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """One SGD step on ``batch``. Returns the loss, the logits and the gradient's norm before clipping, detached."""
-        with torch.no_grad():
-            values = {name: float(value) for name, value in self.values().items()}
+    def weight_step(self, batch: Batch) -> WeightStep:
+        """One SGD step on ``batch``."""
+        values = {name: as_number(value) for name, value in self.values().items()}
         seen = self.hyperparameters.shown(values)
         self.hyperparameters.bind(self.supernet, seen)
         shown = presented(batch, seen, self.augmentation)
@@ -219,7 +244,28 @@ class BilevelProblem:
         set_step(self.optimiser, values)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return loss.detach(), logits.detach(), norm
+        return WeightStep(loss.detach(), logits.detach(), norm)
+
+    def recorded_step(self, batch: Batch, targets: Sequence[nn.Parameter]) -> RecordedStep:
+        """:meth:`weight_step`, and how the weights that it leaves behind depend on ``targets``, raw hyperparameters."""
+        values = self.values()
+        # The step changes the live weights in place; the graph needs them as they were.
+        before = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
+        alphas = {name: one.detach() for name, one in self._parameters.items() if name not in self._weights}
+        through_loss = set(self.hyperparameters.acting_through_loss())
+        twice = any(target in through_loss for target in targets)
+        loss, logits = self._training_pass(before | alphas, batch, values)
+        found = torch.autograd.grad(loss, list(before.values()), create_graph=twice)
+        norm = torch.nn.utils.get_total_norm([gradient.detach() for gradient in found], foreach=True)
+        gradients = self.clipped(dict(zip(before, found, strict=True)))
+        update = self.update_direction(before, gradients, values, clip=False)
+        moved, length = self.moved(before, update, values), self.step_length(update, values)
+        for name, weight in self._weights.items():
+            weight.grad = gradients[name].detach()
+        set_step(self.optimiser, {name: as_number(value) for name, value in values.items()})
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return RecordedStep(WeightStep(loss.detach(), logits.detach(), norm), moved, length)
 
 
 def _places(module: nn.Module, names: Iterable[str]) -> dict[str, tuple[dict[str, nn.Parameter | None], str]]:

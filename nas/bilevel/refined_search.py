@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from nas.bilevel.guard import SearchDiverged
-from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.rehearsal import Rehearsal
 from nas.bilevel.search import GradientSearch, SearchSettings, settled_in_words
@@ -51,8 +51,8 @@ class RefinedSearch:
         splits: DataSplits,
         augmentation: Augmentation,
         relaxation: Relaxation,
-        architecture_gradient: Hypergradient | None,
-        hyperparameter_gradient: Hypergradient | None,
+        architecture_gradient: Strategy | None,
+        hyperparameter_gradient: Strategy | None,
         hyperparameters: HyperparameterSet,
         search: SearchSettings,
         training: TrainingSettings,

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from nas.atomic_write import write_atomically
 from nas.bilevel.best_pair import BestPair
-from nas.bilevel.finite_difference import FiniteDifference
-from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
-from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.hyperparameters import HyperparameterSet
+from nas.bilevel.hypergradient import RetrospectiveHypergradient, Strategy
+from nas.bilevel.hyperparameters import HyperparameterSet, Kind
 from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.rehearsal import Rehearsal, SameLuck, best, in_words, loss
@@ -114,8 +112,8 @@ class GradientSearch:
         splits: DataSplits,
         augmentation: Augmentation,
         relaxation: Relaxation,
-        architecture_gradient: Hypergradient | None,
-        hyperparameter_gradient: Hypergradient | None,
+        architecture_gradient: Strategy | None,
+        hyperparameter_gradient: Strategy | None,
         hyperparameters: HyperparameterSet,
         search: SearchSettings,
         training: TrainingSettings,
@@ -160,9 +158,11 @@ class GradientSearch:
         if training.batch_norm == "synchronised":
             synchronise_batch_norm(self.supernet, self.ranks)
         if training.compile:
-            for strategy in (architecture_gradient, hyperparameter_gradient):
-                once = strategy is None or isinstance(strategy, FirstOrder | FiniteDifference)
-                allowed = "torch.compile cannot differentiate twice: take first_order and hyperparameters=fixed"
+            learned: list[Kind] = [hyperparameters.entries[name].kind for name in hyperparameters.learned()]
+            kinds: tuple[list[Kind], list[Kind]] = ["architecture"], learned
+            for strategy, asked in zip((architecture_gradient, hyperparameter_gradient), kinds, strict=True):
+                once = strategy is None or not asked or not strategy.differentiates_twice(asked)
+                allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
                 require(once, "training.compile", True, allowed)
             self.supernet.compile()
         self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
@@ -444,11 +444,11 @@ class GradientSearch:
         self.supernet.relaxation.advance(progress_made)
 
         batch = self._streams["train"].next()
-        outcome = None
-        if work:
-            validation = self._streams["validation"].next()
-            outcome = self.upper_level.step(batch, validation, work)
-            self.samples += self.ranks.count * outcome.samples
+        validation = self._streams["validation"].next() if work else None
+        done = self.upper_level.alternate(batch, validation, work)
+        self.samples += self.ranks.count * done.samples
+        outcome, (loss, logits, norm) = done.outcome, done.taken
+        if outcome is not None and validation is not None:
             for intervention in outcome.interventions:
                 self.interventions.note(intervention, self.step)
             for name, value in outcome.gradient_norms.items():
@@ -456,9 +456,6 @@ class GradientSearch:
             self.means.add("validation/loss", outcome.report.validation_loss)
             share = accuracy(outcome.report.validation_logits, validation.labels)
             self.means.add("validation/accuracy", self.ranks.average([share])[0])
-        self.samples += self.ranks.count * self.upper_level.observe(batch)
-        loss, logits, norm = self.problem.weight_step(batch)
-        self.samples += self.ranks.count * len(batch.labels)
         self.means.add("gradient/weights", norm)
         self.means.add("train/loss", loss)
         self.means.add("train/accuracy", self.ranks.average([accuracy(logits, batch.labels)])[0])
@@ -668,10 +665,8 @@ def normalised_entropy(probabilities: Iterable[float]) -> float:
     return -sum(p * math.log(p) for p in values if p > 0) / math.log(len(values))
 
 
-def check_reach(
-    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
-) -> None:
-    """Refuse strategies that give no gradient to what they are to move.
+def check_reach(architecture: Strategy | None, learned: Strategy | None, hyperparameters: HyperparameterSet) -> None:
+    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
 
     Raises:
         InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
@@ -689,6 +684,12 @@ def check_reach(
         where = "through the training loss" if kind == "loss" else "on the weight update"
         allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
         require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
+    used = {"hypergradient": architecture, "hyperparameters.gradient": learned if hyperparameters.learned() else None}
+    for one in used.values():
+        if isinstance(one, RetrospectiveHypergradient):
+            for key, other in used.items():
+                allowed = f"beside {type(one).__name__}, which looks back, alpha takes first_order or the same"
+                require(other is None or one.serves(other), key, type(other).__name__, allowed)
 
 
 def _unheard(notice: str) -> None:

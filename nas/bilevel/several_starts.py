@@ -14,7 +14,7 @@ from functools import partial
 import torch
 
 from nas.bilevel.guard import SearchDiverged
-from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.rehearsal import Rehearsal
 from nas.bilevel.search import GradientSearch, SearchSettings
@@ -56,8 +56,8 @@ class SeveralStarts:
         splits: DataSplits,
         augmentation: Augmentation,
         relaxation: Relaxation,
-        architecture_gradient: Hypergradient | None,
-        hyperparameter_gradient: Hypergradient | None,
+        architecture_gradient: Strategy | None,
+        hyperparameter_gradient: Strategy | None,
         hyperparameters: HyperparameterSet,
         search: SearchSettings,
         training: TrainingSettings,

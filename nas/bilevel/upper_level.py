@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient
+from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient, Strategy
 from nas.bilevel.interventions import Intervention
-from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.problem import BilevelProblem, RecordedStep, WeightStep
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
 
 SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
+Work = list[tuple[Strategy, list[nn.Parameter]]]  # whom a step asks, each for the gradients of what
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,15 @@ class UpperLevelOutcome:
     interventions: tuple[Intervention, ...] = ()
 
 
+@dataclass(frozen=True)
+class Alternation:
+    """A step of either level: what the upper one did, where it had anything to do, and all samples spent."""
+
+    outcome: UpperLevelOutcome | None
+    taken: WeightStep
+    samples: int
+
+
 class UpperLevel:
     """Alpha and the raw hyperparameters, their gradient strategies and the rules that move them.
 
@@ -61,8 +71,8 @@ class UpperLevel:
     def __init__(
         self,
         problem: BilevelProblem,
-        architecture_gradient: Hypergradient | None,
-        hyperparameter_gradient: Hypergradient | None,
+        architecture_gradient: Strategy | None,
+        hyperparameter_gradient: Strategy | None,
         architecture: ArchitectureOptimiser,
         penalty: Penalty | None = None,
     ) -> None:
@@ -71,11 +81,13 @@ class UpperLevel:
         self.hyperparameters = problem.hyperparameters
         self.architecture_gradient = architecture_gradient if self.alpha else None
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
+        strategies = (self.architecture_gradient, self.hyperparameter_gradient)
+        self.looks_back = any(isinstance(strategy, RetrospectiveHypergradient) for strategy in strategies)
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
         self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
 
-    def work(self, architecture: bool, hyperparameters: bool) -> list[tuple[Hypergradient, list[nn.Parameter]]]:
-        """The strategies that a step calls, each with what it gives gradients to.
+    def work(self, architecture: bool, hyperparameters: bool) -> Work:
+        """What a step has to do.
 
         Args:
             architecture: Whether alpha takes part.
@@ -84,19 +96,46 @@ class UpperLevel:
         raw = self.hyperparameters.raw_parameters()
         alpha_strategy = self.architecture_gradient if architecture else None
         raw_strategy = self.hyperparameter_gradient if hyperparameters else None
-        if alpha_strategy is not None and alpha_strategy == raw_strategy:
-            return [(alpha_strategy, [*self.alpha, *raw])]  # the same strategy: one set of passes serves both
-        work = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
+        if raw_strategy is not None and alpha_strategy is not None and _is_served(alpha_strategy, raw_strategy):
+            return [(raw_strategy, [*self.alpha, *raw])]  # one set of passes for both
+        work: Work = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
         return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
+    def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Alternation:
+        """One step of either level: the upper one moves first, or last where a strategy looks back.
+
+        Args:
+            validation: None where ``work`` is empty.
+        """
+        outcome, recorded, samples = None, None, len(training.labels)
+        if self.looks_back:
+            known = {id(raw) for raw in self.hyperparameters.raw_parameters()}
+            through = [target for _, targets in work for target in targets if id(target) in known]
+            recorded = self.problem.recorded_step(training, through) if through else None
+            taken = self.problem.weight_step(training) if recorded is None else recorded.taken
+        if validation is not None:
+            outcome = self.step(training, validation, work, recorded)
+            samples += outcome.samples
+        if not self.looks_back:
+            samples += self.observe(training)
+            taken = self.problem.weight_step(training)
+        return Alternation(outcome, taken, samples)
+
     def step(
-        self, training: Batch, validation: Batch, work: list[tuple[Hypergradient, list[nn.Parameter]]]
+        self, training: Batch, validation: Batch, work: Work, recorded: RecordedStep | None = None
     ) -> UpperLevelOutcome:
-        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
+        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them.
+
+        Args:
+            recorded: The weight step that a strategy looks back upon.
+        """
         samples = 0
         reports = []
         for strategy, targets in work:
-            report = strategy(self.problem, training, validation, targets)
+            if isinstance(strategy, RetrospectiveHypergradient):
+                report = strategy.look_back(self.problem, recorded, validation, targets)
+            else:
+                report = strategy(self.problem, training, validation, targets)
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             reports.append(report)
             if self.alpha and self.alpha[0] in set(targets):
@@ -194,3 +233,10 @@ class UpperLevel:
             update = self.hyperparameters.entries[name].update
             if update is not None:
                 update.load_state_dict(state["updates"][name])
+
+
+def _is_served(alpha_strategy: Strategy, raw_strategy: Strategy) -> bool:
+    """Whether the passes for the hyperparameters give alpha what its own strategy would."""
+    if isinstance(raw_strategy, RetrospectiveHypergradient):
+        return raw_strategy.serves(alpha_strategy)
+    return alpha_strategy == raw_strategy

@@ -18,6 +18,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.guard import GuardSettings, SearchDiverged
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.last_step import LastStep
 from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.search import GradientSearch, SearchSettings, normalised_entropy
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
@@ -113,13 +114,13 @@ class Run:
 
 def before_every_step(search: GradientSearch, action: Callable[[], object]) -> None:
     """Do ``action`` just before each weight step."""
-    original = search.problem.weight_step
+    for name in ("weight_step", "recorded_step"):
 
-    def stepping(batch):
-        action()
-        return original(batch)
+        def stepping(*arguments, original=getattr(search.problem, name)):
+            action()
+            return original(*arguments)
 
-    search.problem.weight_step = stepping
+        setattr(search.problem, name, stepping)
 
 
 def before_step(search: GradientSearch, number: int, action: Callable[[], object]) -> None:
@@ -254,6 +255,9 @@ def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(spl
         Run(hyperparameters=None).made(splits, tmp_path)
     with pytest.raises(InvalidValue, match=r"hyperparameters\.gradient=FirstOrder is not allowed"):
         Run(hyperparameters=FirstOrder()).made(splits, tmp_path)
+    for architecture, hyperparameters in ((Exact(), LastStep()), (LastStep(), Exact())):
+        with pytest.raises(InvalidValue, match=r"=Exact is not allowed: beside LastStep, which looks back"):
+            Run(architecture=architecture, hyperparameters=hyperparameters).made(splits, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,6 +268,15 @@ def test_every_sample_is_counted(splits, tmp_path):
     passes = weight_steps + architecture_steps + 2 * hyperparameter_steps  # first order, exact
     whole_validation_split = 48  # measured at the start, for the guard, and at the end
     assert search.final_metrics()["samples"] == 16 * passes + 2 * whole_validation_split
+
+
+def test_looking_back_spends_no_more_samples_than_first_order(splits, tmp_path):
+    search = Run(hyperparameters=LastStep(), search={"epochs": 2, "hyperparameter_every": 1}).made(splits, tmp_path)
+    search.search()
+    numbers = search.hyperparameters.numbers()
+    assert numbers["learning_rate"] != pytest.approx(0.05)
+    assert numbers["dropout"] != pytest.approx(0.3)
+    assert search.final_metrics()["samples"] == 16 * (8 + 8) + 2 * 48  # one pass of each batch, and the whole split
 
 
 # ---------------------------------------------------------------- the end
@@ -595,8 +608,8 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
 
 @pytest.mark.parametrize(
     "strategy",
-    [ForwardAccumulation, lambda: ByKind(NeumannSeries(2), ForwardAccumulation(3, 0.5))],
-    ids=["rtho", "by kind"],
+    [ForwardAccumulation, lambda: ByKind(NeumannSeries(2), ForwardAccumulation(3, 0.5)), LastStep],
+    ids=["rtho", "by kind", "last step"],
 )
 def test_a_strategy_with_a_memory_goes_on_too(strategy, splits, tmp_path):
     expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search()

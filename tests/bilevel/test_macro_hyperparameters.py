@@ -1,9 +1,11 @@
-"""Every hyperparameter on the macro space: the exact hypergradient against differences of a step done for real."""
+"""Every hyperparameter on the macro space: the exact hypergradients against differences of a step done for real."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import nn
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.hyperparameters import (
@@ -19,8 +21,10 @@ from nas.bilevel.hyperparameters import (
     RateFactor,
     WeightDecay,
 )
+from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
+from nas.data.batch import Batch
 from nas.training.parameter_groups import GROUPS, grouped
 
 TOLERANCE = 1e-6
@@ -54,26 +58,37 @@ def problem(make_supernet: Callable, make_batch: Callable) -> BilevelProblem:
     return problem
 
 
-def loss_after_a_step(problem: BilevelProblem, make_batch: Callable) -> float:
-    """The validation loss after a weight step, which is then undone."""
+@contextmanager
+def undone(problem: BilevelProblem) -> Iterator[None]:
+    """What is done to the weights inside is taken back, and the noise drawn again."""
     state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     buffers = {weight: entry["momentum_buffer"].clone() for weight, entry in problem.optimiser.state.items()}
     noise = problem.noise_state()
-    problem.weight_step(make_batch(10))
-    loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
+    yield
     problem.supernet.load_state_dict(state)
     for weight, buffer in buffers.items():
         problem.optimiser.state[weight]["momentum_buffer"].copy_(buffer)
     problem.repeat_noise(noise)
+
+
+def loss_after_a_step(problem: BilevelProblem, make_batch: Callable) -> float:
+    with undone(problem):
+        problem.weight_step(make_batch(10))
+        loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
     return float(loss.detach())
 
 
+def look_back(problem: BilevelProblem, training: Batch, validation: Batch, targets: list[nn.Parameter]) -> None:
+    LastStep().look_back(problem, problem.recorded_step(training, targets), validation, targets)
+
+
+@pytest.mark.parametrize("strategy", [Exact(), look_back], ids=["exact", "last step"])
 @pytest.mark.parametrize("name", entries())
-def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, problem, make_batch):
+def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, problem, make_batch):
     problem.hyperparameters.require_effect_on(problem.supernet)
-    raw, noise = problem.hyperparameters.raw[name], problem.noise_state()
-    Exact()(problem, make_batch(10), make_batch(11), [raw])
-    problem.repeat_noise(noise)
+    raw = problem.hyperparameters.raw[name]
+    with undone(problem):
+        strategy(problem, make_batch(10), make_batch(11), [raw])
     value, slopes = raw.detach().clone(), []
     wide = 1e-4 if name == "cutout" else 1e-3  # the borders of a cut-out square meet those of pixels
     for step in (wide, wide / 2):

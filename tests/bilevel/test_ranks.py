@@ -15,8 +15,9 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.hypergradient import ObservingHypergradient
+from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient
 from nas.bilevel.hyperparameters import HyperparameterSet, LabelSmoothing
+from nas.bilevel.last_step import LastStep
 from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate
@@ -32,6 +33,7 @@ STRATEGIES = {
     "finite difference": FiniteDifference(),
     "Neumann": NeumannSeries(),
     "forward accumulation": ForwardAccumulation(),
+    "last step": LastStep(),
 }
 CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", None), ("gumbel", 0.1))]
 Result = dict[str, Tensor]
@@ -76,7 +78,11 @@ def results(ranks: Ranks) -> dict[str, Result]:
             for _ in range(2):  # the second step carries on what the first one left
                 following.observe(problem, batches[0], list(raw.values()))
                 problem.weight_step(batches[0])
-        report = STRATEGIES[strategy](problem, *batches, list(targets.values()))
+        if isinstance(following, RetrospectiveHypergradient):
+            step = problem.recorded_step(batches[0], list(raw.values()))
+            report = following.look_back(problem, step, batches[1], list(targets.values()))
+        else:
+            report = following(problem, *batches, list(targets.values()))
         result = {f"gradient of {name}": target.grad for name, target in targets.items()}
         result["validation loss"] = report.validation_loss
         result["lengths"] = torch.tensor([report.validation_gradient_norm, report.step_length])

@@ -1,0 +1,135 @@
+"""The gradient through the step just taken; against brute force: ``test_macro_hyperparameters.py``."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from nas.bilevel.by_kind import ByKind
+from nas.bilevel.exact import Exact
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.last_step import LastStep
+from nas.bilevel.neumann import NeumannSeries
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.configuration import InvalidValue
+
+ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+
+
+def taken(problem: BilevelProblem, make_batch, targets) -> None:
+    LastStep().look_back(problem, problem.recorded_step(make_batch(10), targets), make_batch(11), targets)
+
+
+def state_of(problem: BilevelProblem) -> list[torch.Tensor]:
+    buffers = [state["momentum_buffer"] for state in problem.optimiser.state.values()]
+    return [entry.clone() for entry in (*problem.supernet.state_dict().values(), *buffers)]
+
+
+@pytest.mark.parametrize("clip", [None, 0.1, 1e3])
+@pytest.mark.parametrize("learned", [("learning_rate",), ("learning_rate", "weight_decay", "dropout")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_recorded_step_is_the_weight_step(clip, learned, dtype, make_problem, make_batch):
+    results = []
+    for recorded in (False, True):
+        problem = make_problem(clip=clip, learned=learned, dtype=dtype, relaxation="gumbel", smooth=False)
+        problem.schedule_factor = 0.7
+        for seed in (1, 2):
+            batch = make_batch(seed, dtype)
+            targets = problem.hyperparameters.raw_parameters()
+            step = problem.recorded_step(batch, targets).taken if recorded else problem.weight_step(batch)
+        results.append([*step, *state_of(problem)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6 if dtype == torch.float32 else 1e-13, atol=1e-14)
+
+
+def test_the_weights_it_differentiates_are_those_the_step_leaves(make_problem, make_batch):
+    problem = make_problem(clip=0.1, filled=True)
+    before = {name: weight.detach().clone() for name, weight in problem.weights().items()}
+    step = problem.recorded_step(make_batch(10), problem.hyperparameters.raw_parameters())
+    for name, weight in problem.weights().items():
+        torch.testing.assert_close(step.moved[name].detach(), weight.detach(), rtol=1e-13, atol=1e-15)
+    went = (
+        sum(float((weight.detach() - before[name]).square().sum()) for name, weight in problem.weights().items()) ** 0.5
+    )
+    assert step.length == pytest.approx(went, rel=1e-9)
+
+
+@pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
+def test_alpha_gets_the_first_order_gradient_at_the_weights_after_the_step(relaxation, make_problem, make_batch):
+    problem = make_problem(relaxation=relaxation, filled=True)
+    alphas = problem.supernet.architecture_parameters()
+    step = problem.recorded_step(make_batch(10), problem.hyperparameters.raw_parameters())
+    noise = problem.noise_state()
+    LastStep().look_back(problem, step, make_batch(11), [*alphas, *problem.hyperparameters.raw_parameters()])
+    found = [alpha.grad for alpha in alphas]
+    problem.repeat_noise(noise)
+    FirstOrder()(problem, make_batch(10), make_batch(11), alphas)
+    for alpha, gradient in zip(alphas, found, strict=True):
+        torch.testing.assert_close(gradient, alpha.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_the_hyperparameters_get_what_exact_gives_that_looks_ahead_at_the_same_step(make_problem, make_batch):
+    ahead, back = (make_problem(clip=0.1, filled=True, relaxation="gumbel") for _ in range(2))
+    Exact()(ahead, make_batch(10), make_batch(11), ahead.hyperparameters.raw_parameters())
+    taken(back, make_batch, back.hyperparameters.raw_parameters())
+    for one, other in zip(ahead.hyperparameters.raw_parameters(), back.hyperparameters.raw_parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=0)
+
+
+def test_only_what_is_asked_for_gets_a_gradient_and_the_weights_none(make_problem, make_batch):
+    problem = make_problem()
+    taken(problem, make_batch, [problem.hyperparameters.raw["learning_rate"]])
+    others = [*problem.supernet.parameters(), *problem.hyperparameters.raw_parameters()]
+    assert sum(one.grad is not None for one in others) == 1
+
+
+@pytest.mark.parametrize("architecture", [FirstOrder(), LastStep(), None])
+@pytest.mark.parametrize("hyperparameters", [True, False])
+def test_a_step_takes_one_pass_of_either_batch(
+    architecture, hyperparameters, make_problem, make_batch, monkeypatch: pytest.MonkeyPatch
+):
+    problem = make_problem()
+    passes: Counter[int] = Counter()
+    forward = problem.supernet.forward
+
+    def counted(images):
+        passes[float(images.sum())] += 1
+        return forward(images)
+
+    monkeypatch.setattr(problem.supernet, "forward", counted)
+    upper = UpperLevel(problem, architecture, LastStep(), ADAM)
+    training, validation, work = make_batch(10), make_batch(11), upper.work(True, hyperparameters)
+    if not work:
+        return
+    done = upper.alternate(training, validation, work)
+    assert passes == {float(training.images.sum()): 1, float(validation.images.sum()): 1}
+    assert done.samples == len(training.labels) + len(validation.labels)
+
+
+def test_the_weights_move_first(make_problem, make_batch):
+    problem, alone = make_problem(), make_problem()
+    alone.weight_step(make_batch(10))
+    upper = UpperLevel(problem, FirstOrder(), LastStep(), ADAM)
+    upper.alternate(make_batch(10), make_batch(11), upper.work(True, True))
+    for one, other in zip(problem.weights().values(), alone.weights().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)  # with alpha and h as they were
+    moved = [*problem.supernet.architecture_parameters(), *problem.hyperparameters.raw_parameters()]
+    stayed = [*alone.supernet.architecture_parameters(), *alone.hyperparameters.raw_parameters()]
+    assert not any(torch.equal(one, other) for one, other in zip(moved, stayed, strict=True))
+
+
+def test_by_kind_refuses_what_looks_back():
+    with pytest.raises(InvalidValue, match=r"update=LastStep is not allowed: it must look ahead"):
+        ByKind(NeumannSeries(), LastStep())  # type: ignore[arg-type]
+
+
+def test_what_differentiates_twice():
+    assert not LastStep().differentiates_twice(["architecture", "update", "decay"])
+    assert LastStep().differentiates_twice(["update", "loss"])
+    assert not FirstOrder().differentiates_twice(["architecture"])
+    assert not Exact().differentiates_twice(["update"])
+    assert Exact().differentiates_twice(["architecture"])
+    by_kind = ByKind(NeumannSeries(), Exact())
+    assert by_kind.differentiates_twice(["loss"])
+    assert not by_kind.differentiates_twice(["update", "decay"])
