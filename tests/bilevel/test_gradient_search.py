@@ -114,13 +114,16 @@ class Run:
 
 def before_every_step(search: GradientSearch, action: Callable[[], object]) -> None:
     """Do ``action`` just before each weight step."""
-    for name in ("weight_step", "recorded_step"):
 
-        def stepping(*arguments, original=getattr(search.problem, name)):
+    def after(original: Callable[..., Any]) -> Callable[..., Any]:
+        def stepping(*arguments: Any) -> Any:
             action()
             return original(*arguments)
 
-        setattr(search.problem, name, stepping)
+        return stepping
+
+    search.problem.weight_step = after(search.problem.weight_step)
+    search.problem.recorded_step = after(search.problem.recorded_step)
 
 
 def before_step(search: GradientSearch, number: int, action: Callable[[], object]) -> None:
