@@ -42,6 +42,11 @@ SMALL = (
 BLACK_BOX = (*SMALL, "evaluation.epochs=1", "training.batch_size=64")
 SUBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "gradient": ("train_search.py", (*SMALL, "search.checkpoint_every=3"), ("candidate.json", "metrics.csv")),
+    "rehearsed": (
+        "train_search.py",
+        (*SMALL, "method=rehearsed", "method.rehearsal.trials=3", "search.checkpoint_every=3"),
+        ("candidate.json", "metrics.csv"),
+    ),
     **{
         method: ("train_search.py", (*BLACK_BOX, f"method={method}", *more), ("candidate.json", "metrics.csv"))
         for method, more in {
@@ -50,6 +55,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "evolution": ("budget.evaluations=20", "method.strategy.population=6"),
             "mu_plus_lambda": ("budget.evaluations=25",),
             "reinforce": ("budget.evaluations=20",),
+            "reinforce_lstm": ("budget.evaluations=20",),
             "tpe": ("budget.evaluations=20",),
         }.items()
     },
