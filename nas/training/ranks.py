@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.configuration import InvalidValue, UnusableInput
 from nas.data.batch import Batch, Stream
+from nas.operations.joint_normalisation import jointly_normalised
 
 
 @dataclass(frozen=True)
@@ -183,25 +184,21 @@ class SynchronisedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training and self.running_mean is not None:
             return super().forward(input)
-        dimensions = [0, *range(2, input.dim())]
-        shape = [1, -1] + [1] * (input.dim() - 2)
-        (mean,) = self.ranks.average([input.mean(dimensions)])
-        centred = input - mean.view(shape)
-        (variance,) = self.ranks.average([centred.square().mean(dimensions)])
+        output, mean, variance = jointly_normalised(input, (0, *range(2, input.dim())), self.eps, self.ranks)
         if self.training and self.track_running_stats and self.running_mean is not None:
-            self._track(mean, variance, self.ranks.count * input.numel() // input.shape[1])
-        output = centred * (variance + self.eps).rsqrt().view(shape)
+            self._track(mean, variance)
+        shape = [1, -1] + [1] * (input.dim() - 2)
         return output if self.weight is None else output * self.weight.view(shape) + self.bias.view(shape)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor, samples: int) -> None:
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * (samples / max(samples - 1, 1)), momentum)
+        self.running_var.lerp_(variance, momentum)
 
 
 def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:

@@ -81,7 +81,7 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
                 pooled[nn.MaxPool2d], pooled[nn.AvgPool2d] = poolings(x, stride)
             plane, known = pooled[type(pooling)]
             norms = [operation[1] for operation in alike] if isinstance(first, nn.Sequential) else []
-            terms.append(Term(plane, averages.statistics(norms, plane, known) if norms else None))
+            terms.append(Term(*averages.normalise(norms, plane, known)) if norms else Term(plane))
         elif isinstance(first, nn.Identity):
             terms.append(Term(x))
         else:
@@ -113,7 +113,8 @@ def _edge_by_edge(
             planes = pooled[type(pooling)].permute(0, 2, 3, 1).unsqueeze(1)
             if isinstance(first, nn.Sequential):
                 norms = [operation[1] for operation in alike]
-                planes = normalised(planes, averages.statistics(norms, planes, None))
+                planes, statistics = averages.normalise(norms, planes, None)
+                planes = planes if statistics is None else normalised(planes, statistics)
             for edge, plane in enumerate(planes.expand(-1, len(edges), -1, -1, -1).unbind(1)):
                 common[edge].append((factors[:, edge, column, None, None, None], plane.permute(0, 3, 1, 2)))
             continue
@@ -138,8 +139,7 @@ def _weighted(operation: nn.Module, state: Tensor, activated: Tensor, factor: Te
     y = activated
     for layer in layers:
         y = layer(y)
-    assert isinstance(norm, nn.BatchNorm2d)
-    if len(factor) > 1:
+    if len(factor) > 1 or not isinstance(norm, nn.BatchNorm2d):  # or one that is synchronised
         return factor[:, None, None, None] * norm(y)
     tracked = norm.training and norm.track_running_stats
     if tracked and norm.num_batches_tracked is not None:
@@ -181,7 +181,7 @@ def _separable(state: Tensor, alike: Sequence[nn.Module], averages: RunningAvera
         kernel = Kernel(depthwise[0].kernel_size[0], depthwise[0].dilation[0])
         layer = Layer((kernel,) * len(rounds), depthwise[0].stride[0], statistics)
         x, known = separable(x, layer, [one.weight for one in depthwise], [one.weight for one in pointwise])
-        statistics = averages.statistics(norms, x, known)
+        x, statistics = averages.normalise(norms, x, known)
     return Term(x, statistics)
 
 
@@ -211,7 +211,7 @@ def _normalised_planes(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Run
     last = y.permute(0, 2, 3, 1)
     planes = last.reshape(batch, height, width, len(norms), -1).permute(0, 3, 1, 2, 4)
     known = library.statistics(last.detach(), len(norms)) if library.usable(y) else None
-    return Term(planes, averages.statistics(norms, planes, known))
+    return Term(*averages.normalise(norms, planes, known))
 
 
 def _one_by_one(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:

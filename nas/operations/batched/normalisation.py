@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.joint_normalisation import jointly_normalised
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -56,6 +58,22 @@ class RunningAverages:
     _means: list[Tensor] = field(default_factory=list)
     _variances: list[Tensor] = field(default_factory=list)
 
+    def normalise(
+        self, modules: Sequence[nn.BatchNorm2d], planes: Tensor, known: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Statistics | None]:
+        """``planes`` with what is still to normalise them: :meth:`statistics`, whose arguments these are, too.
+
+        In a data-parallel run with synchronised batch norms they come back normalised, and nothing is left to do.
+        """
+        first = modules[0]
+        ranks = getattr(first, "ranks", None)  # of a nas.training.ranks.SynchronisedBatchNorm
+        if ranks is None or ranks.count == 1 or (not first.training and first.running_mean is not None):
+            return planes, self.statistics(modules, planes, known)
+        normalised, mean, variance = jointly_normalised(planes, (0, 2, 3), first.eps, ranks)
+        if first.training and first.track_running_stats:
+            self._put_down(modules, mean, variance)
+        return normalised, None
+
     def statistics(
         self, modules: Sequence[nn.BatchNorm2d], like: Tensor, known: tuple[Tensor, Tensor] | None
     ) -> Statistics:
@@ -82,11 +100,15 @@ class RunningAverages:
             mean, variance = known
             unbiased = variance * (count / max(count - 1, 1)) if tracked else variance
         if tracked:
-            for index, module in enumerate(modules):
-                self._modules.append(module)
-                self._means.append(mean[index if planes > 1 else 0])
-                self._variances.append(unbiased[index if planes > 1 else 0])
+            self._put_down(modules, mean, unbiased)
         return Statistics(mean, variance, epsilon, of_batch=True, known=known is not None)
+
+    def _put_down(self, modules: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor) -> None:
+        for index, module in enumerate(modules):
+            plane = index if len(means) > 1 else 0
+            self._modules.append(module)
+            self._means.append(means[plane])
+            self._variances.append(variances[plane])
 
     @torch.no_grad()
     def update(self) -> None:
