@@ -50,7 +50,7 @@ from nas.training.metrics import measure
 from nas.training.randomness import Randomness
 from nas.training.ranks import join
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder
+from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder, seal_configuration
 from nas.training.schedules import Schedule
 from nas.training.settings import TrainingSettings, checked_device, checked_seed
 
@@ -190,7 +190,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         source.augmentation,
         randomness.on_device("augmentation"),
     )
-    folder = RunFolder(path)
+    folder = RunFolder(path, training.keep_checkpoints)
     retraining = Retraining(
         network=network,
         stream=stream,
@@ -304,6 +304,7 @@ def run_composed(config: DictConfig) -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
         what_runs = OmegaConf.to_yaml(settings).encode()  # so that it can be resumed
         write_atomically(folder / ".hydra" / "config.yaml", what_runs)
+        seal_configuration(folder)
         on_all_ranks(run)(settings, folder)
 
     guarded(work, "train_final.py", folder)

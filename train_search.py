@@ -40,7 +40,7 @@ from nas.training.entry_point import (
 from nas.training.environment import record_environment
 from nas.training.randomness import Randomness
 from nas.training.ranks import join
-from nas.training.run_folder import RunFolder, refuse_occupied_folder
+from nas.training.run_folder import RunFolder, refuse_occupied_folder, seal_configuration
 from nas.training.settings import checked_device, checked_seed
 
 
@@ -83,7 +83,7 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         raise error.below("data") from error
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
-    folder = RunFolder(path)
+    folder = RunFolder(path, training.keep_checkpoints)
     task = Task.of(space, splits, source.augmentation, training, final, held, hyperparameters.entries, seed, device)
     parts = {
         "space": space,
@@ -146,6 +146,7 @@ def run_composed(config: DictConfig) -> None:
 
     def work() -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
+        seal_configuration(folder)
         on_all_ranks(run)(config, folder)
 
     guarded(work, "train_search.py", folder)

@@ -122,7 +122,7 @@ class RefinedSearch:
             space=Discretised(first.space, found.architecture),
             hyperparameters=refined_from(first.hyperparameters, found, self.relaxation, first.space),
             randomness=first.randomness.branch("refinement"),
-            folder=RunFolder(first.folder.path / "refinement"),
+            folder=first.folder.below("refinement"),
             budget=budget,
         )
 

@@ -129,7 +129,7 @@ class SeveralStarts:
             search=self.short,
             relaxation=copy.copy(self.relaxation),
             randomness=self.long.randomness.branch("starts"),
-            folder=RunFolder(self.long.folder.path / "starts" / str(number)),
+            folder=self.long.folder.below("starts", str(number)),
         )
 
     def _loss(self, short: GradientSearch) -> float:

@@ -1,5 +1,6 @@
 """The run folder: where a run writes, how it is found again, and how its configuration comes back."""
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,19 +10,23 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from nas.atomic_write import write_atomically
 from nas.configuration import InvalidValue, UnusableInput
 from nas.training.checkpoint import CheckpointFolder
 
-CHECKPOINTS_KEPT = 2
 LEAST_SPACE = 1_000_000  # bytes: Hydra's files and a first checkpoint
 
 
 class RunFolder:
-    """``path`` with its checkpoints."""
+    """``path`` with its newest ``keep`` checkpoints."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keep: int = 2) -> None:
         self.path = path
-        self.checkpoints = CheckpointFolder(path / "checkpoints", CHECKPOINTS_KEPT)
+        self.checkpoints = CheckpointFolder(path / "checkpoints", keep)
+
+    def below(self, *names: str) -> "RunFolder":
+        """The folder of a part of this run."""
+        return RunFolder(self.path.joinpath(*names), self.checkpoints.keep)
 
     def newest_checkpoint(self, say: Callable[[str], None]) -> dict[str, Any] | None:
         """The newest readable state, telling which step it is from and which files were passed over.
@@ -130,16 +135,46 @@ def _require_trusted(entry: object, path: Path) -> None:
             _require_trusted(one, path)
 
 
+def seal_configuration(folder: Path) -> None:
+    """Put the fingerprint of a run's configuration beside it, as ``sha256sum`` does, once it is what will run."""
+    path = folder / ".hydra" / "config.yaml"
+    if path.is_file():  # Hydra can be told to write none
+        line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        write_atomically(_seal(path), line.encode())
+
+
+def _seal(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _require_unchanged(path: Path) -> None:
+    """See to it that a configuration has its fingerprint, if that is there.
+
+    Raises:
+        UnusableInput: It has another one.
+    """
+    try:
+        recorded, content = _seal(path).read_bytes().split()[:1], path.read_bytes()
+    except OSError:  # removed on purpose, or the run was killed before it began
+        return
+    if recorded != [hashlib.sha256(content).hexdigest().encode()]:
+        raise UnusableInput(
+            f"The run's configuration {path} has been changed since the run began; if that was on purpose, remove "
+            f"{_seal(path)}."
+        )
+
+
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
     """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
 
     Raises:
         InvalidValue: An argument would change what is computed, or the folder holds no run.
-        UnusableInput: Its configuration cannot be read.
+        UnusableInput: Its configuration cannot be read, or is not the one that began.
     """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
         raise InvalidValue("resume", folder, "it must be the folder of a run, with .hydra/config.yaml in it")
+    _require_unchanged(path)
     try:
         config = OmegaConf.load(path)
     except (OSError, OmegaConfBaseException, ValueError) as error:

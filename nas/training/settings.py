@@ -31,6 +31,7 @@ class TrainingSettings:
         precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
+        keep_checkpoints: How many of the newest stay on the disk; the older ones are for when the newest is damaged.
         deterministic: Whether only deterministic algorithms are used, where PyTorch has them; what has none is named.
     """
 
@@ -43,6 +44,7 @@ class TrainingSettings:
     compile: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["synchronised", "per_rank"] = "synchronised"
+    keep_checkpoints: int = 2
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -53,6 +55,7 @@ class TrainingSettings:
         require(good, "gradient_clip", clip, "it must be null or a number above 0")
         end = self.schedule_end
         require(0 <= end <= 1, "schedule_end", end, "it must be a number from 0 to 1")
+        require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "it must be at least 1")
         good = self.schedule != "exponential" or end > 0
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
 

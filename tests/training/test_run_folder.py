@@ -1,5 +1,6 @@
 """Finding a run again, refusing its place to another one, and reading its configuration back."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from nas.configuration import InvalidValue, UnusableInput
-from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder, resumed_configuration
+from nas.training.run_folder import (
+    RunFolder,
+    argument_value,
+    refuse_occupied_folder,
+    resumed_configuration,
+    seal_configuration,
+)
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -174,3 +181,41 @@ def test_a_recorded_configuration_calls_nothing_outside_the_package(run: Path, m
     OmegaConf.save(OmegaConf.create({**CONFIG, "data": {"_target_": "mine.Data"}}), run / ".hydra" / "config.yaml")
     monkeypatch.setenv("NAS_TRUST", "other,mine")
     assert resumed_configuration([], run).data._target_ == "mine.Data"
+
+
+def test_a_configuration_with_any_bit_flipped_is_refused(run: Path) -> None:
+    seal_configuration(run)
+    path, seal = run / ".hydra" / "config.yaml", run / ".hydra" / "config.sha256"
+    assert resumed_configuration([], run).seed == 3
+    for damaged in (path, seal):
+        whole = damaged.read_bytes()
+        for position in range(0, 8 * (len(whole) if damaged == path else 64)):
+            content = bytearray(whole)
+            content[position // 8] ^= 1 << position % 8
+            damaged.write_bytes(content)
+            with pytest.raises(UnusableInput, match=r"config\.yaml has been changed since the run began") as caught:
+                resumed_configuration([], run)
+            assert str(caught.value).endswith(f"remove {seal}.")
+        damaged.write_bytes(whole)
+    path.write_text(path.read_text().replace("seed: 3", "seed: 4"))
+    seal.unlink()  # on purpose
+    assert resumed_configuration([], run).seed == 4
+
+
+def test_a_seal_is_that_of_sha256sum(run: Path) -> None:
+    seal_configuration(run)
+    check = ["sha256sum", "--check", "config.sha256"]
+    assert subprocess.run(check, cwd=run / ".hydra", capture_output=True, check=False).returncode == 0
+    (run / ".hydra" / "config.yaml").unlink()
+    (run / ".hydra" / "config.sha256").unlink()
+    seal_configuration(run)  # hydra.output_subdir=null writes none
+    assert not list((run / ".hydra").iterdir())
+
+
+def test_a_part_of_a_run_keeps_as_many_checkpoints(tmp_path: Path) -> None:
+    part = RunFolder(tmp_path, keep=3).below("starts", "1")
+    part.path.mkdir(parents=True)
+    for step in range(5):
+        part.checkpoints.save(step, {"step": step})
+    assert part.checkpoints.steps() == [2, 3, 4]
+    assert part.path == tmp_path / "starts" / "1"

@@ -30,6 +30,8 @@ CONFIGURATION = Path(__file__).parents[2] / "conf" / "training" / "default.yaml"
         ("schedule_end", -0.1),
         ("schedule_end", 1.5),
         ("schedule_end", math.nan),
+        ("keep_checkpoints", 0),
+        ("keep_checkpoints", 2.5),
     ],
 )
 def test_impossible_settings_are_named(key: str, value: Any) -> None:
