@@ -206,6 +206,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     if randomness.ranks.is_first:
         record_environment(path, randomness.device)
+        seal_configuration(path)
         write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
@@ -304,7 +305,6 @@ def run_composed(config: DictConfig) -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
         what_runs = OmegaConf.to_yaml(settings).encode()  # so that it can be resumed
         write_atomically(folder / ".hydra" / "config.yaml", what_runs)
-        seal_configuration(folder)
         on_all_ranks(run)(settings, folder)
 
     guarded(work, "train_final.py", folder)

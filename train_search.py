@@ -111,6 +111,7 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         raise InvalidValue("method", type(searcher).__name__, allowed)
     if randomness.ranks.is_first:
         record_environment(path, randomness.device)
+        seal_configuration(path)
     candidate = searcher.search()
     randomness.ranks.leave_the_rest()
 
@@ -146,7 +147,6 @@ def run_composed(config: DictConfig) -> None:
 
     def work() -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
-        seal_configuration(folder)
         on_all_ranks(run)(config, folder)
 
     guarded(work, "train_search.py", folder)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nas.configuration import UnusableInput
 from nas.spaces.candidate_file import read_candidate_file
+from nas.training.run_folder import resumed_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("experiment=debug", "search.epochs=3", "final.epochs=6")
@@ -191,6 +194,16 @@ def test_a_retraining_stopped_and_killed_ends_with_the_same_bytes(
     assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
 
 
+def test_a_changed_configuration_is_not_gone_on_with(finished: tuple[Path, str, str], tmp_path: Path) -> None:
+    for of_run in (finished[0], finished[0] / "final"):
+        shutil.copytree(of_run / ".hydra", tmp_path / ".hydra", dirs_exist_ok=True)
+        path = tmp_path / ".hydra" / "config.yaml"
+        assert resumed_configuration([], tmp_path).seed == 0
+        path.write_text(path.read_text().replace("seed: 0", "seed: 8"))  # one bit
+        with pytest.raises(UnusableInput, match="has been changed since the run began"):
+            resumed_configuration([], tmp_path)
+
+
 def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> None:
     run, _, _ = finished
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -261,6 +274,28 @@ def test_submitit_makes_a_run_per_seed(tmp_path: Path) -> None:
     code, _, error = call("train_search.py", *arguments, "hydra/launcher=submitit_local", folder=tmp_path)
     assert code == 0, error
     assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
+
+
+@pytest.mark.slow
+def test_ray_makes_a_run_per_seed(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'nas[cluster]'")
+    arguments = (*SMALL, "search.epochs=1", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    code, _, error = call("train_search.py", *arguments, "hydra/launcher=ray", folder=tmp_path)
+    assert code == 0, error
+    assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
+
+
+@pytest.mark.slow
+def test_candidates_evaluated_on_ray_are_those_of_processes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="pip install 'nas[cluster]'")
+    arguments = ("experiment=debug", "method=random", "budget.evaluations=6", "evaluation.epochs=1")
+    for name, more in (("alone", ()), ("loky", ("jobs=2",)), ("ray", ("jobs=2", "backend=ray"))):
+        overrides = [f"evaluation.{one}" for one in more]
+        code, _, error = call("train_search.py", *arguments, *overrides, f"hydra.run.dir={name}", folder=tmp_path)
+        assert code == 0, error
+    for name in ("loky", "ray"):
+        for file in ("candidate.json", "metrics.csv", "evaluations.jsonl"):
+            assert (tmp_path / name / file).read_bytes() == (tmp_path / "alone" / file).read_bytes(), (name, file)
 
 
 def test_help_lists_the_groups(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def _require_trusted(entry: object, path: Path) -> None:
 
 
 def seal_configuration(folder: Path) -> None:
-    """Put the fingerprint of a run's configuration beside it, as ``sha256sum`` does, once it is what will run."""
+    """Put the fingerprint of a run's configuration beside it, as ``sha256sum`` does, once that is known to be good."""
     path = folder / ".hydra" / "config.yaml"
     if path.is_file():  # Hydra can be told to write none
         line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
