@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import importlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +11,12 @@ from nas.candidate import Candidate
 from nas.configuration import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
+from nas.evaluation.official_table import official_records
 from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 
 LARGEST_FILE = 500_000_000  # bytes, decompressed
-PACKAGES = {"nas_201_api": "nas-bench-201", "nats_bench": "nats-bench"}
+OFFICIAL = (".pth", ".pbz2")
 
 Records = Callable[[str], Mapping[str, float]]
 """From an architecture's text to ``accuracy`` (validation) and ``test_accuracy``, 0 to 1."""
@@ -27,7 +27,7 @@ class TableLookup:
 
     Args:
         path: A CSV file with the columns ``arch``, ``<dataset>_valid`` and ``<dataset>_test`` in per cent (``.csv`` or
-            ``.csv.gz``), or the official file (``.pth``) or folder, read by ``nas_201_api`` or ``nats_bench``.
+            ``.csv.gz``), or the official file or folder, see :mod:`~nas.evaluation.official_table`.
         dataset: ``cifar10``, ``cifar100`` or ``imagenet16``, as the CSV's columns have it.
         epochs: The training that the official file is asked about, 12 or 200; a CSV file holds one.
         space: Must be NAS-Bench-201.
@@ -45,8 +45,10 @@ class TableLookup:
             raise InvalidValue("", space.name, "the table is for space=nasbench201")
         refuse_hyperparameters(space, "a table holds one training of each architecture")
         file = Path(path)
-        require(file.exists(), "path", path, "it must be a .csv or .csv.gz file, or the official file or folder")
         csv_file = file.name.endswith((".csv", ".csv.gz"))
+        good = file.is_dir() or (file.is_file() and (csv_file or file.suffix in OFFICIAL))
+        allowed = "it must be a .csv or .csv.gz file, or the official .pth or .pickle.pbz2 file or folder"
+        require(good, "path", path, allowed)
         self.records = csv_records(file, dataset) if csv_file else official_records(file, dataset, epochs)
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
@@ -104,48 +106,3 @@ def csv_records(path: Path, dataset: str) -> Records:
         return {"accuracy": valid / 100, "test_accuracy": test / 100}
 
     return found
-
-
-def official_records(path: Path, dataset: str, epochs: int) -> Records:
-    """The records of the official file, averaged over its training seeds, by whichever package is installed.
-
-    CIFAR-10's validation accuracy is that of training on half of the images, its test accuracy that of all of them.
-
-    Raises:
-        InvalidValue: There is no such data set or training.
-        UnusableInput: No package is installed, or it cannot read the file.
-    """
-    names = {
-        "cifar10": ("cifar10-valid", "cifar10"),
-        "cifar100": ("cifar100", "cifar100"),
-        "imagenet16": ("ImageNet16-120", "ImageNet16-120"),
-    }
-    require(dataset in names, "dataset", dataset, f"it must be one of {', '.join(names)}")
-    require(epochs in (12, 200), "epochs", epochs, "it must be 12 or 200")
-    api = _opened(path)
-    for_validation, for_test = names[dataset]
-
-    def found(text: str) -> Mapping[str, float]:
-        index = api.query_index_by_arch(text)
-        about = {"hp": str(epochs), "is_random": False}
-        valid = api.get_more_info(index, for_validation, **about)["valid-accuracy"]
-        test = api.get_more_info(index, for_test, **about)["test-accuracy"]
-        return {"accuracy": valid / 100, "test_accuracy": test / 100}
-
-    return found
-
-
-def _opened(path: Path) -> Any:
-    for package, project in PACKAGES.items():
-        try:
-            module = importlib.import_module(package)
-        except ImportError:
-            continue
-        try:
-            if package == "nas_201_api":
-                return module.NASBench201API(str(path), verbose=False)
-            return module.create(str(path), "tss", fast_mode=path.is_dir(), verbose=False)
-        except Exception as error:  # the packages raise anything, AssertionError among others
-            raise UnusableInput(f"{package} (pip install {project}) cannot read {path}: {error}") from error
-    installs = " or ".join(f"pip install {project}" for project in PACKAGES.values())
-    raise UnusableInput(f"{path} is read by NAS-Bench-201's own package: {installs}, or give a CSV table.")

@@ -1,10 +1,7 @@
 """Looking candidates up in NAS-Bench-201, as a CSV table and through its own packages."""
 
 import gzip
-import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -72,32 +69,3 @@ def test_the_reference_table_holds_the_whole_space(reference_folder: Path) -> No
     assert max(test for _, test in table.values()) == pytest.approx(89.16)
     for seed in range(5):
         assert architecture_text(SPACE.sample(torch.Generator().manual_seed(seed)).architecture) in table
-
-
-class OfficialApi:
-    """Answers as ``NASBench201API`` does, whose file of 2 GB is not here."""
-
-    def __init__(self, path: str, verbose: bool) -> None:
-        assert not verbose
-
-    def query_index_by_arch(self, text: str) -> int:
-        assert text == CELL
-        return 7
-
-    def get_more_info(self, index: int, dataset: str, hp: str, is_random: bool) -> dict[str, Any]:
-        assert (index, hp, is_random) == (7, "200", False)
-        return {"cifar10-valid": {"valid-accuracy": 91.0}, "cifar10": {"test-accuracy": 94.0}}[dataset]
-
-
-def test_the_official_file_is_read_by_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "NAS-Bench-201-v1_1.pth"
-    file.write_bytes(b"")
-    for name in ("nas_201_api", "nats_bench"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UnusableInput, match="pip install nas-bench-201 or pip install nats-bench"):
-        TableLookup(str(file), "cifar10", 200, space=SPACE)
-    package: Any = types.ModuleType("nas_201_api")
-    package.NASBench201API = OfficialApi
-    monkeypatch.setitem(sys.modules, "nas_201_api", package)
-    (found,) = TableLookup(str(file), "cifar10", 200, space=SPACE).evaluate([CANDIDATE])
-    assert found.metrics == {"accuracy": 0.91, "test_accuracy": 0.94}
