@@ -370,10 +370,12 @@ def _gap(run: RecordedRun) -> str:
     recorded = run.last("supernet/validation_accuracy")
     if not rows and recorded is not None:
         rows.append(("the relaxed supernet", "validation", recorded, run.last("supernet/validation_loss")))
-    result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
-    tested = number(result.get("test_accuracy"))
-    if tested is not None:
-        rows.append(("discretised and retrained from scratch", "test", tested, number(result.get("test_loss"))))
+    for name, one in _retrainings(run).items():
+        tested = number(one.result.get("test_accuracy"))
+        if tested is not None:
+            place = "" if name == "final" else f" ({name})"
+            loss = number(one.result.get("test_loss"))
+            rows.append((f"discretised and retrained from scratch{place}", "test", tested, loss))
     if not rows:
         return paragraph("Nothing was measured of it: this search has no supernet.", "note")
     shown_rows = [
@@ -395,23 +397,44 @@ def _gradients(run: RecordedRun) -> str:
     return figures(some) if some else paragraph("No gradient norms were recorded.", "note")
 
 
+def _retrainings(run: RecordedRun) -> Mapping[str, RecordedRun]:
+    """Every retraining of what ``run`` has found by its folder's name; a retraining's page shows itself."""
+    return {run.folder.name: run} if run.result else run.retrainings
+
+
 def _retraining(run: RecordedRun) -> str:
-    if run.retraining is None:
+    every = _retrainings(run)
+    if not every:
         return paragraph("Not retrained yet:", "note") + command(
             f"python train_final.py candidate={quoted(run.folder)}"
         )
-    result = run.retraining.result
-    rows = []
     names = ("test_accuracy", "test_loss", "test_macro_f1", "test_macro_recall", "parameters", "epochs", "seed")
-    for name in names:
-        value = number(result.get(name))
-        if value is not None:
-            whole = name in ("parameters", "epochs", "seed")
-            text = f"{value:,.0f}" if whole else f"{value:.4f}" if name == "test_loss" else f"{100 * value:.2f} %"
-            rows.append([name.replace("_", " "), text])
-    parts = [table(["", ""], rows, numbers=(1,))] if rows else [paragraph("It has not come to its end.", "note")]
-    parts.append(figures(charts.retraining(run.retraining)))
+    rows = [
+        [name.replace("_", " "), *(_result(name, number(one.result.get(name))) for one in every.values())]
+        for name in names
+    ]
+    taken = [str(one.result.get("hyperparameters_from", "")) for one in every.values()]
+    rows.append(["hyperparameters", *taken])
+    parts = []
+    if any(one.result for one in every.values()):
+        told = [row for row in rows if any(row[1:])]
+        parts.append(table(["", *every], told, numbers=range(1, len(every) + 1)))
+    for name, one in every.items():
+        if len(every) > 1:
+            parts.append(f"<h3>{escape(name)}</h3>")
+        if not one.result:
+            parts.append(paragraph("It has not come to its end.", "note"))
+        parts.append(figures(charts.retraining(one)))
     return "".join(parts)
+
+
+def _result(name: str, value: float | None) -> str:
+    """One entry of ``result.json`` as text; empty where it is not there."""
+    if value is None:
+        return ""
+    if name in ("parameters", "epochs", "seed"):
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if name == "test_loss" else f"{100 * value:.2f} %"
 
 
 def _configuration(run: RecordedRun) -> str:

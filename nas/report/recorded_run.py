@@ -46,7 +46,7 @@ class RecordedRun:
         environment: One entry per start of the run, the resumed ones included.
         evaluations: What a black-box search has evaluated, in the order of ``evaluations.jsonl``.
         discretisation, explanation, result: The contents of the files of these names, empty without them.
-        final: The retraining, if there is one.
+        retrainings: Those of this run's candidate that are in folders of its own, by their names; ``final`` first.
         problems: A sentence for everything that is there and cannot be read.
     """
 
@@ -61,7 +61,7 @@ class RecordedRun:
     discretisation: Mapping[str, Any]
     explanation: Mapping[str, Any]
     result: Mapping[str, Any]
-    final: "RecordedRun | None"
+    retrainings: Mapping[str, "RecordedRun"]
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -93,7 +93,6 @@ class RecordedRun:
                 problems.append(f"result.json: {error}")
         environment = _read_json(folder / "environment.json", problems)
         config, overrides = _read_yaml(folder, "config", problems), _read_yaml(folder, "overrides", problems)
-        has_final = folder.name != "final" and (folder / "final" / "metrics.csv").is_file()
         return cls(
             folder=folder,
             curves=curves,
@@ -106,14 +105,14 @@ class RecordedRun:
             discretisation=_mapping(_read_json(folder / "discretisation.json", problems)),
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
-            final=cls.read(folder / "final") if has_final else None,
+            retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
             problems=problems,
         )
 
     @property
     def retraining(self) -> "RecordedRun | None":
-        """The run in ``final/``, or this one where it is a retraining itself."""
-        return self if self.result else self.final
+        """The one in ``final/``, else the first there is, or this run where it is a retraining itself."""
+        return self if self.result else next(iter(self.retrainings.values()), None)
 
     def setting(self, key: str) -> Any:
         """A value of the configuration by its dotted key, or None; one that is said to be another's is that one's."""
@@ -163,6 +162,21 @@ class RecordedRun:
                 for row, option, values in columns:
                     table.setdefault(row, {})[option] = values[step]
                 yield step, table
+
+
+def _retrainings(folder: Path) -> list[Path]:
+    """The folders in ``folder`` with a retraining of its candidate, whatever their names; ``final`` is the first."""
+
+    def belongs(one: Path) -> bool:
+        if one.name == "final":
+            return True
+        config = _read_yaml(one, "config", [])
+        named = config.get("candidate") if isinstance(config, dict) else None
+        # By its name alone, since a run folder may have been moved with all that is in it.
+        return isinstance(named, str) and Path(named).name in (folder.resolve().name, "candidate.json")
+
+    inside = sorted(one for one in folder.iterdir() if (one / "metrics.csv").is_file())
+    return sorted(filter(belongs, inside), key=lambda one: one.name != "final")
 
 
 def _read_curves(path: Path, curves: dict[str, Curve], epochs: dict[str, list[int]], problems: list[str]) -> None:

@@ -87,6 +87,22 @@ def test_the_outcome_before_and_after_the_retraining(run_folder):
     )
 
 
+def test_every_retraining_has_a_column_and_a_row_in_the_gap(run_folder):
+    folder = run_folder()
+    for name, accuracy, source in (("final", 0.9875, "learned"), ("final_fixed", 0.9625, "fixed")):
+        write_curves(folder / name / "metrics.csv", {"train/loss": [(10, 0, 2.0)]})
+        (folder / name / ".hydra").mkdir()
+        (folder / name / ".hydra" / "config.yaml").write_text(json.dumps({"candidate": str(folder)}))
+        result = {"test_accuracy": accuracy, "parameters": 12345, "hyperparameters_from": source}
+        (folder / name / "result.json").write_text(json.dumps(result))
+    texts = document_of(folder).texts
+    place = texts.index("test accuracy", texts.index("Retraining", texts.index("Gradient norms") + 2))
+    assert texts[place : place + 3] == ["test accuracy", "98.75 %", "96.25 %"]
+    assert texts[texts.index("hyperparameters", place) :][:3] == ["hyperparameters", "learned", "fixed"]
+    assert "discretised and retrained from scratch (final_fixed)" in texts
+    assert outcome_line(RecordedRun.read(folder)).startswith("98.75 % test accuracy")
+
+
 def test_the_discretisation_gap_lists_supernet_discretised_and_retrained(run_folder):
     folder = run_folder()
     gap = {"supernet": {"loss": 0.5, "accuracy": 0.8}, "discretised": {"loss": 1.5, "accuracy": 0.4}}

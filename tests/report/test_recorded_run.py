@@ -4,7 +4,7 @@ import pytest
 
 from nas.configuration import InvalidValue
 from nas.report.recorded_run import RecordedRun
-from tests.report.conftest import CANDIDATE, PROBABILITIES
+from tests.report.conftest import CANDIDATE, PROBABILITIES, write_curves
 
 
 def test_a_run_folder_is_read_whole(run_folder):
@@ -18,7 +18,7 @@ def test_a_run_folder_is_read_whole(run_folder):
     assert run.setting("hyperparameters.dropout.scale") == "logit"
     assert run.setting("hyperparameters.dropout.nothing.there") is None
     assert dict(run.found.candidate.architecture) == CANDIDATE["architecture"]
-    assert run.final is None
+    assert run.retrainings == {}
     assert run.retraining is None
 
 
@@ -61,6 +61,20 @@ def test_a_retraining_is_read_beside_its_search_and_alone(run_folder):
     alone = RecordedRun.read(final)
     assert alone.retraining is alone
     assert alone.found.data == "digits"
+
+
+def test_every_retraining_of_this_run_in_its_folder_is_read_the_usual_one_first(run_folder):
+    folder = run_folder()
+    named = {"a_fixed": str(folder), "final": None, "moved": "elsewhere/run", "of_another": "elsewhere/other"}
+    for name, candidate in named.items():
+        write_curves(folder / name / "metrics.csv", {"train/loss": [(10, 0, 0.5)]})
+        (folder / name / ".hydra").mkdir()
+        (folder / name / ".hydra" / "config.yaml").write_text(json.dumps({"candidate": candidate}))
+    (folder / "a_fixed" / "result.json").write_text(json.dumps({"test_accuracy": 0.9, "seed": 3}))
+    run = RecordedRun.read(folder)
+    assert list(run.retrainings) == ["final", "a_fixed", "moved"]
+    assert run.retraining is run.retrainings["final"]
+    assert run.retrainings["a_fixed"].result["seed"] == 3
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
