@@ -94,6 +94,7 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         "hyperparameter_gradient": build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
         "hyperparameters": hyperparameters,
         "categorical": categorical,
+        "discretisation": build(config.discretisation, "discretisation"),
         "search": build(config.search, "search"),
         "training": training,
         "task": task,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
+from nas.bilevel.discretisation import Discretisation
 from nas.bilevel.guard import SearchDiverged
 from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet
@@ -59,6 +60,7 @@ class RefinedSearch:
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
+        discretisation: Discretisation | None = None,
         categorical: Mapping[str, Categorical] | None = None,
         objective: Objective | None = None,
         budget: Budget | None = None,
@@ -88,6 +90,7 @@ class RefinedSearch:
             search=search,
             randomness=randomness,
             folder=folder,
+            discretisation=discretisation,
             objective=objective,
             budget=budget,
         )

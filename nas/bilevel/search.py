@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.atomic_write import write_atomically
 from nas.bilevel.best_pair import BestPair
+from nas.bilevel.discretisation import Discretisation, Strongest
 from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
 from nas.bilevel.hypergradient import RetrospectiveHypergradient, Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet, Kind
@@ -23,7 +24,7 @@ from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLeve
 from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters, Range
 from nas.configuration import InvalidValue, require
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Stream
+from nas.data.batch import Batch, Stream, first_images
 from nas.data.dataset import DataSplits
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
@@ -97,6 +98,7 @@ class GradientSearch:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
+        discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
         rehearsal: After the search, tries hyperparameters around the learned ones on the network it found.
@@ -120,6 +122,7 @@ class GradientSearch:
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
+        discretisation: Discretisation | None = None,
         categorical: Mapping[str, Categorical] | None = None,
         objective: Objective | None = None,
         budget: Budget | None = None,
@@ -153,6 +156,12 @@ class GradientSearch:
             hyperparameters.require_effect_on(self.supernet)
         except InvalidValue as error:
             raise error.below("hyperparameters") from error
+        self.discretisation = discretisation or Strongest()
+        try:
+            self.discretisation.check(self.supernet, space)
+        except InvalidValue as error:
+            raise error.below("discretisation") from error
+        self.chosen: Architecture | None = None  # at the end
         set_noise_generator(self.supernet, noise[0])
         randomness.part()
         if training.batch_norm == "synchronised":
@@ -232,8 +241,8 @@ class GradientSearch:
         return Cost(self.samples, self._per_image * passes, 0, seconds) + trials
 
     def _reserve(self) -> Cost:
-        """What the next step and the measurement at the end may cost."""
-        measured = len(self._validation)
+        """What the next step, the measurement at the end and the discretisation may cost."""
+        measured = len(self._validation) + self.discretisation.images(self.space, len(self._validation))
         step = max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size
         return Cost(step + measured, self._per_image * (TRAINING_PASS * step + measured))
 
@@ -252,7 +261,9 @@ class GradientSearch:
         return best(self.trials).candidate if self.trials else self._found()
 
     def _found(self) -> Candidate:
-        return Candidate(self._discretised(), Hyperparameters({**self.trajectory.tail_average(), **self.held}))
+        return Candidate(
+            self.chosen or self._discretised(), Hyperparameters({**self.trajectory.tail_average(), **self.held})
+        )
 
     def open_tracker(self) -> Tracker:
         """The run's record, opened again after :meth:`search` for what is said at the end."""
@@ -405,6 +416,7 @@ class GradientSearch:
             self._average_statistics()
             try:
                 metrics = measure(self.supernet, batches, self.space.classes, self.randomness.device)
+                self._choose(request)
             except StopRequested as error:
                 self._save(tracker)
                 raise Stopped(self.step, self.folder.path) from error
@@ -422,6 +434,28 @@ class GradientSearch:
         if self.hyperparameters.learned():
             write_atomically(self.folder.path / "trajectory.csv", self.trajectory.table(self.step).encode())
         self._save(tracker)
+
+    def _choose(self, request: StopRequest) -> None:
+        """Read the architecture off the supernet.
+
+        Raises:
+            StopRequested: A signal asked to stop.
+        """
+
+        def images(most: int) -> Iterable[Batch]:
+            some = first_images(self._validation_batches(), most)
+            return request.until_requested(some) if self.ranks.count == 1 else some
+
+        preferred = self._discretised()
+        self.chosen = self.discretisation.choose(self.supernet, self.space, images)
+        passed = self.discretisation.images(self.space, len(self._validation))
+        self.samples += passed
+        self._measured += passed
+        changed = [
+            f"{name} {option} ({preferred[name]})" for name, option in self.chosen.items() if option != preferred[name]
+        ]
+        if changed:
+            self.say(f"chosen instead of alpha's strongest: {', '.join(changed)}")
 
     def _may_stop(self) -> bool:
         if not self.budget.allows(self.spent + self._reserve()):
@@ -625,6 +659,7 @@ class GradientSearch:
             "best_pair": self.best_pair.state_dict(),
             "trajectory": self.trajectory.state_dict(),
             "last_means": self._last_means,
+            "chosen": None if self.chosen is None else dict(self.chosen),
             "trials": [trial.to_json() for trial in self.trials],
             "tracker": tracker,
         }
@@ -635,6 +670,8 @@ class GradientSearch:
         self.rollbacks = state.get("rollbacks", 0)
         self._samples_before, self._last_means = state["samples_before"], state["last_means"]
         self._measured = state["measured"]
+        chosen = state.get("chosen")
+        self.chosen = None if chosen is None else Architecture(self.space.name, chosen)
         self.trials = [Evaluation.from_json(trial) for trial in state["trials"]]
         if self.objective is not None:
             self.objective.load_state_dict(state["objective"])

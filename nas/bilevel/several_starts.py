@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from nas.bilevel.discretisation import Discretisation
 from nas.bilevel.guard import SearchDiverged
 from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet
@@ -64,6 +65,7 @@ class SeveralStarts:
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
+        discretisation: Discretisation | None = None,
         categorical: Mapping[str, Categorical] | None = None,
         objective: Objective | None = None,
         budget: Budget | None = None,
@@ -97,6 +99,7 @@ class SeveralStarts:
             randomness=randomness,
             folder=folder,
             budget=budget,
+            discretisation=discretisation,
             rehearsal=rehearsal,
         )
         self._spent = Cost()  # by the short searches

@@ -1,5 +1,6 @@
 """A batch of images, and the seam between what hands batches out and who trains on them."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
@@ -33,3 +34,12 @@ class Stream(Protocol):
         Raises:
             UnusableInput: The state is from a stream with another number of images or another batch size.
         """
+
+
+def first_images(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
+    """The first ``most`` images of ``batches``, or all where there are fewer."""
+    for batch in batches:
+        yield Batch(batch.images[:most], batch.labels[:most])
+        most -= len(batch.labels)
+        if most <= 0:
+            return

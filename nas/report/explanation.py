@@ -14,17 +14,15 @@ from statistics import fmean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from nas.atomic_write import write_atomically
 from nas.candidate import Architecture
-from nas.data.batch import Batch
+from nas.data.batch import Batch, first_images
 from nas.data.dataset import DataSplits
+from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
 from nas.report.recorded_run import RecordedRun, number
 from nas.spaces.space import Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.training.regularisers import without_noise
 
 SCHEMA = 1
 MOST_IMAGES = 2000
@@ -143,37 +141,6 @@ def decided_since(
     return since
 
 
-@torch.no_grad()
-def supernet_metrics(supernet: Supernet, batches: Iterable[Batch], weights: dict[str, Tensor]) -> dict[str, float]:
-    """Loss and accuracy of ``supernet`` with ``weights`` for its alphas, without noise; it is left as it was."""
-    buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
-    modes = {module: module.training for module in supernet.modules()}
-    loss = correct = 0.0
-    samples = 0
-    try:
-        supernet.train()  # the batch's statistics
-        with supernet.computing_with(weights), without_noise(supernet):
-            for batch in batches:
-                if samples and len(batch.labels) == 1:
-                    continue  # a rest of one image has no statistics
-                logits = supernet(batch.images).float()
-                loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-                correct += float((logits.argmax(1) == batch.labels).sum())
-                samples += len(batch.labels)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for name, buffer in supernet.named_buffers():
-            buffer.copy_(buffers[name])
-    return {"loss": loss / samples, "accuracy": correct / samples}
-
-
-def relaxed_weights(supernet: Supernet) -> dict[str, Tensor]:
-    """The weights of every alpha, without noise."""
-    with torch.no_grad():
-        return {name: supernet.relaxation.probabilities(alpha).detach() for name, alpha in supernet.alpha.items()}
-
-
 def discretisation_gap(
     supernet: Supernet, architecture: Architecture, batches: Callable[[], Iterable[Batch]]
 ) -> dict[str, Any]:
@@ -194,12 +161,7 @@ def write_discretisation_gap(folder: Path, supernet: Supernet, architecture: Arc
 
 def validation_batches(splits: DataSplits, images: int, device: torch.device) -> Iterator[Batch]:
     """The first batches of the validation split, up to ``images`` images."""
-    left = images
-    for batch in splits.validation.to(device).evaluation_batches(256, splits.mean, splits.std):
-        yield Batch(batch.images[:left], batch.labels[:left])
-        left -= len(batch.labels)
-        if left <= 0:
-            return
+    return first_images(splits.validation.to(device).evaluation_batches(256, splits.mean, splits.std), images)
 
 
 def swap_effects(

@@ -5,6 +5,7 @@ import torch
 
 from nas.candidate import Architecture
 from nas.data.batch import Batch
+from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
 from nas.interop.published import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
@@ -12,9 +13,7 @@ from nas.report.explanation import (
     decided_since,
     decisions,
     discretisation_gap,
-    relaxed_weights,
     runner_ups,
-    supernet_metrics,
     swap_effects,
 )
 from nas.report.recorded_run import RecordedRun
