@@ -515,13 +515,13 @@ def learned_values(searches: Sequence[Outcome], name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", help="of the searches (default 0 1 2; 0 with --quick)")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of the searches (default 0 1 2; 0 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and starts, the same lines")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark_hyperparameters"), help="kept results")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     parser.add_argument("overrides", nargs="*", help="settings for every run, such as search.epochs=2")
     arguments = parser.parse_args()
-    seeds = list(dict.fromkeys(arguments.seeds or ([0] if arguments.quick else [0, 1, 2])))
+    seeds = list(dict.fromkeys(arguments.seeds or ([0, 1] if arguments.quick else [0, 1, 2])))
     scale = Scale(
         rate_starts=RATE_STARTS,
         dropout_starts=DROPOUT_STARTS,
