@@ -147,7 +147,7 @@ def configured(*overrides: str) -> DictConfig:
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
     searcher, found, splits = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
-    images = Perturbation(1000).images(found.space, len(splits.validation))
+    images = Perturbation(500).images(found.space, len(splits.validation))
     assert searcher.spent.samples == strongest.spent.samples + images
     assert images > 0
 
@@ -155,7 +155,7 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
         return first_images(splits.validation.evaluation_batches(256, splits.mean, splits.std), most)
 
     assert searcher.supernet is not None
-    again = Perturbation(1000).choose(searcher.supernet, found.space, batches)
+    again = Perturbation(500).choose(searcher.supernet, found.space, batches)
     assert found.candidate.architecture == again
     resumed, unchanged, _ = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
     assert unchanged.candidate == found.candidate
