@@ -34,7 +34,9 @@ class Perturbation:
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
         if set(_rows(supernet)) != {choice.name for choice in space.choices}:
-            raise InvalidValue("", "perturbation", f"{space.name} has choices without an alpha of their own")
+            raise InvalidValue(
+                "", "perturbation", f"{space.name} has choices without an alpha of their own, take strongest"
+            )
 
     def images(self, space: SearchSpace, available: int) -> int:
         return sum(len(choice.options) for choice in space.choices) * min(self.most, available)

@@ -305,7 +305,8 @@ class GradientSearch:
         names = {reason: [name for name in against if against[name] == reason] for reason in against.values()}
         told = "; ".join(f"{', '.join(upon)}: {reason}" for reason, upon in names.items())
         rehearsed = {"rehearsal": in_words(self.trials)} if self.trials else {}
-        return {"not settled": told or "nothing", "interventions": self.interventions.in_words(), **rehearsed}
+        other = {"chosen (alpha's)": against_alpha} if (against_alpha := self._against_alpha()) else {}
+        return {**other, "not settled": told or "nothing", "interventions": self.interventions.in_words(), **rehearsed}
 
     def settled(self) -> dict[str, bool]:
         against = self.unsettled()
@@ -446,16 +447,18 @@ class GradientSearch:
             some = first_images(self._validation_batches(), most)
             return request.until_requested(some) if self.ranks.count == 1 else some
 
-        preferred = self._discretised()
+        self._discretised()  # an alpha that is not finite is named
         self.chosen = self.discretisation.choose(self.supernet, self.space, images)
         passed = self.discretisation.images(self.space, len(self._validation))
         self.samples += passed
         self._measured += passed
-        changed = [
-            f"{name} {option} ({preferred[name]})" for name, option in self.chosen.items() if option != preferred[name]
-        ]
-        if changed:
-            self.say(f"chosen instead of alpha's strongest: {', '.join(changed)}")
+
+    def _against_alpha(self) -> str:
+        """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""
+        preferred, chosen = self._discretised(), self.chosen or self._discretised()
+        return ", ".join(
+            f"{name} {chosen[name]} ({preferred[name]})" for name in preferred if chosen[name] != preferred[name]
+        )
 
     def _may_stop(self) -> bool:
         if not self.budget.allows(self.spent + self._reserve()):
