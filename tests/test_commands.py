@@ -261,7 +261,7 @@ def test_a_mistake_of_the_retraining_ends_in_one_sentence(
 
 @pytest.mark.slow
 def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
-    arguments = (*SMALL, "search.epochs=2", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    arguments = ("--multirun", *SMALL, "search.epochs=2", "seed=0,1,2", "hydra.sweep.dir=sweep")
     code, _, error = call("train_search.py", *arguments, folder=tmp_path)
     assert code == 0, error
     assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
@@ -270,7 +270,7 @@ def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_submitit_makes_a_run_per_seed(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install 'nas[cluster]'")
-    arguments = (*SMALL, "search.epochs=1", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    arguments = ("--multirun", *SMALL, "search.epochs=1", "seed=0,1,2", "hydra.sweep.dir=sweep")
     code, _, error = call("train_search.py", *arguments, "hydra/launcher=submitit_local", folder=tmp_path)
     assert code == 0, error
     assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
@@ -279,7 +279,7 @@ def test_submitit_makes_a_run_per_seed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ray_makes_a_run_per_seed(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="pip install 'nas[cluster]'")
-    arguments = (*SMALL, "search.epochs=1", "--multirun", "seed=0,1,2", "hydra.sweep.dir=sweep")
+    arguments = ("--multirun", *SMALL, "search.epochs=1", "seed=0,1,2", "hydra.sweep.dir=sweep")
     code, _, error = call("train_search.py", *arguments, "hydra/launcher=ray", folder=tmp_path)
     assert code == 0, error
     assert len(list(tmp_path.glob("sweep/*/candidate.json"))) == 3
