@@ -40,6 +40,7 @@ LAYOUT = {
     },
 }
 COLUMNS = ("step", "epoch", "tag", "value")
+EVENTS = "events/"  # what the names of TensorBoard's files begin with in a tracker's state
 BUFFERED_RECORDS = 256
 BUFFERED_SECONDS = 10.0
 
@@ -98,7 +99,8 @@ class Tracker:
             from torch.utils.tensorboard import SummaryWriter
 
             _wait_for_a_later_name(folder / "tensorboard")
-            # Hides what a killed run recorded after its last checkpoint; without a checkpoint, all of it.
+            _cut_events(folder / "tensorboard", state or {})
+            # For a TensorBoard that has read it already: hides what was recorded after the last checkpoint's step.
             purge_step = self._last_step + 1
             self._events = SummaryWriter(folder / "tensorboard", purge_step=purge_step, max_queue=BUFFERED_RECORDS)
             self._events.add_custom_scalars(LAYOUT)
@@ -164,9 +166,11 @@ class Tracker:
             self._events.flush()
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps: the size of each CSV file in bytes and the last step; flushes first."""
+        """What a checkpoint keeps: the size of each file in bytes and the last step; flushes first."""
         self.flush()
-        return {"metrics_bytes": self._metrics.size(), "timing_bytes": self._timing.size(), "step": self._last_step}
+        sizes = {"metrics_bytes": self._metrics.size(), "timing_bytes": self._timing.size(), "step": self._last_step}
+        files = [] if self._events is None else _event_files(Path(self._events.log_dir))
+        return sizes | {f"{EVENTS}{path.name}": path.stat().st_size for path in files}
 
     def close(self) -> None:
         """Flush and close all files; nothing can be recorded afterwards. A second call does nothing."""
@@ -298,6 +302,22 @@ def _require_size(path: Path, size: int) -> None:
             f"The run cannot be resumed because {path} has {path.stat().st_size} bytes"
             f" and had {size} when the checkpoint was written."
         )
+
+
+def _event_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def _cut_events(folder: Path, state: Mapping[str, int]) -> None:
+    """Take off TensorBoard's files what a run recorded after the checkpoint with ``state``."""
+    if state and not any(name.startswith(EVENTS) for name in state):
+        return  # it kept no events
+    for path in _event_files(folder):
+        size = state.get(f"{EVENTS}{path.name}")
+        if size is None:
+            path.unlink()
+        elif size < path.stat().st_size:
+            os.truncate(path, size)
 
 
 def _wait_for_a_later_name(folder: Path) -> None:

@@ -211,7 +211,7 @@ def test_a_run_that_dies_twice_after_the_same_checkpoint_is_resumed_from_it_agai
     assert [event.step for event in events_of(tmp_path / "killed").Scalars("search/loss")] == list(range(20))
     # TensorBoard reads them in the order of their names, which a process number after an equal second would decide.
     seconds = [path.name.split(".")[3] for path in (tmp_path / "killed" / "tensorboard").iterdir()]
-    assert len(set(seconds)) == 3
+    assert len(set(seconds)) == len(seconds) == 2, "the second one's is gone, as its rows are"
 
 
 def test_a_run_that_died_before_any_checkpoint_starts_afresh(tmp_path):
@@ -225,7 +225,8 @@ def test_a_run_that_died_before_any_checkpoint_starts_afresh(tmp_path):
 def test_a_resumed_run_that_records_nothing_keeps_the_step_of_its_checkpoint(tmp_path):
     state = interrupted_run(tmp_path, "on the disk")
     with Tracker(tmp_path, SETTINGS, state) as tracker:
-        assert tracker.state_dict() == state
+        found = tracker.state_dict()
+    assert {name: found[name] for name in state} == state
     assert state["step"] == 11
 
 
