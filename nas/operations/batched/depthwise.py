@@ -1,6 +1,8 @@
-"""Depthwise convolution with kernels for its value and for both of its gradients, differentiable as often as one likes.
+"""Depthwise convolution, fast in its value and in both of its gradients, differentiable as often as one likes.
 
-Value, input gradient and weight gradient are each bilinear, and the derivatives of each are the other two.
+Value, input gradient and weight gradient are each bilinear, and the derivatives of each are the other two. On a CPU
+PyTorch is fast at the value, and at the weight gradient of kernels that are not dilated and at most 3 wide, but ten
+times slower at the rest; where there are no C++ kernels, everything is therefore made of those two.
 """
 
 import ctypes
@@ -10,8 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from nas.operations.batched import library
+
+FAST_WIDTH = 3  # of kernels whose weight gradient PyTorch computes quickly
 
 
 class Geometry(NamedTuple):
@@ -41,8 +46,13 @@ class _Convolution(ctypes.Structure):
 def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
     """``x`` (batch, C, H, W) with ``weight`` (C, 1, k, k); the kernels are used where they can be."""
     square = weight.shape[2] == weight.shape[3] and x.shape[1] == weight.shape[0]
-    if not (square and library.usable(x)):
+    if not square or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+    if not library.usable(x):
+        if stride > 1 and dilation % stride == 0 and padding % stride == 0:  # most pixels are never looked at
+            x, stride, padding, dilation = x[:, :, ::stride, ::stride], 1, padding // stride, dilation // stride
+        if stride > 1 or (dilation == 1 and weight.shape[2] <= FAST_WIDTH):  # PyTorch's own gradients are fast
+            return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
     geometry = Geometry(stride, padding, dilation, (x.shape[2], x.shape[3]), weight.shape[2])
     return _Value.apply(x, weight, geometry)
 
@@ -77,6 +87,9 @@ class _Value(Function):
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         x, weight = _nhwc(x), weight.contiguous()
+        if not library.usable(x):
+            stride, padding, dilation, _, _ = geometry
+            return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
         y = _empty(x, x.shape[0], x.shape[1], geometry.output_sides)
         _run("depthwise_forward", x, weight, y, geometry)
         return y
@@ -95,6 +108,8 @@ class _InputGradient(Function):
         ctx.save_for_backward(gy, weight)
         ctx.geometry = geometry
         gy, weight = _nhwc(gy), weight.contiguous()
+        if not library.usable(gy):
+            return _input_gradient(gy, weight, geometry)
         gx = _empty(gy, gy.shape[0], gy.shape[1], geometry.input_sides)
         _run("depthwise_backward_input", gx, weight, gy, geometry)
         return gx
@@ -113,6 +128,8 @@ class _WeightGradient(Function):
         ctx.save_for_backward(x, gy)
         ctx.geometry = geometry
         x, gy = _nhwc(x), _nhwc(gy)
+        if not library.usable(x):
+            return _weight_gradient(x, gy, geometry)
         gw = x.new_empty(x.shape[1], 1, geometry.kernel, geometry.kernel)
         _run("depthwise_backward_weight", x, gw, gy, geometry)
         return gw
@@ -128,3 +145,41 @@ class _WeightGradient(Function):
 def _nhwc(x: Tensor) -> Tensor:
     """``x`` (batch, C, H, W) with the channels innermost in memory, whatever ``is_contiguous`` says of sides of 1."""
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _input_gradient(gy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """In PyTorch's operations; with a stride of 1 it is the convolution with the flipped kernel."""
+    stride, padding, dilation, sides, kernel = geometry
+    groups = gy.shape[1]
+    if stride > 1:
+        return conv2d_input([*gy.shape[:2], *sides], weight, gy, stride, padding, dilation, groups)
+    return F.conv2d(gy, weight.flip(2, 3), None, 1, dilation * (kernel - 1) - padding, dilation, groups)
+
+
+def _weight_gradient(x: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+    """In PyTorch's operations, in strips of kernels that are narrow and not dilated."""
+    stride, padding, dilation, _, kernel = geometry
+    groups = x.shape[1]
+    if stride == 1 and dilation > 1 and padding % dilation == 0 and x.shape == gy.shape:
+        x, gy = (_subgrids(one, dilation) for one in (x, gy))
+        padding, dilation = padding // dilation, 1
+    if kernel <= FAST_WIDTH or dilation > 1:
+        return conv2d_weight(x, (groups, 1, kernel, kernel), gy, stride, padding, dilation, groups)
+    width = stride * (gy.shape[3] - 1) + FAST_WIDTH  # of what a strip sees of x
+    strips = []
+    for first in range(0, kernel, FAST_WIDTH):
+        start = min(first, kernel - FAST_WIDTH)
+        before = padding - start
+        seen = F.pad(x, (before, width - x.shape[3] - before))
+        strip = conv2d_weight(seen, (groups, 1, kernel, FAST_WIDTH), gy, stride, (padding, 0), 1, groups)
+        strips.append(strip[..., first - start :])
+    return torch.cat(strips, dim=-1)
+
+
+def _subgrids(x: Tensor, step: int) -> Tensor:
+    """``x`` (batch, C, H, W) as the grids of every ``step``-th pixel, (batch * step^2, C, ceil(H / step), ...)."""
+    batch, channels, height, width = x.shape
+    x = F.pad(x, (0, -width % step, 0, -height % step))
+    parts = x.view(batch, channels, -(-height // step), step, -(-width // step), step)
+    grids = parts.permute(0, 3, 5, 2, 4, 1).reshape(batch * step**2, *parts.shape[2:5:2], channels)
+    return grids.permute(0, 3, 1, 2)

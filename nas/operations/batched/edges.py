@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from nas.operations.batched import library
+from nas.operations.batched.depthwise import depthwise_convolution
 from nas.operations.batched.mixture import Term, mixture
 from nas.operations.batched.normalisation import RunningAverages, normalised
 from nas.operations.batched.pooling import Known, poolings
@@ -46,14 +48,33 @@ def node_states(
     last = pairs[-1][0]
     for source in range(last):
         if source >= len(states):
-            states.append(sums[source].permute(0, 3, 1, 2))
+            states.append(_state(sums[source]))
         rows = [row for row, (_, read) in enumerate(pairs) if read == source]
         outs = mixed_edges(states[source], [edges[row] for row in rows], factors[:, rows], averages)
         for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
     averages.update()
-    return [*states, sums[last].permute(0, 3, 1, 2)]
+    return [*states, _state(sums[last])]
+
+
+def _state(total: Tensor) -> Tensor:
+    """A node's sum (batch, H, W, C) as the state that later edges read, (batch, C, H, W)."""
+    state: Tensor = _DenseGradient.apply(total)
+    return state.permute(0, 3, 1, 2)
+
+
+class _DenseGradient(Function):
+    """The identity. A cell concatenates its nodes, so that a gradient may be a slice of a larger tensor, with which
+    PyTorch's batch norm takes twenty times as long as with a copy of it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
 
 
 def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
@@ -138,7 +159,7 @@ def _weighted(operation: nn.Module, state: Tensor, activated: Tensor, factor: Te
     _, *layers, norm = operation.children()
     y = activated
     for layer in layers:
-        y = layer(y)
+        y = _convolved(y, layer) if isinstance(layer, nn.Conv2d) else layer(y)
     if len(factor) > 1 or not isinstance(norm, nn.BatchNorm2d):  # or one that is synchronised
         return factor[:, None, None, None] * norm(y)
     tracked = norm.training and norm.track_running_stats
@@ -148,6 +169,17 @@ def _weighted(operation: nn.Module, state: Tensor, activated: Tensor, factor: Te
     weight = factor.repeat(y.shape[1])
     momentum = 0.0 if norm.momentum is None else norm.momentum
     return F.batch_norm(y, running[0], running[1], weight, None, norm.training, momentum, norm.eps)
+
+
+def _convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """``layer(x)`` as PyTorch is fastest on a CPU; both (batch, C, H, W), the channels innermost in memory."""
+    (kernel, width), stride, weight = layer.kernel_size, layer.stride[0], layer.weight
+    if layer.groups == layer.in_channels and kernel == width:
+        return depthwise_convolution(x, weight, stride, int(layer.padding[0]), layer.dilation[0])
+    if kernel == width == stride == layer.groups:  # all 1: a matrix product
+        return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    y: Tensor = layer(x)
+    return y
 
 
 def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor) -> Tensor:
