@@ -1,25 +1,30 @@
 """What a step of the search costs, with the plain and with the fast supernets: time, memory, growth, and where it goes.
 
-    python scripts/benchmark_step.py --quick      # the DARTS lines with batches of 16
-    python scripts/benchmark_step.py              # batches of 64, NAS-Bench-201 and the macro space too
+    python scripts/benchmark_step.py --quick              # the DARTS lines with batches of 16
+    python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
+    python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
 and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock
-seconds with more. "stock" is the fast supernet without its C++ kernels. Memory is what a step needs at its peak beyond
-what the process held before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
+seconds with more. "original" is the plain supernet with every gradient taken in both passes, as quark0/darts does it;
+"stock" the fast one without its C++ kernels. Memory is what a step needs at its peak beyond what the process held
+before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
 """
 
 import argparse
 import ctypes
 import gc
+import hashlib
+import json
 import math
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +34,17 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch.profiler import profile
 
+from nas.atomic_write import write_atomically
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
@@ -53,17 +61,32 @@ from nas.spaces.darts import OPERATIONS, Darts
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.memory import keep_freed_memory
-from nas.training.parameter_groups import grouped
+from nas.training.parameter_groups import grouped, set_step
 from nas.training.regularisers import set_noise_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE, CLASSES = (3, 32, 32), 10
-ALPHA_ONLY: dict[str, Hypergradient] = {
-    "first order": FirstOrder(),
-    "finite difference": FiniteDifference(),
-    "exact": Exact(),
-}
 JOINT = "joint: alpha, learning rate, dropout"
+AHEAD = f"{JOINT}, looking ahead (the default)"
+KINDS: dict[str, tuple[Strategy, Strategy | None]] = {  # for alpha, for learning rate and dropout
+    "first order": (FirstOrder(), None),
+    "finite difference": (FiniteDifference(), None),
+    "exact": (Exact(), None),
+    JOINT: (FirstOrder(), LastStep()),
+    AHEAD: (FirstOrder(), Exact()),
+}
+PARTS_OF_A_RUN = (
+    "first_order",
+    "second_order",
+    "batch64",
+    "nasbench201",
+    "macro",
+    "growth",
+    "profile",
+    "data",
+    "gpu",
+)
+LONG = ("batch64", "nasbench201", "macro")  # left out of a quick run
 LINEAR = 1.1  # the largest exponent that is called linear growth
 GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16": 6.0}
 
@@ -75,18 +98,20 @@ class Case:
     space: Callable[[str], SearchSpace]
     batch: int
     kind: str = "first order"
-    variant: str = "fast"  # plain, stock or fast
+    variant: str = "fast"  # original, plain, stock or fast
     device: str = "cpu"
     everything: bool = False  # torch.compile and bf16 autocast
 
     def step(self) -> Callable[[], None]:
         """A function that takes one step; its supernet lives as long as it does."""
         torch.manual_seed(0)
-        supernet = self.space("plain" if self.variant == "plain" else "fast").supernet(Softmax(Temperature()))
+        which = "plain" if self.variant in ("original", "plain") else "fast"
+        supernet = self.space(which).supernet(Softmax(Temperature()))
         supernet.to(self.device).train()
         noise = torch.Generator(self.device).manual_seed(1)
         set_noise_generator(supernet, noise)
-        joint = self.kind == JOINT
+        alpha_strategy, strategy = KINDS[self.kind]
+        joint = strategy is not None
         hyperparameters = HyperparameterSet(
             {
                 "learning_rate": LearningRate(0.025, 1e-4, 0.5, "log", joint, CosineNormalised(0.3)),
@@ -97,9 +122,8 @@ class Case:
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
         low = partial(torch.autocast, self.device, torch.bfloat16) if self.everything else nullcontext
         problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,), precision=low)
-        strategy = FirstOrder() if joint else ALPHA_ONLY[self.kind]
         rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
-        upper = UpperLevel(problem, strategy, Exact() if joint else None, rule)
+        upper = UpperLevel(problem, alpha_strategy, strategy, rule)
         work = upper.work(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.everything:
@@ -107,10 +131,19 @@ class Case:
 
         def step() -> None:
             with without_kernels() if self.variant == "stock" else nullcontext():
-                upper.step(training, validation, work)
-                problem.weight_step(training)
+                upper.alternate(training, validation, work)
 
-        return step
+        def original_step() -> None:
+            for batch, rule in ((validation, upper.optimiser), (training, optimiser)):
+                supernet.zero_grad()
+                F.cross_entropy(supernet(batch.images), batch.labels).backward()
+                if rule is optimiser:
+                    torch.nn.utils.clip_grad_norm_(supernet.weight_parameters(), 5.0)
+                    set_step(optimiser, hyperparameters.numbers())
+                assert rule is not None
+                rule.step()
+
+        return original_step if self.variant == "original" else step
 
 
 def drawn_batch(size: int, seed: int, device: str) -> Batch:
@@ -229,21 +262,11 @@ def show(title: str, costs: Mapping[str, Cost], against: Mapping[str, str]) -> N
     sys.stdout.flush()
 
 
-def darts_lines(batch: int, repeats: int, kinds: bool) -> tuple[list[Target], float]:
-    """The DARTS table for one batch size, its targets, and the seconds of a fast first-order step."""
-    space = darts()
-    ways = ("plain", "stock", "fast") if kinds else ("plain", "fast")
-    cases = {f"first order, {way}": Case(space, batch, "first order", way) for way in ways}
-    if kinds:
-        cases |= {
-            f"finite difference, {way}": Case(space, batch, "finite difference", way) for way in ("plain", "fast")
-        }
-        cases |= {f"{kind}, fast": Case(space, batch, kind) for kind in ("exact", JOINT)}
-    costs = measured(cases, repeats)
+def first_order_lines(batch: int, repeats: int, ways: Sequence[str]) -> list[Target]:
+    """The DARTS table of first-order steps for one batch size, and its targets."""
+    costs = measured({f"first order, {way}": Case(darts(), batch, "first order", way) for way in ways}, repeats)
+    show(f"DARTS, 16 channels, 8 cells, 32x32, batch {batch}", costs, dict.fromkeys(costs, "first order, plain"))
     plain, fast = costs["first order, plain"], costs["first order, fast"]
-    against = dict.fromkeys(costs, "first order, plain")
-    against["finite difference, fast"] = "finite difference, plain"
-    show(f"DARTS, 16 channels, 8 cells, 32x32, batch {batch}", costs, against)
     label = f"DARTS, batch {batch}"
     targets = [
         Target(f"{label}: the fast first-order step against the plain one", plain.time / fast.time, 4.0, True),
@@ -251,27 +274,49 @@ def darts_lines(batch: int, repeats: int, kinds: bool) -> tuple[list[Target], fl
             f"{label}: peak memory of the fast step, share of the plain one's", fast.memory / plain.memory, 0.65, False
         ),
     ]
-    if kinds:
-        second = costs["finite difference, plain"].time / costs["finite difference, fast"].time
-        targets += [
-            Target(f"{label}: stock PyTorch alone", plain.time / costs["first order, stock"].time, 2.2, True),
-            Target(f"{label}: the fast finite-difference step against the plain one", second, 3.5, True),
-            Target(f"{label}: an exact step in first-order ones", costs["exact, fast"].time / fast.time, 3.0, False),
-            Target(f"{label}: a joint step in first-order ones", costs[f"{JOINT}, fast"].time / fast.time, 2.2, False),
-        ]
-        every_second = (costs[f"{JOINT}, fast"].time + fast.time) / 2 / fast.time
-        print(f"a joint search whose hyperparameters move at every second step (the default): {every_second:.2f}\n")
-    return targets, fast.time
+    if "stock" in ways:
+        stock = costs["first order, stock"]
+        targets.append(Target(f"{label}: stock PyTorch alone", plain.time / stock.time, 2.2, True))
+        if "original" in ways:
+            original = costs["first order, original"].time
+            print(
+                f"against the original's step: plain {original / plain.time:.2f} times as fast, "
+                f"stock {original / stock.time:.2f}, fast {original / fast.time:.2f}\n"
+            )
+    return targets
 
 
-def other_spaces(repeats: int) -> None:
-    kinds = ("first order", "exact", JOINT)
+def second_order_lines(batch: int, repeats: int) -> list[Target]:
+    """The DARTS table of the steps that cost more than first-order ones, and its targets."""
+    cases = {"first order, fast": Case(darts(), batch)}
+    cases |= {f"finite difference, {way}": Case(darts(), batch, "finite difference", way) for way in ("plain", "fast")}
+    cases |= {f"{kind}, fast": Case(darts(), batch, kind) for kind in ("exact", JOINT, AHEAD)}
+    costs = measured(cases, repeats)
+    against = dict.fromkeys(costs, "first order, fast") | {"finite difference, fast": "finite difference, plain"}
+    show(f"DARTS, the other kinds of steps, batch {batch}", costs, against)
+    label, fast = f"DARTS, batch {batch}", costs["first order, fast"].time
+    second = costs["finite difference, plain"].time / costs["finite difference, fast"].time
+    every_second = (costs[f"{AHEAD}, fast"].time + fast) / 2 / fast
+    print(f"a joint search by default, whose hyperparameters look ahead at every second step: {every_second:.2f}\n")
+    return [
+        Target(f"{label}: the fast finite-difference step against the plain one", second, 3.5, True),
+        Target(f"{label}: an exact step in first-order ones", costs["exact, fast"].time / fast, 3.0, False),
+        Target(f"{label}: a joint step in first-order ones", costs[f"{JOINT}, fast"].time / fast, 2.2, False),
+    ]
+
+
+def nasbench201_lines(repeats: int) -> list[Target]:
     cases = {f"first order, {way}": Case(nasbench201, 64, "first order", way) for way in ("plain", "stock", "fast")}
-    cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in kinds[1:]}
+    cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in ("exact", JOINT)}
     costs = measured(cases, repeats)
     show("NAS-Bench-201, 16 channels, 5 cells a stage, batch 64", costs, dict.fromkeys(costs, "first order, plain"))
-    costs = measured({kind: Case(macro, 64, kind) for kind in (*ALPHA_ONLY, JOINT)}, repeats)
+    return []
+
+
+def macro_lines(repeats: int) -> list[Target]:
+    costs = measured({kind: Case(macro, 64, kind) for kind in KINDS}, repeats)
     show("macro space (one implementation), batch 64", costs, dict.fromkeys(costs, "first order"))
+    return []
 
 
 def growth(repeats: int, quick: bool, figure: Path) -> list[Target]:
@@ -330,7 +375,7 @@ PARTS = {
 }
 
 
-def where_it_goes(case: Case) -> None:
+def where_it_goes(case: Case) -> list[Target]:
     """A profile of one fast step: shares of the time by part, and what convolution arithmetic alone would allow."""
     step = case.step()
     step()
@@ -347,10 +392,14 @@ def where_it_goes(case: Case) -> None:
         f"convolution arithmetic alone: {100 * convolutions:.0f} %, "
         f"so without all the rest a step would be {1 / convolutions:.2f} times as fast\n"
     )
+    return []
 
 
-def data_target(seconds_per_step: float, batch: int) -> Target:
+def data_lines(repeats: int, batches: Sequence[int]) -> list[Target]:
     """How many samples the in-memory path delivers, against what the fastest supernet step consumes."""
+    costs = measured({str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3))
+    batch = min(batches, key=lambda one: costs[str(one)].time / one)
+    seconds_per_step = costs[str(batch)].time
     images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
     labels = torch.randint(CLASSES, (5000,))
     order, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
@@ -358,23 +407,23 @@ def data_target(seconds_per_step: float, batch: int) -> Target:
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
     stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
     stream.next()
-    batches = max(5000 // batch, 20)
+    count = max(5000 // batch, 20)
     began = clock()
-    for _ in range(batches):
+    for _ in range(count):
         stream.next()
-    delivered = batches * batch / (clock() - began)
+    delivered = count * batch / (clock() - began)
     consumed = 2 * batch / seconds_per_step
     print(
         f"data: {delivered:,.0f} samples/s delivered (crop, flip, cutout), "
-        f"{consumed:,.0f} consumed by the fastest step\n"
+        f"{consumed:,.0f} consumed by the fastest step, with batches of {batch}\n"
     )
-    return Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)
+    return [Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)]
 
 
-def gpu_lines(repeats: int) -> None:
+def gpu_lines(repeats: int) -> list[Target]:
     if not torch.cuda.is_available():
         print("GPU: not measured, none is at hand\n")
-        return
+        return []
     for batch in (16, 64):
         cases = {way: Case(darts(), batch, "first order", way, "cuda") for way in ("plain", "fast")}
         cases["fast, compiled, bf16"] = Case(darts(), batch, "first order", "fast", "cuda", everything=True)
@@ -382,6 +431,36 @@ def gpu_lines(repeats: int) -> None:
         show(f"DARTS on {torch.cuda.get_device_name()}, batch {batch}", costs, dict.fromkeys(costs, "plain"))
         for name, bound in GPU_TARGETS.items():
             print(Target(f"GPU, batch {batch}: {name}", costs["plain"].time / costs[name].time, bound, True).line())
+    return []  # the exit code is the CPU's
+
+
+class Kept:
+    """What parts of the benchmark have printed and found, in a file, so that a run can go on where one was ended.
+
+    Args:
+        path: Of the file; None keeps nothing.
+        setting: What the figures depend on; those of another setting, or of other code, are not taken over.
+    """
+
+    def __init__(self, path: Path | None, setting: str) -> None:
+        code = hashlib.sha256(setting.encode())
+        for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), Path(__file__)]):
+            code.update(file.read_bytes())
+        self.path, self.code = path, code.hexdigest()
+        found = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        self.parts: dict[str, Any] = found.get("parts", {}) if found.get("code") == self.code else {}
+
+    def part(self, name: str, measure: Callable[[], list[Target]]) -> list[Target]:
+        """The targets of a part, and on the screen what it prints: measured now, or as kept."""
+        if name not in self.parts:
+            with redirect_stdout(StringIO()) as text:
+                targets = measure()
+            self.parts[name] = {"text": text.getvalue(), "targets": [asdict(target) for target in targets]}
+            if self.path is not None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, json.dumps({"code": self.code, "parts": self.parts}).encode())
+        print(self.parts[name]["text"], end="", flush=True)
+        return [Target(**target) for target in self.parts[name]["targets"]]
 
 
 def main(arguments_given: Sequence[str] | None = None) -> int:
@@ -390,6 +469,8 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="of every step, after one to warm up")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--figure", type=Path, default=Path("runs/benchmark_step.png"), help="where the plot goes")
+    parser.add_argument("--parts", nargs="+", choices=PARTS_OF_A_RUN, metavar="PART", help=", ".join(PARTS_OF_A_RUN))
+    parser.add_argument("--kept", type=Path, help="a file for what has been measured, to go on from")
     arguments = parser.parse_args(arguments_given)
     for name in ("repeats", "threads"):
         if getattr(arguments, name) < 1:
@@ -398,22 +479,27 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     kernels = "with C++ kernels" if library() is not None else "without C++ kernels (no compiler, or switched off)"
     unit = "CPU seconds" if arguments.threads == 1 else "wall-clock seconds"
-    print(
-        f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}, {arguments.repeats} of each\n"
+    setting = (
+        f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}, {arguments.repeats} of each"
     )
+    print(f"{setting}\n", flush=True)
 
-    targets, seconds = darts_lines(16, arguments.repeats, kinds=True)
-    batch = 16
-    if not arguments.quick:
-        more, large = darts_lines(64, arguments.repeats, kinds=False)
-        targets += more
-        if large / 64 < seconds / 16:
-            seconds, batch = large, 64
-        other_spaces(arguments.repeats)
-    targets += growth(2 if arguments.quick else arguments.repeats, arguments.quick, arguments.figure)
-    where_it_goes(Case(darts(), 16))
-    targets.append(data_target(seconds, batch))
-    gpu_lines(arguments.repeats)
+    repeats, quick = arguments.repeats, arguments.quick
+    few = min(repeats, 3) if quick else repeats
+    parts: dict[str, Callable[[], list[Target]]] = {
+        "first_order": partial(first_order_lines, 16, few, ("original", "plain", "stock", "fast")),
+        "second_order": partial(second_order_lines, 16, min(repeats, 2) if quick else repeats),
+        "batch64": partial(first_order_lines, 64, repeats, ("plain", "fast")),
+        "nasbench201": partial(nasbench201_lines, repeats),
+        "macro": partial(macro_lines, repeats),
+        "growth": partial(growth, min(repeats, 2) if quick else repeats, quick, arguments.figure),
+        "profile": lambda: where_it_goes(Case(darts(), 16)),
+        "data": partial(data_lines, repeats, (16,) if quick else (16, 64)),
+        "gpu": partial(gpu_lines, repeats),
+    }
+    wanted = arguments.parts or [name for name in parts if not (quick and name in LONG)]
+    kept = Kept(arguments.kept, f"{setting} {quick}")
+    targets = [target for name in wanted for target in kept.part(name, parts[name])]
     for target in targets:
         print(target.line())
     reached = sum(target.reached for target in targets)

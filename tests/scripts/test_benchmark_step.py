@@ -47,10 +47,26 @@ def test_quick_run_prints_every_line_and_sums_up(
 
 @pytest.mark.slow
 def test_the_other_spaces_have_tables(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    script.other_spaces(1)
+    script.nasbench201_lines(1)
+    script.macro_lines(1)
     text = capsys.readouterr().out
     assert "NAS-Bench-201" in text
     assert "macro space" in text
+
+
+def test_what_was_kept_is_not_measured_again(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "keep_freed_memory", lambda: None)
+    arguments = ["--parts", "data", "--repeats", "1", "--kept", str(tmp_path / "kept.json")]
+    script.main(arguments)
+    first = capsys.readouterr().out
+    monkeypatch.setattr(script, "data_lines", lambda *_: pytest.fail("measured again"))
+    script.main(arguments)
+    assert capsys.readouterr().out == first
+    (tmp_path / "kept.json").write_text('{"code": "another", "parts": {"data": {"text": "old", "targets": []}}}')
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        script.main(arguments)
 
 
 def test_a_count_below_one_is_refused(script: ModuleType) -> None:
