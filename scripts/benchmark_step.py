@@ -21,10 +21,9 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -166,12 +165,12 @@ def macro(_: str) -> SearchSpace:
     return build(settings, "space", input_shape=SHAPE, classes=CLASSES)  # type: ignore[no-any-return]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cost:
-    """What the steps of one case took."""
+    """What the steps of one case took: each one's seconds, and the bytes at the peak."""
 
-    seconds: list[float] = field(default_factory=list)
-    memory: float = math.nan  # bytes at the peak
+    seconds: list[float]
+    memory: float
 
     @property
     def time(self) -> float:
@@ -203,25 +202,54 @@ class PeakMemory:
         return 1024.0 * int(line.split()[1])
 
 
-def measured(cases: Mapping[str, Case], repeats: int) -> dict[str, Cost]:
+class Kept:
+    """The turns that have been measured, in a file, so that a run can go on where one was ended.
+
+    Args:
+        path: Of the file; None keeps them for this run only.
+        setting: What the figures depend on; those of another setting, or of other code, are not taken over.
+    """
+
+    def __init__(self, path: Path | None, setting: str) -> None:
+        code = hashlib.sha256(setting.encode())
+        for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), Path(__file__)]):
+            code.update(file.read_bytes())
+        self.path, self.code = path, code.hexdigest()
+        found = json.loads(path.read_text()) if path is not None and path.exists() else {}
+        good = found.get("code") == self.code
+        self.turns: dict[str, list[dict[str, float]]] = found["turns"] if good else {}  # seconds by case
+        self.memory: dict[str, dict[str, float]] = found["memory"] if good else {}  # bytes by case
+
+    def save(self) -> None:
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            state = {"code": self.code, "turns": self.turns, "memory": self.memory}
+            write_atomically(self.path, json.dumps(state).encode())
+
+
+def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) -> dict[str, Cost]:
     """Every case ``repeats`` times after one step to warm up, one after the other in turn."""
-    steps = {name: case.step() for name, case in cases.items()}
-    costs = {name: Cost() for name in cases}
-    peak = PeakMemory()
-    for name, step in steps.items():  # to warm up, and for the memory, whose measurement gives freed memory back
-        on_gpu = cases[name].device != "cpu"
-        peak.reset()
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        step()
-        costs[name].memory = torch.cuda.max_memory_allocated() if on_gpu else peak.beyond()
-    for _ in range(repeats):
-        for name, step in steps.items():
+    turns, memory = kept.turns.setdefault(title, []), kept.memory.setdefault(title, {})
+    if len(turns) < repeats:
+        steps = {name: case.step() for name, case in cases.items()}
+        peak = PeakMemory()
+        for name, step in steps.items():  # to warm up, and for the memory, whose measurement gives freed memory back
             on_gpu = cases[name].device != "cpu"
-            began = clock(on_gpu)
+            peak.reset()
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats()
             step()
-            costs[name].seconds.append(clock(on_gpu) - began)
-    return costs
+            memory[name] = torch.cuda.max_memory_allocated() if on_gpu else peak.beyond()
+        while len(turns) < repeats:
+            turn = {}
+            for name, step in steps.items():
+                on_gpu = cases[name].device != "cpu"
+                began = clock(on_gpu)
+                step()
+                turn[name] = clock(on_gpu) - began
+            turns.append(turn)
+            kept.save()
+    return {name: Cost([turn[name] for turn in turns[:repeats]], memory[name]) for name in cases}
 
 
 def clock(on_gpu: bool = False) -> float:
@@ -262,10 +290,12 @@ def show(title: str, costs: Mapping[str, Cost], against: Mapping[str, str]) -> N
     sys.stdout.flush()
 
 
-def first_order_lines(batch: int, repeats: int, ways: Sequence[str]) -> list[Target]:
+def first_order_lines(kept: Kept, batch: int, repeats: int, ways: Sequence[str]) -> list[Target]:
     """The DARTS table of first-order steps for one batch size, and its targets."""
-    costs = measured({f"first order, {way}": Case(darts(), batch, "first order", way) for way in ways}, repeats)
-    show(f"DARTS, 16 channels, 8 cells, 32x32, batch {batch}", costs, dict.fromkeys(costs, "first order, plain"))
+    title = f"DARTS, 16 channels, 8 cells, 32x32, batch {batch}"
+    cases = {f"first order, {way}": Case(darts(), batch, "first order", way) for way in ways}
+    costs = measured(title, cases, repeats, kept)
+    show(title, costs, dict.fromkeys(costs, "first order, plain"))
     plain, fast = costs["first order, plain"], costs["first order, fast"]
     label = f"DARTS, batch {batch}"
     targets = [
@@ -286,14 +316,15 @@ def first_order_lines(batch: int, repeats: int, ways: Sequence[str]) -> list[Tar
     return targets
 
 
-def second_order_lines(batch: int, repeats: int) -> list[Target]:
+def second_order_lines(kept: Kept, batch: int, repeats: int) -> list[Target]:
     """The DARTS table of the steps that cost more than first-order ones, and its targets."""
     cases = {"first order, fast": Case(darts(), batch)}
     cases |= {f"finite difference, {way}": Case(darts(), batch, "finite difference", way) for way in ("plain", "fast")}
     cases |= {f"{kind}, fast": Case(darts(), batch, kind) for kind in ("exact", JOINT, AHEAD)}
-    costs = measured(cases, repeats)
+    title = f"DARTS, the other kinds of steps, batch {batch}"
+    costs = measured(title, cases, repeats, kept)
     against = dict.fromkeys(costs, "first order, fast") | {"finite difference, fast": "finite difference, plain"}
-    show(f"DARTS, the other kinds of steps, batch {batch}", costs, against)
+    show(title, costs, against)
     label, fast = f"DARTS, batch {batch}", costs["first order, fast"].time
     second = costs["finite difference, plain"].time / costs["finite difference, fast"].time
     every_second = (costs[f"{AHEAD}, fast"].time + fast) / 2 / fast
@@ -305,21 +336,23 @@ def second_order_lines(batch: int, repeats: int) -> list[Target]:
     ]
 
 
-def nasbench201_lines(repeats: int) -> list[Target]:
+def nasbench201_lines(kept: Kept, repeats: int) -> list[Target]:
     cases = {f"first order, {way}": Case(nasbench201, 64, "first order", way) for way in ("plain", "stock", "fast")}
     cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in ("exact", JOINT)}
-    costs = measured(cases, repeats)
-    show("NAS-Bench-201, 16 channels, 5 cells a stage, batch 64", costs, dict.fromkeys(costs, "first order, plain"))
+    title = "NAS-Bench-201, 16 channels, 5 cells a stage, batch 64"
+    costs = measured(title, cases, repeats, kept)
+    show(title, costs, dict.fromkeys(costs, "first order, plain"))
     return []
 
 
-def macro_lines(repeats: int) -> list[Target]:
-    costs = measured({kind: Case(macro, 64, kind) for kind in KINDS}, repeats)
-    show("macro space (one implementation), batch 64", costs, dict.fromkeys(costs, "first order"))
+def macro_lines(kept: Kept, repeats: int) -> list[Target]:
+    title = "macro space (one implementation), batch 64"
+    costs = measured(title, {kind: Case(macro, 64, kind) for kind in KINDS}, repeats, kept)
+    show(title, costs, dict.fromkeys(costs, "first order"))
     return []
 
 
-def growth(repeats: int, quick: bool, figure: Path) -> list[Target]:
+def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
     """Time and memory of a fast first-order step against the sizes that a user can set."""
     small: dict[str, Any] = {"channels": 16, "cells": 3}
     batch = 8 if quick else 16
@@ -335,7 +368,8 @@ def growth(repeats: int, quick: bool, figure: Path) -> list[Target]:
     fig, axes = plt.subplots(1, len(sweeps), figsize=(3 * len(sweeps), 3), layout="constrained")
     rows, targets = [], []
     for (name, points), axis in zip(sweeps.items(), axes, strict=True):
-        costs = measured({str(size): case for size, case in points}, repeats)
+        title = f"growth with {name}, batch {batch}"
+        costs = measured(title, {str(size): case for size, case in points}, repeats, kept)
         sizes, times = [size for size, _ in points], [cost.time for cost in costs.values()]
         memory = [cost.memory / 1e9 for cost in costs.values()]
         exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
@@ -395,9 +429,9 @@ def where_it_goes(case: Case) -> list[Target]:
     return []
 
 
-def data_lines(repeats: int, batches: Sequence[int]) -> list[Target]:
+def data_lines(kept: Kept, repeats: int, batches: Sequence[int]) -> list[Target]:
     """How many samples the in-memory path delivers, against what the fastest supernet step consumes."""
-    costs = measured({str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3))
+    costs = measured("the fastest step", {str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3), kept)
     batch = min(batches, key=lambda one: costs[str(one)].time / one)
     seconds_per_step = costs[str(batch)].time
     images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
@@ -420,47 +454,19 @@ def data_lines(repeats: int, batches: Sequence[int]) -> list[Target]:
     return [Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)]
 
 
-def gpu_lines(repeats: int) -> list[Target]:
+def gpu_lines(kept: Kept, repeats: int) -> list[Target]:
     if not torch.cuda.is_available():
         print("GPU: not measured, none is at hand\n")
         return []
     for batch in (16, 64):
         cases = {way: Case(darts(), batch, "first order", way, "cuda") for way in ("plain", "fast")}
         cases["fast, compiled, bf16"] = Case(darts(), batch, "first order", "fast", "cuda", everything=True)
-        costs = measured(cases, repeats)
-        show(f"DARTS on {torch.cuda.get_device_name()}, batch {batch}", costs, dict.fromkeys(costs, "plain"))
+        title = f"DARTS on {torch.cuda.get_device_name()}, batch {batch}"
+        costs = measured(title, cases, repeats, kept)
+        show(title, costs, dict.fromkeys(costs, "plain"))
         for name, bound in GPU_TARGETS.items():
             print(Target(f"GPU, batch {batch}: {name}", costs["plain"].time / costs[name].time, bound, True).line())
     return []  # the exit code is the CPU's
-
-
-class Kept:
-    """What parts of the benchmark have printed and found, in a file, so that a run can go on where one was ended.
-
-    Args:
-        path: Of the file; None keeps nothing.
-        setting: What the figures depend on; those of another setting, or of other code, are not taken over.
-    """
-
-    def __init__(self, path: Path | None, setting: str) -> None:
-        code = hashlib.sha256(setting.encode())
-        for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), Path(__file__)]):
-            code.update(file.read_bytes())
-        self.path, self.code = path, code.hexdigest()
-        found = json.loads(path.read_text()) if path is not None and path.exists() else {}
-        self.parts: dict[str, Any] = found.get("parts", {}) if found.get("code") == self.code else {}
-
-    def part(self, name: str, measure: Callable[[], list[Target]]) -> list[Target]:
-        """The targets of a part, and on the screen what it prints: measured now, or as kept."""
-        if name not in self.parts:
-            with redirect_stdout(StringIO()) as text:
-                targets = measure()
-            self.parts[name] = {"text": text.getvalue(), "targets": [asdict(target) for target in targets]}
-            if self.path is not None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, json.dumps({"code": self.code, "parts": self.parts}).encode())
-        print(self.parts[name]["text"], end="", flush=True)
-        return [Target(**target) for target in self.parts[name]["targets"]]
 
 
 def main(arguments_given: Sequence[str] | None = None) -> int:
@@ -479,27 +485,25 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     kernels = "with C++ kernels" if library() is not None else "without C++ kernels (no compiler, or switched off)"
     unit = "CPU seconds" if arguments.threads == 1 else "wall-clock seconds"
-    setting = (
-        f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}, {arguments.repeats} of each"
-    )
-    print(f"{setting}\n", flush=True)
+    setting = f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}"
+    print(f"{setting}, {arguments.repeats} of each\n", flush=True)
 
-    repeats, quick = arguments.repeats, arguments.quick
-    few = min(repeats, 3) if quick else repeats
+    repeats, quick, kept = arguments.repeats, arguments.quick, Kept(arguments.kept, setting)
+    few = min(repeats, 2) if quick else repeats
+    ways = ("original", "plain", "stock", "fast")
     parts: dict[str, Callable[[], list[Target]]] = {
-        "first_order": partial(first_order_lines, 16, few, ("original", "plain", "stock", "fast")),
-        "second_order": partial(second_order_lines, 16, min(repeats, 2) if quick else repeats),
-        "batch64": partial(first_order_lines, 64, repeats, ("plain", "fast")),
-        "nasbench201": partial(nasbench201_lines, repeats),
-        "macro": partial(macro_lines, repeats),
-        "growth": partial(growth, min(repeats, 2) if quick else repeats, quick, arguments.figure),
+        "first_order": partial(first_order_lines, kept, 16, min(repeats, 3) if quick else repeats, ways),
+        "second_order": partial(second_order_lines, kept, 16, few),
+        "batch64": partial(first_order_lines, kept, 64, repeats, ("plain", "fast")),
+        "nasbench201": partial(nasbench201_lines, kept, repeats),
+        "macro": partial(macro_lines, kept, repeats),
+        "growth": partial(growth, kept, few, quick, arguments.figure),
         "profile": lambda: where_it_goes(Case(darts(), 16)),
-        "data": partial(data_lines, repeats, (16,) if quick else (16, 64)),
-        "gpu": partial(gpu_lines, repeats),
+        "data": partial(data_lines, kept, repeats, (16,) if quick else (16, 64)),
+        "gpu": partial(gpu_lines, kept, repeats),
     }
     wanted = arguments.parts or [name for name in parts if not (quick and name in LONG)]
-    kept = Kept(arguments.kept, f"{setting} {quick}")
-    targets = [target for name in wanted for target in kept.part(name, parts[name])]
+    targets = [target for name in wanted for target in parts[name]()]
     for target in targets:
         print(target.line())
     reached = sum(target.reached for target in targets)

@@ -47,26 +47,35 @@ def test_quick_run_prints_every_line_and_sums_up(
 
 @pytest.mark.slow
 def test_the_other_spaces_have_tables(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    script.nasbench201_lines(1)
-    script.macro_lines(1)
+    script.nasbench201_lines(script.Kept(None, ""), 1)
+    script.macro_lines(script.Kept(None, ""), 1)
     text = capsys.readouterr().out
     assert "NAS-Bench-201" in text
     assert "macro space" in text
 
 
-def test_what_was_kept_is_not_measured_again(
-    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(script, "keep_freed_memory", lambda: None)
-    arguments = ["--parts", "data", "--repeats", "1", "--kept", str(tmp_path / "kept.json")]
-    script.main(arguments)
-    first = capsys.readouterr().out
-    monkeypatch.setattr(script, "data_lines", lambda *_: pytest.fail("measured again"))
-    script.main(arguments)
-    assert capsys.readouterr().out == first
-    (tmp_path / "kept.json").write_text('{"code": "another", "parts": {"data": {"text": "old", "targets": []}}}')
-    with pytest.raises(pytest.fail.Exception, match="measured again"):
-        script.main(arguments)
+def test_what_was_kept_is_not_measured_again(script: ModuleType, tmp_path: Path) -> None:
+    taken: list[str] = []
+
+    class Case:
+        device = "cpu"
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def step(self) -> Any:
+            return lambda: taken.append(self.name)
+
+    cases, path = {"one": Case("one"), "two": Case("two")}, tmp_path / "kept.json"
+    first = script.measured("title", cases, 2, script.Kept(path, "setting"))
+    assert taken == ["one", "two"] * 3  # once to warm up
+    more = script.measured("title", cases, 3, script.Kept(path, "setting"))
+    assert taken == ["one", "two"] * 5
+    assert more["one"].seconds[:2] == first["one"].seconds
+    assert script.measured("title", cases, 3, script.Kept(path, "setting")) == more
+    assert taken == ["one", "two"] * 5
+    script.measured("title", cases, 3, script.Kept(path, "another setting"))
+    assert taken == ["one", "two"] * 9
 
 
 def test_a_count_below_one_is_refused(script: ModuleType) -> None:
