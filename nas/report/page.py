@@ -1,5 +1,6 @@
 """``report.html``: one self-contained page of a run. Text of the run folder is escaped, nothing in it is executed."""
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -126,13 +127,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequen
         kind = (
             ' class="number"' if index in numbers else ' class="wide"' if tag == "td" and len(text) > LONG_TEXT else ""
         )
-        return f"<{tag}{kind}>{text if isinstance(text, _Raw) else escape(text)}</{tag}>"
+        return f"<{tag}{kind}>{text if isinstance(text, _Raw) else _breakable(text)}</{tag}>"
 
     head = "".join(cell("th", index, column) for index, column in enumerate(columns))
     body = "".join(
         "<tr>" + "".join(cell("td", index, text) for index, text in enumerate(row)) + "</tr>" for row in rows
     )
     return f'<div class="tables"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _breakable(text: str) -> str:
+    """``text`` escaped; a single word, such as a setting's name, may break behind its dots and underscores."""
+    parts = re.split(r"(?<=[._])(?=[A-Za-z])", text) if " " not in text else [text]
+    return "<wbr>".join(map(escape, parts))
 
 
 class _Raw(str):
@@ -248,7 +255,7 @@ def _why(run: RecordedRun) -> str:
     )
     parts = [paragraph(text)] if known else [paragraph("This search recorded nothing from which to tell.", "note")]
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
-    columns += ["swapped in the supernet", "swapped and retrained"]
+    columns += ["points if swapped in the supernet", "points if swapped and retrained"]
     parts.append(table(columns, [_why_row(run, row) for row in rows], numbers=(3, 4, 5, 6)))
     if known and all(row.effect is None for row in rows):
         parts.append(
@@ -297,7 +304,7 @@ def _effect(value: float | None) -> str:
     if value is None:
         return ""
     kind = "good" if value < 0 else "bad" if value > 0 else ""
-    return raw(f'<span class="{kind}">{100 * value:+.2f} points</span>')
+    return raw(f'<span class="{kind}">{100 * value:+.2f}</span>')
 
 
 def _hyperparameters(run: RecordedRun) -> str:
@@ -384,7 +391,9 @@ def _gap(run: RecordedRun) -> str:
     ]
     note = ""
     if len(measured) >= 2:
-        note = paragraph("Both on the same validation images, batch norm with each batch's statistics.", "note")
+        note = paragraph(
+            "The first two on the same validation images, batch norm with each batch's statistics.", "note"
+        )
     return table(["network", "split", "accuracy", "loss", ""], shown_rows, numbers=(2, 3)) + note
 
 

@@ -51,11 +51,16 @@ svg.drawing{max-width:100%;height:auto;min-width:min(100%,560px);display:block}
 .cells svg.drawing{min-width:560px}
 svg.drawing text{fill:var(--ink)}
 .narrow{display:none}
-.tables{overflow-x:auto;margin:.6rem 0}
+.tables{overflow-x:auto;margin:.6rem 0;background:
+linear-gradient(90deg,var(--paper) 40%,transparent) left/2rem 100% no-repeat local,
+linear-gradient(270deg,var(--paper) 40%,transparent) right/2rem 100% no-repeat local,
+linear-gradient(90deg,var(--soft),transparent) left/.45rem 100% no-repeat scroll,
+linear-gradient(270deg,var(--soft),transparent) right/.45rem 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.9rem}
 th,td{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
 th{color:var(--soft);font-weight:600}
-td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
+td.number{white-space:nowrap}th.number{vertical-align:bottom}
 td.wide{overflow-wrap:anywhere;min-width:9rem}
 td .bar{display:inline-block;height:.6rem;background:var(--accent);border-radius:2px;vertical-align:middle;
 print-color-adjust:exact;-webkit-print-color-adjust:exact}
@@ -63,11 +68,12 @@ print-color-adjust:exact;-webkit-print-color-adjust:exact}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}
 footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:640px){.narrow{display:block}.broad{display:none}main{padding:.8rem .8rem 3rem}h1{font-size:1.15rem}
-svg.drawing{min-width:0}.narrow svg.drawing{width:100%!important;max-width:26rem}}
+svg.drawing{min-width:0}.narrow svg.drawing{width:100%!important;max-width:26rem}
+table{font-size:.82rem}th,td{padding-right:.5rem}td .bar{display:none}}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--rule:#ccc;--panel:#fff;
 --accent:#0b62a8;--good:#00734f;--bad:#b34700}
 body{font-size:10.5pt}main{max-width:none;padding:0}nav,summary{display:none}h2{break-after:avoid}
 .grid{grid-template-columns:repeat(2,1fr)}.small.grid{grid-template-columns:repeat(3,1fr)}
-pre{white-space:pre-wrap;overflow-wrap:anywhere}.tables,.drawings{overflow:visible}tr{break-inside:avoid}
+pre{white-space:pre-wrap;overflow-wrap:anywhere}.tables,.drawings{overflow:visible;background:none}tr{break-inside:avoid}
 .cells svg.drawing{min-width:0}}
 """

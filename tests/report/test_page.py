@@ -12,7 +12,7 @@ SECTIONS = (
     *("architecture", "why", "hyperparameters", "choices", "progress", "losses", "gap", "gradients", "retraining"),
     *("configuration", "environment", "commands"),
 )
-VOID = {"meta", "link", "br", "hr", "img", "input"}
+VOID = {"meta", "link", "br", "wbr", "hr", "img", "input"}
 
 
 class Document(HTMLParser):
