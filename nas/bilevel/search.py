@@ -448,8 +448,13 @@ class GradientSearch:
             return request.until_requested(some) if self.ranks.count == 1 else some
 
         self._discretised()  # an alpha that is not finite is named
-        self.chosen = self.discretisation.choose(self.supernet, self.space, images)
         passed = self.discretisation.images(self.space, len(self._validation))
+        known = replace(self.spent, seconds=0.0)  # as for the progress: the clock decides nothing but the end
+        if passed and not self.budget.allows(known + Cost(passed, self._per_image * passed)):
+            self.say("the budget is too small for the discretisation: alpha's strongest options are taken")
+            self.chosen = self.supernet.discretise()
+            return
+        self.chosen = self.discretisation.choose(self.supernet, self.space, images)
         self.samples += passed
         self._measured += passed
 

@@ -160,3 +160,12 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     resumed, unchanged, _ = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
     assert unchanged.candidate == found.candidate
     assert resumed.spent.samples == searcher.spent.samples
+
+
+def test_without_the_budget_for_it_alpha_decides(tmp_path: Path) -> None:
+    searcher, found, _ = train_search.search(
+        configured("discretisation=perturbation", "budget.samples=1000"), tmp_path / "poor"
+    )
+    assert searcher.spent.samples <= 1000
+    assert searcher.supernet is not None
+    assert found.candidate.architecture == searcher.supernet.discretise()
