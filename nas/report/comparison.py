@@ -76,12 +76,20 @@ def comparison(runs: Sequence[RecordedRun]) -> str:
 
 
 def run_names(runs: Sequence[RecordedRun]) -> list[str]:
-    """A short name for each run: its folder's, with as many of the folders above as it takes to tell them apart."""
+    """A short name for each run: its folder's, with as many of the folders above as it takes to tell them apart.
+
+    A multirun's folders are numbers, so that what was set in some of these runs only is told beside them.
+    """
     parts = [run.folder.resolve().parts for run in runs]
     depth = 1
     while depth < max(map(len, parts), default=1) and len({one[-depth:] for one in parts}) < len(parts):
         depth += 1
-    return ["/".join(one[-depth:]) for one in parts]
+    names = []
+    for one, run in zip(parts, runs, strict=True):
+        beside = [other.overrides for other, path in zip(runs, parts, strict=True) if path[:-1] == one[:-1]]
+        everywhere = set.intersection(*map(set, beside)) if one[-1].isdecimal() else set(run.overrides)
+        names.append(" ".join(["/".join(one[-depth:]), *(own for own in run.overrides if own not in everywhere)]))
+    return names
 
 
 def outcome(run: RecordedRun) -> dict[str, float | None]:

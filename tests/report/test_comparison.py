@@ -38,6 +38,14 @@ def test_a_multirun_stands_for_its_runs_in_their_order(two_runs):
     assert compared.run_names(both)[-1] == "run"
 
 
+def test_the_runs_of_a_multirun_are_named_by_what_differs_in_them(two_runs):
+    for number, method in enumerate(("random", "tpe")):
+        overrides = two_runs / str(number) / ".hydra" / "overrides.yaml"
+        overrides.write_text(json.dumps(["data=digits", f"method={method}"]))
+    runs = compared.found_runs([two_runs, two_runs.parent / "run"])
+    assert compared.run_names(runs) == ["0 method=random", "1 method=tpe", "run"]
+
+
 def test_the_outcomes_of_a_run(two_runs):
     assert compared.outcome(compared.found_runs([two_runs])[1]) == {
         "test accuracy": 0.99,
