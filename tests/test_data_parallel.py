@@ -48,13 +48,22 @@ def test_it_searches_and_retrains(finished: Path) -> None:
     assert not list(finished.rglob("*.partial"))
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    process = start("train_search.py", *SMALL, "hydra.run.dir=run", "search.checkpoint_every=4", folder=tmp_path)
-    while not (tmp_path / "run" / "checkpoints" / "step-00000008.pt").exists():
+def stopped_after(step: int, script: str, *arguments: str, folder: Path) -> None:
+    """Run until there is a checkpoint of ``step`` in ``run``; then torchrun gets a SIGTERM."""
+    process = start(script, *arguments, "hydra.run.dir=run", folder=folder)
+    while not any((folder / "run").glob(f"checkpoints/step-{step:08d}.pt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    began = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    print(f"{script}: {time.monotonic() - began:.1f} s from SIGTERM to the end of torchrun")
+    assert process.returncode == 1  # torchrun's own
+    assert error.count("go on with: python") == 1, error
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    stopped_after(8, "train_search.py", *SMALL, "search.checkpoint_every=4", folder=tmp_path)
     assert not (tmp_path / "run" / "candidate.json").exists()
     code, output, error = call("train_search.py", "resume=run", folder=tmp_path, ranks=0)
     assert code == 2
@@ -64,6 +73,31 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(finished: Path, tmp_path: Path)
     assert output.count("resumed at step ") == 1
     for name in ("candidate.json", "metrics.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_a_stopped_retraining_goes_on_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
+    stopped_after(6, "train_final.py", f"candidate={finished}", "final.checkpoint_every=2", folder=tmp_path)
+    assert not (tmp_path / "run" / "result.json").exists()
+    code, output, error = call("train_final.py", "resume=run", folder=tmp_path)
+    assert code == 0, error
+    assert output.count("resumed at step ") == 1
+    for name in ("metrics.csv", "weights.pt"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / "final" / name).read_bytes()
+
+
+def test_a_fast_supernet_of_cells_searches_with_synchronised_batch_norm(tmp_path: Path) -> None:
+    cells = ("space=nasbench201", "space.channels=4", "space.cells_per_stage=1", "data=digits")
+    small = (
+        "training.batch_size=64",
+        "search.epochs=1",
+        "search.warmup_epochs=0",
+        "search.checkpoint_every=2",
+        "tracking.console=quiet",
+    )
+    split = "data.split={train: 640, validation: 128, test: 128}"
+    code, _, error = call("train_search.py", *cells, *small, split, "hydra.run.dir=run", folder=tmp_path)
+    assert code == 0, error  # at every checkpoint the processes compare their weights
+    assert (tmp_path / "run" / "candidate.json").exists()
 
 
 def test_a_mistake_is_told_once_and_nobody_waits(tmp_path: Path) -> None:

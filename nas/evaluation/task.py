@@ -3,8 +3,8 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -122,11 +122,13 @@ class Task:
 
     def multiply_adds(self, architecture: Architecture) -> float:
         """Of one forward pass of one image through the network of ``architecture``."""
-        return _multiply_adds(self.space, architecture)
+        counted = _COUNTED.setdefault(self.space, {})
+        if architecture not in counted:
+            with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
+                network = self.space.network(architecture)
+            counted[architecture] = count_multiply_adds(network, self.space.input_shape)
+        return counted[architecture]
 
 
-@lru_cache(maxsize=4096)
-def _multiply_adds(space: SearchSpace, architecture: Architecture) -> float:
-    with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
-        network = space.network(architecture)
-    return count_multiply_adds(network, space.input_shape)
+# Of every space that is still in use; in a worker process each task comes with a space of its own.
+_COUNTED: WeakKeyDictionary[SearchSpace, dict[Architecture, float]] = WeakKeyDictionary()

@@ -49,7 +49,9 @@ def refuse_groups_without_option(arguments: Sequence[str], conf: Path) -> None:
 
 
 def _names_no_option(value: str) -> bool:
-    """Whether Hydra reads ``value`` as nothing, a truth value or a number."""
+    """Whether Hydra reads ``value``, or one in it where it is a list, as nothing, a truth value or a number."""
+    if value.startswith("[") and value.endswith("]"):
+        return any(_names_no_option(one.strip()) for one in value[1:-1].split(","))
     try:
         float(value)
     except ValueError:

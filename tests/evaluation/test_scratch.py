@@ -1,6 +1,8 @@
 """Candidates trained from scratch: what is counted, in rungs, in parallel, and always the same."""
 
+import gc
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -150,3 +152,13 @@ def test_ray_is_asked_for_by_name(task: Task, accuracy: Fixed, monkeypatch: pyte
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UnusableInput, match="pip install"):
         TrainedFromScratch(1, backend="ray", task=task, objective=accuracy)
+
+
+def test_what_was_counted_of_a_space_goes_with_it(make_task: Callable[..., Task]) -> None:
+    task = make_task()
+    architecture = task.space.sample(torch.Generator().manual_seed(0)).architecture
+    assert task.multiply_adds(architecture) == task.multiply_adds(architecture) > 0
+    space = weakref.ref(task.space)
+    del task
+    gc.collect()
+    assert space() is None
