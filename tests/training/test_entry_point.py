@@ -73,6 +73,8 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
         ("+experiment=null", "experiment=null"),
         ("data=3", "data=3 is not allowed: it must be one of "),
         ("method=1e400", "method=1e400"),
+        ("training=[1, 2]", "training=[1, 2] is not allowed: it must be one of default, or left out."),
+        ("data=[digits,null]", "data=[digits,null] is not allowed"),
         ("space=true", "space=true"),
         ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
         ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
