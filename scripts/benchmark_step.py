@@ -352,19 +352,25 @@ def macro_lines(kept: Kept, repeats: int) -> list[Target]:
     return []
 
 
-def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
-    """Time and memory of a fast first-order step against the sizes that a user can set."""
+def sweeps_of(batch: int) -> dict[str, list[tuple[int, Case]]]:
+    """Fast first-order steps of every size that a user can set, one size varied at a time."""
     small: dict[str, Any] = {"channels": 16, "cells": 3}
-    batch = 8 if quick else 16
     mixed = [name for name in OPERATIONS if "conv" in name]
-    sweeps: dict[str, list[tuple[int, Case]]] = {
+    few = small | {"multiplier": 2}  # nodes that a cell's output concatenates, as many in every size
+    return {
         "channels": [(n, Case(darts(**small | {"channels": n}), batch)) for n in (16, 32, 64)],
         "cells": [(n, Case(darts(**small | {"cells": n}), batch)) for n in (3, 6, 12)],
         "batch": [(n, Case(darts(**small), n)) for n in (8, 16, 32)],
-        "edges per cell": [(n * (n + 3) // 2, Case(darts(**small | {"steps": n}), batch)) for n in (2, 4, 6)],
+        "edges per cell": [(n * (n + 3) // 2, Case(darts(**few | {"steps": n}), batch)) for n in (2, 4, 6)],
         # All of one kind of cost: the number is varied, not the mixture.
         "operations": [(n, Case(darts(**small | {"operations": mixed[:n]}), batch)) for n in (1, 2, 4)],
     }
+
+
+def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
+    """Time and memory of a fast first-order step against the sizes that a user can set."""
+    batch = 8 if quick else 16
+    sweeps = sweeps_of(batch)
     fig, axes = plt.subplots(1, len(sweeps), figsize=(3 * len(sweeps), 3), layout="constrained")
     rows, targets = [], []
     for (name, points), axis in zip(sweeps.items(), axes, strict=True):

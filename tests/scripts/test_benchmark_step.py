@@ -16,13 +16,19 @@ TINY = {"channels": 2, "cells": 3, "steps": 1, "multiplier": 1, "stem_multiplier
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def full_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     specification = importlib.util.spec_from_file_location("benchmark_step", SCRIPT)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, "benchmark_step", module)  # dataclasses look their module up
     specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def script(full_script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = full_script
     shape: Any = {"input_shape": (3, 8, 8), "classes": 10}
     monkeypatch.setattr(module, "SHAPE", (3, 8, 8))
     monkeypatch.setattr(module, "darts", lambda **_: lambda which: Darts(**TINY, implementation=which, **shape))
@@ -52,6 +58,11 @@ def test_the_other_spaces_have_tables(script: ModuleType, capsys: pytest.Capture
     text = capsys.readouterr().out
     assert "NAS-Bench-201" in text
     assert "macro space" in text
+
+
+def test_every_size_of_the_growth_is_one_that_the_space_has(full_script: ModuleType) -> None:
+    for points in full_script.sweeps_of(16).values():
+        assert all(case.space("fast").name == "darts" for _, case in points)
 
 
 def test_what_was_kept_is_not_measured_again(script: ModuleType, tmp_path: Path) -> None:
