@@ -75,7 +75,7 @@ def main() -> int:
     except (KeyboardInterrupt, Stopped):
         print(f"interrupted; the same command goes on ({benchmark.runs.computed} runs were added)", file=sys.stderr)
         return 75
-    print(f"pairs: {len(METHODS)} methods from {len(STARTS)} starts, {len(arguments.seeds)} seeds")
+    print(f"compared: {', '.join(METHODS)}")
     return 0
 
 
