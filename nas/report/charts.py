@@ -192,7 +192,7 @@ def population(run: RecordedRun) -> list[Chart]:
     known = {*scores.values(), "population/score_std", "population/failed"}
     for prefix in ("population/", "policy/", "study/"):
         for tag in run.tags(prefix):
-            if tag not in known:
+            if tag not in known and len(set(run.curves[tag].values)) > 1:
                 charts += _chart(run, tag.replace("/", ": ").replace("_", " "), {tag: tag})
     return charts
 

@@ -58,7 +58,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
     """
     run = RecordedRun.read(folder)
     history = list(run.probability_history())
-    if run.found is None or not history:
+    if run.found is None or not history or run.evaluations:
         allowed = "it must hold a finished search by gradient: only that has a supernet and probabilities"
         raise InvalidValue("run folder", folder, allowed)
     found, config = run.found, resumed_configuration([], folder)

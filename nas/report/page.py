@@ -249,12 +249,14 @@ def _why(run: RecordedRun) -> str:
     known = any(row.margin is not None for row in rows)
     if not known and run.evaluations:
         return _why_by_evaluations(run)
-    text = (
-        "Each choice with what it was up against. The margin is its probability minus the runner-up's; the effect is "
-        "what the runner-up in its place does to the validation accuracy, all else being equal."
-    )
+    text = "Each choice with what it was up against. The margin is its probability minus the runner-up's"
+    effect = "; the effect is what the runner-up in its place does to the validation accuracy, all else being equal."
+    text += "." if run.evaluations else effect
     parts = [paragraph(text)] if known else [paragraph("This search recorded nothing from which to tell.", "note")]
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
+    if run.evaluations:  # a policy's probabilities: there is no supernet to swap in, but what was seen
+        shown_rows = [_why_row(run, row)[: len(columns)] for row in rows]
+        return "".join([*parts, table(columns, shown_rows, numbers=(3, 4)), _why_by_evaluations(run)])
     columns += ["points if swapped in the supernet", "points if swapped and retrained"]
     parts.append(table(columns, [_why_row(run, row) for row in rows], numbers=(3, 4, 5, 6)))
     if known and all(row.effect is None for row in rows):
@@ -315,6 +317,8 @@ def _hyperparameters(run: RecordedRun) -> str:
         marks = charts.interventions(run)
         text = f"{len(marks)} interventions are marked." if marks else "No intervention was necessary."
         parts.append(paragraph(text, "note"))
+    elif searched := _searched_hyperparameters(run):
+        parts.append(paragraph(f"Searched together with the architecture: {', '.join(searched)}.", "note"))
     else:
         parts.append(paragraph("No hyperparameter was learned in this run.", "note"))
     if run.found is not None:
@@ -325,6 +329,18 @@ def _hyperparameters(run: RecordedRun) -> str:
             rows.append([name, shown(run.setting(f"hyperparameters.{name}.initial")), f"{value:.4g}", rest])
         parts.append(table(["", "start", "what the candidate carries", ""], rows, numbers=(1, 2)))
     return "".join(parts)
+
+
+def _searched_hyperparameters(run: RecordedRun) -> list[str]:
+    """Those that a black-box search has varied from candidate to candidate."""
+    if not run.evaluations or run.found is None:
+        return []
+    entries = {name: run.setting(f"hyperparameters.{name}") for name in run.found.candidate.hyperparameters}
+    return [
+        name
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and (entry.get("learn") is True or "options" in entry)
+    ]
 
 
 def _choices(run: RecordedRun) -> str:
@@ -492,7 +508,7 @@ def _commands(run: RecordedRun) -> str:
         "Retrain from fresh weights and test": f"python train_final.py candidate={folder}",
         "Compare with other runs": f"python -m nas.report compare {folder} <another run folder>",
         "Drawings for a paper": f"python -m nas.report draw {folder}",
-        "Measure what each choice is worth": f"python -m nas.report why {folder}",
+        **({} if run.evaluations else {"Measure what each choice is worth": f"python -m nas.report why {folder}"}),
         "Write this page anew": f"python -m nas.report {folder}",
         "The curves in TensorBoard": f"tensorboard --logdir {folder}",
     }

@@ -37,7 +37,7 @@ svg.chart{width:100%;height:auto;display:block;max-width:34rem}
 .chart text{fill:var(--soft);font-size:11px;font-family:inherit}
 .chart .line{fill:none;stroke:var(--c);stroke-width:2;stroke-linejoin:round}
 .chart .line.dashed{stroke-dasharray:5 3}
-.chart .dot{fill:var(--c)}.chart .dots{fill:var(--c);fill-opacity:.55}
+.chart .dot{fill:var(--c)}.chart .dots{fill:var(--c);fill-opacity:.8}
 .chart .area{fill:var(--c);stroke:var(--paper);stroke-width:.6}
 .chart .mark line{stroke:var(--bad);stroke-width:1;stroke-dasharray:3 3}
 .chart .mark path{fill:var(--bad)}

@@ -104,7 +104,7 @@ class _Frame:
 
     def dots(self, line: Line) -> str:
         points = _thinned([(x, y) for x, y in zip(line.xs, line.ys, strict=True) if y > 0 or not self.log])
-        drawn = "".join(f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="2"/>' for x, y in points)
+        drawn = "".join(f'<circle cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="2.6"/>' for x, y in points)
         style = f'style="--c:{escape(line.colour, quote=True)}"'
         return f'<g class="dots" {style}><title>{escape(line.name)}</title>{drawn}</g>'
 

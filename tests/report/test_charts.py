@@ -71,6 +71,7 @@ def test_a_black_box_search_shows_every_candidate_the_best_so_far_and_its_rounds
         "best/accuracy": [(2, 0, 0.6), (4, 1, 0.8)],
         "population/score_mean": [(2, 0, 0.5), (4, 1, 0.65)],
         "population/diversity": [(2, 0, 0.9), (4, 1, 0.4)],
+        "population/size": [(2, 0, 2), (4, 1, 2)],  # the same all along: no chart
         "policy/entropy": [(2, 0, 3.0), (4, 1, 1.0)],
         "budget/samples": [(2, 0, 1000), (4, 1, 2000)],
         "budget/evaluations": [(2, 0, 2), (4, 1, 4)],

@@ -3,7 +3,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from nas.configuration import InvalidValue
 from nas.report.changed_settings import changed_settings, default_configuration
+from nas.report.measured_swaps import SwapSettings, measure_swaps
 from nas.report.page import POLICY, duration, outcome_line, page, write_page, write_page_if_possible
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import CANDIDATE, write_curves
@@ -113,6 +115,23 @@ def test_the_discretisation_gap_lists_supernet_discretised_and_retrained(run_fol
 
 
 EVIL = '<script>alert(1)</script><img src="http://evil.example/x">"&\'$\\frac{'
+
+
+def test_a_policy_s_page_tells_probabilities_and_what_was_seen_and_promises_no_swap_in_a_supernet(run_folder):
+    folder = run_folder()
+    (folder / "metrics.csv").write_text(
+        (folder / "metrics.csv").read_text().replace("hyperparameters/", "other/")  # none moves within a round
+    )
+    line = {"candidate": {"architecture": CANDIDATE["architecture"]}, "metrics": {"accuracy": 0.75}}
+    (folder / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
+    text = " ".join(document_of(folder).texts)
+    assert "0.600" in text  # 16 filters over 8
+    assert "75.00 %" in text
+    assert "Searched together with the architecture: learning_rate, dropout." in text
+    assert "nas.report why" not in text
+    assert "supernet, " not in text.partition("Hyperparameters")[0]
+    with pytest.raises(InvalidValue, match="it must hold a finished search by gradient"):
+        measure_swaps(folder, SwapSettings())
 
 
 def test_foreign_text_is_escaped_wherever_it_comes_from(run_folder):
