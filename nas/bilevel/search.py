@@ -507,11 +507,12 @@ class GradientSearch:
         numbers = self.hyperparameters.numbers()
         if self.step % self.tracking.log_every == 0:
             self._record_step(tracker, epoch, loss, outcome, numbers)
-        progress.update(self.step, loss=float(loss), **{name: numbers[name] for name in self.hyperparameters.learned()})
-        losses = [float(loss)] if outcome is None else [float(loss), float(outcome.report.validation_loss)]
+        seen = [norm, loss] if outcome is None else [norm, loss, outcome.report.validation_loss]
+        size, *losses = torch.stack([one.double() for one in seen]).tolist()  # at once: a GPU is waited for
+        progress.update(self.step, loss=losses[0], **{name: numbers[name] for name in self.hyperparameters.learned()})
         if self.training.on_non_finite != "restart" or "learning_rate" not in self.hyperparameters.learned():
             self._require_finite(loss, norm, outcome)
-        complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, float(norm))
+        complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, size)
         if complaint is not None:
             self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
             self._restart(complaint.reason, tracker, epoch)
