@@ -57,7 +57,8 @@ def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Cat
 
 def build_gradient(config: Any, key: str) -> Any:
     """A hypergradient strategy, or None where ``none`` was chosen."""
-    return build(config, key) if config is not None and config.get("_target_") is not None else None
+    none = config is None or (isinstance(config, DictConfig) and config.get("_target_") is None)
+    return None if none else build(config, key)
 
 
 def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, DataSplits]:
