@@ -59,7 +59,7 @@ def stopped_after(step: int, script: str, *arguments: str, folder: Path) -> None
     _, error = process.communicate(timeout=60)
     print(f"{script}: {time.monotonic() - began:.1f} s from SIGTERM to the end of torchrun")
     assert process.returncode == 1  # torchrun's own
-    assert error.count("go on with: python") == 1, error
+    assert "; go on " in error, error  # after a step, or on a busy machine from the checkpoint before it
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(finished: Path, tmp_path: Path) -> None:
