@@ -66,6 +66,7 @@ class Run:
     seed: int = 0
     log_every: int = 1
     on_non_finite: Any = "restart"
+    compile: bool = False
     search: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
@@ -104,7 +105,7 @@ class Run:
                 architecture=ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
                 guard=GuardSettings(**self.guard),
             ),
-            training=TrainingSettings(16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite),
+            training=TrainingSettings(16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile),
             tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
             randomness=randomness,
             folder=RunFolder(path),
@@ -262,6 +263,15 @@ def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(spl
         with pytest.raises(InvalidValue, match=r"=Exact is not allowed: beside LastStep, which looks back"):
             Run(architecture=architecture, hyperparameters=hyperparameters).made(splits, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
+    for strategy in (Exact(), LastStep()):  # for dropout, which acts through the training loss
+        with pytest.raises(InvalidValue, match="cannot differentiate twice"):
+            Run(compile=True, hyperparameters=strategy).made(splits, tmp_path)
+    with pytest.raises(InvalidValue, match="cannot differentiate twice"):
+        Run(compile=True, architecture=Exact(), learned=False).made(splits, tmp_path)
+    Run(compile=True, learned=False).made(splits, tmp_path)
 
 
 def test_every_sample_is_counted(splits, tmp_path):
