@@ -58,6 +58,7 @@ linear-gradient(90deg,var(--soft),transparent) left/.45rem 100% no-repeat scroll
 linear-gradient(270deg,var(--soft),transparent) right/.45rem 100% no-repeat scroll}
 table{border-collapse:collapse;font-size:.9rem}
 th,td{text-align:left;padding:.25rem .9rem .25rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
+wbr{display:none}
 th{color:var(--soft);font-weight:600}
 td.number,th.number{text-align:right;font-variant-numeric:tabular-nums}
 td.number{white-space:nowrap}th.number{vertical-align:bottom}
@@ -69,7 +70,7 @@ details{margin:.6rem 0}summary{cursor:pointer;color:var(--accent)}
 footer{margin-top:3rem;color:var(--soft);font-size:.85rem}
 @media (max-width:640px){.narrow{display:block}.broad{display:none}main{padding:.8rem .8rem 3rem}h1{font-size:1.15rem}
 svg.drawing{min-width:0}.narrow svg.drawing{width:100%!important;max-width:26rem}
-table{font-size:.82rem}th,td{padding-right:.5rem}td .bar{display:none}}
+table{font-size:.82rem}th,td{padding-right:.5rem}td .bar{display:none}wbr{display:inline}}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--rule:#ccc;--panel:#fff;
 --accent:#0b62a8;--good:#00734f;--bad:#b34700}
 body{font-size:10.5pt}main{max-width:none;padding:0}nav,summary{display:none}h2{break-after:avoid}
