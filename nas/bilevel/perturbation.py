@@ -48,10 +48,11 @@ class Perturbation:
         for choice in sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values())):
             name, row = rows[choice.name]
             alone = {option: _with(weights, name, row, index) for index, option in enumerate(choice.options)}
-            losses = {
-                option: supernet_metrics(supernet, batches(self.most), one)["loss"] for option, one in alone.items()
-            }
-            chosen[choice.name] = min(losses, key=losses.__getitem__)
+            ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
+            for option, one in alone.items():
+                loss = supernet_metrics(supernet, batches(self.most), one)["loss"]
+                ranks[option] = (loss, option != preferred[choice.name])
+            chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         return Architecture(preferred.space, chosen)
 
