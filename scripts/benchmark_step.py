@@ -437,7 +437,8 @@ def where_it_goes(case: Case) -> list[Target]:
 
 def data_lines(kept: Kept, repeats: int, batches: Sequence[int]) -> list[Target]:
     """How many samples the in-memory path delivers, against what the fastest supernet step consumes."""
-    costs = measured("the fastest step", {str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3), kept)
+    title = f"the fastest step, batches {', '.join(map(str, batches))}"
+    costs = measured(title, {str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3), kept)
     batch = min(batches, key=lambda one: costs[str(one)].time / one)
     seconds_per_step = costs[str(batch)].time
     images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
