@@ -50,7 +50,7 @@ from nas.training.metrics import measure
 from nas.training.randomness import Randomness
 from nas.training.ranks import join
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder, argument_value, refuse_occupied_folder, seal_configuration
+from nas.training.run_folder import RunFolder, argument_value, break_seal, refuse_occupied_folder, seal_configuration
 from nas.training.schedules import Schedule
 from nas.training.settings import TrainingSettings, checked_device, checked_seed
 
@@ -303,6 +303,7 @@ def run_composed(config: DictConfig) -> None:
     def work() -> None:
         settings = inherited_configuration(config, HydraConfig.get().overrides.task)
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
+        break_seal(folder)
         what_runs = OmegaConf.to_yaml(settings).encode()  # so that it can be resumed
         write_atomically(folder / ".hydra" / "config.yaml", what_runs)
         on_all_ranks(run)(settings, folder)

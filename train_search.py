@@ -40,7 +40,7 @@ from nas.training.entry_point import (
 from nas.training.environment import record_environment
 from nas.training.randomness import Randomness
 from nas.training.ranks import join
-from nas.training.run_folder import RunFolder, refuse_occupied_folder, seal_configuration
+from nas.training.run_folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
 from nas.training.settings import checked_device, checked_seed
 
 
@@ -149,6 +149,7 @@ def run_composed(config: DictConfig) -> None:
 
     def work() -> None:
         RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
+        break_seal(folder)
         on_all_ranks(run)(config, folder)
 
     guarded(work, "train_search.py", folder)

@@ -143,6 +143,11 @@ def seal_configuration(folder: Path) -> None:
         write_atomically(_seal(path), line.encode())
 
 
+def break_seal(folder: Path) -> None:
+    """Forget the fingerprint that an earlier start may have left, killed before anything was kept."""
+    _seal(folder / ".hydra" / "config.yaml").unlink(missing_ok=True)
+
+
 def _seal(path: Path) -> Path:
     return path.with_suffix(".sha256")
 
