@@ -252,6 +252,8 @@ def _why(run: RecordedRun) -> str:
     text = "Each choice with what it was up against. The margin is its probability minus the runner-up's"
     effect = "; the effect is what the runner-up in its place does to the validation accuracy, all else being equal."
     text += "." if run.evaluations else effect
+    if any(row.margin is not None and row.margin < 0 for row in rows):
+        text += " Where the margin is negative, the discretisation chose against alpha, by what the supernet comes to."
     parts = [paragraph(text)] if known else [paragraph("This search recorded nothing from which to tell.", "note")]
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
     if run.evaluations:  # a policy's probabilities: there is no supernet to swap in, but what was seen
