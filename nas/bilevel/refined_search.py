@@ -41,7 +41,8 @@ class RefinedSearch:
         refinement_epochs: Of the second one.
         rehearsal: Follows the second one.
 
-    The others are those of :class:`~nas.bilevel.search.GradientSearch`; the budget is that of both together.
+    The others are those of :class:`~nas.bilevel.search.GradientSearch`; the budget is that of both together, and the
+    discretisation that of the first.
     """
 
     def __init__(

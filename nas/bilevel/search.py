@@ -242,14 +242,25 @@ class GradientSearch:
 
     def _reserve(self) -> Cost:
         """What the next step, the measurement at the end and the discretisation may cost."""
-        measured = len(self._validation) + self.discretisation.images(self.space, len(self._validation))
-        step = max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size
-        return Cost(step + measured, self._per_image * (TRAINING_PASS * step + measured))
+        return self._step_and(len(self._validation) + self._images_to_choose())
 
     def least(self) -> Cost:
         """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""
+        return self._reserve() + self._forward(min(len(self._validation), MEASURED_AT_ONCE))
+
+    def _images_to_choose(self) -> int:
+        """What the discretisation passes through the supernet; 0 where the budget would then pay for no step."""
+        images = self.discretisation.images(self.space, len(self._validation))
         first = min(len(self._validation), MEASURED_AT_ONCE)
-        return self._reserve() + Cost(first, self._per_image * first)
+        return images if self.budget.allows(self._step_and(first + len(self._validation) + images)) else 0
+
+    def _step_and(self, measured: int) -> Cost:
+        """A step, and so many images forward only."""
+        step = max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size
+        return Cost(step, self._per_image * TRAINING_PASS * step) + self._forward(measured)
+
+    def _forward(self, images: int) -> Cost:
+        return Cost(images, self._per_image * images)
 
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
@@ -408,7 +419,7 @@ class GradientSearch:
             self.say(f"rehearsed: {in_words(self.trials)}")
 
     def _end(self, tracker: Tracker, request: StopRequest) -> None:
-        """Measure the supernet on the whole validation split, once."""
+        """Measure the supernet on the whole validation split and read the architecture off it, once."""
         if "supernet/validation_loss" not in self._last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.relaxation.advance(self._progress())
@@ -417,7 +428,7 @@ class GradientSearch:
             self._average_statistics()
             try:
                 metrics = measure(self.supernet, batches, self.space.classes, self.randomness.device)
-                self._choose(request)
+                self._choose(request, metrics.samples)
             except StopRequested as error:
                 self._save(tracker)
                 raise Stopped(self.step, self.folder.path) from error
@@ -436,8 +447,8 @@ class GradientSearch:
             write_atomically(self.folder.path / "trajectory.csv", self.trajectory.table(self.step).encode())
         self._save(tracker)
 
-    def _choose(self, request: StopRequest) -> None:
-        """Read the architecture off the supernet.
+    def _choose(self, request: StopRequest, measured: int) -> None:
+        """Read the architecture off the supernet, for which ``measured`` images have been spent and not yet counted.
 
         Raises:
             StopRequested: A signal asked to stop.
@@ -450,7 +461,8 @@ class GradientSearch:
         self._discretised()  # an alpha that is not finite is named
         passed = self.discretisation.images(self.space, len(self._validation))
         known = replace(self.spent, seconds=0.0)  # as for the progress: the clock decides nothing but the end
-        if passed and not self.budget.allows(known + Cost(passed, self._per_image * passed)):
+        affordable = self._images_to_choose() == passed
+        if passed and not (affordable and self.budget.allows(known + self._forward(measured + passed))):
             self.say("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = self.supernet.discretise()
             return
@@ -730,12 +742,14 @@ def check_reach(architecture: Strategy | None, learned: Strategy | None, hyperpa
         where = "through the training loss" if kind == "loss" else "on the weight update"
         allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
         require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
-    used = {"hypergradient": architecture, "hyperparameters.gradient": learned if hyperparameters.learned() else None}
-    for one in used.values():
-        if isinstance(one, RetrospectiveHypergradient):
-            for key, other in used.items():
-                allowed = f"beside {type(one).__name__}, which looks back, alpha takes first_order or the same"
-                require(other is None or one.serves(other), key, type(other).__name__, allowed)
+    if architecture is None or not hyperparameters.learned():
+        return
+    if isinstance(learned, RetrospectiveHypergradient):
+        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
+        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
+    elif isinstance(architecture, RetrospectiveHypergradient):
+        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
+        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
 
 
 def _unheard(notice: str) -> None:

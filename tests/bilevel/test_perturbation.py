@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 import train_search
+from nas.bilevel import perturbation
 from nas.bilevel.perturbation import Perturbation
 from nas.candidate import Architecture
 from nas.configuration import InvalidValue
@@ -163,9 +164,20 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
 
 
 def test_without_the_budget_for_it_alpha_decides(tmp_path: Path) -> None:
-    searcher, found, _ = train_search.search(
-        configured("discretisation=perturbation", "budget.samples=1000"), tmp_path / "poor"
-    )
-    assert searcher.spent.samples <= 1000
-    assert searcher.supernet is not None
-    assert found.candidate.architecture == searcher.supernet.discretise()
+    poor = "budget.samples=5000"  # enough to search, not enough for one pass per option
+    searcher, found, splits = train_search.search(configured("discretisation=perturbation", poor), tmp_path / "poor")
+    assert Perturbation(500).images(found.space, len(splits.validation)) > 5000
+    _, strongest, _ = train_search.search(configured(poor), tmp_path / "strongest")
+    assert searcher.step > 0
+    assert searcher.spent.samples <= 5000
+    assert found.candidate == strongest.candidate
+
+
+def test_alpha_decides_where_the_options_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perturbation, "supernet_metrics", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    space = SPACES["macro"]
+    supernet = space.supernet(Softmax(Temperature()))
+    with torch.no_grad():
+        for alpha in supernet.alpha.values():
+            alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
+    assert Perturbation(10).choose(supernet, space, lambda most: []) == supernet.discretise()
