@@ -1,25 +1,20 @@
 """The benchmark of learned hyperparameters: its statistics, its kept results, and one small run of everything."""
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 TINY = ("experiment=few_images", "data.split={train:32,validation:64,test:64}", "search.epochs=1", "final.epochs=1")
 ONE_LAYER = ("space.layers=[{type:conv,filters:2,kernel_size:3,stride:2}]", "space.activations=[relu]")
 PLAIN = (*TINY, *ONE_LAYER, "search.warmup_epochs=0", "hypergradient=none", "hyperparameters=fixed")
 
 
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))  # as Python does for a script that it runs
-    yield importlib.import_module("benchmark_hyperparameters")
-    sys.path.remove(str(SCRIPTS))
+@pytest.fixture
+def script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("benchmark_hyperparameters")
 
 
 def test_paired_differences_against_all_sign_flips(script: ModuleType) -> None:

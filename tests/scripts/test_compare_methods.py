@@ -1,27 +1,19 @@
 """The statistics of the comparison, and its way through a whole run."""
 
 import csv
-import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from scipy import stats
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "compare_methods.py"
 
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("compare_methods", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare_methods"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("compare_methods")
 
 
 def test_holm_by_hand(script: ModuleType) -> None:

@@ -2,20 +2,16 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(SCRIPTS))  # as Python does for a script that it runs
-    yield importlib.import_module("compare_pair_methods")
-    sys.path.remove(str(SCRIPTS))
+@pytest.fixture
+def script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("compare_pair_methods")
 
 
 def test_methods_have_settings_of_their_own(script: ModuleType) -> None:
