@@ -246,13 +246,18 @@ class GradientSearch:
 
     def least(self) -> Cost:
         """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""
-        return self._reserve() + self._forward(min(len(self._validation), MEASURED_AT_ONCE))
+        return self._reserve() + self._forward(self._measured_untrained)
+
+    @property
+    def _measured_untrained(self) -> int:
+        """Images of the untrained supernet's loss."""
+        return min(len(self._validation), MEASURED_AT_ONCE)
 
     def _images_to_choose(self) -> int:
         """What the discretisation passes through the supernet; 0 where the budget would then pay for no step."""
         images = self.discretisation.images(self.space, len(self._validation))
-        first = min(len(self._validation), MEASURED_AT_ONCE)
-        return images if self.budget.allows(self._step_and(first + len(self._validation) + images)) else 0
+        measured = self._measured_untrained + len(self._validation)
+        return images if self.budget.allows(self._step_and(measured + images)) else 0
 
     def _step_and(self, measured: int) -> Cost:
         """A step, and so many images forward only."""
