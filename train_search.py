@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import InvalidValue, assemble, build
 from nas.data.dataset import DataSplits
@@ -86,28 +87,28 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     task = Task.of(space, splits, source.augmentation, training, final, held, hyperparameters.entries, seed, device)
-    parts = {
-        "space": space,
-        "splits": splits,
-        "augmentation": source.augmentation,
-        "relaxation": relaxation,
-        "architecture_gradient": build_gradient(config.hypergradient, "hypergradient"),
-        "hyperparameter_gradient": build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
-        "hyperparameters": hyperparameters,
-        "categorical": categorical,
-        "discretisation": build(config.discretisation, "discretisation"),
-        "search": build(config.search, "search"),
-        "training": training,
-        "task": task,
-        "objective": build(config.objective, "objective", space=space),
-        "budget": build(config.budget, "budget"),
-        "tracking": tracking,
-        "randomness": randomness,
-        "folder": folder,
-        "draw": partial(space_figure, space),
-    }
-    parts["evaluator"] = assemble(config.evaluation, "evaluation", parts)
-    searcher: Searcher = assemble(config.method, "method", parts)  # takes what it needs of these, by name
+    parts = SearchParts(
+        space=space,
+        splits=splits,
+        augmentation=source.augmentation,
+        relaxation=relaxation,
+        architecture_gradient=build_gradient(config.hypergradient, "hypergradient"),
+        hyperparameter_gradient=build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        hyperparameters=hyperparameters,
+        categorical=categorical,
+        discretisation=build(config.discretisation, "discretisation"),
+        search=build(config.search, "search"),
+        training=training,
+        task=task,
+        objective=build(config.objective, "objective", space=space),
+        budget=build(config.budget, "budget"),
+        tracking=tracking,
+        randomness=randomness,
+        folder=folder,
+        draw=partial(space_figure, space),
+    )
+    evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
+    searcher: Searcher = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
     if randomness.ranks.count > 1 and not isinstance(searcher, GradientSearch):
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
         raise InvalidValue("method", type(searcher).__name__, allowed)

@@ -24,7 +24,9 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.guard import GuardSettings
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
-from nas.bilevel.search import GradientSearch, SearchSettings
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_settings import SearchSettings
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.configuration import InvalidValue, UnusableInput
@@ -260,27 +262,29 @@ def noise_images(space: Macro) -> DataSplits:
 def searched(space: Macro, splits: DataSplits, folder: Path) -> CandidateFile:
     update = AdamUpdate(0.1)
     search = GradientSearch(
-        space=space,
-        splits=splits,
-        augmentation=Augmentation(0, False, 0),
-        relaxation=Softmax(Temperature(1.0, 1.0)),
-        architecture_gradient=FirstOrder(),
-        hyperparameter_gradient=Exact(),
-        hyperparameters=HyperparameterSet(
-            {
-                "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.3)),
-                "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
-                "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", True, update),
-            }
-        ),
-        search=SearchSettings(
-            1, 0, 1, "epochs", 2, 1.5, 10, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
-        ),
-        training=TrainingSettings(8, 0.9, 5.0, "cosine"),
-        tracking=TrackingSettings(tensorboard=False, console="quiet"),
-        randomness=Randomness(0),
-        folder=RunFolder(folder),
-        say=lambda notice: None,
+        SearchParts(
+            space=space,
+            splits=splits,
+            augmentation=Augmentation(0, False, 0),
+            relaxation=Softmax(Temperature(1.0, 1.0)),
+            architecture_gradient=FirstOrder(),
+            hyperparameter_gradient=Exact(),
+            hyperparameters=HyperparameterSet(
+                {
+                    "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.3)),
+                    "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
+                    "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", True, update),
+                }
+            ),
+            search=SearchSettings(
+                1, 0, 1, "epochs", 2, 1.5, 10, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
+            ),
+            training=TrainingSettings(8, 0.9, 5.0, "cosine"),
+            tracking=TrackingSettings(tensorboard=False, console="quiet"),
+            randomness=Randomness(0),
+            folder=RunFolder(folder),
+            say=lambda notice: None,
+        )
     )
     assert search.total_steps == 2
     CandidateFile(search.search(), space, "noise", "cosine").write(folder / "candidate.json")

@@ -5,108 +5,45 @@ the retraining, on the same two splits; alpha is gone, and the hyperparameters m
 same schedule, from where the search has taken them.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 
-from nas.bilevel.discretisation import Discretisation
+from nas.bilevel.discretisation import Strongest
 from nas.bilevel.guard import SearchDiverged
-from nas.bilevel.hypergradient import Strategy
-from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.rehearsal import Rehearsal
-from nas.bilevel.search import GradientSearch, SearchSettings, settled_in_words
+from nas.bilevel.search import GradientSearch, settled_in_words
+from nas.bilevel.search_parts import SearchParts
 from nas.bilevel.stand_alone import Discretised, refined_from
-from nas.candidate import Candidate, Categorical
+from nas.candidate import Candidate
 from nas.configuration import require
-from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.objective import Objective
-from nas.evaluation.task import Task
-from nas.relaxations.relaxation import Relaxation
-from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.interruption import Stopped
-from nas.training.randomness import Randomness
-from nas.training.run_folder import RunFolder
-from nas.training.settings import TrainingSettings
-from nas.training.tracking import Tracker, TrackingSettings
+from nas.training.tracking import Tracker
 
 
 class RefinedSearch:
     """Two gradient searches in a row: of the space, then of its discretised network, in ``refinement/`` of the folder.
 
     Args:
+        parts: Of both: the budget is that of the two together, the discretisation that of the first.
         refinement_epochs: Of the second one.
         rehearsal: Follows the second one.
-
-    The others are those of :class:`~nas.bilevel.search.GradientSearch`; the budget is that of both together, and the
-    discretisation that of the first.
     """
 
-    def __init__(
-        self,
-        *,
-        refinement_epochs: int,
-        space: SearchSpace,
-        splits: DataSplits,
-        augmentation: Augmentation,
-        relaxation: Relaxation,
-        architecture_gradient: Strategy | None,
-        hyperparameter_gradient: Strategy | None,
-        hyperparameters: HyperparameterSet,
-        search: SearchSettings,
-        training: TrainingSettings,
-        tracking: TrackingSettings,
-        randomness: Randomness,
-        folder: RunFolder,
-        discretisation: Discretisation | None = None,
-        categorical: Mapping[str, Categorical] | None = None,
-        objective: Objective | None = None,
-        budget: Budget | None = None,
-        rehearsal: Rehearsal | None = None,
-        task: Task | None = None,
-        say: Callable[[str], None] = print,
-    ) -> None:
+    def __init__(self, parts: SearchParts, refinement_epochs: int, rehearsal: Rehearsal | None = None) -> None:
         require(refinement_epochs >= 1, "refinement_epochs", refinement_epochs, "it must be at least 1")
-        learned = bool(hyperparameters.learned())
+        learned = bool(parts.hyperparameters.learned())
         require(learned, "refinement_epochs", refinement_epochs, "no hyperparameter is learned, take method=gradient")
-        either = partial(
-            GradientSearch,
-            splits=splits,
-            augmentation=augmentation,
-            relaxation=relaxation,
-            hyperparameter_gradient=hyperparameter_gradient,
-            training=training,
-            tracking=tracking,
-            categorical=categorical,
-            task=task,
-            say=say,
-        )
-        self.first = either(
-            space=space,
-            architecture_gradient=architecture_gradient,
-            hyperparameters=hyperparameters,
-            search=search,
-            randomness=randomness,
-            folder=folder,
-            discretisation=discretisation,
-            objective=objective,
-            budget=budget,
-        )
-        again = replace(search, epochs=refinement_epochs, warmup_epochs=0)
-        self._second = partial(
-            either, architecture_gradient=None, search=again, rehearsal=rehearsal, objective=objective
-        )
+        self.parts, self.epochs, self.rehearsal, self.say = parts, refinement_epochs, rehearsal, parts.say
+        self.first = GradientSearch(parts)
         self.second: GradientSearch | None = None
-        self.relaxation, self.budget, self.say = relaxation, budget or Budget(), say
 
     def search(self) -> Candidate:
         found, first = self.first.search(), self.first
-        left = self.budget.without(first.spent)
+        left = self.parts.budget.without(first.spent)
         second = None if left is None else self._second_search(found, left)
-        if left is None or second is None or not left.allows(second.least()):
+        if left is None or second is None or not left.allows(second.account.least()):
             self.say("too little of the budget is left for the refinement")
             return found
         self.say(f"refining on the network found: {second.folder.path}")
@@ -121,14 +58,20 @@ class RefinedSearch:
         return Candidate(found.architecture, refined.hyperparameters)
 
     def _second_search(self, found: Candidate, budget: Budget) -> GradientSearch:
-        first = self.first
-        return self._second(
+        first, parts = self.first, self.parts
+        again = replace(
+            parts,
             space=Discretised(first.space, found.architecture),
-            hyperparameters=refined_from(first.hyperparameters, found, self.relaxation, first.space),
+            hyperparameters=refined_from(first.hyperparameters, found, parts.relaxation, first.space),
+            architecture_gradient=None,
+            search=replace(parts.search, epochs=self.epochs, warmup_epochs=0),
             randomness=first.randomness.branch("refinement"),
             folder=first.folder.below("refinement"),
+            discretisation=Strongest(),
             budget=budget,
+            draw=None,
         )
+        return GradientSearch(again, self.rehearsal)
 
     @property
     def supernet(self) -> Supernet | None:

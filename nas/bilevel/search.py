@@ -1,39 +1,32 @@
 """The gradient search: weights on the training split, architecture and hyperparameters on the validation split."""
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from nas.atomic_write import write_atomically
+from nas.bilevel.account import MEASURED_AT_ONCE, Account
 from nas.bilevel.best_pair import BestPair
-from nas.bilevel.discretisation import Discretisation, Strongest
-from nas.bilevel.guard import Guard, GuardSettings, SearchDiverged
-from nas.bilevel.hypergradient import RetrospectiveHypergradient, Strategy
-from nas.bilevel.hyperparameters import HyperparameterSet, Kind
+from nas.bilevel.guard import Guard, SearchDiverged
 from nas.bilevel.interventions import Intervention, Interventions
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.bilevel.rehearsal import Rehearsal, SameLuck, best, in_words, loss
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_record import SearchRecord
 from nas.bilevel.trajectory import Trajectory
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel, UpperLevelOutcome
-from nas.candidate import Architecture, Candidate, Categorical, Hyperparameters, Range
+from nas.bilevel.upper_level import Alternation, UpperLevel
+from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.configuration import InvalidValue, require
-from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch, Stream, first_images
-from nas.data.dataset import DataSplits
-from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
-from nas.evaluation.objective import Objective
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
-from nas.relaxations.relaxation import Relaxation
-from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
@@ -42,188 +35,103 @@ from nas.training.metrics import measure
 from nas.training.parameter_groups import grouped
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
-from nas.training.randomness import Randomness
 from nas.training.ranks import Ranks, sharded, synchronise_batch_norm
 from nas.training.regularisers import set_noise_generator
-from nas.training.run_folder import RunFolder
-from nas.training.running_means import RunningMeans, accuracy
 from nas.training.schedules import schedule_factor
-from nas.training.settings import TrainingSettings
-from nas.training.tracking import SilentTracker, Tracker, TrackingSettings
+from nas.training.tracking import SilentTracker, Tracker
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
-MEASURED_AT_ONCE = 256  # images
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """How long the search goes and what watches over it.
-
-    Args:
-        epochs: Passes over the training split.
-        warmup_epochs: Of these, how many at the start leave alpha alone.
-        hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
-        stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
-        settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
-            hyperparameter that moved by more than this ratio (``Trajectory.unsettled``).
-        checkpoint_every: Steps from one checkpoint to the next.
-    """
-
-    epochs: int
-    warmup_epochs: int
-    hyperparameter_every: int
-    stop: Literal["epochs", "settled"]
-    settled_epochs: int
-    settled_ratio: float
-    checkpoint_every: int
-    architecture: ArchitectureOptimiser
-    guard: GuardSettings
-
-    def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
-        inside = 0 <= self.warmup_epochs <= self.epochs
-        require(inside, "warmup_epochs", self.warmup_epochs, f"it must be from 0 to epochs={self.epochs}")
-        every = self.hyperparameter_every
-        require(every >= 1, "hyperparameter_every", every, "it must be at least 1")
-        require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
-        require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
-        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
 
 
 class GradientSearch:
     """Alternates weight steps with upper-level steps and reads the candidate off at the end.
 
     Args:
-        architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
-        hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
-        categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
-        discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
-        objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
-        budget: Ends the search before its last epoch where the next step would go beyond it.
+        parts: What it is put together from.
         rehearsal: After the search, tries hyperparameters around the learned ones on the network it found.
-        task: What those trainings are made on.
-        draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
-        say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
-    def __init__(
-        self,
-        *,
-        space: SearchSpace,
-        splits: DataSplits,
-        augmentation: Augmentation,
-        relaxation: Relaxation,
-        architecture_gradient: Strategy | None,
-        hyperparameter_gradient: Strategy | None,
-        hyperparameters: HyperparameterSet,
-        search: SearchSettings,
-        training: TrainingSettings,
-        tracking: TrackingSettings,
-        randomness: Randomness,
-        folder: RunFolder,
-        discretisation: Discretisation | None = None,
-        categorical: Mapping[str, Categorical] | None = None,
-        objective: Objective | None = None,
-        budget: Budget | None = None,
-        rehearsal: Rehearsal | None = None,
-        task: Task | None = None,
-        draw: Callable[[Architecture], Any] | None = None,
-        say: Callable[[str], None] = print,
-    ) -> None:
-        check_reach(architecture_gradient, hyperparameter_gradient, hyperparameters)
-        self.space, self.settings, self.training, self.tracking = space, search, training, tracking
-        self.hyperparameters, self.randomness, self.folder, self.say = hyperparameters, randomness, folder, say
-        self.ranks = randomness.ranks
-        if not self.ranks.is_first:
-            self.tracking, self.say = replace(tracking, console="quiet", profiler=False), _unheard
-        self._draw = draw
-        self._drawn: Architecture | None = None
-        self.held = {name: entry.initial for name, entry in (categorical or {}).items()}
-        self.budget = budget or Budget()
-        self.rehearsal, self.task = rehearsal, task
+    def __init__(self, parts: SearchParts, rehearsal: Rehearsal | None = None) -> None:
+        check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
+        if not parts.randomness.ranks.is_first:
+            quiet = replace(parts.tracking, console="quiet", profiler=False)
+            parts = replace(parts, tracking=quiet, draw=None, say=lambda notice: None)  # the first rank says it
+        self.parts, self.rehearsal = parts, rehearsal
+        self.space, self.folder, self.randomness = parts.space, parts.folder, parts.randomness
+        self.settings, self.training, self.hyperparameters = parts.search, parts.training, parts.hyperparameters
+        self.ranks, self.say = parts.randomness.ranks, parts.say
+        self.held = {name: entry.initial for name, entry in parts.categorical.items()}
         if rehearsal is not None:
             try:
                 rehearsal.check(self._rehearsed())
             except InvalidValue as error:
                 raise error.below("method.rehearsal") from error
         self.trials: list[Evaluation] = []  # the rehearsal's, in order
-
-        noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
-        relaxation.generator = noise[1]
-        self.supernet = space.supernet(relaxation).to(randomness.device)
-        try:
-            hyperparameters.require_effect_on(self.supernet)
-        except InvalidValue as error:
-            raise error.below("hyperparameters") from error
-        self.discretisation = discretisation or Strongest()
-        try:
-            self.discretisation.check(self.supernet, space)
-        except InvalidValue as error:
-            raise error.below("discretisation") from error
         self.chosen: Architecture | None = None  # at the end
-        set_noise_generator(self.supernet, noise[0])
-        randomness.part()
-        if training.batch_norm == "synchronised":
-            synchronise_batch_norm(self.supernet, self.ranks)
-        if training.compile:
-            learned: list[Kind] = [hyperparameters.entries[name].kind for name in hyperparameters.learned()]
-            kinds: tuple[list[Kind], list[Kind]] = ["architecture"], learned
-            for strategy, asked in zip((architecture_gradient, hyperparameter_gradient), kinds, strict=True):
-                once = strategy is None or not asked or not strategy.differentiates_twice(asked)
-                allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
-                require(once, "training.compile", True, allowed)
-            self.supernet.compile()
+
+        noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
+        self.supernet = _built_supernet(parts, *noise)
         self._initial_state = {name: entry.clone() for name, entry in self.supernet.state_dict().items()}
         self.optimiser = torch.optim.SGD(
-            grouped(self.supernet.weight_parameters()), lr=0.0, momentum=training.momentum, foreach=True
+            grouped(self.supernet.weight_parameters()), lr=0.0, momentum=self.training.momentum, foreach=True
         )
         self.problem = BilevelProblem(
             self.supernet,
             self.optimiser,
-            hyperparameters,
-            training.gradient_clip,
+            self.hyperparameters,
+            self.training.gradient_clip,
             generators=noise,
-            precision=partial(training.autocast, randomness.device),
-            augmentation=randomness.on_device("learned augmentation"),
+            precision=partial(self.training.autocast, self.randomness.device),
+            augmentation=self.randomness.on_device("learned augmentation"),
             ranks=self.ranks,
         )
-        self.objective = objective
-        penalty = None if objective is None else objective.expected_penalty
         self.upper_level = UpperLevel(
-            self.problem, architecture_gradient, hyperparameter_gradient, search.architecture, penalty
+            self.problem,
+            parts.architecture_gradient,
+            parts.hyperparameter_gradient,
+            self.settings.architecture,
+            None if parts.objective is None else parts.objective.expected_penalty,
         )
         self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
-        train, validation = splits.train.to(randomness.device), splits.validation.to(randomness.device)
-        self._streams: dict[str, Stream] = {
-            "train": train.stream(
-                training.batch_size,
-                splits.mean,
-                splits.std,
-                randomness.on_cpu("training order"),
-                augmentation,
-                randomness.on_device("augmentation"),
-            ),
-            "validation": validation.stream(
-                training.batch_size, splits.mean, splits.std, randomness.on_cpu("validation order")
-            ),
-        }
-        self._streams = {name: sharded(stream, self.ranks) for name, stream in self._streams.items()}
-        self._validation = validation
-        self._validation_batches = partial(validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std)
-        self.guard = Guard(search.guard)
+        splits = parts.splits
+        self._validation = splits.validation.to(self.randomness.device)
+        self._validation_batches = partial(
+            self._validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std
+        )
+        self._streams = self._sharded_streams()
+        self.guard = Guard(self.settings.guard)
         self.interventions = Interventions(self.say)
         self.best_pair = BestPair()
-        self.trajectory = Trajectory(hyperparameters)
-        self.means = RunningMeans()
-        self.step, self.samples, self.seconds, self.rollbacks = 0, 0, 0.0, 0
+        self.trajectory = Trajectory(self.hyperparameters)
+        self.account = Account(
+            parts.budget,
+            supernet_multiply_adds(self.space, parts.relaxation),
+            max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size,
+            len(self._validation),
+            parts.discretisation.images(self.space, len(self._validation)),
+        )
+        draw = parts.draw if parts.tracking.tensorboard else None
+        watched = self.account, self.guard, self.interventions, self.ranks
+        self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, draw)
         self.watch = Watch()
-        self._measured = 0  # of the samples, those that went forward only
-        self._per_image = supernet_multiply_adds(space, relaxation)
-        self._samples_before, self._epoch_began = 0, time.perf_counter()
-        self._last_means: dict[str, float] = {}
+        self.step, self.rollbacks = 0, 0
         self._tracker_state: dict[str, int] | None = None
+
+    def _sharded_streams(self) -> dict[str, Stream]:
+        splits, randomness, size = self.parts.splits, self.randomness, self.training.batch_size
+        train = splits.train.to(randomness.device).stream(
+            size,
+            splits.mean,
+            splits.std,
+            randomness.on_cpu("training order"),
+            self.parts.augmentation,
+            randomness.on_device("augmentation"),
+        )
+        order = randomness.on_cpu("validation order")
+        validation = self._validation.stream(size, splits.mean, splits.std, order)
+        return {"train": sharded(train, self.ranks), "validation": sharded(validation, self.ranks)}
 
     @property
     def steps_per_epoch(self) -> int:
@@ -234,43 +142,25 @@ class GradientSearch:
         return self.settings.epochs * self.steps_per_epoch
 
     @property
-    def spent(self) -> Cost:
-        passes = TRAINING_PASS * (self.samples - self._measured) + self._measured
-        seconds = self.seconds + time.perf_counter() - self._epoch_began  # the trials' own are among them
-        trials = sum((replace(trial.cost, seconds=0.0) for trial in self.trials), Cost())
-        return Cost(self.samples, self._per_image * passes, 0, seconds) + trials
-
-    def _reserve(self) -> Cost:
-        """What the next step, the measurement at the end and the discretisation may cost."""
-        return self._step_and(len(self._validation) + self._images_to_choose())
-
-    def least(self) -> Cost:
-        """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""
-        return self._reserve() + self._forward(self._measured_untrained)
+    def seconds(self) -> float:
+        return self.account.seconds
 
     @property
-    def _measured_untrained(self) -> int:
-        """Images of the untrained supernet's loss."""
-        return min(len(self._validation), MEASURED_AT_ONCE)
+    def spent(self) -> Cost:
+        return self.account.spent + self._of_trials()
 
-    def _images_to_choose(self) -> int:
-        """What the discretisation passes through the supernet; 0 where the budget would then pay for no step."""
-        images = self.discretisation.images(self.space, len(self._validation))
-        measured = self._measured_untrained + len(self._validation)
-        return images if self.budget.allows(self._step_and(measured + images)) else 0
-
-    def _step_and(self, measured: int) -> Cost:
-        """A step, and so many images forward only."""
-        step = max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size
-        return Cost(step, self._per_image * TRAINING_PASS * step) + self._forward(measured)
-
-    def _forward(self, images: int) -> Cost:
-        return Cost(images, self._per_image * images)
+    def _of_trials(self) -> Cost:
+        """What the rehearsal has cost; its seconds are on the clock already."""
+        return sum((replace(trial.cost, seconds=0.0) for trial in self.trials), Cost())
 
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
-        known = replace(self.spent, seconds=0.0)  # the clock decides when a search ends, never what it computes
-        return max(self.step / self.total_steps, self.budget.progress(known + self._reserve()))
+        return max(self.step / self.total_steps, self.account.progress())
+
+    @property
+    def _epoch(self) -> int:
+        """That of the step taken last."""
+        return (self.step - 1) // self.steps_per_epoch
 
     def candidate(self) -> Candidate:
         """What the search would return now: the best trial where there has been a rehearsal."""
@@ -286,11 +176,11 @@ class GradientSearch:
         return self._tracker(self._tracker_state)
 
     def _tracker(self, state: dict[str, int] | None) -> Tracker:
-        return Tracker(self.folder.path, self.tracking, state) if self.ranks.is_first else SilentTracker()
+        return Tracker(self.folder.path, self.parts.tracking, state) if self.ranks.is_first else SilentTracker()
 
     def final_metrics(self) -> dict[str, float]:
         """The last epoch's means, and what the search has spent."""
-        return {**self._last_means, "samples": float(self.spent.samples), "restarts": float(self.guard.restarts)}
+        return {**self.record.last_means, "samples": float(self.spent.samples), "restarts": float(self.guard.restarts)}
 
     def unsettled(self) -> dict[str, str]:
         """Why the architecture or a learned hyperparameter cannot be said to have settled, for those it is true of."""
@@ -298,7 +188,7 @@ class GradientSearch:
         against = self.trajectory.unsettled(
             settings.settled_epochs, settings.settled_ratio, settings.hyperparameter_every
         )
-        loss = self._last_means.get("supernet/validation_loss", 0.0)
+        loss = self.record.last_means.get("supernet/validation_loss", 0.0)
         if loss > NOTHING_LEARNED * self.guard.initial_loss:
             nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
             against = dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
@@ -346,8 +236,8 @@ class GradientSearch:
                 policy, folder, ranks = self.training.on_non_finite, self.folder, self.ranks
                 state = last_good(fault, policy, self.rollbacks, folder, advice, self.say, ranks)
                 state["rollbacks"] = self.rollbacks + 1
-                spent = {"samples": self.samples, "measured": self._measured, "seconds": self.spent.seconds}
-                state |= spent  # steps that are taken back stay paid for
+                paid = {name: entry for name, entry in self.account.state_dict().items() if name != "samples_before"}
+                state |= paid  # steps that are taken back stay paid for
                 save = True  # at once, or a kill would undo the rollback
 
     def _search_from(self, state: dict[str, Any] | None, save: bool) -> Candidate:
@@ -360,10 +250,10 @@ class GradientSearch:
         with (
             StopRequest() as request,
             self._tracker(state["tracker"] if state else None) as tracker,
-            Progress("search", self.total_steps, self.tracking.console, start=self.step) as progress,
-            profiled(self.folder.path, self.tracking.profiler) as profiler,
+            Progress("search", self.total_steps, self.parts.tracking.console, start=self.step) as progress,
+            profiled(self.folder.path, self.parts.tracking.profiler) as profiler,
         ):
-            self._epoch_began = time.perf_counter()
+            self.account.begin_epoch()
             if state is None:
                 self.upper_level.forget_weights()  # a strategy may have served another search before
                 self.guard.begin(self._untrained_loss())
@@ -384,7 +274,7 @@ class GradientSearch:
                     raise Stopped(self.step, self.folder.path)
                 if self.step % self.settings.checkpoint_every == 0:
                     self._save(tracker)
-            if self.step % self.steps_per_epoch and self.means.means():
+            if self.step % self.steps_per_epoch and self.record.means.means():
                 self._end_epoch(tracker, progress)  # the budget has ended the search inside an epoch
             self._end(tracker, request)
             if self.rehearsal is not None:
@@ -401,22 +291,20 @@ class GradientSearch:
 
     def _rehearse(self, rehearsal: Rehearsal, tracker: Tracker, request: StopRequest) -> None:
         """Train the found network with neighbouring hyperparameters for as long as the budget allows."""
-        assert self.task is not None
-        assert self.objective is not None
-        task = SameLuck.of_task(self.task)
-        evaluator = TrainedFromScratch(rehearsal.epochs, task=task, objective=self.objective)
+        task, objective = self.parts.task, self.parts.objective
+        assert task is not None
+        assert objective is not None
+        evaluator = TrainedFromScratch(rehearsal.epochs, task=SameLuck.of_task(task), objective=objective)
         found, ranges = self._found(), self._rehearsed()
-        epoch = (self.step - 1) // self.steps_per_epoch
         while (trial := rehearsal.next(found, self.trials, ranges)) is not None:
-            if not self.budget.allows(self.spent + evaluator.price(trial)):
+            if not self.account.budget.allows(self.spent + evaluator.price(trial)):
                 break
             self.trials += evaluator.evaluate([trial])
             step = self.step + len(self.trials)
             scalars = {f"rehearsal/{name}": trial.hyperparameters[name] for name in ranges}
             scalars |= {"rehearsal/validation_loss": loss(self.trials[-1])}
-            scalars |= {"budget/samples": self.spent.samples, "budget/multiply_adds": self.spent.multiply_adds}
-            for tag, value in scalars.items():
-                tracker.scalar(tag, float(value), step, epoch)
+            tracker.scalars(scalars, step, self._epoch)
+            self.record.tell_spent(tracker, self.spent, step, self._epoch)
             self._save(tracker)
             if self.ranks.any(request.requested):
                 raise Stopped(self.step, self.folder.path)
@@ -425,7 +313,7 @@ class GradientSearch:
 
     def _end(self, tracker: Tracker, request: StopRequest) -> None:
         """Measure the supernet on the whole validation split and read the architecture off it, once."""
-        if "supernet/validation_loss" not in self._last_means:
+        if "supernet/validation_loss" not in self.record.last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.relaxation.advance(self._progress())
             batches = self._validation_batches()  # the ranks measure alike, and have to go on alike
@@ -437,17 +325,14 @@ class GradientSearch:
             except StopRequested as error:
                 self._save(tracker)
                 raise Stopped(self.step, self.folder.path) from error
-            self.samples += metrics.samples
-            self._measured += metrics.samples
+            self.account.passed(metrics.samples)
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
-            self._last_means |= measured
-            epoch = (self.step - 1) // self.steps_per_epoch
-            spent = {"budget/samples": float(self.samples), "budget/multiply_adds": self.spent.multiply_adds}
-            for tag, value in (measured | spent).items():
-                tracker.scalar(tag, value, self.step, epoch)
+            self.record.last_means |= measured
+            tracker.scalars(measured, self.step, self._epoch)
+            self.record.tell_spent(tracker, self.account.spent, self.step, self._epoch)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
-            self._record_interventions(tracker, epoch)
+            self.record.tell_interventions(tracker, self.step, self._epoch)
         if self.hyperparameters.learned():
             write_atomically(self.folder.path / "trajectory.csv", self.trajectory.table(self.step).encode())
         self._save(tracker)
@@ -464,16 +349,12 @@ class GradientSearch:
             return request.until_requested(some) if self.ranks.count == 1 else some
 
         self._discretised()  # an alpha that is not finite is named
-        passed = self.discretisation.images(self.space, len(self._validation))
-        known = replace(self.spent, seconds=0.0)  # as for the progress: the clock decides nothing but the end
-        affordable = self._images_to_choose() == passed
-        if passed and not (affordable and self.budget.allows(known + self._forward(measured + passed))):
+        if self.account.choosing and not self.account.pays_for_choosing(measured):
             self.say("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = self.supernet.discretise()
             return
-        self.chosen = self.discretisation.choose(self.supernet, self.space, images)
-        self.samples += passed
-        self._measured += passed
+        self.chosen = self.parts.discretisation.choose(self.supernet, self.space, images)
+        self.account.passed(self.account.choosing)
 
     def _against_alpha(self) -> str:
         """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""
@@ -483,7 +364,7 @@ class GradientSearch:
         )
 
     def _may_stop(self) -> bool:
-        if not self.budget.allows(self.spent + self._reserve()):
+        if not self.account.budget.allows(self.spent + self.account.reserve()):
             return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
         return self.settings.stop == "settled" and at_epoch_end and all(self.settled().values())
@@ -505,36 +386,28 @@ class GradientSearch:
         batch = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
         done = self.upper_level.alternate(batch, validation, work)
-        self.samples += self.ranks.count * done.samples
-        outcome, (loss, logits, norm) = done.outcome, done.taken
-        if outcome is not None and validation is not None:
-            for intervention in outcome.interventions:
-                self.interventions.note(intervention, self.step)
-            for name, value in outcome.gradient_norms.items():
-                self.means.add(f"gradient/{name}", value)
-            self.means.add("validation/loss", outcome.report.validation_loss)
-            share = accuracy(outcome.report.validation_logits, validation.labels)
-            self.means.add("validation/accuracy", self.ranks.average([share])[0])
-        self.means.add("gradient/weights", norm)
-        self.means.add("train/loss", loss)
-        self.means.add("train/accuracy", self.ranks.average([accuracy(logits, batch.labels)])[0])
+        self.account.trained(self.ranks.count * done.samples)
+        for intervention in done.outcome.interventions if done.outcome is not None else ():
+            self.interventions.note(intervention, self.step)
+        self.record.see(done, batch, validation)
         self.trajectory.record_step()
         self.step += 1
 
-        numbers = self.hyperparameters.numbers()
-        if self.step % self.tracking.log_every == 0:
-            self._record_step(tracker, epoch, loss, outcome, numbers)
-        seen = [norm, loss] if outcome is None else [norm, loss, outcome.report.validation_loss]
+        if self.step % self.parts.tracking.log_every == 0:
+            self.record.tell_step(tracker, done, self.step, epoch)
+        seen = [done.taken.norm, done.taken.loss]
+        seen += [] if done.outcome is None else [done.outcome.report.validation_loss]
         size, *losses = torch.stack([one.double() for one in seen]).tolist()  # at once: a GPU is waited for
+        numbers = self.hyperparameters.numbers()
         progress.update(self.step, loss=losses[0], **{name: numbers[name] for name in self.hyperparameters.learned()})
         if self.training.on_non_finite != "restart" or "learning_rate" not in self.hyperparameters.learned():
-            self._require_finite(loss, norm, outcome)
+            self._require_finite(done)
         complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, size)
         if complaint is not None:
             self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
             self._restart(complaint.reason, tracker, epoch)
 
-    def _require_finite(self, loss: Tensor, norm: Tensor, outcome: UpperLevelOutcome | None) -> None:
+    def _require_finite(self, done: Alternation) -> None:
         """See to it that everything of this step is finite, alpha first: it spoils the rest.
 
         Raises:
@@ -547,68 +420,22 @@ class GradientSearch:
             except FloatingPointError as error:
                 alpha, _, value = str(error).partition(" is ")
                 raise NotFinite(self.step, alpha, value) from error
-        if outcome is not None:
+        if (outcome := done.outcome) is not None:
             self.watch.look(self.step, {"the validation loss": outcome.report.validation_loss})
             if self.training.on_non_finite != "restart":  # otherwise a hypergradient that is not finite moves nothing
                 norms = {f"the gradient of {name}": value for name, value in outcome.gradient_norms.items()}
                 self.watch.look(self.step, norms)
-        self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
+        self.watch.look(
+            self.step, {"the training loss": done.taken.loss, "the gradient of the weights": done.taken.norm}
+        )
         self.watch.check()
 
-    def _record_step(
-        self,
-        tracker: Tracker,
-        epoch: int,
-        loss: Tensor,
-        outcome: UpperLevelOutcome | None,
-        numbers: dict[str, float],
-    ) -> None:
-        scalars: dict[str, Tensor | float] = {"step/training_loss": loss}
-        if outcome is not None:
-            scalars["step/validation_loss"] = outcome.report.validation_loss
-        scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
-        for tag, value in scalars.items():
-            tracker.scalar(tag, value, self.step, epoch)
-
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
-        epoch = (self.step - 1) // self.steps_per_epoch
-        means = self._last_means = self.means.means()
-        self.means.clear()
-        self.best_pair.see(means.get("validation/loss", math.inf), self.supernet, self.hyperparameters)
-        for tag, value in means.items():
-            tracker.scalar(tag, value, self.step, epoch)
-        for decision, options in self.supernet.probabilities().items():
-            for option, probability in options.items():
-                tracker.scalar(f"probability/{decision}/{option}", probability, self.step, epoch)
-            tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), self.step, epoch)
-        tracker.scalar("budget/samples", float(self.samples), self.step, epoch)
-        tracker.scalar("budget/multiply_adds", self.spent.multiply_adds, self.step, epoch)
-        tracker.scalar("guard/restarts", float(self.guard.restarts), self.step, epoch)
-        self._record_interventions(tracker, epoch)
+        loss = self.record.means.means().get("validation/loss", math.inf)
+        self.best_pair.see(loss, self.supernet, self.hyperparameters)
         preferred = self._discretised()
+        self.record.tell_epoch(tracker, progress, preferred, self.step, self._epoch, self.settings.epochs)
         self.trajectory.record_epoch(preferred)
-        if self._draw is not None and self.tracking.tensorboard and preferred != self._drawn:
-            self._drawn = preferred
-            tracker.figure("architecture/over time", self._draw(preferred), self.step)
-
-        seconds = time.perf_counter() - self._epoch_began
-        self._epoch_began = time.perf_counter()
-        self.seconds += seconds
-        tracker.timing("time/epoch_seconds", seconds, self.step, epoch)
-        tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
-        samples = (self.samples - self._samples_before) / seconds
-        self._samples_before = self.samples
-        tracker.timing("throughput/samples_per_second", samples, self.step, epoch)
-
-        numbers = self.hyperparameters.numbers()
-        parts = [f"epoch {epoch + 1:>3}/{self.settings.epochs}"]
-        parts += [f"{tag} {value:.4f}" for tag, value in means.items() if not tag.startswith("gradient/")]
-        parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
-        progress.epoch_line("  ".join(parts))
-
-    def _record_interventions(self, tracker: Tracker, epoch: int) -> None:
-        for kind, count in self.interventions.by_kind().items():
-            tracker.scalar(f"intervention/{kind}", float(count), self.step, epoch)
 
     def _discretised(self) -> Architecture:
         try:
@@ -618,8 +445,7 @@ class GradientSearch:
 
     def _untrained_loss(self) -> float:
         batch = next(self._validation_batches())
-        self.samples += len(batch.labels)
-        self._measured += len(batch.labels)
+        self.account.passed(len(batch.labels))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)
@@ -646,7 +472,7 @@ class GradientSearch:
         self.optimiser.state.clear()
         self.upper_level.forget_weights()
         self.trajectory.forget()
-        self.means.clear()  # what the failed weights measured belongs to no mean, least of all a NaN
+        self.record.means.clear()  # what the failed weights measured belongs to no mean, least of all a NaN
         self.say(f"step {self.step}: {reason}; the weights start again, learning_rate {rate:.3g}")
         tracker.scalar("guard/restart", float(self.guard.restarts), self.step, epoch)
 
@@ -669,22 +495,19 @@ class GradientSearch:
             "step": self.step,
             "ranks": self.ranks.count,
             "rollbacks": self.rollbacks,
-            "samples": self.samples,
-            "samples_before": self._samples_before,
-            "measured": self._measured,
-            "objective": {} if self.objective is None else self.objective.state_dict(),
-            "seconds": self.seconds + time.perf_counter() - self._epoch_began,
+            **self.account.state_dict(),
+            "objective": {} if self.parts.objective is None else self.parts.objective.state_dict(),
             "supernet": self.supernet.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "upper_level": self.upper_level.state_dict(),
             "streams": {name: stream.state_dict() for name, stream in self._streams.items()},
             "randomness": self.randomness.state_dict(),
-            "means": self.means.state_dict(),
+            "means": self.record.means.state_dict(),
             "guard": self.guard.state_dict(),
             "interventions": self.interventions.state_dict(),
             "best_pair": self.best_pair.state_dict(),
             "trajectory": self.trajectory.state_dict(),
-            "last_means": self._last_means,
+            "last_means": self.record.last_means,
             "chosen": None if self.chosen is None else dict(self.chosen),
             "trials": [trial.to_json() for trial in self.trials],
             "tracker": tracker,
@@ -692,22 +515,21 @@ class GradientSearch:
 
     def _load_state(self, state: dict[str, Any]) -> None:
         self.ranks.require_as_many(state)
-        self.step, self.samples, self.seconds = state["step"], state["samples"], state["seconds"]
-        self.rollbacks = state.get("rollbacks", 0)
-        self._samples_before, self._last_means = state["samples_before"], state["last_means"]
-        self._measured = state["measured"]
+        self.step, self.rollbacks = state["step"], state.get("rollbacks", 0)
+        self.account.load_state_dict(state)
         chosen = state.get("chosen")
         self.chosen = None if chosen is None else Architecture(self.space.name, chosen)
         self.trials = [Evaluation.from_json(trial) for trial in state["trials"]]
-        if self.objective is not None:
-            self.objective.load_state_dict(state["objective"])
+        if self.parts.objective is not None:
+            self.parts.objective.load_state_dict(state["objective"])
         self.supernet.load_state_dict(state["supernet"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.upper_level.load_state_dict(state["upper_level"])
         for name, stream in self._streams.items():
             stream.load_state_dict(state["streams"][name])
         self.randomness.load_state_dict(state["randomness"])
-        self.means.load_state_dict(state["means"])
+        self.record.means.load_state_dict(state["means"])
+        self.record.last_means = state["last_means"]
         self.guard.load_state_dict(state["guard"])
         self.interventions.load_state_dict(state["interventions"])
         self.best_pair.load_state_dict(state["best_pair"])
@@ -720,42 +542,30 @@ def settled_in_words(settled: Mapping[str, bool]) -> str:
     return f"not settled: {', '.join(unsettled)}" if unsettled else "everything settled"
 
 
-def normalised_entropy(probabilities: Iterable[float]) -> float:
-    """The entropy as a share of its largest value: 1 where nothing is decided, 0 where all is."""
-    values = list(probabilities)
-    if len(values) < 2:
-        return 0.0
-    return -sum(p * math.log(p) for p in values if p > 0) / math.log(len(values))
-
-
-def check_reach(architecture: Strategy | None, learned: Strategy | None, hyperparameters: HyperparameterSet) -> None:
-    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
+def _built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: torch.Generator) -> Supernet:
+    """The supernet on the run's device, its noise drawn from the two generators.
 
     Raises:
-        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
+        InvalidValue: A hyperparameter has no effect on it, the discretisation cannot read it, or it cannot be compiled.
     """
-    if architecture is not None:
-        able = "architecture" in architecture.reaches
-        allowed = "it gives the architecture no gradient, take first_order or exact"
-        require(able, "hypergradient", type(architecture).__name__, allowed)
-    for name in hyperparameters.learned():
-        kind = hyperparameters.entries[name].kind
-        if learned is None:
-            raise InvalidValue(
-                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
-            )
-        where = "through the training loss" if kind == "loss" else "on the weight update"
-        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
-        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
-    if architecture is None or not hyperparameters.learned():
-        return
-    if isinstance(learned, RetrospectiveHypergradient):
-        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
-        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
-    elif isinstance(architecture, RetrospectiveHypergradient):
-        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
-        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
-
-
-def _unheard(notice: str) -> None:
-    """What a rank that is not the first has to say is said by the first."""
+    parts.relaxation.generator = relaxation
+    supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
+    try:
+        parts.hyperparameters.require_effect_on(supernet)
+    except InvalidValue as error:
+        raise error.below("hyperparameters") from error
+    try:
+        parts.discretisation.check(supernet, parts.space)
+    except InvalidValue as error:
+        raise error.below("discretisation") from error
+    set_noise_generator(supernet, dropout)
+    parts.randomness.part()
+    if parts.training.batch_norm == "synchronised":
+        synchronise_batch_norm(supernet, parts.randomness.ranks)
+    if parts.training.compile:
+        strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+        once = not differentiates_twice(*strategies, parts.hyperparameters)
+        allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
+        require(once, "training.compile", True, allowed)
+        supernet.compile()
+    return supernet

@@ -7,101 +7,53 @@ fresh weights.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 
-from nas.bilevel.discretisation import Discretisation
+from nas.bilevel.discretisation import Strongest
 from nas.bilevel.guard import SearchDiverged
-from nas.bilevel.hypergradient import Strategy
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.rehearsal import Rehearsal
-from nas.bilevel.search import GradientSearch, SearchSettings
-from nas.candidate import Candidate, Categorical, Hyperparameters
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.candidate import Candidate, Hyperparameters
 from nas.configuration import InvalidValue, require
-from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.objective import Objective
-from nas.evaluation.task import Task
-from nas.relaxations.relaxation import Relaxation
-from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.interruption import Stopped
-from nas.training.randomness import Randomness
-from nas.training.run_folder import RunFolder
-from nas.training.settings import TrainingSettings
-from nas.training.tracking import Tracker, TrackingSettings
+from nas.training.tracking import Tracker
 
 
 class SeveralStarts:
     """Short searches in ``starts/0``, ``starts/1``, ... of the run folder, then the long one in the folder itself.
 
     Args:
+        parts: Of every search; the budget is that of all together.
         starts: Initial values of learned hyperparameters, by name, one group per start; what a group does not name
             starts as configured.
         start_epochs: Of a short search.
-
-    The others are those of :class:`~nas.bilevel.search.GradientSearch`; the budget is that of all searches together.
+        rehearsal: Follows the long search.
     """
 
     def __init__(
         self,
-        *,
+        parts: SearchParts,
         starts: Sequence[Mapping[str, float]],
         start_epochs: int,
-        space: SearchSpace,
-        splits: DataSplits,
-        augmentation: Augmentation,
-        relaxation: Relaxation,
-        architecture_gradient: Strategy | None,
-        hyperparameter_gradient: Strategy | None,
-        hyperparameters: HyperparameterSet,
-        search: SearchSettings,
-        training: TrainingSettings,
-        tracking: TrackingSettings,
-        randomness: Randomness,
-        folder: RunFolder,
-        discretisation: Discretisation | None = None,
-        categorical: Mapping[str, Categorical] | None = None,
-        objective: Objective | None = None,
-        budget: Budget | None = None,
         rehearsal: Rehearsal | None = None,
-        task: Task | None = None,
-        say: Callable[[str], None] = print,
     ) -> None:
         require(len(starts) >= 2, "starts", len(starts), "it must hold two starts or more")
         require(start_epochs >= 1, "start_epochs", start_epochs, "it must be at least 1")
-        self.hyperparameters = [started_at(hyperparameters, start, f"starts[{k}]") for k, start in enumerate(starts)]
-        self._search = partial(
-            GradientSearch,
-            space=space,
-            splits=splits,
-            augmentation=augmentation,
-            architecture_gradient=architecture_gradient,
-            hyperparameter_gradient=hyperparameter_gradient,
-            training=training,
-            tracking=tracking,
-            categorical=categorical,
-            objective=objective,
-            task=task,
-            say=say,
-        )
-        self.relaxation, self.budget, self.say = relaxation, budget or Budget(), say
-        self.short = replace(search, epochs=start_epochs, warmup_epochs=min(search.warmup_epochs, start_epochs - 1))
-        self.long = self._search(
-            hyperparameters=hyperparameters,
-            search=search,
-            relaxation=relaxation,
-            randomness=randomness,
-            folder=folder,
-            budget=budget,
-            discretisation=discretisation,
-            rehearsal=rehearsal,
-        )
+        self.parts, self.say = parts, parts.say
+        self.hyperparameters = [
+            started_at(parts.hyperparameters, start, f"starts[{k}]") for k, start in enumerate(starts)
+        ]
+        warmup = min(parts.search.warmup_epochs, start_epochs - 1)
+        self.short = replace(parts.search, epochs=start_epochs, warmup_epochs=warmup)
+        self.long = GradientSearch(parts, rehearsal)
         self._spent = Cost()  # by the short searches
         self._seconds = 0.0
         self.losses: list[float] = []  # of the supernets after the short searches, on the validation split
@@ -110,8 +62,8 @@ class SeveralStarts:
         best: GradientSearch | None = None
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
-            left = self.budget.without(self._spent)
-            if left is None or not left.allows(short.least() + self.long.least()):
+            left = self.parts.budget.without(self._spent)
+            if left is None or not left.allows(short.account.least() + self.long.account.least()):
                 self.say(f"the budget is too small for start {number} and those after it")
                 break
             loss = self._loss(short)
@@ -121,19 +73,24 @@ class SeveralStarts:
                 best = short
             self.losses.append(loss)
             self.say(f"start {number}: supernet's validation loss {loss:.4g}, {_values(short)}")
-        self.long.budget = self.budget.without(self._spent) or self.budget
+        self.long.account.budget = self.parts.budget.without(self._spent) or self.parts.budget
         if best is not None:
             self._take_over(best)
         return self.long.search()
 
     def _short_search(self, number: int) -> GradientSearch:
-        return self._search(
+        parts = replace(
+            self.parts,
             hyperparameters=self.hyperparameters[number],
             search=self.short,
-            relaxation=copy.copy(self.relaxation),
+            relaxation=copy.copy(self.parts.relaxation),
             randomness=self.long.randomness.branch("starts"),
             folder=self.long.folder.below("starts", str(number)),
+            discretisation=Strongest(),
+            budget=Budget(),
+            draw=None,
         )
+        return GradientSearch(parts)
 
     def _loss(self, short: GradientSearch) -> float:
         try:

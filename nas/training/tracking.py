@@ -117,6 +117,11 @@ class Tracker:
         """
         self._record(self._metrics, tag, value, step, epoch)
 
+    def scalars(self, values: Mapping[str, float | Tensor], step: int, epoch: int) -> None:
+        """Record several numbers of one step by their tags."""
+        for tag, value in values.items():
+            self.scalar(tag, value, step, epoch)
+
     def timing(self, tag: str, value: float | Tensor, step: int, epoch: int) -> None:
         """Record a duration or a throughput, like :meth:`scalar` but in ``timing.csv``."""
         self._record(self._timing, tag, value, step, epoch)

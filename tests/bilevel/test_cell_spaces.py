@@ -31,7 +31,9 @@ from nas.bilevel.hyperparameters import (
     WeightDecay,
 )
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.search import GradientSearch, SearchSettings
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_settings import SearchSettings
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
@@ -245,29 +247,31 @@ def test_a_short_search_moves_every_hyperparameter_and_alpha(name: str, tmp_path
     splits = Digits(SplitSettings(64, 64, 100), Augmentation()).load()
     learned = hyperparameters()
     search = GradientSearch(
-        space=SPACES[name](),
-        splits=splits,
-        augmentation=Augmentation(crop_padding=1),
-        relaxation=Softmax(Temperature(1.0, 1.0)),
-        architecture_gradient=FirstOrder(),
-        hyperparameter_gradient=Exact(),
-        hyperparameters=learned,
-        search=SearchSettings(
-            epochs=2,
-            warmup_epochs=0,
-            hyperparameter_every=2,
-            stop="epochs",
-            settled_epochs=2,
-            settled_ratio=1.5,
-            checkpoint_every=100,
-            architecture=ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3),
-            guard=GuardSettings(),
-        ),
-        training=TrainingSettings(16, 0.9, 5.0, "cosine", 0.04),
-        tracking=TrackingSettings(tensorboard=False, console="quiet"),
-        randomness=Randomness(0),
-        folder=RunFolder(tmp_path),
-        say=lambda notice: None,
+        SearchParts(
+            space=SPACES[name](),
+            splits=splits,
+            augmentation=Augmentation(crop_padding=1),
+            relaxation=Softmax(Temperature(1.0, 1.0)),
+            architecture_gradient=FirstOrder(),
+            hyperparameter_gradient=Exact(),
+            hyperparameters=learned,
+            search=SearchSettings(
+                epochs=2,
+                warmup_epochs=0,
+                hyperparameter_every=2,
+                stop="epochs",
+                settled_epochs=2,
+                settled_ratio=1.5,
+                checkpoint_every=100,
+                architecture=ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3),
+                guard=GuardSettings(),
+            ),
+            training=TrainingSettings(16, 0.9, 5.0, "cosine", 0.04),
+            tracking=TrackingSettings(tensorboard=False, console="quiet"),
+            randomness=Randomness(0),
+            folder=RunFolder(tmp_path),
+            say=lambda notice: None,
+        )
     )
     alphas = {key: alpha.detach().clone() for key, alpha in search.supernet.alpha.items()}
     before = learned.numbers()

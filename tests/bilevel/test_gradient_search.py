@@ -20,7 +20,10 @@ from nas.bilevel.guard import GuardSettings, SearchDiverged
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.neumann import NeumannSeries
-from nas.bilevel.search import GradientSearch, SearchSettings, normalised_entropy
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_record import normalised_entropy
+from nas.bilevel.search_settings import SearchSettings
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.candidate import Candidate
@@ -85,31 +88,35 @@ class Run:
         relaxation = {"softmax": Softmax, "gumbel": GumbelSoftmax}[self.relaxation](self.temperature)
         randomness = Randomness(self.seed)
         return GradientSearch(
-            space=Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
-            splits=splits,
-            augmentation=Augmentation(1, False, 2),
-            relaxation=relaxation,
-            architecture_gradient=self.architecture,
-            hyperparameter_gradient=self.hyperparameters if self.learned else None,
-            hyperparameters=HyperparameterSet(
-                {
-                    "learning_rate": LearningRate(
-                        self.rate, 1e-5, self.highest_rate, "log", self.learned, CosineNormalised(0.3)
-                    ),
-                    "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
-                    "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", self.learned, AdamUpdate(0.1), cap=0.5),
-                }
-            ),
-            search=SearchSettings(
-                **{**settings, **self.search},
-                architecture=ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
-                guard=GuardSettings(**self.guard),
-            ),
-            training=TrainingSettings(16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile),
-            tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
-            randomness=randomness,
-            folder=RunFolder(path),
-            say=self.said.append,
+            SearchParts(
+                space=Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
+                splits=splits,
+                augmentation=Augmentation(1, False, 2),
+                relaxation=relaxation,
+                architecture_gradient=self.architecture,
+                hyperparameter_gradient=self.hyperparameters if self.learned else None,
+                hyperparameters=HyperparameterSet(
+                    {
+                        "learning_rate": LearningRate(
+                            self.rate, 1e-5, self.highest_rate, "log", self.learned, CosineNormalised(0.3)
+                        ),
+                        "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
+                        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", self.learned, AdamUpdate(0.1), cap=0.5),
+                    }
+                ),
+                search=SearchSettings(
+                    **{**settings, **self.search},
+                    architecture=ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
+                    guard=GuardSettings(**self.guard),
+                ),
+                training=TrainingSettings(
+                    16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile
+                ),
+                tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
+                randomness=randomness,
+                folder=RunFolder(path),
+                say=self.said.append,
+            )
         )
 
 
@@ -360,7 +367,7 @@ def test_a_restart_may_go_back_to_the_best_pair(splits, tmp_path):
     end_epoch, restart = search._end_epoch, search._restart
 
     def noting(*arguments) -> None:
-        ends.append((search.means.means()["validation/loss"], alphas(search), search.hyperparameters.numbers()))
+        ends.append((search.record.means.means()["validation/loss"], alphas(search), search.hyperparameters.numbers()))
         end_epoch(*arguments)
 
     def looking(*arguments) -> None:
@@ -514,7 +521,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learne
     assert search.guard.restarts == 0
     undisturbed = Run(learned=learned, search={"warmup_epochs": 0}).made(splits, tmp_path / "undisturbed")
     undisturbed.search()
-    assert search.samples > undisturbed.samples, "the steps that were taken back are paid for"
+    assert search.account.samples > undisturbed.account.samples, "the steps that were taken back are paid for"
     one, other = (dict(rows(path, "hyperparameters/learning_rate")) for path in (tmp_path, tmp_path / "undisturbed"))
     if learned:
         assert one[4] < 0.5 * other[4]

@@ -10,7 +10,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.neumann import NeumannSeries
-from nas.bilevel.search import check_reach
+from nas.bilevel.reach import check_reach
 from nas.configuration import InvalidValue
 from nas.data.batch import Batch
 

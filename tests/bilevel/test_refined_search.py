@@ -18,7 +18,9 @@ from nas.bilevel.hyperparameters import (
     WeightDecay,
 )
 from nas.bilevel.refined_search import RefinedSearch
-from nas.bilevel.search import GradientSearch, SearchSettings
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_settings import SearchSettings
 from nas.bilevel.stand_alone import Discretised, StandAlone
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
@@ -66,15 +68,15 @@ def entries(space: str) -> HyperparameterSet:
     return HyperparameterSet({**common, "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", True, AdamUpdate(0.1))})
 
 
-def made(folder: Path, space: str = "macro", **settings: Any) -> RefinedSearch:
+def made(folder: Path, space: str = "macro", refinement_epochs: int = 2, **settings: Any) -> RefinedSearch:
     randomness = Randomness(0)
+    rehearsal = settings.pop("rehearsal", None)
     defaults: dict[str, Any] = {
-        "refinement_epochs": 2,
         "hyperparameters": entries(space),
         "training": TrainingSettings(16, 0.9, 5.0, "cosine"),
         "say": lambda notice: None,
     }
-    return RefinedSearch(
+    parts = SearchParts(
         space=SPACES[space],
         splits=Digits(SplitSettings(64, 48, 100), Augmentation()).load(),
         augmentation=Augmentation(),
@@ -89,6 +91,7 @@ def made(folder: Path, space: str = "macro", **settings: Any) -> RefinedSearch:
         folder=RunFolder(folder),
         **{**defaults, **settings},
     )
+    return RefinedSearch(parts, refinement_epochs, rehearsal)
 
 
 @pytest.mark.parametrize("name", SPACES)

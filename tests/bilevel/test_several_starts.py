@@ -10,7 +10,9 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.guard import GuardSettings
 from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
-from nas.bilevel.search import GradientSearch, SearchSettings
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_settings import SearchSettings
 from nas.bilevel.several_starts import SeveralStarts
 from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
@@ -33,7 +35,8 @@ STARTS = [{"learning_rate": 1e-4}, {"learning_rate": 0.05, "dropout": 0.1}, {"le
 
 def made(folder: Path, said: list[str] | None = None, **settings: Any) -> SeveralStarts:
     said = [] if said is None else said
-    defaults: dict[str, Any] = {"starts": STARTS, "start_epochs": 1}
+    own = {"starts": STARTS, "start_epochs": 1}
+    own |= {name: settings.pop(name) for name in (*own, "rehearsal") if name in settings}
     hyperparameters = HyperparameterSet(
         {
             "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.1)),
@@ -41,7 +44,7 @@ def made(folder: Path, said: list[str] | None = None, **settings: Any) -> Severa
             "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
         }
     )
-    return SeveralStarts(
+    parts = SearchParts(
         space=Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=10),
         splits=Digits(SplitSettings(64, 48, 100), Augmentation()).load(),
         augmentation=Augmentation(),
@@ -57,8 +60,9 @@ def made(folder: Path, said: list[str] | None = None, **settings: Any) -> Severa
         randomness=Randomness(0),
         folder=RunFolder(folder),
         say=said.append,
-        **{**defaults, **settings},
+        **settings,
     )
+    return SeveralStarts(parts, **own)
 
 
 def first_state(search: GradientSearch) -> dict[str, torch.Tensor]:

@@ -1,0 +1,43 @@
+"""Which hypergradient may move what: refused before a search begins, in one sentence."""
+
+from nas.bilevel.hypergradient import RetrospectiveHypergradient, Strategy
+from nas.bilevel.hyperparameters import HyperparameterSet, Kind
+from nas.configuration import InvalidValue, require
+
+
+def check_reach(architecture: Strategy | None, learned: Strategy | None, hyperparameters: HyperparameterSet) -> None:
+    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
+
+    Raises:
+        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
+    """
+    if architecture is not None:
+        able = "architecture" in architecture.reaches
+        allowed = "it gives the architecture no gradient, take first_order or exact"
+        require(able, "hypergradient", type(architecture).__name__, allowed)
+    for name in hyperparameters.learned():
+        kind = hyperparameters.entries[name].kind
+        if learned is None:
+            raise InvalidValue(
+                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
+            )
+        where = "through the training loss" if kind == "loss" else "on the weight update"
+        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
+        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
+    if architecture is None or not hyperparameters.learned():
+        return
+    if isinstance(learned, RetrospectiveHypergradient):
+        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
+        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
+    elif isinstance(architecture, RetrospectiveHypergradient):
+        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
+        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
+
+
+def differentiates_twice(
+    architecture: Strategy | None, learned: Strategy | None, hyperparameters: HyperparameterSet
+) -> bool:
+    """Whether the search needs second derivatives of the supernet."""
+    kinds: list[Kind] = [hyperparameters.entries[name].kind for name in hyperparameters.learned()]
+    of_alpha = architecture is not None and architecture.differentiates_twice(["architecture"])
+    return of_alpha or (learned is not None and bool(kinds) and learned.differentiates_twice(kinds))
