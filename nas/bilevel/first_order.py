@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from nas.bilevel.hyperparameters import Kind
@@ -28,8 +27,7 @@ class FirstOrder:
     def __call__(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> UpperLevelReport:
-        weights = {name: weight.detach() for name, weight in problem.weights().items()}  # nothing is kept for them
-        loss, logits = problem.validation_loss(weights, validation)
-        for target, gradient in zip(targets, torch.autograd.grad(loss, targets, materialize_grads=True), strict=True):
+        gradients, loss, logits = problem.first_order(validation, targets)
+        for target, gradient in zip(targets, gradients, strict=True):
             target.grad = gradient
-        return UpperLevelReport(loss.detach(), logits.detach())
+        return UpperLevelReport(loss, logits)

@@ -380,5 +380,7 @@ class HyperparameterSet(nn.Module):
         self.raw[name].fill_(entry.raw(min(max(value, entry.low), entry.high)))
 
     def bind(self, network: nn.Module, values: Mapping[str, Tensor | float]) -> None:
+        """Make ``network`` compute with those of ``values`` that act through its loss."""
         for name, entry in self.entries.items():
-            entry.bind(network, values[name])
+            if entry.acts_through_loss:
+                entry.bind(network, values[name])

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
 from nas.spaces.supernet import Supernet
+from nas.training.cuda_graphs import Inputs, NewRecording, Numbers, Recorded
 from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step
 from nas.training.ranks import Ranks
 from nas.training.regularisers import without_noise
 from nas.training.training_loss import Values, presented, training_loss
 
 Weights = dict[str, Tensor]
+_RELAXED, _VALUE = "relaxed/", "value/"  # before the names of a recording's inputs
 
 
 class WeightStep(NamedTuple):
@@ -57,6 +59,8 @@ class BilevelProblem:
         augmentation: Where learned cutout and mixing draw from.
         precision: The context in which the supernet computes; losses are float32 at least.
         ranks: Those over which the batches are spread.
+        new_recording: How the gradients of a weight step, and alpha's first-order gradient, are recorded; by default
+            not at all.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class BilevelProblem:
         augmentation: torch.Generator | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         ranks: Ranks | None = None,
+        new_recording: NewRecording | None = None,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -86,6 +91,8 @@ class BilevelProblem:
         self._parameters = self._weights | {f"alpha.{name}": alpha for name, alpha in supernet.alpha.items()}
         self._places = _places(supernet, self._parameters)
         self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._weight_gradients = Recorded(self._gradients_of_weights, new_recording, self.generators)
+        self._relaxed_gradients = Recorded(self._gradients_of_relaxed, new_recording)
 
     def weights(self) -> Weights:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
@@ -123,9 +130,36 @@ class BilevelProblem:
     def validation_loss(self, weights: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
         tensors, _ = self._of_all_ranks(weights, {})
-        with without_noise(self.supernet), self._without_running_averages(), self._computing_with(tensors):
-            logits = self._supernet_logits(batch.images)
-        return self.ranks.average([F.cross_entropy(logits, batch.labels)])[0], logits
+        loss, logits = self._validation_pass(tensors, batch)
+        return self.ranks.average([loss])[0], logits
+
+    def _validation_pass(
+        self, weights: Weights, batch: Batch, relaxed: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's validation loss and the logits."""
+        with without_noise(self.supernet), self._without_running_averages(), self._computing_with(weights):
+            logits = self._supernet_logits(batch.images, relaxed)
+        return F.cross_entropy(logits, batch.labels), logits
+
+    def first_order(self, batch: Batch, alphas: Sequence[nn.Parameter]) -> tuple[list[Tensor], Tensor, Tensor]:
+        """``grad_alpha L_val(w, alpha)`` at the weights as they are, with the loss and the logits, all detached."""
+        # What lies between alpha and the mixed operations' weights is tiny, may be noisy, and cools down from step to
+        # step: it stays out of the recording.
+        relaxed = self.supernet.operation_weights()
+        leaves = {_RELAXED + name: weight.detach().requires_grad_() for name, weight in relaxed.items()}
+        loss, logits, *found = self._relaxed_gradients({"images": batch.images, "labels": batch.labels, **leaves})
+        loss, *found = self.ranks.average([loss, *found])
+        gradients = torch.autograd.grad(list(relaxed.values()), alphas, found, materialize_grads=True)
+        return list(gradients), loss.clone(), logits.clone()
+
+    def _gradients_of_relaxed(self, inputs: Inputs, _: Numbers) -> list[Tensor]:
+        """The validation loss and the logits of ``images`` and ``labels``, and the loss's gradients with respect to the
+        mixed operations' weights among the inputs."""
+        weights = {name: weight.detach() for name, weight in self._weights.items()}  # nothing is kept for them
+        relaxed = _named(inputs, _RELAXED)
+        loss, logits = self._validation_pass(weights, Batch(inputs["images"], inputs["labels"]), relaxed)
+        gradients = torch.autograd.grad(loss, list(relaxed.values()), materialize_grads=True)
+        return [loss.detach(), logits.detach(), *gradients]
 
     def _of_all_ranks(self, weights: Weights, values: Values) -> tuple[Weights, Values]:
         """What a loss depends on, such that its gradients, and theirs in turn, are those of the joint batch.
@@ -143,9 +177,9 @@ class BilevelProblem:
             {name: tensors.get(f"value.{name}", value) for name, value in values.items()},
         )
 
-    def _supernet_logits(self, images: Tensor) -> Tensor:
+    def _supernet_logits(self, images: Tensor, relaxed: Mapping[str, Tensor] | None = None) -> Tensor:
         with self._precision():
-            logits: Tensor = self.supernet(images)
+            logits: Tensor = self.supernet(images, relaxed)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     @contextmanager
@@ -229,13 +263,17 @@ class BilevelProblem:
     def weight_step(self, batch: Batch) -> WeightStep:
         """One SGD step on ``batch``."""
         values = {name: as_number(value) for name, value in self.values().items()}
-        seen = self.hyperparameters.shown(values)
-        self.hyperparameters.bind(self.supernet, seen)
-        shown = presented(batch, seen, self.augmentation)
-        logits = self._supernet_logits(shown.images)
-        loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
+        inputs = {"images": batch.images, "labels": batch.labels}
+        inputs |= {_RELAXED + name: weight.detach() for name, weight in self.supernet.operation_weights().items()}
+        numbers = {}
+        for name, value in self.hyperparameters.shown(values).items():
+            if isinstance(value, Tensor):
+                inputs[_VALUE + name] = value.to(batch.images.device)
+            elif self.hyperparameters.entries[name].acts_through_loss:
+                numbers[name] = value
+        loss, logits, *gradients = self._weight_gradients(inputs, numbers)
         parameters = list(self._weights.values())
-        loss, *gradients = self.ranks.average([loss.detach(), *torch.autograd.grad(loss, parameters)])
+        loss, *gradients = self.ranks.average([loss, *gradients])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
@@ -244,7 +282,21 @@ class BilevelProblem:
         set_step(self.optimiser, values)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
-        return WeightStep(loss.detach(), logits.detach(), norm)
+        return WeightStep(loss.clone(), logits.clone(), norm)
+
+    def _gradients_of_weights(self, inputs: Inputs, numbers: Numbers) -> list[Tensor]:
+        """The training loss and the logits of ``images`` and ``labels``, and the loss's gradients with respect to the
+        weights; the running statistics move.
+
+        Args:
+            numbers: The values of the hyperparameters that act through the loss and are not among the inputs.
+        """
+        seen: dict[str, Tensor | float] = {**_named(inputs, _VALUE), **numbers}
+        self.hyperparameters.bind(self.supernet, seen)
+        shown = presented(Batch(inputs["images"], inputs["labels"]), seen, self.augmentation)
+        logits = self._supernet_logits(shown.images, _named(inputs, _RELAXED))
+        loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
+        return [loss.detach(), logits.detach(), *torch.autograd.grad(loss, list(self._weights.values()))]
 
     def recorded_step(self, batch: Batch, targets: Sequence[nn.Parameter]) -> RecordedStep:
         """:meth:`weight_step`, and how the weights that it leaves behind depend on ``targets``, raw hyperparameters."""
@@ -266,6 +318,11 @@ class BilevelProblem:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return RecordedStep(WeightStep(loss.detach(), logits.detach(), norm), moved, length)
+
+
+def _named(inputs: Inputs, prefix: str) -> Weights:
+    """Those of ``inputs`` whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): one for name, one in inputs.items() if name.startswith(prefix)}
 
 
 def _places(module: nn.Module, names: Iterable[str]) -> dict[str, tuple[dict[str, nn.Parameter | None], str]]:

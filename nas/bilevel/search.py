@@ -28,6 +28,7 @@ from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
+from nas.training.cuda_graphs import recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
 from nas.training.memory import keep_freed_memory
@@ -85,6 +86,7 @@ class GradientSearch:
             precision=partial(self.training.autocast, self.randomness.device),
             augmentation=self.randomness.on_device("learned augmentation"),
             ranks=self.ranks,
+            new_recording=recording_for(self.training.cuda_graphs, self.randomness),
         )
         self.upper_level = UpperLevel(
             self.problem,

@@ -118,7 +118,7 @@ class SharedWeights:
             hyperparameters=task.held,
             schedule="constant",
             final=replace(task.final, epochs=1, drop_path_schedule="constant"),
-            training=task.training,
+            training=replace(task.training, cuda_graphs=False),  # every step takes a path of its own
             tracking=TrackingSettings(tensorboard=False, console="quiet"),
             randomness=randomness,
             folder=RunFolder(Path()),  # nothing is written: fit() keeps no record

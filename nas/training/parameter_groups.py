@@ -12,6 +12,7 @@ from torch import Tensor, nn
 Group = Literal["convolution", "dense", "normalisation"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # what the hyperparameters are called
+OF_THE_STEP = frozenset({"learning_rate", "weight_decay", "momentum", *RATE_FACTORS.values()})  # not of its gradient
 
 
 def group_of(weight: Tensor) -> Group:

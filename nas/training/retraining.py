@@ -13,10 +13,11 @@ from nas.configuration import require
 from nas.data.batch import Batch, Stream
 from nas.interop.export import ExportKind, missing_packages
 from nas.training.checkpoint import fitting
+from nas.training.cuda_graphs import Inputs, Numbers, Recorded, recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.memory import keep_freed_memory
-from nas.training.parameter_groups import grouped, set_step
+from nas.training.parameter_groups import OF_THE_STEP, grouped, set_step
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
@@ -114,6 +115,10 @@ class Retraining:
         )
         if training.compile:
             self.network.compile()
+        new_recording = recording_for(training.cuda_graphs, randomness)
+        noise = randomness.on_device("dropout"), self._augmentation
+        self._gradients = Recorded(self._computed_gradients, new_recording, noise)
+        self._reached: list[nn.Parameter] = []  # by the loss: a path through a supernet leaves others out
         self.means = RunningMeans()
         self.step, self.seconds, self.rollbacks = 0, 0.0, 0
         self.watch = Watch()
@@ -196,15 +201,17 @@ class Retraining:
         self.hyperparameters |= {name: recorded_value(points, progress) for name, points in self.recorded.items()}
         if self.recorded:
             set_dropouts(self.network, self.hyperparameters)
-        self._set_drop_path()
+        drop_path = self._set_drop_path()
         rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
-        logits, loss = self._loss(batch)
+        acting = {name: value for name, value in self.hyperparameters.items() if name not in OF_THE_STEP}
+        inputs = {"images": batch.images, "labels": batch.labels}
+        loss, logits, *gradients = self._gradients(inputs, acting | {"drop_path": drop_path})
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self._average_gradients()
-        loss, share = self.ranks.average([loss.detach(), accuracy(logits.detach(), batch.labels)])
+        for weight, gradient in zip(self._reached, self.ranks.average(gradients), strict=True):
+            weight.grad = gradient
+        loss, share = self.ranks.average([loss.clone(), accuracy(logits, batch.labels)])
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.training.gradient_clip or math.inf, foreach=True
         )
@@ -222,10 +229,13 @@ class Retraining:
             for name, value in moving.items():
                 tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
 
-    def _average_gradients(self) -> None:
-        """Make the gradients those of the joint batch."""
-        gradients = [weight.grad for weight in self.network.parameters() if weight.grad is not None]
-        self.ranks.average_in_place(gradients)
+    def _computed_gradients(self, inputs: Inputs, _: Numbers) -> list[Tensor]:
+        """The training loss and the logits of ``images`` and ``labels``, and the gradients of weights it reaches."""
+        logits, loss = self._loss(Batch(inputs["images"], inputs["labels"]))
+        weights = [weight for weight in self.network.parameters() if weight.requires_grad]
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        self._reached = [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
+        return [loss.detach(), logits.detach(), *(gradient for gradient in found if gradient is not None)]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""
@@ -241,12 +251,14 @@ class Retraining:
             loss = loss + self.final.auxiliary_weight * training_loss(auxiliary, shown, smoothing)
         return logits, loss
 
-    def _set_drop_path(self) -> None:
-        """The rate of the epoch that the next step belongs to."""
+    def _set_drop_path(self) -> float:
+        """Set it to that of the epoch that the next step belongs to."""
         epoch = self.step // self.stream.steps_per_epoch
         rising = self.final.drop_path_schedule == "linear"
         rate = self.hyperparameters.get("drop_path", 0.0)
-        set_drop_path(self.network, rate * epoch / self.final.epochs if rising else rate)
+        rate = rate * epoch / self.final.epochs if rising else rate
+        set_drop_path(self.network, rate)
+        return rate
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
         self.watch.check()

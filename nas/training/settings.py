@@ -28,6 +28,7 @@ class TrainingSettings:
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
         compile: Whether networks go through ``torch.compile``, which takes a minute or more and pays on a GPU.
+        cuda_graphs: Whether a GPU records the kernels of a step and replays them (``nas.training.cuda_graphs``).
         precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
@@ -42,6 +43,7 @@ class TrainingSettings:
     schedule_end: float = 0.0
     on_non_finite: OnNonFinite = "restart"
     compile: bool = False
+    cuda_graphs: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     batch_norm: Literal["synchronised", "per_rank"] = "synchronised"
     keep_checkpoints: int = 2

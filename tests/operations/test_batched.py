@@ -72,6 +72,22 @@ def test_depthwise_derivatives(kernel: tuple[int, int], stride: int) -> None:
     assert gradgradcheck(function, inputs)
 
 
+@pytest.mark.without_compiler
+@pytest.mark.parametrize("kernel", [(3, 1), (5, 2)])
+def test_depthwise_convolution_in_half_precision_without_kernels(kernel: tuple[int, int]) -> None:
+    size, dilation = kernel
+    x = drawn(1, 2, 3, 8, 8, dtype=torch.float32).requires_grad_()
+    weight = drawn(2, 3, 1, size, size, dtype=torch.float32).requires_grad_()
+    padding = dilation * (size // 2)
+    with library.without_kernels(), torch.autocast("cpu", torch.bfloat16):
+        found = depthwise_convolution(x, weight, 1, padding, dilation)
+        expected = F.conv2d(x, weight, None, 1, padding, dilation, groups=3)
+    for one, other in zip(
+        torch.autograd.grad(found.sum(), [x, weight]), torch.autograd.grad(expected.sum(), [x, weight]), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
 def separable_case(
     inputs: int, stride: int, dtype: torch.dtype, channels: int = 5
 ) -> tuple[Layer, Tensor, list[Tensor], list[Tensor]]:

@@ -6,6 +6,7 @@ random draws.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -50,12 +51,23 @@ def node_states(
         if source >= len(states):
             states.append(_state(sums[source]))
         rows = [row for row, (_, read) in enumerate(pairs) if read == source]
-        outs = mixed_edges(states[source], [edges[row] for row in rows], factors[:, rows], averages)
+        outs = mixed_edges(states[source], [edges[row] for row in rows], chosen(factors, 1, rows), averages)
         for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
     averages.update()
     return [*states, _state(sums[last])]
+
+
+def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """Those ``places`` of ``tensor`` along ``dim``."""
+    return tensor.index_select(dim, _on_device(tuple(places), tensor.device))
+
+
+@cache
+def _on_device(places: tuple[int, ...], device: torch.device) -> Tensor:
+    """A GPU would be waited for at every copy of a list from the processor's memory."""
+    return torch.tensor(places, device=device)
 
 
 def _state(total: Tensor) -> Tensor:
@@ -109,7 +121,7 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
             batched = BATCHED.get(type(first), _one_by_one)
             terms.append(batched(state, alike, averages))
         columns.append(column)
-    return mixture(factors[..., columns], terms)
+    return mixture(chosen(factors, 2, columns), terms)
 
 
 def _edge_by_edge(

@@ -1,0 +1,222 @@
+"""Searches and retrainings whose steps are recorded and replayed: the same bytes as without."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.bilevel import search as search_module
+from nas.bilevel.exact import Exact
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.guard import GuardSettings
+from nas.bilevel.hyperparameters import (
+    Cutout,
+    DropoutRate,
+    DropPathRate,
+    HyperparameterSet,
+    LabelSmoothing,
+    LearningRate,
+    Mixing,
+    WeightDecay,
+)
+from nas.bilevel.search import GradientSearch
+from nas.bilevel.search_parts import SearchParts
+from nas.bilevel.search_settings import SearchSettings
+from nas.bilevel.updates import AdamUpdate, CosineNormalised
+from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.data.augmentation import Augmentation
+from nas.data.dataset import DataSplits
+from nas.data.digits import Digits
+from nas.data.splits import SplitSettings
+from nas.operations.batched.library import without_kernels
+from nas.relaxations.gumbel_softmax import GumbelSoftmax
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.spaces.darts import Darts
+from nas.spaces.macro import Macro
+from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.space import SearchSpace
+from nas.training import retraining as retraining_module
+from nas.training.interruption import Stopped
+from nas.training.randomness import Randomness
+from nas.training.retraining import FinalSettings, Retraining
+from nas.training.run_folder import RunFolder
+from nas.training.settings import TrainingSettings
+from nas.training.tracking import TrackingSettings
+from tests.cpu_recording import CpuRecording
+
+IMAGES = {"input_shape": (1, 8, 8), "classes": 10}
+LAYERS = [
+    {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
+    {"choose": [{"type": "pool", "pool_size": [2, 3]}, {"type": "conv", "filters": 4, "kernel_size": 3, "stride": 2}]},
+    {"type": "dense", "units": [8, 16]},
+]
+SPACES: dict[str, SearchSpace] = {
+    "macro": Macro(LAYERS, ["relu", "tanh"], **IMAGES),
+    "darts": Darts(cells=3, channels=4, steps=2, multiplier=2, **IMAGES),
+    "nasbench201": NasBench201(channels=4, cells_per_stage=1, **IMAGES),
+}
+RELAXATIONS = {
+    "softmax": lambda: Softmax(Temperature(2.0, 0.5)),
+    "gumbel": lambda: GumbelSoftmax(Temperature(2.0, 0.5)),
+    "gumbel, hard": lambda: GumbelSoftmax(Temperature(1.0, 1.0), hard=True),
+}
+QUIET = TrackingSettings(tensorboard=False, console="quiet", log_every=1)
+
+
+@pytest.fixture(scope="module")
+def splits() -> DataSplits:
+    return Digits(SplitSettings(80, 48, 100), Augmentation()).load()
+
+
+@pytest.fixture(autouse=True)
+def stock_operations() -> Any:
+    """What a GPU computes with, in both of the runs that are compared."""
+    with without_kernels():
+        yield
+
+
+def entries(learned: bool, space: str) -> HyperparameterSet:
+    found = {
+        "learning_rate": LearningRate(0.05, 1e-5, 0.5, "log", learned, CosineNormalised(0.3)),
+        "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", learned, AdamUpdate(0.1)),
+        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", learned, AdamUpdate(0.1)),
+        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.5, "linear", learned, AdamUpdate(0.1)),
+        "cutout": Cutout(0.3, 0.0, 1.0, "linear", learned, AdamUpdate(0.1)),
+        "mixing": Mixing(0.2, 0.0, 0.9, "linear", False),
+    }
+    if space != "macro":
+        found["drop_path"] = DropPathRate(0.2, 0.0, 0.6, "logit", learned, AdamUpdate(0.1))
+    return HyperparameterSet(found)
+
+
+def made(
+    splits: DataSplits, folder: Path, space: str, relaxation: str, learned: bool, precision: Any = "float32"
+) -> GradientSearch:
+    return GradientSearch(
+        SearchParts(
+            space=SPACES[space],
+            splits=splits,
+            augmentation=Augmentation(crop_padding=1),
+            relaxation=RELAXATIONS[relaxation](),
+            architecture_gradient=FirstOrder(),
+            hyperparameter_gradient=Exact() if learned else None,
+            hyperparameters=entries(learned, space),
+            search=SearchSettings(
+                2, 0, 2, "epochs", 2, 1.5, 4, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
+            ),
+            training=TrainingSettings(16, 0.9, 5.0, "cosine", precision=precision),
+            tracking=QUIET,
+            randomness=Randomness(0),
+            folder=RunFolder(folder),
+            say=lambda notice: None,
+        )
+    )
+
+
+def recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``training.cuda_graphs=true`` does, were there a GPU."""
+    CpuRecording.made = 0
+    for module in (search_module, retraining_module):
+        monkeypatch.setattr(module, "recording_for", lambda asked, randomness: CpuRecording)
+
+
+def same(one: GradientSearch, other: GradientSearch) -> bool:
+    states = one.supernet.state_dict(), other.supernet.state_dict()
+    metrics = [(search.folder.path / "metrics.csv").read_bytes() for search in (one, other)]
+    return all(torch.equal(states[0][name], states[1][name]) for name in states[0]) and metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize(
+    ("space", "relaxation", "learned"),
+    [
+        ("macro", "softmax", True),
+        ("macro", "gumbel", False),
+        ("darts", "gumbel", True),
+        ("nasbench201", "gumbel, hard", True),
+    ],
+)
+def test_a_recorded_search_is_the_same(space, relaxation, learned, splits, tmp_path, monkeypatch):
+    plain = made(splits, tmp_path / "plain", space, relaxation, learned)
+    found = plain.search()
+    recording(monkeypatch)
+    recorded = made(splits, tmp_path / "recorded", space, relaxation, learned)
+    assert recorded.search() == found
+    assert same(recorded, plain)
+    assert CpuRecording.made == 2, "one for the weights, one for alpha"
+
+
+def test_in_half_precision_too(splits, tmp_path, monkeypatch):
+    plain = made(splits, tmp_path / "plain", "nasbench201", "softmax", False, "bfloat16")
+    plain.search()
+    recording(monkeypatch)
+    recorded = made(splits, tmp_path / "recorded", "nasbench201", "softmax", False, "bfloat16")
+    recorded.search()
+    assert same(recorded, plain)
+
+
+def test_it_is_the_same_after_a_restart_of_the_weights_and_after_a_stop(splits, tmp_path, monkeypatch):
+    def disturbed(folder: Path, stop: bool) -> GradientSearch:
+        """A search whose weights are spoiled at step 7, and which is stopped at step 8 if asked to."""
+        search = made(splits, folder, "macro", "softmax", True)
+        step = search._one_step
+
+        def stepping(*arguments: Any) -> None:
+            if search.step == 7 and not search.guard.restarts:
+                with torch.no_grad():
+                    search.supernet.classifier.weight[0, 0] = float("nan")
+            step(*arguments)
+            if search.step == 8 and stop:
+                search._save(arguments[0])
+                raise Stopped(8, folder)
+
+        search._one_step = stepping
+        return search
+
+    plain = disturbed(tmp_path / "plain", False)
+    plain.search()
+    assert plain.guard.restarts == 1
+    recording(monkeypatch)
+    recorded = disturbed(tmp_path / "recorded", False)
+    recorded.search()
+    assert same(recorded, plain)
+    with pytest.raises(Stopped):
+        disturbed(tmp_path / "stopped", True).search()
+    resumed = made(splits, tmp_path / "stopped", "macro", "softmax", True)
+    resumed.search()
+    assert same(resumed, plain)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_recorded_retraining_is_the_same(name, splits, tmp_path, monkeypatch):
+    space = SPACES[name]
+    architecture = space.sample(torch.Generator().manual_seed(3)).architecture
+    values = {"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.3, "cutout": 0.3, "label_smoothing": 0.1}
+    values |= {} if name == "macro" else {"drop_path": 0.2}
+
+    def retrained(folder: Path) -> dict[str, torch.Tensor]:
+        randomness = Randomness(1)
+        order = randomness.on_cpu("training order")
+        retraining = Retraining(
+            network=space.network(architecture),
+            stream=splits.train.stream(16, splits.mean, splits.std, order),
+            hyperparameters=values,
+            schedule="cosine",
+            final=FinalSettings(2, "learned", None, None, 0.4, "linear", 100),
+            training=replace(TrainingSettings(16, 0.9, 5.0, "cosine"), keep_checkpoints=1),
+            tracking=QUIET,
+            randomness=randomness,
+            folder=RunFolder(folder),
+            say=lambda notice: None,
+        )
+        retraining.train()
+        return retraining.network.state_dict()
+
+    plain = retrained(tmp_path / "plain")
+    recording(monkeypatch)
+    recorded = retrained(tmp_path / "recorded")
+    assert all(torch.equal(plain[entry], recorded[entry]) for entry in plain)
+    assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "recorded" / "metrics.csv").read_bytes()
+    assert CpuRecording.made == (1 if name == "macro" else 2), "the drop-path rate is that of the epoch"
