@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nas.atomic_write import write_atomically
 from nas.bilevel.account import MEASURED_AT_ONCE, Account
@@ -29,7 +30,7 @@ from nas.evaluation.scratch import TrainedFromScratch
 from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
 from nas.training.cuda_graphs import recording_for
-from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
+from nas.training.finiteness import DIVISOR, NotFinite, last_good, numbers_of, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
 from nas.training.memory import keep_freed_memory
 from nas.training.metrics import measure
@@ -117,7 +118,6 @@ class GradientSearch:
         draw = parts.draw if parts.tracking.tensorboard else None
         watched = self.account, self.guard, self.interventions, self.ranks
         self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, draw)
-        self.watch = Watch()
         self.step, self.rollbacks = 0, 0
         self._tracker_state: dict[str, int] | None = None
 
@@ -397,40 +397,47 @@ class GradientSearch:
 
         if self.step % self.parts.tracking.log_every == 0:
             self.record.tell_step(tracker, done, self.step, epoch)
-        seen = [done.taken.norm, done.taken.loss]
-        seen += [] if done.outcome is None else [done.outcome.report.validation_loss]
-        size, *losses = torch.stack([one.double() for one in seen]).tolist()  # at once: a GPU is waited for
-        numbers = self.hyperparameters.numbers()
-        progress.update(self.step, loss=losses[0], **{name: numbers[name] for name in self.hyperparameters.learned()})
-        if self.training.on_non_finite != "restart" or "learning_rate" not in self.hyperparameters.learned():
-            self._require_finite(done)
-        complaint = self.guard.complaint(max(losses) if all(map(math.isfinite, losses)) else math.nan, size)
+        guarded = self.training.on_non_finite == "restart" and "learning_rate" in self.hyperparameters.learned()
+        seen = numbers_of(self._measured(done, with_alpha=not guarded))
+        rates = self.hyperparameters.numbers()
+        learned = {name: rates[name] for name in self.hyperparameters.learned()}
+        progress.update(self.step, loss=seen["the training loss"], **learned)
+        if not guarded:
+            self._require_finite(seen, done)
+        losses = [value for name, value in seen.items() if name.endswith("loss")]
+        worst = max(losses) if all(map(math.isfinite, losses)) else math.nan
+        complaint = self.guard.complaint(worst, seen["the gradient of the weights"])
         if complaint is not None:
             self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
             self._restart(complaint.reason, tracker, epoch)
 
-    def _require_finite(self, done: Alternation) -> None:
-        """See to it that everything of this step is finite, alpha first: it spoils the rest.
+    def _measured(self, done: Alternation, with_alpha: bool) -> dict[str, Tensor]:
+        """What a step tells of its health, 0-dim; what spoils the rest comes first."""
+        alphas = self.supernet.architecture_parameters() if with_alpha else []
+        measured = {"alpha": torch.nn.utils.get_total_norm(alphas)} if alphas else {}
+        if done.outcome is not None:
+            measured["the validation loss"] = done.outcome.report.validation_loss
+        return {**measured, "the training loss": done.taken.loss, "the gradient of the weights": done.taken.norm}
+
+    def _require_finite(self, seen: Mapping[str, float], done: Alternation) -> None:
+        """See to it that everything of this step is finite.
 
         Raises:
             NotFinite: Something is not.
         """
-        alphas = self.supernet.architecture_parameters()
-        if alphas and not bool(torch.nn.utils.get_total_norm(alphas).isfinite()):
+        if not math.isfinite(seen.get("alpha", 0.0)):
             try:
                 self.supernet.discretise()
             except FloatingPointError as error:
-                alpha, _, value = str(error).partition(" is ")
-                raise NotFinite(self.step, alpha, value) from error
-        if (outcome := done.outcome) is not None:
-            self.watch.look(self.step, {"the validation loss": outcome.report.validation_loss})
-            if self.training.on_non_finite != "restart":  # otherwise a hypergradient that is not finite moves nothing
-                norms = {f"the gradient of {name}": value for name, value in outcome.gradient_norms.items()}
-                self.watch.look(self.step, norms)
-        self.watch.look(
-            self.step, {"the training loss": done.taken.loss, "the gradient of the weights": done.taken.norm}
-        )
-        self.watch.check()
+                alpha, _, values = str(error).partition(" is ")
+                raise NotFinite(self.step, alpha, values) from error
+        quantities = {name: value for name, value in seen.items() if name != "alpha"}
+        if done.outcome is not None and self.training.on_non_finite != "restart":
+            # Otherwise a hypergradient that is not finite moves nothing.
+            quantities |= {f"the gradient of {name}": norm for name, norm in done.outcome.gradient_norms.items()}
+        for name, value in quantities.items():
+            if not math.isfinite(value):
+                raise NotFinite(self.step, name, value)
 
     def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
         loss = self.record.means.means().get("validation/loss", math.inf)

@@ -56,6 +56,12 @@ class Watch:
                 raise NotFinite(step, name, number)
 
 
+def numbers_of(quantities: Mapping[str, Tensor]) -> dict[str, float]:
+    """0-dim tensors of one device as numbers, in one go: a GPU is waited for once."""
+    values = torch.stack([value.detach().double() for value in quantities.values()]).tolist()
+    return dict(zip(quantities, values, strict=True))
+
+
 def require_finite(step: int, state: Mapping[str, Tensor]) -> None:
     """See to it that a checkpoint of ``step`` is a good one.
 

@@ -1,11 +1,13 @@
 """Searches and retrainings whose steps are recorded and replayed: the same bytes as without."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.bilevel import search as search_module
 from nas.bilevel.exact import Exact
@@ -220,3 +222,35 @@ def test_a_recorded_retraining_is_the_same(name, splits, tmp_path, monkeypatch):
     assert all(torch.equal(plain[entry], recorded[entry]) for entry in plain)
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "recorded" / "metrics.csv").read_bytes()
     assert CpuRecording.made == (1 if name == "macro" else 2), "the drop-path rate is that of the epoch"
+
+
+def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
+    """For the size of alpha's gradient before alpha moves, and for all that the step has measured at its end."""
+    monkeypatch.setattr("nas.training.tracking.BUFFERED_SECONDS", math.inf)  # or the clock has it write in a step
+    search = made(splits, tmp_path, "nasbench201", "softmax", False)
+    waits: list[torch.Tensor] = []
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten._local_scalar_dense.default:
+                waits.append(args[0])
+            return function(*args, **(kwargs or {}))
+
+    def as_list(tensor: torch.Tensor) -> Any:
+        waits.append(tensor)
+        return tensor.detach().numpy().tolist()
+
+    step = search._one_step
+
+    def stepping(*arguments: Any) -> None:
+        with monkeypatch.context() as patches, Watching():
+            patches.setattr(torch.Tensor, "tolist", as_list)
+            step(*arguments)
+        assert search.upper_level.optimiser is not None
+        counters = [state["step"] for state in search.upper_level.optimiser.state.values()]  # Adam's, on the CPU
+        found = [one for one in waits if not any(one is counter for counter in counters)]
+        assert len(found) == 2
+        waits.clear()
+
+    search._one_step = stepping
+    search.search()
