@@ -77,6 +77,13 @@ def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -
     assert searcher.problem.schedule_factor < 0.01, "the schedule has come to its end with the budget"
 
 
+@pytest.mark.parametrize("limit", ["samples", "multiply_adds"])
+def test_a_budget_below_one_step_is_refused(limit: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match=rf"budget\.{limit}=300 is not allowed: a search of one step costs up to"):
+        searched(tmp_path, f"budget.{limit}=300")
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_an_unlimited_gradient_search_counts_its_passes(tmp_path: Path) -> None:
     searcher, _ = searched(tmp_path, "hyperparameters=fixed", "search.epochs=3", "search.warmup_epochs=1")
     steps = 128 // 32

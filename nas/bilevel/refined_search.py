@@ -41,11 +41,11 @@ class RefinedSearch:
 
     def search(self) -> Candidate:
         found, first = self.first.search(), self.first
-        left = self.parts.budget.without(first.spent)
-        second = None if left is None else self._second_search(found, left)
-        if left is None or second is None or not left.allows(second.account.least()):
+        left, second = self.parts.budget.without(first.spent), self._second_search(found)
+        if left is None or not left.allows(second.account.least()):
             self.say("too little of the budget is left for the refinement")
             return found
+        second.account.budget = left
         self.say(f"refining on the network found: {second.folder.path}")
         try:
             refined = second.search()
@@ -57,7 +57,7 @@ class RefinedSearch:
         self.second = second
         return Candidate(found.architecture, refined.hyperparameters)
 
-    def _second_search(self, found: Candidate, budget: Budget) -> GradientSearch:
+    def _second_search(self, found: Candidate) -> GradientSearch:
         first, parts = self.first, self.parts
         again = replace(
             parts,
@@ -68,7 +68,7 @@ class RefinedSearch:
             randomness=first.randomness.branch("refinement"),
             folder=first.folder.below("refinement"),
             discretisation=Strongest(),
-            budget=budget,
+            budget=Budget(),
             draw=None,
         )
         return GradientSearch(again, self.rehearsal)

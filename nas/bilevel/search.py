@@ -52,6 +52,9 @@ class GradientSearch:
     Args:
         parts: What it is put together from.
         rehearsal: After the search, tries hyperparameters around the learned ones on the network it found.
+
+    Raises:
+        InvalidValue: The parts do not go together, or the budget does not pay for one step.
     """
 
     def __init__(self, parts: SearchParts, rehearsal: Rehearsal | None = None) -> None:
@@ -115,6 +118,10 @@ class GradientSearch:
             len(self._validation),
             parts.discretisation.images(self.space, len(self._validation)),
         )
+        least = self.account.least()
+        for name, limit in parts.budget.limits().items():
+            cost = getattr(least, name)
+            require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
         draw = parts.draw if parts.tracking.tensorboard else None
         watched = self.account, self.guard, self.interventions, self.ranks
         self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, draw)

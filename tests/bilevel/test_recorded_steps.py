@@ -23,6 +23,7 @@ from nas.bilevel.hyperparameters import (
     Mixing,
     WeightDecay,
 )
+from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.search import GradientSearch
 from nas.bilevel.search_parts import SearchParts
 from nas.bilevel.search_settings import SearchSettings
@@ -55,11 +56,17 @@ LAYERS = [
     {"choose": [{"type": "pool", "pool_size": [2, 3]}, {"type": "conv", "filters": 4, "kernel_size": 3, "stride": 2}]},
     {"type": "dense", "units": [8, 16]},
 ]
-SPACES: dict[str, SearchSpace] = {
-    "macro": Macro(LAYERS, ["relu", "tanh"], **IMAGES),
-    "darts": Darts(cells=3, channels=4, steps=2, multiplier=2, **IMAGES),
-    "nasbench201": NasBench201(channels=4, cells_per_stage=1, **IMAGES),
-}
+
+
+def space_of(name: str, implementation: Any) -> SearchSpace:
+    if name == "macro":
+        return Macro(LAYERS, ["relu", "tanh"], **IMAGES)
+    if name == "darts":
+        return Darts(cells=3, channels=4, steps=2, multiplier=2, implementation=implementation, **IMAGES)
+    return NasBench201(channels=4, cells_per_stage=1, implementation=implementation, **IMAGES)
+
+
+SPACES = {name: space_of(name, "fast") for name in ("macro", "darts", "nasbench201")}
 RELAXATIONS = {
     "softmax": lambda: Softmax(Temperature(2.0, 0.5)),
     "gumbel": lambda: GumbelSoftmax(Temperature(2.0, 0.5)),
@@ -222,6 +229,26 @@ def test_a_recorded_retraining_is_the_same(name, splits, tmp_path, monkeypatch):
     assert all(torch.equal(plain[entry], recorded[entry]) for entry in plain)
     assert (tmp_path / "plain" / "metrics.csv").read_bytes() == (tmp_path / "recorded" / "metrics.csv").read_bytes()
     assert CpuRecording.made == (1 if name == "macro" else 2), "the drop-path rate is that of the epoch"
+
+
+@pytest.mark.parametrize("implementation", ["plain", "fast"])
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_recorded_stays_on_the_device_of_the_weights(name, implementation):
+    """On PyTorch's device without numbers, which like a GPU mixes with no other and cannot be asked for a value."""
+    space = space_of(name, implementation)
+    with torch.device("meta"):
+        supernet = space.supernet(Softmax(Temperature()))
+        images, labels = torch.empty(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
+        rates = {f"value/{rate}": torch.empty((), dtype=torch.float64) for rate in ("dropout", "label_smoothing")}
+    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0)
+    problem = BilevelProblem(supernet, optimiser, entries(True, name))
+    relaxed = {f"relaxed/{key}": weight.detach() for key, weight in supernet.operation_weights().items()}
+    batch = {"images": images, "labels": labels}
+    steered = {key: weight.requires_grad_() for key, weight in relaxed.items()}
+    found = problem._gradients_of_relaxed({**batch, **steered}, {})
+    numbers = {"cutout": 0.3, "mixing": 0.2} | ({} if name == "macro" else {"drop_path": 0.2})
+    found += problem._gradients_of_weights({**batch, **relaxed, **rates}, numbers)
+    assert {one.device.type for one in found} == {"meta"}
 
 
 def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
