@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate, Choice, Domain
 from nas.configuration import InvalidValue, require
-from nas.operations.batched.edges import node_states
+from nas.operations.batched.edges import bundles, node_states
 from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout
@@ -458,9 +458,13 @@ class SearchCell(nn.Module):
 class FastSearchCell(SearchCell):
     """The same cell with the edges that leave one state computed together."""
 
+    def __init__(self, *settings: Any) -> None:
+        super().__init__(*settings)
+        self.bundles = bundles(self.edges, cell_edges(self.steps))
+
     def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
         inputs = [self.preprocess0(before), self.preprocess1(last)]
-        states = node_states(inputs, list(self.edges), cell_edges(self.steps), weights)  # type: ignore[arg-type]
+        states = node_states(inputs, self.edges, self.bundles, cell_edges(self.steps), weights)
         return torch.cat([states[index] for index in self.concat], dim=1)
 
 

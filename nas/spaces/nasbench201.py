@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture, Choice, Domain
 from nas.configuration import InvalidValue, require
-from nas.operations.batched.edges import node_states
+from nas.operations.batched.edges import bundles, node_states
 from nas.operations.cell_operations import CELL_OPERATIONS, ReLUConvBN
 from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import Dropout, DropPath
@@ -208,8 +208,12 @@ class SearchCell(nn.Module):
 class FastSearchCell(SearchCell):
     """The same cell with the edges that leave one state computed together."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.bundles = bundles(self.edges, EDGES)
+
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        return node_states([x], list(self.edges), EDGES, weights)[-1]  # type: ignore[arg-type]
+        return node_states([x], self.edges, self.bundles, EDGES, weights)[-1]
 
 
 def _stem(space: NasBench201) -> nn.Sequential:

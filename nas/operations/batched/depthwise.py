@@ -47,7 +47,7 @@ def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, 
     """``x`` (batch, C, H, W) with ``weight`` (C, 1, k, k); the kernels are used where they can be."""
     square = weight.shape[2] == weight.shape[3] and x.shape[1] == weight.shape[0]
     lowered = torch.is_autocast_enabled(x.device.type)  # to a precision that only PyTorch's own gradients know of
-    if not square or x.device.type != "cpu" or torch.compiler.is_compiling() or (lowered and not library.usable(x)):
+    if not square or x.device.type != "cpu" or (lowered and not library.usable(x)):
         return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
     if not library.usable(x):
         if stride > 1 and dilation % stride == 0 and padding % stride == 0:  # most pixels are never looked at

@@ -7,7 +7,7 @@ random draws.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,32 +31,70 @@ from nas.operations.mixed_edge import MixedEdge
 from nas.operations.stochastic import keep_mask
 
 
+class Bundle(nn.Module):
+    """The mixed operations on the edges that leave one state; the parameters are and stay those of the edges."""
+
+    is_region: ClassVar[bool] = True  # of nas.training.compilation
+
+    def __init__(self, rows: Sequence[int], edges: Sequence[MixedEdge]) -> None:
+        super().__init__()
+        self.rows, self.edges = tuple(rows), tuple(edges)  # a tuple's modules are not registered again
+
+    def extra_repr(self) -> str:
+        return "\n".join(map(repr, self.edges))
+
+    def forward(self, state: Tensor, factors: Tensor) -> list[Tensor]:
+        """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
+
+        Args:
+            state: What the edges leave.
+            factors: (batch or 1, edges, operations).
+        """
+        averages = RunningAverages()
+        outs = mixed_edges(state, self.edges, factors, averages)
+        averages.update()
+        return outs
+
+
+def bundles(edges: nn.ModuleList, pairs: Sequence[tuple[int, int]]) -> nn.ModuleList:
+    """The edges of a cell by the state they leave, in the states' order.
+
+    Args:
+        edges: One :class:`~nas.operations.mixed_edge.MixedEdge` per pair.
+        pairs: Per edge its node and the state it reads, nodes in order.
+    """
+    given: list[MixedEdge] = list(edges)  # type: ignore[arg-type]
+    by_state = [[row for row, (_, read) in enumerate(pairs) if read == state] for state in range(pairs[-1][0])]
+    return nn.ModuleList(Bundle(rows, [given[row] for row in rows]) for rows in by_state)
+
+
 def node_states(
-    inputs: Sequence[Tensor], edges: Sequence[MixedEdge], pairs: Sequence[tuple[int, int]], weights: Tensor
+    inputs: Sequence[Tensor],
+    edges: nn.ModuleList,
+    bundles: nn.ModuleList,
+    pairs: Sequence[tuple[int, int]],
+    weights: Tensor,
 ) -> list[Tensor]:
     """The states of a cell, inputs included; each node is the sum of its edges.
 
     Args:
         inputs: The input states, (batch, channels, H, W).
         edges: One mixed operation per edge.
+        bundles: The same, :func:`bundles`.
         pairs: Per edge its node and the state it reads, nodes in order.
         weights: (edges, operations).
     """
-    averages = RunningAverages()
-    factors = _factors(edges, weights, inputs[0])
+    factors = _factors(edges, weights, inputs[0])  # type: ignore[arg-type]
     states = [state.contiguous(memory_format=torch.channels_last) for state in inputs]
     sums: dict[int, Tensor] = {}
-    last = pairs[-1][0]
-    for source in range(last):
+    for source, bundle in enumerate(bundles):
         if source >= len(states):
             states.append(_state(sums[source]))
-        rows = [row for row, (_, read) in enumerate(pairs) if read == source]
-        outs = mixed_edges(states[source], [edges[row] for row in rows], chosen(factors, 1, rows), averages)
-        for row, out in zip(rows, outs, strict=True):
+        rows: tuple[int, ...] = bundle.rows  # type: ignore[assignment]
+        for row, out in zip(rows, bundle(states[source], chosen(factors, 1, rows)), strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
-    averages.update()
-    return [*states, _state(sums[last])]
+    return [*states, _state(sums[pairs[-1][0]])]
 
 
 def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
