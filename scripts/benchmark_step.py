@@ -59,6 +59,7 @@ from nas.report.tables import comparison_table, print_table
 from nas.spaces.darts import OPERATIONS, Darts
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.training.compilation import compile_regions
 from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.regularisers import set_noise_generator
@@ -126,7 +127,7 @@ class Case:
         work = upper.work(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.everything:
-            supernet.compile()
+            compile_regions(supernet)
 
         def step() -> None:
             with without_kernels() if self.variant == "stock" else nullcontext():

@@ -29,6 +29,7 @@ from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
+from nas.training.compilation import compile_regions
 from nas.training.cuda_graphs import recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, last_good, numbers_of, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
@@ -583,5 +584,5 @@ def _built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: to
         once = not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
-        supernet.compile()
+        compile_regions(supernet)
     return supernet

@@ -6,6 +6,7 @@ by channel masks; an unused channel is exactly zero, whatever the activation, be
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,8 @@ class MixedConvolution(nn.Module):
     of the centred kernels.
     """
 
+    is_region: ClassVar[bool] = True  # of nas.training.compilation
+
     def __init__(
         self,
         in_channels: int,
@@ -116,6 +119,8 @@ class MixedConvolution(nn.Module):
 class MixedPooling(nn.Module):
     """Pooling over (size x kind), output (batch, channels, ceil(H / s), ceil(W / s))."""
 
+    is_region: ClassVar[bool] = True  # of nas.training.compilation
+
     def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
         super().__init__()
         self.poolings = nn.ModuleList(pooling(kind, size, stride) for kind in kinds for size in sizes)
@@ -131,6 +136,8 @@ class MixedPooling(nn.Module):
 
 class MixedDense(nn.Module):
     """Dense layer over (units x activation) with batch norm, (batch, features) to (batch, max(units))."""
+
+    is_region: ClassVar[bool] = True  # of nas.training.compilation
 
     def __init__(self, in_features: int, units: Sequence[int], activations: Sequence[str]) -> None:
         super().__init__()

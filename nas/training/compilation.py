@@ -1,23 +1,25 @@
 """``torch.compile`` by regions: the parts that a network is made of again and again, each kind compiled once.
 
-A whole supernet is too large a graph, and half of it is the same few parts. A region is a module that says so
-(``is_region``), or one whose children are single layers: a separable convolution, a block of convolution, batch norm
-and activation. Regions of one kind, that is of one type with layers of one shape, share their compiled code, over all
-the networks of a process. Only training passes are compiled: an evaluation's batches are few, and of other sizes.
+A whole supernet is too large a graph, and its cells are the same few parts over and over. A region is a module that
+says so (``is_region``), or one whose children are single layers: a separable convolution, or a block of convolution,
+batch norm and activation. Regions of one kind, of one type with layers of one shape, share their compiled code, over
+all the networks of a process; what was compiled is kept on the disk for later runs. Only training passes are compiled:
+batches of an evaluation are fewer and of other sizes.
 
-What holds in a region is what a graph can hold: random numbers, whose generators no graph knows, are drawn outside.
+In a region nothing draws random numbers: a graph cannot hold a generator.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 VARIANTS = 64  # of one kind: sizes of its input, what needs a gradient, whether statistics are tracked
-ALL_VARIANTS = 4096
 
 
 def regions(network: nn.Module) -> Iterator[nn.Module]:
@@ -33,20 +35,35 @@ def regions(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def compile_regions(network: nn.Module) -> None:
-    """From now on ``network`` computes its regions in compiled code while it trains; state and values stay the same."""
-    torch._dynamo.config.accumulated_recompile_limit = ALL_VARIANTS
+    """From now on ``network`` trains with its regions compiled, each at its first use; state and values are the same.
+
+    Whatever differentiates ``network`` twice fails from now on.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_folder()))
+    torch._dynamo.config.recompile_limit = VARIANTS
     for module in regions(network):
-        module.forward = MethodType(_forward(type(module), repr(module)), module)
+        module.forward = MethodType(_compiled(type(module).forward, repr(module)), module)
+
+
+def _folder() -> Path:
+    """Where compiled code is kept; PyTorch's own choice is a folder that does not outlive the machine's next start."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "compiled"
 
 
 @cache
-def _forward(kind: type[nn.Module], description: str) -> Callable[..., Any]:
-    """The forward pass of the modules of one kind."""
-    plain = kind.forward
-    compiled = torch.compile(plain, dynamic=False, recompile_limit=VARIANTS, isolate_recompiles=True)
+def _compiled(forward: Callable[..., Any], kind: str) -> Callable[..., Any]:
+    """The forward pass of all modules of one ``kind``, which is their description."""
 
-    @wraps(plain)
-    def forward(self: nn.Module, *inputs: Tensor) -> Any:
-        return compiled(self, *inputs) if self.training and not torch.compiler.is_compiling() else plain(self, *inputs)
+    def region(self: nn.Module, *inputs: Any) -> Any:
+        return forward(self, *inputs)
 
-    return forward
+    # Compiled variants are kept by code object, and all that are there are tried in turn: every kind has its own.
+    region.__code__ = region.__code__.replace()
+    compiled = torch.compile(region, dynamic=False)
+
+    @wraps(forward)
+    def chosen(self: nn.Module, *inputs: Any) -> Any:
+        training = self.training and not torch.compiler.is_compiling()
+        return (compiled if training else forward)(self, *inputs)
+
+    return chosen

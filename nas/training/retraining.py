@@ -13,6 +13,7 @@ from nas.configuration import require
 from nas.data.batch import Batch, Stream
 from nas.interop.export import ExportKind, missing_packages
 from nas.training.checkpoint import fitting
+from nas.training.compilation import compile_regions
 from nas.training.cuda_graphs import Inputs, Numbers, Recorded, recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
@@ -114,7 +115,7 @@ class Retraining:
             grouped(network.parameters()), lr=0.0, momentum=training.momentum, foreach=True
         )
         if training.compile:
-            self.network.compile()
+            compile_regions(self.network)
         new_recording = recording_for(training.cuda_graphs, randomness)
         noise = randomness.on_device("dropout"), self._augmentation
         self._gradients = Recorded(self._computed_gradients, new_recording, noise)

@@ -134,8 +134,12 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
         factors: (batch or 1, edges, operations).
         averages: Where the batch norms' statistics are put down.
     """
-    if state.device.type == "cpu" and not library.usable(state):
-        return _edge_by_edge(state, edges, factors, averages)
+    without_kernels = state.device.type == "cpu" and not library.usable(state)
+    return (_edge_by_edge if without_kernels else _all_at_once)(state, edges, factors, averages)
+
+
+def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+    """:func:`mixed_edges` with each kind of operation computed for all edges at a time."""
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
     terms: list[Term] = []
