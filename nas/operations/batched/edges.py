@@ -99,6 +99,8 @@ def node_states(
 
 def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
     """Those ``places`` of ``tensor`` along ``dim``."""
+    if torch.compiler.is_compiling():
+        return torch.stack([tensor.select(dim, place) for place in places], dim)
     return tensor.index_select(dim, _on_device(tuple(places), tensor.device))
 
 
