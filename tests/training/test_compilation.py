@@ -158,7 +158,7 @@ def test_a_compiled_search_is_the_same_and_compiles_in_its_first_steps_only(name
     assert_same(compiled, eager, 1e-9)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Dynamo detected")
 def test_the_implementation_for_a_gpu_is_captured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.set_default_backend("eager")
     monkeypatch.setattr(edges, "_edge_by_edge", edges._all_at_once)
