@@ -53,6 +53,6 @@ class Exact:
             logits.detach(),
             training_loss.detach(),
             validation_gradient_norm=float(global_norm(at_moved)),
-            step_length=problem.step_length(update, values),
+            step_length=problem.step_length(update),
             passes=(1, 1),
         )

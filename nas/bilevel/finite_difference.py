@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel.hyperparameters import Kind
-from nas.bilevel.problem import BilevelProblem, Weights, as_number, global_norm
+from nas.bilevel.problem import BilevelProblem, Weights, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
@@ -63,8 +63,9 @@ class FiniteDifference:
         unrolled = [target for target in targets if target in through_loss]
         if unrolled and norm > 0:
             after = problem.noise_state()
-            rate = as_number(values["learning_rate"])
-            relative = {group: as_number(value) / rate for group, value in rates(values).items()}
+            numbers = problem.numbers()
+            rate = numbers["learning_rate"]
+            relative = {group: value / rate for group, value in rates(numbers).items()}
             along = {name: relative[group_of(entry)] * entry for name, entry in vector.items()}
             products = self._products(problem, training, along, self.scale / norm, unrolled, noise)
             problem.repeat_noise(after)
@@ -76,7 +77,7 @@ class FiniteDifference:
             logits.detach(),
             training_loss.detach(),
             validation_gradient_norm=norm,
-            step_length=problem.step_length(update, values),
+            step_length=problem.step_length(update),
             passes=(3 if unrolled else 1, 1),
         )
 

@@ -102,7 +102,15 @@ class BilevelProblem:
         """Every hyperparameter as it acts now, or would with ``raw``; the learning rate with its schedule's factor."""
         values = self.hyperparameters.values(raw)
         values["learning_rate"] = values["learning_rate"] * self.schedule_factor
-        return values
+        # Raw hyperparameters stay on the processor. One copy each, or else every weight would send its share of the
+        # gradient back there on its own.
+        device = next(iter(self._weights.values())).device
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+
+    def numbers(self) -> dict[str, float]:
+        """:meth:`values` outside the graph, in full precision."""
+        numbers = self.hyperparameters.numbers()
+        return {**numbers, "learning_rate": numbers["learning_rate"] * self.schedule_factor}
 
     def noise_state(self) -> list[Tensor]:
         return [generator.get_state() for generator in self.generators]
@@ -243,11 +251,11 @@ class BilevelProblem:
         own: float = self.optimiser.param_groups[0]["momentum"]
         return values.get("momentum", own)
 
-    def step_length(self, update: Weights, values: Values) -> float:
+    def step_length(self, update: Weights) -> float:
         """``|w' - w|``."""
-        rate = {group: as_number(value) for group, value in rates(values).items()}
+        rate = {group: float(value) for group, value in rates(self.numbers()).items()}
         if len(set(rate.values())) == 1:
-            return as_number(values["learning_rate"]) * float(global_norm(update).detach())
+            return rate["convolution"] * float(global_norm(update).detach())
         return float(global_norm({name: rate[group_of(entry)] * entry for name, entry in update.items()}).detach())
 
     def moved(self, weights: Weights, update: Weights, values: Values) -> Weights:
@@ -262,7 +270,7 @@ class BilevelProblem:
 
     def weight_step(self, batch: Batch) -> WeightStep:
         """One SGD step on ``batch``."""
-        values = {name: as_number(value) for name, value in self.values().items()}
+        values = self.numbers()
         inputs = {"images": batch.images, "labels": batch.labels}
         inputs |= {_RELAXED + name: weight.detach() for name, weight in self.supernet.operation_weights().items()}
         numbers = {}
@@ -311,10 +319,10 @@ class BilevelProblem:
         norm = torch.nn.utils.get_total_norm([gradient.detach() for gradient in found], foreach=True)
         gradients = self.clipped(dict(zip(before, found, strict=True)))
         update = self.update_direction(before, gradients, values, clip=False)
-        moved, length = self.moved(before, update, values), self.step_length(update, values)
+        moved, length = self.moved(before, update, values), self.step_length(update)
         for name, weight in self._weights.items():
             weight.grad = gradients[name].detach()
-        set_step(self.optimiser, {name: as_number(value) for name, value in values.items()})
+        set_step(self.optimiser, self.numbers())
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         return RecordedStep(WeightStep(loss.detach(), logits.detach(), norm), moved, length)
@@ -338,8 +346,3 @@ def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
     """The Euclidean norm of all ``tensors`` together, 0-dim, differentiable."""
     # Unlike sqrt(sum of squares), a vector norm has a derivative at zero, and a dead network is no NaN.
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors.values()]))
-
-
-def as_number(value: Tensor | float) -> float:
-    """A hyperparameter's value outside the graph, in full precision."""
-    return float(value.detach()) if isinstance(value, Tensor) else value

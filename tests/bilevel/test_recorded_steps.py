@@ -248,6 +248,7 @@ def test_what_is_recorded_stays_on_the_device_of_the_weights(name, implementatio
     found = problem._gradients_of_relaxed({**batch, **steered}, {})
     numbers = {"cutout": 0.3, "mixing": 0.2} | ({} if name == "macro" else {"drop_path": 0.2})
     found += problem._gradients_of_weights({**batch, **relaxed, **rates}, numbers)
+    found += [value for value in problem.values().values() if isinstance(value, torch.Tensor)]
     assert {one.device.type for one in found} == {"meta"}
 
 
