@@ -33,14 +33,14 @@ class Counted:
 def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each loss of ``problem`` is computed from now on."""
     counts: Counter = Counter()
-    for name in ("training_loss", "validation_loss"):
-        original = getattr(problem, name)
+    for method, loss in (("_training_pass", "training_loss"), ("_validation_pass", "validation_loss")):
+        original = getattr(problem, method)
 
-        def counted(*arguments, name=name, original=original):
-            counts[name] += 1
+        def counted(*arguments, loss=loss, original=original):
+            counts[loss] += 1
             return original(*arguments)
 
-        monkeypatch.setattr(problem, name, counted)
+        monkeypatch.setattr(problem, method, counted)
     return counts
 
 
