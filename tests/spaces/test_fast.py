@@ -21,6 +21,7 @@ from nas.bilevel.updates import AdamUpdate
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
 from nas.configuration import InvalidValue
 from nas.data.dataset import Batch
+from nas.operations.batched import edges
 from nas.operations.batched.library import library, without_kernels
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
@@ -78,11 +79,13 @@ def batch(name: str, seed: int) -> Batch:
     return Batch(images, torch.randint(CLASSES, (BATCH_SIZE,), generator=generator))
 
 
-@pytest.fixture(params=["kernels", "stock"])
-def kernels(request: pytest.FixtureRequest) -> Iterator[None]:
-    """With the C++ kernels, and without them."""
+@pytest.fixture(params=["kernels", "stock", "as on a GPU"])
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With the C++ kernels, and without them, as a CPU then computes or as a GPU does."""
     if request.param == "kernels" and library() is None:
         pytest.skip("there is no C++ compiler here")
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(edges, "_edge_by_edge", edges._all_at_once)
     with nullcontext() if request.param == "kernels" else without_kernels():
         yield
 
