@@ -161,8 +161,9 @@ def nasbench201(which: str) -> SearchSpace:
     return NasBench201(implementation=which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
 
 
-def macro(_: str) -> SearchSpace:
+def macro(which: str) -> SearchSpace:
     settings = OmegaConf.load(ROOT / "conf" / "space" / "macro.yaml")
+    settings.implementation = which
     return build(settings, "space", input_shape=SHAPE, classes=CLASSES)  # type: ignore[no-any-return]
 
 

@@ -126,11 +126,14 @@ class MixedPooling(nn.Module):
         self.poolings = nn.ModuleList(pooling(kind, size, stride) for kind in kinds for size in sizes)
         self.sizes, self.kinds = len(sizes), len(kinds)
 
+    def joint(self, weights: Weights, like: Tensor) -> Tensor:
+        """The weight of every pooling, (kinds, sizes)."""
+        by_kind = weights["kind"] if "kind" in weights else like.new_ones(self.kinds)
+        by_size = weights["pool_size"] if "pool_size" in weights else like.new_ones(self.sizes)
+        return torch.outer(by_kind, by_size)
+
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
-        ones = x.new_ones(())
-        by_kind = weights["kind"] if "kind" in weights else ones.expand(self.kinds)
-        by_size = weights["pool_size"] if "pool_size" in weights else ones.expand(self.sizes)
-        joint = torch.outer(by_kind, by_size).flatten()
+        joint = self.joint(weights, x).flatten()
         return sum((weight * pool(x) for weight, pool in zip(joint, self.poolings, strict=True)), x.new_zeros(()))
 
 

@@ -8,7 +8,9 @@ from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 from torch import Tensor, nn
 
 from nas.configuration import InvalidValue, require
+from nas.operations.batched.chain import FastConvolution, FastPooling
 from nas.operations.mixed import ACTIVATIONS, MixedConvolution, MixedDense, MixedPooling, pooling
+from nas.spaces.supernet import Implementation
 
 LARGEST_WIDTH = 65_536
 Shape = tuple[int, ...]  # (channels, height, width) before flattening, (features,) after
@@ -26,7 +28,7 @@ class Layer(Protocol):
         """The shape after this layer with its attributes ``chosen``."""
         ...
 
-    def mixed(self, shape: Shape) -> nn.Module:
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
         """The mixed operation over every option, for the widest input ``shape``."""
         ...
 
@@ -60,8 +62,9 @@ class ConvLayer:
     def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
         return (chosen["filters"], *(-(-side // self.stride) for side in shape[1:]))
 
-    def mixed(self, shape: Shape) -> nn.Module:
-        return MixedConvolution(shape[0], self.filters, self.kernel_size, self.stride, self.activations)
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
+        make = FastConvolution if implementation == "fast" else MixedConvolution
+        return make(shape[0], self.filters, self.kernel_size, self.stride, self.activations)
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
         size, filters = chosen["kernel_size"], chosen["filters"]
@@ -99,8 +102,9 @@ class PoolLayer:
     def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
         return (shape[0], *(-(-side // self.stride) for side in shape[1:]))
 
-    def mixed(self, shape: Shape) -> nn.Module:
-        return MixedPooling(self.pool_size, self.kinds, self.stride)
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
+        make = FastPooling if implementation == "fast" else MixedPooling
+        return make(self.pool_size, self.kinds, self.stride)
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
         return pooling(chosen["kind"], chosen["pool_size"], self.stride)
@@ -127,7 +131,7 @@ class DenseLayer:
     def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
         return (chosen["units"],)
 
-    def mixed(self, shape: Shape) -> nn.Module:
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
         return MixedDense(shape[0], self.units, self.activations)
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:

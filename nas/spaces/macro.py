@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture, Choice, Domain
 from nas.configuration import InvalidValue, require
+from nas.operations.batched import library
 from nas.operations.mixed import padded_width
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.layers import Layer, Shape, Slot, parse_slots
 from nas.spaces.space import BlockCost, LayerDescription, SearchSpace
-from nas.spaces.supernet import Supernet
+from nas.spaces.supernet import Implementation, Supernet, checked_implementation
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Macro(SearchSpace):
             ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
             ``{choose: [...], optional}``.
         activations: What layers that name none choose from.
+        implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
+            same parameters and give the same numbers.
     """
 
     name: ClassVar[str] = "macro"
@@ -90,12 +93,14 @@ class Macro(SearchSpace):
         self,
         layers: Sequence[Any],
         activations: Sequence[str],
+        implementation: Implementation = "fast",
         *,
         input_shape: Sequence[int],
         classes: int,
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
         super().__init__(input_shape, classes, ranges)
+        self.implementation = checked_implementation(implementation)
         slots = parse_slots(layers, activations)
         self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}
         self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
@@ -236,7 +241,8 @@ class MacroSupernet(Supernet):
         for place in space.places:
             if place.slot.is_dense and len(shape) == 3:
                 shape = flattened(shape)
-            self.slots[place.name] = nn.ModuleDict({label: layer.mixed(shape) for label, layer in place.alternatives()})
+            mixed = {label: layer.mixed(shape, space.implementation) for label, layer in place.alternatives()}
+            self.slots[place.name] = nn.ModuleDict(mixed)
             shape = place.widest(shape)
             self.widths[place.name] = shape[0]
         self.dropout = Dropout()
@@ -250,6 +256,8 @@ class MacroSupernet(Supernet):
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
         weights = self.operation_weights() if weights is None else weights
+        if library.usable(x):  # without the kernels, second derivatives are slower with the channels innermost
+            x = self.laid_out(x, self.space.implementation)
         for place in self.space.places:
             if place.slot.is_dense and x.dim() == 4:
                 x = x.flatten(1)

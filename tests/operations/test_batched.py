@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,13 +13,22 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from nas.operations.batched import library
+from nas.operations.batched.activation import activated
 from nas.operations.batched.depthwise import depthwise_convolution
+from nas.operations.batched.mixed_pooling import Windows, mixed_poolings
 from nas.operations.batched.mixture import Term, mixture, mixture_in_torch
 from nas.operations.batched.normalisation import RunningAverages, Statistics
 from nas.operations.batched.pooling import poolings, poolings_in_torch
 from nas.operations.batched.separable import Kernel, Layer, _in_two_convolutions, separable, separable_in_torch
+from nas.operations.mixed import ACTIVATIONS, pooling
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-5}
+WINDOWS = [
+    Windows((2, 3), ("max", "average"), 2),
+    Windows((5, 3, 1), ("average", "max"), 1),
+    Windows((4, 15), ("max",), 2),
+    Windows((3,), ("average",), 1),
+]
 KERNELS = [(1, 1), (3, 1), (3, 2), (5, 1), (5, 2), (7, 1)]
 
 
@@ -233,6 +244,126 @@ def test_several_threads_give_the_same() -> None:
     finally:
         torch.set_num_threads(threads)
     assert_close(results[1], results[0], torch.float64)
+
+
+class Normalised(NamedTuple):
+    """Inputs of :func:`activated`, those that have gradients first."""
+
+    y: Tensor
+    weight: Tensor
+    bias: Tensor
+    factors: Tensor
+    norm: nn.BatchNorm2d
+    functions: list[nn.Module]
+
+    @classmethod
+    def drawn(cls, names: Sequence[str], shape: tuple[int, ...], dtype: torch.dtype, training: bool) -> "Normalised":
+        y, norm = drawn(0, *shape, dtype=dtype), nn.BatchNorm2d(shape[1], dtype=dtype).train(training)
+        with torch.no_grad():
+            y.flatten()[:4] = torch.tensor([0.0, 9.0, -9.0, 1e-6])  # kinks, straight lines, lost digits
+        weight, bias = drawn(1, shape[1], dtype=dtype), drawn(2, shape[1], dtype=dtype)
+        norm.weight, norm.bias = nn.Parameter(3 * weight.detach()), nn.Parameter(bias.detach())
+        factors = drawn(3, len(names), shape[1], dtype=dtype)
+        return cls(y, norm.weight, norm.bias, factors, norm, [ACTIVATIONS[name]() for name in names])
+
+    def found(self) -> Tensor:
+        return activated(self.y, self.norm, self.factors, self.functions)
+
+    def expected(self) -> Tensor:
+        z = self.norm(self.y)
+        terms = [one[:, None, None] * function(z) for one, function in zip(self.factors, self.functions, strict=True)]
+        return torch.stack(terms).sum(0)
+
+
+def derivatives(out: Tensor, leaves: Sequence[Tensor], third: bool) -> list[list[Tensor]]:
+    """``out``, its gradients, the gradients of those along some direction, and perhaps those of these."""
+    found, seed = [[out]], 10
+    leaves = [drawn(seed, *out.shape, dtype=out.dtype), *leaves]
+    gradients = torch.autograd.grad(out, leaves[1:], leaves[0], create_graph=True)
+    found.append(list(gradients))
+    for more in (third, False)[: 1 + third]:
+        seed += 10
+        directions = [drawn(seed + i, *one.shape, dtype=one.dtype).detach() for i, one in enumerate(gradients)]
+        gradients = torch.autograd.grad(gradients, leaves, directions, create_graph=more, materialize_grads=True)
+        found.append(list(gradients))
+    return found
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("names", [*((name,) for name in ACTIVATIONS), tuple(ACTIVATIONS)])
+@pytest.mark.parametrize("shape", [(2, 23, 3, 5), (6, 16, 1, 1)])
+def test_activations(shape: tuple[int, ...], names: tuple[str, ...], training: bool, dtype: torch.dtype) -> None:
+    results, statistics = [], []
+    for function in (Normalised.found, Normalised.expected):
+        case = Normalised.drawn(names, shape, dtype, training)
+        results.append(derivatives(function(case), case[:4], third=not training))
+        statistics.append([entry for entry in case.norm.buffers() if entry.is_floating_point()])
+    for found, expected in zip(*results, strict=True):
+        assert_close(found, expected, dtype)
+    assert_close(*statistics, dtype)
+
+
+@pytest.mark.parametrize("places", [(0,), (3,), (1, 2), (0, 2)])
+def test_activations_of_which_some_gradients_are_wanted(places: tuple[int, ...]) -> None:
+    results = []
+    for function in (Normalised.found, Normalised.expected):
+        case = Normalised.drawn(("relu", "gelu"), (2, 5, 3, 3), torch.float64, training=True)
+        for place, one in enumerate(case[:4]):
+            one.requires_grad_(place in places)
+        results.append(derivatives(function(case), [case[place] for place in places], third=False))
+    for found, expected in zip(*results, strict=True):
+        assert_close(found, expected, torch.float64)
+
+
+def test_a_nan_passes_every_activation() -> None:
+    for name in ACTIVATIONS:
+        case = Normalised.drawn((name,), (2, 17, 1, 1), torch.float32, training=False)
+        with torch.no_grad():
+            case.y.fill_(torch.nan)
+        assert case.found().isnan().all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("windows", WINDOWS)
+@pytest.mark.parametrize("shape", [(2, 5, 7, 6), (2, 16, 5, 5), (1, 3, 1, 1)])
+def test_mixed_poolings(shape: tuple[int, ...], windows: Windows, dtype: torch.dtype) -> None:
+    x = drawn(0, *shape, dtype=dtype)
+    with torch.no_grad():
+        x.clamp_(-1, 1)  # equal values: the gradient belongs to the first of them
+    weights = drawn(1, len(windows.kinds), len(windows.sizes), dtype=dtype)
+    found, expected = mixed_poolings(x, weights, windows), mixed_poolings_in_torch(x, weights, windows)
+    assert_close([found], [expected], dtype)
+    gradient = drawn(2, *expected.shape, dtype=dtype)
+    first, others = (torch.autograd.grad(one, [x, weights], gradient, create_graph=True) for one in (found, expected))
+    assert_close(list(first), list(others), dtype)
+    directions = [drawn(3, *x.shape, dtype=dtype).detach(), drawn(4, *weights.shape, dtype=dtype).detach()]
+    second, others = (torch.autograd.grad(one, [gradient, x, weights], directions) for one in (first, others))
+    assert_close(list(second), list(others), dtype)
+
+
+def mixed_poolings_in_torch(x: Tensor, weights: Tensor, windows: Windows) -> Tensor:
+    pools = [
+        weight * pooling(kind, size, windows.stride)(x)
+        for kind, row in zip(windows.kinds, weights, strict=True)
+        for size, weight in zip(windows.sizes, row, strict=True)
+    ]
+    return torch.stack(pools).sum(0)
+
+
+def test_mixed_pooling_derivatives() -> None:
+    windows, x, weights = Windows((3, 2), ("average", "max"), 2), drawn(0, 1, 2, 4, 5), drawn(1, 2, 2)
+    assert gradcheck(lambda *inputs: mixed_poolings(*inputs, windows), (x, weights))
+    assert gradgradcheck(lambda *inputs: mixed_poolings(*inputs, windows), (x, weights))
+
+
+def test_a_nan_passes_mixed_poolings() -> None:
+    x = drawn(0, 1, 17, 5, 5).detach()
+    x[:, :, 1, 1] = torch.nan
+    windows, weights = WINDOWS[0], drawn(1, 2, 2).detach()
+    found, expected = mixed_poolings(x, weights, windows), mixed_poolings_in_torch(x, weights, windows)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    assert not found.isnan().all()
 
 
 def test_running_averages_are_those_of_batch_norm() -> None:

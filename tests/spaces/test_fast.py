@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,14 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Strategy
-from nas.bilevel.hyperparameters import DropoutRate, DropPathRate, HyperparameterSet, LearningRate, WeightDecay
+from nas.bilevel.hyperparameters import (
+    DropoutRate,
+    DropPathRate,
+    HyperparameterSet,
+    LayerDropoutRate,
+    LearningRate,
+    WeightDecay,
+)
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate
@@ -24,17 +32,56 @@ from nas.data.dataset import Batch
 from nas.operations.batched import edges
 from nas.operations.batched.library import library, without_kernels
 from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.operations.mixed import ACTIVATIONS
+from nas.operations.stochastic import StochasticLayer
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts import OPERATIONS, Darts
+from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.supernet import Implementation, Supernet
-from nas.training.regularisers import set_drop_path, set_dropout, set_noise_generator
+from nas.training.regularisers import set_drop_path, set_dropout, set_layer_dropout, set_noise_generator
 
 CLASSES, BATCH_SIZE = 5, 4
 LOGITS, GRADIENTS = 1e-10, 1e-9
-SHAPES = {"darts": (3, 8, 8), "odd darts": (1, 9, 7), "every operation": (2, 5, 5), "nasbench201": (3, 9, 8)}
+SHAPES = {
+    "darts": (3, 8, 8),
+    "odd darts": (1, 9, 7),
+    "every operation": (2, 5, 5),
+    "nasbench201": (3, 9, 8),
+    "macro": (3, 8, 8),
+    "odd macro": (2, 9, 7),
+}
+POOL: dict[str, Any] = {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
+CONVOLUTION: dict[str, Any] = {"type": "conv", "filters": [3, 5], "kernel_size": [3, 5]}
+MACROS: dict[str, dict[str, Any]] = {
+    "macro": {
+        "layers": [
+            CONVOLUTION,
+            POOL,
+            {**CONVOLUTION, "filters": [6, 18], "optional": True},
+            {"choose": [{**CONVOLUTION, "stride": 2}, POOL]},
+            {"type": "dense", "units": [4, 9]},
+        ],
+        "activations": ["relu", "sigmoid"],
+    },
+    "odd macro": {
+        "layers": [
+            {"choose": [{**CONVOLUTION, "stride": 2, "filters": 7}, {**POOL, "pool_size": [16, 5], "kind": "average"}]},
+            {**CONVOLUTION, "filters": [4, 1], "kernel_size": 1, "activations": "relu"},
+            {
+                "choose": [
+                    {**POOL, "pool_size": [3, 5], "stride": 1},
+                    {**POOL, "pool_size": 3, "stride": 1},
+                    CONVOLUTION,
+                ]
+            },
+            {**POOL, "kind": "max", "stride": 1, "pool_size": 5, "optional": True},
+        ],
+        "activations": list(ACTIVATIONS),
+    },
+}
 TEMPERATURE = Temperature(0.8, 0.8)
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "softmax": lambda: Softmax(TEMPERATURE),
@@ -51,8 +98,12 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
     if name == "every operation":
         sizes |= {"cells": 2}
     operations = tuple(reversed(CELL_OPERATIONS)) if name == "every operation" else OPERATIONS
-    if name == "nasbench201":
-        space: Darts | NasBench201 = NasBench201(4, 1, implementation, input_shape=SHAPES[name], classes=CLASSES)
+    if name in MACROS:
+        space: Darts | NasBench201 | Macro = Macro(
+            **MACROS[name], implementation=implementation, input_shape=SHAPES[name], classes=CLASSES
+        )
+    elif name == "nasbench201":
+        space = NasBench201(4, 1, implementation, input_shape=SHAPES[name], classes=CLASSES)
     else:
         space = Darts(
             **sizes,
@@ -99,6 +150,8 @@ def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tens
     """The logits, the gradient of every parameter and of the rate, and the buffers afterwards."""
     set_drop_path(network, rate)
     set_dropout(network, rate)
+    for layer in ("layer1", "layer2", "layer3", "layer5"):
+        set_layer_dropout(network, layer, rate)
     logits = network(data.images)
     targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
     gradients = torch.autograd.grad(F.cross_entropy(logits, data.labels), targets, materialize_grads=True)
@@ -124,7 +177,7 @@ def test_logits_gradients_and_statistics_are_those_of_the_plain_one(name: str, m
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-@pytest.mark.parametrize("name", ["darts", "nasbench201"])
+@pytest.mark.parametrize("name", ["darts", "nasbench201", "macro"])
 def test_one_hot_and_sampled_weights(name: str, relaxation: str) -> None:
     plain, fast = supernet(name, "plain", relaxation), supernet(name, "fast", relaxation)
     data = batch(name, 1)
@@ -150,10 +203,13 @@ def searched(
             "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
             "weight_decay": WeightDecay(3e-3, 1e-5, 1e-1, "log", learn, AdamUpdate(0.1)),
             "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", learn, AdamUpdate(0.1)),
-            "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", learn, AdamUpdate(0.1)),
+            "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", learn and name not in MACROS, AdamUpdate(0.1)),
+            "dropout_layer3": LayerDropoutRate(
+                0.2, 0.0, 0.9, "logit", learn and name in MACROS, AdamUpdate(0.1), layer="layer3"
+            ),
         }
     )
-    noise = network.cells[0].edges[0].drop_path.generator  # type: ignore[index,union-attr]
+    noise = next(layer.generator for layer in network.modules() if isinstance(layer, StochasticLayer))
     optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
     problem = BilevelProblem(network, optimiser, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
     alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
@@ -182,8 +238,11 @@ QUICK = [
     ("darts", "joint", "gumbel"),
     ("nasbench201", "first order", "hard gumbel"),
     ("nasbench201", "joint", "softmax"),
+    ("macro", "finite difference", "hard gumbel"),
+    ("macro", "exact", "softmax"),
+    ("macro", "joint", "gumbel"),
 ]
-ALL = list(itertools.product(("darts", "nasbench201"), STRATEGIES, RELAXATIONS))
+ALL = list(itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS))
 
 
 @pytest.mark.usefixtures("kernels")
@@ -206,8 +265,20 @@ def test_both_have_one_state_dict() -> None:
         fast.load_state_dict(plain.state_dict())
 
 
+@pytest.mark.parametrize("name", MACROS)
+def test_both_hand_down_the_same_weights(name: str) -> None:
+    plain, fast = supernet(name, "plain"), supernet(name, "fast")
+    architecture = plain.discretise()
+    assert fast.discretise() == architecture
+    expected, found = plain.inherited_state(architecture), fast.inherited_state(architecture)
+    assert list(found) == list(expected)
+    assert_close(list(found.values()), list(expected.values()), 0.0)
+
+
 def test_other_implementations_are_refused() -> None:
     with pytest.raises(InvalidValue, match="implementation"):
         NasBench201(4, 1, "quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="implementation"):
         Darts(implementation=1, input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="implementation"):
+        Macro(**MACROS["macro"], implementation="quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]

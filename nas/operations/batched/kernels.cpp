@@ -789,7 +789,8 @@ void pair_sums(const Pair& p) {
       });
 }
 
-// x = c1 * (x as it is) + c2 * y + c3 * (z - mean) + c4 * v + c0 per group and channel, all (N, groups, pixels, C).
+// x = c1 * (x as it is) + c2 * y + c3 * (z - mean) + c4 * v + c0 per group and channel, all (N, groups, pixels, C);
+// y and v together may be null.
 struct Combination {
   int64_t N, groups, pixels, C, threads;
   void* x;
@@ -810,11 +811,11 @@ void combined(const Combination& p) {
         const V<T, W> mean = load<T, W>(static_cast<const T*>(p.mean) + channel);
         T* x = static_cast<T*>(p.x) + from;
         const T *y = static_cast<const T*>(p.y) + from, *z = static_cast<const T*>(p.z) + from,
-                *v = static_cast<const T*>(p.v) + from;
-        for (int64_t i = 0; i < p.pixels; i++) {
-          const int64_t at = i * p.C;
-          store<T, W>(x + at, k[0] + k[1] * load<T, W>(x + at) + k[2] * load<T, W>(y + at) +
-                                  k[3] * (load<T, W>(z + at) - mean) + k[4] * load<T, W>(v + at));
+                *v = static_cast<const T*>(p.v) + from;  // y and v are not read where they are null
+        for (int64_t at = 0; at < p.pixels * p.C; at += p.C) {
+          V<T, W> sum = k[0] + k[1] * load<T, W>(x + at) + k[3] * (load<T, W>(z + at) - mean);
+          if (p.y) sum += k[2] * load<T, W>(y + at) + k[4] * load<T, W>(v + at);
+          store<T, W>(x + at, sum);
         }
       });
 }
@@ -1019,6 +1020,323 @@ struct Alone {
 
 }  // namespace
 
+// ---------------------------------------------------------------------------------------------- activations
+
+// out = sum over options of factors * f(z), where z = gain * (y - mean) + shift and f is one of `Function`; y and out
+// (N, pixels, C), the rest per channel.
+struct Activation {
+  int64_t N, pixels, C, options, threads;
+  const int64_t* function;
+  const void *y, *mean, *gain, *shift, *factors;  // factors (options, C)
+  void* out;
+  // backward: out is the gradient of z, where it is wanted; sums of each sample
+  const void* g;
+  void *sums, *moments;  // (N, options, C) or null: the factors' gradient; (2, N, C): out, plain and times y - mean
+  // Second backward: z moves by along * vy + tilt * (y - mean) + offset, the factors by vfactors, if not null. With h1
+  // and h2 the gradients of z and of its motion, out = weight * h1 + vweight * h2 and moving = weight * h2.
+  const void *vy, *along, *tilt, *offset, *vfactors, *weight, *vweight;
+  void *motion, *moving;  // how the value moves; moments are (5, N, C): h1 and h2, plain and times y - mean, h2 times vy
+};
+
+namespace {
+
+enum Function { relu, sigmoid, tanh, gelu, silu, elu, softplus };
+
+template <typename T, int W>
+struct Exponential {
+  V<T, W> power, rest;  // e^x = power * (1 + rest), so that e^x - 1 keeps its digits near 0
+
+  explicit Exponential(V<T, W> x) {
+    constexpr bool wide = sizeof(T) == 8;
+    constexpr T largest = wide ? T(708) : T(87), magic = wide ? T(6755399441055744.0) : T(12582912);
+    x = x > largest ? V<T, W>{} + largest : x;
+    x = x < -largest ? V<T, W>{} - largest : x;
+    const V<T, W> shifted = x * T(1.4426950408889634) + magic, k = shifted - magic;  // the nearest whole number
+    const V<T, W> r = x - k * T(wide ? 0.6931471803691238 : 0.693359375) -
+                      k * T(wide ? 1.9082149292705877e-10 : -2.12194440e-4);
+    constexpr int terms = wide ? 13 : 7;
+    V<T, W> sum = V<T, W>{} + T(1);  // 1 + r / 2 (1 + r / 3 (1 + ...))
+    for (int n = terms; n > 1; n--) sum = T(1) + sum * r * T(1.0 / n);
+    rest = sum * r;
+    const auto bits = reinterpret_cast<const V<Whole<T>, W>&>(shifted);
+    const V<Whole<T>, W> exponent = (bits + Whole<T>(wide ? 1023 : 127)) << (wide ? 52 : 23);
+    power = reinterpret_cast<const V<T, W>&>(exponent);
+  }
+  V<T, W> value() const { return power + power * rest; }
+  V<T, W> minus_one() const { return power * rest + (power - T(1)); }
+};
+
+template <typename T, int W>
+inline V<T, W> exponential(V<T, W> x) {
+  return Exponential<T, W>(x).value();
+}
+
+// log(1 + u) for u in 0..1
+template <typename T, int W>
+inline V<T, W> log_one_plus(V<T, W> u) {
+  const V<T, W> r = u / (T(2) + u), square = r * r;
+  V<T, W> sum{};
+  for (int n = sizeof(T) == 8 ? 33 : 15; n > 0; n -= 2) sum = sum * square + T(1.0 / n);
+  return T(2) * r * sum;
+}
+
+// The normal distribution function: erfc(x) = t * exp(P(t) - x^2) with t = 2 / (2 + x), P by its Chebyshev coefficients.
+template <typename T, int W>
+inline V<T, W> normal_distribution(V<T, W> z) {
+  constexpr double coefficients[] = {
+      -0.6513268598908549,    0.6419697923564902,     0.019476473204185846,   -0.009561514786808754,
+      -0.0009465953444820329, 0.00036683949785270425, 4.252332480689583e-05,  -2.0278578112506093e-05,
+      -1.6242900046526537e-06, 1.3036558354790478e-06, 1.56264418037233e-08,   -8.523809610742894e-08,
+      6.529054612930407e-09,  5.05934338174141e-09,   -9.913639978376132e-10, -2.273650295814278e-10,
+      9.646775739335922e-11,  2.3940866650251635e-12, -6.886114942150634e-12, 8.945604673682439e-13,
+      3.1274635658995464e-13, -1.1241875487067698e-13, -1.1796119636642288e-16, 7.379513666805337e-15};
+  const V<T, W> x = (z < T(0) ? -z : z) * T(0.7071067811865476), t = T(2) / (T(2) + x), u = T(2) * t - T(1);
+  V<T, W> last{}, before{};
+  for (int n = sizeof(T) == 8 ? 23 : 13; n > 0; n--) {
+    const V<T, W> next = T(2) * u * last - before + T(coefficients[n]);
+    before = last, last = next;
+  }
+  const V<T, W> half = T(0.5) * t * exponential<T, W>(u * last - before + T(coefficients[0]) - x * x);
+  return z < T(0) ? half : T(1) - half;
+}
+
+template <typename T, int W>
+struct Derivatives {
+  V<T, W> value, first, second;
+
+  Derivatives(int64_t function, V<T, W> z) {
+    const V<T, W> zero{}, one = zero + T(1);
+    const auto right = z > T(0);
+    switch (function) {
+      case relu:
+        value = z < T(0) ? zero : z, first = right ? one : zero, second = zero;  // a NaN is passed on
+        break;
+      case sigmoid: {
+        value = T(1) / (T(1) + exponential<T, W>(-z));
+        first = value * (T(1) - value), second = first * (T(1) - T(2) * value);
+        break;
+      }
+      case tanh: {
+        const V<T, W> e = Exponential<T, W>(T(2) * z).minus_one();
+        value = e / (e + T(2)), first = T(1) - value * value, second = T(-2) * value * first;
+        break;
+      }
+      case gelu: {
+        const V<T, W> share = normal_distribution<T, W>(z);
+        const V<T, W> density = T(0.3989422804014327) * exponential<T, W>(T(-0.5) * z * z);
+        value = z * share, first = share + z * density, second = density * (T(2) - z * z);
+        break;
+      }
+      case silu: {
+        const V<T, W> s = T(1) / (T(1) + exponential<T, W>(-z)), slope = s * (T(1) - s);
+        value = z * s, first = s + z * slope, second = slope * (T(2) + z * (T(1) - T(2) * s));
+        break;
+      }
+      case elu: {
+        const Exponential<T, W> e(z);
+        value = right ? z : e.minus_one(), first = right ? one : e.value(), second = right ? zero : e.value();
+        break;
+      }
+      default: {  // softplus, which PyTorch takes for the identity beyond 20
+        const V<T, W> e = exponential<T, W>(z < T(0) ? z : -z), s = (z < T(0) ? e : one) / (T(1) + e);
+        const auto straight = z > T(20);
+        value = straight ? z : (right ? z : zero) + log_one_plus<T, W>(e);
+        first = straight ? one : s, second = straight ? zero : s * (T(1) - s);
+      }
+    }
+  }
+};
+
+constexpr int most_options = 8;  // of a layer's activations
+
+template <typename T, int pass>  // 0 the value, 1 its gradient, 2 that one's
+void activation(const Activation& p) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++)
+    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+      const auto image = [&](const void* of) { return of ? static_cast<const T*>(of) + n * p.pixels * p.C + c : nullptr; };
+      const auto channel = [&](const void* of, int64_t row = 0) {
+        return of ? load<T, W>(static_cast<const T*>(of) + row * p.C + c) : V<T, W>{};
+      };
+      const T *y = image(p.y), *g = image(p.g), *vy = image(p.vy);
+      T *out = const_cast<T*>(image(p.out)), *motion = const_cast<T*>(image(p.motion)),
+        *moving = const_cast<T*>(image(p.moving));
+      const V<T, W> mean = channel(p.mean), gain = channel(p.gain), shift = channel(p.shift), along = channel(p.along),
+                    tilt = channel(p.tilt), offset = channel(p.offset), weight = channel(p.weight),
+                    vweight = channel(p.vweight);
+      V<T, W> factor[most_options], direction[most_options], sum[most_options] = {}, moment[5] = {};
+      for (int64_t a = 0; a < p.options; a++) factor[a] = channel(p.factors, a), direction[a] = channel(p.vfactors, a);
+      for (int64_t i = 0; i < p.pixels * p.C; i += p.C) {
+        const V<T, W> centred = load<T, W>(y + i) - mean, z = gain * centred + shift;
+        V<T, W> back{}, direction_of_y{}, moved{};
+        if (pass > 0) back = load<T, W>(g + i);
+        if (pass > 1) direction_of_y = load<T, W>(vy + i), moved = along * direction_of_y + tilt * centred + offset;
+        V<T, W> value{}, first{}, second{}, value_along{}, first_along{};
+        for (int64_t a = 0; a < p.options; a++) {
+          const Derivatives<T, W> f(p.function[a], z);
+          value += factor[a] * f.value, first += factor[a] * f.first;
+          if (pass == 1) sum[a] += back * f.value;
+          if (pass > 1) {
+            sum[a] += back * moved * f.first;
+            second += factor[a] * f.second;
+            value_along += direction[a] * f.value, first_along += direction[a] * f.first;
+          }
+        }
+        if (pass == 0) store<T, W>(out + i, value);
+        if (pass == 1) {
+          const V<T, W> h = back * first;
+          if (out) store<T, W>(out + i, h);
+          moment[0] += h, moment[1] += h * centred;
+        }
+        if (pass > 1) {
+          const V<T, W> h1 = back * (second * moved + first_along), h2 = back * first;
+          if (motion) store<T, W>(motion + i, first * moved + value_along);
+          if (out) store<T, W>(out + i, weight * h1 + vweight * h2), store<T, W>(moving + i, weight * h2);
+          moment[0] += h1, moment[1] += h1 * centred;
+          moment[2] += h2, moment[3] += h2 * centred, moment[4] += h2 * direction_of_y;
+        }
+      }
+      if (pass == 0) return;
+      for (int m = 0; m < (pass == 1 ? 2 : 5); m++)
+        store<T, W>(static_cast<T*>(p.moments) + (m * p.N + n) * p.C + c, moment[m]);
+      for (int64_t a = 0; p.sums && a < p.options; a++)
+        store<T, W>(static_cast<T*>(p.sums) + (n * p.options + a) * p.C + c, sum[a]);
+    });
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------------------------------------- mixed poolings
+
+// The sum over sizes of maximum * max pooling + mean * average pooling, whose windows begin (size - 1) / 2 before each
+// `stride`-th pixel and are cut off at the border. x (N, H, W, C), out (N, Ho, Wo, C); sizes of at most 15.
+struct Pools {
+  int64_t N, C, H, W, Ho, Wo, stride, sizes, threads;
+  const int64_t* size;
+  const void *maximum, *mean;  // factors (sizes,), either null
+  unsigned char* argument;     // (sizes, N, Ho, Wo, C): which of its window the maximum is
+  void *x, *out;               // pools_adjoint writes x
+  void *maximum_sums, *mean_sums;  // pools_products only: (N, sizes), of out times each pooling of x
+};
+
+namespace {
+
+// Calls body(s, rows, columns, top, left) for every size's window around the output at (y, i).
+template <typename Body>
+inline void windows(const Pools& p, int64_t y, int64_t i, Body&& body) {
+  for (int64_t s = 0; s < p.sizes; s++) {
+    const int64_t size = p.size[s], top = y * p.stride - (size - 1) / 2, left = i * p.stride - (size - 1) / 2;
+    body(s, Window{std::max<int64_t>(top, 0), std::min(top + size, p.H)},
+         Window{std::max<int64_t>(left, 0), std::min(left + size, p.W)}, top, left);
+  }
+}
+
+// The value where each maximum was found and the mean, of every size: body(s, maximum, mean).
+template <typename T, int W, typename Body>
+inline void pooled(const Pools& p, int64_t n, int64_t y, int64_t i, int64_t c, bool search, Body&& body) {
+  const T* x = static_cast<const T*>(p.x) + n * p.H * p.W * p.C + c;
+  windows(p, y, i, [&](int64_t s, Window rows, Window columns, int64_t top, int64_t left) {
+    const int64_t size = p.size[s];
+    V<T, W> best = load<T, W>(x + (rows.first * p.W + columns.first) * p.C), sum{};
+    unsigned char* argument =
+        p.argument ? p.argument + (((s * p.N + n) * p.Ho + y) * p.Wo + i) * p.C + c : nullptr;
+    V<Whole<T>, W> which = V<Whole<T>, W>{} + Whole<T>((rows.first - top) * size + columns.first - left);
+    if (p.argument && !search) which = __builtin_convertvector((load<unsigned char, W>(argument)), V<Whole<T>, W>);
+    for (int64_t r = rows.first; r < rows.last; r++)
+      for (int64_t q = columns.first; q < columns.last; q++) {
+        const V<T, W> value = load<T, W>(x + (r * p.W + q) * p.C);
+        sum += value;
+        if (!p.argument) continue;
+        const V<Whole<T>, W> here = V<Whole<T>, W>{} + Whole<T>((r - top) * size + q - left);
+        if (search) {
+          const auto better = (value > best) | (value != value);  // the first of equals, and a NaN is passed on
+          best = better ? value : best, which = better ? here : which;
+        } else {
+          best = which == here ? value : best;
+        }
+      }
+    if (p.argument && search) store<unsigned char, W>(argument, __builtin_convertvector(which, V<unsigned char, W>));
+    body(s, best, sum / T((rows.last - rows.first) * (columns.last - columns.first)));
+  });
+}
+
+template <typename T>
+void pools(const Pools& p, bool search) {
+  const T *maximum = static_cast<const T*>(p.maximum), *mean = static_cast<const T*>(p.mean);
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++)
+    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < p.Ho; y++)
+        for (int64_t i = 0; i < p.Wo; i++) {
+          V<T, W> total{};
+          pooled<T, W>(p, n, y, i, c, search, [&](int64_t s, V<T, W> best, V<T, W> average) {
+            if (maximum) total += maximum[s] * best;
+            if (mean) total += mean[s] * average;
+          });
+          store<T, W>(static_cast<T*>(p.out) + ((n * p.Ho + y) * p.Wo + i) * p.C + c, total);
+        }
+    });
+}
+
+template <typename T>
+void pools_adjoint(const Pools& p) {
+  const T *maximum = static_cast<const T*>(p.maximum), *mean = static_cast<const T*>(p.mean);
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++) {
+    T* x = static_cast<T*>(p.x) + n * p.H * p.W * p.C;
+    std::fill(x, x + p.H * p.W * p.C, T(0));
+    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < p.Ho; y++)
+        for (int64_t i = 0; i < p.Wo; i++) {
+          const int64_t at = ((n * p.Ho + y) * p.Wo + i) * p.C + c;
+          const V<T, W> g = load<T, W>(static_cast<const T*>(p.out) + at), nothing{};
+          windows(p, y, i, [&](int64_t s, Window rows, Window columns, int64_t top, int64_t left) {
+            const T count = (rows.last - rows.first) * (columns.last - columns.first);
+            const V<T, W> share = mean ? g * (mean[s] / count) : nothing, whole = maximum ? g * maximum[s] : nothing;
+            V<Whole<T>, W> which{};
+            if (maximum)
+              which = __builtin_convertvector(
+                  (load<unsigned char, W>(p.argument + s * p.N * p.Ho * p.Wo * p.C + at)), V<Whole<T>, W>);
+            for (int64_t r = rows.first; r < rows.last; r++)
+              for (int64_t q = columns.first; q < columns.last; q++) {
+                T* to = x + (r * p.W + q) * p.C + c;
+                V<T, W> sum = load<T, W>(to) + share;
+                if (maximum) sum += which == Whole<T>((r - top) * p.size[s] + q - left) ? whole : nothing;
+                store<T, W>(to, sum);
+              }
+          });
+        }
+    });
+  }
+}
+
+template <typename T>
+void pools_products(const Pools& p) {
+#pragma omp parallel for schedule(static) num_threads(p.threads)
+  for (int64_t n = 0; n < p.N; n++) {
+    std::vector<double> sums(2 * p.sizes, 0.0);
+    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+      for (int64_t y = 0; y < p.Ho; y++) {
+        V<T, W> row[2][16] = {};
+        for (int64_t i = 0; i < p.Wo; i++) {
+          const V<T, W> g = load<T, W>(static_cast<const T*>(p.out) + ((n * p.Ho + y) * p.Wo + i) * p.C + c);
+          pooled<T, W>(p, n, y, i, c, false, [&](int64_t s, V<T, W> best, V<T, W> average) {
+            row[0][s] += g * best, row[1][s] += g * average;
+          });
+        }
+        for (int64_t s = 0; s < p.sizes; s++)
+          for (int w = 0; w < W; w++) sums[s] += row[0][s][w], sums[p.sizes + s] += row[1][s][w];
+      }
+    });
+    for (int64_t s = 0; s < p.sizes; s++) {
+      if (p.maximum_sums) static_cast<T*>(p.maximum_sums)[n * p.sizes + s] = T(sums[s]);
+      if (p.mean_sums) static_cast<T*>(p.mean_sums)[n * p.sizes + s] = T(sums[p.sizes + s]);
+    }
+  }
+}
+
+}  // namespace
+
 #define BOTH_TYPES(NAME, ARGUMENT, FLOAT, DOUBLE)                     \
   extern "C" void NAME(const ARGUMENT* settings, int64_t is_double) { \
     if (is_double) {                                                  \
@@ -1045,6 +1363,14 @@ BOTH_TYPES(combine, Combination, combined<float>(*settings), combined<double>(*s
 BOTH_TYPES(depthwise_forward, Convolution, Alone<float>(*settings).run(0), Alone<double>(*settings).run(0))
 BOTH_TYPES(depthwise_backward_input, Convolution, Alone<float>(*settings).run(1), Alone<double>(*settings).run(1))
 BOTH_TYPES(depthwise_backward_weight, Convolution, Alone<float>(*settings).run(2), Alone<double>(*settings).run(2))
+BOTH_TYPES(activation_forward, Activation, (activation<float, 0>(*settings)), (activation<double, 0>(*settings)))
+BOTH_TYPES(activation_backward, Activation, (activation<float, 1>(*settings)), (activation<double, 1>(*settings)))
+BOTH_TYPES(activation_second_backward, Activation, (activation<float, 2>(*settings)),
+           (activation<double, 2>(*settings)))
+BOTH_TYPES(pools_search, Pools, pools<float>(*settings, true), pools<double>(*settings, true))
+BOTH_TYPES(pools_value, Pools, pools<float>(*settings, false), pools<double>(*settings, false))
+BOTH_TYPES(pools_adjoint, Pools, pools_adjoint<float>(*settings), pools_adjoint<double>(*settings))
+BOTH_TYPES(pools_products, Pools, pools_products<float>(*settings), pools_products<double>(*settings))
 
 // Mean and biased variance per channel of x (N, pixels, C).
 extern "C" void channel_statistics(int64_t N, int64_t pixels, int64_t C, const void* x, void* mean, void* variance,

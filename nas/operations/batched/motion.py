@@ -5,6 +5,7 @@ with ``cov = mean(u v)``, so that ``u s`` moves by ``s (v - nu) - s^3 cov u``.
 """
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,11 +101,23 @@ class Motion:
             moments: (5, planes, C): what :meth:`constants` takes.
         """
         constant, slope, along = self.constants(*moments)
-        coefficients = torch.stack([constant, self.scale, self.across, slope, along]).contiguous()
-        batch, planes, height, width, channels = x.shape
-        settings = _Combination(
-            n=batch, groups=planes, pixels=height * width, c=channels, threads=torch.get_num_threads()
-        )
-        addresses = map(library.pointer, (gx, moving, x, v, self.mean, coefficients))
-        settings.x, settings.y, settings.z, settings.v, settings.mean, settings.coefficients = addresses
-        library.call("combine", settings, x.dtype)
+        combine(gx, x, self.mean, [constant, self.scale, self.across, slope, along], (moving, v))
+
+
+def combine(
+    gx: Tensor, x: Tensor, mean: Tensor, coefficients: Sequence[Tensor], others: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """``c0 + c1 * gx + c2 * others[0] + c3 * (x - mean) + c4 * others[1]``, in place of ``gx``.
+
+    Args:
+        gx, x: (batch, planes, H, W, C), contiguous, and so are ``others``.
+        mean: (planes, C).
+        coefficients: The five of them, (planes, C).
+    """
+    batch, planes, height, width, channels = x.shape
+    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels, threads=torch.get_num_threads())
+    stacked = torch.stack(list(coefficients)).contiguous()
+    y, v = (None, None) if others is None else others
+    addresses = map(library.pointer, (gx, y, x, v, mean, stacked))
+    settings.x, settings.y, settings.z, settings.v, settings.mean, settings.coefficients = addresses
+    library.call("combine", settings, x.dtype)
