@@ -79,6 +79,7 @@ class MixedConvolution(nn.Module):
     """
 
     is_region: ClassVar[bool] = True  # of nas.training.compilation
+    scales: ClassVar[str] = "filters"  # the attribute in whose weights the output is linear
 
     def __init__(
         self,
@@ -111,15 +112,20 @@ class MixedConvolution(nn.Module):
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         kernel = self.mixed_kernel(weights.get("kernel_size"))
-        x = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
-        x = self.activation(self.normalisation(x), weights.get("activation"))
-        return self.dropout(self.mask(x, weights.get("filters")))
+        y = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
+        return self.dropout(self.activated(y, weights))
+
+    def activated(self, y: Tensor, weights: Weights) -> Tensor:
+        """What comes behind the convolution: batch norm, activation and mask."""
+        y = self.activation(self.normalisation(y), weights.get("activation"))
+        return self.mask(y, weights.get("filters"))
 
 
 class MixedPooling(nn.Module):
     """Pooling over (size x kind), output (batch, channels, ceil(H / s), ceil(W / s))."""
 
     is_region: ClassVar[bool] = True  # of nas.training.compilation
+    scales: ClassVar[str] = "pool_size"  # the attribute in whose weights the output is linear
 
     def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
         super().__init__()
@@ -141,6 +147,7 @@ class MixedDense(nn.Module):
     """Dense layer over (units x activation) with batch norm, (batch, features) to (batch, max(units))."""
 
     is_region: ClassVar[bool] = True  # of nas.training.compilation
+    scales: ClassVar[str] = "units"  # the attribute in whose weights the output is linear
 
     def __init__(self, in_features: int, units: Sequence[int], activations: Sequence[str]) -> None:
         super().__init__()
@@ -153,3 +160,23 @@ class MixedDense(nn.Module):
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
         x = self.activation(self.normalisation(self.linear(x)), weights.get("activation"))
         return self.dropout(self.mask(x, weights.get("units")))
+
+
+class MixedSlot(nn.ModuleDict):
+    """Layers in one place, by label: their weighted sum, in which those that are narrower than ``width`` end in zeros.
+
+    An ``optional`` one has the input itself, too, as the last type.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], width: int, optional: bool) -> None:
+        super().__init__(layers)
+        self.width, self.optional = width, optional
+
+    def forward(self, x: Tensor, by_type: Tensor | None, weights: Mapping[str, Weights]) -> Tensor:
+        """``weights``: those of each layer."""
+        terms = [padded_width(layer(x, weights[label]), self.width) for label, layer in self.items()]
+        if self.optional:
+            terms.append(padded_width(x, self.width))
+        if by_type is None:
+            return terms[0]
+        return sum((weight * term for weight, term in zip(by_type, terms, strict=True)), x.new_zeros(()))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from nas.candidate import Architecture, Choice, Domain
 from nas.configuration import InvalidValue, require
 from nas.operations.batched import library
-from nas.operations.mixed import padded_width
+from nas.operations.batched.chain import FastSlot
+from nas.operations.mixed import MixedSlot
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.layers import Layer, Shape, Slot, parse_slots
@@ -236,15 +237,14 @@ class MacroSupernet(Supernet):
         super().__init__(relaxation)
         self.space = space
         self.slots = nn.ModuleDict()
-        self.widths: dict[str, int] = {}
+        make = FastSlot if space.implementation == "fast" else MixedSlot
         shape: Shape = space.input_shape
         for place in space.places:
             if place.slot.is_dense and len(shape) == 3:
                 shape = flattened(shape)
             mixed = {label: layer.mixed(shape, space.implementation) for label, layer in place.alternatives()}
-            self.slots[place.name] = nn.ModuleDict(mixed)
             shape = place.widest(shape)
-            self.widths[place.name] = shape[0]
+            self.slots[place.name] = make(mixed, shape[0], place.slot.optional)
         self.dropout = Dropout()
         self.classifier = nn.Linear(flattened(shape)[0], space.classes)
         for choice in space.choices:
@@ -265,18 +265,12 @@ class MacroSupernet(Supernet):
         return self.classifier(self.dropout(x.flatten(1)))
 
     def _mixed(self, place: Place, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        type_weights = weights.get(_key(f"{place.name}.type"))
-        width = self.widths[place.name]
-        terms = []
+        own = {}
         for label, layer in place.alternatives():
             names = {attribute: _key(f"{place.prefix(label)}.{attribute}") for attribute in layer.attributes}
-            own = {attribute: weights[name] for attribute, name in names.items() if name in weights}
-            terms.append(padded_width(self.slots[place.name][label](x, own), width))  # type: ignore[index]
-        if place.slot.optional:
-            terms.append(padded_width(x, width))
-        if type_weights is None:
-            return terms[0]
-        return sum((weight * term for weight, term in zip(type_weights, terms, strict=True)), x.new_zeros(()))
+            own[label] = {attribute: weights[name] for attribute, name in names.items() if name in weights}
+        mixed: Tensor = self.slots[place.name](x, weights.get(_key(f"{place.name}.type")), own)
+        return mixed
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(choice.name, choice.options) for choice in self.space.choices if _key(choice.name) == name]

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.dataset import Batch
+from nas.operations.batched.library import without_kernels
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -149,9 +150,9 @@ class DifferentiableStep:
         supernet.dropout.rate = dropout
         # Inside torch.func.grad, batch norm may only write into tensors made there.
         buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
-        return F.cross_entropy(
-            functional_call(supernet, {**weights, **alphas, **buffers}, (batch.images,)), batch.labels
-        )
+        with without_kernels():  # which torch.func cannot look into
+            logits = functional_call(supernet, {**weights, **alphas, **buffers}, (batch.images,))
+        return F.cross_entropy(logits, batch.labels)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for generator, state in zip(self.problem.generators, self.noise, strict=True):

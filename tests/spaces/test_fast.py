@@ -114,8 +114,8 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
         )
     made = space.supernet(RELAXATIONS[relaxation]()).double()
     generator = torch.Generator().manual_seed(5)
-    for entry in made.buffers():  # as after some training
-        if entry.dtype == torch.float64:
+    for key, entry in made.state_dict().items():  # as after some training
+        if "running" in key:
             entry.uniform_(0.5, 1.5, generator=generator)
     for alpha in made.architecture_parameters():
         nn.init.normal_(alpha, std=0.5, generator=generator)

@@ -59,8 +59,7 @@ def activated(y: Tensor, norm: nn.BatchNorm2d, factors: Tensor, functions: Seque
         nothing = y.new_zeros(1, y.shape[1])
         statistics = Statistics(nothing, nothing + 1, 0.0, of_batch=False)
     layer = _Layer(statistics, tuple(functions))
-    out: Tensor = _Activated.apply(layer, planes.squeeze(1), norm.weight, norm.bias, factors)
-    return out.permute(0, 3, 1, 2)
+    return _Activated.apply(layer, planes.squeeze(1), norm.weight, norm.bias, factors.to(y.dtype))
 
 
 def activated_in_torch(inputs: Sequence[Tensor], layer: _Layer) -> Tensor:
@@ -78,13 +77,15 @@ class _Activated(Function):
     def forward(ctx: Any, layer: _Layer, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.layer = layer
-        out = _like(inputs[0])
-        _run("activation_forward", layer, inputs, out=out)
+        batch, height, width, channels = inputs[0].shape
+        # No view, since those that a function returns may not be changed in place.
+        out = torch.empty((batch, channels, height, width), dtype=inputs[0].dtype, memory_format=torch.channels_last)
+        _run("activation_forward", layer, inputs, out=out.permute(0, 2, 3, 1))
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
+        inputs, g = ctx.saved_tensors, g.permute(0, 2, 3, 1)
         wanted = wanted_inputs(ctx, len(inputs))
         if torch.is_grad_enabled():
             return None, *_ActivatedGradient.apply(ctx.layer, wanted, g, *inputs)

@@ -1,30 +1,31 @@
 """The mixed layers of a chain (:mod:`nas.operations.mixed`), each weighted sum in one pass over the images.
 
-Same parameters, same state dict, same random draws, same numbers.
+Same parameters, same state dict, same random draws, same numbers. Without the kernels they are the plain ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
+from nas.operations.batched import library
 from nas.operations.batched.activation import activated, can_activate
+from nas.operations.batched.derivatives import wanted_inputs
 from nas.operations.batched.mixed_pooling import Windows, can_pool, mixed_poolings
-from nas.operations.mixed import MixedConvolution, MixedPooling, Weights
+from nas.operations.mixed import MixedConvolution, MixedPooling, MixedSlot, Weights
 
 
 class FastConvolution(MixedConvolution):
-    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+    def activated(self, y: Tensor, weights: Weights) -> Tensor:
         functions = list(self.activation.options)
-        if not can_activate(x, functions):
-            return super().forward(x, weights)
-        kernel = self.mixed_kernel(weights.get("kernel_size"))
-        x = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
+        if not can_activate(y, functions):
+            return super().activated(y, weights)
         by_width, by_function = weights.get("filters"), weights.get("activation")
-        mask = x.new_ones(x.shape[1]) if by_width is None else by_width @ self.mask.masks
+        mask = y.new_ones(y.shape[1]) if by_width is None else by_width @ self.mask.masks
         factors = mask[None] if by_function is None else torch.outer(by_function, mask)
-        return self.dropout(activated(x, self.normalisation, factors, functions))
+        return activated(y, self.normalisation, factors, functions)
 
 
 class FastPooling(MixedPooling):
@@ -36,3 +37,41 @@ class FastPooling(MixedPooling):
         if not can_pool(x, self.windows):
             return super().forward(x, weights)
         return mixed_poolings(x, self.joint(weights, x), self.windows)
+
+
+class FastSlot(MixedSlot):
+    """A layer's output is linear in the weights of its widths or pool sizes: the type's weight goes into them."""
+
+    def forward(self, x: Tensor, by_type: Tensor | None, weights: Mapping[str, Weights]) -> Tensor:
+        if by_type is None or not library.usable(x):
+            return super().forward(x, by_type, weights)
+        terms = []
+        for weight, (label, layer) in zip(by_type, self.items(), strict=False):
+            own = weights[label]
+            terms.append(layer(x, {**own, layer.scales: weight * own.get(layer.scales, x.new_ones(1))}))  # type: ignore[call-overload]
+        widest = next((place for place, term in enumerate(terms) if term.shape[1] == self.width), None)
+        total = by_type[-1] * x if widest is None else terms.pop(widest)
+        for term in terms:
+            total = _Added.apply(total, term, None)
+        return total if widest is None or not self.optional else _Added.apply(total, x, by_type[-1])
+
+
+class _Added(Function):
+    """``total`` (batch, C, H, W) with ``weight * x`` added to its first channels, in place; no weight is a 1."""
+
+    @staticmethod
+    def forward(ctx: Any, total: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.mark_dirty(total)
+        part = total[:, : x.shape[1]]
+        part.add_(x) if weight is None else part.addcmul_(x, weight)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        part = g[:, : x.shape[1]]
+        if weight is None:
+            return g, part, None
+        of_x, of_weight = wanted_inputs(ctx, 3)[1:]
+        return g, part * weight if of_x else None, (part * x).sum() if of_weight else None

@@ -51,10 +51,10 @@ def mixed_poolings(x: Tensor, weights: Tensor, windows: Windows) -> Tensor:
     batch, channels, height, width = x.shape
     sides = (-(-height // windows.stride), -(-width // windows.stride))
     places = torch.empty((len(windows.sizes), batch, *sides, channels), dtype=torch.uint8)
-    return _Value.apply(x, weights, places, windows, True)
+    return _Pooled.apply(x, weights.to(x.dtype), places, windows, True)
 
 
-class _Value(Function):
+class _Pooled(Function):
     """Of ``x`` (batch, C, H, W); ``places`` of the maxima (sizes, batch, H', W', C) are found first or given."""
 
     @staticmethod
@@ -62,20 +62,21 @@ class _Value(Function):
         ctx.save_for_backward(x, weights, places)
         ctx.windows = windows
         _, batch, height, width, channels = places.shape
-        out = x.new_empty(batch, height, width, channels)
-        _run("pools_search" if search else "pools_value", _nhwc(x), out, weights, places, windows)
-        return out.permute(0, 3, 1, 2)
+        # No view, since those that a function returns may not be changed in place.
+        out = torch.empty((batch, channels, height, width), dtype=x.dtype, memory_format=torch.channels_last)
+        _run("pools_search" if search else "pools_value", _nhwc(x), _nhwc(out), weights, places, windows)
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, weights, places = ctx.saved_tensors
         of_x, of_weights = wanted_inputs(ctx, 2)
-        gx = _InputGradient.apply(g, weights, places, ctx.windows, x.shape) if of_x else None
-        gw = _WeightGradient.apply(x, g, places, ctx.windows) if of_weights else None
+        gx = _PooledInputGradient.apply(g, weights, places, ctx.windows, x.shape) if of_x else None
+        gw = _PooledWeightGradient.apply(x, g, places, ctx.windows) if of_weights else None
         return gx, gw, None, None, None
 
 
-class _InputGradient(Function):
+class _PooledInputGradient(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, weights: Tensor, places: Tensor, windows: Windows, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(g, weights, places)
@@ -89,12 +90,12 @@ class _InputGradient(Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, weights, places = ctx.saved_tensors
         of_g, of_weights = wanted_inputs(ctx, 2)
-        gg = _Value.apply(v, weights, places, ctx.windows, False) if of_g else None
-        gw = _WeightGradient.apply(v, g, places, ctx.windows) if of_weights else None
+        gg = _Pooled.apply(v, weights, places, ctx.windows, False) if of_g else None
+        gw = _PooledWeightGradient.apply(v, g, places, ctx.windows) if of_weights else None
         return gg, gw, None, None, None
 
 
-class _WeightGradient(Function):
+class _PooledWeightGradient(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, g: Tensor, places: Tensor, windows: Windows) -> Tensor:
         ctx.save_for_backward(x, g, places)
@@ -107,8 +108,8 @@ class _WeightGradient(Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         x, g, places = ctx.saved_tensors
         of_x, of_g = wanted_inputs(ctx, 2)
-        gx = _InputGradient.apply(g, v, places, ctx.windows, x.shape) if of_x else None
-        gg = _Value.apply(x, v, places, ctx.windows, False) if of_g else None
+        gx = _PooledInputGradient.apply(g, v, places, ctx.windows, x.shape) if of_x else None
+        gg = _Pooled.apply(x, v, places, ctx.windows, False) if of_g else None
         return gx, gg, None, None
 
 
