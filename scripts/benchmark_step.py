@@ -348,9 +348,10 @@ def nasbench201_lines(kept: Kept, repeats: int) -> list[Target]:
 
 
 def macro_lines(kept: Kept, repeats: int) -> list[Target]:
-    title = "macro space (one implementation), batch 64"
-    costs = measured(title, {kind: Case(macro, 64, kind) for kind in KINDS}, repeats, kept)
-    show(title, costs, dict.fromkeys(costs, "first order"))
+    title = "macro space, batch 64"
+    pairs = [(kind, way) for kind in KINDS for way in ("plain", "fast")]
+    costs = measured(title, {f"{kind}, {way}": Case(macro, 64, kind, way) for kind, way in pairs}, repeats, kept)
+    show(title, costs, {f"{kind}, {way}": f"{kind}, plain" for kind, way in pairs})
     return []
 
 
@@ -412,12 +413,19 @@ PARTS = {
         "aten::mkldnn_convolution_backward",
     ),
     "mixture with its batch norms (own kernels)": ("_MixtureFunction", "_MixtureFunctionBackward"),
-    "poolings (own kernels)": ("_PoolingFunction", "_PoolingFunctionBackward"),
+    "batch norms, activations and masks (own kernels)": ("_Activated", "_ActivatedBackward"),
+    "poolings (own kernels)": (
+        "_PoolingFunction",
+        "_PoolingFunctionBackward",
+        "_Pooled",
+        "_PooledInputGradient",
+        "_PooledWeightGradient",
+    ),
     "other batch norms": ("aten::native_batch_norm", "aten::native_batch_norm_backward"),
 }
 
 
-def where_it_goes(case: Case) -> list[Target]:
+def where_it_goes(name: str, case: Case) -> list[Target]:
     """A profile of one fast step: shares of the time by part, and what convolution arithmetic alone would allow."""
     step = case.step()
     step()
@@ -427,8 +435,9 @@ def where_it_goes(case: Case) -> list[Target]:
     total = sum(own.values())
     shares = {part: sum(own.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
     shares["everything else (additions, copies, optimisers, Python)"] = 1 - sum(shares.values())
-    rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items()]
-    print_table(comparison_table(f"Where a fast first-order DARTS step goes, batch {case.batch}", ["", "share"], rows))
+    rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items() if share > 0]
+    title = f"Where a fast first-order {name} step goes, batch {case.batch}"
+    print_table(comparison_table(title, ["", "share"], rows))
     convolutions = sum(share for part, share in shares.items() if "convolutions" in part)
     print(
         f"convolution arithmetic alone: {100 * convolutions:.0f} %, "
@@ -507,7 +516,7 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         "nasbench201": partial(nasbench201_lines, kept, repeats),
         "macro": partial(macro_lines, kept, repeats),
         "growth": partial(growth, kept, few, quick, arguments.figure),
-        "profile": lambda: where_it_goes(Case(darts(), 16)),
+        "profile": lambda: [*where_it_goes("DARTS", Case(darts(), 16)), *where_it_goes("macro", Case(macro, 64))],
         "data": partial(data_lines, kept, repeats, (16,) if quick else (16, 64)),
         "gpu": partial(gpu_lines, kept, repeats),
     }

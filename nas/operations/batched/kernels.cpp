@@ -1,4 +1,4 @@
-// Kernels of the cell supernets for the CPU, called through ctypes (see library.py); no PyTorch headers, so that they
+// Kernels of the fast supernets for the CPU, called through ctypes (see library.py); no PyTorch headers, so that they
 // compile in seconds and fit every version. Images are channels-last: the innermost axis is the channels', and all
 // vector arithmetic runs along it. A "plane" is one sample of one group: (H, W, C), contiguous.
 //
@@ -1151,57 +1151,62 @@ constexpr int most_options = 8;  // of a layer's activations
 
 template <typename T, int pass>  // 0 the value, 1 its gradient, 2 that one's
 void activation(const Activation& p) {
+  constexpr int moments = pass == 0 ? 0 : pass == 1 ? 2 : 5;
+  const int64_t block = 64 * p.C, size = p.pixels * p.C;  // as much as the first cache holds
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t n = 0; n < p.N; n++)
-    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
-      const auto image = [&](const void* of) { return of ? static_cast<const T*>(of) + n * p.pixels * p.C + c : nullptr; };
-      const auto channel = [&](const void* of, int64_t row = 0) {
-        return of ? load<T, W>(static_cast<const T*>(of) + row * p.C + c) : V<T, W>{};
-      };
-      const T *y = image(p.y), *g = image(p.g), *vy = image(p.vy);
-      T *out = const_cast<T*>(image(p.out)), *motion = const_cast<T*>(image(p.motion)),
-        *moving = const_cast<T*>(image(p.moving));
-      const V<T, W> mean = channel(p.mean), gain = channel(p.gain), shift = channel(p.shift), along = channel(p.along),
-                    tilt = channel(p.tilt), offset = channel(p.offset), weight = channel(p.weight),
-                    vweight = channel(p.vweight);
-      V<T, W> factor[most_options], direction[most_options], sum[most_options] = {}, moment[5] = {};
-      for (int64_t a = 0; a < p.options; a++) factor[a] = channel(p.factors, a), direction[a] = channel(p.vfactors, a);
-      for (int64_t i = 0; i < p.pixels * p.C; i += p.C) {
-        const V<T, W> centred = load<T, W>(y + i) - mean, z = gain * centred + shift;
-        V<T, W> back{}, direction_of_y{}, moved{};
-        if (pass > 0) back = load<T, W>(g + i);
-        if (pass > 1) direction_of_y = load<T, W>(vy + i), moved = along * direction_of_y + tilt * centred + offset;
-        V<T, W> value{}, first{}, second{}, value_along{}, first_along{};
-        for (int64_t a = 0; a < p.options; a++) {
-          const Derivatives<T, W> f(p.function[a], z);
-          value += factor[a] * f.value, first += factor[a] * f.first;
-          if (pass == 1) sum[a] += back * f.value;
+    for (int64_t begin = 0; begin < size; begin += block)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
+        const auto image = [&](const void* of) { return of ? static_cast<const T*>(of) + n * size + c : nullptr; };
+        const auto channel = [&](const void* of, int64_t row = 0) {
+          return of ? load<T, W>(static_cast<const T*>(of) + row * p.C + c) : V<T, W>{};
+        };
+        const auto add = [&](void* to, int64_t row, V<T, W> sum) {
+          T* at = static_cast<T*>(to) + row * p.C + c;
+          store<T, W>(at, begin == 0 ? sum : load<T, W>(at) + sum);
+        };
+        const T *y = image(p.y), *g = image(p.g), *vy = image(p.vy);
+        T *out = const_cast<T*>(image(p.out)), *motion = const_cast<T*>(image(p.motion)),
+          *moving = const_cast<T*>(image(p.moving));
+        const V<T, W> mean = channel(p.mean), gain = channel(p.gain), shift = channel(p.shift),
+                      along = channel(p.along), tilt = channel(p.tilt), offset = channel(p.offset),
+                      weight = channel(p.weight), vweight = channel(p.vweight);
+        V<T, W> factor[most_options], direction[most_options], sum[most_options] = {}, moment[5] = {};
+        for (int64_t a = 0; a < p.options; a++)
+          factor[a] = channel(p.factors, a), direction[a] = channel(p.vfactors, a);
+        for (int64_t i = begin; i < std::min(begin + block, size); i += p.C) {
+          const V<T, W> centred = load<T, W>(y + i) - mean, z = gain * centred + shift;
+          V<T, W> back{}, direction_of_y{}, moved{};
+          if (pass > 0) back = load<T, W>(g + i);
+          if (pass > 1) direction_of_y = load<T, W>(vy + i), moved = along * direction_of_y + tilt * centred + offset;
+          V<T, W> value{}, first{}, second{}, value_along{}, first_along{};
+          for (int64_t a = 0; a < p.options; a++) {
+            const Derivatives<T, W> f(p.function[a], z);
+            value += factor[a] * f.value, first += factor[a] * f.first;
+            if (pass == 1) sum[a] += back * f.value;
+            if (pass > 1) {
+              sum[a] += back * moved * f.first;
+              second += factor[a] * f.second;
+              value_along += direction[a] * f.value, first_along += direction[a] * f.first;
+            }
+          }
+          if (pass == 0) store<T, W>(out + i, value);
+          if (pass == 1) {
+            const V<T, W> h = back * first;
+            if (out) store<T, W>(out + i, h);
+            moment[0] += h, moment[1] += h * centred;
+          }
           if (pass > 1) {
-            sum[a] += back * moved * f.first;
-            second += factor[a] * f.second;
-            value_along += direction[a] * f.value, first_along += direction[a] * f.first;
+            const V<T, W> h1 = back * (second * moved + first_along), h2 = back * first;
+            if (motion) store<T, W>(motion + i, first * moved + value_along);
+            if (out) store<T, W>(out + i, weight * h1 + vweight * h2), store<T, W>(moving + i, weight * h2);
+            moment[0] += h1, moment[1] += h1 * centred;
+            moment[2] += h2, moment[3] += h2 * centred, moment[4] += h2 * direction_of_y;
           }
         }
-        if (pass == 0) store<T, W>(out + i, value);
-        if (pass == 1) {
-          const V<T, W> h = back * first;
-          if (out) store<T, W>(out + i, h);
-          moment[0] += h, moment[1] += h * centred;
-        }
-        if (pass > 1) {
-          const V<T, W> h1 = back * (second * moved + first_along), h2 = back * first;
-          if (motion) store<T, W>(motion + i, first * moved + value_along);
-          if (out) store<T, W>(out + i, weight * h1 + vweight * h2), store<T, W>(moving + i, weight * h2);
-          moment[0] += h1, moment[1] += h1 * centred;
-          moment[2] += h2, moment[3] += h2 * centred, moment[4] += h2 * direction_of_y;
-        }
-      }
-      if (pass == 0) return;
-      for (int m = 0; m < (pass == 1 ? 2 : 5); m++)
-        store<T, W>(static_cast<T*>(p.moments) + (m * p.N + n) * p.C + c, moment[m]);
-      for (int64_t a = 0; p.sums && a < p.options; a++)
-        store<T, W>(static_cast<T*>(p.sums) + (n * p.options + a) * p.C + c, sum[a]);
-    });
+        for (int m = 0; m < moments; m++) add(p.moments, m * p.N + n, moment[m]);
+        for (int64_t a = 0; p.sums && a < p.options; a++) add(p.sums, n * p.options + a, sum[a]);
+      });
 }
 
 }  // namespace
@@ -1265,8 +1270,8 @@ void pools(const Pools& p, bool search) {
   const T *maximum = static_cast<const T*>(p.maximum), *mean = static_cast<const T*>(p.mean);
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t n = 0; n < p.N; n++)
-    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
-      for (int64_t y = 0; y < p.Ho; y++)
+    for (int64_t y = 0; y < p.Ho; y++)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
         for (int64_t i = 0; i < p.Wo; i++) {
           V<T, W> total{};
           pooled<T, W>(p, n, y, i, c, search, [&](int64_t s, V<T, W> best, V<T, W> average) {
@@ -1275,7 +1280,7 @@ void pools(const Pools& p, bool search) {
           });
           store<T, W>(static_cast<T*>(p.out) + ((n * p.Ho + y) * p.Wo + i) * p.C + c, total);
         }
-    });
+      });
 }
 
 template <typename T>
@@ -1285,8 +1290,8 @@ void pools_adjoint(const Pools& p) {
   for (int64_t n = 0; n < p.N; n++) {
     T* x = static_cast<T*>(p.x) + n * p.H * p.W * p.C;
     std::fill(x, x + p.H * p.W * p.C, T(0));
-    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
-      for (int64_t y = 0; y < p.Ho; y++)
+    for (int64_t y = 0; y < p.Ho; y++)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
         for (int64_t i = 0; i < p.Wo; i++) {
           const int64_t at = ((n * p.Ho + y) * p.Wo + i) * p.C + c;
           const V<T, W> g = load<T, W>(static_cast<const T*>(p.out) + at), nothing{};
@@ -1306,7 +1311,7 @@ void pools_adjoint(const Pools& p) {
               }
           });
         }
-    });
+      });
   }
 }
 
@@ -1315,8 +1320,8 @@ void pools_products(const Pools& p) {
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t n = 0; n < p.N; n++) {
     std::vector<double> sums(2 * p.sizes, 0.0);
-    by_vectors<T>(p.C, [&]<int W>(int64_t c) {
-      for (int64_t y = 0; y < p.Ho; y++) {
+    for (int64_t y = 0; y < p.Ho; y++)
+      by_vectors<T>(p.C, [&]<int W>(int64_t c) {
         V<T, W> row[2][16] = {};
         for (int64_t i = 0; i < p.Wo; i++) {
           const V<T, W> g = load<T, W>(static_cast<const T*>(p.out) + ((n * p.Ho + y) * p.Wo + i) * p.C + c);
@@ -1326,8 +1331,7 @@ void pools_products(const Pools& p) {
         }
         for (int64_t s = 0; s < p.sizes; s++)
           for (int w = 0; w < W; w++) sums[s] += row[0][s][w], sums[p.sizes + s] += row[1][s][w];
-      }
-    });
+      });
     for (int64_t s = 0; s < p.sizes; s++) {
       if (p.maximum_sums) static_cast<T*>(p.maximum_sums)[n * p.sizes + s] = T(sums[s]);
       if (p.mean_sums) static_cast<T*>(p.mean_sums)[n * p.sizes + s] = T(sums[p.sizes + s]);
