@@ -57,6 +57,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
 from nas.spaces.darts import OPERATIONS, Darts
+from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.compilation import compile_regions
@@ -165,6 +166,38 @@ def macro(which: str) -> SearchSpace:
     settings = OmegaConf.load(ROOT / "conf" / "space" / "macro.yaml")
     settings.implementation = which
     return build(settings, "space", input_shape=SHAPE, classes=CLASSES)  # type: ignore[no-any-return]
+
+
+WIDE, POOLS = [64, 128], {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
+NARROW: dict[str, Any] = {"type": "conv", "filters": [8, 16, 32], "kernel_size": 3}
+DECLARED: dict[str, tuple[list[dict[str, Any]], list[str]]] = {  # layers and activations of other macro spaces
+    "up to 128 filters of up to 7x7": (
+        [
+            {"type": "conv", "filters": [32, *WIDE], "kernel_size": [3, 5, 7]},
+            POOLS,
+            {"type": "conv", "filters": WIDE, "kernel_size": [3, 5]},
+            POOLS,
+            {"type": "conv", "filters": WIDE, "kernel_size": [1, 3], "optional": True},
+        ],
+        ["relu"],
+    ),
+    "seven activations": (
+        [NARROW, NARROW | {"stride": 2}, NARROW | {"optional": True}],
+        ["relu", "sigmoid", "tanh", "gelu", "silu", "elu", "softplus"],
+    ),
+    "poolings beside convolutions": (
+        [
+            NARROW,
+            {"choose": [NARROW | {"stride": 2}, POOLS | {"pool_size": [2, 3, 4, 5]}]},
+            {"choose": [NARROW, POOLS | {"pool_size": [3, 5, 7], "stride": 1}], "optional": True},
+        ],
+        ["relu", "sigmoid"],
+    ),
+}
+
+
+def declared(name: str) -> Callable[[str], SearchSpace]:
+    return lambda which: Macro(*DECLARED[name], which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -352,6 +385,12 @@ def macro_lines(kept: Kept, repeats: int) -> list[Target]:
     pairs = [(kind, way) for kind in KINDS for way in ("plain", "fast")]
     costs = measured(title, {f"{kind}, {way}": Case(macro, 64, kind, way) for kind, way in pairs}, repeats, kept)
     show(title, costs, {f"{kind}, {way}": f"{kind}, plain" for kind, way in pairs})
+    title = "macro space, other declarations, batch 64, first order"
+    pairs = [(name, way) for name in DECLARED for way in ("plain", "fast")]
+    costs = measured(
+        title, {f"{name}, {way}": Case(declared(name), 64, variant=way) for name, way in pairs}, repeats, kept
+    )
+    show(title, costs, {f"{name}, {way}": f"{name}, plain" for name, way in pairs})
     return []
 
 
@@ -435,7 +474,7 @@ def where_it_goes(name: str, case: Case) -> list[Target]:
     total = sum(own.values())
     shares = {part: sum(own.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
     shares["everything else (additions, copies, optimisers, Python)"] = 1 - sum(shares.values())
-    rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items() if share > 0]
+    rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items() if share >= 0.005]
     title = f"Where a fast first-order {name} step goes, batch {case.batch}"
     print_table(comparison_table(title, ["", "share"], rows))
     convolutions = sum(share for part, share in shares.items() if "convolutions" in part)

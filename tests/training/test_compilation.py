@@ -51,8 +51,8 @@ def nasbench201(implementation: str) -> NasBench201:
     return NasBench201(4, 1, implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
 
 
-def macro(_: str) -> Macro:
-    return Macro(LAYERS, ["relu"], input_shape=SHAPE, classes=CLASSES)
+def macro(implementation: str) -> Macro:
+    return Macro(LAYERS, ["relu"], implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
 
 
 SPACES = {"darts": darts, "nasbench201": nasbench201, "macro": macro}
@@ -173,7 +173,7 @@ def test_the_implementation_for_a_gpu_is_captured_whole(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("strategy", [LastStep(), Exact()], ids=["last step", "exact"])
 def test_a_learned_learning_rate_is_compiled_with(strategy: Strategy) -> None:
-    compiled, eager = (Search(supernet(macro("")), strategy, "learning_rate") for _ in range(2))
+    compiled, eager = (Search(supernet(macro("fast")), strategy, "learning_rate") for _ in range(2))
     compile_regions(compiled.supernet)
     for search in (compiled, eager):
         for number in range(3):
@@ -230,20 +230,20 @@ def test_a_deeper_network_has_no_more_graphs() -> None:
 
 
 def test_a_copy_computes_with_its_own_weights() -> None:
-    network = supernet(macro(""))
+    network = supernet(macro("fast"))
     compile_regions(network)
     twin = copy.deepcopy(network)
     with torch.no_grad():
         for weight in twin.weight_parameters():
             weight.add_(0.1)
-    plain = supernet(macro(""))
+    plain = supernet(macro("fast"))
     plain.load_state_dict(twin.state_dict())
     for one, other in zip(trained(twin), trained(plain), strict=True):
         torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9)
 
 
 def test_an_evaluation_is_not_compiled() -> None:
-    network = supernet(macro("")).eval()
+    network = supernet(macro("fast")).eval()
     compile_regions(network)
     network(batch(0).images)
     assert graphs() == 0
@@ -260,7 +260,7 @@ def test_regions_do_not_overlap_and_hold_most_of_a_network() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "implementation"), [*BOTH, ("macro", "plain")])
+@pytest.mark.parametrize(("name", "implementation"), [*BOTH, ("macro", "fast")])
 def test_what_inductor_makes_of_it_is_the_same(name: str, implementation: str) -> None:
     torch.compiler.set_default_backend("inductor")
     with without_kernels():
