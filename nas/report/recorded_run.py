@@ -167,12 +167,20 @@ class RecordedRun:
 def _retrainings(folder: Path) -> list[Path]:
     """The folders in ``folder`` with a retraining of its candidate, whatever their names; ``final`` is the first."""
 
+    def values(candidate: Any) -> list[Any]:
+        return [_mapping(candidate).get(part) for part in ("architecture", "hyperparameters")]
+
+    own = values(_read_json(folder / "candidate.json", []))
+
     def belongs(one: Path) -> bool:
+        retrained = values(_mapping(_read_json(one / "result.json", [])).get("candidate"))
+        if None not in (*own, *retrained):
+            return own == retrained
         if one.name == "final":
             return True
         config = _read_yaml(one, "config", [])
         named = config.get("candidate") if isinstance(config, dict) else None
-        # By its name alone, since a run folder may have been moved with all that is in it.
+        # One that has not ended: by the name alone, since a run folder may have been moved with all that is in it.
         return isinstance(named, str) and Path(named).name in (folder.resolve().name, "candidate.json")
 
     inside = sorted(one for one in folder.iterdir() if (one / "metrics.csv").is_file())

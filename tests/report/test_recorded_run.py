@@ -77,6 +77,17 @@ def test_every_retraining_of_this_run_in_its_folder_is_read_the_usual_one_first(
     assert run.retrainings["a_fixed"].result["seed"] == 3
 
 
+def test_a_retraining_of_another_candidate_is_not_this_run_s_wherever_it_lies(run_folder):
+    folder = run_folder()
+    own = json.loads((folder / "candidate.json").read_text())
+    another = dict.fromkeys(own["architecture"], "another")
+    for name, architecture in {"again": own["architecture"], "final": another}.items():
+        write_curves(folder / name / "metrics.csv", {"train/loss": [(10, 0, 0.5)]})
+        result = {"test_accuracy": 0.9, "candidate": {**own, "architecture": architecture}}
+        (folder / name / "result.json").write_text(json.dumps(result))
+    assert list(RecordedRun.read(folder).retrainings) == ["again"]
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(InvalidValue, match="run folder"):
         RecordedRun.read(tmp_path)
