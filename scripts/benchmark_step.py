@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.compilation import compile_regions
+from nas.training.cuda_graphs import WARM_UP, CudaRecording
 from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.regularisers import set_noise_generator
@@ -89,7 +90,7 @@ PARTS_OF_A_RUN = (
 )
 LONG = ("batch64", "nasbench201", "macro")  # left out of a quick run
 LINEAR = 1.1  # the largest exponent that is called linear growth
-GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16": 6.0}
+GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16, recorded": 6.0}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,14 @@ class Case:
     kind: str = "first order"
     variant: str = "fast"  # original, plain, stock or fast
     device: str = "cpu"
-    everything: bool = False  # torch.compile and bf16 autocast
+    compiled: bool = False
+    precision: torch.dtype = torch.float32  # bf16: by autocast
+    recorded: bool = False  # as CUDA graphs
+
+    @property
+    def warm_up(self) -> int:
+        """Steps before the first one that counts."""
+        return WARM_UP + 2 if self.device != "cpu" else 1
 
     def step(self) -> Callable[[], None]:
         """A function that takes one step; its supernet lives as long as it does."""
@@ -121,13 +129,16 @@ class Case:
             }
         )
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
-        low = partial(torch.autocast, self.device, torch.bfloat16) if self.everything else nullcontext
-        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,), precision=low)
+        computing = partial(torch.autocast, self.device, self.precision, enabled=self.precision != torch.float32)
+        new_recording = CudaRecording if self.recorded else None
+        problem = BilevelProblem(
+            supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing, new_recording=new_recording
+        )
         rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
         upper = UpperLevel(problem, alpha_strategy, strategy, rule)
         work = upper.work(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
-        if self.everything:
+        if self.compiled:
             compile_regions(supernet)
 
         def step() -> None:
@@ -263,7 +274,7 @@ class Kept:
 
 
 def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) -> dict[str, Cost]:
-    """Every case ``repeats`` times after one step to warm up, one after the other in turn."""
+    """Every case ``repeats`` times, one after the other in turn, once it is warm."""
     turns, memory = kept.turns.setdefault(title, []), kept.memory.setdefault(title, {})
     if len(turns) < repeats:
         steps = {name: case.step() for name, case in cases.items()}
@@ -273,7 +284,8 @@ def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) ->
             peak.reset()
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
-            step()
+            for _ in range(cases[name].warm_up):
+                step()
             memory[name] = torch.cuda.max_memory_allocated() if on_gpu else peak.beyond()
         while len(turns) < repeats:
             turn = {}
@@ -517,7 +529,10 @@ def gpu_lines(kept: Kept, repeats: int) -> list[Target]:
         return []
     for batch in (16, 64):
         cases = {way: Case(darts(), batch, "first order", way, "cuda") for way in ("plain", "fast")}
-        cases["fast, compiled, bf16"] = Case(darts(), batch, "first order", "fast", "cuda", everything=True)
+        fast = cases["fast"]
+        cases["fast, recorded"] = replace(fast, recorded=True)
+        cases["fast, compiled, bf16"] = replace(fast, compiled=True, precision=torch.bfloat16)
+        cases["fast, compiled, bf16, recorded"] = replace(cases["fast, compiled, bf16"], recorded=True)
         title = f"DARTS on {torch.cuda.get_device_name()}, batch {batch}"
         costs = measured(title, cases, repeats, kept)
         show(title, costs, dict.fromkeys(costs, "plain"))

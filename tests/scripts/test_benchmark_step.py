@@ -69,7 +69,7 @@ def test_what_was_kept_is_not_measured_again(script: ModuleType, tmp_path: Path)
     taken: list[str] = []
 
     class Case:
-        device = "cpu"
+        device, warm_up = "cpu", 1
 
         def __init__(self, name: str) -> None:
             self.name = name
