@@ -52,7 +52,7 @@ def nasbench201(implementation: str) -> NasBench201:
 
 
 def macro(implementation: str) -> Macro:
-    return Macro(LAYERS, ["relu"], implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return Macro(LAYERS, ["relu"], implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]  # type: ignore[arg-type]
 
 
 SPACES = {"darts": darts, "nasbench201": nasbench201, "macro": macro}
