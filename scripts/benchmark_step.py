@@ -3,6 +3,7 @@
     python scripts/benchmark_step.py --quick              # the DARTS lines with batches of 16
     python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
     python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
+    python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: half an hour of compiling
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
 and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock
@@ -17,14 +18,18 @@ import gc
 import hashlib
 import json
 import math
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib
@@ -87,8 +92,10 @@ PARTS_OF_A_RUN = (
     "profile",
     "data",
     "gpu",
+    "compile",
 )
 LONG = ("batch64", "nasbench201", "macro")  # left out of a quick run
+ASKED_FOR = ("compile",)  # and of every other
 LINEAR = 1.1  # the largest exponent that is called linear growth
 GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16, recorded": 6.0}
 
@@ -541,6 +548,60 @@ def gpu_lines(kept: Kept, repeats: int) -> list[Target]:
     return []  # the exit code is the CPU's
 
 
+COMPILED: dict[str, Case] = {
+    "DARTS, batch 16": Case(darts(), 16, compiled=True),
+    "NAS-Bench-201, batch 64": Case(nasbench201, 64, compiled=True),
+    "macro space, batch 64": Case(macro, 64, compiled=True),
+}
+
+
+def compiled_lines(kept: Kept, repeats: int) -> list[Target]:
+    """What ``training.compile=true`` makes of a first-order step on the CPU, and how long a run then takes to start."""
+    rows = []
+    for name, case in COMPILED.items():
+        eager = {way: replace(case, variant=way, compiled=False) for way in ("plain", "stock", "fast")}
+        costs = measured(f"{name}, not compiled", eager, repeats, kept)
+        turns = kept.turns.setdefault(f"{name}, compiled", [])
+        if not turns:
+            with TemporaryDirectory() as folder:
+                first, again = (in_own_process(name, steps, folder) for steps in (0, 5))
+            turns += [{"first": first[0], "again": again[0], "step": seconds} for seconds in again[1:]]
+            kept.save()
+        step = statistics.median(turn["step"] for turn in turns)
+        times = [costs["plain"].time, costs["stock"].time, step, costs["fast"].time]
+        starts = [turns[0][start] for start in ("first", "again")]
+        rows.append([name, *(f"{seconds:.2f}" for seconds in times), *(f"{seconds:.0f}" for seconds in starts)])
+    columns = ["a step's CPU seconds", "plain", "stock", "compiled", "fast", "the first one compiled", "in a later run"]
+    print_table(comparison_table("torch.compile by regions, on the CPU", columns, rows))
+    sys.stdout.flush()
+    return []
+
+
+def in_own_process(name: str, steps: int, folder: str) -> list[float]:
+    """:func:`first_and_further_steps` in a new process that keeps compiled code in ``folder``."""
+    settings = {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ |= settings
+    try:
+        with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+            return processes.submit(first_and_further_steps, name, steps, torch.get_num_threads()).result()
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+def first_and_further_steps(name: str, further: int, threads: int) -> list[float]:
+    """CPU seconds of steps of a compiled case, those of the C++ compiler included."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    step, seconds = COMPILED[name].step(), []
+    for _ in range(1 + further):
+        began = sum(os.times()[:4])
+        step()
+        seconds.append(sum(os.times()[:4]) - began)
+    return seconds
+
+
 def main(arguments_given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="about five minutes of one core")
@@ -573,8 +634,9 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         "profile": lambda: [*where_it_goes("DARTS", Case(darts(), 16)), *where_it_goes("macro", Case(macro, 64))],
         "data": partial(data_lines, kept, repeats, (16,) if quick else (16, 64)),
         "gpu": partial(gpu_lines, kept, repeats),
+        "compile": partial(compiled_lines, kept, repeats),
     }
-    wanted = arguments.parts or [name for name in parts if not (quick and name in LONG)]
+    wanted = arguments.parts or [name for name in parts if name not in (*ASKED_FOR, *(LONG if quick else ()))]
     targets = [target for name in wanted for target in parts[name]()]
     for target in targets:
         print(target.line())

@@ -1,6 +1,7 @@
 """Where the tests find numbers that were made elsewhere."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,22 @@ def reference_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"there is no folder of reference numbers at {folder} (NAS_REFERENCE names another)")
     return folder
+
+
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
+    """Begins with nothing compiled, and with a backend that builds no code: graphs are what is tested."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    from nas.training import compilation
+
+    torch._dynamo.reset()
+    compilation._compiled.cache_clear()
+    counters.clear()
+    torch.compiler.set_default_backend("aot_eager")
+    with torch._dynamo.config.patch(recompile_limit=8):
+        yield
+    torch.compiler.set_default_backend("inductor")
+    torch._dynamo.reset()
+    compilation._compiled.cache_clear()

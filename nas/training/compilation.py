@@ -6,7 +6,8 @@ batch norm and activation. Regions of one kind, of one type with layers of one s
 all the networks of a process; what was compiled is kept on the disk for later runs. Only training passes are compiled:
 batches of an evaluation are fewer and of other sizes.
 
-In a region nothing draws random numbers: a graph cannot hold a generator.
+Random numbers are best drawn outside of regions: no graph can hold a generator, and a region that draws from one is
+broken off there and taken up again.
 """
 
 import os

@@ -27,7 +27,8 @@ class TrainingSettings:
         on_non_finite: What a loss, gradient or alpha that is NaN or infinite leads to. ``stop`` ends the run,
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
-        compile: Whether networks go through ``torch.compile``, which takes a minute or more and pays on a GPU.
+        compile: Whether training passes go through ``torch.compile``, region by region
+            (:mod:`nas.training.compilation`): minutes at the first start, and for GPUs; on a CPU the own kernels win.
         cuda_graphs: Whether a GPU records the kernels of a step and replays them (``nas.training.cuda_graphs``).
         precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
@@ -280,6 +281,22 @@ def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
     with pytest.raises(InvalidValue, match="cannot differentiate twice"):
         Run(compile=True, architecture=Exact(), learned=False).made(splits, tmp_path)
     Run(compile=True, learned=False).made(splits, tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_search_begun_compiled_goes_on_uncompiled(splits, tmp_path):
+    compiled = Run(compile=True, learned=False).made(splits, tmp_path)
+    before_step(compiled, 7, kill)
+    with pytest.raises(Killed):
+        compiled.search()
+    assert counters["stats"]["unique_graphs"] > 0
+    assert not counters["graph_break"]
+    found = Run(learned=False).made(splits, tmp_path).search()
+    eager = Run(learned=False).made(splits, tmp_path / "eager")
+    assert found == eager.search()
+    assert rows(tmp_path, "train/loss") == [
+        (step, pytest.approx(loss, rel=1e-3)) for step, loss in rows(tmp_path / "eager", "train/loss")
+    ]
 
 
 def test_every_sample_is_counted(splits, tmp_path):

@@ -60,6 +60,28 @@ def test_the_other_spaces_have_tables(script: ModuleType, capsys: pytest.Capture
     assert "macro space" in text
 
 
+def test_what_compiling_brings_and_takes_is_a_table(
+    script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = {"tiny": script.Case(script.darts(), 4, compiled=True)}
+    monkeypatch.setattr(script, "COMPILED", cases)
+    asked: list[tuple[str, int]] = []
+
+    def in_own_process(name: str, steps: int, folder: str) -> list[float]:
+        assert Path(folder).is_dir()
+        asked.append((name, steps))
+        return [90.0 if len(asked) == 1 else 30.0, *[0.25] * steps]
+
+    monkeypatch.setattr(script, "in_own_process", in_own_process)
+    kept = script.Kept(None, "")
+    for _ in range(2):  # what is measured is kept
+        assert script.compiled_lines(kept, 1) == []
+    assert [name for name, _ in asked] == ["tiny", "tiny"]
+    (line, _) = (line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
+    assert line.split()[3] == "0.25"
+    assert line.split()[-2:] == ["90", "30"]
+
+
 def test_every_size_of_the_growth_is_one_that_the_space_has(full_script: ModuleType) -> None:
     for points in full_script.sweeps_of(16).values():
         assert all(case.space("fast").name == "darts" for _, case in points)

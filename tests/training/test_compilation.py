@@ -1,7 +1,7 @@
 """Compiled regions: the same numbers, whole graphs, and few of them."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -26,7 +26,6 @@ from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.training import compilation
 from nas.training.compilation import compile_regions, regions
 from nas.training.metrics import measure
 from nas.training.regularisers import set_drop_path, set_dropout, set_noise_generator
@@ -59,18 +58,7 @@ SPACES = {"darts": darts, "nasbench201": nasbench201, "macro": macro}
 BOTH = [(name, way) for name in ("darts", "nasbench201") for way in ("plain", "fast")]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled() -> Iterator[None]:
-    """Every test begins with nothing compiled, and with a backend that builds no code: graphs are what is tested."""
-    torch._dynamo.reset()
-    compilation._compiled.cache_clear()
-    counters.clear()
-    torch.compiler.set_default_backend("aot_eager")
-    with torch._dynamo.config.patch(recompile_limit=8):
-        yield
-    torch.compiler.set_default_backend("inductor")
-    torch._dynamo.reset()
-    compilation._compiled.cache_clear()
+pytestmark = pytest.mark.usefixtures("nothing_compiled")
 
 
 def supernet(space: SearchSpace, dtype: torch.dtype = torch.float64) -> Supernet:

@@ -1,12 +1,14 @@
 """The retraining honours every hyperparameter that a candidate may carry."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._dynamo.utils import counters
 
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
@@ -184,3 +186,18 @@ def test_a_recorded_way_is_gone_again(tmp_path):
     expected = [[recorded_value(points, place / 4) for points in recorded.values()] for place in range(4)]
     assert [list(one) for one in seen] == [pytest.approx(one) for one in expected]
     assert seen[0] == pytest.approx((0.1, 0.4, 0.5))
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_a_compiled_training_is_the_same_and_goes_on_uncompiled(tmp_path):
+    hyperparameters = {**COMMON, "dropout_layer1": 0.2}
+    eager = retraining(tmp_path / "eager", hyperparameters, FOUR_EPOCHS)
+    eager.train()
+    compiled = retraining(tmp_path / "compiled", hyperparameters, FOUR_EPOCHS, replace(PLAIN, compile=True))
+    compiled.fit(until=10)
+    assert counters["stats"]["unique_graphs"] > 0
+    again = retraining(tmp_path / "again", hyperparameters, FOUR_EPOCHS)
+    again.load_state_dict(compiled.state_dict())
+    again.fit(until=16)
+    for name, weight in weights(eager).items():
+        torch.testing.assert_close(weights(again)[name], weight, atol=1e-4, rtol=1e-4)
