@@ -18,6 +18,8 @@ from nas.operations.mixed import MixedConvolution, MixedPooling, MixedSlot, Weig
 
 
 class FastConvolution(MixedConvolution):
+    """Batch norm, activations and mask behind the convolution at once."""
+
     def activated(self, y: Tensor, weights: Weights) -> Tensor:
         functions = list(self.activation.options)
         if not can_activate(y, functions):
@@ -29,6 +31,8 @@ class FastConvolution(MixedConvolution):
 
 
 class FastPooling(MixedPooling):
+    """All poolings at once."""
+
     def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
         super().__init__(sizes, kinds, stride)
         self.windows = Windows(tuple(sizes), tuple(kinds), stride)
@@ -40,7 +44,10 @@ class FastPooling(MixedPooling):
 
 
 class FastSlot(MixedSlot):
-    """A layer's output is linear in the weights of its widths or pool sizes: the type's weight goes into them."""
+    """The layers added up in place, none of them multiplied by its type's weight or filled up with zeros.
+
+    A layer's output is linear in the weights of its widths or pool sizes, so that the type's weight goes into them.
+    """
 
     def forward(self, x: Tensor, by_type: Tensor | None, weights: Mapping[str, Weights]) -> Tensor:
         if by_type is None or not library.usable(x):
