@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.updates import AdamUpdate
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
 from nas.data.batch import Batch
-from nas.operations.batched import edges
+from nas.operations.batched import edges, separable
 from nas.operations.batched.library import without_kernels
+from nas.operations.batched.normalisation import normalised
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.spaces.darts import Darts
@@ -147,16 +149,29 @@ def test_a_compiled_search_is_the_same_and_compiles_in_its_first_steps_only(name
 
 
 @pytest.mark.filterwarnings("error:Dynamo detected")
-def test_the_implementation_for_a_gpu_is_captured_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", [torch.float64, torch.bfloat16])
+def test_the_implementation_for_a_gpu_is_captured_whole(
+    precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.compiler.set_default_backend("eager")
     monkeypatch.setattr(edges, "_edge_by_edge", edges._all_at_once)
+    monkeypatch.setattr(separable, "separable_in_torch", for_a_gpu)
+    lowered = precision == torch.bfloat16
+    dtype = torch.float32 if lowered else precision
     with without_kernels():
-        compiled, eager = (Search(supernet(darts("fast", 1))) for _ in range(2))
+        compiled, eager = (Search(supernet(darts("fast", 1), dtype)) for _ in range(2))
         compile_regions(compiled.supernet)
         for search in (compiled, eager):
-            search.step(0)
+            search.problem._precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=lowered)
+            search.step(0, dtype)
     assert graphs() > 0
-    assert_same(compiled, eager, 1e-9)
+    assert_same(compiled, eager, 1e-2 if lowered else 1e-9)
+
+
+def for_a_gpu(x: Tensor, layer: separable.Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]) -> Tensor:
+    """:func:`nas.operations.batched.separable.separable_in_torch` as it is anywhere but on a CPU."""
+    z = x if layer.statistics is None else normalised(x, layer.statistics)
+    return separable._in_two_convolutions(z.relu().permute(0, 1, 4, 2, 3), layer, depthwise, pointwise)
 
 
 @pytest.mark.parametrize("strategy", [LastStep(), Exact()], ids=["last step", "exact"])
