@@ -29,7 +29,7 @@ from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
-from nas.training.compilation import compile_regions
+from nas.training.compilation import compile_regions, what_it_takes
 from nas.training.cuda_graphs import recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, last_good, numbers_of, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
@@ -237,6 +237,8 @@ class GradientSearch:
             NotFinite: A loss, a gradient or an alpha is not, and neither the guard nor a rollback helps.
         """
         state = self.ranks.share(self.folder.newest_checkpoint(self.say) if self.ranks.is_first else None)
+        if self.training.compile:
+            self.say(what_it_takes())
         save = state is None
         while True:
             try:

@@ -40,15 +40,21 @@ def compile_regions(network: nn.Module) -> None:
 
     Whatever differentiates ``network`` twice fails from now on.
     """
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(_folder()))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_folder())
     torch._dynamo.config.recompile_limit = VARIANTS
     for module in regions(network):
         module.forward = MethodType(_compiled(type(module).forward, repr(module)), module)
 
 
+def what_it_takes() -> str:
+    """One line for whoever waits."""
+    return f"the first steps compile: minutes, fewer where {_folder()} has what an earlier run compiled"
+
+
 def _folder() -> Path:
     """Where compiled code is kept; PyTorch's own choice is a folder that does not outlive the machine's next start."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "compiled"
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "compiled"
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", own))
 
 
 @cache

@@ -13,7 +13,7 @@ from nas.configuration import require
 from nas.data.batch import Batch, Stream
 from nas.interop.export import ExportKind, missing_packages
 from nas.training.checkpoint import fitting
-from nas.training.compilation import compile_regions
+from nas.training.compilation import compile_regions, what_it_takes
 from nas.training.cuda_graphs import Inputs, Numbers, Recorded, recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
@@ -145,6 +145,8 @@ class Retraining:
             NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
         state = self.ranks.share(self.folder.newest_checkpoint(self.say) if self.ranks.is_first else None)
+        if self.training.compile:
+            self.say(what_it_takes())
         save = state is None
         while True:
             try:

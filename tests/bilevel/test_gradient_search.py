@@ -285,10 +285,12 @@ def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
 
 @pytest.mark.usefixtures("nothing_compiled")
 def test_a_search_begun_compiled_goes_on_uncompiled(splits, tmp_path):
-    compiled = Run(compile=True, learned=False).made(splits, tmp_path)
+    run = Run(compile=True, learned=False)
+    compiled = run.made(splits, tmp_path)
     before_step(compiled, 7, kill)
     with pytest.raises(Killed):
         compiled.search()
+    assert run.said[0].startswith("the first steps compile: minutes")
     assert counters["stats"]["unique_graphs"] > 0
     assert not counters["graph_break"]
     found = Run(learned=False).made(splits, tmp_path).search()
