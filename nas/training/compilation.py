@@ -20,6 +20,10 @@ from typing import Any
 import torch
 from torch import nn
 
+_KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
+# PyTorch chooses a folder that does not outlive the machine's next start, and may do so long before it compiles.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+os.environ.setdefault(_KEPT_IN, str(_CACHE / "nas" / "compiled"))
 VARIANTS = 64  # of one kind: sizes of its input, what needs a gradient, whether statistics are tracked
 
 
@@ -40,7 +44,6 @@ def compile_regions(network: nn.Module) -> None:
 
     Whatever differentiates ``network`` twice fails from now on.
     """
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_folder())
     torch._dynamo.config.recompile_limit = VARIANTS
     for module in regions(network):
         module.forward = MethodType(_compiled(type(module).forward, repr(module)), module)
@@ -48,13 +51,7 @@ def compile_regions(network: nn.Module) -> None:
 
 def what_it_takes() -> str:
     """One line for whoever waits."""
-    return f"the first steps compile: minutes, fewer where {_folder()} has what an earlier run compiled"
-
-
-def _folder() -> Path:
-    """Where compiled code is kept; PyTorch's own choice is a folder that does not outlive the machine's next start."""
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas" / "compiled"
-    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", own))
+    return f"the first steps compile: minutes, fewer where {os.environ[_KEPT_IN]} has what an earlier run compiled"
 
 
 @cache
