@@ -3,7 +3,7 @@
     python scripts/benchmark_step.py --quick              # the DARTS lines with batches of 16
     python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
     python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
-    python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: half an hour of compiling
+    python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: 20 minutes of compiling
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
 and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock

@@ -28,8 +28,7 @@ class TrainingSettings:
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
         compile: Whether training passes go through ``torch.compile``, region by region
-            (:mod:`nas.training.compilation`): minutes at the first start, and for GPUs; on a CPU the own kernels win.
-        cuda_graphs: Whether a GPU records the kernels of a step and replays them (``nas.training.cuda_graphs``).
+            (:mod:`nas.training.compilation`): for GPUs; the first steps of the first run take minutes.
         precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
