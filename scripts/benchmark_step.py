@@ -66,7 +66,7 @@ from nas.spaces.macro import Macro
 from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.compilation import compile_regions
-from nas.training.cuda_graphs import WARM_UP, CudaRecording
+from nas.training.cuda_graphs import WARM_UP, CudaGraphs
 from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.regularisers import set_noise_generator
@@ -137,7 +137,7 @@ class Case:
         )
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
         computing = partial(torch.autocast, self.device, self.precision, enabled=self.precision != torch.float32)
-        new_recording = CudaRecording if self.recorded else None
+        new_recording = CudaGraphs(torch.device(self.device)) if self.recorded else None
         problem = BilevelProblem(
             supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing, new_recording=new_recording
         )

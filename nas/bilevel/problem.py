@@ -15,10 +15,11 @@ from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
 from nas.spaces.supernet import Supernet
 from nas.training.cuda_graphs import Inputs, NewRecording, Numbers, Recorded
-from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step
+from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step, take_step
 from nas.training.ranks import Ranks
 from nas.training.regularisers import without_noise
 from nas.training.training_loss import Values, presented, training_loss
+from nas.training.transfer import on_device
 
 Weights = dict[str, Tensor]
 _RELAXED, _VALUE = "relaxed/", "value/"  # before the names of a recording's inputs
@@ -102,10 +103,12 @@ class BilevelProblem:
         """Every hyperparameter as it acts now, or would with ``raw``; the learning rate with its schedule's factor."""
         values = self.hyperparameters.values(raw)
         values["learning_rate"] = values["learning_rate"] * self.schedule_factor
-        # Raw hyperparameters stay on the processor. One copy each, or else every weight would send its share of the
-        # gradient back there on its own.
-        device = next(iter(self._weights.values())).device
-        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in values.items()}
+        # Raw hyperparameters stay on the processor; every weight would send its share of the gradient there.
+        return on_device(values, self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._weights.values())).device
 
     def numbers(self) -> dict[str, float]:
         """:meth:`values` outside the graph, in full precision."""
@@ -274,22 +277,16 @@ class BilevelProblem:
         inputs = {"images": batch.images, "labels": batch.labels}
         inputs |= {_RELAXED + name: weight.detach() for name, weight in self.supernet.operation_weights().items()}
         numbers = {}
-        for name, value in self.hyperparameters.shown(values).items():
+        for name, value in on_device(self.hyperparameters.shown(values), self._device).items():
             if isinstance(value, Tensor):
-                inputs[_VALUE + name] = value.to(batch.images.device)
+                inputs[_VALUE + name] = value
             elif self.hyperparameters.entries[name].acts_through_loss:
                 numbers[name] = value
         loss, logits, *gradients = self._weight_gradients(inputs, numbers)
         parameters = list(self._weights.values())
         loss, *gradients = self.ranks.average([loss, *gradients])
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if self.gradient_clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip, norm, foreach=True)
         set_step(self.optimiser, values)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        norm = take_step(self.optimiser, parameters, gradients, self.gradient_clip)
         return WeightStep(loss.clone(), logits.clone(), norm)
 
     def _gradients_of_weights(self, inputs: Inputs, numbers: Numbers) -> list[Tensor]:

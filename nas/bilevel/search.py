@@ -31,7 +31,7 @@ from nas.spaces.supernet import Supernet
 from nas.training.checkpoint import fitting
 from nas.training.compilation import compile_regions, what_it_takes
 from nas.training.cuda_graphs import recording_for
-from nas.training.finiteness import DIVISOR, NotFinite, last_good, numbers_of, require_finite
+from nas.training.finiteness import DIVISOR, NotFinite, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest, StopRequested
 from nas.training.memory import keep_freed_memory
 from nas.training.metrics import measure
@@ -42,6 +42,7 @@ from nas.training.ranks import Ranks, sharded, synchronise_batch_norm
 from nas.training.regularisers import set_noise_generator
 from nas.training.schedules import schedule_factor
 from nas.training.tracking import SilentTracker, Tracker
+from nas.training.transfer import as_numbers
 
 NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
@@ -408,7 +409,8 @@ class GradientSearch:
         if self.step % self.parts.tracking.log_every == 0:
             self.record.tell_step(tracker, done, self.step, epoch)
         guarded = self.training.on_non_finite == "restart" and "learning_rate" in self.hyperparameters.learned()
-        seen = numbers_of(self._measured(done, with_alpha=not guarded))
+        measured = self._measured(done, with_alpha=not guarded)
+        seen = dict(zip(measured, as_numbers(list(measured.values())), strict=True))
         rates = self.hyperparameters.numbers()
         learned = {name: rates[name] for name in self.hyperparameters.learned()}
         progress.update(self.step, loss=seen["the training loss"], **learned)

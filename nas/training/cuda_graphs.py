@@ -8,7 +8,8 @@ of the inputs, or be changed in place (weights, running statistics, the state of
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from nas.training.entry_point import RunFailed
 from nas.training.randomness import Randomness
 
 WARM_UP = 3  # calls that compute as usual first: libraries choose their algorithms and take their memory in them
-MOST = 4  # recordings of one function that are kept: a graph holds on to its memory
+MOST = 2  # recordings of one function that are kept
 
 Inputs = Mapping[str, Tensor]
 Numbers = Mapping[str, float]
@@ -35,25 +36,49 @@ class Recording(Protocol):
     def replay(self) -> None: ...
 
 
+class CudaGraphs:
+    """Makes the recordings of one run, which share their memory: they are replayed one after the other.
+
+    Args:
+        device: The GPU.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, generators: Sequence[torch.Generator]) -> "CudaRecording":
+        return CudaRecording(self.device, self._pool, generators)
+
+
 class CudaRecording:
     """A CUDA graph.
 
     Args:
-        generators: Those of a GPU that the computation draws from; PyTorch's own is known.
+        device: Where it computes.
+        pool: Whence it takes its memory.
+        generators: Those of the GPU that the computation draws from; PyTorch's own is known.
     """
 
-    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, device: torch.device, pool: Any, generators: Sequence[torch.Generator]) -> None:
+        self._device, self._pool = device, pool
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self._graph.register_generator_state(generator)
 
     def record(self, compute: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
-        # Another thread, such as one that loads images, may go on using the GPU meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        # On the run's own GPU, not on the process's current one. Another thread, such as one that loads images, may go
+        # on using it meanwhile.
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(self._graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             return compute()
 
     def replay(self) -> None:
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
 
 
 NewRecording = Callable[[Sequence[torch.Generator]], Recording]
@@ -67,7 +92,8 @@ class Recorded:
     replay of that kind overwrites them.
 
     Args:
-        function: From named tensors and numbers to tensors; see the module on what else it may depend on.
+        function: From named tensors and numbers to tensors, a method; see the module on what else it may depend on. It
+            is not kept alive, lest its owner and this keep each other, and the GPU's memory with them.
         new_recording: Makes a recording; None computes as usual at every call.
         generators: What ``function`` draws from.
     """
@@ -75,7 +101,8 @@ class Recorded:
     def __init__(
         self, function: Function, new_recording: NewRecording | None, generators: Sequence[torch.Generator] = ()
     ) -> None:
-        self._function, self._new_recording, self._generators = function, new_recording, generators
+        self._method = WeakMethod(function)
+        self._new_recording, self._generators = new_recording, generators
         self._calls: OrderedDict[Hashable, int] = OrderedDict()  # by kind, before it is recorded
         self._kept: OrderedDict[Hashable, tuple[Recording, Inputs, Sequence[Tensor]]] = OrderedDict()
 
@@ -85,17 +112,19 @@ class Recorded:
         Raises:
             RunFailed: It cannot be recorded.
         """
-        numbers = numbers or {}
+        numbers, function = numbers or {}, self._method()
+        assert function is not None
         if self._new_recording is None:
-            return self._function(inputs, numbers)
+            return function(inputs, numbers)
         shapes = tuple((name, one.shape, one.dtype, one.requires_grad) for name, one in inputs.items())
         kind = (shapes, tuple(numbers.items()))
         if kind not in self._kept:
             if not self._is_warm(kind):
-                return self._function(inputs, numbers)
-            self._kept[kind] = self._record(self._new_recording, inputs, numbers)
-            if len(self._kept) > MOST:
+                return function(inputs, numbers)
+            while len(self._kept) >= MOST:  # before, so that its memory can be had again
                 self._kept.popitem(last=False)
+            recording = self._new_recording(self._generators)
+            self._kept[kind] = _recorded(function, recording, inputs, numbers)
         self._kept.move_to_end(kind)
         recording, places, results = self._kept[kind]
         for name, place in places.items():
@@ -113,18 +142,24 @@ class Recorded:
             self._calls.popitem(last=False)
         return False
 
-    def _record(
-        self, new_recording: NewRecording, inputs: Inputs, numbers: Numbers
-    ) -> tuple[Recording, Inputs, Sequence[Tensor]]:
-        recording = new_recording(self._generators)
-        places = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in inputs.items()}
-        try:
-            return recording, places, recording.record(lambda: self._function(places, numbers))
-        except RuntimeError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise RunFailed(
-                f"The step cannot be recorded as a CUDA graph ({reason}); set training.cuda_graphs=false."
-            ) from error
+
+def _recorded(
+    function: Function, recording: Recording, inputs: Inputs, numbers: Numbers
+) -> tuple[Recording, Inputs, Sequence[Tensor]]:
+    """The recording, the tensors that it reads, and its results."""
+    places = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in inputs.items()}
+    try:
+        return recording, places, recording.record(lambda: function(places, numbers))
+    except RuntimeError as error:
+        cause: BaseException = error
+        while cause.__context__ is not None:  # that the recording cannot be ended properly is what came of it
+            cause = cause.__context__
+        if isinstance(cause, torch.OutOfMemoryError):
+            raise cause from error
+        reason = (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise RunFailed(
+            f"The step cannot be recorded as a CUDA graph ({reason}); set training.cuda_graphs=false."
+        ) from error
 
 
 def recording_for(asked: bool, randomness: Randomness) -> NewRecording | None:
@@ -139,4 +174,4 @@ def recording_for(asked: bool, randomness: Randomness) -> NewRecording | None:
         raise InvalidValue("training.cuda_graphs", True, f"it needs a GPU, and this run is on {randomness.device}")
     if randomness.ranks.count > 1:
         raise InvalidValue("training.cuda_graphs", True, "it must be false in a data-parallel run")
-    return CudaRecording
+    return CudaGraphs(randomness.device)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas.training.ranks import Ranks
 from nas.training.run_folder import RunFolder
+from nas.training.transfer import as_numbers
 
 OnNonFinite = Literal["restart", "stop", "rollback"]
 DIVISOR = 4.0  # what a rollback divides the learning rate by: the same steps at the same rate would fail again
@@ -35,12 +36,12 @@ class Watch:
 
     def __init__(self) -> None:
         self._seen: list[tuple[int, str]] = []
-        self._values: list[Tensor] = []
+        self._values: list[Tensor | float] = []
 
     def look(self, step: int, quantities: Mapping[str, Tensor | float]) -> None:
         for name, value in quantities.items():
             self._seen.append((step, name))
-            self._values.append(torch.as_tensor(value, dtype=torch.float64).detach())
+            self._values.append(value.detach() if isinstance(value, Tensor) else value)
 
     def check(self) -> None:
         """Go through everything seen since the last time, in order.
@@ -50,16 +51,9 @@ class Watch:
         """
         seen, values = self._seen, self._values
         self._seen, self._values = [], []
-        numbers = torch.stack([value.cpu() for value in values]).tolist() if values else []
-        for (step, name), number in zip(seen, numbers, strict=True):
+        for (step, name), number in zip(seen, as_numbers(values), strict=True):
             if not math.isfinite(number):
                 raise NotFinite(step, name, number)
-
-
-def numbers_of(quantities: Mapping[str, Tensor]) -> dict[str, float]:
-    """0-dim tensors of one device as numbers, in one go: a GPU is waited for once."""
-    values = torch.stack([value.detach().double() for value in quantities.values()]).tolist()
-    return dict(zip(quantities, values, strict=True))
 
 
 def require_finite(step: int, state: Mapping[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 The group is read off a weight's dimensions: the same rule for every space, for its supernet and for what is found.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -33,6 +33,24 @@ def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
         group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
         group["weight_decay"] = values.get("weight_decay", 0.0)
         group["momentum"] = values.get("momentum", group["momentum"])
+
+
+def take_step(
+    optimiser: torch.optim.SGD, weights: Sequence[Tensor], gradients: Sequence[Tensor], largest: float | None
+) -> Tensor:
+    """One step of ``optimiser`` along ``gradients``, scaled down to the norm ``largest`` if there is one.
+
+    Returns:
+        Their norm before, 0-dim, on their device.
+    """
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.grad = gradient
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(weights, largest, norm, foreach=True)
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    return norm
 
 
 def grouped(weights: Iterable[nn.Parameter]) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from nas.training.cuda_graphs import Inputs, Numbers, Recorded, recording_for
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
 from nas.training.interruption import Stopped, StopRequest
 from nas.training.memory import keep_freed_memory
-from nas.training.parameter_groups import OF_THE_STEP, grouped, set_step
+from nas.training.parameter_groups import OF_THE_STEP, grouped, set_step, take_step
 from nas.training.profiling import profiled
 from nas.training.progress import Progress
 from nas.training.randomness import Randomness
@@ -211,14 +211,9 @@ class Retraining:
         acting = {name: value for name, value in self.hyperparameters.items() if name not in OF_THE_STEP}
         inputs = {"images": batch.images, "labels": batch.labels}
         loss, logits, *gradients = self._gradients(inputs, acting | {"drop_path": drop_path})
-        self.optimiser.zero_grad(set_to_none=True)
-        for weight, gradient in zip(self._reached, self.ranks.average(gradients), strict=True):
-            weight.grad = gradient
+        gradients, clip = self.ranks.average(gradients), self.training.gradient_clip
+        norm = take_step(self.optimiser, self._reached, gradients, clip)
         loss, share = self.ranks.average([loss.clone(), accuracy(logits, batch.labels)])
-        norm = nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.training.gradient_clip or math.inf, foreach=True
-        )
-        self.optimiser.step()
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
         self.means.add("train/loss", loss)

@@ -7,17 +7,17 @@ was recorded after that checkpoint, so that the resumed run leaves the same ``me
 import csv
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-import torch
 from torch import Tensor
 
 from nas.configuration import UnusableInput, require
+from nas.training.transfer import as_numbers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -208,7 +208,7 @@ class Tracker:
             self._write_pending()
 
     def _write_pending(self) -> None:
-        for record, value in zip(self._pending, _numbers([record.value for record in self._pending]), strict=True):
+        for record, value in zip(self._pending, as_numbers([record.value for record in self._pending]), strict=True):
             record.file.append(record.step, record.epoch, record.tag, value)
             if self._events is not None:
                 self._events.add_scalar(record.tag, value, record.step, walltime=record.time)
@@ -283,20 +283,6 @@ class _RecordFile:
 
     def close(self) -> None:
         self._file.close()
-
-
-def _numbers(values: Sequence[float | Tensor]) -> list[float]:
-    """``values`` as Python floats, with one transfer per device and type instead of one per tensor."""
-    numbers = [0.0 if isinstance(value, Tensor) else float(value) for value in values]
-    groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
-    for index, value in enumerate(values):
-        if isinstance(value, Tensor):
-            groups.setdefault((value.device, value.dtype), []).append(index)
-    for indices in groups.values():
-        together = torch.stack([value for index in indices if isinstance(value := values[index], Tensor)])
-        for index, number in zip(indices, together.tolist(), strict=True):
-            numbers[index] = float(number)
-    return numbers
 
 
 def _require_size(path: Path, size: int) -> None:

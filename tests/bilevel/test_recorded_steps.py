@@ -1,9 +1,11 @@
 """Searches and retrainings whose steps are recorded and replayed: the same bytes as without."""
 
+import gc
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -200,28 +202,42 @@ def test_it_is_the_same_after_a_restart_of_the_weights_and_after_a_stop(splits, 
     assert same(resumed, plain)
 
 
+def retraining_of(space: SearchSpace, values: dict[str, float], splits: DataSplits, folder: Path) -> Retraining:
+    randomness = Randomness(1)
+    return Retraining(
+        network=space.network(space.sample(torch.Generator().manual_seed(3)).architecture),
+        stream=splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
+        hyperparameters=values,
+        schedule="cosine",
+        final=FinalSettings(2, "learned", None, None, 0.4, "linear", 100),
+        training=replace(TrainingSettings(16, 0.9, 5.0, "cosine"), keep_checkpoints=1),
+        tracking=QUIET,
+        randomness=randomness,
+        folder=RunFolder(folder),
+        say=lambda notice: None,
+    )
+
+
+def test_a_retraining_s_memory_is_given_back_with_it(splits, tmp_path):
+    """At once: a GPU's memory may be used up by many of them before Python looks for what nobody uses any more."""
+    retraining = retraining_of(SPACES["macro"], {"learning_rate": 0.05, "dropout": 0.3}, splits, tmp_path)
+    gone = ref(retraining.network)
+    gc.disable()
+    try:
+        retraining.fit(5)
+        del retraining
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_a_recorded_retraining_is_the_same(name, splits, tmp_path, monkeypatch):
-    space = SPACES[name]
-    architecture = space.sample(torch.Generator().manual_seed(3)).architecture
     values = {"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.3, "cutout": 0.3, "label_smoothing": 0.1}
     values |= {} if name == "macro" else {"drop_path": 0.2}
 
     def retrained(folder: Path) -> dict[str, torch.Tensor]:
-        randomness = Randomness(1)
-        order = randomness.on_cpu("training order")
-        retraining = Retraining(
-            network=space.network(architecture),
-            stream=splits.train.stream(16, splits.mean, splits.std, order),
-            hyperparameters=values,
-            schedule="cosine",
-            final=FinalSettings(2, "learned", None, None, 0.4, "linear", 100),
-            training=replace(TrainingSettings(16, 0.9, 5.0, "cosine"), keep_checkpoints=1),
-            tracking=QUIET,
-            randomness=randomness,
-            folder=RunFolder(folder),
-            say=lambda notice: None,
-        )
+        retraining = retraining_of(SPACES[name], values, splits, folder)
         retraining.train()
         return retraining.network.state_dict()
 
