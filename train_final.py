@@ -44,7 +44,7 @@ from nas.training.entry_point import (
     resumed_folder,
     run_resumed,
 )
-from nas.training.environment import record_environment
+from nas.training.environment import record_environment, say_what_is_lacking
 from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
 from nas.training.randomness import Randomness
@@ -205,6 +205,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         folder=folder,
     )
     if randomness.ranks.is_first:
+        say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device)
         seal_configuration(path)
         write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())

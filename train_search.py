@@ -38,7 +38,7 @@ from nas.training.entry_point import (
     resumed_folder,
     run_resumed,
 )
-from nas.training.environment import record_environment
+from nas.training.environment import record_environment, say_what_is_lacking
 from nas.training.randomness import Randomness
 from nas.training.ranks import join
 from nas.training.run_folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
@@ -113,6 +113,7 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
         raise InvalidValue("method", type(searcher).__name__, allowed)
     if randomness.ranks.is_first:
+        say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device)
         seal_configuration(path)
     candidate = searcher.search()

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 from nas.atomic_write import make_folder, write_atomically
+from nas.operations.batched.library import lacking
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
 
@@ -45,6 +47,16 @@ def record_environment(folder: Path, device: torch.device | str) -> None:
     starts = starts if isinstance(starts, list) else []
     make_folder(folder)
     write_atomically(path, (json.dumps([*starts, environment(device)], indent=2) + "\n").encode())
+
+
+def say_what_is_lacking(device: torch.device, say: Callable[[str], None] = print) -> None:
+    """Tell a user whose runs are several times slower than they need be.
+
+    Raises:
+        InvalidValue: ``NAS_KERNELS`` is neither on nor off.
+    """
+    if device.type == "cpu" and (reason := lacking()) is not None:
+        say(f"without the C++ kernels, which make supernets several times as fast: {reason}")
 
 
 def _version(package: str) -> str | None:

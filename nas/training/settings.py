@@ -29,7 +29,9 @@ class TrainingSettings:
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
         compile: Whether training passes go through ``torch.compile``, region by region
             (:mod:`nas.training.compilation`): for GPUs; the first steps of the first run take minutes.
-        precision: Of what networks compute: ``bfloat16`` by autocast; parameters, alpha too, and losses stay float32.
+        cuda_graphs: Whether a GPU records the kernels of a step and replays them (:mod:`nas.training.cuda_graphs`).
+        precision: Of what networks compute in training: ``bfloat16`` by autocast; parameters, alpha too, losses and
+            evaluations stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
         keep_checkpoints: How many of the newest stay on the disk; the older ones are for when the newest is damaged.

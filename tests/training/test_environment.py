@@ -1,9 +1,13 @@
 import json
+import os
 import sys
 
+import pytest
 import torch
 
-from nas.training.environment import PACKAGES, environment, record_environment
+from nas.configuration import InvalidValue
+from nas.operations.batched import library
+from nas.training.environment import PACKAGES, environment, record_environment, say_what_is_lacking
 
 
 def test_every_start_is_one_entry(tmp_path, monkeypatch):
@@ -27,3 +31,28 @@ def test_an_unreadable_record_is_started_afresh(tmp_path):
     (tmp_path / "environment.json").write_text("{")
     record_environment(tmp_path, "cpu")
     assert len(json.loads((tmp_path / "environment.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(("kernels", "path", "told"), [("off", "", 0), ("on", "", 1), ("on", os.environ["PATH"], None)])
+def test_a_run_without_kernels_that_are_wanted_says_why(kernels, path, told, monkeypatch):
+    monkeypatch.setenv("NAS_KERNELS", kernels)
+    monkeypatch.setenv("PATH", path)
+    library.library.cache_clear()
+    said: list[str] = []
+    try:
+        say_what_is_lacking(torch.device("cpu"), said.append)
+        say_what_is_lacking(torch.device("cuda"), said.append)
+        assert len(said) == (told if told is not None else library.library() is None)
+        assert all("no C++ compiler" in one for one in said)
+    finally:
+        library.library.cache_clear()
+
+
+def test_another_switch_than_on_and_off_is_refused(monkeypatch):
+    monkeypatch.setenv("NAS_KERNELS", "0")
+    library.library.cache_clear()
+    try:
+        with pytest.raises(InvalidValue, match="NAS_KERNELS=0 is not allowed: it must be on or off"):
+            say_what_is_lacking(torch.device("cpu"))
+    finally:
+        library.library.cache_clear()

@@ -106,7 +106,7 @@ def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
 
 @cache
 def _on_device(places: tuple[int, ...], device: torch.device) -> Tensor:
-    """A GPU would be waited for at every copy of a list from the processor's memory."""
+    """``places`` as a tensor, made once: a GPU would be waited for at every copy from the processor's memory."""
     return torch.tensor(places, device=device)
 
 
@@ -136,8 +136,8 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
         factors: (batch or 1, edges, operations).
         averages: Where the batch norms' statistics are put down.
     """
-    without_kernels = state.device.type == "cpu" and not library.usable(state)
-    return (_edge_by_edge if without_kernels else _all_at_once)(state, edges, factors, averages)
+    stock = state.device.type == "cpu" and not library.usable(state)
+    return (_edge_by_edge if stock else _all_at_once)(state, edges, factors, averages)
 
 
 def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:

@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nas.configuration import require
+
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
 COMPILERS = ("g++", "c++", "clang++")
@@ -49,16 +51,35 @@ def usable(x: Tensor) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernels, built if need be; None where that is not possible or not wanted."""
-    if os.environ.get("NAS_KERNELS", "on") == "off":
-        return None
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
+    """The loaded kernels, built if need be; None where that is not possible or not wanted.
+
+    Raises:
+        InvalidValue: ``NAS_KERNELS`` is neither on nor off.
+    """
+    compiler = _compiler()
+    if _switch() == "off" or compiler is None:
         return None
     try:
         return ctypes.CDLL(str(_built(compiler)))
     except (OSError, subprocess.SubprocessError):
         return None  # an old compiler, a read-only home, no room left
+
+
+def lacking() -> str | None:
+    """Why there are no kernels, in words; None where there are, or where they are switched off."""
+    if _switch() == "off" or library() is not None:
+        return None
+    return f"no C++ compiler is here ({', '.join(COMPILERS)})" if _compiler() is None else "the compiler failed"
+
+
+def _switch() -> str:
+    value = os.environ.get("NAS_KERNELS", "on")
+    require(value in ("on", "off"), "NAS_KERNELS", value, "it must be on or off")
+    return value
+
+
+def _compiler() -> str | None:
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
 
 
 def _built(compiler: str) -> Path:
