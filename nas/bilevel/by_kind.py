@@ -8,7 +8,7 @@ from torch import nn
 
 from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient, RetrospectiveHypergradient
 from nas.bilevel.hyperparameters import Kind
-from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.problem import BilevelProblem, OpenStep
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
@@ -61,10 +61,10 @@ class ByKind:
         passes = [sum(report.passes[split] for report in reports) for split in (0, 1)]
         return replace(reports[-1], passes=(passes[0], passes[1]))  # the cosine needs what the update's strategy saw
 
-    def observe(self, problem: BilevelProblem, training: Batch, targets: Sequence[nn.Parameter]) -> int:
+    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
         parts = self._parts(problem, targets)
         return sum(
-            strategy.observe(problem, training, own)
+            strategy.observe(problem, step, own)
             for strategy, own in parts
             if isinstance(strategy, ObservingHypergradient)
         )

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor, nn
+from torch import nn
 
 from nas.bilevel.hyperparameters import Kind
-from nas.bilevel.problem import BilevelProblem, Weights, global_norm
+from nas.bilevel.problem import BilevelProblem, OpenStep, Weights, global_norm
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.configuration import require
 from nas.data.dataset import Batch
@@ -44,7 +44,7 @@ class ForwardAccumulation:
         self._age = 0  # steps that they cover
 
     def most_passes(self, targets: int) -> int:
-        return 2 + targets
+        return 1 + targets
 
     def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
         return True
@@ -67,25 +67,20 @@ class ForwardAccumulation:
         norm = float(global_norm(at_weights))
         return UpperLevelReport(loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
 
-    def observe(self, problem: BilevelProblem, training: Batch, targets: Sequence[nn.Parameter]) -> int:
+    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
         if self._age == self.horizon:
             self.forget()
         self._age += 1
-        noise = problem.noise_state()
         live = problem.weights()
-        loss = problem.training_loss(live, training, problem.values())
-        found = torch.autograd.grad(loss, list(live.values()), create_graph=True)
-        gradients = dict(zip(live, found, strict=True))
-        problem.repeat_noise(noise)
         for name, raw in _named(problem, targets).items():
             before = self._discounted(name, live)
-            through = self._along(loss, gradients, raw, before, live)
-            after = self._advanced(problem, name, before, gradients, through)
+            through = self._along(step, raw, before, live)
+            after = self._advanced(problem, name, before, step.gradients, through)
             if all(bool(torch.isfinite(global_norm(part))) for part in after):
                 self._tangents[name] = after
             else:
                 self._tangents.pop(name, None)
-        return 1 + len(targets)
+        return len(targets)
 
     def _discounted(self, name: str, live: Weights) -> Tangents:
         if name not in self._tangents:
@@ -97,13 +92,13 @@ class ForwardAccumulation:
         return moved, directions
 
     @staticmethod
-    def _along(loss: Tensor, gradients: Weights, raw: nn.Parameter, before: Tangents, live: Weights) -> Weights:
+    def _along(step: OpenStep, raw: nn.Parameter, before: Tangents, live: Weights) -> Weights:
         """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw``.
 
         Second derivatives are symmetric, so a double backward does; not every operation has a forward mode.
         """
-        slope = torch.autograd.grad(loss, raw, create_graph=True, materialize_grads=True)[0]
-        products = [(gradient * before[0][name]).sum() for name, gradient in gradients.items()]
+        slope = torch.autograd.grad(step.loss, raw, create_graph=True, materialize_grads=True)[0]
+        products = [(gradient * before[0][name]).sum() for name, gradient in step.gradients.items()]
         coupled = torch.stack(products).sum() + slope
         found = torch.autograd.grad(coupled, list(live.values()), retain_graph=True, materialize_grads=True)
         return dict(zip(live, found, strict=True))

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from nas.bilevel.hyperparameters import Kind
-from nas.bilevel.problem import BilevelProblem, RecordedStep
+from nas.bilevel.problem import BilevelProblem, OpenStep, RecordedStep
 from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
 
@@ -45,14 +45,14 @@ class Hypergradient(Described, Protocol):
 class ObservingHypergradient(Hypergradient, Protocol):
     """One that follows the weights from step to step; what it remembers is part of a checkpoint."""
 
-    def observe(self, problem: BilevelProblem, training: Batch, targets: Sequence[nn.Parameter]) -> int:
+    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
         """Look at the weight step that comes next, with its hyperparameters as they now are; nothing changes.
 
         Args:
             targets: What :meth:`__call__` will be asked for.
 
         Returns:
-            Forward-backward passes spent on the training batch.
+            Forward-backward passes over the training batch that were spent beside the step's own.
         """
         ...
 

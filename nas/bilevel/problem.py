@@ -46,6 +46,15 @@ class RecordedStep(NamedTuple):
     length: float
 
 
+class OpenStep(NamedTuple):
+    """A weight step that is about to be taken: its loss and, by weight, its gradients, in the graph of the weights and
+    the raw hyperparameters, and the logits."""
+
+    loss: Tensor
+    logits: Tensor
+    gradients: Weights
+
+
 class BilevelProblem:
     """A supernet, its weight optimiser and its hyperparameters.
 
@@ -303,15 +312,31 @@ class BilevelProblem:
         loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
         return [loss.detach(), logits.detach(), *torch.autograd.grad(loss, list(self._weights.values()))]
 
+    def open_step(self, batch: Batch) -> OpenStep:
+        """The pass of :meth:`weight_step`; the step itself is :meth:`close_step`'s."""
+        live = self.weights()
+        loss, logits = self._training_pass(live | self._fixed_alphas(), batch, self.values())
+        found = torch.autograd.grad(loss, list(live.values()), create_graph=True)
+        return OpenStep(loss, logits, dict(zip(live, found, strict=True)))
+
+    def close_step(self, step: OpenStep) -> WeightStep:
+        gradients = [step.gradients[name].detach() for name in self._weights]
+        set_step(self.optimiser, self.numbers())
+        norm = take_step(self.optimiser, list(self._weights.values()), gradients, self.gradient_clip)
+        return WeightStep(step.loss.detach(), step.logits.detach(), norm)
+
+    def _fixed_alphas(self) -> Weights:
+        """For a step of the weights, whose graph alpha has no part in."""
+        return {name: one.detach() for name, one in self._parameters.items() if name not in self._weights}
+
     def recorded_step(self, batch: Batch, targets: Sequence[nn.Parameter]) -> RecordedStep:
         """:meth:`weight_step`, and how the weights that it leaves behind depend on ``targets``, raw hyperparameters."""
         values = self.values()
         # The step changes the live weights in place; the graph needs them as they were.
         before = {name: weight.detach().clone().requires_grad_() for name, weight in self._weights.items()}
-        alphas = {name: one.detach() for name, one in self._parameters.items() if name not in self._weights}
         through_loss = set(self.hyperparameters.acting_through_loss())
         twice = any(target in through_loss for target in targets)
-        loss, logits = self._training_pass(before | alphas, batch, values)
+        loss, logits = self._training_pass(before | self._fixed_alphas(), batch, values)
         found = torch.autograd.grad(loss, list(before.values()), create_graph=twice)
         norm = torch.nn.utils.get_total_norm([gradient.detach() for gradient in found], foreach=True)
         gradients = self.clipped(dict(zip(before, found, strict=True)))

@@ -117,8 +117,8 @@ class UpperLevel:
             outcome = self.step(training, validation, work, recorded)
             samples += outcome.samples
         if not self.looks_back:
-            samples += self.observe(training)
-            taken = self.problem.weight_step(training)
+            taken, observing = self._weight_step(training)
+            samples += observing
         return Alternation(outcome, taken, samples)
 
     def step(
@@ -166,13 +166,14 @@ class UpperLevel:
         targets = len(self.hyperparameters.raw_parameters())
         return sum(strategy.most_passes(targets) for strategy in strategies if strategy is not None)
 
-    def observe(self, training: Batch) -> int:
-        """Let a strategy that follows the weights see the step that comes next. Returns the samples this took."""
+    def _weight_step(self, training: Batch) -> tuple[WeightStep, int]:
+        """Take it, before the eyes of a strategy that follows the weights, and the samples that its looking took."""
         strategy = self.hyperparameter_gradient
         if not isinstance(strategy, ObservingHypergradient):
-            return 0
-        passes = strategy.observe(self.problem, training, self.hyperparameters.raw_parameters())
-        return passes * len(training.labels)
+            return self.problem.weight_step(training), 0
+        step = self.problem.open_step(training)
+        passes = strategy.observe(self.problem, step, self.hyperparameters.raw_parameters())
+        return self.problem.close_step(step), passes * len(training.labels)
 
     def forget_weights(self) -> None:
         """The weights have started again: nothing that was remembered of them is true any more."""

@@ -59,8 +59,15 @@ def problem(request: pytest.FixtureRequest, make_supernet: Callable) -> BilevelP
 def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list[Batch]) -> None:
     for number, batch in enumerate(batches):
         problem.schedule_factor = 1.0 - 0.1 * number
-        strategy.observe(problem, batch, problem.hyperparameters.raw_parameters())
-        problem.weight_step(batch)
+        stepped(problem, strategy, batch)
+
+
+def stepped(problem: BilevelProblem, strategy: ForwardAccumulation, batch: Batch) -> int:
+    """Take a weight step before the eyes of ``strategy``. Returns the passes that looking took."""
+    step = problem.open_step(batch)
+    passes = strategy.observe(problem, step, problem.hyperparameters.raw_parameters())
+    problem.close_step(step)
+    return passes
 
 
 def gradients(problem: BilevelProblem, strategy: ForwardAccumulation, validation: Batch) -> dict[str, float]:
@@ -130,21 +137,33 @@ def test_one_step_is_what_exact_finds_at_that_step(problem, make_batch):
     expected = {name: float(parameter.grad) for name, parameter in raw.items()}
     problem.repeat_noise(noise)
     strategy = ForwardAccumulation(1, 1.0)
-    strategy.observe(problem, make_batch(1), list(raw.values()))
-    problem.weight_step(make_batch(1))
+    stepped(problem, strategy, make_batch(1))
     assert gradients(problem, strategy, make_batch(11)) == pytest.approx(expected, rel=1e-8)
 
 
-def test_looking_changes_nothing_and_the_weight_step_draws_the_same_noise(problem, make_batch):
-    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
-    noise = problem.noise_state()
+def test_looking_changes_nothing_and_the_step_is_the_usual_one(problem, make_batch):
     strategy = ForwardAccumulation()
-    assert strategy.observe(problem, make_batch(1), problem.hyperparameters.raw_parameters()) == 1 + len(entries())
-    assert strategy.most_passes(len(entries())) == 2 + len(entries())
-    assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
-    assert all(torch.equal(one, other) for one, other in zip(noise, problem.noise_state(), strict=True))
+    start = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    noise = problem.noise_state()
+    step = problem.open_step(make_batch(1))
+    after = problem.noise_state()
+    weights = {name: weight.detach().clone() for name, weight in problem.weights().items()}
+    assert strategy.observe(problem, step, problem.hyperparameters.raw_parameters()) == len(entries())
+    assert strategy.most_passes(len(entries())) == 1 + len(entries())
+    assert all(torch.equal(weight, weights[name]) for name, weight in problem.weights().items())
+    assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
     assert all(weight.grad is None for weight in problem.weights().values())
     assert not problem.optimiser.state
+    taken = problem.close_step(step)
+    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    problem.supernet.load_state_dict(start)
+    problem.optimiser.state.clear()
+    problem.repeat_noise(noise)
+    for one, other in zip(taken, problem.weight_step(make_batch(1)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    for name, entry in problem.supernet.state_dict().items():
+        torch.testing.assert_close(entry, state[name], rtol=1e-12, atol=1e-12)
+    assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
 
 
 def test_before_the_first_step_and_after_a_restart_there_is_no_gradient(problem, make_batch):
@@ -167,7 +186,7 @@ def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
     noise = problem.noise_state()
     for one in (strategy, other):
         problem.repeat_noise(noise)
-        one.observe(problem, make_batch(3), problem.hyperparameters.raw_parameters())
+        one.observe(problem, problem.open_step(make_batch(3)), problem.hyperparameters.raw_parameters())
         found.append(gradients(problem, one, make_batch(11)))
     assert found[0] == found[1]
 
@@ -176,8 +195,7 @@ def test_tangents_that_are_not_finite_are_dropped(problem, make_batch):
     strategy = ForwardAccumulation()
     follow(problem, strategy, [make_batch(1)])
     strategy._tangents["dropout"][0]["classifier.weight"][0, 0] = torch.inf
-    strategy.observe(problem, make_batch(2), problem.hyperparameters.raw_parameters())
-    problem.weight_step(make_batch(2))
+    stepped(problem, strategy, make_batch(2))
     found = gradients(problem, strategy, make_batch(11))
     assert found["dropout"] == 0.0
     assert found["momentum"] != 0.0

@@ -133,6 +133,7 @@ def before_every_step(search: GradientSearch, action: Callable[[], object]) -> N
 
     search.problem.weight_step = after(search.problem.weight_step)
     search.problem.recorded_step = after(search.problem.recorded_step)
+    search.problem.open_step = after(search.problem.open_step)
 
 
 def before_step(search: GradientSearch, number: int, action: Callable[[], object]) -> None:

@@ -180,7 +180,7 @@ def test_by_kind_hands_on_what_an_observing_strategy_needs(make_problem, make_ba
     problem = make_problem()
     strategy = ByKind(Exact(), ForwardAccumulation())
     raw = problem.hyperparameters.raw_parameters()
-    assert strategy.observe(problem, make_batch(1), raw) == 3  # the graph, learning rate and weight decay
+    assert strategy.observe(problem, problem.open_step(make_batch(1)), raw) == 2  # learning rate and weight decay
     state = strategy.state_dict()
     assert state.keys() == {"update"}
     assert set(state["update"]["tangents"]) == {"learning_rate", "weight_decay"}

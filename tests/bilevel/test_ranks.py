@@ -83,11 +83,12 @@ def results(ranks: Ranks) -> dict[str, Result]:
         if isinstance(following := STRATEGIES[strategy], ObservingHypergradient):
             following.forget()
             for _ in range(2):  # the second step carries on what the first one left
-                following.observe(problem, batches[0], list(raw.values()))
-                problem.weight_step(batches[0])
+                step = problem.open_step(batches[0])
+                following.observe(problem, step, list(raw.values()))
+                problem.close_step(step)
         if isinstance(following, RetrospectiveHypergradient):
-            step = problem.recorded_step(batches[0], list(raw.values()))
-            report = following.look_back(problem, step, batches[1], list(targets.values()))
+            recorded = problem.recorded_step(batches[0], list(raw.values()))
+            report = following.look_back(problem, recorded, batches[1], list(targets.values()))
         else:
             report = following(problem, *batches, list(targets.values()))
         result = {f"gradient of {name}": target.grad for name, target in targets.items()}
@@ -140,8 +141,9 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
             problem.weight_step(batches[1])  # so that there is momentum
             if isinstance(following := STRATEGIES[strategy], ObservingHypergradient):
                 following.forget()
-                following.observe(problem, batches[0], list(problem.hyperparameters.raw.values()))
-                problem.weight_step(batches[0])
+                step = problem.open_step(batches[0])
+                following.observe(problem, step, list(problem.hyperparameters.raw.values()))
+                problem.close_step(step)
             report = STRATEGIES[strategy](problem, *batches, list(targets.values()))
             result = {f"gradient of {name}": target.grad for name, target in targets.items()}
             result |= {"validation loss": report.validation_loss}
