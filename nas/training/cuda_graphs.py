@@ -149,7 +149,8 @@ def _recorded(
     """The recording, the tensors that it reads, and its results."""
     places = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in inputs.items()}
     try:
-        return recording, places, recording.record(lambda: function(places, numbers))
+        with torch.compiler.set_stance("fail_on_recompile"):  # a compiler cannot work while a GPU records
+            return recording, places, recording.record(lambda: function(places, numbers))
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__context__ is not None:  # that the recording cannot be ended properly is what came of it

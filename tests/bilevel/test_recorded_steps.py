@@ -129,6 +129,20 @@ def made(
     )
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("space", SPACES)
+def test_on_a_gpu_everything_together_searches_as_nothing_of_it_does(space, splits, tmp_path):
+    def searched(name: str, **settings: Any) -> float:
+        plain = made(splits, tmp_path / name, space, "softmax", False)
+        training = TrainingSettings(16, 0.9, 5.0, "cosine", **settings)
+        search = GradientSearch(replace(plain.parts, training=training, randomness=Randomness(0, "cuda")))
+        search.search()
+        return search.final_metrics()["supernet/validation_loss"]
+
+    everything = searched("everything", compile=True, cuda_graphs=True, precision="bfloat16")
+    assert everything == pytest.approx(searched("nothing"), rel=0.1)
+
+
 def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``training.cuda_graphs=true`` does, were there a GPU."""
     CpuRecording.made = 0
