@@ -43,7 +43,9 @@ def normalised(x: Tensor, statistics: Statistics, weight: Tensor | None = None) 
         scale = statistics.scale if weight is None else statistics.scale * weight[:, None]
         return (x - statistics.mean[:, None, None]) * scale[:, None, None]
     batch, planes, height, width, channels = x.shape
-    flat = x.permute(0, 1, 4, 2, 3).reshape(batch, planes * channels, height, width)
+    # With a single image a view's strides are of no memory format, and batch_norm's gradient would misread them.
+    sides = (height, width) if batch > 1 else (height * width,)
+    flat = x.permute(0, 1, 4, 2, 3).reshape(batch, planes * channels, *sides)
     mean, variance = (None, None) if statistics.known else (statistics.mean.view(-1), statistics.variance.view(-1))
     factor = None if weight is None else weight.repeat_interleave(channels)  # batch_norm misreads expanded ones
     flat = F.batch_norm(flat, mean, variance, factor, training=True, momentum=1.0, eps=statistics.epsilon)
