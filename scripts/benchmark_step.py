@@ -1,6 +1,6 @@
 """What a step of the search costs, with the plain and with the fast supernets: time, memory, growth, and where it goes.
 
-    python scripts/benchmark_step.py --quick              # the DARTS lines with batches of 16
+    python scripts/benchmark_step.py --quick              # what the targets for batches of 16 need
     python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
     python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
     python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: 20 minutes of compiling
@@ -8,8 +8,8 @@
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
 and medians are compared: of CPU seconds with one thread, since other processes then hardly matter, of wall-clock
 seconds with more. "original" is the plain supernet with every gradient taken in both passes, as quark0/darts does it;
-"stock" the fast one without its C++ kernels. Memory is what a step needs at its peak beyond what the process held
-before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
+"stock" the fast one without its C++ kernels. Memory is what a step needs at its peak beyond what the process (on a
+GPU: PyTorch there) held before it. Exit code 0 where every CPU target is reached, 1 where one is missed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 
@@ -67,12 +67,14 @@ from nas.spaces.nasbench201 import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.compilation import compile_regions
 from nas.training.cuda_graphs import WARM_UP, CudaGraphs
+from nas.training.entry_point import RunFailed
 from nas.training.memory import keep_freed_memory
 from nas.training.parameter_groups import grouped, set_step
 from nas.training.regularisers import set_noise_generator
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE, CLASSES = (3, 32, 32), 10
+Result = TypeVar("Result")
 JOINT = "joint: alpha, learning rate, dropout"
 AHEAD = f"{JOINT}, looking ahead (the default)"
 KINDS: dict[str, tuple[Strategy, Strategy | None]] = {  # for alpha, for learning rate and dropout
@@ -86,17 +88,19 @@ PARTS_OF_A_RUN = (
     "first_order",
     "second_order",
     "batch64",
+    "second_order_batch64",
     "nasbench201",
     "macro",
     "growth",
     "profile",
-    "data",
     "gpu",
+    "data",
     "compile",
 )
-LONG = ("batch64", "nasbench201", "macro")  # left out of a quick run
+LONG = ("batch64", "second_order_batch64", "nasbench201", "macro")  # left out of a quick run
 ASKED_FOR = ("compile",)  # and of every other
 LINEAR = 1.1  # the largest exponent that is called linear growth
+BATCHES = (16, 64)  # of the DARTS steps
 GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16, recorded": 6.0}
 
 
@@ -231,14 +235,22 @@ class Cost:
 
 
 class PeakMemory:
-    """The most memory that the process has held since :meth:`reset`, in bytes; NaN where the system does not tell."""
+    """The most memory held since :meth:`reset`, in bytes, by the process or on a GPU; NaN where that is not known.
 
-    def __init__(self) -> None:
+    Args:
+        device: Whose memory is asked for.
+    """
+
+    def __init__(self, device: str) -> None:
         self._status, self._clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-        self._before = math.nan
+        self._on_gpu, self._before = device != "cpu", math.nan
 
     def reset(self) -> None:
         gc.collect()
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return
         try:
             ctypes.CDLL(None).malloc_trim(0)
             self._clear.write_text("5")
@@ -251,6 +263,8 @@ class PeakMemory:
         return self._peak() - self._before if math.isfinite(self._before) else math.nan
 
     def _peak(self) -> float:
+        if self._on_gpu:
+            return torch.cuda.max_memory_allocated()
         line = next(line for line in self._status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024.0 * int(line.split()[1])
 
@@ -281,29 +295,65 @@ class Kept:
 
 
 def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) -> dict[str, Cost]:
-    """Every case ``repeats`` times, one after the other in turn, once it is warm."""
+    """Every case ``repeats`` times, one after the other in turn, once it is warm; without those that fail on a GPU."""
     turns, memory = kept.turns.setdefault(title, []), kept.memory.setdefault(title, {})
+    if any(name not in turn for turn in turns for name in cases):
+        turns.clear()  # of fewer cases, as a quick run has them
     if len(turns) < repeats:
-        steps = {name: case.step() for name, case in cases.items()}
-        peak = PeakMemory()
-        for name, step in steps.items():  # to warm up, and for the memory, whose measurement gives freed memory back
-            on_gpu = cases[name].device != "cpu"
-            peak.reset()
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats()
-            for _ in range(cases[name].warm_up):
-                step()
-            memory[name] = torch.cuda.max_memory_allocated() if on_gpu else peak.beyond()
+        steps = {}
+        for name, case in cases.items():
+            warm = attempted(f"{title}: {name}", case.device, partial(warmed_up, case))
+            if warm is not None:
+                steps[name], memory[name] = warm
         while len(turns) < repeats:
             turn = {}
-            for name, step in steps.items():
-                on_gpu = cases[name].device != "cpu"
-                began = clock(on_gpu)
-                step()
-                turn[name] = clock(on_gpu) - began
+            for name, step in list(steps.items()):
+                device = cases[name].device
+                seconds = attempted(f"{title}: {name}", device, partial(timed, step, device))
+                if seconds is None:
+                    del steps[name]
+                else:
+                    turn[name] = seconds
             turns.append(turn)
             kept.save()
-    return {name: Cost([turn[name] for turn in turns[:repeats]], memory[name]) for name in cases}
+    turns = turns[:repeats]
+    return {
+        name: Cost([turn[name] for turn in turns], memory[name])
+        for name in cases
+        if all(name in turn for turn in turns)
+    }
+
+
+def warmed_up(case: Case) -> tuple[Callable[[], None], float]:
+    """A step that has been taken as often as it takes to be warm, and the bytes at the peak of that.
+
+    Memory is measured here since doing so gives freed memory back to the system, which a step then has to ask for.
+    """
+    step, peak = case.step(), PeakMemory(case.device)
+    peak.reset()
+    for _ in range(case.warm_up):
+        step()
+    return step, peak.beyond()
+
+
+def timed(step: Callable[[], None], device: str) -> float:
+    """The seconds of one step."""
+    on_gpu = device != "cpu"
+    began = clock(on_gpu)
+    step()
+    return clock(on_gpu) - began
+
+
+def attempted(name: str, device: str, work: Callable[[], Result]) -> Result | None:
+    """What ``work`` returns; None, and a line, where it fails on a GPU, since the exit code is the CPU's."""
+    try:
+        return work()
+    except (RunFailed, RuntimeError) as error:
+        if device == "cpu":
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        print(f"failed   {name}: {said[0]}", flush=True)
+        return None
 
 
 def clock(on_gpu: bool = False) -> float:
@@ -332,16 +382,21 @@ class Target:
 
 
 def show(title: str, costs: Mapping[str, Cost], against: Mapping[str, str]) -> None:
-    """One row per case; ``against`` names what its ratios are to."""
+    """One row per case; ``against`` names what its ratios are to, where that was measured."""
     rows = []
     for name, cost in costs.items():
-        base = costs[against.get(name, name)]
+        base = costs.get(against.get(name, name), Cost([math.nan], math.nan))
         low, high = min(cost.seconds), max(cost.seconds)
         ratio, memory = f"{base.time / cost.time:.2f}", f"{cost.memory / base.memory:.2f}"
         rows.append([name, f"{cost.time:.2f}", f"{low:.2f} - {high:.2f}", ratio, f"{cost.memory / 1e9:.2f}", memory])
     columns = ["step", "seconds", "range", "times as fast", "GB at the peak", "share"]
-    print_table(comparison_table(title, columns, rows))
+    print_table(comparison_table(f"{title} ({medians(costs)})", columns, rows))
     sys.stdout.flush()
+
+
+def medians(costs: Mapping[str, Cost]) -> str:
+    """What the figures of a table are."""
+    return f"medians of {min((len(cost.seconds) for cost in costs.values()), default=0)}"
 
 
 def first_order_lines(kept: Kept, batch: int, repeats: int, ways: Sequence[str]) -> list[Target]:
@@ -367,32 +422,55 @@ def first_order_lines(kept: Kept, batch: int, repeats: int, ways: Sequence[str])
                 f"against the original's step: plain {original / plain.time:.2f} times as fast, "
                 f"stock {original / stock.time:.2f}, fast {original / fast.time:.2f}\n"
             )
+            targets.append(Target(f"{label}: the plain step against the original's", original / plain.time, 1.0, True))
     return targets
 
 
-def second_order_lines(kept: Kept, batch: int, repeats: int) -> list[Target]:
-    """The DARTS table of the steps that cost more than first-order ones, and its targets."""
+def second_order_lines(kept: Kept, batch: int, repeats: int, kinds: Sequence[str], plain: bool) -> list[Target]:
+    """The DARTS table of the steps that cost more than first-order ones, and its targets.
+
+    Args:
+        kept: What has been measured.
+        batch: Images in a batch.
+        repeats: How often every step is taken.
+        kinds: Of steps beside first-order and finite-difference ones.
+        plain: Whether the plain finite-difference step is taken, too.
+    """
     cases = {"first order, fast": Case(darts(), batch)}
-    cases |= {f"finite difference, {way}": Case(darts(), batch, "finite difference", way) for way in ("plain", "fast")}
-    cases |= {f"{kind}, fast": Case(darts(), batch, kind) for kind in ("exact", JOINT, AHEAD)}
+    ways = ("plain", "fast") if plain else ("fast",)
+    cases |= {f"finite difference, {way}": Case(darts(), batch, "finite difference", way) for way in ways}
+    cases |= {f"{kind}, fast": Case(darts(), batch, kind) for kind in kinds}
     title = f"DARTS, the other kinds of steps, batch {batch}"
     costs = measured(title, cases, repeats, kept)
-    against = dict.fromkeys(costs, "first order, fast") | {"finite difference, fast": "finite difference, plain"}
+    against = dict.fromkeys(costs, "first order, fast")
+    if plain:
+        against["finite difference, fast"] = "finite difference, plain"
     show(title, costs, against)
-    label, fast = f"DARTS, batch {batch}", costs["first order, fast"].time
-    second = costs["finite difference, plain"].time / costs["finite difference, fast"].time
-    every_second = (costs[f"{AHEAD}, fast"].time + fast) / 2 / fast
-    print(f"a joint search by default, whose hyperparameters look ahead at every second step: {every_second:.2f}\n")
+    label, first_order = f"DARTS, batch {batch}", costs["first order, fast"].time
+    if AHEAD in kinds:
+        every_second = (costs[f"{AHEAD}, fast"].time + first_order) / 2 / first_order
+        print(f"a joint search by default, whose hyperparameters look ahead at every second step: {every_second:.2f}\n")
+    targets = []
+    if plain:
+        oracle, fast = (costs[f"finite difference, {way}"] for way in ways)
+        share = f"{label}: peak memory of the fast finite-difference step, share of the plain one's"
+        targets = [
+            Target(
+                f"{label}: the fast finite-difference step against the plain one", oracle.time / fast.time, 3.5, True
+            ),
+            Target(share, fast.memory / oracle.memory, 0.65, False),
+        ]
+    exact, joint = (costs[f"{kind}, fast"].time / first_order for kind in ("exact", JOINT))
     return [
-        Target(f"{label}: the fast finite-difference step against the plain one", second, 3.5, True),
-        Target(f"{label}: an exact step in first-order ones", costs["exact, fast"].time / fast, 3.0, False),
-        Target(f"{label}: a joint step in first-order ones", costs[f"{JOINT}, fast"].time / fast, 2.2, False),
+        *targets,
+        Target(f"{label}: an exact step in first-order ones", exact, 3.0, False),
+        Target(f"{label}: a joint step in first-order ones", joint, 2.2, False),
     ]
 
 
 def nasbench201_lines(kept: Kept, repeats: int) -> list[Target]:
     cases = {f"first order, {way}": Case(nasbench201, 64, "first order", way) for way in ("plain", "stock", "fast")}
-    cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in ("exact", JOINT)}
+    cases |= {f"{kind}, fast": Case(nasbench201, 64, kind) for kind in ("finite difference", "exact", JOINT)}
     title = "NAS-Bench-201, 16 channels, 5 cells a stage, batch 64"
     costs = measured(title, cases, repeats, kept)
     show(title, costs, dict.fromkeys(costs, "first order, plain"))
@@ -428,10 +506,18 @@ def sweeps_of(batch: int) -> dict[str, list[tuple[int, Case]]]:
     }
 
 
+LINEAR_IN = ("edges per cell", "operations")  # the sizes whose growth has a target
+
+
 def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
-    """Time and memory of a fast first-order step against the sizes that a user can set."""
+    """Time and memory of a fast first-order step against the sizes that a user can set.
+
+    A quick run takes the smallest and the largest of those that have a target.
+    """
     batch = 8 if quick else 16
     sweeps = sweeps_of(batch)
+    if quick:
+        sweeps = {name: [sweeps[name][0], sweeps[name][-1]] for name in LINEAR_IN}
     fig, axes = plt.subplots(1, len(sweeps), figsize=(3 * len(sweeps), 3), layout="constrained")
     rows, targets = [], []
     for (name, points), axis in zip(sweeps.items(), axes, strict=True):
@@ -439,13 +525,15 @@ def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
         costs = measured(title, {str(size): case for size, case in points}, repeats, kept)
         sizes, times = [size for size, _ in points], [cost.time for cost in costs.values()]
         memory = [cost.memory / 1e9 for cost in costs.values()]
-        exponent = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
+        exponents = [exponent(sizes, values) for values in (times, memory)]
         for size, seconds, held in zip(sizes, times, memory, strict=True):
-            rows.append(
-                [f"{name} {size}", f"{seconds:.3f}", f"{held:.3f}", f"{exponent:.2f}" if size == sizes[-1] else ""]
-            )
-        if name in ("edges per cell", "operations"):
-            targets.append(Target(f"growth with {name}: exponent", exponent, LINEAR, False))
+            last = [f"{one:.2f}" if size == sizes[-1] else "" for one in exponents]
+            rows.append([f"{name} {size}", f"{seconds:.3f}", last[0], f"{held:.3f}", last[1]])
+        if name in LINEAR_IN:
+            targets += [
+                Target(f"growth of {what} with {name}: exponent", value, LINEAR, False)
+                for what, value in zip(("time", "memory"), exponents, strict=True)
+            ]
         axis.loglog(sizes, times, "o-", label="CPU seconds")
         axis.loglog(sizes, memory, "s--", label="GB at the peak")
         axis.set(xlabel=name, xticks=sizes, xticklabels=list(map(str, sizes)))
@@ -454,14 +542,23 @@ def growth(kept: Kept, repeats: int, quick: bool, figure: Path) -> list[Target]:
     figure.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(figure, dpi=120)
     plt.close(fig)
-    columns = ["fast first-order step", "seconds", "GB at the peak", "exponent"]
-    print_table(comparison_table(f"Growth: DARTS, 16 channels, 3 cells, batch {batch}, one size varied", columns, rows))
+    columns = ["fast first-order step", "seconds", "exponent", "GB at the peak", "exponent"]
+    title = f"DARTS, 16 channels, 3 cells, batch {batch}, one size varied ({medians(costs)})"
+    print_table(comparison_table(title, columns, rows))
     print(f"as a figure: {figure}\n", flush=True)
     return targets
 
 
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """Of the power of the size that leads from the first value to the last; NaN where one of them is not positive."""
+    if not min(values[0], values[-1]) > 0:
+        return math.nan
+    return math.log(values[-1] / values[0]) / math.log(sizes[-1] / sizes[0])
+
+
+SEPARABLE = "separable convolutions (own kernels)"
 PARTS = {
-    "separable convolutions (own kernels)": ("_SeparableFunction", "_SeparableFunctionBackward"),
+    SEPARABLE: ("_SeparableFunction", "_SeparableFunctionBackward"),
     "other convolutions": (
         "aten::mkldnn_convolution",
         "aten::_slow_conv2d_forward",
@@ -484,68 +581,88 @@ PARTS = {
 
 
 def where_it_goes(name: str, case: Case) -> list[Target]:
-    """A profile of one fast step: shares of the time by part, and what convolution arithmetic alone would allow."""
+    """A profile of one fast step: shares of the time by part, and what the convolutions alone would allow at least."""
     step = case.step()
     step()
     with profile() as profiler:
         step()
-    own = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
-    total = sum(own.values())
-    shares = {part: sum(own.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
+    spent = {event.key: event.self_cpu_time_total for event in profiler.key_averages()}
+    total = sum(spent.values())
+    shares = {part: sum(spent.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
     shares["everything else (additions, copies, optimisers, Python)"] = 1 - sum(shares.values())
     rows = [[part, f"{100 * share:.0f} %"] for part, share in shares.items() if share >= 0.005]
-    title = f"Where a fast first-order {name} step goes, batch {case.batch}"
+    title = f"Where a fast first-order {name} step goes, batch {case.batch} (one step)"
     print_table(comparison_table(title, ["", "share"], rows))
     convolutions = sum(share for part, share in shares.items() if "convolutions" in part)
+    own = shares[SEPARABLE] >= 0.005
+    what = "at most (their own kernels' ReLU, statistics and batch norm in between are in it)" if own else "of the time"
     print(
-        f"convolution arithmetic alone: {100 * convolutions:.0f} %, "
-        f"so without all the rest a step would be {1 / convolutions:.2f} times as fast\n"
+        f"convolutions: {100 * convolutions:.0f} % {what}, "
+        f"so the limit, without all the rest, is {'at least ' if own else ''}{1 / convolutions:.2f} times as fast\n"
     )
     return []
 
 
-def data_lines(kept: Kept, repeats: int, batches: Sequence[int]) -> list[Target]:
-    """How many samples the in-memory path delivers, against what the fastest supernet step consumes."""
-    title = f"the fastest step, batches {', '.join(map(str, batches))}"
-    costs = measured(title, {str(batch): Case(darts(), batch) for batch in batches}, min(repeats, 3), kept)
-    batch = min(batches, key=lambda one: costs[str(one)].time / one)
-    seconds_per_step = costs[str(batch)].time
-    images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
-    labels = torch.randint(CLASSES, (5000,))
-    order, draws = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
-    dataset = ImageDataset(images, labels, CLASSES)
-    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
-    stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
-    stream.next()
-    count = max(5000 // batch, 20)
-    began = clock()
-    for _ in range(count):
-        stream.next()
-    delivered = count * batch / (clock() - began)
-    consumed = 2 * batch / seconds_per_step
-    print(
-        f"data: {delivered:,.0f} samples/s delivered (crop, flip, cutout), "
-        f"{consumed:,.0f} consumed by the fastest step, with batches of {batch}\n"
-    )
-    return [Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)]
+def gpu_title(batch: int) -> str:
+    return f"DARTS on {torch.cuda.get_device_name()}, batch {batch}"
 
 
 def gpu_lines(kept: Kept, repeats: int) -> list[Target]:
+    """Tables and targets of a GPU where there is one; a case that fails there is a line."""
     if not torch.cuda.is_available():
         print("GPU: not measured, none is at hand\n")
         return []
-    for batch in (16, 64):
+    for batch in BATCHES:
         cases = {way: Case(darts(), batch, "first order", way, "cuda") for way in ("plain", "fast")}
         fast = cases["fast"]
         cases["fast, recorded"] = replace(fast, recorded=True)
         cases["fast, compiled, bf16"] = replace(fast, compiled=True, precision=torch.bfloat16)
         cases["fast, compiled, bf16, recorded"] = replace(cases["fast, compiled, bf16"], recorded=True)
-        title = f"DARTS on {torch.cuda.get_device_name()}, batch {batch}"
-        costs = measured(title, cases, repeats, kept)
-        show(title, costs, dict.fromkeys(costs, "plain"))
+        costs = measured(gpu_title(batch), cases, repeats, kept)
+        show(gpu_title(batch), costs, dict.fromkeys(costs, "plain"))
         for name, bound in GPU_TARGETS.items():
-            print(Target(f"GPU, batch {batch}: {name}", costs["plain"].time / costs[name].time, bound, True).line())
+            if "plain" in costs and name in costs:
+                ratio = costs["plain"].time / costs[name].time
+                print(Target(f"GPU, batch {batch}: {name}", ratio, bound, True).line())
+            else:
+                print(f"GPU, batch {batch}: {name}: not measured")
     return []  # the exit code is the CPU's
+
+
+def data_lines(kept: Kept, repeats: int, batches: Sequence[int]) -> list[Target]:
+    """How many samples the in-memory path delivers, against what the fastest step of CPU and GPU consumes."""
+    title = f"the fastest step, batches {', '.join(map(str, batches))}"
+    costs = measured(title, {str(batch): Case(darts(), batch) for batch in batches}, repeats, kept)
+    steps = [("cpu", batch, costs[str(batch)].time) for batch in batches]
+    for batch in BATCHES if torch.cuda.is_available() else ():
+        turns = kept.turns.get(gpu_title(batch), [])
+        for name in set[str]().union(*turns):
+            steps.append(("cuda", batch, statistics.median(turn[name] for turn in turns if name in turn)))
+    device, batch, seconds = min(steps, key=lambda step: step[2] / step[1])
+    work = partial(samples_delivered, batch)
+    delivered = attempted(f"data on {device}", device, partial(work, device)) or work("cpu")
+    consumed = 2 * batch / seconds
+    print(
+        f"data: {delivered:,.0f} samples/s delivered (crop, flip, cutout), "
+        f"{consumed:,.0f} consumed by the fastest step, "
+        f"with batches of {batch} on the {'CPU' if device == 'cpu' else 'GPU'} ({medians(costs)})\n"
+    )
+    return [Target("samples delivered per sample consumed", delivered / consumed, 10.0, True)]
+
+
+def samples_delivered(batch: int, device: str) -> float:
+    """Per second, augmented, from a data set that lies on the device."""
+    images = torch.randint(0, 256, (5000, *SHAPE), dtype=torch.uint8)
+    dataset = ImageDataset(images, torch.randint(CLASSES, (5000,)), CLASSES).to(device)
+    order, draws = torch.Generator().manual_seed(0), torch.Generator(device).manual_seed(1)
+    augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
+    stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
+    stream.next()
+    count, on_gpu = max(5000 // batch, 20), device != "cpu"
+    began = clock(on_gpu)
+    for _ in range(count):
+        stream.next()
+    return count * batch / (clock(on_gpu) - began)
 
 
 COMPILED: dict[str, Case] = {
@@ -557,7 +674,7 @@ COMPILED: dict[str, Case] = {
 
 def compiled_lines(kept: Kept, repeats: int) -> list[Target]:
     """What ``training.compile=true`` makes of a first-order step on the CPU, and how long a run then takes to start."""
-    rows = []
+    rows, counts = [], []
     for name, case in COMPILED.items():
         eager = {way: replace(case, variant=way, compiled=False) for way in ("plain", "stock", "fast")}
         costs = measured(f"{name}, not compiled", eager, repeats, kept)
@@ -568,11 +685,13 @@ def compiled_lines(kept: Kept, repeats: int) -> list[Target]:
             turns += [{"first": first[0], "again": again[0], "step": seconds} for seconds in again[1:]]
             kept.save()
         step = statistics.median(turn["step"] for turn in turns)
+        counts += [len(turns), *(len(cost.seconds) for cost in costs.values())]
         times = [costs["plain"].time, costs["stock"].time, step, costs["fast"].time]
         starts = [turns[0][start] for start in ("first", "again")]
         rows.append([name, *(f"{seconds:.2f}" for seconds in times), *(f"{seconds:.0f}" for seconds in starts)])
     columns = ["a step's CPU seconds", "plain", "stock", "compiled", "fast", "the first one compiled", "in a later run"]
-    print_table(comparison_table("torch.compile by regions, on the CPU", columns, rows))
+    title = f"torch.compile by regions, on the CPU (steps: medians of {min(counts)})"
+    print_table(comparison_table(title, columns, rows))
     sys.stdout.flush()
     return []
 
@@ -604,7 +723,7 @@ def first_and_further_steps(name: str, further: int, threads: int) -> list[float
 
 def main(arguments_given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about five minutes of one core")
+    parser.add_argument("--quick", action="store_true", help="about six minutes of one core")
     parser.add_argument("--repeats", type=int, default=5, help="of every step, after one to warm up")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--figure", type=Path, default=Path("runs/benchmark_step.png"), help="where the plot goes")
@@ -619,21 +738,22 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
     kernels = "with C++ kernels" if library() is not None else "without C++ kernels (no compiler, or switched off)"
     unit = "CPU seconds" if arguments.threads == 1 else "wall-clock seconds"
     setting = f"PyTorch {torch.__version__}, {kernels}, {arguments.threads} thread(s), {unit}"
-    print(f"{setting}, {arguments.repeats} of each\n", flush=True)
+    print(f"{setting}\n", flush=True)
 
     repeats, quick, kept = arguments.repeats, arguments.quick, Kept(arguments.kept, setting)
-    few = min(repeats, 2) if quick else repeats
     ways = ("original", "plain", "stock", "fast")
+    kinds = ("exact", JOINT)
     parts: dict[str, Callable[[], list[Target]]] = {
-        "first_order": partial(first_order_lines, kept, 16, min(repeats, 3) if quick else repeats, ways),
-        "second_order": partial(second_order_lines, kept, 16, few),
+        "first_order": partial(first_order_lines, kept, 16, repeats, ways),
+        "second_order": partial(second_order_lines, kept, 16, repeats, kinds if quick else (*kinds, AHEAD), True),
         "batch64": partial(first_order_lines, kept, 64, repeats, ("plain", "fast")),
+        "second_order_batch64": partial(second_order_lines, kept, 64, repeats, kinds, False),
         "nasbench201": partial(nasbench201_lines, kept, repeats),
         "macro": partial(macro_lines, kept, repeats),
-        "growth": partial(growth, kept, few, quick, arguments.figure),
+        "growth": partial(growth, kept, repeats, quick, arguments.figure),
         "profile": lambda: [*where_it_goes("DARTS", Case(darts(), 16)), *where_it_goes("macro", Case(macro, 64))],
-        "data": partial(data_lines, kept, repeats, (16,) if quick else (16, 64)),
         "gpu": partial(gpu_lines, kept, repeats),
+        "data": partial(data_lines, kept, repeats, (16,) if quick else BATCHES),
         "compile": partial(compiled_lines, kept, repeats),
     }
     wanted = arguments.parts or [name for name in parts if name not in (*ASKED_FOR, *(LONG if quick else ()))]
