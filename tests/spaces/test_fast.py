@@ -1,7 +1,7 @@
 """The fast supernets against the plain ones, in float64: the same parameters, the same draws, the same numbers."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
@@ -82,6 +83,7 @@ MACROS: dict[str, dict[str, Any]] = {
         "activations": list(ACTIVATIONS),
     },
 }
+WAYS = ("kernels", "stock", "as on a GPU")  # without the kernels a macro space's fast supernet is the plain one
 TEMPERATURE = Temperature(0.8, 0.8)
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
     "softmax": lambda: Softmax(TEMPERATURE),
@@ -124,13 +126,18 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
     return made
 
 
-def batch(name: str, seed: int) -> Batch:
+def batch(name: str, seed: int, size: int = BATCH_SIZE) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(BATCH_SIZE, *SHAPES[name], generator=generator, dtype=torch.float64)
-    return Batch(images, torch.randint(CLASSES, (BATCH_SIZE,), generator=generator))
+    images = torch.randn(size, *SHAPES[name], generator=generator, dtype=torch.float64)
+    return Batch(images, torch.randint(CLASSES, (size,), generator=generator))
 
 
-@pytest.fixture(params=["kernels", "stock", "as on a GPU"])
+def everywhere(cases: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """``cases``, each of which begins with its space, behind the ways of computing that its fast supernet has."""
+    return [(way, *case) for case in cases for way in (WAYS[:1] if case[0] in MACROS else WAYS)]
+
+
+@pytest.fixture
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """With the C++ kernels, and without them, as a CPU then computes or as a GPU does."""
     if request.param == "kernels" and library() is None:
@@ -158,14 +165,21 @@ def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tens
     return logits, list(gradients), list(network.buffers())
 
 
+MODES, RATES = ("training", "evaluation"), ("none", "fixed", "learned")
+ONE_STEP = [  # every space sees every relaxation in either mode, and two of them with each rate
+    (name, mode, rate, tuple(RELAXATIONS)[(i + j + k) % 3])
+    for (i, name), (j, mode), (k, rate) in itertools.product(enumerate(SHAPES), enumerate(MODES), enumerate(RATES))
+]
+
+
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("mode", ["training", "evaluation"])
-@pytest.mark.parametrize("rate", ["none", "fixed", "learned"])
-def test_logits_gradients_and_statistics_are_those_of_the_plain_one(name: str, mode: str, rate: str) -> None:
+@pytest.mark.parametrize(("kernels", "name", "mode", "rate", "relaxation"), everywhere(ONE_STEP), indirect=["kernels"])
+def test_logits_gradients_and_statistics_are_those_of_the_plain_one(
+    name: str, mode: str, rate: str, relaxation: str
+) -> None:
     results = []
     for implementation in ("plain", "fast"):
-        network = supernet(name, implementation).train(mode == "training")  # type: ignore[arg-type]
+        network = supernet(name, implementation, relaxation).train(mode == "training")  # type: ignore[arg-type]
         rates: dict[str, Tensor | float] = {"none": 0.0, "fixed": 0.3}
         learned = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
         results.append(measured(network, batch(name, 1), rates.get(rate, learned)))
@@ -176,17 +190,53 @@ def test_logits_gradients_and_statistics_are_those_of_the_plain_one(name: str, m
 
 
 @pytest.mark.usefixtures("kernels")
-@pytest.mark.parametrize("relaxation", RELAXATIONS)
-@pytest.mark.parametrize("name", ["darts", "nasbench201", "macro"])
-def test_one_hot_and_sampled_weights(name: str, relaxation: str) -> None:
-    plain, fast = supernet(name, "plain", relaxation), supernet(name, "fast", relaxation)
-    data = batch(name, 1)
-    results = [measured(network.train(), data, 0.0) for network in (plain, fast)]
-    assert_close([results[1][0]], [results[0][0]], LOGITS)
-    assert_close(results[1][1], results[0][1], GRADIENTS)
+@pytest.mark.parametrize(
+    ("kernels", "name"), everywhere([("darts",), ("nasbench201",), ("odd macro",)]), indirect=["kernels"]
+)
+def test_a_single_image(name: str) -> None:
+    data = batch(name, 1, size=1)
+    plain, found = (measured(supernet(name, which).train(), data, 0.0) for which in ("plain", "fast"))  # type: ignore[arg-type]
+    assert_close([found[0]], [plain[0]], LOGITS)
+    assert_close(found[1], plain[1], GRADIENTS)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("kernels", "name"), everywhere([("darts",), ("nasbench201",), ("macro",)]), indirect=["kernels"]
+)
+def test_one_hot_weights(name: str) -> None:
+    plain, fast = (supernet(name, which).eval() for which in ("plain", "fast"))  # type: ignore[arg-type]
     weights = plain.architecture_weights(plain.discretise())  # type: ignore[operator]
-    logits = [network.eval()(data.images, weights) for network in (plain, fast)]
-    assert_close([logits[1]], [logits[0]], LOGITS)
+    expected, found = (network(batch(name, 1).images, weights) for network in (plain, fast))
+    assert_close([found], [expected], LOGITS)
+
+
+class Calls(TorchDispatchMode):
+    """The names of PyTorch's operations in the order in which they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(function))
+        return function(*arguments, **(settings or {}))
+
+
+@pytest.mark.parametrize("name", MACROS)
+def test_without_the_kernels_the_fast_macro_space_runs_the_code_of_the_plain_one(name: str) -> None:
+    def calls(implementation: Implementation) -> list[str]:
+        network = supernet(name, implementation).train()
+        with Calls() as seen:
+            measured(network, batch(name, 1), 0.3)
+        return seen.names
+
+    with without_kernels():
+        plain = calls("plain")
+        assert calls("fast") == plain
+    assert library() is None or calls("fast") != plain
 
 
 def searched(
@@ -194,7 +244,8 @@ def searched(
 ) -> dict[str, Tensor]:
     """Where whole steps of a search lead that learns alpha, and with ``strategy`` the hyperparameters where it can.
 
-    The supernet's state, the raw hyperparameters and the last validation loss; the logits in evaluation mode.
+    The supernet's state, the raw hyperparameters and the last validation loss; the last step's gradients, those of the
+    weights after clipping; the logits in evaluation mode.
     """
     network = supernet(name, implementation, relaxation).train()
     learn = "update" in strategy.reaches
@@ -203,6 +254,7 @@ def searched(
             "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
             "weight_decay": WeightDecay(3e-3, 1e-5, 1e-1, "log", learn, AdamUpdate(0.1)),
             "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", learn, AdamUpdate(0.1)),
+            # The macro space drops no paths: its layers follow one another, and a dropped one would leave nothing.
             "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", learn and name not in MACROS, AdamUpdate(0.1)),
             "dropout_layer3": LayerDropoutRate(
                 0.2, 0.0, 0.9, "logit", learn and name in MACROS, AdamUpdate(0.1), layer="layer3"
@@ -215,6 +267,15 @@ def searched(
     alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
     upper = UpperLevel(problem, alpha, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
     upper.forget_weights()
+    gradients: dict[str, Tensor] = {}
+
+    def keep_gradients(moving: torch.optim.Optimizer, *_: Any) -> None:
+        gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moving.param_groups[0]["params"]})
+
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    for moving in (optimiser, upper.optimiser):
+        assert moving is not None
+        moving.register_step_pre_hook(keep_gradients)
     for step in range(steps):
         training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
         done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
@@ -222,7 +283,8 @@ def searched(
     with torch.no_grad():
         logits = network.eval()(validation.images)
     state = {**network.state_dict(), **hyperparameters.state_dict()}
-    return {**state, "loss": done.outcome.report.validation_loss, "logits": logits}
+    assert len(gradients) == len(names)
+    return {**state, **gradients, "loss": done.outcome.report.validation_loss, "logits": logits}
 
 
 STRATEGIES = {
@@ -232,23 +294,25 @@ STRATEGIES = {
     "joint": LastStep,
     "accumulation": ForwardAccumulation,
 }
-QUICK = [
-    ("darts", "finite difference", "softmax"),
+QUICK = [  # every space, strategy and relaxation at least once
+    ("darts", "first order", "hard gumbel"),
     ("darts", "exact", "softmax"),
     ("darts", "joint", "gumbel"),
-    ("nasbench201", "first order", "hard gumbel"),
+    ("nasbench201", "exact", "hard gumbel"),
     ("nasbench201", "joint", "softmax"),
+    ("nasbench201", "accumulation", "gumbel"),
     ("macro", "finite difference", "hard gumbel"),
     ("macro", "exact", "softmax"),
     ("macro", "joint", "gumbel"),
 ]
-ALL = list(itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS))
+ALL = everywhere(itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS))
 
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
-    ("name", "strategy", "relaxation"),
-    [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ALL],
+    ("kernels", "name", "strategy", "relaxation"),
+    [pytest.param(*case, marks=[] if case[1:] in QUICK else pytest.mark.slow) for case in ALL],
+    indirect=["kernels"],
 )
 def test_ten_whole_steps(name: str, strategy: str, relaxation: str) -> None:
     plain, fast = (searched(name, which, STRATEGIES[strategy](), 10, relaxation) for which in ("plain", "fast"))  # type: ignore[arg-type]
