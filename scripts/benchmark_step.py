@@ -723,7 +723,7 @@ def first_and_further_steps(name: str, further: int, threads: int) -> list[float
 
 def main(arguments_given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="about six minutes of one core")
+    parser.add_argument("--quick", action="store_true", help="about seven minutes of one core")
     parser.add_argument("--repeats", type=int, default=5, help="of every step, after one to warm up")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--figure", type=Path, default=Path("runs/benchmark_step.png"), help="where the plot goes")
