@@ -140,12 +140,18 @@ class BilevelProblem:
     def _training_pass(self, weights: Weights, batch: Batch, values: Values) -> tuple[Tensor, Tensor]:
         """The training loss and the logits with ``weights``, alpha possibly among them."""
         tensors, values = self._of_all_ranks(weights, values)
+        with self._computing_with(tensors):
+            loss, logits = self._loss_and_logits(batch, values)
+        return self.ranks.average([loss])[0], logits
+
+    def _loss_and_logits(
+        self, batch: Batch, values: Values, relaxed: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """This rank's training loss with the weights that the supernet holds, and the logits."""
         self.hyperparameters.bind(self.supernet, values)
         shown = presented(batch, values, self.augmentation)
-        with self._computing_with(tensors):
-            logits = self._supernet_logits(shown.images)
-        loss = training_loss(logits, shown, values.get("label_smoothing", 0.0))
-        return self.ranks.average([loss])[0], logits
+        logits = self._supernet_logits(shown.images, relaxed)
+        return training_loss(logits, shown, values.get("label_smoothing", 0.0)), logits
 
     def validation_loss(self, weights: Weights, batch: Batch) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
@@ -306,10 +312,8 @@ class BilevelProblem:
             numbers: The values of the hyperparameters that act through the loss and are not among the inputs.
         """
         seen: dict[str, Tensor | float] = {**_named(inputs, _VALUE), **numbers}
-        self.hyperparameters.bind(self.supernet, seen)
-        shown = presented(Batch(inputs["images"], inputs["labels"]), seen, self.augmentation)
-        logits = self._supernet_logits(shown.images, _named(inputs, _RELAXED))
-        loss = training_loss(logits, shown, seen.get("label_smoothing", 0.0))
+        batch = Batch(inputs["images"], inputs["labels"])
+        loss, logits = self._loss_and_logits(batch, seen, _named(inputs, _RELAXED))
         return [loss.detach(), logits.detach(), *torch.autograd.grad(loss, list(self._weights.values()))]
 
     def open_step(self, batch: Batch) -> OpenStep:
