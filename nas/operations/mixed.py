@@ -78,7 +78,6 @@ class MixedConvolution(nn.Module):
     of the centred kernels.
     """
 
-    is_region: ClassVar[bool] = True  # of nas.training.compilation
     scales: ClassVar[str] = "filters"  # the attribute in whose weights the output is linear
 
     def __init__(
@@ -124,7 +123,6 @@ class MixedConvolution(nn.Module):
 class MixedPooling(nn.Module):
     """Pooling over (size x kind), output (batch, channels, ceil(H / s), ceil(W / s))."""
 
-    is_region: ClassVar[bool] = True  # of nas.training.compilation
     scales: ClassVar[str] = "pool_size"  # the attribute in whose weights the output is linear
 
     def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
@@ -146,7 +144,6 @@ class MixedPooling(nn.Module):
 class MixedDense(nn.Module):
     """Dense layer over (units x activation) with batch norm, (batch, features) to (batch, max(units))."""
 
-    is_region: ClassVar[bool] = True  # of nas.training.compilation
     scales: ClassVar[str] = "units"  # the attribute in whose weights the output is linear
 
     def __init__(self, in_features: int, units: Sequence[int], activations: Sequence[str]) -> None:
