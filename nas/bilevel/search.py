@@ -406,13 +406,13 @@ class GradientSearch:
         self.trajectory.record_step()
         self.step += 1
 
+        numbers = self.hyperparameters.numbers()
         if self.step % self.parts.tracking.log_every == 0:
-            self.record.tell_step(tracker, done, self.step, epoch)
+            self.record.tell_step(tracker, done, numbers, self.step, epoch)
         guarded = self.training.on_non_finite == "restart" and "learning_rate" in self.hyperparameters.learned()
         measured = self._measured(done, with_alpha=not guarded)
         seen = dict(zip(measured, as_numbers(list(measured.values())), strict=True))
-        rates = self.hyperparameters.numbers()
-        learned = {name: rates[name] for name in self.hyperparameters.learned()}
+        learned = {name: numbers[name] for name in self.hyperparameters.learned()}
         progress.update(self.step, loss=seen["the training loss"], **learned)
         if not guarded:
             self._require_finite(seen, done)

@@ -1,7 +1,7 @@
 """What a gradient search tells of itself: the epoch's means, the curves in TensorBoard, the console's lines."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -59,11 +59,13 @@ class SearchRecord:
         self.means.add("train/loss", loss)
         self.means.add("train/accuracy", self._ranks.average([accuracy(logits, batch.labels)])[0])
 
-    def tell_step(self, tracker: Tracker, done: Alternation, step: int, epoch: int) -> None:
+    def tell_step(
+        self, tracker: Tracker, done: Alternation, numbers: Mapping[str, float], step: int, epoch: int
+    ) -> None:
+        """``numbers``: the hyperparameters after the step."""
         scalars: dict[str, Tensor | float] = {"step/training_loss": done.taken.loss}
         if done.outcome is not None:
             scalars["step/validation_loss"] = done.outcome.report.validation_loss
-        numbers = self.hyperparameters.numbers()
         scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
         tracker.scalars(scalars, step, epoch)
 
