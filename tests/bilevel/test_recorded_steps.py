@@ -63,7 +63,7 @@ LAYERS = [
 
 def space_of(name: str, implementation: Any) -> SearchSpace:
     if name == "macro":
-        return Macro(LAYERS, ["relu", "tanh"], **IMAGES)
+        return Macro(LAYERS, ["relu", "tanh"], implementation, **IMAGES)
     if name == "darts":
         return Darts(cells=3, channels=4, steps=2, multiplier=2, implementation=implementation, **IMAGES)
     return NasBench201(channels=4, cells_per_stage=1, implementation=implementation, **IMAGES)
