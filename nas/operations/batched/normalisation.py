@@ -112,15 +112,15 @@ class RunningAverages:
             self._means.append(means[plane])
             self._variances.append(variances[plane])
 
-    @torch.no_grad()
     def update(self) -> None:
         """Bring every batch norm's running averages up to date, as its own forward pass would have."""
         if not self._modules:
             return
         momentum = self._modules[0].momentum
         assert momentum is not None
-        buffers = [(one.running_mean, one.running_var, one.num_batches_tracked) for one in self._modules]
-        means, variances, counts = (list(column) for column in zip(*buffers, strict=True))
-        torch._foreach_lerp_(means, self._means, momentum)
-        torch._foreach_lerp_(variances, self._variances, momentum)
-        torch._foreach_add_(counts, 1)
+        with torch.no_grad():  # as a decorator, torch.compile cannot trace it for an object made inside the region
+            buffers = [(one.running_mean, one.running_var, one.num_batches_tracked) for one in self._modules]
+            means, variances, counts = (list(column) for column in zip(*buffers, strict=True))
+            torch._foreach_lerp_(means, self._means, momentum)
+            torch._foreach_lerp_(variances, self._variances, momentum)
+            torch._foreach_add_(counts, 1)
