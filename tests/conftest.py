@@ -1,8 +1,9 @@
 """Where the tests find numbers that were made elsewhere."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The small reference files that come with the repository."""
-    return Path(__file__).resolve().parent / "data"
+    return Path(__file__).resolve().parent / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def nothing_compiled() -> Iterator[None]:
     import torch
     from torch._dynamo.utils import counters
 
-    from nas.training import compilation
+    from nas.device import compilation
 
     torch._dynamo.reset()
     compilation._compiled.cache_clear()
@@ -44,3 +45,32 @@ def nothing_compiled() -> Iterator[None]:
     torch.compiler.set_default_backend("inductor")
     torch._dynamo.reset()
     compilation._compiled.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., Any]:
+    """See :func:`tests.problems.problem_for`."""
+    from tests.problems import problem_for
+
+    return problem_for
+
+
+@pytest.fixture(scope="session")
+def make_supernet() -> Callable[..., Any]:
+    from tests.problems import supernet_for
+
+    return supernet_for
+
+
+@pytest.fixture(scope="session")
+def make_entries() -> Callable[..., Any]:
+    from tests.problems import entries
+
+    return entries
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Any]:
+    from tests.problems import batch_for
+
+    return batch_for

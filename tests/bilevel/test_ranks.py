@@ -18,20 +18,23 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient
-from nas.bilevel.hyperparameters import HyperparameterSet, LabelSmoothing
+from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.updates import AdamUpdate
-from nas.configuration import UnusableInput
 from nas.data.batch import Batch
-from nas.operations.batched.library import without_kernels
+from nas.data.sharding import ShardedStream
+from nas.distributed import Ranks
+from nas.errors import UnusableInput
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import LabelSmoothing
+from nas.hyperparameters.rules import AdamUpdate
+from nas.operations.fast.library import without_kernels
+from nas.operations.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
-from nas.training.randomness import Randomness
-from nas.training.ranks import Ranks, ShardedStream, SynchronisedBatchNorm, synchronise_batch_norm
+from nas.run.randomness import Randomness
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 
 COUNT = 2
 STRATEGIES = {
