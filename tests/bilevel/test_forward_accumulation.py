@@ -214,7 +214,7 @@ def test_the_cosine_is_that_of_the_validation_gradient_and_the_accumulated_chang
     slope = torch.cat([entry.flatten() for entry in torch.autograd.grad(loss, list(problem.weights().values()))])
     cosine = float(torch.dot(moved, slope) / (moved.norm() * slope.norm()))
     before = float(raw.detach())
-    CosineNormalised(0.3).step(raw, report)
+    CosineNormalised(0.3).step(raw, report.sensitivity[raw] * report.validation_gradient_norm)
     assert float(raw.detach()) - before == pytest.approx(-0.3 * cosine)
 
 

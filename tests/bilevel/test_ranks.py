@@ -49,9 +49,9 @@ CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", N
 Result = dict[str, Tensor]
 
 
-def bilevel_conftest() -> Any:
+def problems() -> Any:
     """The makers of tiny problems; another process does not have pytest's fixtures."""
-    spec = importlib.util.spec_from_file_location("bilevel_conftest", Path(__file__).with_name("conftest.py"))
+    spec = importlib.util.spec_from_file_location("problems", Path(__file__).parents[1] / "problems.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -67,7 +67,7 @@ def share_of(batch: Batch, ranks: Ranks) -> Batch:
 
 def results(ranks: Ranks) -> dict[str, Result]:
     """Per case every gradient, what the step reports, and the weights and statistics after a weight step."""
-    make = bilevel_conftest()
+    make = problems()
     batches = [share_of(make.batch_for(seed), ranks) for seed in (10, 11)]
     found = {}
     for strategy, relaxation, clip in CASES:
@@ -118,7 +118,7 @@ CELL_CASES = [
 
 def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     """As :func:`results`, of the fast supernets of cells, with drop path's and dropout's noise off."""
-    make = bilevel_conftest()
+    make = problems()
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(2, 8, 2, 6, 6, generator=generator, dtype=torch.float64)
     batches = [share_of(Batch(one, torch.arange(8) % 3), ranks) for one in images]

@@ -22,7 +22,7 @@ from nas.run.entry_point import guarded
 from nas.stopping import StopRequest
 from train_search import run
 
-CONF = str(Path(__file__).resolve().parent.parent / "conf")
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
 TINY = (
     "experiment=debug",
     "search.epochs=2",

@@ -19,7 +19,7 @@ from nas.run.entry_point import guarded
 from nas.stopping import SIGNALS, leave_when_stopped
 from nas.training.retraining import Retraining
 
-CONF = str(Path(__file__).resolve().parent.parent / "conf")
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
 TINY = ("experiment=debug", "data.split={train: 320, validation: 64, test: 64}", "tracking.console=quiet")
 SEARCH = (*TINY, "search.epochs=2", "search.checkpoint_every=4", "discretisation=perturbation")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
