@@ -1,6 +1,6 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
-from nas.training.interruption import leave_when_stopped
+from nas.stopping import leave_when_stopped
 
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
@@ -19,11 +19,12 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from nas.atomic_write import write_atomically
-from nas.bilevel.hyperparameters import Hyperparameter
 from nas.candidate import Candidate, Categorical, Hyperparameters
-from nas.configuration import InvalidValue, UnusableInput, build, require
+from nas.configuration import build
 from nas.data.dataset import DataSplits
+from nas.distributed import join
+from nas.errors import InvalidValue, RunFailed, UnusableInput, require
+from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import ExportDiffers, ExportKind, export_network
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.interop.original_state import load_original, read_state
@@ -32,27 +33,18 @@ from nas.interop.standalone import standalone_source
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
+from nas.run.atomic_write import write_atomically
+from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.entry_point import follow, guarded, on_all_ranks, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.run.environment import checked_device, record_environment, say_what_is_lacking
+from nas.run.folder import RunFolder, argument_value, break_seal, refuse_occupied_folder, seal_configuration
+from nas.run.inheritance import inherited_configuration
+from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.spaces.space import SearchSpace
-from nas.training.determinism import use_deterministic_algorithms
-from nas.training.entry_point import (
-    RunFailed,
-    follow,
-    guarded,
-    on_all_ranks,
-    refuse_groups_without_option,
-    resumed_folder,
-    run_resumed,
-)
-from nas.training.environment import record_environment, say_what_is_lacking
-from nas.training.inheritance import inherited_configuration
 from nas.training.metrics import measure
-from nas.training.randomness import Randomness
-from nas.training.ranks import join
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder, argument_value, break_seal, refuse_occupied_folder, seal_configuration
 from nas.training.schedules import Schedule
-from nas.training.settings import TrainingSettings, checked_device, checked_seed
+from nas.training.settings import TrainingSettings
 
 CONF = Path(__file__).parent / "conf"
 

@@ -1,6 +1,6 @@
 """Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
-from nas.training.interruption import leave_when_stopped
+from nas.stopping import leave_when_stopped
 
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
@@ -15,34 +15,26 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from nas.bilevel.hyperparameters import HyperparameterSet
-from nas.bilevel.search import GradientSearch
-from nas.bilevel.search_parts import SearchParts
 from nas.candidate import Categorical, Hyperparameters
-from nas.configuration import InvalidValue, assemble, build
+from nas.configuration import assemble, build
 from nas.data.dataset import DataSplits
-from nas.evaluation.searcher import Searcher
+from nas.distributed import join
+from nas.errors import InvalidValue
 from nas.evaluation.task import Task
+from nas.hyperparameters.collection import HyperparameterSet
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome, space_figure
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
-from nas.spaces.candidate_file import CandidateFile
-from nas.training.determinism import use_deterministic_algorithms
-from nas.training.entry_point import (
-    follow,
-    guarded,
-    on_all_ranks,
-    refuse_groups_without_option,
-    resumed_folder,
-    run_resumed,
-)
-from nas.training.environment import record_environment, say_what_is_lacking
-from nas.training.randomness import Randomness
-from nas.training.ranks import join
-from nas.training.run_folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
-from nas.training.settings import checked_device, checked_seed
+from nas.run.candidate_file import CandidateFile
+from nas.run.entry_point import follow, guarded, on_all_ranks, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.run.environment import checked_device, record_environment, say_what_is_lacking
+from nas.run.folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
+from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
+from nas.search.gradient_search import GradientSearch
+from nas.search.parts import SearchParts
+from nas.search.searcher import Searcher
 
 
 def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from nas.configuration import require
+from nas.errors import require
 
 Scale = Literal["log", "logit", "linear"]
 Schedule = Literal["constant", "cosine", "exponential"]
@@ -92,7 +92,7 @@ class Range:
     """Where a continuous hyperparameter may lie, and its place there as a number from 0 to 1.
 
     Places are even steps of the value, of its logarithm with ``log``. ``logit`` says how a gradient moves the value
-    (``nas.bilevel.hyperparameters``); its places are those of ``linear``, as its own measure has no ends.
+    (``nas.hyperparameters.kinds``); its places are those of ``linear``, as its own measure has no ends.
     """
 
     low: float

@@ -19,7 +19,7 @@ import torch
 
 from nas.candidate import Candidate
 from nas.report.tables import mean_and_deviation
-from nas.spaces.candidate_file import read_candidate_file
+from nas.run.candidate_file import read_candidate_file
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = ("", "runs", "test accuracy %", "worst", "parameters", "samples per search", "seconds")

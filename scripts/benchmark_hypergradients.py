@@ -20,15 +20,15 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
 from nas.data.batch import Stream
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
-from nas.training.parameter_groups import grouped
-from nas.training.randomness import Randomness
-from nas.training.regularisers import set_noise_generator
+from nas.run.randomness import Randomness
+from nas.training.sgd import grouped
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

@@ -21,21 +21,19 @@ from pathlib import Path
 import torch
 from joblib import Parallel, delayed
 
-from nas.baselines.aging_evolution import AgingEvolution
-from nas.baselines.factorised_policy import Factorised
-from nas.baselines.genetic import Genetic
-from nas.baselines.lstm_controller import LSTMController
-from nas.baselines.mu_plus_lambda import MuPlusLambda
-from nas.baselines.random_search import RandomSearch
+from nas.baselines.evolution import AgingEvolution
+from nas.baselines.genetic import Genetic, MuPlusLambda
+from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
-from nas.baselines.strategy import Scored, Strategy
+from nas.baselines.strategy import RandomSearch, Scored, Strategy
 from nas.baselines.tpe import TPE
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.table import read_table
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.spaces.nasbench201 import NasBench201, architecture_text
-from nas.training.entry_point import BAD_INPUT, FAILED
-from nas.training.randomness import Randomness
+from nas.run.entry_point import BAD_INPUT, FAILED
+from nas.run.randomness import Randomness
+from nas.spaces.nasbench201.choices import architecture_text
+from nas.spaces.nasbench201.space import NasBench201
 
 RANDOM = "random"
 METHODS: dict[str, Callable[..., Strategy]] = {

@@ -42,35 +42,37 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch.profiler import profile
 
-from nas.atomic_write import write_atomically
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Strategy
-from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
 from nas.configuration import build
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
 from nas.data.batches import BatchStream
 from nas.data.dataset import ImageDataset
-from nas.operations.batched.library import library, without_kernels
+from nas.device.compilation import compile_regions
+from nas.device.cuda_graphs import WARM_UP, CudaGraphs
+from nas.device.transfer import keep_freed_memory
+from nas.errors import RunFailed
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.operations.fast.library import library, without_kernels
+from nas.operations.stochastic import set_noise_generator
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
-from nas.spaces.darts import OPERATIONS, Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.atomic_write import write_atomically
+from nas.spaces.darts.choices import OPERATIONS
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
-from nas.training.compilation import compile_regions
-from nas.training.cuda_graphs import WARM_UP, CudaGraphs
-from nas.training.entry_point import RunFailed
-from nas.training.memory import keep_freed_memory
-from nas.training.parameter_groups import grouped, set_step
-from nas.training.regularisers import set_noise_generator
+from nas.training.sgd import grouped, set_step
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE, CLASSES = (3, 32, 32), 10

@@ -26,15 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not in them
 
 import train_search  # noqa: E402
-from nas.atomic_write import write_atomically  # noqa: E402
 from nas.configuration import build  # noqa: E402
+from nas.errors import RunFailed  # noqa: E402
 from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds  # noqa: E402
-from nas.spaces.candidate_file import read_candidate_file  # noqa: E402
-from nas.training.entry_point import RunFailed  # noqa: E402
+from nas.run.atomic_write import write_atomically  # noqa: E402
+from nas.run.candidate_file import read_candidate_file  # noqa: E402
+from nas.run.folder import RunFolder  # noqa: E402
+from nas.run.randomness import Randomness  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402
-from nas.training.randomness import Randomness  # noqa: E402
 from nas.training.retraining import Retraining  # noqa: E402
-from nas.training.run_folder import RunFolder  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
 TRAINING_SOURCES = ("candidate.py", "configuration.py", "data", "operations", "spaces", "training")

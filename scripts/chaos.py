@@ -26,10 +26,10 @@ from typing import Any
 
 import torch
 
-import nas.atomic_write
 import nas.baselines.search
+import nas.run.atomic_write
 from nas.report.tables import comparison_table, print_table
-from nas.training.checkpoint import CheckpointFolder
+from nas.run.checkpoint import CheckpointFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -107,7 +107,7 @@ def strike_while_writing(moment: str, number: int) -> None:
             kill_oneself()
 
     if moment == WRITING[0]:
-        nas.atomic_write.open = opened  # type: ignore[attr-defined]
+        nas.run.atomic_write.open = opened  # type: ignore[attr-defined]
     else:
         os.replace = replacing  # type: ignore[assignment]
 

@@ -31,18 +31,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.hyperparameters import HyperparameterSet, LearningRate, WeightDecay
 from nas.bilevel.problem import BilevelProblem
-from nas.configuration import InvalidValue, UnusableInput
 from nas.data.dataset import Batch
+from nas.errors import InvalidValue, UnusableInput
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import LearningRate, WeightDecay
 from nas.interop.original_state import load_original
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
-from nas.spaces.darts import Darts, DartsSupernet
-from nas.spaces.darts_network import DartsNetwork
-from nas.spaces.genotype import Genotype
-from nas.spaces.nasbench201 import NasBench201, parse_architecture
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import DartsNetwork
+from nas.spaces.darts.space import Darts
+from nas.spaces.darts.supernet import DartsSupernet
+from nas.spaces.nasbench201.choices import parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 
 FORWARD = 1e-10  # logits and losses
 FIRST_ORDER = 1e-9

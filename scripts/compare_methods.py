@@ -35,17 +35,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_final
 import train_search
-from nas.atomic_write import write_atomically
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue, UnusableInput, build
-from nas.evaluation.cache import EvaluationCache
-from nas.evaluation.evaluation import Cost
+from nas.configuration import build
+from nas.errors import InvalidValue, UnusableInput
+from nas.evaluation.evaluation import Cost, EvaluationCache
 from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
-from nas.training.entry_point import BAD_INPUT, FAILED
-from nas.training.inheritance import inherited_configuration
-from nas.training.run_folder import RunFolder
+from nas.run.atomic_write import write_atomically
+from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.entry_point import BAD_INPUT, FAILED
+from nas.run.folder import RunFolder
+from nas.run.inheritance import inherited_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 # What suits a few dozen evaluations; everything else is as in conf/method.

@@ -16,7 +16,7 @@ from benchmark_hyperparameters import DROPOUTS, MACRO, RATES, Benchmark, Scale, 
 from cached_runs import CachedRuns, Search
 
 from nas.report.tables import comparison_table, print_table
-from nas.training.interruption import Stopped
+from nas.stopping import Stopped
 
 FACTORS = ("convolution", "dense", "normalisation")
 METHODS = {

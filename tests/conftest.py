@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The small reference files that come with the repository."""
-    return Path(__file__).resolve().parent / "data"
+    return Path(__file__).resolve().parent / "fixtures"
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +52,7 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingBacken
     """Nothing is compiled at the start; what ``torch.compile`` then captures goes to the backend that is given."""
     import torch
 
-    from nas.training import compilation
+    from nas.device import compilation
 
     backend = CountingBackend()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
@@ -61,3 +61,32 @@ def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingBacken
     yield backend
     torch.compiler.reset()
     compilation._compiled.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def make_problem() -> Callable[..., Any]:
+    """See :func:`tests.problems.problem_for`."""
+    from tests.problems import problem_for
+
+    return problem_for
+
+
+@pytest.fixture(scope="session")
+def make_supernet() -> Callable[..., Any]:
+    from tests.problems import supernet_for
+
+    return supernet_for
+
+
+@pytest.fixture(scope="session")
+def make_entries() -> Callable[..., Any]:
+    from tests.problems import entries
+
+    return entries
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Any]:
+    from tests.problems import batch_for
+
+    return batch_for

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nas.candidate import Architecture, Candidate, Categorical, Choice, Hyperparameters, Range, Scale
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 
 CHOICES = (Choice("layer1.filters", ("8", "16")), Choice("layer2.type", ("conv", "skip")))
 GOOD = {"layer1.filters": "16", "layer2.type": "skip"}

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.configuration import UnusableInput
-from nas.spaces.candidate_file import read_candidate_file
-from nas.training.run_folder import resumed_configuration
+from nas.errors import UnusableInput
+from nas.run.candidate_file import read_candidate_file
+from nas.run.folder import resumed_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("experiment=debug", "search.epochs=3", "final.epochs=6")

@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 import pytest
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, assemble, build, described, matches, require
+from nas.configuration import assemble, build, described, matches
+from nas.errors import InvalidValue, require
 
 
 @dataclass(frozen=True)

@@ -18,32 +18,32 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-import nas.bilevel.search as search_module
+import nas.search.gradient_search as search_module
 import train_search
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.guard import GuardSettings
-from nas.bilevel.hyperparameters import DropoutRate, HyperparameterSet, LearningRate, WeightDecay
-from nas.bilevel.search import GradientSearch
-from nas.bilevel.search_parts import SearchParts
-from nas.bilevel.search_settings import SearchSettings
-from nas.bilevel.updates import AdamUpdate, CosineNormalised
 from nas.bilevel.upper_level import ArchitectureOptimiser
-from nas.configuration import InvalidValue, UnusableInput
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
+from nas.errors import InvalidValue, UnusableInput
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
 from nas.operations.mixed import ACTIVATIONS
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
-from nas.spaces.macro import Macro
-from nas.training.entry_point import refuse_groups_without_option
-from nas.training.interruption import Stopped
-from nas.training.randomness import Randomness
+from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.entry_point import refuse_groups_without_option
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.gradient_search import GradientSearch
+from nas.search.guard import GuardSettings
+from nas.search.parts import SearchParts, SearchSettings
+from nas.spaces.macro.space import Macro
+from nas.stopping import Stopped
 from nas.training.retraining import FinalSettings, Retraining
-from nas.training.run_folder import RunFolder
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import TrackingSettings
 
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 BASE = (

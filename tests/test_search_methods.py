@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import train_search
-from nas.configuration import InvalidValue
-from nas.evaluation.searcher import Searcher
-from nas.spaces.candidate_file import CandidateFile
+from nas.errors import InvalidValue
+from nas.run.candidate_file import CandidateFile
+from nas.search.searcher import Searcher
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 BLACK_BOX = sorted(

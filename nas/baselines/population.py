@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from nas.baselines.encoded_strategy import Vector
+from nas.baselines.strategy import Vector
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nas.baselines.encoded_strategy import EncodedStrategy, Vector
 from nas.baselines.policy import Policy, PolicySettings, place_of
-from nas.configuration import require
+from nas.baselines.strategy import EncodedStrategy, Vector
+from nas.errors import require
 from nas.spaces.space import SearchSpace
 
 

@@ -9,22 +9,20 @@ from typing import Any
 
 from nas.baselines.strategy import KeepsFiles, Scored, Strategy
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.budget import Budget
-from nas.evaluation.cache import EvaluationCache
-from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Drifting, Evaluator, Pruner
+from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
+from nas.evaluation.evaluator import Drifting, Evaluator, Placed, Pruner
 from nas.evaluation.objective import Objective
-from nas.evaluation.pruning import Placed
 from nas.evaluation.task import Task
+from nas.run.checkpoint import fitting
+from nas.run.folder import RunFolder
+from nas.run.progress import Progress
+from nas.run.randomness import Randomness
+from nas.run.tracking import Tracker, TrackingSettings
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.training.checkpoint import fitting
-from nas.training.interruption import Stopped, StopRequest
-from nas.training.progress import Progress
-from nas.training.randomness import Randomness
-from nas.training.run_folder import RunFolder
-from nas.training.tracking import Tracker, TrackingSettings
+from nas.stopping import Stopped, StopRequest
 
 LINE_EVERY = 20  # evaluations, where nothing better is found
 SAVE_EVERY = 5.0  # seconds between checkpoints

@@ -1,1 +1,27 @@
 """Bilevel optimisation: hypergradients, learned hyperparameters and the gradient search."""
+
+from nas.bilevel.by_kind import ByKind
+from nas.bilevel.exact import Exact
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.forward_accumulation import ForwardAccumulation
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
+from nas.bilevel.last_step import LastStep
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+
+__all__ = [
+    "ArchitectureOptimiser",
+    "BilevelProblem",
+    "ByKind",
+    "ConjugateGradient",
+    "Exact",
+    "FiniteDifference",
+    "FirstOrder",
+    "ForwardAccumulation",
+    "Hypergradient",
+    "LastStep",
+    "NeumannSeries",
+    "UpperLevel",
+]

@@ -6,12 +6,16 @@ from typing import Any
 
 from torch import nn
 
-from nas.bilevel.hypergradient import Hypergradient, ObservingHypergradient, RetrospectiveHypergradient
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import (
+    Hypergradient,
+    ObservingHypergradient,
+    RetrospectiveHypergradient,
+    UpperLevelReport,
+)
 from nas.bilevel.problem import BilevelProblem, OpenStep
-from nas.bilevel.upper_level_report import UpperLevelReport
-from nas.configuration import require
 from nas.data.dataset import Batch
+from nas.errors import require
+from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)

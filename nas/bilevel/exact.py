@@ -7,10 +7,10 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, global_norm
-from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
+from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)

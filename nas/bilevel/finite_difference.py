@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, Weights, global_norm
-from nas.bilevel.upper_level_report import UpperLevelReport
-from nas.configuration import require
 from nas.data.dataset import Batch
-from nas.training.parameter_groups import group_of, rates
+from nas.errors import require
+from nas.hyperparameters.groups import group_of, rates
+from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
+from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import nn
 
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, OpenStep, Weights, global_norm
-from nas.bilevel.upper_level_report import UpperLevelReport
-from nas.configuration import require
 from nas.data.dataset import Batch
-from nas.training.parameter_groups import group_of, rates
+from nas.errors import require
+from nas.hyperparameters.groups import group_of, rates
+from nas.hyperparameters.kinds import Kind
 
 Tangents = tuple[Weights, Weights]  # d weights / d raw and d momentum buffers / d raw, by the weights' names
 

@@ -5,6 +5,7 @@ Where the training gradient vanishes, ``dw*/dh = -H^-1 d^2 L_train / (dw dh)``, 
 its weight decay. How the update gets to the fixed point has no part in it: learning rate and momentum get nothing.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, global_norm
-from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
+from nas.errors import require
+from nas.hyperparameters.kinds import Kind
 
 Vector = list[Tensor]  # one tensor per weight
 Product = Callable[[Vector], Vector]
@@ -82,3 +84,72 @@ def dot(one: Vector, other: Vector) -> float:
 def plus(one: Vector, factor: float, other: Vector) -> Vector:
     """``one + factor * other``."""
     return [torch.add(a, b, alpha=factor) for a, b in zip(one, other, strict=True)]
+
+
+@dataclass(frozen=True)
+class NeumannSeries(Implicit):
+    """``H^-1 v`` as ``step * sum over i from 0 to terms of (I - step * H)^i v``.
+
+    It converges where ``step`` times every eigenvalue of H lies between 0 and 2. A network's Hessian is not that kind:
+    the series ends before the first term that is longer than the one before it.
+    """
+
+    terms: int = 5
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(self.terms >= 0, "terms", self.terms, "it must be at least 0")
+        require(self.step > 0 and math.isfinite(self.step), "step", self.step, "it must be a number above 0")
+
+    def most_products(self) -> int:
+        return self.terms
+
+    def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
+        term, total, length = right_hand_side, right_hand_side, dot(right_hand_side, right_hand_side)
+        products = 0
+        while products < self.terms:
+            term = plus(term, -self.step, product(term))
+            products += 1
+            before, length = length, dot(term, term)
+            if not length <= before:
+                break
+            total = plus(total, 1.0, term)
+        return [self.step * entry for entry in total], products
+
+
+@dataclass(frozen=True)
+class ConjugateGradient(Implicit):
+    """``(H + damping * I) x = v`` by at most ``iterations`` steps of conjugate gradients from zero.
+
+    It ends early where the residual is down to ``tolerance`` of ``v``, or where H bends downwards along a direction:
+    there a network's Hessian is no longer what the method is for, and what has been found so far is taken.
+    """
+
+    iterations: int = 5
+    damping: float = 0.1
+    tolerance: float = 1e-10
+
+    def __post_init__(self) -> None:
+        require(self.iterations >= 1, "iterations", self.iterations, "it must be at least 1")
+        require(0 <= self.damping < math.inf, "damping", self.damping, "it must be at least 0")
+        require(0 <= self.tolerance < 1, "tolerance", self.tolerance, "it must be a number from 0 to below 1")
+
+    def most_products(self) -> int:
+        return self.iterations
+
+    def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
+        solution = [torch.zeros_like(entry) for entry in right_hand_side]
+        residual = direction = right_hand_side
+        length = first = dot(residual, residual)
+        products = 0
+        while products < self.iterations and length > self.tolerance**2 * first:
+            image = plus(product(direction), self.damping, direction)
+            products += 1
+            curvature = dot(direction, image)
+            if not curvature > 0:
+                break
+            solution = plus(solution, length / curvature, direction)
+            residual = plus(residual, -length / curvature, image)
+            before, length = length, dot(residual, residual)
+            direction = plus(residual, length / before, direction)
+        return solution, products

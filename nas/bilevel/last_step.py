@@ -15,11 +15,10 @@ import torch
 from torch import nn
 
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hypergradient import Described
-from nas.bilevel.hyperparameters import Kind
+from nas.bilevel.hypergradient import Described, UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, RecordedStep, global_norm
-from nas.bilevel.upper_level_report import UpperLevelReport
 from nas.data.dataset import Batch
+from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)

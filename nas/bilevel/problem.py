@@ -11,15 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.data.dataset import Batch
+from nas.device.cuda_graphs import Inputs, NewRecording, Numbers, Recorded
+from nas.device.transfer import on_device
+from nas.distributed import Ranks
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.groups import RATE_FACTORS, group_of, rates
+from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
-from nas.training.cuda_graphs import Inputs, NewRecording, Numbers, Recorded
-from nas.training.parameter_groups import RATE_FACTORS, group_of, rates, set_step, take_step
-from nas.training.ranks import Ranks
-from nas.training.regularisers import without_noise
-from nas.training.training_loss import Values, presented, training_loss
-from nas.training.transfer import on_device
+from nas.training.loss import Values, presented, training_loss
+from nas.training.sgd import set_step, take_step
 
 Weights = dict[str, Tensor]
 _RELAXED, _VALUE = "relaxed/", "value/"  # before the names of a recording's inputs
@@ -62,7 +63,7 @@ class BilevelProblem:
         supernet: In training mode while losses are taken, as DARTS has it: batch norm uses the batch's statistics.
         optimiser: SGD over the supernet's weights, with or without momentum; a hypergradient reads its momentum and its
             buffers and changes neither. For rate factors, its parameter groups are those of
-            ``nas.training.parameter_groups``.
+            ``nas.training.sgd``.
         hyperparameters: Learning rate and weight decay of the weight step, and what acts through the training loss.
         gradient_clip: Largest norm of the weights' gradient in the weight step, or None.
         generators: Every source of noise in a forward pass (dropout, relaxation).
@@ -89,7 +90,7 @@ class BilevelProblem:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
                 raise ValueError("the unrolled step is that of plain momentum: no dampening, Nesterov or maximisation")
             if "name" not in group and not hyperparameters.entries.keys().isdisjoint(RATE_FACTORS.values()):
-                raise ValueError("rate factors need an optimiser over nas.training.parameter_groups.grouped(weights)")
+                raise ValueError("rate factors need an optimiser over nas.training.sgd.grouped(weights)")
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)

@@ -1,8 +1,9 @@
 """Which hypergradient may move what: refused before a search begins, in one sentence."""
 
 from nas.bilevel.hypergradient import RetrospectiveHypergradient, Strategy
-from nas.bilevel.hyperparameters import HyperparameterSet, Kind
-from nas.configuration import InvalidValue, require
+from nas.errors import InvalidValue, require
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import Kind
 
 
 def check_reach(architecture: Strategy | None, learned: Strategy | None, hyperparameters: HyperparameterSet) -> None:

@@ -1,19 +1,39 @@
-"""One upper-level step: the gradients of alpha and of the hyperparameters, then their moves."""
+"""What had to be held back or started again during a search: counted by kind, each told once.
+
+========================== ====================================================================================
+kind                       what was done
+========================== ====================================================================================
+``loss_not_finite``        the weights start again: the loss or its gradient is not finite
+``loss_jump``              the weights start again: the loss rose far above the untrained supernet's
+``gradient_vanished``      the weights start again: the network is dead
+``gradient_not_finite``    alpha, or a hyperparameter, does not move: its hypergradient is not finite
+``gradient_silent``        nothing is done: a hyperparameter's gradient has been zero for many steps
+``trust_region``           a hyperparameter's change is cut to its trust region
+``bound``                  a hyperparameter stays at the end of its range
+``cap``                    the candidate carries a hyperparameter's cap instead of its average
+========================== ====================================================================================
+"""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient, Strategy
-from nas.bilevel.interventions import Intervention
+from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient, Strategy, UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, RecordedStep, WeightStep
-from nas.bilevel.upper_level_report import UpperLevelReport
-from nas.configuration import require
 from nas.data.dataset import Batch
+from nas.errors import require
+
+
+class Intervention(NamedTuple):
+    """Of a ``kind`` named above, upon ``what``: a hyperparameter's name, ``architecture`` or ``weights``."""
+
+    kind: str
+    what: str
+
 
 SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
@@ -199,7 +219,8 @@ class UpperLevel:
                 continue
             norms[name], before = abs(float(raw.grad)), raw.detach().clone()
             if math.isfinite(norms[name]):
-                entry.update.step(raw, report)
+                sensitivity = report.sensitivity.get(raw, report.step_length)
+                entry.update.step(raw, sensitivity * report.validation_gradient_norm)
                 held.extend(Intervention(kind, name) for kind in entry.held(raw, before))
             raw.grad = None
             self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0

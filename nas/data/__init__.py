@@ -1,1 +1,28 @@
 """Data sets, their splits, batched augmentation and streams of batches."""
+
+from nas.data.augmentation import Augmentation, ImageFileAugmentation
+from nas.data.batch import Batch, Stream
+from nas.data.dataset import Dataset, DataSource, DataSplits
+from nas.data.embedded import Digits, Mnist5k
+from nas.data.image_files import Decoding, ImageNet
+from nas.data.splits import SplitSettings
+from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
+
+__all__ = [
+    "Augmentation",
+    "Batch",
+    "Cifar10",
+    "Cifar100",
+    "DataSource",
+    "DataSplits",
+    "Dataset",
+    "Decoding",
+    "Digits",
+    "FashionMnist",
+    "ImageFileAugmentation",
+    "ImageNet",
+    "Mnist",
+    "Mnist5k",
+    "SplitSettings",
+    "Stream",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-from nas.configuration import require
+from nas.errors import require
 
 
 @dataclass(frozen=True)

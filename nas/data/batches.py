@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor
 
-from nas.configuration import UnusableInput, require
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
+from nas.errors import UnusableInput, require
 
 
 class ImagesInMemory(Protocol):

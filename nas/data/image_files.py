@@ -11,18 +11,22 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from torchvision.datasets import ImageFolder
 
-from nas.configuration import UnusableInput, require
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batch import Batch
 from nas.data.batches import Normalisation, Preparation
+from nas.data.dataset import DataSplits
+from nas.data.splits import SplitSettings, split_dataset
+from nas.errors import UnusableInput, require
 
 CHANNELS, WHITE = 3, 255.0
 LARGEST_SEED = 2**63 - 1
@@ -319,3 +323,61 @@ class ImageFileStream:
                 f"does not fit this run's ({len(self._dataset)} images in batches of {self._batch_size})."
             )
         self._epoch_seed, self._position, self._images = state["epoch_seed"], state["position"], None
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """A :class:`nas.data.dataset.DataSource`: ``train/<class>/`` is split for the search, ``val/<class>/`` is the test.
+
+    Attributes:
+        split: Sizes of the parts.
+        augmentation: For the training images.
+        decoding: The size of the images, and who decodes them.
+        folder: What ``train`` and ``val`` are in; relative to the working directory.
+    """
+
+    split: SplitSettings
+    augmentation: ImageFileAugmentation
+    decoding: Decoding
+    folder: str
+
+    name: ClassVar[str] = "imagenet"
+    # As in DARTS.
+    mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
+    std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
+
+    def load(self) -> DataSplits:
+        self.augmentation.check_fits_side(self.decoding.size)
+        training, names = self._read("train")
+        official_test, test_names = self._read("val")
+        if names != test_names:
+            only = sorted(set(names) ^ set(test_names))
+            raise UnusableInput(
+                f"The data set {self.name} needs the same classes in train and val below {self._location}: "
+                f"{only[0]} is in one of them only."
+            )
+        if len(names) < 2:
+            raise UnusableInput(f"The data set {self.name} needs at least two classes, {self._location} has {names}.")
+        train, validation, test = split_dataset(training, self.split, official_test)
+        return DataSplits(self.name, train, validation, test, self.mean, self.std)
+
+    @property
+    def _location(self) -> Path:
+        return Path(self.folder).expanduser().absolute()
+
+    def _read(self, part: str) -> tuple[ImageFiles, list[str]]:
+        """The list of the part's files, and the names of its classes."""
+        location = self._location / part
+        if not location.is_dir():
+            raise UnusableInput(
+                f"The data set {self.name} is not on disk, {location} was looked for: "
+                f"name the folder that has train/<class>/ and val/<class>/ with data.folder=<path>."
+            )
+        try:
+            found = ImageFolder(str(location))
+        except OSError as error:  # no classes, a class without images, a folder that may not be read
+            raise UnusableInput(
+                f"The data set {self.name} cannot be read from {location} ({' '.join(str(error).split())})."
+            ) from None
+        labels = torch.tensor(found.targets, dtype=torch.int64)
+        return ImageFiles([file for file, _ in found.samples], labels, len(found.classes), self.decoding), found.classes

@@ -7,8 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
-from nas.configuration import InvalidValue, require
 from nas.data.dataset import Dataset
+from nas.errors import InvalidValue, require
 
 AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 

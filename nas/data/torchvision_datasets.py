@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from nas.configuration import UnusableInput
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
 from nas.data.splits import SplitSettings, split_dataset
+from nas.errors import UnusableInput
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -24,7 +24,7 @@ IDX_FILES = (
 
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """What the four sets share; each is a :class:`nas.data.source.DataSource`.
+    """What the four sets share; each is a :class:`nas.data.dataset.DataSource`.
 
     Attributes:
         split: Sizes of the parts.

@@ -1,1 +1,28 @@
 """What a candidate is worth and what finding out may cost: evaluators, objectives, budgets."""
+
+from nas.evaluation.budget import Budget
+from nas.evaluation.evaluation import Cost, Evaluation
+from nas.evaluation.evaluator import Evaluator, Pruner, SuccessiveHalving
+from nas.evaluation.multi_task import EveryTask, MultiTask, TaskWeight
+from nas.evaluation.objective import Dynamic, Fixed, Objective
+from nas.evaluation.scratch import TrainedFromScratch
+from nas.evaluation.shared_weights import SharedWeights
+from nas.evaluation.table import TableLookup
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "Dynamic",
+    "Evaluation",
+    "Evaluator",
+    "EveryTask",
+    "Fixed",
+    "MultiTask",
+    "Objective",
+    "Pruner",
+    "SharedWeights",
+    "SuccessiveHalving",
+    "TableLookup",
+    "TaskWeight",
+    "TrainedFromScratch",
+]

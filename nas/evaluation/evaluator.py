@@ -1,10 +1,11 @@
 """The seams: what turns candidates into evaluations, and what ends some of them early."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.spaces.space import SearchSpace
 
@@ -72,3 +73,37 @@ class Drifting(Protocol):
     def reserve(self) -> Cost:
         """What a search must keep back beside the prices of its candidates: for the finalists, above all."""
         ...
+
+
+@dataclass(frozen=True)
+class SuccessiveHalving:
+    """Keeps the best ``1 / reduction`` of the candidates at every rung, and at least one.
+
+    Args:
+        reduction: 2 halves; 3 is common.
+    """
+
+    reduction: float = 2.0
+
+    def __post_init__(self) -> None:
+        require(self.reduction > 1, "reduction", self.reduction, "it must be a number above 1")
+
+    def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
+        best_first = sorted(scores, key=lambda index: (-scores[index], index))
+        return sorted(best_first[: max(1, round(len(scores) / self.reduction))])
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Lets ``pruner`` see places in the whole batch where only a part of it is evaluated.
+
+    Args:
+        places: In the whole batch, of each candidate of the part.
+    """
+
+    pruner: Pruner
+    places: Sequence[int]
+
+    def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
+        kept = self.pruner.survivors(rung, {self.places[index]: score for index, score in scores.items()})
+        return [index for index in scores if self.places[index] in kept]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.batch import Batch
+from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
-from nas.training.regularisers import without_noise
 
 
 @torch.no_grad()

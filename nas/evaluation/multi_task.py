@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue, require
+from nas.errors import InvalidValue, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner
-from nas.evaluation.objective import Objective
-from nas.evaluation.penalty import CostPenalty
+from nas.evaluation.objective import CostPenalty, Objective
 from nas.evaluation.task import Task
 from nas.spaces.space import SearchSpace
 
@@ -96,7 +95,7 @@ class MultiTask:
 
     Args:
         tasks: How each counts; their names are those of :class:`EveryTask`.
-        cost_weight: See :class:`~nas.evaluation.fixed.Fixed`.
+        cost_weight: See :class:`~nas.evaluation.objective.Fixed`.
         costs: See there.
         space: See there.
     """

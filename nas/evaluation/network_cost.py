@@ -13,7 +13,7 @@ from copy import copy
 import torch
 from torch import nn
 
-from nas.configuration import require
+from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 

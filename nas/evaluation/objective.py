@@ -1,11 +1,17 @@
 """The seam: from an evaluation to the one number that a search maximises."""
 
+import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import torch
 from torch import Tensor
 
+from nas.candidate import Architecture
+from nas.errors import require
 from nas.evaluation.evaluation import Evaluation
+from nas.evaluation.network_cost import NETWORK_COSTS, BlockCosts
+from nas.spaces.space import SearchSpace
 
 
 class Objective(Protocol):
@@ -35,3 +41,197 @@ class Objective(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class CostPenalty:
+    """``weight * sum over costs of share * cost / reference``.
+
+    The reference of a cost is its mean over the space, all options equally likely: a network of mean size loses
+    ``weight``, one of half that size half of it.
+
+    Args:
+        weight: 0 makes every cost free.
+        shares: Of each cost: ``parameters``, ``multiply_adds``, ``latency`` (the sum over the network's parts, each
+            measured once per search).
+        space: Whose networks have these costs.
+
+    Raises:
+        InvalidValue: The weight is negative, or a cost is unknown.
+    """
+
+    def __init__(self, weight: float, shares: Mapping[str, float], space: SearchSpace) -> None:
+        require(0 <= weight < math.inf, "cost_weight", weight, "it must be at least 0")
+        for name, share in shares.items():
+            known = f"a cost must be one of {', '.join(NETWORK_COSTS)}"
+            require(name in NETWORK_COSTS, f"costs.{name}", share, known)
+            require(0 <= share < math.inf, f"costs.{name}", share, "it must be at least 0")
+        self.weight, self.space = weight, space
+        self.shares = {name: share for name, share in shares.items() if share > 0 and weight > 0}
+        self.blocks = {name: BlockCosts(name) for name in self.shares}
+        self._references: dict[str, float] = {}
+
+    def reference(self, name: str) -> float:
+        """The mean over the space."""
+        if name not in self._references:
+            uniform = {}
+            weights = self.space.architecture_weights(self.space.sample(torch.Generator().manual_seed(0)).architecture)
+            for key, weight in weights.items():
+                uniform[key] = torch.full_like(weight, 1.0) / weight.shape[-1]
+            self._references[name] = float(self.space.expected_cost(uniform, self.blocks[name]))
+        return self._references[name]
+
+    def expected(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        """0-dim, differentiable; None where nothing is penalised."""
+        total: Tensor | None = None
+        for name, share in self.shares.items():
+            expected = self.space.expected_cost(weights, self.blocks[name])
+            term = self.weight * share / self.reference(name) * expected
+            total = term if total is None else total + term
+        return total
+
+    def of(self, architecture: Architecture) -> float:
+        """The penalty of one architecture."""
+        found = self.expected(self.space.architecture_weights(architecture)) if self.shares else None
+        return 0.0 if found is None else float(found)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: dict(blocks.known) for name, blocks in self.blocks.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, blocks in self.blocks.items():
+            blocks.known = dict(state[name])
+        self._references.clear()
+
+
+class Fixed:
+    """``sum over metrics of weight * metric - penalty``.
+
+    Args:
+        weights: Of each metric (``accuracy``, ``macro_f1``, ``macro_recall``, ``loss``, ...); negative for what is to
+            be small.
+        cost_weight: What a network of the space's mean cost loses; 0 makes size free.
+        costs: The share of each cost in that, see :class:`~nas.evaluation.objective.CostPenalty`.
+        space: Whose networks have these costs.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, float], cost_weight: float, costs: Mapping[str, float], *, space: SearchSpace
+    ) -> None:
+        self.weights = checked_weights("weights", weights)
+        self.penalty = CostPenalty(cost_weight, costs, space)
+
+    def score(self, evaluation: Evaluation) -> float:
+        return weighted(self.weights, evaluation.metrics) - self.penalty.of(evaluation.candidate.architecture)
+
+    def expected_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        return self.penalty.expected(weights)
+
+    def advance(self, progress: float, best: float) -> bool:
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"penalty": self.penalty.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.penalty.load_state_dict(state["penalty"])
+
+
+def checked_weights(key: str, weights: Mapping[str, float]) -> dict[str, float]:
+    """``weights`` without the zeros.
+
+    Raises:
+        InvalidValue: Nothing is left, or one is not finite.
+    """
+    used = {name: float(weight) for name, weight in weights.items() if weight != 0}
+    require(len(used) > 0, key, dict(weights), "at least one metric needs a weight other than 0")
+    for name, weight in used.items():
+        require(math.isfinite(weight), f"{key}.{name}", weight, "it must be finite")
+    return used
+
+
+def weighted(weights: Mapping[str, float], metrics: Mapping[str, float]) -> float:
+    """The weighted sum; ``-inf`` where a metric is not finite.
+
+    Raises:
+        InvalidValue: There is no such metric.
+    """
+    for name in weights:
+        known = f"this evaluation gives {', '.join(sorted(metrics))}"
+        require(name in metrics, f"objective.weights.{name}", weights[name], known)
+    total = math.fsum(weight * metrics[name] for name, weight in weights.items())
+    return total if math.isfinite(total) else -math.inf
+
+
+class Dynamic:
+    """The weights ``(1 - position) * start + position * end`` of :class:`~nas.evaluation.objective.Fixed`.
+
+    Args:
+        start: The metrics' weights at position 0.
+        end: At position 1.
+        schedule: ``linear`` and ``cosine`` let the position follow the spent share of the budget; with ``stagnation``
+            it moves on by ``step`` whenever the best score has not risen for ``patience`` rounds.
+        patience: Rounds of the search.
+        step: The move at a stagnation.
+        cost_weight: As in ``Fixed``.
+        costs: As in ``Fixed``.
+        space: As in ``Fixed``.
+    """
+
+    def __init__(
+        self,
+        start: Mapping[str, float],
+        end: Mapping[str, float],
+        schedule: Literal["linear", "cosine", "stagnation"],
+        patience: int,
+        step: float,
+        cost_weight: float,
+        costs: Mapping[str, float],
+        *,
+        space: SearchSpace,
+    ) -> None:
+        checked_weights("start", start)
+        checked_weights("end", end)
+        require(patience >= 1, "patience", patience, "it must be at least 1")
+        require(0 < step <= 1, "step", step, "it must be a number above 0 and at most 1")
+        self.start, self.end, self.schedule, self.patience, self.step = dict(start), dict(end), schedule, patience, step
+        self.penalty = CostPenalty(cost_weight, costs, space)
+        self.position, self.waited, self.best = 0.0, 0, -math.inf
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The metrics' weights at the present position."""
+        names = dict.fromkeys([*self.start, *self.end])
+        mixed = {
+            name: (1 - self.position) * self.start.get(name, 0.0) + self.position * self.end.get(name, 0.0)
+            for name in names
+        }
+        return {name: weight for name, weight in mixed.items() if weight != 0}
+
+    def score(self, evaluation: Evaluation) -> float:
+        return weighted(self.weights, evaluation.metrics) - self.penalty.of(evaluation.candidate.architecture)
+
+    def expected_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
+        return self.penalty.expected(weights)
+
+    def advance(self, progress: float, best: float) -> bool:
+        before = self.position
+        if self.schedule == "linear":
+            self.position = progress
+        elif self.schedule == "cosine":
+            self.position = 0.5 * (1 - math.cos(math.pi * progress))
+        elif best > self.best:
+            self.best, self.waited = best, 0
+        else:
+            self.waited += 1
+            if self.waited >= self.patience and self.position < 1:
+                # Scores under the new weights are other numbers: the next one is the first best again.
+                self.position, self.waited, self.best = min(self.position + self.step, 1.0), 0, -math.inf
+        return self.position != before
+
+    def state_dict(self) -> dict[str, Any]:
+        moving = {"position": self.position, "waited": self.waited, "best": self.best}
+        return {**moving, "penalty": self.penalty.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position, self.waited, self.best = state["position"], state["waited"], state["best"]
+        self.penalty.load_state_dict(state["penalty"])

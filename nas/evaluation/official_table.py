@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.configuration import UnusableInput, require
+from nas.errors import UnusableInput, require
 
 DATASETS = {  # ours: what they call that with a validation split, and that with a test split
     "cifar10": ("cifar10-valid", "cifar10"),

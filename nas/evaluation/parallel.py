@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
-from nas.configuration import optional_module, require
+from nas.configuration import optional_module
+from nas.errors import require
 
 Result = TypeVar("Result")
 

@@ -10,19 +10,19 @@ from typing import Any, Literal
 import torch
 
 from nas.candidate import Candidate
-from nas.configuration import require
-from nas.data.source import DataSource
+from nas.data.dataset import DataSource
+from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner
 from nas.evaluation.network_cost import TRAINING_PASS, count_parameters
 from nas.evaluation.objective import Objective
 from nas.evaluation.parallel import Jobs
 from nas.evaluation.task import Task
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
 from nas.training.metrics import measure
-from nas.training.randomness import Randomness
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder
-from nas.training.tracking import TrackingSettings
 
 
 class TrainedFromScratch:

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate
-from nas.configuration import require
+from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
 from nas.evaluation.network_cost import TRAINING_PASS, count_parameters, supernet_multiply_adds
 from nas.evaluation.task import Task
+from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
 from nas.training.finiteness import NotFinite
 from nas.training.metrics import ClassificationMetrics, measure
-from nas.training.randomness import Randomness
-from nas.training.regularisers import set_dropouts, without_noise
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder
-from nas.training.tracking import TrackingSettings
 
 RUINED = 2.0  # times the loss of guessing: above it, a candidate's steps have done the shared weights harm
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
 from nas.evaluation.official_table import official_records
-from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
+from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 LARGEST_FILE = 500_000_000  # bytes, decompressed

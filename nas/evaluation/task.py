@@ -12,8 +12,7 @@ from torch import nn
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
-from nas.data.dataset import Dataset, DataSplits
-from nas.data.source import DataSource
+from nas.data.dataset import Dataset, DataSource, DataSplits
 from nas.evaluation.network_cost import count_multiply_adds
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.training.retraining import FinalSettings

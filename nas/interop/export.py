@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from nas.configuration import UnusableInput
+from nas.errors import UnusableInput
 
 ExportKind = Literal["onnx", "torch_export"]
 FILES: dict[str, str] = {"onnx": "network.onnx", "torch_export": "network.pt2"}

@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from nas.configuration import InvalidValue
-from nas.spaces.genotype import LARGEST_STEPS, Edge, Genotype
+from nas.errors import InvalidValue
+from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 
 LONGEST_TEXT = 10_000
 _TOKEN = re.compile(

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import parse_genotype
 from nas.interop.published import PUBLISHED
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201, parse_architecture
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.choices import parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 LARGEST_TEXT = 100_000  # bytes

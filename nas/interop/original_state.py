@@ -11,26 +11,28 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.configuration import UnusableInput
+from nas.errors import UnusableInput
 from nas.operations.cell_operations import (
     DilatedSeparableConvolution,
     FactorisedReduction,
+    MixedEdge,
     ReLUConvBN,
     SeparableConvolution,
 )
-from nas.operations.mixed_edge import MixedEdge
-from nas.spaces import darts, darts_network, nasbench201
+from nas.spaces.darts import network as darts_network
+from nas.spaces.darts import supernet as darts_supernet
+from nas.spaces.nasbench201 import network as nasbench201_network
 
 ORIGINAL_PARTS: dict[type[nn.Module], dict[str, str]] = {
-    darts.SearchCell: {"edges": "_ops"},
-    darts.FastSearchCell: {"edges": "_ops"},
+    darts_supernet.SearchCell: {"edges": "_ops"},
+    darts_supernet.FastSearchCell: {"edges": "_ops"},
     darts_network.Cell: {"edges": "_ops"},
     darts_network.ImageNetStem: {"quarter": "stem0", "eighth": "stem1"},
     MixedEdge: {"operations": "_ops"},
     FactorisedReduction: {"even": "conv_1", "odd": "conv_2", "normalisation": "bn"},
-    nasbench201.Cell: {"edges": "layers"},
-    nasbench201.ResidualBlock: {"first": "conv_a", "second": "conv_b", "shortcut": "downsample"},
-    nasbench201.NasBench201Network: {"last_activation": "lastact"},
+    nasbench201_network.Cell: {"edges": "layers"},
+    nasbench201_network.ResidualBlock: {"first": "conv_a", "second": "conv_b", "shortcut": "downsample"},
+    nasbench201_network.NasBench201Network: {"last_activation": "lastact"},
 }
 """Per module type: the name of a part here to its name there; parts that are not listed have one name."""
 

@@ -1,7 +1,7 @@
 """Genotypes from the literature, by name, as quark0/darts and PC-DARTS publish them."""
 
-from nas.configuration import InvalidValue
-from nas.spaces.genotype import Genotype
+from nas.errors import InvalidValue
+from nas.spaces.darts.genotype import Genotype
 
 PUBLISHED: dict[str, Genotype] = {
     # first order, Liu et al., 2019

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
 from nas.operations.stochastic import StochasticLayer
 from nas.spaces.space import SearchSpace

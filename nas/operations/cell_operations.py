@@ -5,11 +5,15 @@ whether its batch norms have a learned scale and shift: the search networks of D
 undo the architecture's weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nas.operations.stochastic import DropPath
 
 
 class Zero(nn.Module):
@@ -119,4 +123,37 @@ CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "nor_conv_1x1": lambda channels, stride, affine: ReLUConvBN(channels, channels, 1, stride, affine),
     "nor_conv_3x3": lambda channels, stride, affine: ReLUConvBN(channels, channels, 3, stride, affine),
 }
+
+
 """A name to the constructor of its operation, called with (channels, stride, affine)."""
+
+
+class MixedEdge(nn.Module):
+    """``sum over k of weight_k * operation_k(x)``.
+
+    Args:
+        names: The operations, in the order of their weights.
+        channels: Of input and output.
+        stride: Of every operation.
+        normalise_pooling: Whether a batch norm without affine parameters follows each pooling operation, as in the
+            search network of DARTS; without one a pooling operation would outweigh the normalised ones.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, stride: int, normalise_pooling: bool) -> None:
+        super().__init__()
+        self.operations = nn.ModuleList()
+        for name in names:
+            operation = CELL_OPERATIONS[name](channels, stride, False)
+            if normalise_pooling and "pool" in name:
+                operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
+            self.operations.append(operation)
+        self.drop_path = DropPath()
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """``x`` (batch, channels, H, W), ``weights`` (operations,)."""
+        return reduce(
+            add, (w * self._path(operation, x) for w, operation in zip(weights, self.operations, strict=True))
+        )
+
+    def _path(self, operation: nn.Module, x: Tensor) -> Tensor:
+        return x if isinstance(operation, nn.Identity) else self.drop_path(operation(x))

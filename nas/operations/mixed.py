@@ -165,7 +165,7 @@ class MixedSlot(nn.ModuleDict):
     An ``optional`` one has the input itself, too, as the last type.
     """
 
-    is_region: ClassVar[bool] = True  # of nas.training.compilation
+    is_region: ClassVar[bool] = True  # of nas.device.compilation
 
     def __init__(self, layers: Mapping[str, nn.Module], width: int, optional: bool) -> None:
         super().__init__(layers)

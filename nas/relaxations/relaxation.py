@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from nas.configuration import require
+from nas.errors import require
 
 
 class Relaxation(Protocol):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.report.animation import write_animation
 from nas.report.comparison import OUTCOME_COLUMNS, found_runs, outcome_rows, write_comparison
@@ -15,11 +15,11 @@ from nas.report.outcome import space_figure
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
 from nas.report.tables import comparison_table, print_table
-from nas.spaces.candidate_file import read_candidate_file
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.candidate_file import read_candidate_file
+from nas.run.entry_point import guarded
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
-from nas.training.entry_point import guarded
 
 EXAMPLES = """
   python -m nas.report runs/mine                        write runs/mine/report.html anew

@@ -5,12 +5,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from nas.atomic_write import write_atomically
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.colours import option_colours
 from nas.report.outcome import space_figure
 from nas.report.recorded_run import RecordedRun
+from nas.run.atomic_write import write_atomically
 from nas.spaces.space import Probabilities
 
 if TYPE_CHECKING:

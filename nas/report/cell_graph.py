@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from nas.candidate import Architecture
-from nas.spaces.genotype import Genotype
-from nas.spaces.nasbench201 import EDGES, edge_name
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.nasbench201.choices import EDGES, edge_name
 
 RESTARTS, SWEEPS = 12, 8
 GAP = 0.09  # inches between two things of one layer

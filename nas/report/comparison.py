@@ -6,8 +6,7 @@ from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-from nas.atomic_write import write_atomically
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.changed_settings import changed_settings
 from nas.report.charts import Chart, Line, anytime_charts, anytime_curve, hyperparameter_scale
 from nas.report.colours import SERIES_COLOURS
@@ -15,6 +14,7 @@ from nas.report.outcome import architecture_in_words
 from nas.report.page import command, document, drawing, duration, figures, paragraph, percent, quoted, table
 from nas.report.recorded_run import RecordedRun, number
 from nas.report.tables import mean_and_deviation
+from nas.run.atomic_write import write_atomically
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24

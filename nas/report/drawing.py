@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.configuration import require
+from nas.errors import require
 from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION, option_colours
 
 if TYPE_CHECKING:

@@ -10,21 +10,22 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from nas.atomic_write import write_atomically
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue, UnusableInput, build
+from nas.configuration import build
 from nas.data.dataset import DataSplits
+from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
-from nas.spaces.candidate_file import CandidateFile
+from nas.run.atomic_write import write_atomically
+from nas.run.candidate_file import CandidateFile
+from nas.run.checkpoint import fitting
+from nas.run.environment import checked_device
+from nas.run.folder import RunFolder, resumed_configuration
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
-from nas.training.checkpoint import fitting
 from nas.training.metrics import measure
-from nas.training.randomness import Randomness
 from nas.training.retraining import Retraining
-from nas.training.run_folder import RunFolder, resumed_configuration
-from nas.training.settings import checked_device
-from nas.training.tracking import TrackingSettings
 
 
 @dataclass(frozen=True)

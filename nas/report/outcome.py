@@ -8,9 +8,10 @@ from nas.candidate import Architecture
 from nas.report.cell_drawing import draw_cells
 from nas.report.cell_graph import darts_cell, nasbench201_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
-from nas.spaces.candidate_file import CandidateFile
-from nas.spaces.darts import CELLS, Darts
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.candidate_file import CandidateFile
+from nas.spaces.darts.choices import CELLS
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 if TYPE_CHECKING:

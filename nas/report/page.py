@@ -8,7 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from nas.atomic_write import write_atomically
 from nas.candidate import Architecture
 from nas.report import charts
 from nas.report.changed_settings import changed_settings, default_configuration, shown
@@ -19,8 +18,9 @@ from nas.report.outcome import architecture_in_words, space_figure
 from nas.report.recorded_run import RecordedRun, number
 from nas.report.style import STYLE
 from nas.report.svg import chart_svg, legend
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.atomic_write import write_atomically
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 # Nothing but the page itself: no script, no font, no picture from anywhere else.

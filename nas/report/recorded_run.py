@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Self
 
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, UnusableInput
-from nas.spaces.candidate_file import CandidateFile, parse_candidate, read_candidate_file
+from nas.errors import InvalidValue, UnusableInput
+from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 
 LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import nas.spaces
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
-from nas.configuration import InvalidValue, require
+from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
 

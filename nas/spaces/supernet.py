@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.relaxations.relaxation import Relaxation
 
 Implementation = Literal["plain", "fast"]

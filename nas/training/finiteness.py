@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from nas.training.ranks import Ranks
-from nas.training.run_folder import RunFolder
-from nas.training.transfer import as_numbers
+from nas.device.transfer import as_numbers
+from nas.distributed import Ranks
+from nas.run.folder import RunFolder
 
 OnNonFinite = Literal["restart", "stop", "rollback"]
 DIVISOR = 4.0  # what a rollback divides the learning rate by: the same steps at the same rate would fail again

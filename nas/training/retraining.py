@@ -9,27 +9,29 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nas.configuration import require
 from nas.data.batch import Batch, Stream
+from nas.data.sharding import sharded
+from nas.device.compilation import compile_regions, what_it_takes
+from nas.device.cuda_graphs import Inputs, Numbers, Recorded, recording_for
+from nas.device.transfer import keep_freed_memory
+from nas.errors import require
+from nas.hyperparameters.groups import OF_THE_STEP
 from nas.interop.export import ExportKind, missing_packages
-from nas.training.checkpoint import fitting
-from nas.training.compilation import compile_regions, what_it_takes
-from nas.training.cuda_graphs import Inputs, Numbers, Recorded, recording_for
+from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
+from nas.operations.synchronised import synchronise_batch_norm
+from nas.run.checkpoint import fitting
+from nas.run.folder import RunFolder
+from nas.run.profiling import profiled
+from nas.run.progress import Progress
+from nas.run.randomness import Randomness
+from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
+from nas.stopping import Stopped, StopRequest
 from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
-from nas.training.interruption import Stopped, StopRequest
-from nas.training.memory import keep_freed_memory
-from nas.training.parameter_groups import OF_THE_STEP, grouped, set_step, take_step
-from nas.training.profiling import profiled
-from nas.training.progress import Progress
-from nas.training.randomness import Randomness
-from nas.training.ranks import sharded, synchronise_batch_norm
-from nas.training.regularisers import set_drop_path, set_dropouts, set_noise_generator
-from nas.training.run_folder import RunFolder
-from nas.training.running_means import RunningMeans, accuracy
+from nas.training.loss import presented, training_loss
+from nas.training.metrics import RunningMeans, accuracy
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import SilentTracker, Tracker, TrackingSettings
-from nas.training.training_loss import presented, training_loss
+from nas.training.sgd import grouped, set_step, take_step
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Retraining:
         )
         if training.compile:
             compile_regions(self.network)
-        new_recording = recording_for(training.cuda_graphs, randomness)
+        new_recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
         noise = randomness.on_device("dropout"), self._augmentation
         self._gradients = Recorded(self._computed_gradients, new_recording, noise)
         self._reached: list[nn.Parameter] = []  # by the loss: a path through a supernet leaves others out

@@ -1,16 +1,14 @@
 """The settings of the weight step, shared by the search and the retraining."""
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from nas.configuration import InvalidValue, require
+from nas.errors import require
 from nas.training.finiteness import OnNonFinite
-from nas.training.ranks import present
 from nas.training.schedules import Schedule
 
 
@@ -28,8 +26,8 @@ class TrainingSettings:
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
             the guard of a search that learns its learning rate, and is ``stop`` elsewhere.
         compile: Whether training passes go through ``torch.compile``, region by region
-            (:mod:`nas.training.compilation`): for GPUs; the first steps of the first run take minutes.
-        cuda_graphs: Whether a GPU records the kernels of a step and replays them (:mod:`nas.training.cuda_graphs`).
+            (:mod:`nas.device.compilation`): for GPUs; the first steps of the first run take minutes.
+        cuda_graphs: Whether a GPU records the kernels of a step and replays them (:mod:`nas.device.cuda_graphs`).
         precision: Of what networks compute in training: ``bfloat16`` by autocast; parameters, alpha too, losses and
             evaluations stay float32.
         batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
@@ -76,39 +74,3 @@ class TrainingSettings:
         size = hyperparameters.get("batch_size", self.batch_size)
         require(float(size).is_integer(), "batch_size", size, "it must be a whole number")
         return replace(self, batch_size=int(size))
-
-
-def checked_seed(seed: object) -> int:
-    """The run's seed.
-
-    Raises:
-        InvalidValue: It is not a whole number from 0 to 2^63 - 1.
-    """
-    if type(seed) is not int or not 0 <= seed < 2**63:
-        raise InvalidValue("seed", seed, "it must be a whole number from 0 to 2^63 - 1")
-    return seed
-
-
-def checked_device(name: object) -> torch.device:
-    """The device that ``name`` means: ``auto`` is the GPU where there is one; in a data-parallel run, one GPU each.
-
-    Raises:
-        InvalidValue: There is no such device here.
-    """
-    ranks = present()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and ranks.count > 1:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', ranks.rank)}"
-    allowed = "it must be auto, cpu, or cuda (cuda:1, ...) on a machine with that GPU"
-    if not isinstance(name, str):
-        raise InvalidValue("device", name, allowed)
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InvalidValue("device", name, allowed) from error
-    here = device.type == "cpu" or (
-        device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    )
-    require(here, "device", name, allowed)
-    return device

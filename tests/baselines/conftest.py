@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from joint_spaces import SPACES, STRATEGIES
 
-from nas.baselines.encoded_strategy import EncodedStrategy
+from nas.baselines.strategy import EncodedStrategy
 from nas.spaces.space import SearchSpace
 
 

@@ -5,19 +5,16 @@ from typing import Any
 
 import torch
 
-from nas.baselines.aging_evolution import AgingEvolution
-from nas.baselines.encoded_strategy import EncodedStrategy
-from nas.baselines.factorised_policy import Factorised
-from nas.baselines.genetic import Genetic
-from nas.baselines.lstm_controller import LSTMController
-from nas.baselines.mu_plus_lambda import MuPlusLambda
-from nas.baselines.random_search import RandomSearch
+from nas.baselines.evolution import AgingEvolution
+from nas.baselines.genetic import Genetic, MuPlusLambda
+from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
+from nas.baselines.strategy import EncodedStrategy, RandomSearch
 from nas.baselines.tpe import TPE
 from nas.candidate import Categorical, Domain, Range
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 RANGES: dict[str, Domain] = {

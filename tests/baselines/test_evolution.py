@@ -7,14 +7,13 @@ import pytest
 from joint_spaces import SPACES, seeded
 from scipy import stats
 
-from nas.baselines.aging_evolution import AgingEvolution
-from nas.baselines.encoded_strategy import reflected
-from nas.baselines.mu_plus_lambda import MuPlusLambda
+from nas.baselines.evolution import AgingEvolution
+from nas.baselines.genetic import MuPlusLambda
 from nas.baselines.population import Member, best_first, diversity
-from nas.baselines.strategy import Scored
+from nas.baselines.strategy import Scored, reflected
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue
-from nas.spaces.nasbench201 import NasBench201
+from nas.errors import InvalidValue
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 LEAST_P = 1e-3

@@ -8,10 +8,9 @@ import pytest
 from joint_spaces import SPACES, seeded, small_space
 from scipy import stats
 
-from nas.baselines.genetic import Genetic
-from nas.baselines.genetic_operators import BinaryCode, Chromosome, GeneticOperators, python_random, sigma_scaled
+from nas.baselines.genetic import BinaryCode, Chromosome, Genetic, GeneticOperators, python_random, sigma_scaled
 from nas.baselines.strategy import Scored
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 
 OPERATORS = GeneticOperators()
 DRAWS = 20_000

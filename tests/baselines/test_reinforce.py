@@ -9,13 +9,11 @@ from joint_spaces import SPACES, seeded, small_space
 from scipy import stats
 from torch import Tensor
 
-from nas.baselines.factorised_policy import Factorised
-from nas.baselines.lstm_controller import LSTMController
-from nas.baselines.policy import Policy, PolicySettings, place_entropy, place_of
+from nas.baselines.policy import Factorised, LSTMController, Policy, PolicySettings, place_entropy, place_of
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.strategy import Scored
 from nas.candidate import Range
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 
 SIZES = (2, 3, 2)
 ACTIONS = torch.tensor(list(product(*map(range, SIZES))), dtype=torch.float64)

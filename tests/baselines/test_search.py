@@ -17,27 +17,24 @@ from nas.baselines.search import BlackBoxSearch
 from nas.baselines.strategy import Scored
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
-from nas.configuration import InvalidValue
 from nas.data.augmentation import Augmentation
-from nas.data.digits import Digits
+from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
-from nas.evaluation.dynamic import Dynamic
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner
-from nas.evaluation.fixed import Fixed
-from nas.evaluation.objective import Objective
-from nas.evaluation.pruning import Placed, SuccessiveHalving
+from nas.evaluation.evaluator import Placed, Pruner, SuccessiveHalving
+from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.task import Task
-from nas.spaces.macro import Macro
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.spaces.macro.space import Macro
 from nas.spaces.space import SearchSpace
-from nas.training.interruption import Stopped
-from nas.training.randomness import Randomness
+from nas.stopping import Stopped
 from nas.training.retraining import FinalSettings
-from nas.training.run_folder import RunFolder
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import TrackingSettings
 
 LAYERS = [{"type": "dense", "units": [2, 3, 4, 5, 6, 7, 8, 9]}]
 RANGES = {"learning_rate": Range(1e-3, 0.3, "log")}

@@ -9,11 +9,11 @@ import pytest
 import torch
 from joint_spaces import SPACES, STRATEGIES, seeded, small_space
 
-from nas.baselines.encoded_strategy import EncodedStrategy
-from nas.baselines.strategy import Scored, Strategy
+from nas.baselines.strategy import EncodedStrategy, Scored, Strategy
 from nas.candidate import Candidate, Range
-from nas.configuration import InvalidValue
-from nas.spaces.darts import CELLS, Darts
+from nas.errors import InvalidValue
+from nas.spaces.darts.choices import CELLS
+from nas.spaces.darts.space import Darts
 from nas.spaces.space import SearchSpace
 
 Make = Callable[..., EncodedStrategy]

@@ -10,7 +10,7 @@ from joint_spaces import SPACES, seeded, small_space
 from nas.baselines.strategy import Scored
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluator import Pruner
 
 
@@ -148,7 +148,7 @@ def test_suggestions_do_not_repeat_while_there_are_others() -> None:
     [
         ("optuna", "nas.baselines.tpe.TPE"),
         ("deap", "nas.baselines.genetic.Genetic"),
-        ("deap", "nas.baselines.mu_plus_lambda.MuPlusLambda"),
+        ("deap", "nas.baselines.genetic.MuPlusLambda"),
     ],
 )
 def test_a_missing_package_is_named_with_the_command_that_installs_it(

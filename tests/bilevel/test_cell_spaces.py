@@ -16,13 +16,18 @@ from torch import Tensor, nn
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.guard import GuardSettings
-from nas.bilevel.hyperparameters import (
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.data.augmentation import Augmentation
+from nas.data.dataset import Batch
+from nas.data.embedded import Digits
+from nas.data.splits import SplitSettings
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import (
     Cutout,
     DropoutRate,
     DropPathRate,
     Hyperparameter,
-    HyperparameterSet,
     LabelSmoothing,
     LearningRate,
     Mixing,
@@ -30,27 +35,21 @@ from nas.bilevel.hyperparameters import (
     RateFactor,
     WeightDecay,
 )
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.search import GradientSearch
-from nas.bilevel.search_parts import SearchParts
-from nas.bilevel.search_settings import SearchSettings
-from nas.bilevel.updates import AdamUpdate, CosineNormalised
-from nas.bilevel.upper_level import ArchitectureOptimiser
-from nas.data.augmentation import Augmentation
-from nas.data.dataset import Batch
-from nas.data.digits import Digits
-from nas.data.splits import SplitSettings
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.operations.stochastic import set_noise_generator
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.gradient_search import GradientSearch
+from nas.search.guard import GuardSettings
+from nas.search.parts import SearchParts, SearchSettings
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
-from nas.training.parameter_groups import grouped
-from nas.training.randomness import Randomness
-from nas.training.regularisers import set_noise_generator
-from nas.training.run_folder import RunFolder
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import TrackingSettings
+from nas.training.sgd import grouped
 
 INPUT_SHAPE, CLASSES, BATCH_SIZE = (1, 8, 8), 10, 6
 LEARNED = (

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.dataset import Batch
-from nas.operations.batched.library import without_kernels
+from nas.operations.fast.library import without_kernels
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them

@@ -9,7 +9,7 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.problem import BilevelProblem
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 
 SCALES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 SUITABLE_SCALE = 1e-4  # on the smooth supernet in float64: above it truncation rules, far below it rounding

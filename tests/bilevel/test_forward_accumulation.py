@@ -10,11 +10,15 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import ObservingHypergradient
-from nas.bilevel.hyperparameters import (
+from nas.bilevel.problem import BilevelProblem
+from nas.data.dataset import Batch
+from nas.errors import InvalidValue
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.groups import group_of
+from nas.hyperparameters.kinds import (
     Cutout,
     DropoutRate,
     Hyperparameter,
-    HyperparameterSet,
     LabelSmoothing,
     LearningRate,
     Mixing,
@@ -22,11 +26,8 @@ from nas.bilevel.hyperparameters import (
     RateFactor,
     WeightDecay,
 )
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.updates import AdamUpdate, CosineNormalised
-from nas.configuration import InvalidValue
-from nas.data.dataset import Batch
-from nas.training.parameter_groups import group_of, grouped
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.training.sgd import grouped
 
 STEPS = 4
 CLIP = 0.3
@@ -213,7 +214,7 @@ def test_the_cosine_is_that_of_the_validation_gradient_and_the_accumulated_chang
     slope = torch.cat([entry.flatten() for entry in torch.autograd.grad(loss, list(problem.weights().values()))])
     cosine = float(torch.dot(moved, slope) / (moved.norm() * slope.norm()))
     before = float(raw.detach())
-    CosineNormalised(0.3).step(raw, report)
+    CosineNormalised(0.3).step(raw, report.sensitivity[raw] * report.validation_gradient_norm)
     assert float(raw.detach()) - before == pytest.approx(-0.3 * cosine)
 
 

@@ -5,14 +5,13 @@ import torch
 from torch import Tensor
 
 from nas.bilevel.by_kind import ByKind
-from nas.bilevel.conjugate_gradient import ConjugateGradient
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.neumann import NeumannSeries
+from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.reach import check_reach
-from nas.configuration import InvalidValue
 from nas.data.batch import Batch
+from nas.errors import InvalidValue
 
 SIZE, DECAY = 7, 0.05
 

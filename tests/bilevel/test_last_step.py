@@ -8,11 +8,11 @@ import torch
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 
 ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hyperparameters import HyperparameterSet
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batch import Batch
+from nas.hyperparameters.collection import HyperparameterSet
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.nasbench201.space import NasBench201
 from nas.training.settings import TrainingSettings
 
 BFLOAT16 = TrainingSettings(16, 0.9, 5.0, "cosine", precision="bfloat16")

@@ -18,20 +18,23 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient
-from nas.bilevel.hyperparameters import HyperparameterSet, LabelSmoothing
+from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.neumann import NeumannSeries
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.updates import AdamUpdate
-from nas.configuration import UnusableInput
 from nas.data.batch import Batch
-from nas.operations.batched.library import without_kernels
+from nas.data.sharding import ShardedStream
+from nas.distributed import Ranks
+from nas.errors import UnusableInput
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import LabelSmoothing
+from nas.hyperparameters.rules import AdamUpdate
+from nas.operations.fast.library import without_kernels
+from nas.operations.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
-from nas.training.randomness import Randomness
-from nas.training.ranks import Ranks, ShardedStream, SynchronisedBatchNorm, synchronise_batch_norm
+from nas.run.randomness import Randomness
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 
 COUNT = 2
 STRATEGIES = {
@@ -46,9 +49,9 @@ CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", N
 Result = dict[str, Tensor]
 
 
-def bilevel_conftest() -> Any:
+def problems() -> Any:
     """The makers of tiny problems; another process does not have pytest's fixtures."""
-    spec = importlib.util.spec_from_file_location("bilevel_conftest", Path(__file__).with_name("conftest.py"))
+    spec = importlib.util.spec_from_file_location("problems", Path(__file__).parents[1] / "problems.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,7 +67,7 @@ def share_of(batch: Batch, ranks: Ranks) -> Batch:
 
 def results(ranks: Ranks) -> dict[str, Result]:
     """Per case every gradient, what the step reports, and the weights and statistics after a weight step."""
-    make = bilevel_conftest()
+    make = problems()
     batches = [share_of(make.batch_for(seed), ranks) for seed in (10, 11)]
     found = {}
     for strategy, relaxation, clip in CASES:
@@ -115,7 +118,7 @@ CELL_CASES = [
 
 def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     """As :func:`results`, of the fast supernets of cells, with drop path's and dropout's noise off."""
-    make = bilevel_conftest()
+    make = problems()
     generator = torch.Generator().manual_seed(4)
     images = torch.randn(2, 8, 2, 6, 6, generator=generator, dtype=torch.float64)
     batches = [share_of(Batch(one, torch.arange(8) % 3), ranks) for one in images]

@@ -11,47 +11,46 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nas.bilevel import search as search_module
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.guard import GuardSettings
-from nas.bilevel.hyperparameters import (
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.data.augmentation import Augmentation
+from nas.data.dataset import DataSplits
+from nas.data.embedded import Digits
+from nas.data.splits import SplitSettings
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import (
     Cutout,
     DropoutRate,
     DropPathRate,
-    HyperparameterSet,
     LabelSmoothing,
     LearningRate,
     Mixing,
     WeightDecay,
 )
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.search import GradientSearch
-from nas.bilevel.search_parts import SearchParts
-from nas.bilevel.search_settings import SearchSettings
-from nas.bilevel.updates import AdamUpdate, CosineNormalised
-from nas.bilevel.upper_level import ArchitectureOptimiser
-from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
-from nas.data.digits import Digits
-from nas.data.splits import SplitSettings
-from nas.operations.batched import edges
-from nas.operations.batched.library import without_kernels
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.operations.fast import edges
+from nas.operations.fast.library import without_kernels
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search import gradient_search as search_module
+from nas.search.gradient_search import GradientSearch
+from nas.search.guard import GuardSettings
+from nas.search.parts import SearchParts, SearchSettings
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.stopping import Stopped
 from nas.training import retraining as retraining_module
-from nas.training.interruption import Stopped
-from nas.training.randomness import Randomness
 from nas.training.retraining import FinalSettings, Retraining
-from nas.training.run_folder import RunFolder
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import TrackingSettings
-from tests.cpu_recording import CpuRecording
+from tests.device.cpu_recording import CpuRecording
 
 IMAGES = {"input_shape": (1, 8, 8), "classes": 10}
 LAYERS = [
@@ -147,7 +146,7 @@ def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``training.cuda_graphs=true`` does, were there a GPU."""
     CpuRecording.made = 0
     for module in (search_module, retraining_module):
-        monkeypatch.setattr(module, "recording_for", lambda asked, randomness: CpuRecording)
+        monkeypatch.setattr(module, "recording_for", lambda asked, device, ranks: CpuRecording)
 
 
 def same(one: GradientSearch, other: GradientSearch) -> bool:
@@ -286,7 +285,7 @@ def test_what_is_recorded_stays_on_the_device_of_the_weights(name, implementatio
 
 def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
     """For the size of alpha's gradient before alpha moves, and for all that the step has measured at its end."""
-    monkeypatch.setattr("nas.training.tracking.BUFFERED_SECONDS", math.inf)  # or the clock has it write in a step
+    monkeypatch.setattr("nas.run.tracking.BUFFERED_SECONDS", math.inf)  # or the clock has it write in a step
     search = made(splits, tmp_path, "nasbench201", "softmax", False)
     waits: list[torch.Tensor] = []
 

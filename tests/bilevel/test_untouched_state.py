@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 
 from nas.bilevel.by_kind import ByKind
-from nas.bilevel.conjugate_gradient import ConjugateGradient
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.neumann import NeumannSeries
+from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.problem import BilevelProblem
 
 STRATEGIES = {

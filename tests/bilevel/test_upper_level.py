@@ -10,9 +10,9 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.updates import GradientDescent
 from nas.bilevel.upper_level import SILENT_STEPS, ArchitectureOptimiser, UpperLevel
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
+from nas.hyperparameters.rules import GradientDescent
 
 ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
 

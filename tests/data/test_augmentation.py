@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nas.configuration import InvalidValue
 from nas.data.augmentation import Augmentation
+from nas.errors import InvalidValue
 
 
 def seeded(seed: int) -> Generator:

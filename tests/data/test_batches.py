@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nas.configuration import InvalidValue, UnusableInput
 from nas.data.augmentation import Augmentation
 from nas.data.batches import BatchStream, evaluation_batches
 from nas.data.dataset import Batch, ImageDataset
+from nas.errors import InvalidValue, UnusableInput
 
 MEAN, STD = (0.2, 0.5), (0.1, 0.3)
 

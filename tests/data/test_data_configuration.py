@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from nas.configuration import InvalidValue, build
+from nas.configuration import build
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
-from nas.data.source import DataSource
+from nas.data.dataset import DataSource
 from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue
 
 FOLDER = Path(__file__).parents[2] / "conf" / "data"
 

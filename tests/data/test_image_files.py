@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Generator
 from torchvision import transforms
 
-from nas.configuration import InvalidValue, UnusableInput
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batch import Batch, Stream
 from nas.data.dataset import Dataset
 from nas.data.image_files import Decoder, Decoding, ImageFiles, Request
+from nas.errors import InvalidValue, UnusableInput
 
 SIZE, SHORTER_SIDE = 12, 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -7,13 +7,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, UnusableInput, build
+from nas.configuration import build
 from nas.data.augmentation import ImageFileAugmentation
-from nas.data.dataset import DataSplits
-from nas.data.image_files import Decoding, ImageFiles
-from nas.data.imagenet import ImageNet
-from nas.data.source import DataSource
+from nas.data.dataset import DataSource, DataSplits
+from nas.data.image_files import Decoding, ImageFiles, ImageNet
 from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue, UnusableInput
 
 
 def load(folder: Path, validation: int = 6) -> DataSplits:
@@ -96,7 +95,7 @@ def test_what_does_not_fit_the_images_is_refused(image_folder: Path) -> None:
 
 def test_its_configuration_wants_an_augmentation_of_image_files() -> None:
     config = OmegaConf.load(Path(__file__).parents[2] / "conf" / "data" / "imagenet.yaml")
-    config.augmentation = {"_target_": "nas.data.augmentation.Augmentation", "flip": True}
+    config.augmentation = {"_target_": "nas.data.Augmentation", "flip": True}
     with pytest.raises(
         InvalidValue, match=r"data\.augmentation=.* it must be a group with the _target_ of an ImageFileAugmentation"
     ):

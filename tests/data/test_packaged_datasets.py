@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.configuration import InvalidValue, UnusableInput
-from nas.data import mnist5k
+from nas.data import embedded as mnist5k
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
-from nas.data.digits import Digits
-from nas.data.mnist5k import Mnist5k
-from nas.data.source import DataSource
+from nas.data.dataset import DataSource, DataSplits
+from nas.data.embedded import Digits, Mnist5k
 from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue, UnusableInput
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +115,9 @@ def test_damaged_digits_are_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.filterwarnings("ignore:loadtxt")
 @pytest.mark.parametrize(
-    "content", [b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n"), gzip.compress(b"1,2,3\n" * 99)[:-9], b""]
+    "content",
+    [b"no gzip", gzip.compress(b"1,2,3\n4,5,6\n"), gzip.compress(b"1,2,3\n" * 99)[:-9], b""],
+    ids=["no gzip", "too few columns", "cut short", "empty"],  # gzip writes the time: no name for a test
 )
 def test_a_damaged_file_is_told_in_one_sentence(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nas.configuration import InvalidValue
 from nas.data.dataset import ImageDataset
 from nas.data.splits import SplitSettings, split_dataset, stratified_indices
+from nas.errors import InvalidValue
 
 
 def seeded(seed: int) -> Generator:

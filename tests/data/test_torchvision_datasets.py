@@ -12,11 +12,11 @@ import torch
 import torchvision.datasets
 from torch import Tensor
 
-from nas.configuration import UnusableInput
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits
 from nas.data.splits import SplitSettings
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist, TorchvisionDataset
+from nas.errors import UnusableInput
 
 SETS: list[type[TorchvisionDataset]] = [Mnist, FashionMnist, Cifar10, Cifar100]
 

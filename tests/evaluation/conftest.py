@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from nas.bilevel.hyperparameters import DropoutRate
 from nas.candidate import Candidate, Categorical, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
-from nas.data.digits import Digits
+from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
-from nas.evaluation.fixed import Fixed
+from nas.evaluation.objective import Fixed
 from nas.evaluation.task import Task
-from nas.spaces.macro import Macro
+from nas.hyperparameters.kinds import DropoutRate
+from nas.spaces.macro.space import Macro
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 

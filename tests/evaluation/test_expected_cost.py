@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.evaluation.network_cost import (
     BlockCosts,
     count_multiply_adds,
@@ -18,12 +18,12 @@ from nas.evaluation.network_cost import (
     network_cost,
     supernet_multiply_adds,
 )
-from nas.evaluation.penalty import CostPenalty
+from nas.evaluation.objective import CostPenalty
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 LAYERS = [

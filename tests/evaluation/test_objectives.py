@@ -5,12 +5,11 @@ import math
 import pytest
 
 from nas.candidate import Candidate
-from nas.configuration import InvalidValue
-from nas.evaluation.dynamic import Dynamic
+from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Evaluation
-from nas.evaluation.fixed import Fixed
 from nas.evaluation.multi_task import MultiTask, TaskWeight
 from nas.evaluation.network_cost import BlockCosts, count_parameters
+from nas.evaluation.objective import Dynamic, Fixed
 from nas.evaluation.task import Task
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from nas.candidate import Candidate, Hyperparameters
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.official_table import number, read_values
 from nas.evaluation.table import TableLookup
-from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
+from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 
 CELLS = (
     "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|",

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.configuration import InvalidValue, UnusableInput
-from nas.evaluation.fixed import Fixed
-from nas.evaluation.pruning import SuccessiveHalving
+from nas.errors import InvalidValue, UnusableInput
+from nas.evaluation.evaluator import SuccessiveHalving
+from nas.evaluation.objective import Fixed
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.task import Task
 

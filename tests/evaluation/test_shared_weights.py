@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 import torch
 
-from nas.baselines.random_search import RandomSearch
 from nas.baselines.search import BlackBoxSearch
+from nas.baselines.strategy import RandomSearch
 from nas.candidate import Candidate, Hyperparameters
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
-from nas.evaluation.fixed import Fixed
+from nas.evaluation.objective import Fixed
 from nas.evaluation.shared_weights import SharedWeights
 from nas.evaluation.task import Task
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.training.randomness import Randomness
-from nas.training.run_folder import RunFolder
-from nas.training.tracking import TrackingSettings
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
 
 
 def shared(task: Task, randomness: Randomness | None = None, **settings: Any) -> SharedWeights:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from nas.candidate import Candidate, Hyperparameters, Range
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.table import TableLookup, read_table
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201, architecture_text, parse_architecture
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
 HEADER = "index,arch,cifar10_test,cifar10_valid,cifar100_test,cifar100_valid\n"

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.configuration import InvalidValue
 from nas.data.augmentation import Augmentation
-from nas.data.digits import Digits
+from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
 from nas.interop.export import FILES, ExportDiffers, export_network, missing_packages
 from nas.interop.standalone import standalone_source
-from nas.spaces.darts import Darts
-from nas.spaces.darts_network import DartsNetwork
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.darts.network import DartsNetwork
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.training.retraining import FinalSettings
 
 LAYERS = [

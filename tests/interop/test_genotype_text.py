@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.interop.genotype_text import LONGEST_TEXT, genotype_text, parse_genotype
 from nas.interop.published import PUBLISHED
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from nas.configuration import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.interop.published import PUBLISHED
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.configuration import UnusableInput
+from nas.errors import UnusableInput
 from nas.interop.original_state import from_original, load_original, original_name, read_state, to_original
 from nas.interop.published import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
-from nas.spaces.darts_network import DartsNetwork
-from nas.spaces.genotype import Genotype
-from nas.spaces.nasbench201 import NasBench201, parse_architecture
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import DartsNetwork
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.choices import parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.interop.published import PUBLISHED, published_genotype
-from nas.spaces.darts_network import DartsNetwork
-from nas.spaces.genotype import Genotype
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import DartsNetwork
 
 NAMES = {
     "darts_v1": "DARTS_V1",

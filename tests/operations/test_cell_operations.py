@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, Zero
-from nas.operations.mixed_edge import MixedEdge
+from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, MixedEdge, Zero
 
 
 @pytest.mark.parametrize("name", CELL_OPERATIONS)

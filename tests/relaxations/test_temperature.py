@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.relaxations.relaxation import Temperature
 
 

@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.animation import MOST_FRAMES, frames, write_animation
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import PROBABILITIES, by_epoch

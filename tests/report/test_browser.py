@@ -11,7 +11,7 @@ from nas.interop.published import PUBLISHED
 from nas.report.comparison import write_comparison
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
-from nas.spaces.darts import Darts
+from nas.spaces.darts.space import Darts
 from tests.report.conftest import by_epoch, write_curves
 from tests.report.test_page import SECTIONS
 

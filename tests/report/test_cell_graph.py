@@ -6,7 +6,7 @@ from matplotlib.patches import FancyArrowPatch
 from nas.interop.published import PUBLISHED
 from nas.report.cell_drawing import draw_cells, operation_colour
 from nas.report.cell_graph import CellEdge, darts_cell, lay_out, nasbench201_cell
-from nas.spaces.nasbench201 import parse_architecture
+from nas.spaces.nasbench201.choices import parse_architecture
 
 CELL = parse_architecture("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|")
 EVERY_CELL = [

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nas.report.colours import OPERATION_COLOURS, option_colours
-from nas.spaces import darts, nasbench201
+from nas.spaces.darts import choices as darts
+from nas.spaces.nasbench201 import choices as nasbench201
 
 # How linear RGB looks with a full colour-vision deficiency (Machado et al., 2009, severity 1).
 VISION = {

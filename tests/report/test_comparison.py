@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report import comparison as compared
 from nas.report.charts import anytime_charts, anytime_curve
 from nas.report.recorded_run import RecordedRun

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.drawing import KIND_COLOURS, Block, draw_chain, draw_probabilities
 
 CHAIN = [

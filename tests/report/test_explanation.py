@@ -17,9 +17,9 @@ from nas.report.explanation import (
     swap_effects,
 )
 from nas.report.recorded_run import RecordedRun
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 
 LAYERS = [
     {"type": "conv", "filters": [2, 4], "kernel_size": [1, 3]},

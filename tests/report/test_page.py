@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.changed_settings import changed_settings, default_configuration
 from nas.report.measured_swaps import SwapSettings, measure_swaps
 from nas.report.page import POLICY, duration, outcome_line, page, write_page, write_page_if_possible

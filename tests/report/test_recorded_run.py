@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import CANDIDATE, PROBABILITIES, write_curves
 

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from nas.spaces.nasbench201 import OPERATIONS, NasBench201, architecture_text
+from nas.spaces.nasbench201.choices import OPERATIONS, architecture_text
+from nas.spaces.nasbench201.space import NasBench201
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_nasbench201.py"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from nas.spaces.darts import Darts
-from nas.spaces.nasbench201 import NasBench201
-from nas.training.entry_point import RunFailed
+from nas.errors import RunFailed
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_step.py"
 TINY = {"channels": 2, "cells": 3, "steps": 1, "multiplier": 1, "stem_multiplier": 1}

@@ -14,7 +14,7 @@ import torch
 from nas.interop.original_state import to_original
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import Darts
+from nas.spaces.darts.space import Darts
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_reference.py"
 Main = Callable[[list[str]], int]

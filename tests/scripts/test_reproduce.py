@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.spaces.candidate_file import CandidateFile, read_candidate_file
-from nas.spaces.darts import Darts
+from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.darts.space import Darts
 
 Script = Callable[[str], ModuleType]
 ENTRY_POINT = """
@@ -174,6 +174,6 @@ def test_the_settings_of_the_darts_cells_compose(script: Script) -> None:
     conf = str(Path(__file__).resolve().parents[2] / "conf")
     with initialize_config_dir(conf, version_base="1.3"):
         config = compose("train_search", overrides=list(module.SETTINGS))
-    assert config.space._target_ == "nas.spaces.darts.Darts"
+    assert config.space._target_ == "nas.spaces.Darts"
     assert sum(config.data.split[part] for part in ("train", "validation", "test")) == 5000
     assert json.dumps(config.hyperparameters.learning_rate.initial) == "0.05"

@@ -10,14 +10,17 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
-from nas.configuration import InvalidValue, build
+from nas.configuration import build
+from nas.errors import InvalidValue
 from nas.interop.published import PUBLISHED
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.darts import OPERATIONS, Darts, DartsSupernet, cell_edges, from_description
-from nas.spaces.darts_network import Cell, DartsNetwork
-from nas.spaces.genotype import Genotype
+from nas.spaces.darts.choices import OPERATIONS, cell_edges
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import Cell, DartsNetwork
+from nas.spaces.darts.space import Darts, from_description
+from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import space_from_description
 
 CONFIGURATION = Path(__file__).resolve().parents[2] / "conf" / "space"
@@ -157,7 +160,7 @@ def test_description_round_trip_and_configuration() -> None:
     space = small_space(steps=3, multiplier=2, reduce_concat=[2, 4], final_network="imagenet", auxiliary=True)
     rebuilt = space_from_description(space.describe())
     assert rebuilt.describe() == space.describe()
-    built = build({"_target_": "nas.spaces.darts.Darts", **space.settings()}, "space", input_shape=SHAPE, classes=5)
+    built = build({"_target_": "nas.spaces.Darts", **space.settings()}, "space", input_shape=SHAPE, classes=5)
     assert built.settings() == space.settings()
 
 

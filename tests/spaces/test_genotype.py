@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from nas.configuration import InvalidValue
-from nas.spaces.genotype import LARGEST_STEPS, Genotype
+from nas.errors import InvalidValue
+from nas.spaces.darts.genotype import LARGEST_STEPS, Genotype
 
 VALID: dict[str, Any] = {
     "normal": [["sep_conv_3x3", 0], ["skip_connect", 1], ["max_pool_3x3", 2], ["none", 0]],

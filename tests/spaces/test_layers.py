@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, build
-from nas.spaces.layers import ConvLayer, DenseLayer, PoolLayer, parse_slots
-from nas.spaces.macro import Macro
+from nas.configuration import build
+from nas.errors import InvalidValue
+from nas.spaces.macro.layers import ConvLayer, DenseLayer, PoolLayer, parse_slots
+from nas.spaces.macro.space import Macro
 
 CONV = {"type": "conv", "filters": [8, 16], "kernel_size": [3, 5]}
 POOL = {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
@@ -232,7 +233,7 @@ def test_junk_anywhere_is_refused_or_understood_but_never_a_crash(junk: Any) -> 
 
 def test_the_key_starts_at_the_space_in_a_configuration() -> None:
     config = OmegaConf.create(
-        {"_target_": "nas.spaces.macro.Macro", "layers": [with_(CONV, kernel_size=[4])], "activations": ["relu"]}
+        {"_target_": "nas.spaces.Macro", "layers": [with_(CONV, kernel_size=[4])], "activations": ["relu"]}
     )
     with pytest.raises(InvalidValue) as caught:
         build(config, "space", input_shape=(1, 8, 8), classes=10)

@@ -10,12 +10,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue
+from nas.errors import InvalidValue
 from nas.operations.mixed import ACTIVATIONS
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.macro import Macro, MacroSupernet
+from nas.spaces.macro.space import Macro
+from nas.spaces.macro.supernet import MacroSupernet
 
 CONV = {"type": "conv", "filters": [3, 5], "kernel_size": [3, 5]}
 HALF_CONV = {"type": "conv", "filters": [2, 6], "kernel_size": [1, 3], "stride": 2}

@@ -9,18 +9,14 @@ import torch
 from omegaconf import OmegaConf
 
 from nas.candidate import Architecture
-from nas.configuration import InvalidValue, build
+from nas.configuration import build
+from nas.errors import InvalidValue
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.spaces.nasbench201 import (
-    OPERATIONS,
-    NasBench201,
-    NasBench201Supernet,
-    architecture_text,
-    from_description,
-    parse_architecture,
-)
+from nas.spaces.nasbench201.choices import OPERATIONS, architecture_text, parse_architecture
+from nas.spaces.nasbench201.space import NasBench201, from_description
+from nas.spaces.nasbench201.supernet import NasBench201Supernet
 from nas.spaces.space import space_from_description
 
 SHAPE = (3, 8, 8)

@@ -12,10 +12,10 @@ from scipy import stats
 
 import nas.spaces
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
-from nas.configuration import InvalidValue
-from nas.spaces.darts import Darts
-from nas.spaces.macro import Macro
-from nas.spaces.nasbench201 import NasBench201
+from nas.errors import InvalidValue
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace, space_from_description
 
 RANGES = {"learning_rate": Range(1e-4, 0.2, "log"), "dropout": Range(0.0, 0.8, "logit"), "momentum": Range(0.1, 0.7)}
@@ -122,7 +122,20 @@ def test_a_description_remakes_the_space(space: SearchSpace) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["os", "../x", "", ".macro", "macro.Macro", "space", "layers", "__init__", "this", "nas.spaces.macro", 3, None],
+    [
+        "os",
+        "../x",
+        "",
+        ".macro",
+        "macro.Macro",
+        "space",
+        "layers",
+        "__init__",
+        "this",
+        "nas.spaces.macro.space",
+        3,
+        None,
+    ],
 )
 def test_only_spaces_are_known_and_nothing_else_is_imported(name: object, monkeypatch: pytest.MonkeyPatch) -> None:
     imported: list[str] = []

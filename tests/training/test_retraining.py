@@ -11,16 +11,16 @@ from torch import nn
 
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
-from nas.data.digits import Digits
+from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
 from nas.training.finiteness import NotFinite
-from nas.training.randomness import Randomness
 from nas.training.retraining import FinalSettings, Retraining
-from nas.training.run_folder import RunFolder
 from nas.training.schedules import recorded_value
 from nas.training.settings import TrainingSettings
-from nas.training.tracking import TrackingSettings
 
 COMMON = {"learning_rate": 0.1, "weight_decay": 0.01}
 FINAL = FinalSettings(1, "learned", None, None, 0.4, "constant", 100)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nas.training.running_means import RunningMeans, accuracy
+from nas.training.metrics import RunningMeans, accuracy
 
 
 def test_means_by_tag() -> None:

@@ -8,8 +8,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from nas.configuration import InvalidValue, build
-from nas.training.settings import TrainingSettings, checked_device, checked_seed
+from nas.configuration import build
+from nas.errors import InvalidValue
+from nas.run.environment import checked_device
+from nas.run.randomness import checked_seed
+from nas.training.settings import TrainingSettings
 
 CONFIGURATION = Path(__file__).parents[2] / "conf" / "training" / "default.yaml"
 

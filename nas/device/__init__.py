@@ -1,0 +1,1 @@
+"""Where a run computes: compilation, CUDA graphs, transfers; applied from outside."""

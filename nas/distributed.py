@@ -1,0 +1,187 @@
+"""The processes of a data-parallel run, started by ``torchrun``, and what they do together.
+
+Each rank has the whole network and a share of every batch. Weights, alpha and hyperparameters stay equal bit for bit,
+because every number that moves them is averaged over the ranks first; averages are differentiable, twice and more, so
+that a hypergradient sees the weight step of the joint batch. A run in one process is rank 0 of 1, and nothing is done.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from nas.errors import UnusableInput
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process, number ``rank`` of ``count``."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the one that prints and writes."""
+        return self.rank == 0
+
+    def leave_the_rest(self) -> None:
+        """End the part of a run that all ranks have a share in; what follows is the first one's.
+
+        Raises:
+            ShareDone: This one is not the first.
+        """
+        if not self.is_first:
+            raise ShareDone
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The means over the ranks; each rank differentiates its own share of what it makes of them."""
+        return list(tensors) if self.count == 1 else list(_Average.apply(self.count, *tensors))
+
+    def with_average_gradients(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``tensors`` as they are, with gradients that are the means over the ranks."""
+        wanted = {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
+        if self.count == 1 or not wanted:
+            return dict(tensors)
+        found = zip(wanted, _AverageGradient.apply(self.count, *wanted.values()), strict=True)
+        return {**tensors, **dict(found)}
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds in one of them."""
+        if self.count == 1:
+            return flag
+        found = torch.tensor(int(flag))
+        dist.all_reduce(found)
+        return bool(found)
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's ``value``, in order."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Any = None) -> Any:
+        """The first rank's ``value``, for all."""
+        if self.count == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    def require_same(self, step: int, state: Mapping[str, Tensor]) -> None:
+        """See to it that all have the same bytes.
+
+        Raises:
+            RanksDiffer: They do not.
+        """
+        if self.count == 1:
+            return
+        digest = hashlib.sha256()
+        for name, tensor in state.items():
+            digest.update(
+                name.encode() + tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
+        if len(set(self.gather(digest.hexdigest()))) > 1:
+            raise RanksDiffer(f"step {step}: the processes of this run no longer have the same weights")
+
+    def average_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Make the floating-point ``tensors``, such as running statistics, their means over the ranks."""
+        mixed = [tensor for tensor in tensors if tensor.is_floating_point()]
+        if self.count > 1 and mixed:
+            with torch.no_grad():
+                for tensor, mean in zip(mixed, self.average(mixed), strict=True):
+                    tensor.copy_(mean)
+
+    def require_as_many(self, state: Mapping[str, Any]) -> None:
+        """See to it that a checkpoint's ``state`` is of a run with as many.
+
+        Raises:
+            UnusableInput: It is not.
+        """
+        count = state.get("ranks", 1)
+        if count != self.count:
+            with_ranks = "without torchrun" if count == 1 else f"with torchrun --nproc-per-node {count}"
+            raise UnusableInput(
+                f"The run was begun by {count} process{'' if count == 1 else 'es'} and this one has {self.count}: "
+                f"its noise is drawn per process, so resume it {with_ranks}."
+            )
+
+
+class ShareDone(Exception):  # noqa: N818
+    """This rank has done its share of the run."""
+
+
+class RanksDiffer(RuntimeError):  # noqa: N818
+    """The ranks have drifted apart, which no run may survive unnoticed."""
+
+
+def present() -> Ranks:
+    """The ranks of this process."""
+    return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else Ranks()
+
+
+def join() -> Ranks:
+    """Meet the other processes, if ``torchrun`` started this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    return present()
+
+
+def _means(count: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """All of one type in one message."""
+    found: dict[int, Tensor] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        indices = [index for index, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        flat = torch.cat([tensors[index].detach().reshape(-1) for index in indices])
+        dist.all_reduce(flat)
+        parts = (flat / count).split([tensors[index].numel() for index in indices])
+        found |= {index: part.view(tensors[index].shape) for index, part in zip(indices, parts, strict=True)}
+    return tuple(found[index] for index in range(len(tensors)))
+
+
+class _Average(torch.autograd.Function):
+    """Means over the ranks. The mean of the ranks' losses is what is differentiated, so its backward is a mean, too."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.count = count
+        return _means(count, tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        return (None, *_Average.apply(ctx.count, *gradients))
+
+    @staticmethod
+    def jvp(ctx: Any, count: None, *tangents: Tensor) -> tuple[Tensor, ...]:
+        return _means(ctx.count, tangents)
+
+
+class _AverageGradient(torch.autograd.Function):
+    """The identity, whose backward averages over the ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.count = count
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        wanted = [index for index, needed in enumerate(ctx.needs_input_grad[1:]) if needed]
+        means = _Average.apply(ctx.count, *(gradients[index] for index in wanted))
+        found: list[Tensor | None] = [None] * len(gradients)
+        for index, mean in zip(wanted, means, strict=True):
+            found[index] = mean
+        return (None, *found)
+
+    @staticmethod
+    def jvp(ctx: Any, count: None, *tangents: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tangent.view_as(tangent) for tangent in tangents)

@@ -1,0 +1,110 @@
+"""All hyperparameters of a search in one module."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Domain, Range
+from nas.errors import InvalidValue, require
+from nas.hyperparameters.kinds import Hyperparameter
+
+
+class HyperparameterSet(nn.Module):
+    """All hyperparameters of a search: the raw parameters of the learned ones, the fixed values of the others."""
+
+    def __init__(self, entries: Mapping[str, Hyperparameter]) -> None:
+        super().__init__()
+        for name in ("learning_rate", "weight_decay"):
+            require(name in entries, name, None, "every search needs it")
+        for name, entry in entries.items():
+            if not isinstance(entry, Hyperparameter):
+                raise InvalidValue(name, entry, "it must be a hyperparameter with a _target_")
+            known = f"{type(entry).__name__} must be called {' or '.join(entry.names)}, the training loop's name for it"
+            require(not entry.names or name in entry.names, name, type(entry).__name__, known)
+        self.entries = dict(entries)
+        self.raw = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.tensor(entry.raw(entry.initial), dtype=torch.float64))
+                for name, entry in entries.items()
+                if entry.learn
+            }
+        )
+
+    def learned(self) -> list[str]:
+        return list(self.raw.keys())
+
+    def candidate_ranges(self) -> dict[str, Domain]:
+        """Where a candidate's values of the learned ones may lie: up to their cap."""
+        ranges: dict[str, Domain] = {}
+        for name in self.learned():
+            entry = self.entries[name]
+            ranges[name] = Range(entry.low, entry.high if entry.cap is None else entry.cap, entry.scale)
+        return ranges
+
+    def raw_parameters(self) -> list[nn.Parameter]:
+        return list(self.raw.values())
+
+    def named_raw(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.raw.items())
+
+    def acting_through_loss(self) -> list[nn.Parameter]:
+        return [self.raw[name] for name in self.raw if self.entries[name].acts_through_loss]
+
+    def values(self, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | float]:
+        """Learned ones as tensors in the graph of their raw parameter, the others as numbers.
+
+        Args:
+            raw: What stands in for the raw parameters, by name.
+        """
+        raw = dict(self.raw.items()) if raw is None else raw
+        return {name: entry.value(raw[name]) if name in raw else entry.initial for name, entry in self.entries.items()}
+
+    def shown(self, values: Mapping[str, float]) -> dict[str, Tensor | float]:
+        """``values`` as the weight step's forward pass takes them: what is learned and acts through the loss stays a
+        tensor, so that its mask is as relaxed as the one that the hypergradient differentiates."""
+        relaxed = {name for name in self.raw if self.entries[name].acts_through_loss}
+        return {
+            name: torch.tensor(value, dtype=torch.float64) if name in relaxed else value
+            for name, value in values.items()
+        }
+
+    def fixed(self) -> dict[str, float]:
+        """What is not learned, without what is at rest at its neutral value."""
+        return {
+            name: entry.initial
+            for name, entry in self.entries.items()
+            if not entry.learn and entry.initial != entry.neutral
+        }
+
+    def initial(self) -> dict[str, float]:
+        """The values at the start, as a candidate would carry them: without what rests at its neutral value."""
+        learned = {name: self.entries[name].initial for name in self.raw}
+        return {**learned, **self.fixed()}
+
+    def require_effect_on(self, network: nn.Module) -> None:
+        """Refuse to learn what nothing in ``network`` depends on.
+
+        Raises:
+            InvalidValue: The key is ``<name>.learn``.
+        """
+        for name in self.raw:
+            require(
+                self.entries[name].acts_on(network), f"{name}.learn", True, "the space has no layer that it acts on"
+            )
+
+    @torch.no_grad()
+    def numbers(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.values().items()}
+
+    @torch.no_grad()
+    def set_value(self, name: str, value: float) -> None:
+        """Move a learned hyperparameter to ``value``, clamped to its range."""
+        entry = self.entries[name]
+        self.raw[name].fill_(entry.raw(min(max(value, entry.low), entry.high)))
+
+    def bind(self, network: nn.Module, values: Mapping[str, Tensor | float]) -> None:
+        """Make ``network`` compute with those of ``values`` that act through its loss."""
+        for name, entry in self.entries.items():
+            if entry.acts_through_loss:
+                entry.bind(network, values[name])

@@ -1,0 +1,186 @@
+"""Depthwise convolution, fast in its value and in both of its gradients, differentiable as often as one likes.
+
+Value, input gradient and weight gradient are each bilinear, and the derivatives of each are the other two. On a CPU
+PyTorch is fast at the value, and at the weight gradient of kernels that are not dilated and at most 3 wide, but ten
+times slower at the rest; where there are no C++ kernels, everything is therefore made of those two.
+"""
+
+import ctypes
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from nas.operations.fast import library
+
+FAST_WIDTH = 3  # of kernels whose weight gradient PyTorch computes quickly
+
+
+class Geometry(NamedTuple):
+    stride: int
+    padding: int
+    dilation: int
+    input_sides: tuple[int, int]
+    kernel: int
+
+    @property
+    def output_sides(self) -> tuple[int, int]:
+        height, width = (
+            (side + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+            for side in self.input_sides
+        )
+        return height, width
+
+
+class _Convolution(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "threads")],
+        *[(name, ctypes.c_int64) for name in ("kernel", "dilation", "padding")],
+        *[(name, ctypes.c_void_p) for name in ("x", "weight", "y")],
+    ]
+
+
+def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
+    """``x`` (batch, C, H, W) with ``weight`` (C, 1, k, k); the kernels are used where they can be."""
+    square = weight.shape[2] == weight.shape[3] and x.shape[1] == weight.shape[0]
+    lowered = torch.is_autocast_enabled(x.device.type)  # to a precision that only PyTorch's own gradients know of
+    if not square or x.device.type != "cpu" or (lowered and not library.usable(x)):
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+    if not library.usable(x):
+        if stride > 1 and dilation % stride == 0 and padding % stride == 0:  # most pixels are never looked at
+            x, stride, padding, dilation = x[:, :, ::stride, ::stride], 1, padding // stride, dilation // stride
+        if stride > 1 or (dilation == 1 and weight.shape[2] <= FAST_WIDTH):  # PyTorch's own gradients are fast
+            return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+    geometry = Geometry(stride, padding, dilation, (x.shape[2], x.shape[3]), weight.shape[2])
+    return _Value.apply(x, weight, geometry)
+
+
+def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> None:
+    settings = _Convolution(
+        n=x.shape[0],
+        c=x.shape[1],
+        h=x.shape[2],
+        w=x.shape[3],
+        ho=y.shape[2],
+        wo=y.shape[3],
+        stride=geometry.stride,
+        threads=torch.get_num_threads(),
+        kernel=geometry.kernel,
+        dilation=geometry.dilation,
+        padding=geometry.padding,
+        x=x.data_ptr(),
+        weight=weight.data_ptr(),
+        y=y.data_ptr(),
+    )
+    library.call(name, settings, x.dtype)
+
+
+def _empty(like: Tensor, batch: int, channels: int, sides: tuple[int, int]) -> Tensor:
+    return like.new_empty(batch, *sides, channels).permute(0, 3, 1, 2)
+
+
+class _Value(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        x, weight = _nhwc(x), weight.contiguous()
+        if not library.usable(x):
+            stride, padding, dilation, _, _ = geometry
+            return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
+        y = _empty(x, x.shape[0], x.shape[1], geometry.output_sides)
+        _run("depthwise_forward", x, weight, y, geometry)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        gx = _InputGradient.apply(gy, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
+        gw = _WeightGradient.apply(x, gy, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return gx, gw, None
+
+
+class _InputGradient(Function):
+    @staticmethod
+    def forward(ctx: Any, gy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(gy, weight)
+        ctx.geometry = geometry
+        gy, weight = _nhwc(gy), weight.contiguous()
+        if not library.usable(gy):
+            return _input_gradient(gy, weight, geometry)
+        gx = _empty(gy, gy.shape[0], gy.shape[1], geometry.input_sides)
+        _run("depthwise_backward_input", gx, weight, gy, geometry)
+        return gx
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        gy, weight = ctx.saved_tensors
+        ggy = _Value.apply(ggx, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
+        gw = _WeightGradient.apply(ggx, gy, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return ggy, gw, None
+
+
+class _WeightGradient(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, gy)
+        ctx.geometry = geometry
+        x, gy = _nhwc(x), _nhwc(gy)
+        if not library.usable(x):
+            return _weight_gradient(x, gy, geometry)
+        gw = x.new_empty(x.shape[1], 1, geometry.kernel, geometry.kernel)
+        _run("depthwise_backward_weight", x, gw, gy, geometry)
+        return gw
+
+    @staticmethod
+    def backward(ctx: Any, ggw: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, gy = ctx.saved_tensors
+        gx = _InputGradient.apply(gy, ggw, ctx.geometry) if ctx.needs_input_grad[0] else None
+        ggy = _Value.apply(x, ggw, ctx.geometry) if ctx.needs_input_grad[1] else None
+        return gx, ggy, None
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    """``x`` (batch, C, H, W) with the channels innermost in memory, whatever ``is_contiguous`` says of sides of 1."""
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _input_gradient(gy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """In PyTorch's operations; with a stride of 1 it is the convolution with the flipped kernel."""
+    stride, padding, dilation, sides, kernel = geometry
+    groups = gy.shape[1]
+    if stride > 1:
+        return conv2d_input([*gy.shape[:2], *sides], weight, gy, stride, padding, dilation, groups)
+    return F.conv2d(gy, weight.flip(2, 3), None, 1, dilation * (kernel - 1) - padding, dilation, groups)
+
+
+def _weight_gradient(x: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
+    """In PyTorch's operations, in strips of kernels that are narrow and not dilated."""
+    stride, padding, dilation, _, kernel = geometry
+    groups = x.shape[1]
+    if stride == 1 and dilation > 1 and padding % dilation == 0 and x.shape == gy.shape:
+        x, gy = (_subgrids(one, dilation) for one in (x, gy))
+        padding, dilation = padding // dilation, 1
+    if kernel <= FAST_WIDTH or dilation > 1:
+        return conv2d_weight(x, (groups, 1, kernel, kernel), gy, stride, padding, dilation, groups)
+    width = stride * (gy.shape[3] - 1) + FAST_WIDTH  # of what a strip sees of x
+    strips = []
+    for first in range(0, kernel, FAST_WIDTH):
+        start = min(first, kernel - FAST_WIDTH)
+        before = padding - start
+        seen = F.pad(x, (before, width - x.shape[3] - before))
+        strip = conv2d_weight(seen, (groups, 1, kernel, FAST_WIDTH), gy, stride, (padding, 0), 1, groups)
+        strips.append(strip[..., first - start :])
+    return torch.cat(strips, dim=-1)
+
+
+def _subgrids(x: Tensor, step: int) -> Tensor:
+    """``x`` (batch, C, H, W) as the grids of every ``step``-th pixel, (batch * step^2, C, ceil(H / step), ...)."""
+    batch, channels, height, width = x.shape
+    x = F.pad(x, (0, -width % step, 0, -height % step))
+    parts = x.view(batch, channels, -(-height // step), step, -(-width // step), step)
+    grids = parts.permute(0, 3, 5, 2, 4, 1).reshape(batch * step**2, *parts.shape[2:5:2], channels)
+    return grids.permute(0, 3, 1, 2)

@@ -1,0 +1,138 @@
+"""Building, loading and switching the C++ kernels.
+
+The source has no dependency but a C++20 compiler, so it is built in seconds, once per machine, into
+``~/.cache/nas`` (or ``$XDG_CACHE_HOME/nas``). Without a compiler, or with ``NAS_KERNELS=off``, everything runs on stock
+PyTorch with the same numbers, slower.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.errors import require
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
+COMPILERS = ("g++", "c++", "clang++")
+LONGEST_BUILD = 300  # seconds
+DTYPES = (torch.float32, torch.float64)
+_switched_off = 0
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Do without the kernels inside, as on a machine without a compiler."""
+    global _switched_off
+    _switched_off += 1
+    try:
+        yield
+    finally:
+        _switched_off -= 1
+
+
+def usable(x: Tensor) -> bool:
+    """Whether the kernels compute on ``x`` here and now."""
+    if _switched_off or x.device.type != "cpu" or x.dtype not in DTYPES or torch.compiler.is_compiling():
+        return False
+    return library() is not None
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The loaded kernels, built if need be; None where that is not possible or not wanted.
+
+    Raises:
+        InvalidValue: ``NAS_KERNELS`` is neither on nor off.
+    """
+    compiler = _compiler()
+    if _switch() == "off" or compiler is None:
+        return None
+    try:
+        return ctypes.CDLL(str(_built(compiler)))
+    except (OSError, subprocess.SubprocessError):
+        return None  # an old compiler, a read-only home, no room left
+
+
+def lacking() -> str | None:
+    """Why there are no kernels, in words; None where there are, or where they are switched off."""
+    if _switch() == "off" or library() is not None:
+        return None
+    return f"no C++ compiler is here ({', '.join(COMPILERS)})" if _compiler() is None else "the compiler failed"
+
+
+def _switch() -> str:
+    value = os.environ.get("NAS_KERNELS", "on")
+    require(value in ("on", "off"), "NAS_KERNELS", value, "it must be on or off")
+    return value
+
+
+def _compiler() -> str | None:
+    return next(filter(None, map(shutil.which, COMPILERS)), None)
+
+
+def _built(compiler: str) -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+    path = folder / f"kernels-{_fingerprint(compiler)}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            fresh = Path(scratch) / path.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(fresh)]
+            subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_BUILD)
+            os.replace(fresh, path)  # in one piece, even where several processes build at once
+    return path
+
+
+def _fingerprint(compiler: str) -> str:
+    """Of everything that the binary depends on: a home folder may be shared by unlike machines."""
+    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
+    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), _processor().encode()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def call(name: str, settings: ctypes.Structure, dtype: torch.dtype) -> None:
+    """Run the kernel ``name``, which reads ``settings`` and writes where its pointers say."""
+    loaded = library()
+    assert loaded is not None
+    getattr(loaded, name)(ctypes.byref(settings), ctypes.c_int64(dtype == torch.float64))
+
+
+def pointer(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (planes, C) of ``x`` (batch, H, W, planes * C) over all but its last axis."""
+    loaded = library()
+    assert loaded is not None
+    x = x.contiguous()
+    batch, height, width, channels = x.shape
+    mean, variance = x.new_empty(planes, channels // planes), x.new_empty(planes, channels // planes)
+    sizes = [ctypes.c_int64(size) for size in (batch, height * width, channels)]
+    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, mean, variance)]
+    flags = ctypes.c_int64(torch.get_num_threads()), ctypes.c_int64(x.dtype == torch.float64)
+    loaded.channel_statistics(*sizes, *addresses, *flags)
+    return mean, variance

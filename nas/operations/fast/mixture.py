@@ -1,0 +1,326 @@
+"""The weighted sums of all operations on the edges that leave one state, their batch norms folded in.
+
+``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only
+scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e``
+and of ``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from nas.operations.fast import library
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
+from nas.operations.fast.motion import Motion
+from nas.operations.fast.normalisation import Statistics, normalised
+
+
+@dataclass(frozen=True)
+class Term:
+    """One operation on every edge: (batch, edges, H, W, C), or with a single plane that all edges share.
+
+    ``statistics`` normalise it, those of a shared plane perhaps with one row per edge; None leaves it as it is.
+    """
+
+    planes: Tensor
+    statistics: Statistics | None = None
+
+
+class _Term(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *[(name, ctypes.c_int64) for name in ("sample", "group", "pixel")],
+        *[(name, ctypes.c_void_p) for name in ("factor", "mean", "gradient", "slope", "constant")],
+        *[(name, ctypes.c_void_p) for name in ("second", "steepness", "products")],
+    ]
+
+
+class _Mixture(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "edges", "pixels", "c", "terms", "threads")],
+        ("term", ctypes.POINTER(_Term)),
+        *[(name, ctypes.c_void_p) for name in ("offset", "out", "gout", "sums")],
+    ]
+
+
+def mixture(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
+    """Per edge the weighted sum of its operations, (batch, H, W, C).
+
+    Args:
+        factors: (batch, edges, terms), or with a batch of 1 where samples do not differ.
+    """
+    first = terms[0].planes
+    if library.usable(first) and all(term.statistics is None or term.statistics.known for term in terms):
+        statistics = tuple(term.statistics for term in terms)
+        return list(_MixtureFunction.apply(factors, statistics, *(term.planes for term in terms)))
+    return mixture_in_torch(factors, terms)
+
+
+def mixture_in_torch(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
+    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    edges = factors.shape[1]
+    sums: list[Tensor | None] = [None] * edges
+    for index, term in enumerate(terms):
+        planes, weight = term.planes, None
+        statistics = term.statistics
+        if statistics is not None:
+            if factors.shape[0] == 1 and statistics.of_batch and planes.shape[1] == edges:
+                weight = factors[0, :, index]
+            planes = normalised(planes, statistics, weight)
+        for edge in range(edges):
+            plane = planes[:, edge if planes.shape[1] > 1 else 0]
+            if weight is None:
+                plane = factors[:, edge, index, None, None, None] * plane
+            before = sums[edge]
+            sums[edge] = plane if before is None else before + plane
+    return [total for total in sums if total is not None]
+
+
+class _MixtureFunction(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, factors: Tensor, statistics: tuple[Statistics | None, ...], *planes: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.statistics = statistics
+        ctx.save_for_backward(factors, *planes)  # as they came: a copy would be no part of the graph
+        planes = tuple(map(_dense, planes))
+        means, scales = _stacked(statistics, planes[0], factors.shape[1])
+        everywhere = factors.expand(planes[0].shape[0], -1, -1)
+        by_channel = (everywhere.permute(2, 0, 1)[..., None] * scales[:, None]).contiguous()  # (terms, batch, edges, C)
+        offset = -(by_channel * means[:, None]).sum(0).contiguous()
+        return tuple(_mixed(planes, factors.shape[1], by_channel, offset))
+
+    @staticmethod
+    def backward(ctx: Any, *gouts: Tensor) -> tuple[Tensor | None, ...]:
+        factors, *planes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            edges = len(gouts)
+            gfactors, *gradients = _MixtureGradient.apply(factors, ctx.statistics, edges, *gouts, *planes)
+        else:
+            gfactors, *gradients = _gradient(factors, ctx.statistics, planes, gouts, ctx.needs_input_grad[2:])
+        return gfactors, None, *gradients
+
+
+class _MixtureGradient(Function):
+    """The gradient as a function of its own, with the second derivative's kernels behind it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, factors: Tensor, statistics: tuple[Statistics | None, ...], edges: int, *tensors: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        gouts, planes = tensors[:edges], tensors[edges:]
+        ctx.statistics, ctx.edges = statistics, edges
+        ctx.save_for_backward(factors, *tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(_gradient(factors, statistics, planes, gouts, [True] * len(planes)))
+
+    @staticmethod
+    def backward(ctx: Any, vfactors: Tensor | None, *vplanes: Tensor | None) -> tuple[Tensor | None, ...]:
+        factors, *tensors = ctx.saved_tensors
+        edges, statistics = ctx.edges, ctx.statistics
+        gouts, planes = tensors[:edges], tensors[edges:]
+        wanted = wanted_inputs(ctx, 1 + len(tensors))
+        if torch.is_grad_enabled():
+
+            def value(factors: Tensor, *tensors: Tensor) -> list[Tensor]:
+                terms = [Term(*pair) for pair in zip(tensors[edges:], statistics, strict=True)]
+                outs = mixture_in_torch(factors, terms)
+                return list(torch.autograd.grad(outs, [factors, *tensors[edges:]], tensors[:edges], create_graph=True))
+
+            found = differentiable_gradients(value, [factors, *tensors], wanted, [vfactors, *vplanes])
+        else:
+            directions = [
+                torch.zeros_like(one) if v is None else v
+                for one, v in zip([factors, *planes], [vfactors, *vplanes], strict=True)
+            ]
+            found = _second_gradient(factors, statistics, planes, gouts, directions, wanted)
+        return found[0], None, None, *found[1:]
+
+
+def _gradient(
+    factors: Tensor,
+    statistics: tuple[Statistics | None, ...],
+    planes: Sequence[Tensor],
+    gouts: Sequence[Tensor],
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of the factors and of the terms."""
+    planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
+    first, edges = planes[0], factors.shape[1]
+    batch, _, height, width, _ = first.shape
+    _, scales = _stacked(statistics, first, edges)
+    by_term = factors.expand(batch, -1, -1).permute(2, 0, 1)[..., None]  # (terms, batch, edges, 1)
+    by_channel = (by_term * scales[:, None]).contiguous()
+    sums, products = _sums(statistics, planes, gouts)
+    gfactors = (products * scales[:, None]).sum(-1).permute(1, 2, 0).sum_to_size(factors.shape)
+
+    own_sums, own_products = (by_term * sums).sum(1), (by_term * products).sum(1)  # (terms, edges, C)
+    settings = _settings(planes, edges, by_channel)
+    settings.keep = [array := library.pointers(gouts)]
+    settings.gout = ctypes.cast(array, ctypes.c_void_p)
+    gradients: list[Tensor | None] = [None] * len(planes)
+    for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
+        if not needed[index]:
+            continue
+        gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
+        settings.term[index].gradient = gradient.data_ptr()
+        if entry is None or not entry.of_batch:
+            continue
+        total, product = (_of_planes(one, of_edges[index]) for of_edges in (own_sums, own_products))
+        count, scale = batch * height * width, entry.scale
+        constant, slope = -scale * total / count, -(scale**3) * product / count
+        settings.keep += [constant, slope]
+        settings.term[index].mean = entry.mean.data_ptr()
+        settings.term[index].constant, settings.term[index].slope = constant.data_ptr(), slope.data_ptr()
+    library.call("mix_backward", settings, first.dtype)
+    return [gfactors, *gradients]
+
+
+def _second_gradient(
+    factors: Tensor,
+    statistics: tuple[Statistics | None, ...],
+    planes: Sequence[Tensor],
+    gouts: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    wanted: Sequence[bool],
+) -> list[Tensor | None]:
+    """The gradients of ``<gradient, directions>`` with respect to the factors, ``gouts`` and the terms.
+
+    It is the sum over edges of ``<g_e, how out_e moves along the directions>``, and with how normalised values move
+    (:class:`~nas.operations.fast.motion.Motion`) that is a mixture of the terms and their directions.
+    """
+    planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
+    vfactors, vplanes = directions[0], [_alike(v, one) for v, one in zip(directions[1:], planes, strict=True)]
+    first, edges, terms = planes[0], factors.shape[1], len(planes)
+    batch, channels = first.shape[0], first.shape[4]
+    motions = [
+        None if entry is None or not entry.of_batch else Motion.of(one, v, entry)
+        for entry, one, v in zip(statistics, planes, vplanes, strict=True)
+    ]
+    shape = (edges, channels)
+    nothing = first.new_zeros(shape)
+    means, scales = _stacked(statistics, first, edges)
+    nus = torch.stack([nothing if one is None else one.nu.expand(shape) for one in motions])
+    across = torch.stack([nothing if one is None else one.across.expand(shape) for one in motions])
+    f, v = (one.expand(batch, -1, -1).permute(2, 0, 1)[..., None] for one in (factors, vfactors))
+    on_terms = (v * scales[:, None] + f * across[:, None]).contiguous()  # (terms, batch, edges, C)
+    on_directions = (f * scales[:, None]).contiguous()
+
+    both = [*planes, *vplanes]
+    touts: list[Tensor] | None = None
+    if any(wanted[1 : 1 + edges]):
+        offset = -(on_terms * means[:, None] + on_directions * nus[:, None]).sum(0).contiguous()
+        touts = _mixed(both, edges, torch.cat([on_terms, on_directions]), offset)
+    gfactors: Tensor | None = None
+    gradients: list[Tensor | None] = [None] * terms
+    if wanted[0] or any(wanted[1 + edges :]):
+        sums, all_products = _sums((*statistics, *[None] * terms), both, gouts)
+        products, pairs = all_products[:terms], all_products[terms:]
+        moved = pairs - nus[:, None] * sums
+        gfactors = (scales[:, None] * moved + across[:, None] * products).sum(-1).permute(1, 2, 0)
+        gfactors = gfactors.sum_to_size(factors.shape)
+        moments = [
+            (factor * one).sum(1) for factor, one in ((v, sums), (v, products), (f, sums), (f, products), (f, pairs))
+        ]
+        settings = _settings(planes, edges, on_terms)
+        settings.keep = [array := library.pointers(gouts)]
+        settings.gout = ctypes.cast(array, ctypes.c_void_p)
+        for index, (motion, one) in enumerate(zip(motions, planes, strict=True)):
+            if not wanted[1 + edges + index]:
+                continue
+            gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
+            settings.term[index].gradient = gradient.data_ptr()
+            if motion is None:
+                continue
+            constant, slope, along = (
+                part.contiguous() for part in motion.constants(*(_of_planes(one, each[index]) for each in moments))
+            )
+            settings.keep += [constant, slope, along]
+            term = settings.term[index]
+            term.mean, term.constant, term.slope = map(library.pointer, (motion.mean, constant, slope))
+            term.second, term.steepness = vplanes[index].data_ptr(), along.data_ptr()
+        library.call("mix_backward", settings, first.dtype)
+    return [gfactors, *(touts if touts is not None else [None] * edges), *gradients]
+
+
+def _mixed(planes: Sequence[Tensor], edges: int, by_channel: Tensor, offset: Tensor) -> list[Tensor]:
+    """Per edge ``offset`` (batch, edges, C) plus the ``planes`` times ``by_channel`` (terms, batch, edges, C)."""
+    first = planes[0]
+    outs = [first.new_empty(first.shape[0], *first.shape[2:]) for _ in range(edges)]
+    settings = _settings(planes, edges, by_channel)
+    array = library.pointers(outs)
+    settings.out, settings.offset = ctypes.cast(array, ctypes.c_void_p), offset.data_ptr()
+    library.call("mix_forward", settings, first.dtype)
+    return outs
+
+
+def _sums(
+    statistics: Sequence[Statistics | None], planes: Sequence[Tensor], gouts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The sums over pixels of ``g_e`` (batch, edges, C) and of ``g_e * (term - mean)`` (terms, batch, edges, C)."""
+    first, edges = planes[0], len(gouts)
+    batch, channels = first.shape[0], first.shape[4]
+    sums, products = (first.new_empty(*more, batch, edges, channels) for more in ((), (len(planes),)))
+    settings = _settings(planes, edges, products)
+    array = library.pointers(gouts)
+    settings.gout, settings.sums = ctypes.cast(array, ctypes.c_void_p), sums.data_ptr()
+    by_edge = []  # shared planes with a mean per edge, which the kernel cannot take off
+    for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
+        settings.term[index].products = products[index].data_ptr()
+        if entry is not None and len(entry.mean) == one.shape[1]:
+            settings.term[index].mean = entry.mean.data_ptr()
+        elif entry is not None:
+            by_edge.append((index, entry.mean))
+    library.call("mix_sums", settings, first.dtype)
+    for index, mean in by_edge:
+        products[index] -= mean * sums
+    return sums, products
+
+
+def _of_planes(plane: Tensor, of_edges: Tensor) -> Tensor:
+    """Sums (edges, C) as those of the planes of a term: all edges read a shared one."""
+    return of_edges.sum(0, keepdim=True) if plane.shape[1] == 1 else of_edges
+
+
+def _alike(v: Tensor, one: Tensor) -> Tensor:
+    """``v`` with the strides of ``one``."""
+    return v if v.stride() == one.stride() else torch.empty_strided(one.shape, one.stride(), dtype=one.dtype).copy_(v)
+
+
+def _dense(planes: Tensor) -> Tensor:
+    """``planes`` as the kernels read them: the channels innermost, the pixels evenly spaced."""
+    _, _, height, width, channels = planes.shape
+    innermost = planes.stride(4) == 1 or channels == 1
+    even = height == 1 or width == 1 or planes.stride(2) == width * planes.stride(3)
+    return planes if innermost and even else planes.contiguous()
+
+
+def _stacked(statistics: Sequence[Statistics | None], like: Tensor, edges: int) -> tuple[Tensor, Tensor]:
+    """Means and scales (terms, edges, C); 0 and 1 where nothing is normalised."""
+    shape = (edges, like.shape[4])
+    means = [like.new_zeros(shape) if one is None else one.mean.expand(shape) for one in statistics]
+    scales = [like.new_ones(shape) if one is None else one.scale.expand(shape) for one in statistics]
+    return torch.stack(means), torch.stack(scales)
+
+
+def _settings(planes: Sequence[Tensor], edges: int, by_channel: Tensor) -> _Mixture:
+    batch, _, height, width, channels = planes[0].shape
+    array = (_Term * len(planes))()
+    for index, one in enumerate(planes):
+        array[index].data, array[index].factor = one.data_ptr(), by_channel[index].data_ptr()
+        array[index].sample, array[index].pixel = one.stride(0), one.stride(3 if width > 1 else 2)
+        array[index].group = one.stride(1) if one.shape[1] > 1 else 0
+    return _Mixture(
+        n=batch,
+        edges=edges,
+        pixels=height * width,
+        c=channels,
+        terms=len(planes),
+        threads=torch.get_num_threads(),
+        term=array,
+    )

@@ -1,0 +1,123 @@
+"""How a batch norm moves along a direction of its input, and the gradient of that: its part in a second derivative.
+
+With ``u = x - mean`` and ``s = scale``, along ``v`` the mean moves by ``nu = mean(v)`` and the scale by ``-s^3 cov``
+with ``cov = mean(u v)``, so that ``u s`` moves by ``s (v - nu) - s^3 cov u``.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.operations.fast import library
+from nas.operations.fast.normalisation import Statistics
+
+
+class _Pair(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "sample", "group", "pixel", "threads")],
+        *[(name, ctypes.c_void_p) for name in ("x", "v", "mean", "sums", "products")],
+    ]
+
+
+class _Combination(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "threads")],
+        *[(name, ctypes.c_void_p) for name in ("x", "y", "z", "v", "mean", "coefficients")],
+    ]
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Per plane and channel: the normalised value moves by ``scale * v + across * (x - mean) + shift``.
+
+    Attributes:
+        nu: What the mean moves by.
+        across: What the scale moves by, ``-s^3 cov``.
+        count: How many values a channel has; 0 where the statistics are constants.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    nu: Tensor
+    across: Tensor
+    count: int
+
+    @property
+    def shift(self) -> Tensor:
+        return -self.scale * self.nu
+
+    @classmethod
+    def of(cls, x: Tensor, v: Tensor, statistics: Statistics) -> "Motion":
+        """``x`` and ``v`` (batch, planes, H, W, C) with equal strides."""
+        mean, scale = statistics.mean, statistics.scale
+        if not statistics.of_batch:
+            nothing = torch.zeros_like(mean)
+            return cls(mean, scale, nothing, nothing, 0)
+        batch, planes, height, width, channels = x.shape
+        count = batch * height * width
+        sums, products = (x.new_empty(batch, planes, channels) for _ in range(2))
+        settings = _Pair(
+            n=batch,
+            groups=planes,
+            pixels=height * width,
+            c=channels,
+            sample=x.stride(0),
+            group=x.stride(1),
+            pixel=x.stride(3 if width > 1 else 2),
+            threads=torch.get_num_threads(),
+        )
+        addresses = map(library.pointer, (x, v, mean, sums, products))
+        settings.x, settings.v, settings.mean, settings.sums, settings.products = addresses
+        library.call("sum_pairs", settings, x.dtype)
+        return cls(mean, scale, sums.sum(0) / count, -(scale**3) * products.sum(0) / count, count)
+
+    def constants(
+        self, sums: Tensor, products: Tensor, moving_sums: Tensor, moving_products: Tensor, moving_pairs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What x's gradient has besides the two gradients themselves: a constant, and factors of ``u`` and of ``v``.
+
+        Args:
+            sums, products: Over the values, of the normalised value's gradient, plain and times ``u``.
+            moving_sums, moving_products, moving_pairs: Of its motion's gradient, plain, times ``u`` and times ``v``.
+        """
+        if self.count == 0:
+            nothing = torch.zeros_like(sums)
+            return nothing, nothing, nothing
+        cubed, inverse = self.scale**3, 1 / self.count
+        pairs = moving_pairs - self.nu * moving_sums
+        along = -cubed * moving_products * inverse
+        slope = -cubed * inverse * (products + pairs) - 3 * self.scale**2 * self.across * moving_products * inverse
+        constant = -(self.scale * sums + self.across * moving_sums) * inverse - along * self.nu
+        return constant, slope, along
+
+    def through_statistics(self, gx: Tensor, moving: Tensor, x: Tensor, v: Tensor, moments: Tensor) -> None:
+        """Turn ``gx`` (batch, planes, H, W, C), the normalised value's gradient, into x's, in place.
+
+        Args:
+            moving: The gradient of the normalised value's motion.
+            moments: (5, planes, C): what :meth:`constants` takes.
+        """
+        constant, slope, along = self.constants(*moments)
+        combine(gx, x, self.mean, [constant, self.scale, self.across, slope, along], (moving, v))
+
+
+def combine(
+    gx: Tensor, x: Tensor, mean: Tensor, coefficients: Sequence[Tensor], others: tuple[Tensor, Tensor] | None = None
+) -> None:
+    """``c0 + c1 * gx + c2 * others[0] + c3 * (x - mean) + c4 * others[1]``, in place of ``gx``.
+
+    Args:
+        gx, x: (batch, planes, H, W, C), contiguous, and so are ``others``.
+        mean: (planes, C).
+        coefficients: The five of them, (planes, C).
+    """
+    batch, planes, height, width, channels = x.shape
+    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels, threads=torch.get_num_threads())
+    stacked = torch.stack(list(coefficients)).contiguous()
+    y, v = (None, None) if others is None else others
+    addresses = map(library.pointer, (gx, y, x, v, mean, stacked))
+    settings.x, settings.y, settings.z, settings.v, settings.mean, settings.coefficients = addresses
+    library.call("combine", settings, x.dtype)

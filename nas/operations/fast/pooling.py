@@ -1,0 +1,126 @@
+"""Maximum and average pooling of one tensor, 3x3 with a margin of one, as every edge of a cell reads it."""
+
+import ctypes
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from nas.operations.fast import library
+from nas.operations.fast.derivatives import differentiable_gradients
+
+Known = tuple[Tensor, Tensor] | None
+
+
+class _Pooling(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "threads")],
+        *[(name, ctypes.c_void_p) for name in ("x", "maximum", "mean", "argument", "gmaximum", "gmean", "gx")],
+        ("statistics", ctypes.c_void_p * 4),
+    ]
+
+
+def poolings(x: Tensor, stride: int) -> tuple[tuple[Tensor, Known], tuple[Tensor, Known]]:
+    """The maximum and the average, each with its batch mean and biased variance (1, C) where they are at hand.
+
+    Args:
+        x: (batch, 1, H, W, C); the results have ``ceil(side / stride)``. Zeros of the margin count in no average.
+    """
+    if library.usable(x):
+        maximum, average, *statistics = _PoolingFunction.apply(x, stride)
+        return (maximum, (statistics[0], statistics[1])), (average, (statistics[2], statistics[3]))
+    return tuple((plane, None) for plane in poolings_in_torch(x, stride))  # type: ignore[return-value]
+
+
+def poolings_in_torch(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    flat = x.squeeze(1).permute(0, 3, 1, 2)
+    maximum = F.max_pool2d(flat, 3, stride, padding=1)
+    average = F.avg_pool2d(flat, 3, stride, padding=1, count_include_pad=False)
+    return maximum.permute(0, 2, 3, 1).unsqueeze(1), average.permute(0, 2, 3, 1).unsqueeze(1)
+
+
+class _PoolingFunction(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> tuple[Tensor, ...]:
+        source = x.contiguous()
+        batch, _, height, width, channels = x.shape
+        shape = (batch, 1, -(-height // stride), -(-width // stride), channels)
+        maximum, average = x.new_empty(shape), x.new_empty(shape)
+        argument = torch.empty(shape, dtype=torch.uint8)
+        statistics = [x.new_empty(1, channels) for _ in range(4)]
+        settings = _settings(shape, x, stride, argument)
+        settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
+        settings.statistics = (ctypes.c_void_p * 4)(*map(library.pointer, statistics))
+        library.call("pool_forward", settings, x.dtype)
+        ctx.stride = stride
+        # The input is kept for a second derivative; it is what the cell keeps anyway.
+        ctx.save_for_backward(x, argument)
+        ctx.mark_non_differentiable(*statistics)
+        ctx.set_materialize_grads(False)
+        return maximum, average, *statistics
+
+    @staticmethod
+    def backward(ctx: Any, gmaximum: Tensor | None, gaverage: Tensor | None, *_: None) -> tuple[Tensor | None, None]:
+        x, argument = ctx.saved_tensors
+        if gmaximum is None and gaverage is None:
+            return None, None
+        if torch.is_grad_enabled():
+            gradients = [x.new_zeros(argument.shape) if one is None else one for one in (gmaximum, gaverage)]
+            return _PoolingGradient.apply(*gradients, x, argument, ctx.stride), None
+        return _gradient(gmaximum, gaverage, x, argument, ctx.stride), None
+
+
+class _PoolingGradient(Function):
+    """The gradient as a function of its own: linear in what comes back, and constant in ``x`` almost everywhere."""
+
+    @staticmethod
+    def forward(ctx: Any, gmaximum: Tensor, gaverage: Tensor, x: Tensor, argument: Tensor, stride: int) -> Tensor:
+        ctx.stride = stride
+        ctx.save_for_backward(gmaximum, gaverage, x, argument)
+        return _gradient(gmaximum, gaverage, x, argument, stride)
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor) -> tuple[Tensor | None, ...]:
+        gmaximum, gaverage, x, argument = ctx.saved_tensors
+        stride = ctx.stride
+        if torch.is_grad_enabled():
+
+            def value(gmaximum: Tensor, gaverage: Tensor) -> list[Tensor]:
+                leaf = x.detach().requires_grad_()
+                planes = poolings_in_torch(leaf, stride)
+                return list(torch.autograd.grad(planes, [leaf], [gmaximum, gaverage], create_graph=True))
+
+            found = differentiable_gradients(value, [gmaximum, gaverage], ctx.needs_input_grad[:2], [vx])
+            return *found, None, None, None
+        maximum, average = x.new_empty(argument.shape), x.new_empty(argument.shape)
+        settings = _settings(tuple(argument.shape), x, stride, argument)
+        source = vx.contiguous()
+        settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
+        library.call("pool_motion", settings, x.dtype)
+        return maximum, average, None, None, None
+
+
+def _gradient(gmaximum: Tensor | None, gaverage: Tensor | None, x: Tensor, argument: Tensor, stride: int) -> Tensor:
+    gmaximum = None if gmaximum is None else gmaximum.contiguous()
+    gaverage = None if gaverage is None else gaverage.contiguous()
+    settings = _settings(tuple(argument.shape), x, stride, argument)
+    gx = x.new_empty(x.shape)
+    settings.gmaximum, settings.gmean, settings.gx = map(library.pointer, (gmaximum, gaverage, gx))
+    library.call("pool_backward", settings, x.dtype)
+    return gx
+
+
+def _settings(shape: tuple[int, ...], x: Tensor, stride: int, argument: Tensor) -> _Pooling:
+    return _Pooling(
+        n=x.shape[0],
+        c=x.shape[4],
+        h=x.shape[2],
+        w=x.shape[3],
+        ho=shape[2],
+        wo=shape[3],
+        stride=stride,
+        threads=torch.get_num_threads(),
+        argument=argument.data_ptr(),
+    )

@@ -1,0 +1,242 @@
+"""ReLU, depthwise and pointwise convolution of several operations at once, optionally behind a batch norm."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+from nas.operations.fast import library
+from nas.operations.fast.depthwise import depthwise_convolution
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
+from nas.operations.fast.motion import Motion
+from nas.operations.fast.normalisation import Statistics, normalised
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The depthwise convolution of one group."""
+
+    size: int
+    dilation: int
+
+    @property
+    def padding(self) -> int:
+        return self.dilation * (self.size // 2)
+
+
+class _Group(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "dilation", "padding")]
+
+
+class _Separable(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "inputs", "groups", "threads")],
+        ("group", ctypes.POINTER(_Group)),
+        *[(name, ctypes.c_void_p) for name in ("x", "mean", "scale", "depthwise", "pointwise")],
+        *[(name, ctypes.c_void_p) for name in ("y", "y_mean", "y_variance", "gy", "gx", "gdepthwise", "gpointwise")],
+        ("batch_statistics", ctypes.c_int64),
+        *[(name, ctypes.c_void_p) for name in ("vx", "vdepthwise", "vpointwise", "along", "across", "shift")],
+        *[(name, ctypes.c_void_p) for name in ("ty", "second", "moments")],
+    ]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a separable layer computes: its groups' kernels, its stride, and the statistics that normalise its input."""
+
+    kernels: tuple[Kernel, ...]
+    stride: int
+    statistics: Statistics | None
+
+
+def separable(
+    x: Tensor, layer: Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """The convolutions of ``relu(x)``, or of ``relu(normalised x)`` where ``layer`` has statistics.
+
+    Args:
+        x: (batch, 1 or groups, H, W, C); a single plane is read by every group.
+        depthwise: Per group (C, 1, k, k).
+        pointwise: Per group (C, C, 1, 1).
+
+    Returns:
+        (batch, groups, ceil(H / stride), ceil(W / stride), C) and, where they are at hand, its batch mean and biased
+        variance (groups, C), which no gradient goes through: whoever normalises with them accounts for it.
+    """
+    if library.usable(x) and (layer.statistics is None or layer.statistics.known):
+        y, mean, variance = _SeparableFunction.apply(x, layer, *depthwise, *pointwise)
+        return y, (mean, variance)
+    return separable_in_torch(x, layer, depthwise, pointwise), None
+
+
+def separable_in_torch(x: Tensor, layer: Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]) -> Tensor:
+    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    z = x if layer.statistics is None else normalised(x, layer.statistics)
+    z = F.relu(z).permute(0, 1, 4, 2, 3)
+    if x.device.type != "cpu" and len(set(layer.kernels)) == 1:
+        return _in_two_convolutions(z, layer, depthwise, pointwise)
+    planes = []
+    for group, (kernel, weight, mixing) in enumerate(zip(layer.kernels, depthwise, pointwise, strict=True)):
+        plane = z[:, group if z.shape[1] > 1 else 0]
+        filtered = depthwise_convolution(plane, weight, layer.stride, kernel.padding, kernel.dilation)
+        planes.append(F.conv2d(filtered, mixing).permute(0, 2, 3, 1))
+    return torch.stack(planes, dim=1)
+
+
+def _in_two_convolutions(z: Tensor, layer: Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]) -> Tensor:
+    """All groups at once, ``z`` (batch, 1 or groups, C, H, W): for a GPU, where the number of calls counts."""
+    batch, _, channels, height, width = z.shape
+    groups, kernel = len(layer.kernels), layer.kernels[0]
+    flat = z.expand(-1, groups, -1, -1, -1).reshape(batch, groups * channels, height, width)
+    weight = torch.cat(list(depthwise))
+    flat = F.conv2d(flat, weight, None, layer.stride, kernel.padding, kernel.dilation, groups=groups * channels)
+    flat = F.conv2d(flat, torch.cat(list(pointwise)), groups=groups)
+    return flat.view(batch, groups, channels, *flat.shape[2:]).permute(0, 1, 3, 4, 2)
+
+
+class _SeparableFunction(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Layer, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.layer = layer
+        ctx.save_for_backward(x, *weights)  # as they came: a copy would be no part of the graph
+        x, weights = x.contiguous(), tuple(weight.contiguous() for weight in weights)
+        groups = len(layer.kernels)
+        sides = [-(-side // layer.stride) for side in x.shape[2:4]]
+        y = x.new_empty(x.shape[0], groups, *sides, x.shape[4])
+        mean, variance = x.new_empty(groups, x.shape[4]), x.new_empty(groups, x.shape[4])
+        settings = _settings(x, layer, weights, y)
+        settings.y, settings.y_mean, settings.y_variance = map(library.pointer, (y, mean, variance))
+        library.call("separable_forward", settings, x.dtype)
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)
+        return y, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        groups = len(ctx.layer.kernels)
+        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
+        if gy is None:
+            return (None,) * (2 + 2 * groups)
+        if torch.is_grad_enabled():
+            gx, *gradients = _SeparableGradient.apply(gy, x, ctx.layer, any(wanted[1:]), *weights)
+            return gx, None, *gradients
+        gx, *gradients = _gradient(gy, x, ctx.layer, weights, wanted[0], any(wanted[1:]))
+        return gx, None, *gradients
+
+
+class _SeparableGradient(Function):
+    """The gradient as a function of its own, with the second derivative's kernel behind it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, gy: Tensor, x: Tensor, layer: Layer, weights_wanted: bool, *weights: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        ctx.layer = layer
+        ctx.save_for_backward(gy, x, *weights)
+        ctx.set_materialize_grads(False)
+        return tuple(_gradient(gy, x, layer, weights, True, weights_wanted))
+
+    @staticmethod
+    def backward(ctx: Any, vx: Tensor | None, *vweights: Tensor | None) -> tuple[Tensor | None, ...]:
+        gy, x, *weights = ctx.saved_tensors
+        layer, groups = ctx.layer, len(ctx.layer.kernels)
+        wanted = wanted_inputs(ctx, 2 + len(weights))
+        if torch.is_grad_enabled():
+
+            def value(gy: Tensor, x: Tensor, *weights: Tensor) -> list[Tensor]:
+                y = separable_in_torch(x, layer, weights[:groups], weights[groups:])
+                return list(torch.autograd.grad(y, [x, *weights], gy, create_graph=True))
+
+            found = differentiable_gradients(value, [gy, x, *weights], wanted, [vx, *vweights])
+        else:
+            directions = [vx, *vweights]
+            filled = [
+                torch.zeros_like(one) if direction is None else direction
+                for one, direction in zip([x, *weights], directions, strict=True)
+            ]
+            found = _second_gradient(gy, [x, *weights], layer, filled, wanted)
+        return *found[:2], None, None, *found[2:]
+
+
+def _gradient(
+    gy: Tensor, x: Tensor, layer: Layer, weights: Sequence[Tensor], x_wanted: bool, weights_wanted: bool
+) -> list[Tensor | None]:
+    groups = len(layer.kernels)
+    x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
+    settings = _settings(x, layer, weights, gy)
+    settings.gy = gy.data_ptr()
+    gx = torch.empty_like(x) if x_wanted else None
+    settings.gx = library.pointer(gx)
+    found = [torch.empty_like(weight) for weight in weights] if weights_wanted else []
+    if found:
+        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
+    library.call("separable_backward", settings, x.dtype)
+    return [gx, *(found if found else [None] * len(weights))]
+
+
+def _second_gradient(
+    gy: Tensor, inputs: Sequence[Tensor], layer: Layer, directions: Sequence[Tensor], wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of ``<gradient(gy, x, weights), directions>`` with respect to ``gy``, ``x`` and the weights."""
+    groups, statistics = len(layer.kernels), layer.statistics
+    gy, (x, *weights) = gy.contiguous(), [one.contiguous() for one in inputs]
+    vx, *vweights = [one.contiguous() for one in directions]
+    settings = _settings(x, layer, weights, gy)
+    settings.gy, settings.vx = gy.data_ptr(), vx.data_ptr()
+    settings.vdepthwise, settings.vpointwise = _halves(settings, vweights, groups)
+    motion = None if statistics is None else Motion.of(x, vx, statistics)
+    if motion is not None:
+        shift = motion.shift
+        settings.along, settings.across, settings.shift = map(library.pointer, (motion.scale, motion.across, shift))
+    ty = torch.empty_like(gy) if wanted[0] else None
+    gx = torch.empty_like(x) if wanted[1] else None
+    second = moments = None
+    if gx is not None and motion is not None:
+        second, moments = torch.empty_like(x), x.new_empty(5, x.shape[0], x.shape[1], x.shape[4])
+    settings.ty, settings.gx, settings.second, settings.moments = map(library.pointer, (ty, gx, second, moments))
+    found = [torch.empty_like(weight) for weight in weights] if any(wanted[2:]) else []
+    if found:
+        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
+    library.call("separable_second_backward", settings, x.dtype)
+    if motion is not None and gx is not None and second is not None and moments is not None:
+        motion.through_statistics(gx, second, x, vx, moments.sum(1))
+    return [ty, gx, *(found if found else [None] * len(weights))]
+
+
+def _halves(settings: _Separable, tensors: Sequence[Tensor], groups: int) -> list[ctypes.c_void_p]:
+    """The addresses of two arrays of addresses, depthwise and pointwise, which live as long as ``settings``."""
+    arrays = [library.pointers(tensors[:groups]), library.pointers(tensors[groups:])]
+    settings.arrays = [*getattr(settings, "arrays", []), *arrays]
+    return [ctypes.cast(array, ctypes.c_void_p) for array in arrays]
+
+
+def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:
+    groups = len(layer.kernels)
+    batch, inputs, height, width, channels = x.shape
+    settings = _Separable(
+        n=batch,
+        c=channels,
+        h=height,
+        w=width,
+        ho=y.shape[2],
+        wo=y.shape[3],
+        stride=layer.stride,
+        inputs=inputs,
+        groups=groups,
+        threads=torch.get_num_threads(),
+        group=(_Group * groups)(*(_Group(kernel.size, kernel.dilation, kernel.padding) for kernel in layer.kernels)),
+        x=x.data_ptr(),
+    )
+    # A structure holds addresses only: what they lead to is kept alive by attributes.
+    settings.depthwise, settings.pointwise = _halves(settings, weights, groups)
+    if layer.statistics is not None:
+        settings.scale_tensor = layer.statistics.scale
+        settings.mean, settings.scale = layer.statistics.mean.data_ptr(), settings.scale_tensor.data_ptr()
+        settings.batch_statistics = layer.statistics.of_batch
+    return settings

@@ -1,0 +1,161 @@
+"""``candidate.json``: a candidate with all that is needed to rebuild its network (no paths, no times).
+
+Its last entry is a fingerprint of all others, so that a damaged file that still parses is not taken for a result. Who
+edits a file by hand removes the fingerprint; a file without one is read as it stands.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.candidate import Architecture, Candidate, Hyperparameters, Schedule
+from nas.configuration import matches
+from nas.errors import InvalidValue, UnusableInput, require
+from nas.run.atomic_write import write_atomically
+from nas.spaces.space import SearchSpace, space_from_description
+
+SCHEMA = 1
+LARGEST_FILE = 1_000_000  # bytes
+ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled")
+OPTIONAL = ("trajectory",)
+LONGEST_TRAJECTORY = 1000
+NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
+
+
+@dataclass(frozen=True)
+class CandidateFile:
+    """What ``candidate.json`` holds.
+
+    Attributes:
+        candidate: The architecture and its hyperparameters.
+        space: The space, bound to its input shape and classes.
+        data: The data set's name.
+        schedule: The learning-rate schedule that the hyperparameters were learned with.
+        settled: Per decision (``architecture`` and each learned hyperparameter) whether it had come to rest.
+        schedule_end: The share of the learning rate that the schedule had come down to at the end.
+        trajectory: How the learned hyperparameters moved: per name equally many values, evenly spread over the search.
+    """
+
+    candidate: Candidate
+    space: SearchSpace
+    data: str
+    schedule: Schedule
+    settled: dict[str, bool] = field(default_factory=dict)
+    schedule_end: float = 0.0
+    trajectory: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        recorded = {name: list(values) for name, values in self.trajectory.items()}
+        return {
+            "schema": SCHEMA,
+            "data": self.data,
+            "space": self.space.describe(),
+            "architecture": dict(self.candidate.architecture),
+            "hyperparameters": dict(self.candidate.hyperparameters),
+            "schedule": self.schedule,
+            "schedule_end": self.schedule_end,
+            "settled": self.settled,
+            **({"trajectory": recorded} if recorded else {}),
+        }
+
+    def write(self, path: Path) -> None:
+        content = self.to_json()
+        text = json.dumps({**content, "fingerprint": fingerprint(content)}, indent=2, allow_nan=False)
+        write_atomically(path, (text + "\n").encode())
+
+
+def fingerprint(content: Mapping[str, Any]) -> str:
+    """32 hexadecimal digits that change with any entry of ``content``, though not with its order or layout."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("an entry is there twice")
+    return entries
+
+
+def read_candidate_file(path: Path) -> CandidateFile:
+    """The candidate in ``path``; nothing in the file is executed.
+
+    Raises:
+        UnusableInput: The file cannot be read, is too large, or is not JSON.
+        InvalidValue: Something in it is missing or impossible.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise UnusableInput(f"{path} is larger than a candidate can be ({LARGEST_FILE} bytes).")
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+    except OSError as error:
+        raise UnusableInput(f"The candidate {path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UnusableInput(f"The candidate {path} is not readable JSON.") from error
+    try:
+        return parse_candidate(content)
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error.key}", error.value, error.allowed) from error
+    except RecursionError as error:
+        raise UnusableInput(f"The candidate {path} is nested too deeply.") from error
+
+
+def parse_candidate(content: object) -> CandidateFile:
+    """The inverse of :meth:`CandidateFile.to_json`.
+
+    Raises:
+        InvalidValue: Something in it is missing or impossible.
+    """
+    if not isinstance(content, dict):
+        raise InvalidValue("candidate", content, "it must be a JSON object")
+    schema = content.get("schema")
+    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"it must be {SCHEMA}")
+    for name in content:
+        known = (*ENTRIES, *OPTIONAL, "fingerprint")
+        require(name in known, name, "...", f"a candidate has {', '.join((*ENTRIES, *OPTIONAL))}")
+    space = space_from_description(content.get("space"))
+    options, values = content.get("architecture"), content.get("hyperparameters")
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
+        raise InvalidValue("architecture", options, "it must be an object of texts")
+    architecture = Architecture(space.name, options)
+    architecture.check(space.choices)
+    if not isinstance(values, dict):
+        raise InvalidValue("hyperparameters", values, "it must be an object of numbers")
+    for name, value in values.items():
+        good = matches(value, float) and math.isfinite(value)
+        require(good, f"hyperparameters.{name}", value, "it must be a finite number")
+    data, schedule, settled = content.get("data"), content.get("schedule"), content.get("settled")
+    if not isinstance(data, str) or not NAME.fullmatch(data):
+        raise InvalidValue("data", data, "it must be a data set's name")
+    if schedule not in ("constant", "cosine", "exponential"):
+        raise InvalidValue("schedule", schedule, "it must be constant, cosine or exponential")
+    if not isinstance(settled, dict) or not all(isinstance(value, bool) for value in settled.values()):
+        raise InvalidValue("settled", settled, "it must be an object of truth values")
+    end = content.get("schedule_end", 0.0)  # the first files had none
+    good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
+    require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
+    trajectory = _parsed_trajectory(content.get("trajectory", {}), values)
+    if "fingerprint" in content:
+        found = content.pop("fingerprint")
+        allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
+        require(found == fingerprint(content), "fingerprint", found, allowed)
+    candidate = Candidate(architecture, Hyperparameters(values))
+    return CandidateFile(candidate, space, data, schedule, settled, float(end), trajectory)
+
+
+def _parsed_trajectory(content: object, hyperparameters: Mapping[str, float]) -> dict[str, list[float]]:
+    allowed = f"it must hold lists of equal length, 1 to {LONGEST_TRAJECTORY} finite numbers each"
+    if not isinstance(content, dict) or not all(isinstance(values, list) for values in content.values()):
+        raise InvalidValue("trajectory", content, allowed)
+    lengths = {len(values) for values in content.values()}
+    good = not content or (len(lengths) == 1 and 1 <= max(lengths) <= LONGEST_TRAJECTORY)
+    require(good, "trajectory", sorted(lengths), allowed)
+    for name, values in content.items():
+        require(name in hyperparameters, f"trajectory.{name}", "...", "the candidate has no such hyperparameter")
+        good = all(matches(value, float) and math.isfinite(value) for value in values)
+        require(good, f"trajectory.{name}", "...", allowed)
+    return content

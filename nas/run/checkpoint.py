@@ -1,0 +1,122 @@
+"""Checkpoints: everything a run needs to go on, in files that are whole or are not used.
+
+A file is ``MAGIC``, the SHA-256 of the rest, and a ``torch.save`` of tensors and plain values, read with
+``weights_only=True``.
+"""
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.errors import UnusableInput
+from nas.run.atomic_write import make_folder, write_atomically
+from nas.run.failures import fault_sentence
+
+MAGIC = b"NAS-CKPT"
+LARGEST_FILE = 64 * 2**30  # bytes
+NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+class BrokenCheckpoint(Exception):  # noqa: N818
+    """A checkpoint file is truncated, changed or no checkpoint at all."""
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state in ``path``.
+
+    Raises:
+        BrokenCheckpoint: The file cannot be read or its checksum does not match.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise BrokenCheckpoint(f"{path} is larger than a checkpoint can be ({LARGEST_FILE} bytes)")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BrokenCheckpoint(f"{path} cannot be read ({error.strerror})") from error
+    header = len(MAGIC) + 32
+    if content[: len(MAGIC)] != MAGIC or hashlib.sha256(content[header:]).digest() != content[len(MAGIC) : header]:
+        raise BrokenCheckpoint(f"{path} is incomplete or has been changed")
+    try:
+        state = torch.load(io.BytesIO(content[header:]), map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise BrokenCheckpoint(f"{path} holds no readable state") from error
+    if not isinstance(state, dict) or type(state.get("step")) is not int:
+        raise BrokenCheckpoint(f"{path} holds no state")
+    return state
+
+
+@contextmanager
+def fitting(state: dict[str, Any]) -> Iterator[None]:
+    """The block hands ``state`` out to the parts of a run.
+
+    Raises:
+        UnusableInput: One of them cannot take its part.
+    """
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        if fault_sentence(error) is not None:
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise UnusableInput(
+            f"The checkpoint of step {state['step']} does not fit this run's settings or this version: {reason}."
+        ) from error
+
+
+class CheckpointFolder:
+    """The newest ``keep`` checkpoints of a run, ``step-00000120.pt`` being the one written after 120 steps."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+
+    def files(self) -> list[Path]:
+        """Oldest first.
+
+        Raises:
+            OSError: The folder is there and cannot be read, which is not the same as having no checkpoints.
+        """
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return sorted((self.folder / name for name in names if NAME.fullmatch(name)), key=_step)
+
+    def steps(self) -> list[int]:
+        """Those of :meth:`files`."""
+        return [_step(path) for path in self.files()]
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        make_folder(self.folder, parents=False)  # a run folder that has vanished is not to be made up again
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        body = buffer.getvalue()
+        path = self.folder / f"step-{step:08d}.pt"
+        write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
+        # A file of a later step is a broken one that the run was not resumed from: it must not push out a good one.
+        kept = [file for file in self.files() if _step(file) <= step][-self.keep :]
+        for file in self.files():
+            if file not in kept:
+                file.unlink(missing_ok=True)
+
+    def newest(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest readable state, or None, and a sentence for every broken file that was passed over."""
+        complaints: list[str] = []
+        for path in reversed(self.files()):
+            try:
+                return read_checkpoint(path), complaints
+            except BrokenCheckpoint as error:
+                complaints.append(str(error))
+        return None, complaints
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.partition("-")[2])

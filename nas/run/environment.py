@@ -1,0 +1,116 @@
+"""On what a run ran: versions, machine and command, in ``environment.json``, one entry per start."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.distributed import present
+from nas.errors import InvalidValue, require
+from nas.operations.fast.library import lacking
+from nas.run.atomic_write import make_folder, write_atomically
+
+PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
+
+
+def environment(device: torch.device | str) -> dict[str, Any]:
+    """What is here now, as JSON values."""
+    device = torch.device(device)
+    return {
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "command": shlex.join(["python", *map(str, sys.argv)]),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def record_environment(folder: Path, device: torch.device | str) -> None:
+    """Append what is here now to ``folder/environment.json``; a file that cannot be read is started afresh."""
+    path = folder / "environment.json"
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        starts = []
+    starts = starts if isinstance(starts, list) else []
+    make_folder(folder)
+    write_atomically(path, (json.dumps([*starts, environment(device)], indent=2) + "\n").encode())
+
+
+def say_what_is_lacking(device: torch.device, say: Callable[[str], None] = print) -> None:
+    """Tell a user whose runs are several times slower than they need be.
+
+    Raises:
+        InvalidValue: ``NAS_KERNELS`` is neither on nor off.
+    """
+    if device.type == "cpu" and (reason := lacking()) is not None:
+        say(f"without the C++ kernels, which make supernets several times as fast: {reason}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of this repository, ``-dirty`` with uncommitted changes; None where it is no git checkout."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def checked_device(name: object) -> torch.device:
+    """The device that ``name`` means: ``auto`` is the GPU where there is one; in a data-parallel run, one GPU each.
+
+    Raises:
+        InvalidValue: There is no such device here.
+    """
+    ranks = present()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', ranks.rank)}"
+    allowed = "it must be auto, cpu, or cuda (cuda:1, ...) on a machine with that GPU"
+    if not isinstance(name, str):
+        raise InvalidValue("device", name, allowed)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidValue("device", name, allowed) from error
+    here = device.type == "cpu" or (
+        device.type == "cuda" and torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    )
+    require(here, "device", name, allowed)
+    return device

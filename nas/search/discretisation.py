@@ -1,0 +1,101 @@
+"""From the supernet that a search leaves behind to one architecture."""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from torch import Tensor
+
+from nas.candidate import Architecture
+from nas.data.batch import Batch
+from nas.errors import InvalidValue, require
+from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+
+
+class Discretisation(Protocol):
+    """How the architecture is read off a finished supernet."""
+
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+        """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
+        ...
+
+    def images(self, space: SearchSpace, available: int) -> int:
+        """How many images of ``available`` go forward through the supernet, each pass counted."""
+        ...
+
+    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+        """The architecture; ``supernet`` is left as it was.
+
+        Args:
+            supernet: As the search left it.
+            space: Whose it is.
+            batches: Gives the same first validation images at every call: at most as many as it is asked for.
+        """
+        ...
+
+
+class Strongest:
+    """The options that alpha prefers (Liu et al., 2019)."""
+
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+        pass
+
+    def images(self, space: SearchSpace, available: int) -> int:
+        return 0
+
+    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+        return supernet.discretise()
+
+
+class Perturbation:
+    """One choice after the other takes the option with which the supernet's validation loss is lowest.
+
+    Choices made are one-hot from then on, those to come stay relaxed.
+
+    Args:
+        images: Validation images at most for one option.
+    """
+
+    def __init__(self, images: int) -> None:
+        require(images >= 2, "images", images, "it must be at least 2: batch norm needs two")
+        self.most = images
+
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+        """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
+        if set(_rows(supernet)) != {choice.name for choice in space.choices}:
+            raise InvalidValue(
+                "", "perturbation", f"{space.name} has choices without an alpha of their own, take strongest"
+            )
+
+    def images(self, space: SearchSpace, available: int) -> int:
+        return sum(len(choice.options) for choice in space.choices) * min(self.most, available)
+
+    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+        preferred, probabilities = supernet.discretise(), supernet.probabilities()
+        weights, rows = relaxed_weights(supernet), _rows(supernet)
+        chosen = dict(preferred)
+        for choice in sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values())):
+            name, row = rows[choice.name]
+            alone = {option: _with(weights, name, row, index) for index, option in enumerate(choice.options)}
+            ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
+            for option, one in alone.items():
+                loss = supernet_metrics(supernet, batches(self.most), one)["loss"]
+                ranks[option] = (loss, option != preferred[choice.name])
+            chosen[choice.name] = min(ranks, key=ranks.__getitem__)
+            weights = alone[chosen[choice.name]]
+        return Architecture(preferred.space, chosen)
+
+
+def _rows(supernet: Supernet) -> dict[str, tuple[str, int]]:
+    """Where each decision's row is: the name of its alpha and its number in it."""
+    return {row: (name, number) for name in supernet.alpha for number, (row, _) in enumerate(supernet.alpha_rows(name))}
+
+
+def _with(weights: dict[str, Tensor], name: str, row: int, option: int) -> dict[str, Tensor]:
+    """``weights`` with one option alone in one row."""
+    alone = weights[name].clone()
+    rows = alone.view(-1, alone.shape[-1])
+    rows[row] = 0.0
+    rows[row, option] = 1.0
+    return {**weights, name: alone}

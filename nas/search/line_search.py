@@ -1,0 +1,144 @@
+"""Rehearsals: the found network is trained from fresh weights with hyperparameters around the learned ones.
+
+A one-step hypergradient looks one step ahead: it tends to a learning rate that is too low, and to less dropout than is
+good, for a whole training (Wu et al., 2018, "Understanding short-horizon bias in stochastic meta-optimization"); and
+what the supernet taught is not quite what the network it leaves behind wants. A few ordinary trainings on the training
+split, compared on the validation split, put that right from wherever the search has come.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from nas.candidate import Candidate, Hyperparameters, Range
+from nas.errors import require
+from nas.evaluation.evaluation import Evaluation
+from nas.evaluation.task import Task
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """A line search in each hyperparameter in turn, until both neighbours of the best value are worse.
+
+    Args:
+        epochs: Of one training; as many as the retraining's, whose hyperparameters are sought.
+        steps: By name in the order of the search: the factor from a value to its neighbours on a log scale, the
+            difference on any other. What is not learned is left alone.
+        trials: Trainings at most.
+    """
+
+    epochs: int
+    steps: Mapping[str, float]
+    trials: int
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
+        require(len(self.steps) > 0, "steps", dict(self.steps), "it must name a hyperparameter or more")
+        for name, step in self.steps.items():
+            good = step > 0 and math.isfinite(step)
+            require(good, f"steps.{name}", step, "it must be a factor above 1, or a difference above 0")
+        require(self.trials >= 1, "trials", self.trials, "it must be at least 1")
+
+    def check(self, ranges: Mapping[str, Range]) -> None:
+        """Raise ``InvalidValue`` where a step cannot be made on its hyperparameter's scale."""
+        for name, step in self.steps.items():
+            good = name not in ranges or ranges[name].scale != "log" or step > 1
+            require(good, f"steps.{name}", step, "on a log scale it is a factor, which must be above 1")
+
+    def next(self, found: Candidate, trials: Sequence[Evaluation], ranges: Mapping[str, Range]) -> Candidate | None:
+        """The candidate to train next, or None.
+
+        Args:
+            found: What the search has come to.
+            trials: The trainings so far.
+            ranges: Where each learned hyperparameter may go.
+        """
+        if len(trials) >= self.trials:
+            return None
+        return next((candidate for _, candidate in self._open(found, trials, ranges)), None)
+
+    def unfinished(self, found: Candidate, trials: Sequence[Evaluation], ranges: Mapping[str, Range]) -> list[str]:
+        """The hyperparameters whose best value has not been tried together with both its neighbours."""
+        names = [name for name in self.steps if name in ranges]
+        stopped = next((name for name, _ in self._open(found, trials, ranges)), None)
+        return [] if stopped is None else names[names.index(stopped) :]
+
+    def _open(
+        self, found: Candidate, trials: Sequence[Evaluation], ranges: Mapping[str, Range]
+    ) -> Iterator[tuple[str, Candidate]]:
+        """What is still to be tried, the first of it first: what follows depends on what that will come to."""
+        known = {trial.candidate: loss(trial) for trial in trials}
+        places: dict[str, int] = {}
+        for name in self.steps:
+            if name not in ranges:
+                continue
+            while True:
+                centre = self.at(found, places, ranges)
+                assert centre is not None
+                if centre not in known:
+                    yield name, centre
+                    return
+                # Upwards first: what is learned is too low more often than too high.
+                moves = [{**places, name: places.get(name, 0) + direction} for direction in (1, -1)]
+                neighbours = [(move, one) for move in moves if (one := self.at(found, move, ranges)) is not None]
+                missing = [one for _, one in neighbours if one not in known]
+                better = [(known[one], move) for move, one in neighbours if known.get(one, math.inf) < known[centre]]
+                if better:
+                    places = min(better, key=lambda pair: pair[0])[1]
+                elif missing:
+                    yield name, missing[0]
+                    return
+                else:
+                    break
+
+    def at(self, found: Candidate, places: Mapping[str, int], ranges: Mapping[str, Range]) -> Candidate | None:
+        """``found`` moved by whole steps: the last one ends at the end of the range, None where half of it would."""
+        values = dict(found.hyperparameters)
+        for name, place in places.items():
+            if place == 0:
+                continue  # exactly what was learned
+            step, range_, half = self.steps[name], ranges[name], math.copysign(0.5, place)
+            if range_.scale == "log":
+                wanted, least = values[name] * step**place, values[name] * step ** (place - half)
+            else:
+                wanted, least = values[name] + place * step, values[name] + (place - half) * step
+            if not range_.contains(least):
+                return None
+            values[name] = min(max(wanted, range_.low), range_.high)
+        return Candidate(found.architecture, Hyperparameters(values))
+
+
+class SameLuck(Task):
+    """A task on which all candidates begin with the same weights and see the same batches and the same noise.
+
+    What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
+    """
+
+    @classmethod
+    def of_task(cls, task: Task) -> "SameLuck":
+        return cls(**{one.name: getattr(task, one.name) for one in fields(task)})
+
+    def seed_for(self, candidate: Candidate) -> int:
+        return self.seed
+
+
+def loss(trial: Evaluation) -> float:
+    """The validation loss; infinite where the training broke off."""
+    return trial.metrics["loss"]
+
+
+def best(trials: Sequence[Evaluation]) -> Evaluation:
+    """The trial of lowest loss, the earliest of equals."""
+    return min(trials, key=loss)
+
+
+def in_words(trials: Sequence[Evaluation]) -> str:
+    """``learning_rate 0.0094: loss 0.231; learning_rate 0.0282: 0.198 (taken)``: what differs among them, in order."""
+    taken = best(trials)
+    first = trials[0].candidate.hyperparameters
+    varied = [name for name in first if len({trial.candidate.hyperparameters[name] for trial in trials}) > 1]
+    parts = []
+    for trial in trials:
+        values = ", ".join(f"{name} {trial.candidate.hyperparameters[name]:.3g}" for name in varied or first)
+        parts.append(f"{values}: loss {loss(trial):.3g}" + (" (taken)" if trial is taken else ""))
+    return "; ".join(parts)

@@ -1,0 +1,96 @@
+"""How long a gradient search goes and what watches over it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.candidate import Architecture, Categorical
+from nas.data.augmentation import Augmentation
+from nas.data.dataset import DataSplits
+from nas.errors import require
+from nas.evaluation.budget import Budget
+from nas.evaluation.objective import Objective
+from nas.evaluation.task import Task
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.relaxations.relaxation import Relaxation
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.discretisation import Discretisation, Strongest
+from nas.search.guard import GuardSettings
+from nas.spaces.space import SearchSpace
+from nas.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How long the search goes and what watches over it.
+
+    Args:
+        epochs: Passes over the training split.
+        warmup_epochs: Of these, how many at the start leave alpha alone.
+        hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
+        stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
+        settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
+            hyperparameter that moved by more than this ratio (``Trajectory.unsettled``).
+        checkpoint_every: Steps from one checkpoint to the next.
+    """
+
+    epochs: int
+    warmup_epochs: int
+    hyperparameter_every: int
+    stop: Literal["epochs", "settled"]
+    settled_epochs: int
+    settled_ratio: float
+    checkpoint_every: int
+    architecture: ArchitectureOptimiser
+    guard: GuardSettings
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
+        inside = 0 <= self.warmup_epochs <= self.epochs
+        require(inside, "warmup_epochs", self.warmup_epochs, f"it must be from 0 to epochs={self.epochs}")
+        every = self.hyperparameter_every
+        require(every >= 1, "hyperparameter_every", every, "it must be at least 1")
+        require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
+        require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
+        require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchParts:
+    """The pieces; a search that consists of several replaces some of them (``dataclasses.replace``).
+
+    Args:
+        architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
+        hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
+        categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
+        discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
+        objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
+        budget: Ends the search before its last epoch where the next step would go beyond it.
+        task: What stand-alone networks are trained on.
+        draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
+        say: Where one-line notices go (restarts, a resumed checkpoint).
+    """
+
+    space: SearchSpace
+    splits: DataSplits
+    augmentation: Augmentation
+    relaxation: Relaxation
+    architecture_gradient: Strategy | None
+    hyperparameter_gradient: Strategy | None
+    hyperparameters: HyperparameterSet
+    search: SearchSettings
+    training: TrainingSettings
+    tracking: TrackingSettings
+    randomness: Randomness
+    folder: RunFolder
+    discretisation: Discretisation = field(default_factory=Strongest)
+    categorical: Mapping[str, Categorical] = field(default_factory=dict)
+    objective: Objective | None = None
+    budget: Budget = field(default_factory=Budget)
+    task: Task | None = None
+    draw: Callable[[Architecture], Any] | None = None
+    say: Callable[[str], None] = print

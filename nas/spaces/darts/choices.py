@@ -1,0 +1,292 @@
+"""The decisions of a DARTS space and what they mean: choices, genotypes, the discretisation of Liu et al. (2019).
+
+Decisions are named after their place: ``normal.node2.first.input`` (the number of a state), then
+``normal.node2.first.operation``; ``first`` is the stronger edge.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nas.candidate import Architecture, Candidate, Choice, Domain
+from nas.errors import InvalidValue, require
+from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
+from nas.spaces.darts.network import NetworkKind
+from nas.spaces.space import LayerDescription, Probabilities, RunnerUp, SearchSpace
+from nas.spaces.supernet import Implementation, checked_implementation
+
+OPERATIONS = (
+    "none",
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+CELLS = ("normal", "reduce")
+PLACES = ("first", "second")
+LARGEST = {"channels": 1024, "cells": 200, "steps": LARGEST_STEPS, "stem_multiplier": 64}
+
+
+class DartsChoices(SearchSpace):
+    """A normal and a reduction cell, two edges per node; see :class:`~nas.spaces.darts.space.Darts`."""
+
+    name: ClassVar[str] = "darts"
+
+    def __init__(
+        self,
+        channels: int = 16,
+        cells: int = 8,
+        steps: int = 4,
+        multiplier: int = 4,
+        stem_multiplier: int = 3,
+        operations: Sequence[str] = OPERATIONS,
+        normal_concat: Sequence[int] | None = None,
+        reduce_concat: Sequence[int] | None = None,
+        final_channels: int = 36,
+        final_cells: int = 20,
+        final_network: NetworkKind = "cifar",
+        auxiliary: bool = False,
+        implementation: Implementation = "fast",
+        *,
+        input_shape: Sequence[int],
+        classes: int,
+        ranges: Mapping[str, Domain] | None = None,
+    ) -> None:
+        super().__init__(input_shape, classes, ranges)
+        self.channels = _whole("channels", channels, LARGEST["channels"])
+        self.cells = _whole("cells", cells, LARGEST["cells"])
+        self.steps = _whole("steps", steps, LARGEST["steps"])
+        self.multiplier = _whole("multiplier", multiplier, self.steps)
+        self.stem_multiplier = _whole("stem_multiplier", stem_multiplier, LARGEST["stem_multiplier"])
+        self.operations = _operations(operations)
+        self.concat = {
+            "normal": self._concat("normal_concat", normal_concat),
+            "reduce": self._concat("reduce_concat", reduce_concat),
+        }
+        self.final_channels = _whole("final_channels", final_channels, LARGEST["channels"])
+        self.final_cells = _whole("final_cells", final_cells, LARGEST["cells"])
+        kinds = ("cifar", "imagenet")
+        require(final_network in kinds, "final_network", final_network, f"it must be one of {', '.join(kinds)}")
+        narrow = final_network == "imagenet" and self.final_channels < 2
+        require(not narrow, "final_channels", final_channels, "the imagenet network needs at least 2")
+        self.final_network: NetworkKind = final_network
+        require(isinstance(auxiliary, bool), "auxiliary", auxiliary, "it must be true or false")
+        self.auxiliary = auxiliary
+        self.implementation = checked_implementation(implementation)
+        self._choices = tuple(choice for cell in CELLS for choice in self._cell_choices(cell))
+
+    def _concat(self, key: str, concat: Sequence[int] | None) -> tuple[int, ...]:
+        last = self.steps + 1
+        if concat is None:
+            return tuple(range(last - self.multiplier + 1, last + 1))
+        allowed = f"it must be null or a list of different nodes, each a whole number from 2 to {last}"
+        if not isinstance(concat, Sequence) or isinstance(concat, str) or not 0 < len(concat) <= self.steps:
+            raise InvalidValue(key, concat, allowed)
+        good = all(type(node) is int and 2 <= node <= last for node in concat) and len(set(concat)) == len(concat)
+        require(good, key, list(concat), allowed)
+        return tuple(concat)
+
+    def _cell_choices(self, cell: str) -> list[Choice]:
+        operations = tuple(operation for operation in self.operations if operation != "none")
+        choices = []
+        for node in range(2, self.steps + 2):
+            for place in PLACES:
+                choices.append(Choice(f"{cell}.node{node}.{place}.input", tuple(map(str, range(node)))))
+                choices.append(Choice(f"{cell}.node{node}.{place}.operation", operations))
+        return choices
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return self._choices
+
+    def settings(self) -> dict[str, Any]:
+        default = self._concat("", None)
+        return {
+            "channels": self.channels,
+            "cells": self.cells,
+            "steps": self.steps,
+            "multiplier": self.multiplier,
+            "stem_multiplier": self.stem_multiplier,
+            "operations": list(self.operations),
+            "normal_concat": None if self.concat["normal"] == default else list(self.concat["normal"]),
+            "reduce_concat": None if self.concat["reduce"] == default else list(self.concat["reduce"]),
+            "final_channels": self.final_channels,
+            "final_cells": self.final_cells,
+            "final_network": self.final_network,
+            "auxiliary": self.auxiliary,
+        }
+
+    def sample(self, generator: torch.Generator) -> Candidate:
+        """As everywhere, but the two edges of a node read different states, as those of a searched cell do.
+
+        The choices themselves do not exclude equal inputs: published cells of other searches have them.
+        """
+        candidate = super().sample(generator)
+        options = dict(candidate.architecture)
+        for cell in CELLS:
+            for node in range(2, self.steps + 2):
+                first, second = (f"{cell}.node{node}.{place}.input" for place in PLACES)
+                while options[second] == options[first]:
+                    options[second] = str(int(torch.randint(node, (), generator=generator)))
+        return Candidate(Architecture(self.name, options), candidate.hyperparameters)
+
+    def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
+        """The second edge of a node reads another state where both have come to read the same one."""
+        repaired = list(indices)
+        for first in range(0, len(self.choices), 4):  # per node: input and operation of the first edge, of the second
+            second = first + 2
+            while repaired[second] == repaired[first]:
+                repaired[second] = float(torch.randint(len(self.choices[second].options), (), generator=generator))
+        return repaired
+
+    def genotype(self, architecture: Architecture) -> Genotype:
+        """``architecture`` in the form of the literature.
+
+        Raises:
+            InvalidValue: It is no architecture of this space.
+        """
+        architecture.check(self.choices)
+        cells = {cell: tuple(self._edges(architecture, cell)) for cell in CELLS}
+        return Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        """One entry per node: the cell's type and node, and the operations with the states they read."""
+        genotype = self.genotype(architecture)
+        described = []
+        for cell in CELLS:
+            edges: tuple[Edge, ...] = getattr(genotype, cell)
+            for node in range(self.steps):
+                pair = edges[2 * node : 2 * node + 2]
+                detail = ", ".join(f"{operation}({source})" for operation, source in pair)
+                described.append(LayerDescription("conv", f"{cell} {node + 2}:", detail))
+        return described
+
+    def _edges(self, architecture: Architecture, cell: str) -> list[Edge]:
+        names = [f"{cell}.node{node}.{place}" for node in range(2, self.steps + 2) for place in PLACES]
+        return [(architecture[f"{name}.operation"], int(architecture[f"{name}.input"])) for name in names]
+
+    def architecture(self, genotype: Genotype) -> Architecture:
+        """The inverse of :meth:`genotype`.
+
+        Raises:
+            InvalidValue: This space cannot express ``genotype``: its number of nodes, concatenation or operations.
+        """
+        options = {}
+        for cell in CELLS:
+            edges: tuple[Edge, ...] = getattr(genotype, cell)
+            allowed = f"the cells of this space have {self.steps} nodes (steps={self.steps})"
+            require(len(edges) == 2 * self.steps, f"genotype.{cell}", f"{len(edges) // 2} nodes", allowed)
+            concat: tuple[int, ...] = getattr(genotype, f"{cell}_concat")
+            allowed = f"this space concatenates {list(self.concat[cell])}"
+            require(concat == self.concat[cell], f"genotype.{cell}_concat", list(concat), allowed)
+            for index, (operation, source) in enumerate(edges):
+                name = f"{cell}.node{index // 2 + 2}.{PLACES[index % 2]}"
+                options[f"{name}.input"] = str(source)
+                options[f"{name}.operation"] = operation
+        architecture = Architecture(self.name, options)
+        architecture.check(self.choices)
+        return architecture
+
+    def preferred(self, probabilities: Probabilities) -> Architecture:
+        """Per node the two strongest edges, each by its strongest operation but ``none`` (the paper's section 2.4).
+
+        The stronger edge comes first. Among equal edges the one from the earlier state wins, among equal operations
+        the one named earlier, as in the original.
+        """
+        cells: dict[str, tuple[Edge, ...]] = {}
+        for cell in CELLS:
+            chosen: list[Edge] = []
+            for node in range(2, self.steps + 2):
+                edges = [(*_strongest(probabilities[edge_name(cell, node, one)]), one) for one in range(node)]
+                # max and sorted keep the first of equals.
+                strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
+                chosen += [(operation, source) for operation, _, source in strongest]
+            cells[cell] = tuple(chosen)
+        return self.architecture(
+            Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
+        )
+
+    def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
+        """For an edge's operation the next one on that edge, for its input the strongest edge that the node left out.
+
+        The option of an input also names the operation with which its edge would come.
+        """
+        place, _, kind = choice.rpartition(".")
+        cell, node = place.split(".")[0], int(place.split(".")[1].removeprefix("node"))
+        source, operation = architecture[f"{place}.input"], architecture[f"{place}.operation"]
+        kept = probabilities[edge_name(cell, node, int(source))]
+        if kind == "operation":
+            others = {name: value for name, value in kept.items() if name not in (operation, "none")}
+            if not others:
+                return None
+            option, strength = _strongest(others)
+            swapped = Architecture(self.name, {**architecture, choice: option})
+            return RunnerUp(option, kept[operation] - strength, swapped)
+        taken = {architecture[f"{cell}.node{node}.{one}.input"] for one in PLACES}
+        left_out = [one for one in range(node) if str(one) not in taken]
+        if not left_out:
+            return None
+        edges = {one: _strongest(probabilities[edge_name(cell, node, one)]) for one in left_out}
+        best = max(edges, key=lambda one: edges[one][1])
+        option, strength = edges[best]
+        options = {**architecture, f"{place}.input": str(best), f"{place}.operation": option}
+        return RunnerUp(f"{best} ({option})", kept[operation] - strength, Architecture(self.name, options))
+
+    def agree(self, choice: str, one: Architecture, other: Architecture) -> bool:
+        """As everywhere, but whether an edge comes first or second at its node does not matter."""
+        place, _, kind = choice.rpartition(".")
+        node = place.rpartition(".")[0]
+        edges = [(other[f"{node}.{at}.input"], other[f"{node}.{at}.operation"]) for at in PLACES]
+        source, operation = one[f"{place}.input"], one[f"{place}.operation"]
+        return (source, operation) in edges if kind == "operation" else source in [edge[0] for edge in edges]
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        genotype = self.genotype(architecture)
+        rows = {edge: row for row, edge in enumerate(cell_edges(self.steps))}
+        weights: dict[str, Tensor] = {}
+        for kind in CELLS:
+            weights[kind] = torch.zeros(len(rows), len(self.operations))
+            edges: tuple[Edge, ...] = getattr(genotype, kind)
+            for index, (operation, source) in enumerate(edges):
+                weights[kind][rows[index // 2 + 2, source], self.operations.index(operation)] += 1
+        return weights
+
+
+def edge_name(cell: str, node: int, source: int) -> str:
+    """The row of alpha that holds an edge."""
+    return f"{cell}.node{node}.from{source}"
+
+
+def _strongest(options: Mapping[str, float]) -> tuple[str, float]:
+    """The most probable operation besides ``none``, with its probability; among equals the one named earlier."""
+    name = max((one for one in options if one != "none"), key=options.__getitem__)
+    return name, options[name]
+
+
+def _whole(key: str, value: object, largest: int) -> int:
+    allowed = f"it must be a whole number from 1 to {largest}"
+    if type(value) is not int or not 1 <= value <= largest:
+        raise InvalidValue(key, value, allowed)
+    return value
+
+
+def _operations(names: object) -> tuple[str, ...]:
+    allowed = f"it must be a list of different operations out of {', '.join(CELL_OPERATIONS)}"
+    if not isinstance(names, Sequence) or isinstance(names, str) or not 0 < len(names) <= len(CELL_OPERATIONS):
+        raise InvalidValue("operations", names, allowed)
+    for name in names:
+        require(isinstance(name, str) and name in CELL_OPERATIONS, "operations", list(names), allowed)
+    require(len(set(names)) == len(names), "operations", list(names), allowed)
+    require(set(names) != {"none"}, "operations", list(names), "it needs at least one operation besides none")
+    return tuple(names)
+
+
+def cell_edges(steps: int) -> list[tuple[int, int]]:
+    """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
+    return [(node, source) for node in range(2, steps + 2) for source in range(node)]

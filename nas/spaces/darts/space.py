@@ -1,0 +1,158 @@
+"""The DARTS space (Liu et al., 2019): a normal and a reduction cell, stacked.
+
+A cell has two input states, the outputs of the two cells before it, and ``steps`` nodes. While searching, each node is
+the sum of a mixed operation from every state before it; afterwards each keeps two (input, operation) pairs.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, ReLUConvBN
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.darts.choices import (
+    OPERATIONS,
+    DartsChoices,
+    cell_edges,
+)
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, reduction_indices
+from nas.spaces.darts.supernet import DartsSupernet
+from nas.spaces.space import BlockCost
+
+
+class Darts(DartsChoices):
+    """DARTS cells, searched in a small network and then stacked into a large one.
+
+    Args:
+        channels: Of the nodes in the search network's first cells.
+        cells: How many cells the search network has.
+        steps: How many nodes a cell computes.
+        multiplier: A cell's output concatenates this many of its last nodes.
+        stem_multiplier: Channels of the stem in units of ``channels``.
+        operations: What an edge chooses from, in the order of alpha's columns.
+        normal_concat: The states that the normal cell's output concatenates instead of the last ``multiplier`` nodes.
+        reduce_concat: The same of the reduction cell.
+        final_channels: ``channels`` of the stand-alone network.
+        final_cells: ``cells`` of the stand-alone network.
+        final_network: Whether the stand-alone network starts at full resolution (``cifar``) or at an eighth of it.
+        auxiliary: Whether the stand-alone network has an auxiliary head; in training mode it then gives a pair of
+            logits.
+        implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
+            that edges share done once. Both have the same parameters and give the same numbers.
+
+    Raises:
+        InvalidValue: A setting is of the wrong type or out of bounds.
+    """
+
+    def for_genotype(self, genotype: Genotype) -> "Darts":
+        """This space if it can express ``genotype``, else one of its sizes that can.
+
+        That one has the genotype's number of nodes and concatenations, and the paper's operations with what else the
+        genotype uses.
+
+        Raises:
+            InvalidValue: The two cells differ in their number of nodes, or one uses ``none``.
+        """
+        try:
+            self.architecture(genotype)
+        except InvalidValue:
+            further = [name for name in genotype.operations() if name not in OPERATIONS]
+            needed = {
+                "steps": genotype.normal_steps,
+                "multiplier": len(genotype.normal_concat),
+                "operations": [*OPERATIONS, *further],
+                "normal_concat": genotype.normal_concat,
+                "reduce_concat": genotype.reduce_concat,
+            }
+            settings = self.settings() | needed | {"implementation": self.implementation}
+            space = Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
+            space.architecture(genotype)
+            return space
+        return self
+
+    def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
+        return DartsSupernet(self, relaxation)
+
+    def network(self, architecture: Architecture) -> DartsNetwork:
+        """The freshly initialised stand-alone network; see :class:`~nas.spaces.darts.network.DartsNetwork`."""
+        return DartsNetwork(**self._network_settings() | {"genotype": self.genotype(architecture)})
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        genotype = self.genotype(architecture)
+        return {"genotype": SimpleNamespace(**vars(genotype))} | self._network_settings()
+
+    def _network_settings(self) -> dict[str, Any]:
+        return {
+            "in_channels": self.input_shape[0],
+            "channels": self.final_channels,
+            "cells": self.final_cells,
+            "classes": self.classes,
+            "kind": self.final_network,
+            "auxiliary": self.auxiliary,
+            "stem_multiplier": self.stem_multiplier,
+        }
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """That of the retrained network, without the auxiliary head, which is of use in training only.
+
+        An edge that is not discretised yet counts with the whole weight of its operations.
+        """
+        cifar, channels = self.final_network == "cifar", self.final_channels
+        width = self.stem_multiplier * channels if cifar else channels
+        stem = CifarStem if cifar else ImageNetStem
+        in_channels, *sides = self.input_shape
+        total = weights["normal"].new_zeros(())
+        total = total + cost(
+            f"{stem.__name__} {width} {self.input_shape}", partial(stem, in_channels, width), self.input_shape
+        )
+        older_sides = sides
+        for _ in range(0 if cifar else 3):
+            older_sides, sides = sides, [-(-side // 2) for side in sides]
+        before, last, halve_before = width, width, not cifar
+        for index in range(self.final_cells):
+            reduction = index in reduction_indices(self.final_cells)
+            channels = 2 * channels if reduction else channels
+            kind = "reduce" if reduction else "normal"
+            older = (before, *older_sides)
+            make = (
+                partial(FactorisedReduction, before, channels, affine=True)
+                if halve_before
+                else partial(ReLUConvBN, before, channels, 1, 1, affine=True)
+            )
+            total = total + cost(f"preprocess {older} {channels} {halve_before}", make, older)
+            make = partial(ReLUConvBN, last, channels, 1, 1, affine=True)
+            total = total + cost(f"preprocess {(last, *sides)} {channels} False", make, (last, *sides))
+            smaller = [-(-side // 2) for side in sides] if reduction else sides
+            rows = []
+            for _, source in cell_edges(self.steps):
+                stride, inside = (2, sides) if reduction and source < 2 else (1, smaller)
+                shape = (channels, *inside)
+                rows.append(
+                    [
+                        cost(f"{name} {shape} {stride}", partial(CELL_OPERATIONS[name], channels, stride, True), shape)
+                        for name in self.operations
+                    ]
+                )
+            total = total + (weights[kind] * weights[kind].new_tensor(rows)).sum()
+            before, last, halve_before = last, len(self.concat[kind]) * channels, reduction
+            older_sides, sides = sides, smaller
+        return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
+
+
+def from_description(settings: object, input_shape: Sequence[int], classes: int) -> Darts:
+    """The space whose :meth:`Darts.settings` were ``settings``; see ``space_from_description``.
+
+    Raises:
+        InvalidValue: ``settings`` are not exactly those of a space.
+    """
+    names = set(Darts(input_shape=input_shape, classes=classes).settings())
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    require(set(settings) == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
+    return Darts(**settings, input_shape=input_shape, classes=classes)

@@ -1,0 +1,148 @@
+"""The decisions of a chain of layers, and the layers that an architecture uses.
+
+Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv, pool or skip),
+``layer4.conv.kernel_size``. An attribute with a single option is no decision.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from nas.candidate import Architecture, Choice, Domain
+from nas.spaces.macro.layers import Layer, Shape, Slot, parse_slots
+from nas.spaces.space import LayerDescription, SearchSpace
+from nas.spaces.supernet import Implementation, checked_implementation
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slot at its place in the chain: ``name`` is ``layer1`` for the first."""
+
+    name: str
+    slot: Slot
+
+    def prefix(self, label: str) -> str:
+        """Where the attributes of the alternative ``label`` are named; a lone layer needs no label."""
+        return self.name if len(self.slot.layers) == 1 else f"{self.name}.{label}"
+
+    def alternatives(self) -> list[tuple[str, Layer]]:
+        return list(zip(self.slot.types, self.slot.layers, strict=False))
+
+    def choices(self) -> list[Choice]:
+        types = self.slot.types
+        found = [Choice(f"{self.name}.type", types)] if len(types) > 1 else []
+        for label, layer in self.alternatives():
+            for attribute, options in layer.attributes.items():
+                if len(options) > 1:
+                    found.append(Choice(f"{self.prefix(label)}.{attribute}", tuple(map(str, options))))
+        return found
+
+    def chosen_type(self, architecture: Mapping[str, str]) -> str:
+        return architecture.get(f"{self.name}.type", self.slot.types[0])
+
+    def chosen(self, label: str, layer: Layer, architecture: Mapping[str, str]) -> dict[str, Any]:
+        """The attributes of one alternative as ``architecture`` has them."""
+        values = {}
+        for attribute, options in layer.attributes.items():
+            by_label = {str(option): option for option in options}
+            default = str(options[0])
+            values[attribute] = by_label[architecture.get(f"{self.prefix(label)}.{attribute}", default)]
+        return values
+
+    def widest(self, shape: Shape) -> Shape:
+        """The shape that holds the output of every option, given the widest input ``shape``."""
+        shapes = [shape] if self.slot.optional else []
+        for layer in self.slot.layers:
+            widths = {name: max(options) for name, options in layer.attributes.items() if name in ("filters", "units")}
+            shapes.append(layer.output_shape(shape, widths))
+        return (max(one[0] for one in shapes), *shapes[-1][1:])
+
+
+def flattened(shape: Shape) -> Shape:
+    size = 1
+    for side in shape:
+        size *= side
+    return (size,)
+
+
+def _as_lists(value: Any) -> Any:
+    """Plain lists and dicts all the way down, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_lists(entry) for name, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_as_lists(entry) for entry in value]
+    return value
+
+
+def _key(choice: str) -> str:
+    """A choice's name as a parameter's name, which may hold no dot."""
+    return choice.replace(".", "-")
+
+
+class MacroChoices(SearchSpace):
+    """A chain of slots; see :class:`~nas.spaces.macro.space.Macro`."""
+
+    name: ClassVar[str] = "macro"
+
+    def __init__(
+        self,
+        layers: Sequence[Any],
+        activations: Sequence[str],
+        implementation: Implementation = "fast",
+        *,
+        input_shape: Sequence[int],
+        classes: int,
+        ranges: Mapping[str, Domain] | None = None,
+    ) -> None:
+        super().__init__(input_shape, classes, ranges)
+        self.implementation = checked_implementation(implementation)
+        slots = parse_slots(layers, activations)
+        self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}
+        self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
+        self._choices = tuple(choice for place in self.places for choice in place.choices())
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        return self._choices
+
+    def settings(self) -> dict[str, Any]:
+        return self._settings
+
+    def plain_layers(self, architecture: Architecture) -> list[tuple[Place, str, Layer, dict[str, Any], Shape]]:
+        """The layers that ``architecture`` uses: place, label, layer, chosen attributes and input shape."""
+        architecture.check(self.choices)
+        shape: Shape = self.input_shape
+        used = []
+        for place in self.places:
+            if place.slot.is_dense and len(shape) == 3:
+                shape = flattened(shape)
+            label = place.chosen_type(architecture)
+            if label == "skip":
+                continue
+            layer = dict(place.alternatives())[label]
+            chosen = place.chosen(label, layer, architecture)
+            used.append((place, label, layer, chosen, shape))
+            shape = layer.output_shape(shape, chosen)
+        return used
+
+    def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
+        used = {place.name: (layer, chosen) for place, _, layer, chosen, _ in self.plain_layers(architecture)}
+        described = []
+        for place in self.places:
+            if place.name in used:
+                layer, chosen = used[place.name]
+                described.append(LayerDescription(layer.kind, *layer.in_words(chosen)))
+            else:
+                described.append(LayerDescription("skip", "skip", ""))
+        return described
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        architecture.check(self.choices)
+        weights = {}
+        for choice in self.choices:
+            weights[_key(choice.name)] = torch.zeros(len(choice.options))
+            weights[_key(choice.name)][choice.options.index(architecture[choice.name])] = 1
+        return weights

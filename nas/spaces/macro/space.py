@@ -1,0 +1,107 @@
+"""The macro space: a chain of convolution, pooling and dense layers, declared in YAML."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.macro.choices import MacroChoices, Place, _key, flattened
+from nas.spaces.macro.layers import Layer, Shape
+from nas.spaces.macro.supernet import MacroSupernet
+from nas.spaces.space import BlockCost
+
+
+class Macro(MacroChoices):
+    """A chain of slots over the given input.
+
+    Args:
+        layers: A list of slots: ``{type: conv, filters, kernel_size, stride, activations, optional}``,
+            ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
+            ``{choose: [...], optional}``.
+        activations: What layers that name none choose from.
+        implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
+            same parameters and give the same numbers.
+    """
+
+    def supernet(self, relaxation: Relaxation) -> "MacroSupernet":
+        return MacroSupernet(self, relaxation)
+
+    def network(self, architecture: Architecture) -> nn.Sequential:
+        network = nn.Sequential()
+        shape: Shape = self.input_shape
+        for place, _, layer, chosen, input_shape in self.plain_layers(architecture):
+            if len(input_shape) == 1 and len(shape) == 3:
+                network.add_module("flatten", nn.Flatten())
+            network.add_module(place.name, layer.plain(input_shape, chosen))
+            shape = layer.output_shape(input_shape, chosen)
+        if len(shape) == 3:
+            network.add_module("flatten", nn.Flatten())
+        network.add_module("dropout", nn.Dropout(0.0))
+        network.add_module("classifier", nn.Linear(flattened(shape)[0], self.classes))
+        return network
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """Exact for independent choices: follows how likely each width is to arrive at each layer."""
+        example = next(iter(weights.values()), torch.zeros(()))
+        total = example.new_zeros(())
+        sides: Shape = self.input_shape[1:]
+        widths = {self.input_shape[0]: example.new_ones(())}  # how likely each width is
+        for place in self.places:
+            if place.slot.is_dense and sides:
+                widths = {flattened((width, *sides))[0]: share for width, share in widths.items()}
+                sides = ()
+            of_types = weights.get(_key(f"{place.name}.type"), example.new_ones(1))
+            arriving, widths = widths, {}
+            for of_type, (label, layer) in zip(of_types, place.alternatives(), strict=False):
+                share, leaving = _layer_cost(place, label, layer, arriving, sides, weights, cost)
+                total = total + of_type * share
+                for width, likely in leaving.items():
+                    widths[width] = widths.get(width, 0) + of_type * likely
+            if place.slot.optional:
+                for width, likely in arriving.items():
+                    widths[width] = widths.get(width, 0) + of_types[-1] * likely
+            sides = place.slot.layers[0].output_shape((1, *sides), {"filters": 1, "units": 1})[1:]
+        for width, likely in widths.items():
+            features = flattened((width, *sides))[0]
+            make = partial(nn.Linear, features, self.classes)
+            total = total + likely * cost(f"classifier {features} {self.classes}", make, (features,))
+        return total
+
+
+def _layer_cost(
+    place: Place,
+    label: str,
+    layer: Layer,
+    arriving: Mapping[int, Tensor],
+    sides: Shape,
+    weights: Mapping[str, Tensor],
+    cost: BlockCost,
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """The mean cost of one alternative, and how likely it makes each width of its output."""
+    joint = torch.stack(list(arriving.values()))  # (widths, options of the first attribute, ...)
+    for attribute, options in layer.attributes.items():
+        own = weights.get(_key(f"{place.prefix(label)}.{attribute}"), joint.new_ones(len(options)))
+        joint = joint.unsqueeze(-1) * own
+    costs, outputs = [], []
+    for width, *values in itertools.product(arriving, *layer.attributes.values()):
+        chosen, shape = dict(zip(layer.attributes, values, strict=True)), (width, *sides)
+        costs.append(cost(f"{layer} {chosen} {shape}", partial(layer.plain, shape, chosen), shape))
+        outputs.append(layer.output_shape(shape, chosen)[0])
+    likely = joint.flatten()
+    leaving: dict[int, Tensor] = {}
+    for width in dict.fromkeys(outputs):
+        leaving[width] = likely[torch.tensor([output == width for output in outputs], device=likely.device)].sum()
+    return likely @ likely.new_tensor(costs), leaving
+
+
+def from_description(settings: object, input_shape: Sequence[int], classes: int) -> Macro:
+    """The space whose :meth:`Macro.settings` were ``settings``; see ``space_from_description``."""
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    require(set(settings) == {"layers", "activations"}, "", sorted(settings), "it must hold layers and activations")
+    return Macro(settings["layers"], settings["activations"], input_shape=input_shape, classes=classes)

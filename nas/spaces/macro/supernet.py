@@ -1,0 +1,93 @@
+"""The macro space: a chain of convolution, pooling and dense layers, declared in YAML.
+
+Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv, pool or skip),
+``layer4.conv.kernel_size``. An attribute with a single option is no decision.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.operations.fast import library
+from nas.operations.fast.chain import FastSlot
+from nas.operations.mixed import MixedSlot
+from nas.operations.stochastic import Dropout
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.macro.choices import MacroChoices, Place, _key, flattened
+from nas.spaces.macro.layers import Shape
+from nas.spaces.supernet import Supernet
+
+
+class MacroSupernet(Supernet):
+    """Every option of every slot, weighted by the relaxation; one alpha of shape (options,) per choice."""
+
+    def __init__(self, space: MacroChoices, relaxation: Relaxation) -> None:
+        super().__init__(relaxation)
+        self.space = space
+        self.slots = nn.ModuleDict()
+        make = FastSlot if space.implementation == "fast" else MixedSlot
+        shape: Shape = space.input_shape
+        for place in space.places:
+            if place.slot.is_dense and len(shape) == 3:
+                shape = flattened(shape)
+            mixed = {label: layer.mixed(shape, space.implementation) for label, layer in place.alternatives()}
+            shape = place.widest(shape)
+            self.slots[place.name] = make(mixed, shape[0], place.slot.optional)
+        self.dropout = Dropout()
+        self.classifier = nn.Linear(flattened(shape)[0], space.classes)
+        for choice in space.choices:
+            self.alpha[_key(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """(batch, channels, height, width) to logits (batch, classes).
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        weights = self.operation_weights() if weights is None else weights
+        if library.usable(x):  # without the kernels, second derivatives are slower with the channels innermost
+            x = self.laid_out(x, self.space.implementation)
+        for place in self.space.places:
+            if place.slot.is_dense and x.dim() == 4:
+                x = x.flatten(1)
+            x = self._mixed(place, x, weights)
+        return self.classifier(self.dropout(x.flatten(1)))
+
+    def _mixed(self, place: Place, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        own = {}
+        for label, layer in place.alternatives():
+            names = {attribute: _key(f"{place.prefix(label)}.{attribute}") for attribute in layer.attributes}
+            own[label] = {attribute: weights[name] for attribute, name in names.items() if name in weights}
+        mixed: Tensor = self.slots[place.name](x, weights.get(_key(f"{place.name}.type")), own)
+        return mixed
+
+    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [(choice.name, choice.options) for choice in self.space.choices if _key(choice.name) == name]
+
+    @torch.no_grad()
+    def discretise(self) -> Architecture:
+        options = {}
+        for choice in self.space.choices:
+            alpha = self.alpha[_key(choice.name)]
+            if not bool(torch.isfinite(alpha).all()):
+                raise FloatingPointError(f"alpha of {choice.name} is not finite: {alpha.tolist()}")
+            options[choice.name] = choice.options[int(self.relaxation.probabilities(alpha).argmax())]
+        return Architecture(self.space.name, options)
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        weights = self.space.architecture_weights(architecture)
+        return {name: weight.to(self.alpha[name]) for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        state: dict[str, Tensor] = {}
+        features = flattened(self.space.input_shape)[0]
+        for place, label, layer, chosen, shape in self.space.plain_layers(architecture):
+            mixed = self.slots[place.name][label]  # type: ignore[index]
+            for name, entry in layer.plain_state(mixed, shape, chosen).items():
+                state[f"{place.name}.{name}"] = entry.detach().clone()
+            features = flattened(layer.output_shape(shape, chosen))[0]
+        state["classifier.weight"] = self.classifier.weight[:, :features].detach().clone()
+        state["classifier.bias"] = self.classifier.bias.detach().clone()
+        return state

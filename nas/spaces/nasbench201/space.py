@@ -1,0 +1,81 @@
+"""The NAS-Bench-201 space (Dong and Yang, 2020): one cell of four states and six edges with five operations each.
+
+The network has three stages of ``cells_per_stage`` cells with a residual block of stride 2 between them.
+State 0 is the cell's input, state ``n`` the sum of one edge from every state before it, state 3 the output.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.nasbench201.choices import (
+    LARGEST,
+    OPERATIONS,
+    NasBench201Choices,
+)
+from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, _last_activation, _stem
+from nas.spaces.nasbench201.supernet import NasBench201Supernet
+from nas.spaces.space import BlockCost
+
+
+class NasBench201(NasBench201Choices):
+    """The cells of NAS-Bench-201; the search network and the stand-alone network have one size.
+
+    Args:
+        channels: Of the first stage.
+        cells_per_stage: How many cells each of the three stages has.
+        implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
+            that edges share done once. Both have the same parameters and give the same numbers.
+
+    Raises:
+        InvalidValue: A setting is of the wrong type or out of bounds.
+    """
+
+    def supernet(self, relaxation: Relaxation) -> "NasBench201Supernet":
+        return NasBench201Supernet(self, relaxation)
+
+    def network(self, architecture: Architecture) -> "NasBench201Network":
+        architecture.check(self.choices)
+        operations = [architecture[choice.name] for choice in self.choices]
+        return NasBench201Network(self, operations)
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        bound = {"input_shape": self.input_shape, "classes": self.classes}
+        operations = tuple(architecture[choice.name] for choice in self.choices)
+        return {"space": SimpleNamespace(**bound, **self.settings()), "operations": operations}
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        fixed = cost(f"stem {self.channels} {self.input_shape}", partial(_stem, self), self.input_shape)
+        of_operations = dict.fromkeys(OPERATIONS, 0.0)
+        _, *sides = self.input_shape
+        for stage in range(3):
+            width = 2**stage * self.channels
+            if stage > 0:
+                shape = (width // 2, *sides)
+                fixed += cost(f"residual {shape}", partial(ResidualBlock, width // 2, width), shape)
+                sides = [-(-side // 2) for side in sides]
+            for name in OPERATIONS:
+                make = partial(CELL_OPERATIONS[name], width, 1, True)
+                of_operations[name] += self.cells_per_stage * cost(f"{name} {width} {sides}", make, (width, *sides))
+        fixed += cost(f"last {self.channels} {sides}", partial(_last_activation, self), (width, *sides))
+        fixed += cost(f"classifier {width} {self.classes}", partial(nn.Linear, width, self.classes), (width,))
+        return fixed + weights["cell"].sum(0) @ weights["cell"].new_tensor(list(of_operations.values()))
+
+
+def from_description(settings: object, input_shape: Sequence[int], classes: int) -> NasBench201:
+    """The space whose :meth:`NasBench201.settings` were ``settings``; see ``space_from_description``.
+
+    Raises:
+        InvalidValue: ``settings`` are not exactly those of a space.
+    """
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    require(set(settings) == set(LARGEST), "", sorted(map(str, settings)), f"it must hold {', '.join(LARGEST)}")
+    return NasBench201(**settings, input_shape=input_shape, classes=classes)

@@ -1,0 +1,124 @@
+"""The NAS-Bench-201 space (Dong and Yang, 2020): one cell of four states and six edges with five operations each.
+
+The network has three stages of ``cells_per_stage`` cells with a residual block of stride 2 between them.
+State 0 is the cell's input, state ``n`` the sum of one edge from every state before it, state 3 the output. Decisions
+are named after their edge: ``node2.from0``.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.operations.cell_operations import MixedEdge
+from nas.operations.fast.edges import bundles, node_states
+from nas.operations.stochastic import Dropout
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.nasbench201.choices import EDGES, OPERATIONS, NasBench201Choices
+from nas.spaces.nasbench201.network import ResidualBlock, _last_activation, _stem
+from nas.spaces.supernet import Supernet
+
+
+class SearchCell(nn.Module):
+    """A mixed operation per edge: (batch, channels, H, W) to the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.edges = nn.ModuleList(MixedEdge(OPERATIONS, channels, 1, normalise_pooling=False) for _ in EDGES)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """``weights`` (edges, operations)."""
+        states = [x]
+        for node in range(1, 4):
+            rows = [row for row, (end, _) in enumerate(EDGES) if end == node]
+            terms = [self.edges[row](state, weights[row]) for row, state in zip(rows, states, strict=True)]
+            states.append(reduce(add, terms))
+        return states[-1]
+
+
+class FastSearchCell(SearchCell):
+    """The same cell with the edges that leave one state computed together."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.bundles = bundles(self.edges, EDGES)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return node_states([x], self.edges, self.bundles, EDGES, weights)[-1]
+
+
+class NasBench201Supernet(Supernet):
+    """The search network; the plain implementation computes one operation after the other.
+
+    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells and drawn from a normal distribution with standard
+    deviation 1e-3. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
+    activation have.
+    """
+
+    def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
+        super().__init__(relaxation)
+        self.space = space
+        self.stem = _stem(space)
+        self.cells = nn.ModuleList()
+        cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
+        for stage in range(3):
+            width = 2**stage * space.channels
+            if stage > 0:
+                self.cells.append(ResidualBlock(width // 2, width))
+            self.cells.extend(cell_class(width) for _ in range(space.cells_per_stage))
+        self.last_activation = _last_activation(space)
+        self.dropout = Dropout()
+        self.classifier = nn.Linear(4 * space.channels, space.classes)
+        self.alpha["cell"] = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(OPERATIONS)))
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Images (batch, channels, H, W) to logits (batch, classes).
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        weights = self.operation_weights() if weights is None else weights
+        x = self.stem(self.laid_out(x, self.space.implementation))
+        for cell in self.cells:
+            x = cell(x, weights["cell"]) if isinstance(cell, SearchCell) else cell(x)
+        x = F.adaptive_avg_pool2d(self.last_activation(x), 1).flatten(1)
+        return self.classifier(self.dropout(x))
+
+    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [(choice.name, choice.options) for choice in self.space.choices]
+
+    @torch.no_grad()
+    def discretise(self) -> Architecture:
+        """Each edge's strongest operation, ``none`` included; among equals the one named earlier."""
+        alpha = self.alpha["cell"]
+        for choice, values in zip(self.space.choices, alpha, strict=True):
+            if not bool(torch.isfinite(values).all()):
+                raise FloatingPointError(f"alpha of {choice.name} is not finite: {values.tolist()}")
+        rows = self.relaxation.probabilities(alpha).tolist()
+        # list.index gives the first of equals, which argmax does not promise.
+        options = {
+            choice.name: choice.options[row.index(max(row))]
+            for choice, row in zip(self.space.choices, rows, strict=True)
+        }
+        return Architecture(self.space.name, options)
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The weights with which this supernet computes ``architecture``: one-hot rows."""
+        return {"cell": self.space.architecture_weights(architecture)["cell"].to(self.alpha["cell"])}
+
+    @torch.no_grad()
+    def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        architecture.check(self.space.choices)
+        own = self.state_dict()
+        columns = [choice.options.index(architecture[choice.name]) for choice in self.space.choices]
+        state = {}
+        for name, fresh in self.space.network(architecture).state_dict().items():
+            parts = name.split(".")
+            if len(parts) > 3 and parts[2] == "edges":
+                parts[4:4] = ["operations", str(columns[int(parts[3])])]
+            # Affine parameters that this network has not are 1 and 0, as freshly made.
+            state[name] = own.get(".".join(parts), fresh).detach().clone()
+        return state

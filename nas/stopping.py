@@ -1,0 +1,96 @@
+"""Stopping on Ctrl-C or a scheduler's SIGTERM: at a safe point, and within seconds whatever the run is at."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 75  # the exit code: EX_TEMPFAIL, try again later
+GRACE = 8.0  # seconds; schedulers kill a process that is still there after 10 to 30
+Item = TypeVar("Item")
+
+
+class Stopped(Exception):  # noqa: N818 - a run that stops on request is no error
+    """The run was asked to stop; its checkpoint is written."""
+
+    def __init__(self, step: int, folder: Path) -> None:
+        super().__init__(step, folder)
+        self.step, self.folder = step, folder
+
+    def __str__(self) -> str:
+        return f"stopped at step {self.step}"
+
+
+class StopRequested(Exception):  # noqa: N818
+    """Something between two steps was cut short because the run was asked to stop."""
+
+
+def leave_when_stopped() -> None:
+    """Let a signal end the process at once, with a sentence: for where nothing that takes long is going on."""
+    for number in SIGNALS:
+        signal.signal(number, _leave)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    if os.environ.get("RANK", "0") == "0":  # a data-parallel run says it once
+        print("stopped; go on with resume=<run folder> if the run had begun, else start it again", file=sys.stderr)
+    raise SystemExit(STOPPED)
+
+
+class StopRequest:
+    """Context manager: the first signal sets ``requested``, a second one acts as it did before.
+
+    A step may take longer than a scheduler waits: after ``grace`` seconds in the context the process ends as it is,
+    which the last checkpoint survives as it survives a kill.
+    """
+
+    def __init__(self, grace: float = GRACE) -> None:
+        self.requested = False
+        self.grace = grace
+        self._previous: dict[int, object] = {}
+        self._timer: threading.Timer | None = None
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._restore()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def until_requested(self, items: Iterable[Item]) -> Iterator[Item]:
+        """``items``, for as long as nobody asks to stop.
+
+        Raises:
+            StopRequested: Somebody did.
+        """
+        for item in items:
+            if self.requested:
+                raise StopRequested
+            yield item
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        self._restore()
+        self._timer = threading.Timer(self.grace, _end)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _restore(self) -> None:
+        while self._previous:
+            number, handler = self._previous.popitem()
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _end() -> None:
+    sentence = "stopped in the middle of a step; go on from the last checkpoint with resume=<run folder>\n"
+    os.write(sys.stderr.fileno(), sentence.encode())
+    os._exit(STOPPED)

@@ -1,0 +1,1 @@
+"""What is learned from the data: the loss, the size of the output, the metrics."""

@@ -1,0 +1,110 @@
+"""Every hyperparameter on the macro space: the exact hypergradients against differences of a step done for real."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.last_step import LastStep
+from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.groups import GROUPS
+from nas.hyperparameters.kinds import (
+    Cutout,
+    DropoutRate,
+    Hyperparameter,
+    LabelSmoothing,
+    LayerDropoutRate,
+    LearningRate,
+    Mixing,
+    Momentum,
+    RateFactor,
+    WeightDecay,
+)
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.training.sgd import grouped
+
+TOLERANCE = 1e-6
+
+
+def entries() -> dict[str, Hyperparameter]:
+    adam, cosine = AdamUpdate(0.1), CosineNormalised(0.3)
+    return {
+        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, cosine),
+        "weight_decay": WeightDecay(0.03, 1e-4, 1.0, "log", True, adam),
+        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, adam),
+        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, adam),
+        "dropout_layer1": LayerDropoutRate(0.2, 0.0, 0.9, "logit", True, adam, layer="layer1"),
+        "dropout_layer4": LayerDropoutRate(0.4, 0.0, 0.9, "logit", True, adam, layer="layer4"),
+        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, adam),
+        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, adam),
+        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, adam),
+        **{f"rate_factor_{group}": RateFactor(1.5, 0.1, 10.0, "log", True, cosine) for group in GROUPS},
+    }
+
+
+@pytest.fixture
+def problem(make_supernet: Callable, make_batch: Callable) -> BilevelProblem:
+    supernet, generators = make_supernet("gumbel", torch.float64, True)
+    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0)
+    augmentation = torch.Generator().manual_seed(5)
+    hyperparameters = HyperparameterSet(entries())
+    problem = BilevelProblem(supernet, optimiser, hyperparameters, 0.1, tuple(generators), augmentation)
+    problem.schedule_factor = 0.7
+    problem.weight_step(make_batch(1))  # fills the momentum buffers
+    return problem
+
+
+@contextmanager
+def undone(problem: BilevelProblem) -> Iterator[None]:
+    """What is done to the weights inside is taken back, and the noise drawn again."""
+    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    buffers = {weight: entry["momentum_buffer"].clone() for weight, entry in problem.optimiser.state.items()}
+    noise = problem.noise_state()
+    yield
+    problem.supernet.load_state_dict(state)
+    for weight, buffer in buffers.items():
+        problem.optimiser.state[weight]["momentum_buffer"].copy_(buffer)
+    problem.repeat_noise(noise)
+
+
+def loss_after_a_step(problem: BilevelProblem, make_batch: Callable) -> float:
+    with undone(problem):
+        problem.weight_step(make_batch(10))
+        loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
+    return float(loss.detach())
+
+
+def look_back(problem: BilevelProblem, training: Batch, validation: Batch, targets: list[nn.Parameter]) -> None:
+    LastStep().look_back(problem, problem.recorded_step(training, targets), validation, targets)
+
+
+@pytest.mark.parametrize("strategy", [Exact(), look_back], ids=["exact", "last step"])
+@pytest.mark.parametrize("name", entries())
+def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, problem, make_batch):
+    problem.hyperparameters.require_effect_on(problem.supernet)
+    raw = problem.hyperparameters.raw[name]
+    with undone(problem):
+        strategy(problem, make_batch(10), make_batch(11), [raw])
+    value, slopes = raw.detach().clone(), []
+    wide = 1e-4 if name == "cutout" else 1e-3  # the borders of a cut-out square meet those of pixels
+    for step in (wide, wide / 2):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                raw.copy_(value + sign * step)
+            ends.append(loss_after_a_step(problem, make_batch))
+        slopes.append((ends[0] - ends[1]) / (2 * step))
+    expected = (4 * slopes[1] - slopes[0]) / 3
+    assert float(raw.grad) == pytest.approx(expected, rel=TOLERANCE)
+    assert abs(expected) > 1e-7
+
+
+def test_rate_factors_need_groups(make_supernet):
+    supernet, _ = make_supernet("softmax", torch.float64, True)
+    with pytest.raises(ValueError, match="grouped"):
+        BilevelProblem(supernet, torch.optim.SGD(supernet.weight_parameters(), lr=0.1), HyperparameterSet(entries()))

@@ -1,0 +1,199 @@
+"""Checkpoints: whole or not used, the newest kept, nothing executed while they are read."""
+
+import hashlib
+import io
+import os
+import pickle
+import random
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.errors import UnusableInput
+from nas.run.checkpoint import MAGIC, BrokenCheckpoint, CheckpointFolder, read_checkpoint
+from nas.run.folder import RunFolder
+
+
+def state(step: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "weights": OrderedDict(a=torch.arange(step, step + 5.0), b=torch.tensor(step, dtype=torch.float64)),
+        "generator": torch.Generator().manual_seed(step).get_state()[:50],
+        "means": {"train/loss": (0.1 + step, 7)},
+        "values": [float("nan"), float("inf"), None, True, "text"],
+    }
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected)
+        for name in expected:
+            assert_equal(found[name], expected[name])
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_equal(one, other)
+    else:
+        assert found == expected or found != found
+
+
+def step_of(folder: CheckpointFolder) -> tuple[int | None, int]:
+    """The newest readable step and how many broken files were passed over."""
+    found, complaints = folder.newest()
+    return (None if found is None else found["step"]), len(complaints)
+
+
+def sealed(body: bytes) -> bytes:
+    return MAGIC + hashlib.sha256(body).digest() + body
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    assert step_of(folder) == (None, 0)
+    folder.save(3, state(3))
+    found, complaints = folder.newest()
+    assert complaints == []
+    assert_equal(found, state(3))
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=3)
+    for step in (0, 9, 10, 99, 100, 1000):
+        folder.save(step, state(step))
+    assert [file.name for file in folder.files()] == [f"step-{step:08d}.pt" for step in (99, 100, 1000)]
+    assert step_of(folder) == (1000, 0)
+    assert sorted(tmp_path.iterdir()) == folder.files(), "no temporary file is left"
+
+
+def test_a_file_cut_anywhere_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    folder.save(2, state(2))
+    newest = folder.files()[-1]
+    size = newest.stat().st_size
+    for length in [*range(size - 1, size - 40, -1), *range(size - 41, 60, -37), *range(60, -1, -1)]:
+        os.truncate(newest, length)
+        assert step_of(folder) == (1, 1)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    folder.save(2, state(2))
+    newest = folder.files()[-1]
+    whole = newest.read_bytes()
+    generator = random.Random(0)
+    for position in [*range(60), *range(60, len(whole), 11), len(whole) - 1]:
+        with open(newest, "r+b") as file:
+            file.seek(position)
+            file.write(bytes([whole[position] ^ 1 << generator.randrange(8)]))
+            file.flush()
+            assert step_of(folder) == (1, 1)
+            file.seek(position)
+            file.write(whole[position : position + 1])
+    assert step_of(folder) == (2, 0)
+
+
+def test_a_partial_file_of_a_killed_run_is_ignored_and_replaced(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, state(1))
+    (tmp_path / ".step-00000002.pt.partial").write_bytes(folder.files()[0].read_bytes()[:100])
+    assert step_of(folder) == (1, 0)
+    folder.save(2, state(2))
+    assert step_of(folder) == (2, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_broken_later_file_pushes_out_no_good_one(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path, keep=2)
+    folder.save(100, state(100))
+    folder.save(200, state(200))
+    folder.files()[-1].write_bytes(b"")
+    assert step_of(folder) == (100, 1)
+    folder.save(150, state(150))
+    assert step_of(folder) == (150, 0)
+    folder.files()[-1].write_bytes(b"")
+    assert step_of(folder) == (100, 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        MAGIC,
+        MAGIC + b"\0" * 31,
+        sealed(b""),
+        sealed(b"not a torch file"),
+        sealed(pickle.dumps({"step": 1}, protocol=2)[:-2]),
+        b"NAS-CKPU" + sealed(b"")[8:],
+    ],
+)
+def test_what_is_no_checkpoint(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "step-00000001.pt"
+    path.write_bytes(content)
+    with pytest.raises(BrokenCheckpoint, match=r"step-00000001\.pt"):
+        read_checkpoint(path)
+
+
+def test_a_state_that_is_none_is_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save([1, 2], buffer)
+    path = tmp_path / "step-00000001.pt"
+    path.write_bytes(sealed(buffer.getvalue()))
+    with pytest.raises(BrokenCheckpoint, match="holds no state"):
+        read_checkpoint(path)
+
+
+def test_folders_and_missing_files_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "missing.pt"):
+        with pytest.raises(BrokenCheckpoint, match="cannot be read"):
+            read_checkpoint(path)
+
+
+class Trap:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (self.path,))
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    buffer, trapped = io.BytesIO(), tmp_path / "trapped"
+    torch.save({"step": Trap(str(trapped))}, buffer)
+    path = tmp_path / "step-00000001.pt"
+    path.write_bytes(sealed(buffer.getvalue()))
+    with pytest.raises(BrokenCheckpoint, match="no readable state"):
+        read_checkpoint(path)
+    assert not trapped.exists()
+    torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+    assert trapped.exists(), "the trap would have worked"
+
+
+def test_a_run_says_where_it_goes_on_and_what_it_passes_over(tmp_path: Path) -> None:
+    folder, said = RunFolder(tmp_path), list[str]()
+    assert folder.newest_checkpoint(said.append) is None
+    assert said == []
+    folder.checkpoints.save(5, state(5))
+    folder.checkpoints.save(9, state(9))
+    newest = folder.checkpoints.files()[-1]
+    os.truncate(newest, 200)
+    found = folder.newest_checkpoint(said.append)
+    assert found is not None
+    assert found["step"] == 5
+    assert said == [f"{newest} is incomplete or has been changed; taking the one before.", "resumed at step 5"]
+
+
+def test_a_run_with_broken_checkpoints_only_does_not_start_over(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.save(5, state(5))
+    os.truncate(folder.checkpoints.files()[0], 10)
+    with pytest.raises(UnusableInput, match=r"No checkpoint in .* can be read"):
+        folder.newest_checkpoint(lambda _: None)

@@ -1,0 +1,58 @@
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from nas.errors import InvalidValue
+from nas.operations.fast import library
+from nas.run.environment import PACKAGES, environment, record_environment, say_what_is_lacking
+
+
+def test_every_start_is_one_entry(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train_search.py", "seed=3", "data.folder=a b"])
+    record_environment(tmp_path / "run", "cpu")
+    record_environment(tmp_path / "run", "cpu")
+    starts = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert len(starts) == 2
+    assert starts[0]["command"] == "python train_search.py seed=3 'data.folder=a b'"
+    assert starts[0]["device"] == "cpu"
+
+
+def test_the_versions_are_those_that_run_here():
+    here = environment("cpu")
+    assert here["packages"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert set(here["packages"]) == set(PACKAGES)
+    assert here["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_an_unreadable_record_is_started_afresh(tmp_path):
+    (tmp_path / "environment.json").write_text("{")
+    record_environment(tmp_path, "cpu")
+    assert len(json.loads((tmp_path / "environment.json").read_text())) == 1
+
+
+@pytest.mark.parametrize(("kernels", "path", "told"), [("off", "", 0), ("on", "", 1), ("on", os.environ["PATH"], None)])
+def test_a_run_without_kernels_that_are_wanted_says_why(kernels, path, told, monkeypatch):
+    monkeypatch.setenv("NAS_KERNELS", kernels)
+    monkeypatch.setenv("PATH", path)
+    library.library.cache_clear()
+    said: list[str] = []
+    try:
+        say_what_is_lacking(torch.device("cpu"), said.append)
+        say_what_is_lacking(torch.device("cuda"), said.append)
+        assert len(said) == (told if told is not None else library.library() is None)
+        assert all("no C++ compiler" in one for one in said)
+    finally:
+        library.library.cache_clear()
+
+
+def test_another_switch_than_on_and_off_is_refused(monkeypatch):
+    monkeypatch.setenv("NAS_KERNELS", "0")
+    library.library.cache_clear()
+    try:
+        with pytest.raises(InvalidValue, match="NAS_KERNELS=0 is not allowed: it must be on or off"):
+            say_what_is_lacking(torch.device("cpu"))
+    finally:
+        library.library.cache_clear()

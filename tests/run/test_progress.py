@@ -1,0 +1,65 @@
+import io
+import re
+
+import pytest
+
+from nas.run.progress import Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch) -> Terminal:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal()
+
+
+def run(progress: Progress) -> None:
+    with progress:
+        for step in range(1, 5):
+            progress.update(step, loss=1 / step, phase="[warm-up]")
+            if step % 2 == 0:
+                progress.epoch_line(f"epoch {step // 2}: loss {1 / step:.2f} [max]")
+
+
+def visible(stream: io.StringIO) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", stream.getvalue())
+
+
+def test_a_file_gets_one_plain_line_per_epoch():
+    stream = io.StringIO()
+    run(Progress("search", total=4, stream=stream))
+    assert stream.getvalue() == "epoch 1: loss 0.50 [max]\nepoch 2: loss 0.25 [max]\n"
+
+
+def test_quiet_shows_nothing_anywhere(terminal):
+    stream = io.StringIO()
+    run(Progress("search", total=4, console="quiet", stream=stream))
+    run(Progress("search", total=4, console="quiet", stream=terminal))
+    assert stream.getvalue() == terminal.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar_with_its_values_and_the_lines_of_the_epochs(terminal):
+    run(Progress("search", total=4, stream=terminal))
+    text = visible(terminal)
+    last = text.splitlines()[-1]
+    assert last.startswith("search ")
+    assert "4/4" in last
+    assert "loss 0.25  phase [warm-up]" in last
+    assert "epoch 1: loss 0.50 [max]" in text
+    assert "epoch 2: loss 0.25 [max]" in text
+
+
+def test_a_resumed_run_starts_where_it_was(terminal):
+    with Progress("search", total=10, start=6, stream=terminal):
+        pass
+    assert "6/10" in visible(terminal)
+
+
+def test_standard_output_is_where_it_is_shown_by_default(capsys):
+    run(Progress("search", total=4))
+    assert capsys.readouterr().out.splitlines() == ["epoch 1: loss 0.50 [max]", "epoch 2: loss 0.25 [max]"]

@@ -1,0 +1,183 @@
+"""Perturbation-based selection: what it takes, what it leaves alone, what it costs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import Tensor
+
+import train_search
+from nas.candidate import Architecture
+from nas.data.batch import Batch, first_images
+from nas.errors import InvalidValue
+from nas.evaluation.inside_supernet import supernet_metrics
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.search import discretisation as perturbation
+from nas.search.discretisation import Perturbation
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SPACES: dict[str, SearchSpace] = {
+    "macro": Macro(
+        [
+            {"type": "conv", "filters": [2, 6], "kernel_size": [1, 3]},
+            {"type": "conv", "filters": [4, 6], "kernel_size": 3, "optional": True},
+            {"type": "dense", "units": [3, 12]},
+        ],
+        ["relu", "sigmoid"],
+        input_shape=(1, 6, 6),
+        classes=4,
+    ),
+    "nasbench201": NasBench201(channels=4, cells_per_stage=1, input_shape=(1, 8, 8), classes=4),
+}
+
+
+class Images:
+    """Validation images whose labels are what ``supernet`` makes of them as ``teacher``; counts what is handed out."""
+
+    def __init__(self, supernet: Supernet, space: SearchSpace, teacher: Architecture, number: int = 60) -> None:
+        images = torch.randn(number, *space.input_shape)
+        weights = supernet.architecture_weights(teacher)
+        with torch.no_grad(), supernet.computing_with(weights):
+            self.batch = Batch(images, supernet(images).argmax(1))
+        self.handed_out = 0
+
+    def __call__(self, most: int) -> Iterator[Batch]:
+        for batch in first_images([self.batch], most):
+            self.handed_out += len(batch.labels)
+            yield batch
+
+
+def made(space: SearchSpace) -> tuple[Supernet, Architecture]:
+    """A supernet, and the architecture that its alpha likes least: the strongest option is another everywhere."""
+    torch.manual_seed(0)
+    supernet = space.supernet(Softmax(Temperature()))
+    supernet.train()
+    generator = torch.Generator().manual_seed(1)
+    teacher = space.sample(generator).architecture
+    with torch.no_grad():
+        for name, weights in supernet.architecture_weights(teacher).items():
+            supernet.alpha[name].sub_(0.2 * weights)
+        for parameter in supernet.get_submodule("classifier").parameters():
+            parameter.mul_(100.0)  # sure of its answers, so that the teacher's loss is nearly zero
+    return supernet, teacher
+
+
+def loss(supernet: Supernet, architecture: Architecture, images: Images) -> float:
+    weights = supernet.architecture_weights(architecture)
+    return supernet_metrics(supernet, [images.batch], weights)["loss"]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_lone_open_choice_takes_the_option_that_made_the_labels(name: str) -> None:
+    space = SPACES[name]
+    supernet, teacher = made(space)
+    images = Images(supernet, space, teacher)
+    open_choice = space.choices[0]
+    with torch.no_grad():  # all the others are as good as decided
+        for choice in space.choices[1:]:
+            _push(supernet, choice.name, teacher[choice.name], 50.0)
+    preferred = supernet.discretise()
+    assert preferred[open_choice.name] != teacher[open_choice.name]
+    found = Perturbation(1000).choose(supernet, space, images)
+    # Not always the teacher: behind an edge without operation, others make no difference.
+    assert loss(supernet, found, images) == pytest.approx(loss(supernet, teacher, images), abs=1e-6)
+    assert loss(supernet, found, images) < loss(supernet, preferred, images) - 0.1
+
+
+def _push(supernet: Supernet, decision: str, option: str, by: float) -> None:
+    for name, alpha in supernet.alpha.items():
+        for row, (found, options) in enumerate(supernet.alpha_rows(name)):
+            if found == decision:
+                alpha.view(-1, alpha.shape[-1])[row, options.index(option)] += by
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_choice_made_last_cannot_be_made_better(name: str) -> None:
+    space = SPACES[name]
+    supernet, teacher = made(space)
+    images = Images(supernet, space, teacher)
+    found = Perturbation(1000).choose(supernet, space, images)
+    certainty = {choice: max(options.values()) for choice, options in supernet.probabilities().items()}
+    last = min(space.choices, key=lambda choice: certainty[choice.name])
+    others = [Architecture(space.name, {**found, last.name: option}) for option in last.options]
+    assert loss(supernet, found, images) == min(loss(supernet, other, images) for other in others)
+    assert found != supernet.discretise()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_supernet_stays_as_it_was_and_the_cost_is_told(name: str) -> None:
+    space = SPACES[name]
+    supernet, teacher = made(space)
+    images = Images(supernet, space, teacher)
+    before = {key: entry.clone() for key, entry in supernet.state_dict().items()}
+    Perturbation(25).choose(supernet, space, images)
+    after: dict[str, Tensor] = supernet.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert supernet.training
+    assert images.handed_out == Perturbation(25).images(space, 60)
+    assert Perturbation(1000).images(space, 60) == 60 * sum(len(choice.options) for choice in space.choices)
+
+
+def test_darts_cells_are_refused() -> None:
+    space = Darts(channels=4, cells=2, input_shape=(1, 8, 8), classes=3)
+    with pytest.raises(InvalidValue, match="choices without an alpha of their own"):
+        Perturbation(10).check(space.supernet(Softmax(Temperature())), space)
+
+
+def configured(*overrides: str) -> DictConfig:
+    small = [
+        "experiment=debug",
+        "search.epochs=2",
+        "tracking.console=quiet",
+        "tracking.tensorboard=false",
+        "device=cpu",
+    ]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train_search", overrides=[*small, *overrides])
+
+
+def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
+    strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
+    searcher, found, splits = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
+    images = Perturbation(500).images(found.space, len(splits.validation))
+    assert searcher.spent.samples == strongest.spent.samples + images
+    assert images > 0
+
+    def batches(most: int) -> Iterator[Batch]:
+        return first_images(splits.validation.evaluation_batches(256, splits.mean, splits.std), most)
+
+    assert searcher.supernet is not None
+    again = Perturbation(500).choose(searcher.supernet, found.space, batches)
+    assert found.candidate.architecture == again
+    resumed, unchanged, _ = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
+    assert unchanged.candidate == found.candidate
+    assert resumed.spent.samples == searcher.spent.samples
+
+
+def test_without_the_budget_for_it_alpha_decides(tmp_path: Path) -> None:
+    poor = "budget.samples=5000"  # enough to search, not enough for one pass per option
+    searcher, found, splits = train_search.search(configured("discretisation=perturbation", poor), tmp_path / "poor")
+    assert Perturbation(500).images(found.space, len(splits.validation)) > 5000
+    _, strongest, _ = train_search.search(configured(poor), tmp_path / "strongest")
+    assert searcher.step > 0
+    assert searcher.spent.samples <= 5000
+    assert found.candidate == strongest.candidate
+
+
+def test_alpha_decides_where_the_options_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perturbation, "supernet_metrics", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    space = SPACES["macro"]
+    supernet = space.supernet(Softmax(Temperature()))
+    with torch.no_grad():
+        for alpha in supernet.alpha.values():
+            alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
+    assert Perturbation(10).choose(supernet, space, lambda most: []) == supernet.discretise()

@@ -1,0 +1,150 @@
+"""The search from several starts."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.data.augmentation import Augmentation
+from nas.data.embedded import Digits
+from nas.data.splits import SplitSettings
+from nas.errors import InvalidValue
+from nas.evaluation.budget import Budget
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
+from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
+from nas.relaxations.gumbel_softmax import GumbelSoftmax
+from nas.relaxations.relaxation import Temperature
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.gradient_search import GradientSearch
+from nas.search.guard import GuardSettings
+from nas.search.multi_start import SeveralStarts
+from nas.search.parts import SearchParts, SearchSettings
+from nas.spaces.macro.space import Macro
+from nas.training.settings import TrainingSettings
+
+LAYERS = [{"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]}, {"type": "dense", "units": [8, 16]}]
+STARTS = [{"learning_rate": 1e-4}, {"learning_rate": 0.05, "dropout": 0.1}, {"learning_rate": 1e-3}]
+
+
+def made(folder: Path, said: list[str] | None = None, **settings: Any) -> SeveralStarts:
+    said = [] if said is None else said
+    own = {"starts": STARTS, "start_epochs": 1}
+    own |= {name: settings.pop(name) for name in (*own, "rehearsal") if name in settings}
+    hyperparameters = HyperparameterSet(
+        {
+            "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.1)),
+            "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
+            "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
+        }
+    )
+    parts = SearchParts(
+        space=Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=10),
+        splits=Digits(SplitSettings(64, 48, 100), Augmentation()).load(),
+        augmentation=Augmentation(),
+        relaxation=GumbelSoftmax(Temperature(1.0, 1.0)),
+        architecture_gradient=FirstOrder(),
+        hyperparameter_gradient=Exact(),
+        hyperparameters=hyperparameters,
+        search=SearchSettings(
+            2, 1, 1, "epochs", 2, 1.5, 3, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
+        ),
+        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
+        tracking=TrackingSettings(tensorboard=False, console="quiet"),
+        randomness=Randomness(0),
+        folder=RunFolder(folder),
+        say=said.append,
+        **settings,
+    )
+    return SeveralStarts(parts, **own)
+
+
+def first_state(search: GradientSearch) -> dict[str, torch.Tensor]:
+    return {name: entry.clone() for name, entry in search.supernet.state_dict().items()}
+
+
+def test_the_long_search_begins_where_the_best_short_one_has_come(tmp_path, monkeypatch):
+    begun: list[tuple[float, float, dict[str, torch.Tensor]]] = []
+    ended: list[GradientSearch] = []
+    original = GradientSearch._search_from
+
+    def noting(self, state, save):
+        numbers = self.hyperparameters.numbers()
+        begun.append((numbers["learning_rate"], numbers["dropout"], first_state(self)))
+        ended.append(self)
+        return original(self, state, save)
+
+    monkeypatch.setattr(GradientSearch, "_search_from", noting)
+    search = made(tmp_path)
+    search.search()
+    assert [one[0] for one in begun[:3]] == pytest.approx([1e-4, 0.05, 1e-3])
+    assert [one[1] for one in begun[:3]] == pytest.approx([0.3, 0.1, 0.3])
+    for name, entry in begun[0][2].items():
+        assert torch.equal(entry, begun[1][2][name])  # all short ones begin with the same weights
+    assert search.losses == [one.final_metrics()["supernet/validation_loss"] for one in ended[:3]]
+    best = ended[search.losses.index(min(search.losses))]
+    average = best.trajectory.tail_average()
+    assert begun[3][:2] == pytest.approx((average["learning_rate"], average["dropout"]))
+    for name, alpha in best.supernet.alpha.items():
+        assert torch.equal(begun[3][2][f"alpha.{name}"], alpha)
+    assert not torch.equal(begun[3][2]["classifier.weight"], first_state(best)["classifier.weight"])
+    assert search.spent.samples == sum(one.spent.samples for one in ended)
+    assert "validation loss by start" in search.remarks()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("number", "step"), [(1, 2), (3, 1), (3, 5)])
+def test_killed_in_any_of_them_it_goes_on_as_if_nothing_had_happened(number, step, tmp_path, monkeypatch):
+    expected = made(tmp_path / "whole").search()
+    original, searches = GradientSearch._one_step, []
+
+    def dying(self, *arguments):
+        if self not in searches:
+            searches.append(self)
+        if searches.index(self) == number and self.step == step:
+            raise Killed
+        original(self, *arguments)
+
+    monkeypatch.setattr(GradientSearch, "_one_step", dying)
+    with pytest.raises(Killed):
+        made(tmp_path / "killed").search()
+    monkeypatch.undo()
+    assert made(tmp_path / "killed").search() == expected
+    for name in ("metrics.csv", "starts/1/metrics.csv", "trajectory.csv"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_budget_is_that_of_all_together(tmp_path):
+    said: list[str] = []
+    plenty = made(tmp_path / "plenty")
+    plenty.search()
+    whole = plenty.spent.samples
+    for share in (0.3, 0.8):
+        limit = int(share * whole)
+        search = made(tmp_path / str(share), said, budget=Budget(samples=limit))
+        search.search()
+        assert search.spent.samples <= limit
+    assert any("the budget is too small" in one for one in said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"starts": [{}]}, "starts=1"),
+        ({"start_epochs": 0}, "start_epochs=0"),
+        ({"starts": [{}, {"weight_decay": 0.1}]}, "starts\\[1\\].weight_decay=0.1"),
+        ({"starts": [{}, {"learning_rate": 7.0}]}, "starts\\[1\\].learning_rate=7.0"),
+    ],
+)
+def test_impossible_starts_are_refused(settings, key, tmp_path):
+    with pytest.raises(InvalidValue, match=key):
+        made(tmp_path, **settings)

@@ -1,0 +1,348 @@
+"""The fast supernets against the plain ones, in float64: the same parameters, the same draws, the same numbers."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.finite_difference import FiniteDifference
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.forward_accumulation import ForwardAccumulation
+from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.last_step import LastStep
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.data.dataset import Batch
+from nas.errors import InvalidValue
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import DropoutRate, DropPathRate, LayerDropoutRate, LearningRate, WeightDecay
+from nas.hyperparameters.rules import AdamUpdate
+from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.operations.fast import edges
+from nas.operations.fast.library import library, without_kernels
+from nas.operations.mixed import ACTIVATIONS
+from nas.operations.stochastic import (
+    StochasticLayer,
+    set_drop_path,
+    set_dropout,
+    set_layer_dropout,
+    set_noise_generator,
+)
+from nas.relaxations.gumbel_softmax import GumbelSoftmax
+from nas.relaxations.relaxation import Relaxation, Temperature
+from nas.relaxations.softmax import Softmax
+from nas.spaces.darts.choices import OPERATIONS
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.supernet import Implementation, Supernet
+
+CLASSES, BATCH_SIZE = 5, 4
+LOGITS, GRADIENTS = 1e-10, 1e-9
+SHAPES = {
+    "darts": (3, 8, 8),
+    "odd darts": (1, 9, 7),
+    "every operation": (2, 5, 5),
+    "nasbench201": (3, 9, 8),
+    "macro": (3, 8, 8),
+    "odd macro": (2, 9, 7),
+}
+POOL: dict[str, Any] = {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
+CONVOLUTION: dict[str, Any] = {"type": "conv", "filters": [3, 5], "kernel_size": [3, 5]}
+MACROS: dict[str, dict[str, Any]] = {
+    "macro": {
+        "layers": [
+            CONVOLUTION,
+            POOL,
+            {**CONVOLUTION, "filters": [6, 18], "optional": True},
+            {"choose": [{**CONVOLUTION, "stride": 2}, POOL]},
+            {"type": "dense", "units": [4, 9]},
+        ],
+        "activations": ["relu", "sigmoid"],
+    },
+    "odd macro": {
+        "layers": [
+            {"choose": [{**CONVOLUTION, "stride": 2, "filters": 7}, {**POOL, "pool_size": [16, 5], "kind": "average"}]},
+            {**CONVOLUTION, "filters": [4, 1], "kernel_size": 1, "activations": "relu"},
+            {
+                "choose": [
+                    {**POOL, "pool_size": [3, 5], "stride": 1},
+                    {**POOL, "pool_size": 3, "stride": 1},
+                    CONVOLUTION,
+                ]
+            },
+            {**POOL, "kind": "max", "stride": 1, "pool_size": 5, "optional": True},
+        ],
+        "activations": list(ACTIVATIONS),
+    },
+}
+WAYS = ("kernels", "stock", "as on a GPU")  # without the kernels a macro space's fast supernet is the plain one
+TEMPERATURE = Temperature(0.8, 0.8)
+RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
+    "softmax": lambda: Softmax(TEMPERATURE),
+    "gumbel": lambda: GumbelSoftmax(TEMPERATURE),
+    "hard gumbel": lambda: GumbelSoftmax(TEMPERATURE, hard=True),
+}
+
+
+def supernet(name: str, implementation: Implementation, relaxation: str = "softmax") -> Supernet:
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "cells": 3, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
+    if name == "odd darts":
+        sizes |= {"channels": 5, "cells": 4, "steps": 3}
+    if name == "every operation":
+        sizes |= {"cells": 2}
+    operations = tuple(reversed(CELL_OPERATIONS)) if name == "every operation" else OPERATIONS
+    if name in MACROS:
+        space: Darts | NasBench201 | Macro = Macro(
+            **MACROS[name], implementation=implementation, input_shape=SHAPES[name], classes=CLASSES
+        )
+    elif name == "nasbench201":
+        space = NasBench201(4, 1, implementation, input_shape=SHAPES[name], classes=CLASSES)
+    else:
+        space = Darts(
+            **sizes,
+            operations=operations,
+            implementation=implementation,
+            input_shape=SHAPES[name],
+            classes=CLASSES,
+        )
+    made = space.supernet(RELAXATIONS[relaxation]()).double()
+    generator = torch.Generator().manual_seed(5)
+    for key, entry in made.state_dict().items():  # as after some training
+        if "running" in key:
+            entry.uniform_(0.5, 1.5, generator=generator)
+    for alpha in made.architecture_parameters():
+        nn.init.normal_(alpha, std=0.5, generator=generator)
+    made.relaxation.generator = torch.Generator().manual_seed(6)
+    set_noise_generator(made, torch.Generator().manual_seed(7))
+    return made
+
+
+def batch(name: str, seed: int, size: int = BATCH_SIZE) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(size, *SHAPES[name], generator=generator, dtype=torch.float64)
+    return Batch(images, torch.randint(CLASSES, (size,), generator=generator))
+
+
+def everywhere(cases: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """``cases``, each of which begins with its space, behind the ways of computing that its fast supernet has."""
+    return [(way, *case) for case in cases for way in (WAYS[:1] if case[0] in MACROS else WAYS)]
+
+
+@pytest.fixture
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """With the C++ kernels, and without them, as a CPU then computes or as a GPU does."""
+    if request.param == "kernels" and library() is None:
+        pytest.skip("there is no C++ compiler here")
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(edges, "_edge_by_edge", edges._all_at_once)
+    with nullcontext() if request.param == "kernels" else without_kernels():
+        yield
+
+
+def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float) -> None:
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=0)
+
+
+def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The logits, the gradient of every parameter and of the rate, and the buffers afterwards."""
+    set_drop_path(network, rate)
+    set_dropout(network, rate)
+    for layer in ("layer1", "layer2", "layer3", "layer5"):
+        set_layer_dropout(network, layer, rate)
+    logits = network(data.images)
+    targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
+    gradients = torch.autograd.grad(F.cross_entropy(logits, data.labels), targets, materialize_grads=True)
+    return logits, list(gradients), list(network.buffers())
+
+
+MODES, RATES = ("training", "evaluation"), ("none", "fixed", "learned")
+ONE_STEP = [  # every space sees every relaxation in either mode, and two of them with each rate
+    (name, mode, rate, tuple(RELAXATIONS)[(i + j + k) % 3])
+    for (i, name), (j, mode), (k, rate) in itertools.product(enumerate(SHAPES), enumerate(MODES), enumerate(RATES))
+]
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(("kernels", "name", "mode", "rate", "relaxation"), everywhere(ONE_STEP), indirect=["kernels"])
+def test_logits_gradients_and_statistics_are_those_of_the_plain_one(
+    name: str, mode: str, rate: str, relaxation: str
+) -> None:
+    results = []
+    for implementation in ("plain", "fast"):
+        network = supernet(name, implementation, relaxation).train(mode == "training")  # type: ignore[arg-type]
+        rates: dict[str, Tensor | float] = {"none": 0.0, "fixed": 0.3}
+        learned = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        results.append(measured(network, batch(name, 1), rates.get(rate, learned)))
+    (plain_logits, plain_gradients, plain_buffers), (logits, gradients, buffers) = results
+    assert_close([logits], [plain_logits], LOGITS)
+    assert_close(gradients, plain_gradients, GRADIENTS)
+    assert_close(buffers, plain_buffers, LOGITS)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("kernels", "name"), everywhere([("darts",), ("nasbench201",), ("odd macro",)]), indirect=["kernels"]
+)
+def test_a_single_image(name: str) -> None:
+    data = batch(name, 1, size=1)
+    plain, found = (measured(supernet(name, which).train(), data, 0.0) for which in ("plain", "fast"))  # type: ignore[arg-type]
+    assert_close([found[0]], [plain[0]], LOGITS)
+    assert_close(found[1], plain[1], GRADIENTS)
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("kernels", "name"), everywhere([("darts",), ("nasbench201",), ("macro",)]), indirect=["kernels"]
+)
+def test_one_hot_weights(name: str) -> None:
+    plain, fast = (supernet(name, which).eval() for which in ("plain", "fast"))  # type: ignore[arg-type]
+    weights = plain.architecture_weights(plain.discretise())  # type: ignore[operator]
+    expected, found = (network(batch(name, 1).images, weights) for network in (plain, fast))
+    assert_close([found], [expected], LOGITS)
+
+
+class Calls(TorchDispatchMode):
+    """The names of PyTorch's operations in the order in which they are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, arguments: tuple[Any, ...] = (), settings: dict[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(function))
+        return function(*arguments, **(settings or {}))
+
+
+@pytest.mark.parametrize("name", MACROS)
+def test_without_the_kernels_the_fast_macro_space_runs_the_code_of_the_plain_one(name: str) -> None:
+    def calls(implementation: Implementation) -> list[str]:
+        network = supernet(name, implementation).train()
+        with Calls() as seen:
+            measured(network, batch(name, 1), 0.3)
+        return seen.names
+
+    with without_kernels():
+        plain = calls("plain")
+        assert calls("fast") == plain
+    assert library() is None or calls("fast") != plain
+
+
+def searched(
+    name: str, implementation: Implementation, strategy: Strategy, steps: int, relaxation: str = "softmax"
+) -> dict[str, Tensor]:
+    """Where whole steps of a search lead that learns alpha, and with ``strategy`` the hyperparameters where it can.
+
+    The supernet's state, the raw hyperparameters and the last validation loss; the last step's gradients, those of the
+    weights after clipping; the logits in evaluation mode.
+    """
+    network = supernet(name, implementation, relaxation).train()
+    learn = "update" in strategy.reaches
+    hyperparameters = HyperparameterSet(
+        {
+            "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
+            "weight_decay": WeightDecay(3e-3, 1e-5, 1e-1, "log", learn, AdamUpdate(0.1)),
+            "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", learn, AdamUpdate(0.1)),
+            # The macro space drops no paths: its layers follow one another, and a dropped one would leave nothing.
+            "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", learn and name not in MACROS, AdamUpdate(0.1)),
+            "dropout_layer3": LayerDropoutRate(
+                0.2, 0.0, 0.9, "logit", learn and name in MACROS, AdamUpdate(0.1), layer="layer3"
+            ),
+        }
+    )
+    noise = next(layer.generator for layer in network.modules() if isinstance(layer, StochasticLayer))
+    optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
+    problem = BilevelProblem(network, optimiser, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
+    alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
+    upper = UpperLevel(problem, alpha, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
+    upper.forget_weights()
+    gradients: dict[str, Tensor] = {}
+
+    def keep_gradients(moving: torch.optim.Optimizer, *_: Any) -> None:
+        gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moving.param_groups[0]["params"]})
+
+    names = {parameter: name for name, parameter in network.named_parameters()}
+    for moving in (optimiser, upper.optimiser):
+        assert moving is not None
+        moving.register_step_pre_hook(keep_gradients)
+    for step in range(steps):
+        training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
+        done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
+    assert done.outcome is not None
+    with torch.no_grad():
+        logits = network.eval()(validation.images)
+    state = {**network.state_dict(), **hyperparameters.state_dict()}
+    assert len(gradients) == len(names)
+    return {**state, **gradients, "loss": done.outcome.report.validation_loss, "logits": logits}
+
+
+STRATEGIES = {
+    "first order": FirstOrder,
+    "finite difference": FiniteDifference,
+    "exact": Exact,
+    "joint": LastStep,
+    "accumulation": ForwardAccumulation,
+}
+QUICK = [  # every space, strategy and relaxation at least once
+    ("darts", "first order", "hard gumbel"),
+    ("darts", "exact", "softmax"),
+    ("darts", "joint", "gumbel"),
+    ("nasbench201", "exact", "hard gumbel"),
+    ("nasbench201", "joint", "softmax"),
+    ("macro", "finite difference", "hard gumbel"),
+    ("macro", "exact", "softmax"),
+    ("macro", "joint", "gumbel"),
+    ("macro", "accumulation", "softmax"),
+]
+ALL = everywhere(itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("kernels", "name", "strategy", "relaxation"),
+    [pytest.param(*case, marks=[] if case[1:] in QUICK else pytest.mark.slow) for case in ALL],
+    indirect=["kernels"],
+)
+def test_ten_whole_steps(name: str, strategy: str, relaxation: str) -> None:
+    plain, fast = (searched(name, which, STRATEGIES[strategy](), 10, relaxation) for which in ("plain", "fast"))  # type: ignore[arg-type]
+    for entry, expected in plain.items():
+        tolerance = LOGITS if entry == "logits" else GRADIENTS
+        error = float((fast[entry] - expected).abs().max())
+        assert error <= tolerance, f"{entry}: {error:.1e}"
+
+
+def test_both_have_one_state_dict() -> None:
+    for name in SHAPES:
+        plain, fast = supernet(name, "plain"), supernet(name, "fast")
+        assert list(plain.state_dict()) == list(fast.state_dict())
+        fast.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize("name", MACROS)
+def test_both_hand_down_the_same_weights(name: str) -> None:
+    plain, fast = supernet(name, "plain"), supernet(name, "fast")
+    architecture = plain.discretise()
+    assert fast.discretise() == architecture
+    expected, found = plain.inherited_state(architecture), fast.inherited_state(architecture)
+    assert list(found) == list(expected)
+    assert_close(list(found.values()), list(expected.values()), 0.0)
+
+
+def test_other_implementations_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="implementation"):
+        NasBench201(4, 1, "quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="implementation"):
+        Darts(implementation=1, input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValue, match="implementation"):
+        Macro(**MACROS["macro"], implementation="quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]

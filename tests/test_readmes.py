@@ -1,0 +1,220 @@
+"""Every command line in a README or a results file can be typed, and every link leads somewhere.
+
+Hydra composes the settings of the two entry points, and they are built as a run builds them. The scripts' own argument
+parsers read their flags, and the scripts end there. Nothing is run.
+"""
+
+import argparse
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from nas.configuration import InvalidValue, build
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("conf", "nas", "scripts", "tests")
+COMMAND = re.compile(r"(?:\w+=\S* )*(?:python |bash scripts/|torchrun )")
+PLACEHOLDER = re.compile(r"<[^<>]*>")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+LAUNCHERS = {"basic", "submitit_local", "submitit_slurm", "ray"}  # some come with the extra "cluster"
+BUILT = ("data", "relaxation", "training", "final", "tracking", "search", "discretisation", "budget")
+
+
+class Command(NamedTuple):
+    """One command of a document, and the line that is printed below it where the document shows one."""
+
+    text: str
+    printed: str | None
+
+
+class Parsed(BaseException):
+    """A script's command line has been read; whatever the script would do next is left out."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__(options)
+        self.options = options
+
+
+def documents() -> list[Path]:
+    """The READMEs of all rooms, and the results."""
+    found = [ROOT / "README.md"]
+    for folder in FOLDERS:
+        found += sorted((ROOT / folder).rglob("*.md"))
+    return found
+
+
+def commands_in(text: str) -> Iterator[Command]:
+    """The command lines of the fenced blocks of ``text``, with their continuation lines; ``$ `` begins a transcript."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            command = line.removeprefix("$ ")
+            if COMMAND.match(command):
+                yield Command(command, following if command != line else None)
+
+
+def all_commands() -> list[Any]:
+    """One parameter per command of any document; the same command in two documents is checked once."""
+    known: dict[Command, Path] = {}
+    for document in documents():
+        for command in commands_in(document.read_text(encoding="utf-8")):
+            known.setdefault(command, document)
+    return [
+        pytest.param(command, id=f"{document.relative_to(ROOT)}: {' '.join(command.text.partition('  #')[0].split())}")
+        for command, document in known.items()
+    ]
+
+
+def check(command: Command) -> None:
+    """Raise where an option of ``command`` does not exist, or where it prints another sentence than is shown."""
+    words = shlex.split(PLACEHOLDER.sub("placeholder", command.text), comments=True)
+    while "=" in words[0]:
+        words = words[1:]  # variables of the environment
+    if words[0] == "torchrun":
+        words = ["python", *words[next(i for i, word in enumerate(words) if word.endswith(".py")) :]]
+    program, script, *arguments = words
+    if program == "python" and script == "-m":
+        check_script(arguments[0] + ".__main__", arguments[1:])
+        return
+    assert (ROOT / script).is_file(), f"there is no {script}"
+    if script in ("train_search.py", "train_final.py", "scripts/search.sh"):
+        name = "train_final" if script == "train_final.py" else "train_search"
+        if command.printed is None:
+            check_settings(name, arguments)
+        else:
+            with pytest.raises(InvalidValue) as refused:
+                check_settings(name, arguments)
+            assert command.printed == f"{script}: {refused.value}"
+    elif program == "python":
+        check_script(script, arguments)
+    elif script == "scripts/test.sh":
+        missing = [argument for argument in arguments if "/" in argument and not (ROOT / argument).exists()]
+        assert not missing, f"there is no {missing}"
+
+
+def check_settings(name: str, arguments: Sequence[str]) -> None:
+    """Compose the configuration ``name`` with the overrides among ``arguments``, and build what needs nothing else."""
+    groups, settings = [], []
+    for override in OverridesParser.create().parse_overrides(get_args_parser().parse_args(arguments).overrides):
+        values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
+        key = override.get_key_element()
+        if key == "hydra/launcher":
+            assert values[0] in LAUNCHERS, override.input_line
+        elif (ROOT / "conf" / override.key_or_group).is_dir():
+            groups.append([f"{key}={value}" for value in values])
+        else:
+            settings.append([(key, value) for value in values])
+    for chosen in product(*groups):
+        for given in product(*settings):
+            build_parts(changed(composed(name, chosen), given))
+
+
+@cache
+def composed(name: str, groups: tuple[str, ...]) -> DictConfig:
+    """The configuration ``name`` with these choices of groups; Hydra takes a while, and commands differ in little."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(name, overrides=list(groups), return_hydra_config=True)
+
+
+def changed(config: DictConfig, settings: Sequence[tuple[str, Any]]) -> DictConfig:
+    """A copy of ``config`` with other values; a key that is not there is refused, as Hydra does."""
+    config = deepcopy(config)
+    for key, value in settings:
+        OmegaConf.update(config, key, value)
+    return config
+
+
+def build_parts(config: DictConfig) -> None:
+    """Build what needs nothing but its own settings, which refuses wrong names, types and values."""
+    for group in BUILT:
+        build(config[group], group)
+    for name, entry in config.hyperparameters.items():
+        if name != "gradient":
+            build(entry, f"hyperparameters.{name}")
+
+
+def check_script(script: str, arguments: Sequence[str]) -> None:
+    """Let ``script``, a file or the name of a module, read ``arguments``, and compose the settings among them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [script, *arguments])
+        patch.setattr(argparse.ArgumentParser, "parse_args", reading(argparse.ArgumentParser.parse_known_args))
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", reading(argparse.ArgumentParser.parse_known_args))
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        run, name = (runpy.run_path, str(ROOT / script)) if script.endswith(".py") else (runpy.run_module, script)
+        with pytest.raises(Parsed) as parsed:
+            run(name, run_name="__main__")
+    if overrides := getattr(parsed.value.options, "overrides", []):
+        check_settings("train_search", overrides)
+
+
+def reading(parse: Any) -> Any:
+    """The parser's method ``parse``, whose result ends the script; what no argument takes is refused."""
+
+    def read(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(argparse.ArgumentParser, "parse_known_args", parse)  # for the parsers of subcommands
+            options, rest = parse(parser, args, namespace)
+        unknown = [argument for argument in rest if argument.startswith("-")]
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        raise Parsed(options)
+
+    return read
+
+
+@pytest.mark.parametrize("command", all_commands())
+def test_the_options_of_every_command_exist(command: Command) -> None:
+    check(command)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python train_search.py searches.epochs=2",
+        "python train_search.py search.epoch=2",
+        "python train_search.py method=no_such_method",
+        "python train_search.py search.stop=never",
+        "python train_search.py --multiruns seed=0,1",
+        "python train_search.py --multirun no_such_setting=0,1",
+        "python train_final.py candidate=runs/mine final.epoch=3",
+        "python no_such_script.py",
+        "python scripts/reproduce_darts_cells.py --seed-of-all 1",
+        "python scripts/compare_methods.py --no-such-flag 1",
+        "python scripts/compare_methods.py scale=medium",
+        "python -m nas.report compare runs/one --no-such-flag",
+        "torchrun --nproc-per-node 2 train_search.py no_such_setting=1",
+        "bash scripts/search.sh no_such_setting=1",
+    ],
+)
+def test_an_option_that_does_not_exist_is_found(text: str) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException, InvalidValue, AssertionError, SystemExit)):
+        check(Command(text, None))
+
+
+def test_commands_are_found_in_fenced_blocks_with_their_continuation_lines() -> None:
+    text = "python none.py\n```\n$ python a.py x=1\na.py: no.\nA= bash scripts/b.sh \\\n    y=2  # why\nls\n```\n"
+    assert list(commands_in(text)) == [
+        Command("python a.py x=1", "a.py: no."),
+        Command("A= bash scripts/b.sh      y=2  # why", None),
+    ]
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not (document.parent / link.partition("#")[0]).exists()] == []

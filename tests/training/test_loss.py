@@ -1,0 +1,90 @@
+"""Cutout, mixing and label smoothing as tensors and as numbers."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nas.data.batch import Batch
+from nas.training.loss import Presented, cut_out, mixed, presented, smoothed_cross_entropy, training_loss
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def batch(size: int = 6, side: int = 7) -> Batch:
+    images = torch.rand(size, 2, side, side + 1, generator=generator(5), dtype=torch.float64) + 1
+    return Batch(images, torch.randint(3, (size,), generator=generator(6)))
+
+
+LOGITS = torch.randn(6, 3, generator=generator(7), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_smoothing_by_a_tensor_is_torchs(smoothing, reduction):
+    expected = F.cross_entropy(LOGITS, batch().labels, label_smoothing=smoothing, reduction=reduction)
+    for given in (smoothing, torch.tensor(smoothing, dtype=torch.float64)):
+        found = smoothed_cross_entropy(LOGITS, batch().labels, given, reduction)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_without_strengths_nothing_changes_and_nothing_is_drawn():
+    source, one = generator(), batch()
+    before = source.get_state()
+    shown = presented(one, {"learning_rate": 0.1, "cutout": 0.0, "mixing": 0.0}, source)
+    assert shown == Presented(one.images, one.labels)
+    assert torch.equal(before, source.get_state())
+    assert torch.equal(training_loss(LOGITS, shown), F.cross_entropy(LOGITS, one.labels))
+
+
+@pytest.mark.parametrize("side", [0.05, 0.3, 0.9, 1.7])
+def test_cutout_takes_the_area_of_a_square_clipped_by_the_image(side):
+    """Of an image of ones, what is missing is the square's area within the image, whatever pixels it cuts."""
+    height, width = 7, 9
+    found = cut_out(torch.ones(64, 1, height, width, dtype=torch.float64), side, generator(3))
+    missing = (1 - found).sum(dim=(1, 2, 3))
+    draws, half = generator(3), side * height / 2
+    lengths = []
+    for length in (height, width):
+        centre = length * torch.rand(64, 1, generator=draws, dtype=torch.float64).squeeze(1)
+        lengths.append((centre + half).clamp(max=length) - (centre - half).clamp(min=0))
+    torch.testing.assert_close(missing, lengths[0] * lengths[1])
+    assert float(found.min()) >= -1e-12
+    assert float(found.max()) <= 1
+
+
+def test_cutout_of_a_whole_pixel_is_black_and_elsewhere_the_image_is_untouched():
+    found = cut_out(torch.ones(200, 1, 9, 9, dtype=torch.float64), 4 / 9, generator(1))
+    shares = {0.0, 1.0}
+    assert shares <= set(found.flatten().round(decimals=9).tolist())
+
+
+def test_mixing_shares_images_and_labels_alike():
+    one = batch()
+    shown = mixed(one.images, one.labels, 0.8, generator(2))
+    share = shown.share.view(-1, 1, 1, 1)
+    assert 0 <= float(share.min()) < float(share.max()) <= 0.4
+    for index, label in enumerate(shown.partners.tolist()):
+        partner = (shown.images[index] - (1 - share[index]) * one.images[index]) / share[index]
+        source = (one.images - partner).abs().flatten(1).max(1).values.argmin()
+        torch.testing.assert_close(partner, one.images[source])
+        assert label == one.labels[source]
+
+
+def test_the_loss_of_a_mixed_batch_is_that_of_soft_labels():
+    one = batch()
+    shown = mixed(one.images, one.labels, 1.0, generator(2))
+    share = shown.share[:, None]
+    soft = (1 - share) * F.one_hot(one.labels, 3) + share * F.one_hot(shown.partners, 3)
+    soft = 0.8 * soft + 0.2 / 3
+    expected = F.cross_entropy(LOGITS, soft)
+    for smoothing in (0.2, torch.tensor(0.2, dtype=torch.float64)):
+        torch.testing.assert_close(training_loss(LOGITS, shown, smoothing), expected)
+
+
+@pytest.mark.parametrize("name", ["cutout", "mixing"])
+def test_a_number_and_a_tensor_compute_the_same(name):
+    found = [presented(batch(), {name: value}, generator(4)) for value in (0.4, torch.tensor(0.4, dtype=torch.float64))]
+    torch.testing.assert_close(found[0].images, found[1].images, rtol=1e-14, atol=0)
+    assert not torch.equal(found[0].images, batch().images)
