@@ -1,7 +1,7 @@
 """What the charts of a run's page show: which recorded curves, in which colour, with which marks; no drawing here."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -98,19 +98,15 @@ def probabilities(run: RecordedRun) -> list[Chart]:
     charts = []
     for row, options in run.probabilities().items():
         colours = option_colours(list(options))
-        lines = tuple(_line(run, option, curve, colours[option]) for option, curve in options.items())
+        lines = tuple(Line(option, *points(run, curve), colours[option]) for option, curve in options.items())
         charts.append(Chart(row, lines, x_label(run), kind="areas"))
     return charts
 
 
 def entropies(run: RecordedRun) -> list[Chart]:
     """How undecided each choice is: 1 not at all decided, 0 fully; with many choices, each as a thin line."""
-    tags = run.tags("entropy/")
-    few = len(tags) <= len(SERIES_COLOURS)
-    lines = []
-    for index, tag in enumerate(tags):
-        colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
-        lines.append(_line(run, tag.removeprefix("entropy/"), run.curves[tag], colour, dashed=not few and index >= 8))
+    curves = {tag.removeprefix("entropy/"): run.curves[tag] for tag in run.tags("entropy/")}
+    lines = [numbered_line(place, name, *points(run, curve)) for place, (name, curve) in enumerate(curves.items())]
     return [Chart("Entropy of each choice", tuple(lines), x_label(run))] if lines else []
 
 
@@ -155,9 +151,7 @@ def anytime_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Ch
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
         curve = anytime_curve(run)
         if curve is not None:
-            xs, ys = _stairs(*curve)
-            colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
-            lines.append(Line(name, xs, ys, colour, dashed=place >= len(SERIES_COLOURS)))
+            lines.append(numbered_line(place, name, *_stairs(*curve)))
     return [Chart("Best validation accuracy so far", tuple(lines), "samples spent")] if lines else []
 
 
@@ -233,28 +227,24 @@ def _chart(
 ) -> list[Chart]:
     """A chart of the tags that were recorded; none if none was."""
     there = {name: run.curves[tag] for name, tag in named.items() if tag in run.curves}
-    colours = dict(zip(there, _cycled(len(there)), strict=True))
-    lines = tuple(_line(run, name, curve, colours[name]) for name, curve in there.items())
+    lines = tuple(numbered_line(place, name, *points(run, there[name])) for place, name in enumerate(there))
     if scale == "log" and not any(y > 0 for line in lines for y in line.ys):
         scale = "linear"
     return [Chart(title, lines, x_label(run), scale=scale, marks=marks)] if lines else []
 
 
-def _cycled(count: int) -> Iterable[str]:
-    return [SERIES_COLOURS[index % len(SERIES_COLOURS)] for index in range(count)]
+def numbered_line(place: int, name: str, xs: tuple[float, ...], ys: tuple[float, ...]) -> Line:
+    """The line at ``place`` (from 0) among others: each in another colour, dashed once all colours are in use."""
+    count = len(SERIES_COLOURS)
+    return Line(name, xs, ys, SERIES_COLOURS[place % count], dashed=place >= count)
 
 
-def _line(run: RecordedRun, name: str, curve: Curve, colour: str, dashed: bool = False) -> Line:
-    points = [
-        (run.place(step), value) for step, value in zip(curve.steps, curve.values, strict=True) if math.isfinite(value)
-    ]
-    xs, ys = zip(*points, strict=True) if points else ((), ())
-    return Line(name, tuple(xs), tuple(ys), colour, dashed)
+def points(run: RecordedRun, curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The horizontal places and the values of ``curve``, without those that are not finite."""
+    finite = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if math.isfinite(value)]
+    return tuple(run.place(step) for step, _ in finite), tuple(value for _, value in finite)
 
 
-def shared_options(charts: Sequence[Chart]) -> list[tuple[tuple[str, ...], list[Chart]]]:
-    """``charts`` in groups of the same names of lines, which need but one legend."""
-    groups: dict[tuple[str, ...], list[Chart]] = {}
-    for chart in charts:
-        groups.setdefault(tuple(line.name for line in chart.lines), []).append(chart)
-    return list(groups.items())
+def have_the_same_lines(charts: Sequence[Chart]) -> bool:
+    """Whether one legend serves all ``charts``."""
+    return len({tuple(line.name for line in chart.lines) for chart in charts}) == 1

@@ -6,14 +6,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from omegaconf import OmegaConf
 
+import nas
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 
+CONFIGURATION = Path(nas.__file__).resolve().parent.parent / "conf"
 LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000
 
@@ -71,7 +74,7 @@ class RecordedRun:
         Raises:
             InvalidValue: It is no run folder.
         """
-        if not (folder / "metrics.csv").is_file() and not (folder / "candidate.json").is_file():
+        if not is_run(folder):
             allowed = "it must be a run folder of train_search.py, with a metrics.csv or a candidate.json in it"
             raise InvalidValue("run folder", folder, allowed)
         problems: list[str] = []
@@ -162,6 +165,10 @@ class RecordedRun:
                 for row, option, values in columns:
                     table.setdefault(row, {})[option] = values[step]
                 yield step, table
+
+
+def is_run(folder: Path) -> bool:
+    return (folder / "metrics.csv").is_file() or (folder / "candidate.json").is_file()
 
 
 def _retrainings(folder: Path) -> list[Path]:
@@ -277,3 +284,58 @@ def number(value: object) -> float | None:
     """``value`` if it is a finite number, else None: for what a JSON file of a run folder holds."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if good else None  # type: ignore[arg-type]
+
+
+class ChangedSetting(NamedTuple):
+    """A key with its value by default and in the run, as text; None where it is missing."""
+
+    key: str
+    default: str | None
+    value: str | None
+
+
+@cache
+def default_configuration(entry: str) -> Mapping[str, Any] | None:
+    """What ``train_search`` or ``train_final`` composes without overrides; None without the folder ``conf``."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    if not (CONFIGURATION / f"{entry}.yaml").is_file():
+        return None
+    running = GlobalHydra.instance()
+    application, running.hydra = running.hydra, None  # at the end of a run there is one already
+    try:
+        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+            config = OmegaConf.to_container(compose(entry), resolve=False)
+    finally:
+        GlobalHydra.instance().hydra = application  # the way out of the above has made a new one
+    return config if isinstance(config, dict) else None  # type: ignore[return-value]
+
+
+def changed_settings(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[ChangedSetting]:
+    """The settings that differ, in the order of ``config``; those in ``default`` alone come last."""
+    ours, theirs = dict(_leaves(config)), dict(_leaves(default))
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [ChangedSetting(key, theirs.get(key), ours.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            found += _leaves(value, f"{key}.")
+        else:
+            found.append((key, setting_text(value)))
+    return found
+
+
+def setting_text(value: object) -> str:
+    """``value`` as YAML writes it on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {setting_text(entry)}" for name, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(setting_text, value)) + "]"
+    return str(value)
