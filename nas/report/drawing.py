@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import require
-from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION, option_colours
+from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION
 
 if TYPE_CHECKING:
     # matplotlib takes most of a second to import, so the functions below do it once there is something to draw.
@@ -35,7 +35,6 @@ MARGIN = 0.12
 TITLE_HEIGHT = 0.32
 TITLE_SIZE, LABEL_SIZE, DETAIL_SIZE = 10.0, 8.0, 7.0
 LINE_HEIGHT = 0.145
-BAR_HEIGHT = 0.34
 
 
 @dataclass(frozen=True)
@@ -97,46 +96,6 @@ def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "F
             between = (y + next_y) / 2
             corners = [(x, y - box_height / 2), (x, between), (next_x, between), (next_x, next_y + box_height / 2)]
             _draw_arrow(axes, corners)
-    return figure
-
-
-def draw_probabilities(rows: Mapping[str, Mapping[str, float]], title: str) -> "Figure":
-    """One stacked bar per choice, divided among its options; the strongest option is bold and in a full colour.
-
-    An option whose part of the bar is too narrow for its name is named under the bar instead.
-
-    Args:
-        rows: For each choice the probability of each option, as ``Supernet.probabilities`` gives them. A relaxation
-            may give weights that do not add up to 1; the axis then goes as far as the longest bar.
-        title: The figure's title.
-
-    Raises:
-        ValueError: There are no rows.
-    """
-    if not rows:
-        raise ValueError("There are no probabilities to draw.")
-    row_gap, axis_height = 0.13, 0.42
-    names_width = max(text_width(name, LABEL_SIZE) for name in rows)
-    bars_width = WIDTH - names_width - 3 * MARGIN
-    longest = max(1.0, *(sum(options.values()) for options in rows.values()))
-    bars = [_bar(options, bars_width, longest) for options in rows.values()]
-    heights = [BAR_HEIGHT + len(bar.below) * LINE_HEIGHT + row_gap for bar in bars]
-
-    height = sum(heights) + axis_height + TITLE_HEIGHT + 2 * MARGIN
-    figure, _ = sheet(WIDTH, height, title)
-    left, bottom = (names_width + 2 * MARGIN) / WIDTH, (axis_height + MARGIN) / height
-    # Probabilities across, inches from the top down.
-    axes = figure.add_axes(
-        (left, bottom, bars_width / WIDTH, sum(heights) / height), xlim=(0, longest), ylim=(sum(heights), 0)
-    )
-    centres = [sum(heights[:index]) + BAR_HEIGHT / 2 for index in range(len(bars))]
-    for bar, centre in zip(bars, centres, strict=True):
-        _draw_bar(axes, bar, centre)
-    axes.set_yticks(centres, labels=list(rows), fontsize=LABEL_SIZE)
-    axes.set_xlabel("probability", fontsize=LABEL_SIZE)
-    axes.tick_params(axis="x", labelsize=DETAIL_SIZE)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["left", "top", "right"]].set_visible(False)
     return figure
 
 
@@ -246,7 +205,7 @@ def _draw_box(
             width,
             height,
             boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor="white" if skipped else _tint(colour, 0.22),
+            facecolor="white" if skipped else (colour, 0.22),
             edgecolor=colour,
             linestyle="--" if skipped else "-",
             linewidth=1.2,
@@ -268,59 +227,6 @@ def _draw_arrow(axes: "Axes", corners: list[tuple[float, float]]) -> None:
     axes.add_patch(FancyArrowPatch(path=Curve(corners), arrowstyle="-|>", mutation_scale=8, color=INK, linewidth=0.9))
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """The options of one choice; ``inside`` are the labels that fit into the bar, ``below`` the lines under it."""
-
-    options: Mapping[str, float]
-    strongest: str
-    inside: Mapping[str, str]
-    below: list[str]
-
-
-def _bar(options: Mapping[str, float], width: float, longest: float) -> _Bar:
-    strongest = max(options, key=lambda option: options[option])
-    inside, outside = {}, []
-    for option, probability in options.items():
-        value = f"{probability:.2f}"
-        weight = "bold" if option == strongest else "normal"
-        needed = max(text_width(option, DETAIL_SIZE, weight), text_width(value, DETAIL_SIZE, weight)) + 0.06
-        if needed <= width * probability / longest:
-            inside[option] = f"{option}\n{value}"
-        else:
-            outside.append(f"{option} {value}")
-    return _Bar(options, strongest, inside, _filled_lines(outside, width))
-
-
-def _draw_bar(axes: "Axes", bar: _Bar, centre: float) -> None:
-    left = 0.0
-    colours = option_colours(list(bar.options))
-    for option, probability in bar.options.items():
-        strong = option == bar.strongest
-        colour = _tint(colours[option], 0.8 if strong else 0.3)
-        axes.barh(centre, probability, BAR_HEIGHT, left, color=colour, edgecolor="white", linewidth=1.0)
-        if option in bar.inside:
-            weight = "bold" if strong else "normal"
-            middle = left + probability / 2
-            write(axes, middle, centre, bar.inside[option], DETAIL_SIZE, weight=weight, va="center")
-        left += probability
-    for number, line in enumerate(bar.below):
-        y = centre + BAR_HEIGHT / 2 + (number + 0.6) * LINE_HEIGHT
-        write(axes, 0, y, line, DETAIL_SIZE, ink="0.35", ha="left", va="center")
-
-
-def _filled_lines(items: Sequence[str], width: float) -> list[str]:
-    """``items`` joined into lines that are no wider than ``width``, unless one item alone is."""
-    lines: list[str] = []
-    for item in items:
-        longer = f"{lines[-1]}  ·  {item}" if lines else item
-        if lines and text_width(longer, DETAIL_SIZE) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(item)
-    return lines
-
-
 @cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     from matplotlib.font_manager import FontProperties
@@ -328,8 +234,3 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
     points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
     return float(points) / 72
-
-
-def _tint(colour: str, strength: float) -> tuple[str, float]:
-    """``colour`` (#RRGGBB) with so much opacity that it is a tint on any ground; ``strength`` 1 leaves it as it is."""
-    return colour, strength
