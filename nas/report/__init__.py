@@ -1,4 +1,4 @@
-"""How a run is shown: tables in the terminal, drawings of architectures, the page of the run."""
+"""Tables in the terminal, drawings of architectures, the page of a run and the comparison of several."""
 
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap

@@ -140,7 +140,7 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
 
 
 def _spreads(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[list[str]]:
-    """Per group of several runs the first one's name, how many there are, and means with deviations in per cent."""
+    """A row per group of several runs: name of the first run, number of runs, accuracies as mean ± deviation in %."""
     rows = []
     for places in groups(runs):
         if len(places) > 1:
@@ -156,7 +156,7 @@ def _spread(values: Sequence[float | None]) -> str:
 
 
 def hyperparameter_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
-    """Per hyperparameter that moved in any run its course in every run."""
+    """A chart per hyperparameter that moved in any run, with a line per run."""
     charts = []
     for tag in dict.fromkeys(tag for run in runs for tag in run.tags("hyperparameters/")):
         name = tag.removeprefix("hyperparameters/")

@@ -1,7 +1,7 @@
-"""Pictures of what a search found, in the style of a paper's figures.
+"""Drawings of architectures in the style of a paper's figures.
 
-The figures belong to no global state (there is no pyplot); ``figure.savefig(path)`` writes them as PDF, SVG or PNG.
-Lengths are in inches and font sizes in points throughout.
+The figures are not registered with pyplot; ``figure.savefig(path)`` writes them as PDF, SVG or PNG. Lengths are in
+inches and font sizes in points.
 """
 
 import io
@@ -28,7 +28,7 @@ KIND_COLOURS: Mapping[str, str] = {
     **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "dense", "skip")},
     "output": VERMILLION,
 }
-INK = "#222222"  # of lines; what shows a drawing on another ground replaces it, as it does white
+INK = "#222222"  # the colour of lines; pages replace it and white by their own colours
 
 WIDTH = 7.2
 MARGIN = 0.12
@@ -39,12 +39,12 @@ LINE_HEIGHT = 0.145
 
 @dataclass(frozen=True)
 class Block:
-    """One layer of a chain.
+    """A layer of a chain.
 
     Attributes:
         kind: ``input``, ``conv``, ``pool``, ``dense``, ``skip`` (a layer that was left out) or ``output``.
         label: Its name, such as ``Conv 3×3``.
-        detail: What else there is to say, such as ``32 filters, ReLU``; may be empty.
+        detail: Further words, such as ``32 filters, ReLU``; may be empty.
     """
 
     kind: str
@@ -56,12 +56,12 @@ class Block:
 
 
 def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "Figure":
-    """Boxes of equal size from left to right with arrows between them, in as many rows as the width asks for.
+    """Draw boxes of equal size from left to right with arrows between them, in as many rows as the width requires.
 
     Args:
         blocks: The layers.
-        title: Above them; may be empty.
-        widest: How wide the figure may be, in inches.
+        title: The figure's title; may be empty.
+        widest: The largest allowed width of the figure, in inches.
 
     Raises:
         ValueError: There are no blocks.
@@ -103,10 +103,10 @@ FORMATS = ("png", "svg", "pdf")
 
 
 def save_drawing(figure: "Figure", path: Path) -> list[Path]:
-    """Write ``path`` with each of the endings in :data:`FORMATS`; the same figure gives the same bytes."""
+    """Write the figure to ``path`` with each ending in :data:`FORMATS`; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of cutting the PDF's font down
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every step of subsetting the PDF's font
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with rc_context({"svg.hashsalt": "nas", "pdf.fonttype": 42}):
@@ -119,11 +119,11 @@ def save_drawing(figure: "Figure", path: Path) -> list[Path]:
 
 
 def inline_svg(figure: "Figure", prefix: str) -> str:
-    """``figure`` as an ``<svg>`` element for a page: transparent, text as text, black and white as the page has them.
+    """``figure`` as an ``<svg>`` element for a page: transparent, with text as text, in the page's colours.
 
     Args:
         figure: A drawing of this package.
-        prefix: Begins the name of everything in it, lest two drawings of one page share one.
+        prefix: A prefix for all identifiers in the element, different for each drawing of a page.
     """
     from matplotlib import rc_context
 
@@ -144,7 +144,7 @@ def inline_svg(figure: "Figure", prefix: str) -> str:
 
 @dataclass(frozen=True)
 class _BlockText:
-    """The lines that stand in a block's box: the label's in bold, then the detail's."""
+    """The lines of text in a block's box: the label's, in bold, and the detail's."""
 
     label: list[str]
     detail: list[str]
@@ -162,7 +162,7 @@ def _wrapped(text: str, longest_line: int) -> list[str]:
 
 
 def sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
-    """A figure whose invisible axes measure it in inches from its lower left corner, with its title."""
+    """A figure with its title and invisible axes that measure inches from the lower left corner."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -187,7 +187,7 @@ def write(
     va: str = "center_baseline",
     zorder: float = 3,
 ) -> None:
-    """``text`` as it is: dollar signs in it are no mathematics."""
+    """Write ``text`` literally: dollar signs do not start mathematics."""
     axes.text(x, y, text, fontsize=size, weight=weight, color=ink, ha=ha, va=va, zorder=zorder, parse_math=False)
 
 

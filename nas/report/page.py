@@ -1,4 +1,4 @@
-"""``report.html``: one self-contained page of a run. Its template decides what is said; here is what it speaks of."""
+"""``report.html``: one self-contained page of a run. Its template writes the sentences about the values found here."""
 
 import sys
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def write_page(folder: Path) -> Path:
 
 
 def write_page_if_possible(folder: Path) -> Path | None:
-    """:func:`write_page` at the end of a run, whose result stands whatever becomes of its page.
+    """Call :func:`write_page` at the end of a run; a page that cannot be written does not fail the run.
 
     Raises:
         OSError: The disk fails, as it may for anything else the run writes.
@@ -99,7 +99,7 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
 
 
 def _why(run: RecordedRun) -> dict[str, Any]:
-    """The table of decisions, and what is known about any of them."""
+    """The table of decisions, and which kinds of values are known for any of them."""
     rows = decisions(run)
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
     effects = ["points if swapped in the supernet", "points if swapped and retrained"]
@@ -122,7 +122,7 @@ def _why_row(run: RecordedRun, row: Decision) -> list[str | float | None]:
 
 
 def _observed(run: RecordedRun) -> list[Row]:
-    """Per choice what a black-box search has seen of the chosen option and of the best other one."""
+    """A row per choice of a black-box search: records of the chosen option and of the best other option."""
     rows = []
     for choice, options in observed_options(run).items():
         chosen = run.found.candidate.architecture[choice] if run.found else ""

@@ -1,3 +1,5 @@
+"""The drawing of an architecture as a chain of layers."""
+
 from itertools import pairwise
 
 import matplotlib.pyplot

@@ -1,3 +1,5 @@
+"""The page of a run: its sections, its sentences, and the escaping of foreign text."""
+
 import json
 from html.parser import HTMLParser
 
