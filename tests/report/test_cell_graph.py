@@ -1,3 +1,5 @@
+"""Cells as graphs, their layout and their drawing."""
+
 from itertools import combinations
 
 import pytest

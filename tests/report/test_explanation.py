@@ -1,3 +1,5 @@
+"""The runner-up, margin, time and effect of every decision."""
+
 import math
 
 import pytest
