@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.reach import check_reach, differentiates_twice
-from nas.bilevel.upper_level import Alternation, Intervention, UpperLevel
+from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach, differentiates_twice
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.data.batch import Batch, Stream, first_images
 from nas.data.sharding import sharded
 from nas.device.compilation import compile_regions, what_it_takes
-from nas.device.cuda_graphs import recording_for
+from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.device.transfer import as_numbers, keep_freed_memory
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, require
@@ -91,9 +91,11 @@ class GradientSearch:
             generators=noise,
             precision=partial(self.training.autocast, self.randomness.device),
             augmentation=self.randomness.on_device("learned augmentation"),
-            ranks=self.ranks,
-            new_recording=recording_for(self.training.cuda_graphs, self.randomness.device, self.randomness.ranks),
         )
+        data_parallel(self.problem, self.ranks)
+        recording = recording_for(self.training.cuda_graphs, self.randomness.device, self.ranks)
+        cuda_graphed(self.problem, ("weight_gradients",), recording, self.problem.generators)
+        cuda_graphed(self.problem, ("operation_gradients",), recording)
         self.upper_level = UpperLevel(
             self.problem,
             parts.architecture_gradient,
@@ -400,7 +402,7 @@ class GradientSearch:
         validation = self._streams["validation"].next() if work else None
         done = self.upper_level.alternate(batch, validation, work)
         self.account.trained(self.ranks.count * done.samples)
-        for intervention in done.outcome.interventions if done.outcome is not None else ():
+        for intervention in done.move.interventions if done.move is not None else ():
             self.interventions.note(intervention, self.step)
         self.record.see(done, batch, validation)
         self.trajectory.record_step()
@@ -423,15 +425,16 @@ class GradientSearch:
             self.interventions.note(Intervention(complaint.kind, "weights"), self.step)
             self._restart(complaint.reason, tracker, epoch)
 
-    def _measured(self, done: Alternation, with_alpha: bool) -> dict[str, Tensor]:
+    def _measured(self, done: Outcome, with_alpha: bool) -> dict[str, Tensor]:
         """What a step tells of its health, 0-dim; what spoils the rest comes first."""
         alphas = self.supernet.architecture_parameters() if with_alpha else []
         measured = {"alpha": torch.nn.utils.get_total_norm(alphas)} if alphas else {}
-        if done.outcome is not None:
-            measured["the validation loss"] = done.outcome.report.validation_loss
-        return {**measured, "the training loss": done.taken.loss, "the gradient of the weights": done.taken.norm}
+        if done.move is not None:
+            measured["the validation loss"] = done.move.report.validation_loss
+        assert done.step.norm is not None
+        return {**measured, "the training loss": done.step.loss, "the gradient of the weights": done.step.norm}
 
-    def _require_finite(self, seen: Mapping[str, float], done: Alternation) -> None:
+    def _require_finite(self, seen: Mapping[str, float], done: Outcome) -> None:
         """See to it that everything of this step is finite.
 
         Raises:
@@ -444,9 +447,9 @@ class GradientSearch:
                 alpha, _, values = str(error).partition(" is ")
                 raise NotFinite(self.step, alpha, values) from error
         quantities = {name: value for name, value in seen.items() if name != "alpha"}
-        if done.outcome is not None and self.training.on_non_finite != "restart":
+        if done.move is not None and self.training.on_non_finite != "restart":
             # Otherwise a hypergradient that is not finite moves nothing.
-            quantities |= {f"the gradient of {name}": norm for name, norm in done.outcome.gradient_norms.items()}
+            quantities |= {f"the gradient of {name}": norm for name, norm in done.move.gradient_norms.items()}
         for name, value in quantities.items():
             if not math.isfinite(value):
                 raise NotFinite(self.step, name, value)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
@@ -79,8 +79,8 @@ class SearchParts:
     splits: DataSplits
     augmentation: Augmentation
     relaxation: Relaxation
-    architecture_gradient: Strategy | None
-    hyperparameter_gradient: Strategy | None
+    architecture_gradient: Hypergradient | None
+    hyperparameter_gradient: Hypergradient | None
     hyperparameters: HyperparameterSet
     search: SearchSettings
     training: TrainingSettings

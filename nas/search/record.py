@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nas.bilevel.upper_level import Alternation
+from nas.bilevel.upper_level import Outcome
 from nas.candidate import Architecture
 from nas.data.batch import Batch
 from nas.distributed import Ranks
@@ -45,26 +45,25 @@ class SearchRecord:
         self.means = RunningMeans()
         self.last_means: dict[str, float] = {}
 
-    def see(self, done: Alternation, batch: Batch, validation: Batch | None) -> None:
+    def see(self, done: Outcome, batch: Batch, validation: Batch | None) -> None:
         """Add a step to the epoch's means."""
-        outcome, (loss, logits, norm) = done.outcome, done.taken
-        if outcome is not None and validation is not None:
-            for name, value in outcome.gradient_norms.items():
+        step, move = done.step, done.move
+        if move is not None and validation is not None:
+            for name, value in move.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
-            self.means.add("validation/loss", outcome.report.validation_loss)
-            share = accuracy(outcome.report.validation_logits, validation.labels)
+            self.means.add("validation/loss", move.report.validation_loss)
+            share = accuracy(move.report.validation_logits, validation.labels)
             self.means.add("validation/accuracy", self._ranks.average([share])[0])
-        self.means.add("gradient/weights", norm)
-        self.means.add("train/loss", loss)
-        self.means.add("train/accuracy", self._ranks.average([accuracy(logits, batch.labels)])[0])
+        assert step.norm is not None
+        self.means.add("gradient/weights", step.norm)
+        self.means.add("train/loss", step.loss)
+        self.means.add("train/accuracy", self._ranks.average([accuracy(step.logits, batch.labels)])[0])
 
-    def tell_step(
-        self, tracker: Tracker, done: Alternation, numbers: Mapping[str, float], step: int, epoch: int
-    ) -> None:
+    def tell_step(self, tracker: Tracker, done: Outcome, numbers: Mapping[str, float], step: int, epoch: int) -> None:
         """``numbers``: the hyperparameters after the step."""
-        scalars: dict[str, Tensor | float] = {"step/training_loss": done.taken.loss}
-        if done.outcome is not None:
-            scalars["step/validation_loss"] = done.outcome.report.validation_loss
+        scalars: dict[str, Tensor | float] = {"step/training_loss": done.step.loss}
+        if done.move is not None:
+            scalars["step/validation_loss"] = done.move.report.validation_loss
         scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
         tracker.scalars(scalars, step, epoch)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas.data.batch import Batch, Stream
 from nas.data.sharding import sharded
 from nas.device.compilation import compile_regions, what_it_takes
-from nas.device.cuda_graphs import Inputs, Numbers, Recorded, recording_for
+from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.device.transfer import keep_freed_memory
 from nas.errors import require
 from nas.hyperparameters.groups import OF_THE_STEP
@@ -118,9 +118,8 @@ class Retraining:
         )
         if training.compile:
             compile_regions(self.network)
-        new_recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
-        noise = randomness.on_device("dropout"), self._augmentation
-        self._gradients = Recorded(self._computed_gradients, new_recording, noise)
+        recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
+        cuda_graphed(self, ("gradients",), recording, (randomness.on_device("dropout"), self._augmentation))
         self._reached: list[nn.Parameter] = []  # by the loss: a path through a supernet leaves others out
         self.means = RunningMeans()
         self.step, self.seconds, self.rollbacks = 0, 0.0, 0
@@ -211,8 +210,7 @@ class Retraining:
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
         acting = {name: value for name, value in self.hyperparameters.items() if name not in OF_THE_STEP}
-        inputs = {"images": batch.images, "labels": batch.labels}
-        loss, logits, *gradients = self._gradients(inputs, acting | {"drop_path": drop_path})
+        loss, logits, gradients = self.gradients(batch, acting | {"drop_path": drop_path})
         gradients, clip = self.ranks.average(gradients), self.training.gradient_clip
         norm = take_step(self.optimiser, self._reached, gradients, clip)
         loss, share = self.ranks.average([loss.clone(), accuracy(logits, batch.labels)])
@@ -229,13 +227,18 @@ class Retraining:
             for name, value in moving.items():
                 tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
 
-    def _computed_gradients(self, inputs: Inputs, _: Numbers) -> list[Tensor]:
-        """The training loss and the logits of ``images`` and ``labels``, and the gradients of weights it reaches."""
-        logits, loss = self._loss(Batch(inputs["images"], inputs["labels"]))
+    def gradients(self, batch: Batch, acting: Mapping[str, float]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The training loss, the logits, and the gradients of the weights that the loss reaches, all detached.
+
+        Args:
+            acting: The hyperparameters that act in the pass; the network holds them already, a recording depends on
+                them.
+        """
+        logits, loss = self._loss(batch)
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         self._reached = [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
-        return [loss.detach(), logits.detach(), *(gradient for gradient in found if gradient is not None)]
+        return loss.detach(), logits.detach(), [gradient for gradient in found if gradient is not None]
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""
