@@ -1,11 +1,12 @@
 """Bilevel optimisation: hypergradients, learned hyperparameters and the gradient search."""
 
 from nas.bilevel.by_kind import ByKind
+from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
@@ -23,5 +24,7 @@ __all__ = [
     "Hypergradient",
     "LastStep",
     "NeumannSeries",
+    "Report",
     "UpperLevel",
+    "data_parallel",
 ]

@@ -2,28 +2,23 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import (
-    Hypergradient,
-    ObservingHypergradient,
-    RetrospectiveHypergradient,
-    UpperLevelReport,
-)
-from nas.bilevel.problem import BilevelProblem, OpenStep
-from nas.data.dataset import Batch
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem, Step
+from nas.data.batch import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)
-class ByKind:
-    """Strategies for the learned hyperparameters, each asked only for what is its own.
+class ByKind(Hypergradient):
+    """Strategies for the learned hyperparameters, each asked only for its own.
 
     Args:
-        loss: For dropout, drop path, label smoothing, cutout, mixing.
+        loss: For dropout, drop path, label smoothing, cutout, mixup.
         update: For learning rate, rate factors, momentum and weight decay.
     """
 
@@ -32,21 +27,22 @@ class ByKind:
 
     def __post_init__(self) -> None:
         for key, strategy in (("loss", self.loss), ("update", self.update)):
-            ahead = not isinstance(strategy, RetrospectiveHypergradient)
-            require(ahead, key, type(strategy).__name__, "it must look ahead, as exact does")
+            require(not strategy.looks_back, key, type(strategy).__name__, "it must look ahead, as exact does")
 
     @property
-    def reaches(self) -> frozenset[Kind]:
+    def reaches(self) -> frozenset[Kind]:  # type: ignore[override]
         return (self.loss.reaches & {"loss"}) | (self.update.reaches & {"decay", "update"})
+
+    @property
+    def needs_graph(self) -> Literal["never", "asked", "always"]:  # type: ignore[override]
+        return "always" if "always" in (self.loss.needs_graph, self.update.needs_graph) else "never"
 
     def _parts(
         self, problem: BilevelProblem, targets: Sequence[nn.Parameter]
     ) -> list[tuple[Hypergradient, list[nn.Parameter]]]:
-        through_loss = {id(raw) for raw in problem.hyperparameters.acting_through_loss()}
-        parts: list[tuple[Hypergradient, list[nn.Parameter]]] = [
-            (self.loss, [target for target in targets if id(target) in through_loss]),
-            (self.update, [target for target in targets if id(target) not in through_loss]),
-        ]
+        through_loss = problem.act_through_loss(targets)
+        rest = [target for target in targets if target not in set(through_loss)]
+        parts = (self.loss, through_loss), (self.update, rest)
         return [(strategy, own) for strategy, own in parts if own]
 
     def most_passes(self, targets: int) -> int:
@@ -58,32 +54,28 @@ class ByKind:
         parts = (self.loss, through_loss), (self.update, rest)
         return any(own and strategy.differentiates_twice(own) for strategy, own in parts)
 
-    def __call__(
+    def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
-        reports = [strategy(problem, training, validation, own) for strategy, own in self._parts(problem, targets)]
+    ) -> Report:
+        found: dict[nn.Parameter, Tensor] = {}
+        reports = []
+        for strategy, own in self._parts(problem, targets):
+            reports.append(strategy.gradients(problem, training, validation, own))
+            found |= dict(zip(own, reports[-1].gradients, strict=True))
         passes = [sum(report.passes[split] for report in reports) for split in (0, 1)]
-        return replace(reports[-1], passes=(passes[0], passes[1]))  # the cosine needs what the update's strategy saw
+        # The last report is the update's: its rules need the cosine that it saw.
+        return replace(reports[-1], gradients=[found[target] for target in targets], passes=(passes[0], passes[1]))
 
-    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
-        parts = self._parts(problem, targets)
-        return sum(
-            strategy.observe(problem, step, own)
-            for strategy, own in parts
-            if isinstance(strategy, ObservingHypergradient)
-        )
-
-    def _observing(self) -> dict[str, ObservingHypergradient]:
-        both = {"loss": self.loss, "update": self.update}
-        return {name: strategy for name, strategy in both.items() if isinstance(strategy, ObservingHypergradient)}
+    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+        return sum(strategy.follow(problem, step, own) for strategy, own in self._parts(problem, targets))
 
     def forget(self) -> None:
-        for strategy in self._observing().values():
-            strategy.forget()
+        self.loss.forget()
+        self.update.forget()
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: strategy.state_dict() for name, strategy in self._observing().items()}
+        return {"loss": self.loss.state_dict(), "update": self.update.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, strategy in self._observing().items():
-            strategy.load_state_dict(state[name])
+        self.loss.load_state_dict(state["loss"])
+        self.update.load_state_dict(state["update"])

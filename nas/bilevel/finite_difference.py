@@ -6,29 +6,27 @@ In ReLU networks the difference is far off at DARTS's own scale; it is here to r
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import UpperLevelReport
-from nas.bilevel.problem import BilevelProblem, Weights, global_norm
-from nas.data.dataset import Batch
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
 from nas.errors import require
 from nas.hyperparameters.groups import group_of, rates
 from nas.hyperparameters.kinds import Kind
+from nas.training.sgd import Weights, global_norm
 
 
 @dataclass(frozen=True)
-class FiniteDifference:
+class FiniteDifference(Hypergradient):
     """The gradient at ``w' = w - lr * (momentum * buffer + grad L_train + weight_decay * w)``.
 
     ``grad_alpha L_val(w', alpha) - lr * (grad_alpha L_train(w + e v) - grad_alpha L_train(w - e v)) / (2 e)`` with
     ``v = grad_w' L_val(w')`` and ``e = scale / |v|``. As in the original, ``w'`` ignores gradient clipping.
     All training losses see the same noise.
     """
-
-    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
 
     scale: float = 0.01
 
@@ -41,26 +39,18 @@ class FiniteDifference:
     def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
         return False
 
-    def __call__(
+    def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
-        values = problem.values()
-        weights = problem.weights()
+    ) -> Report:
         noise = problem.noise_state()
-        training_loss = problem.training_loss(weights, training, values)
-        gradients = torch.autograd.grad(training_loss, list(weights.values()))
-        update = problem.update_direction(weights, dict(zip(weights, gradients, strict=True)), values, clip=False)
-        moved = problem.moved(weights, update, values)
-
-        validation_loss, logits = problem.validation_loss(moved, validation)
-        found = torch.autograd.grad(validation_loss, [*targets, *moved.values()], materialize_grads=True)
-        for target, gradient in zip(targets, found[: len(targets)], strict=True):
-            target.grad = gradient
-        vector = dict(zip(moved, found[len(targets) :], strict=True))
+        step = problem.step_ahead(training, twice=False, clip=False)
+        loss, logits = problem.validation_loss(step.after, validation)
+        found = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
+        gradients = dict(zip(targets, found[: len(targets)], strict=True))
+        vector = dict(zip(step.after, found[len(targets) :], strict=True))
         norm = float(global_norm(vector))
 
-        through_loss = {*problem.supernet.architecture_parameters(), *problem.hyperparameters.acting_through_loss()}
-        unrolled = [target for target in targets if target in through_loss]
+        unrolled = problem.act_through_loss(targets)
         if unrolled and norm > 0:
             after = problem.noise_state()
             numbers = problem.numbers()
@@ -70,14 +60,14 @@ class FiniteDifference:
             products = self._products(problem, training, along, self.scale / norm, unrolled, noise)
             problem.repeat_noise(after)
             for target, product in zip(unrolled, products, strict=True):
-                assert target.grad is not None
-                target.grad = target.grad - rate * product
-        return UpperLevelReport(
-            validation_loss.detach(),
+                gradients[target] = gradients[target] - rate * product
+        return Report(
+            list(gradients.values()),
+            loss.detach(),
             logits.detach(),
-            training_loss.detach(),
+            step.loss.detach(),
             validation_gradient_norm=norm,
-            step_length=problem.step_length(update),
+            step_length=step.length,
             passes=(3 if unrolled else 1, 1),
         )
 

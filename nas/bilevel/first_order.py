@@ -4,16 +4,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import nn
 
-from nas.bilevel.hypergradient import UpperLevelReport
+from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.data.dataset import Batch
+from nas.data.batch import Batch
 from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)
-class FirstOrder:
+class FirstOrder(Hypergradient):
     """``grad_alpha L_val(w, alpha)``; hyperparameters act only through the weights, so it cannot see them."""
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture"})
@@ -24,10 +25,13 @@ class FirstOrder:
     def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
         return False
 
-    def __call__(
+    def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
-        gradients, loss, logits = problem.first_order(validation, targets)
-        for target, gradient in zip(targets, gradients, strict=True):
-            target.grad = gradient
-        return UpperLevelReport(loss, logits)
+    ) -> Report:
+        # What lies between alpha and the operations' weights is tiny, may be noisy, and cools down from step to step:
+        # it stays out of what a GPU records.
+        relaxed = problem.supernet.operation_weights()
+        leaves = {name: weight.detach().requires_grad_() for name, weight in relaxed.items()}
+        loss, logits, found = problem.operation_gradients(validation, leaves)
+        gradients = torch.autograd.grad(list(relaxed.values()), targets, found, materialize_grads=True)
+        return Report(gradients, loss.clone(), logits.clone())

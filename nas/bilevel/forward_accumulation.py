@@ -5,24 +5,23 @@ the discount of MARTHE (Donini et al., 2020, "MARTHE: Scheduling the Learning Ra
 """
 
 import warnings
-from collections.abc import Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
-import torch.autograd.forward_ad as forward_ad
-from torch import nn
+from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import UpperLevelReport
-from nas.bilevel.problem import BilevelProblem, OpenStep, Weights, global_norm
-from nas.data.dataset import Batch
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem, Step
+from nas.data.batch import Batch
 from nas.errors import require
-from nas.hyperparameters.groups import group_of, rates
 from nas.hyperparameters.kinds import Kind
+from nas.training.sgd import Weights, global_norm, sgd
 
 Tangents = tuple[Weights, Weights]  # d weights / d raw and d momentum buffers / d raw, by the weights' names
 
 
-class ForwardAccumulation:
+class ForwardAccumulation(Hypergradient):
     """``grad L_val(w_t) . Z_t`` with ``Z_{t+1} = discount * A_t Z_t + B_t``.
 
     ``Z = dw/dh``; ``A_t`` and ``B_t`` are the derivatives of the whole weight step (clipping, weight decay and momentum
@@ -35,6 +34,7 @@ class ForwardAccumulation:
     """
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"loss", "decay", "update"})
+    needs_graph: ClassVar[Literal["never", "asked", "always"]] = "always"
 
     def __init__(self, horizon: int | None = 20, discount: float = 0.9) -> None:
         require(horizon is None or horizon >= 1, "horizon", horizon, "it must be null or at least 1")
@@ -46,45 +46,42 @@ class ForwardAccumulation:
     def most_passes(self, targets: int) -> int:
         return 1 + targets
 
-    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
-        return True
-
-    def __call__(
+    def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
+    ) -> Report:
         weights = {name: weight.detach().requires_grad_() for name, weight in problem.weights().items()}
         loss, logits = problem.validation_loss(weights, validation)
         slopes = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
         at_weights = dict(zip(weights, slopes, strict=True))
+        gradients: list[Tensor] = []
         sensitivity = {}
         for name, raw in _named(problem, targets).items():
-            raw.grad = torch.zeros_like(raw)
+            gradient = torch.zeros_like(raw)
             if name in self._tangents:
                 moved, _ = self._tangents[name]
                 products = [(at_weights[weight] * moved[weight]).sum() for weight in at_weights]
-                raw.grad += torch.stack(products).sum().to(raw)
+                gradient += torch.stack(products).sum().to(raw)
                 sensitivity[raw] = float(global_norm(moved))
+            gradients.append(gradient)
         norm = float(global_norm(at_weights))
-        return UpperLevelReport(loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
+        return Report(gradients, loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
 
-    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
+    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
         if self._age == self.horizon:
             self.forget()
         self._age += 1
-        live = problem.weights()
         for name, raw in _named(problem, targets).items():
-            before = self._discounted(name, live)
-            through = self._along(step, raw, before, live)
-            after = self._advanced(problem, name, before, step.gradients, through)
+            before = self._discounted(name, step)
+            after = self._advanced(problem, step, name, before, self._along(step, raw, before))
             if all(bool(torch.isfinite(global_norm(part))) for part in after):
                 self._tangents[name] = after
             else:
                 self._tangents.pop(name, None)
         return len(targets)
 
-    def _discounted(self, name: str, live: Weights) -> Tangents:
+    def _discounted(self, name: str, step: Step) -> Tangents:
         if name not in self._tangents:
-            zero = {weight: torch.zeros_like(one) for weight, one in live.items()}
+            zero = {weight: torch.zeros_like(one) for weight, one in step.before.items()}
             return zero, zero
         moved, directions = (
             {weight: self.discount * tangent for weight, tangent in part.items()} for part in self._tangents[name]
@@ -92,7 +89,7 @@ class ForwardAccumulation:
         return moved, directions
 
     @staticmethod
-    def _along(step: OpenStep, raw: nn.Parameter, before: Tangents, live: Weights) -> Weights:
+    def _along(step: Step, raw: nn.Parameter, before: Tangents) -> Weights:
         """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw``.
 
         Second derivatives are symmetric, so a double backward does; not every operation has a forward mode.
@@ -100,32 +97,25 @@ class ForwardAccumulation:
         slope = torch.autograd.grad(step.loss, raw, create_graph=True, materialize_grads=True)[0]
         products = [(gradient * before[0][name]).sum() for name, gradient in step.gradients.items()]
         coupled = torch.stack(products).sum() + slope
-        found = torch.autograd.grad(coupled, list(live.values()), retain_graph=True, materialize_grads=True)
-        return dict(zip(live, found, strict=True))
+        found = torch.autograd.grad(coupled, list(step.before.values()), retain_graph=True, materialize_grads=True)
+        return dict(zip(step.before, found, strict=True))
 
     @staticmethod
-    def _advanced(
-        problem: BilevelProblem, target: str, before: Tangents, gradients: Weights, through: Weights
-    ) -> Tangents:
-        """The tangents after the weight step, in which everything that depends on ``target`` is a dual number."""
-        live = problem.weights()
-        with warnings.catch_warnings(), forward_ad.dual_level():
+    def _advanced(problem: BilevelProblem, step: Step, target: str, before: Tangents, through: Weights) -> Tangents:
+        """The tangents after the weight step: its Jacobian-vector product."""
+        raw = {name: one.detach() for name, one in problem.hyperparameters.named_raw()}
+
+        def stepped(weights: Weights, gradients: Weights, buffers: Weights, value: Tensor) -> Tangents:
+            return sgd(weights, gradients, buffers, problem.values({**raw, target: value}), problem.gradient_clip)
+
+        primals = _detached(step.before), _detached(step.gradients), step.buffers, raw[target]
+        moved = {name: before[1][name] for name in step.buffers}
+        tangents = before[0], through, moved, torch.ones_like(raw[target])
+        with warnings.catch_warnings():
             # What PyTorch itself loads for forward mode uses something that it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)
-            raw = {name: one.detach() for name, one in problem.hyperparameters.named_raw()}
-            raw[target] = forward_ad.make_dual(raw[target], torch.ones_like(raw[target]))
-            values = problem.values(raw)
-            momentum, rate = problem.momentum(values), rates(values)
-            duals = {name: forward_ad.make_dual(gradients[name].detach(), through[name]) for name in live}
-            clipped = problem.clipped(duals)
-            directions, moved = {}, {}
-            for name, weight in live.items():
-                dual = forward_ad.make_dual(weight.detach(), before[0][name])
-                direction = clipped[name] + values["weight_decay"] * dual
-                if (buffer := problem.momentum_buffer(name, momentum)) is not None:
-                    direction = direction + momentum * forward_ad.make_dual(buffer, before[1][name])
-                directions[name], moved[name] = direction, dual - rate[group_of(weight)] * direction
-            return _tangents(moved, live), _tangents(directions, live)
+            weights, buffers = torch.func.jvp(stepped, primals, tangents)[1]
+        return _detached(weights), _detached(buffers)
 
     def forget(self) -> None:
         self._tangents.clear()
@@ -140,13 +130,9 @@ class ForwardAccumulation:
 
 
 def _named(problem: BilevelProblem, targets: Sequence[nn.Parameter]) -> dict[str, nn.Parameter]:
-    chosen = {id(target) for target in targets}
-    return {name: raw for name, raw in problem.hyperparameters.named_raw() if id(raw) in chosen}
+    names = {id(raw): name for name, raw in problem.hyperparameters.named_raw()}
+    return {names[id(target)]: target for target in targets}
 
 
-def _tangents(duals: Weights, like: Weights) -> Weights:
-    found = {name: forward_ad.unpack_dual(entry).tangent for name, entry in duals.items()}
-    return {
-        name: torch.zeros_like(like[name]) if tangent is None else tangent.detach().to(like[name].dtype)
-        for name, tangent in found.items()
-    }
+def _detached(tensors: Weights) -> Weights:
+    return {name: tensor.detach() for name, tensor in tensors.items()}

@@ -1,30 +1,33 @@
-"""The seam: what every hypergradient strategy offers."""
+"""The seam of every hypergradient: what it must compute, and what else it may say of itself."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from nas.bilevel.problem import BilevelProblem, OpenStep, RecordedStep
-from nas.data.dataset import Batch
+from nas.bilevel.problem import BilevelProblem, Step
+from nas.data.batch import Batch
 from nas.hyperparameters.kinds import Kind
 
 
 @dataclass(frozen=True)
-class UpperLevelReport:
-    """What an upper-level step saw on its way.
+class Report:
+    """What a hypergradient found on its way.
 
     Attributes:
-        validation_loss: Mean cross-entropy of the validation batch, noise off, 0-dim.
+        gradients: Of the validation loss, one per target and shaped like it.
+        validation_loss: Mean loss of the validation batch, noise off, 0-dim.
         validation_logits: (batch, classes), detached.
-        training_loss: Of the training batch at the present weights, where the strategy computed it.
+        training_loss: The training batch's loss at the present weights, where the strategy computed it.
         validation_gradient_norm: ``|grad_w' L_val(w')|``, where computed.
-        step_length: ``lr * |u|`` of the unrolled weight step, where there is one.
+        step_length: ``|w' - w|`` of the weight step that was differentiated, where there is one.
         sensitivity: ``|dw / draw|`` of a target, where it is not the step's length.
         passes: Forward-backward passes spent on the training and on the validation batch.
     """
 
+    gradients: Sequence[Tensor]
     validation_loss: Tensor
     validation_logits: Tensor
     training_loss: Tensor | None = None
@@ -34,77 +37,61 @@ class UpperLevelReport:
     passes: tuple[int, int] = (0, 1)
 
 
-class Described(Protocol):
-    """What every strategy says of itself.
+class Hypergradient(ABC):
+    """How alpha, or the raw hyperparameters, get the gradient of the validation loss.
 
-    A strategy fills ``.grad`` of ``targets`` (alphas, raw hyperparameters) with the gradient of the validation loss.
-    Weights, buffers (batch-norm statistics included) and optimiser state stay bit for bit as they were. Strategies
-    without a state are frozen dataclasses: two equal ones share their passes.
+    A new strategy is one class with :meth:`gradients`; everything else here has a default. A strategy without a state
+    is a frozen dataclass: two equal ones share their passes.
+
+    Attributes:
+        reaches: What it can give a gradient to.
+        looks_back: Whether it differentiates the weight step that has just been taken (``problem.last_step``): the
+            weights then move before it is asked. Otherwise it is asked before the weight step.
+        needs_graph: The weight steps whose graph it needs: ``never``; ``asked``, those of the steps in which it is
+            asked for the hyperparameters; ``always``.
     """
 
-    @property
-    def reaches(self) -> frozenset[Kind]:
-        """What it can give a gradient to."""
-        ...
+    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
+    looks_back: ClassVar[bool] = False
+    needs_graph: ClassVar[Literal["never", "asked", "always"]] = "never"
+
+    @abstractmethod
+    def gradients(
+        self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
+    ) -> Report:
+        """The gradients of ``L_val`` with respect to ``targets``, alphas and raw hyperparameters.
+
+        Weights, buffers (batch norm's running averages included) and optimiser state stay bit for bit as they were.
+        """
 
     def most_passes(self, targets: int) -> int:
-        """Forward-backward passes over a batch that it takes at most for a step with so many targets."""
-        ...
+        """Forward-backward passes over a batch that a step with so many targets takes at most."""
+        return 2
 
     def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
-        """Whether it needs second derivatives of the network for targets of these kinds."""
-        ...
+        """Whether targets of these kinds take second derivatives of the network."""
+        return True
 
+    def serves(self, other: "Hypergradient") -> bool:
+        """Whether alpha gets from the passes of this strategy what ``other`` would give it."""
+        return self == other
 
-class Hypergradient(Described, Protocol):
-    """One that looks ahead, from the weights as they are: it is asked before the weight step."""
-
-    def __call__(
-        self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport: ...
-
-
-@runtime_checkable
-class ObservingHypergradient(Hypergradient, Protocol):
-    """One that follows the weights from step to step; what it remembers is part of a checkpoint."""
-
-    def observe(self, problem: BilevelProblem, step: OpenStep, targets: Sequence[nn.Parameter]) -> int:
-        """Look at the weight step that comes next, with its hyperparameters as they now are; nothing changes.
+    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+        """See the weight step that was just taken, with its graph where :attr:`needs_graph` says so.
 
         Args:
-            targets: What :meth:`__call__` will be asked for.
+            targets: What :meth:`gradients` will be asked for.
 
         Returns:
             Forward-backward passes over the training batch that were spent beside the step's own.
         """
-        ...
+        return 0
 
-    def forget(self) -> None:
-        """The weights have started again."""
-        ...
+    def forget(self) -> None:  # noqa: B027 - a strategy without a memory has nothing to forget
+        """The weights have started again: what was remembered of them is no longer true."""
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class RetrospectiveHypergradient(Described, Protocol):
-    """One that looks back upon the weight step that has just been taken: the weights move first."""
-
-    def serves(self, other: Described) -> bool:
-        """Whether alpha gets from it what ``other`` would give at the same weights."""
-        ...
-
-    def look_back(
-        self, problem: BilevelProblem, step: RecordedStep | None, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
-        """As :meth:`Hypergradient.__call__`, after the weight step.
-
-        Args:
-            step: It, recorded for those ``targets`` that are hyperparameters; None where there are none.
-        """
-        ...
-
-
-Strategy = Hypergradient | RetrospectiveHypergradient
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - as above
+        pass

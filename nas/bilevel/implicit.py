@@ -3,29 +3,32 @@
 Where the training gradient vanishes, ``dw*/dh = -H^-1 d^2 L_train / (dw dh)``, so the gradient is
 ``dL_val/dh - v . H^-1 d^2 L_train / (dw dh)`` with ``v = grad_w L_val`` and ``H`` the Hessian of the training loss with
 its weight decay. How the update gets to the fixed point has no part in it: learning rate and momentum get nothing.
+``H x = v`` is solved by a Neumann series (Lorraine et al., 2020, "Optimizing Millions of Hyperparameters") or by
+conjugate gradients (Pedregosa, 2016, "Hyperparameter optimization with approximate gradient").
 """
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import UpperLevelReport
-from nas.bilevel.problem import BilevelProblem, global_norm
-from nas.data.dataset import Batch
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
+from nas.training.sgd import global_norm
 
 Vector = list[Tensor]  # one tensor per weight
 Product = Callable[[Vector], Vector]
 
 
 @dataclass(frozen=True)
-class Implicit(ABC):
+class Implicit(Hypergradient):
     """Subclasses say how ``H x = v`` is solved, with products ``H p`` only."""
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay"})
@@ -37,16 +40,13 @@ class Implicit(ABC):
     def most_passes(self, targets: int) -> int:
         return 3 + self.most_products()
 
-    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
-        return True
-
     @abstractmethod
     def solve(self, product: Product, right_hand_side: Vector) -> tuple[Vector, int]:
         """``x`` and the number of products it took."""
 
-    def __call__(
+    def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
+    ) -> Report:
         weights, values = problem.weights(), problem.values()
         training_loss = problem.training_loss(weights, training, values)
         gradients = torch.autograd.grad(training_loss, list(weights.values()), create_graph=True)
@@ -66,9 +66,8 @@ class Implicit(ABC):
 
         solution, products = self.solve(product, at_weights)
         mixed = torch.autograd.grad(stationary, targets, solution, materialize_grads=True)
-        for target, own, through in zip(targets, direct, mixed, strict=True):
-            target.grad = own - through
-        return UpperLevelReport(
+        return Report(
+            [own - through for own, through in zip(direct, mixed, strict=True)],
             validation_loss.detach(),
             logits.detach(),
             training_loss.detach(),

@@ -9,26 +9,28 @@ acts on the step: the real-time one of Franceschi et al. (2017) with a horizon o
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hypergradient import Described, UpperLevelReport
-from nas.bilevel.problem import BilevelProblem, RecordedStep, global_norm
-from nas.data.dataset import Batch
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
 from nas.hyperparameters.kinds import Kind
+from nas.training.sgd import global_norm
 
 
 @dataclass(frozen=True)
-class LastStep:
+class LastStep(Hypergradient):
     """``d L_val(w'(h), alpha) / dh`` and ``grad_alpha L_val(w', alpha)``, where ``w'`` are the weights after the step.
 
     The step is taken as a whole, clipping, weight decay and momentum included. Alpha gets its first-order gradient.
     """
 
-    reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
+    looks_back: ClassVar[bool] = True
+    needs_graph: ClassVar[Literal["never", "asked", "always"]] = "asked"
 
     def most_passes(self, targets: int) -> int:
         return 1
@@ -36,28 +38,29 @@ class LastStep:
     def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
         return "loss" in kinds
 
-    def serves(self, other: Described) -> bool:
-        return isinstance(other, FirstOrder | LastStep)
+    def serves(self, other: Hypergradient) -> bool:
+        return other in (FirstOrder(), LastStep())
 
-    def look_back(
-        self, problem: BilevelProblem, step: RecordedStep | None, validation: Batch, targets: Sequence[nn.Parameter]
-    ) -> UpperLevelReport:
-        if step is None:
-            return FirstOrder()(problem, validation, validation, targets)
+    def gradients(
+        self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
+    ) -> Report:
+        step = problem.last_step
+        if step is None:  # alpha alone is asked for
+            return FirstOrder().gradients(problem, training, validation, targets)
         weights = problem.weights()
         alphas = [alpha for alpha in problem.supernet.architecture_parameters() if alpha in set(targets)]
         learned = [target for target in targets if target not in set(alphas)]
         loss, logits = problem.validation_loss(weights, validation)
         found = torch.autograd.grad(loss, [*alphas, *weights.values()], materialize_grads=True)
         slopes = dict(zip(weights, found[len(alphas) :], strict=True))
-        moved = [step.moved[name] for name in weights]
-        through = torch.autograd.grad(moved, learned, list(slopes.values()), materialize_grads=True)
-        for target, gradient in zip([*alphas, *learned], [*found[: len(alphas)], *through], strict=True):
-            target.grad = gradient
-        return UpperLevelReport(
+        after = [step.after[name] for name in weights]
+        through = torch.autograd.grad(after, learned, list(slopes.values()), materialize_grads=True)
+        by_target = dict(zip([*alphas, *learned], [*found[: len(alphas)], *through], strict=True))
+        return Report(
+            [by_target[target] for target in targets],
             loss.detach(),
             logits.detach(),
-            step.taken.loss,
+            step.loss.detach(),
             validation_gradient_norm=float(global_norm(slopes)),
             step_length=step.length,
         )

@@ -1,43 +1,43 @@
-"""What had to be held back or started again during a search: counted by kind, each told once.
+"""One step of either level, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
+their moves, and the weight step.
+
+What had to be held back is told as an intervention:
 
 ========================== ====================================================================================
 kind                       what was done
 ========================== ====================================================================================
-``loss_not_finite``        the weights start again: the loss or its gradient is not finite
-``loss_jump``              the weights start again: the loss rose far above the untrained supernet's
-``gradient_vanished``      the weights start again: the network is dead
 ``gradient_not_finite``    alpha, or a hyperparameter, does not move: its hypergradient is not finite
 ``gradient_silent``        nothing is done: a hyperparameter's gradient has been zero for many steps
 ``trust_region``           a hyperparameter's change is cut to its trust region
 ``bound``                  a hyperparameter stays at the end of its range
-``cap``                    the candidate carries a hyperparameter's cap instead of its average
 ========================== ====================================================================================
 """
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient, Strategy, UpperLevelReport
-from nas.bilevel.problem import BilevelProblem, RecordedStep, WeightStep
-from nas.data.dataset import Batch
-from nas.errors import require
-
-
-class Intervention(NamedTuple):
-    """Of a ``kind`` named above, upon ``what``: a hyperparameter's name, ``architecture`` or ``weights``."""
-
-    kind: str
-    what: str
-
+from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.problem import BilevelProblem, Step
+from nas.data.batch import Batch
+from nas.errors import InvalidValue, require
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.kinds import Kind
 
 SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
-Work = list[tuple[Strategy, list[nn.Parameter]]]  # whom a step asks, each for the gradients of what
+Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
+
+
+class Intervention(NamedTuple):
+    """``kind`` as in the table above; ``what`` is a hyperparameter's name, ``architecture`` or ``weights``."""
+
+    kind: str
+    what: str
 
 
 @dataclass(frozen=True)
@@ -60,39 +60,45 @@ class ArchitectureOptimiser:
 
 
 @dataclass(frozen=True)
-class UpperLevelOutcome:
-    """What one step did: the last strategy's report, the samples all of them spent, the gradients' sizes, and what had
-    to be held back."""
+class Move:
+    """A step of the upper level.
 
-    report: UpperLevelReport
+    Attributes:
+        report: What the last strategy asked found.
+        samples: Images that went forward and backward for it.
+        gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
+        interventions: What had to be held back.
+    """
+
+    report: Report
     samples: int
-    gradient_norms: dict[str, float] = field(default_factory=dict)
-    interventions: tuple[Intervention, ...] = ()
+    gradient_norms: dict[str, float]
+    interventions: tuple[Intervention, ...]
 
 
 @dataclass(frozen=True)
-class Alternation:
-    """A step of either level: what the upper one did, where it had anything to do, and all samples spent."""
+class Outcome:
+    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
 
-    outcome: UpperLevelOutcome | None
-    taken: WeightStep
+    step: Step
+    move: Move | None
     samples: int
 
 
 class UpperLevel:
-    """Alpha and the raw hyperparameters, their gradient strategies and the rules that move them.
+    """Alpha and the raw hyperparameters, their hypergradients and the rules that move them.
 
     Args:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: The same for the learned hyperparameters.
-        penalty: Of alpha's probabilities, added to the validation loss; None, or where it gives None: nothing.
+        penalty: A function of alpha's probabilities that is added to the validation loss where it is not None.
     """
 
     def __init__(
         self,
         problem: BilevelProblem,
-        architecture_gradient: Strategy | None,
-        hyperparameter_gradient: Strategy | None,
+        architecture_gradient: Hypergradient | None,
+        hyperparameter_gradient: Hypergradient | None,
         architecture: ArchitectureOptimiser,
         penalty: Penalty | None = None,
     ) -> None:
@@ -101,13 +107,13 @@ class UpperLevel:
         self.hyperparameters = problem.hyperparameters
         self.architecture_gradient = architecture_gradient if self.alpha else None
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
-        strategies = (self.architecture_gradient, self.hyperparameter_gradient)
-        self.looks_back = any(isinstance(strategy, RetrospectiveHypergradient) for strategy in strategies)
+        self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
+        self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
         self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
-        """What a step has to do.
+        """The strategies that a step asks.
 
         Args:
             architecture: Whether alpha takes part.
@@ -116,55 +122,58 @@ class UpperLevel:
         raw = self.hyperparameters.raw_parameters()
         alpha_strategy = self.architecture_gradient if architecture else None
         raw_strategy = self.hyperparameter_gradient if hyperparameters else None
-        if raw_strategy is not None and alpha_strategy is not None and _is_served(alpha_strategy, raw_strategy):
+        if raw_strategy is not None and alpha_strategy is not None and raw_strategy.serves(alpha_strategy):
             return [(raw_strategy, [*self.alpha, *raw])]  # one set of passes for both
         work: Work = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
         return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
-    def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Alternation:
+    def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Outcome:
         """One step of either level: the upper one moves first, or last where a strategy looks back.
 
         Args:
             validation: None where ``work`` is empty.
         """
-        outcome, recorded, samples = None, None, len(training.labels)
+        move: Move | None = None
         if self.looks_back:
-            known = {id(raw) for raw in self.hyperparameters.raw_parameters()}
-            through = [target for _, targets in work for target in targets if id(target) in known]
-            recorded = self.problem.recorded_step(training, through) if through else None
-            taken = self.problem.weight_step(training) if recorded is None else recorded.taken
+            step, followed = self.weight_step(training, work)
         if validation is not None:
-            outcome = self.step(training, validation, work, recorded)
-            samples += outcome.samples
+            move = self.step(training, validation, work)
         if not self.looks_back:
-            taken, observing = self._weight_step(training)
-            samples += observing
-        return Alternation(outcome, taken, samples)
+            step, followed = self.weight_step(training, work)
+        self.problem.last_step = None  # its graph holds a whole pass
+        samples = len(training.labels) * (1 + followed) + (0 if move is None else move.samples)
+        return Outcome(step, move, samples)
 
-    def step(
-        self, training: Batch, validation: Batch, work: Work, recorded: RecordedStep | None = None
-    ) -> UpperLevelOutcome:
-        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them.
+    def weight_step(self, training: Batch, work: Work) -> tuple[Step, int]:
+        """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
-        Args:
-            recorded: The weight step that a strategy looks back upon.
+        Returns:
+            The step, and the passes over the training batch that following it took.
         """
+        strategy, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
+        if strategy is None:
+            return self.problem.step(training), 0
+        raw = self.hyperparameters.raw_parameters()
+        asked = any(target is raw[0] for _, targets in work for target in targets)
+        keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
+        step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
+        return step, strategy.follow(self.problem, step, raw)
+
+    def step(self, training: Batch, validation: Batch, work: Work) -> Move:
+        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
         samples = 0
-        reports = []
         for strategy, targets in work:
-            if isinstance(strategy, RetrospectiveHypergradient):
-                report = strategy.look_back(self.problem, recorded, validation, targets)
-            else:
-                report = strategy(self.problem, training, validation, targets)
+            report = strategy.gradients(self.problem, training, validation, targets)
+            for target, gradient in zip(targets, report.gradients, strict=True):
+                target.grad = gradient
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
-            reports.append(report)
             if self.alpha and self.alpha[0] in set(targets):
                 self._add_penalty()
         held: list[Intervention] = []
-        norms = self._move_architecture() | self._move_hyperparameters(reports[-1], held)
+        norms = self._move_architecture() | self._move_hyperparameters(report, held)
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
-        return UpperLevelOutcome(reports[-1], samples, finite, tuple(held))
+        return Move(report, samples, finite, tuple(held))
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
@@ -182,23 +191,8 @@ class UpperLevel:
 
     def most_passes(self) -> int:
         """Forward-backward passes over a batch that a step takes at most."""
-        strategies = (self.architecture_gradient, self.hyperparameter_gradient)
         targets = len(self.hyperparameters.raw_parameters())
-        return sum(strategy.most_passes(targets) for strategy in strategies if strategy is not None)
-
-    def _weight_step(self, training: Batch) -> tuple[WeightStep, int]:
-        """Take it, before the eyes of a strategy that follows the weights, and the samples that its looking took."""
-        strategy = self.hyperparameter_gradient
-        if not isinstance(strategy, ObservingHypergradient):
-            return self.problem.weight_step(training), 0
-        step = self.problem.open_step(training)
-        passes = strategy.observe(self.problem, step, self.hyperparameters.raw_parameters())
-        return self.problem.close_step(step), passes * len(training.labels)
-
-    def forget_weights(self) -> None:
-        """The weights have started again: nothing that was remembered of them is true any more."""
-        if isinstance(self.hyperparameter_gradient, ObservingHypergradient):
-            self.hyperparameter_gradient.forget()
+        return sum(strategy.most_passes(targets) for strategy in self.strategies)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
@@ -210,7 +204,7 @@ class UpperLevel:
         self.optimiser.zero_grad(set_to_none=True)
         return {"architecture": norm}
 
-    def _move_hyperparameters(self, report: UpperLevelReport, held: list[Intervention]) -> dict[str, float]:
+    def _move_hyperparameters(self, report: Report, held: list[Intervention]) -> dict[str, float]:
         """Returns the gradients' sizes; what had to be held back is added to ``held``."""
         norms = {}
         for name, raw in self.hyperparameters.named_raw():
@@ -228,6 +222,11 @@ class UpperLevel:
                 held.append(Intervention("gradient_silent", name))
         return norms
 
+    def forget_weights(self) -> None:
+        """The weights have started again: what strategies remembered of them is no longer true."""
+        for strategy in self.strategies:
+            strategy.forget()
+
     def forget(self) -> None:
         """Drop the optimiser's memory of alpha, after alpha was set back."""
         if self.optimiser is not None:
@@ -241,12 +240,12 @@ class UpperLevel:
             "raw": {name: raw.detach().clone() for name, raw in self.hyperparameters.named_raw()},
             "updates": {name: update.state_dict() for name, update in updates.items() if update is not None},
             "silent": dict(self._silent),
-            "strategy": strategy.state_dict() if isinstance(strategy, ObservingHypergradient) else {},
+            "strategy": {} if strategy is None else strategy.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._silent = dict(state["silent"])
-        if isinstance(self.hyperparameter_gradient, ObservingHypergradient):
+        if self.hyperparameter_gradient is not None:
             self.hyperparameter_gradient.load_state_dict(state["strategy"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
@@ -257,8 +256,41 @@ class UpperLevel:
                 update.load_state_dict(state["updates"][name])
 
 
-def _is_served(alpha_strategy: Strategy, raw_strategy: Strategy) -> bool:
-    """Whether the passes for the hyperparameters give alpha what its own strategy would."""
-    if isinstance(raw_strategy, RetrospectiveHypergradient):
-        return raw_strategy.serves(alpha_strategy)
-    return alpha_strategy == raw_strategy
+def check_reach(
+    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
+) -> None:
+    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
+
+    Raises:
+        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
+    """
+    if architecture is not None:
+        able = "architecture" in architecture.reaches
+        allowed = "it gives the architecture no gradient, take first_order or exact"
+        require(able, "hypergradient", type(architecture).__name__, allowed)
+    for name in hyperparameters.learned():
+        kind = hyperparameters.entries[name].kind
+        if learned is None:
+            raise InvalidValue(
+                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
+            )
+        where = "through the training loss" if kind == "loss" else "on the weight update"
+        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
+        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
+    if architecture is None or learned is None or not hyperparameters.learned():
+        return
+    if learned.looks_back:
+        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
+        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
+    elif architecture.looks_back:
+        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
+        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
+
+
+def differentiates_twice(
+    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
+) -> bool:
+    """Whether the search needs second derivatives of the supernet."""
+    kinds: list[Kind] = hyperparameters.learned_kinds()
+    of_alpha = architecture is not None and architecture.differentiates_twice(["architecture"])
+    return of_alpha or (learned is not None and bool(kinds) and learned.differentiates_twice(kinds))

@@ -7,27 +7,25 @@ of the inputs, or be changed in place (weights, running statistics, the state of
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 from weakref import WeakMethod
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed
 
 WARM_UP = 3  # calls that compute as usual first: libraries choose their algorithms and take their memory in them
 MOST = 2  # recordings of one function that are kept
-Inputs = Mapping[str, Tensor]
-Numbers = Mapping[str, float]
-Function = Callable[[Inputs, Numbers], Sequence[Tensor]]
 
 
 class Recording(Protocol):
     """One computation, to be repeated."""
 
-    def record(self, compute: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    def record(self, compute: Callable[[], Any]) -> Any:
         """Take down what ``compute`` does, without doing it. Returns its results, which :meth:`replay` fills."""
         ...
 
@@ -65,7 +63,7 @@ class CudaRecording:
         for generator in generators:
             self._graph.register_generator_state(generator)
 
-    def record(self, compute: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    def record(self, compute: Callable[[], Any]) -> Any:
         # On the run's own GPU, not on the process's current one. Another thread, such as one that loads images, may go
         # on using it meanwhile.
         with (
@@ -85,48 +83,53 @@ NewRecording = Callable[[Sequence[torch.Generator]], Recording]
 class Recorded:
     """``function``, recorded once for every kind of call and replayed from then on.
 
-    A kind is the inputs' shapes and types with the values of the numbers: a number that is another one at every call
-    keeps the function from being recorded at all. The results of a replay lie in the recording's memory, where the next
-    replay of that kind overwrites them.
+    A kind is the shapes and types of the tensors among the arguments, with everything else among them: a number that
+    differs at every call keeps the function from being recorded at all. The results of a replay lie in the recording's
+    memory, where the next replay of that kind overwrites them.
 
     Args:
-        function: From named tensors and numbers to tensors, a method; see the module on what else it may depend on. It
-            is not kept alive, lest its owner and this keep each other, and the GPU's memory with them.
-        new_recording: Makes a recording; None computes as usual at every call.
-        generators: What ``function`` draws from.
+        function: A method; its arguments and results are tensors in any nesting of tuples, lists and dictionaries. The
+            module says what else it may depend on. It is not kept alive, lest its owner and this keep each other, and
+            the GPU's memory with them.
+        new_recording: Makes a recording.
+        generators: The generators that ``function`` draws from.
     """
 
     def __init__(
-        self, function: Function, new_recording: NewRecording | None, generators: Sequence[torch.Generator] = ()
+        self, function: Callable[..., Any], new_recording: NewRecording, generators: Sequence[torch.Generator] = ()
     ) -> None:
         self._method = WeakMethod(function)
         self._new_recording, self._generators = new_recording, generators
         self._calls: OrderedDict[Hashable, int] = OrderedDict()  # by kind, before it is recorded
-        self._kept: OrderedDict[Hashable, tuple[Recording, Inputs, Sequence[Tensor]]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Recording, list[Tensor], Any]] = OrderedDict()
 
-    def __call__(self, inputs: Inputs, numbers: Numbers | None = None) -> Sequence[Tensor]:
-        """``function(inputs, numbers)``.
+    def __call__(self, *arguments: Any) -> Any:
+        """``function(*arguments)``.
 
         Raises:
             RunFailed: It cannot be recorded.
         """
-        numbers, function = numbers or {}, self._method()
+        function = self._method()
         assert function is not None
-        if self._new_recording is None:
-            return function(inputs, numbers)
-        shapes = tuple((name, one.shape, one.dtype, one.requires_grad) for name, one in inputs.items())
-        kind = (shapes, tuple(numbers.items()))
+        leaves, structure = tree_flatten(arguments)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        shapes = tuple((one.shape, one.dtype, one.requires_grad) for one in tensors)
+        numbers = tuple(None if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        kind = (structure, shapes, numbers)
         if kind not in self._kept:
             if not self._is_warm(kind):
-                return function(inputs, numbers)
+                return function(*arguments)
             while len(self._kept) >= MOST:  # before, so that its memory can be had again
                 self._kept.popitem(last=False)
+            places = [one.detach().clone().requires_grad_(one.requires_grad) for one in tensors]
+            own = iter(places)
+            inputs = tree_unflatten([next(own) if isinstance(leaf, Tensor) else leaf for leaf in leaves], structure)
             recording = self._new_recording(self._generators)
-            self._kept[kind] = _recorded(function, recording, inputs, numbers)
+            self._kept[kind] = recording, places, _recorded(recording, lambda: function(*inputs))
         self._kept.move_to_end(kind)
         recording, places, results = self._kept[kind]
-        for name, place in places.items():
-            place.detach().copy_(inputs[name].detach())
+        for place, tensor in zip(places, tensors, strict=True):
+            place.detach().copy_(tensor.detach())
         recording.replay()
         return results
 
@@ -141,14 +144,11 @@ class Recorded:
         return False
 
 
-def _recorded(
-    function: Function, recording: Recording, inputs: Inputs, numbers: Numbers
-) -> tuple[Recording, Inputs, Sequence[Tensor]]:
-    """The recording, the tensors that it reads, and its results."""
-    places = {name: one.detach().clone().requires_grad_(one.requires_grad) for name, one in inputs.items()}
+def _recorded(recording: Recording, compute: Callable[[], Any]) -> Any:
+    """The results of ``compute``, which :meth:`Recording.replay` fills."""
     try:
         with torch.compiler.set_stance("fail_on_recompile"):  # a compiler cannot work while a GPU records
-            return recording, places, recording.record(lambda: function(places, numbers))
+            return recording.record(compute)
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__context__ is not None:  # that the recording cannot be ended properly is what came of it
@@ -159,6 +159,18 @@ def _recorded(
         raise RunFailed(
             f"The step cannot be recorded as a CUDA graph ({reason}); set training.cuda_graphs=false."
         ) from error
+
+
+def cuda_graphed(
+    owner: object,
+    methods: Sequence[str],
+    new_recording: NewRecording | None,
+    generators: Sequence[torch.Generator] = (),
+) -> None:
+    """Let ``owner`` record and replay those of its ``methods``; None leaves them as they are."""
+    if new_recording is not None:
+        for name in methods:
+            setattr(owner, name, Recorded(getattr(owner, name), new_recording, generators))
 
 
 def recording_for(asked: bool, device: torch.device, ranks: Ranks) -> NewRecording | None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Domain, Range
 from nas.errors import InvalidValue, require
-from nas.hyperparameters.kinds import Hyperparameter
+from nas.hyperparameters.kinds import Hyperparameter, Kind
 
 
 class HyperparameterSet(nn.Module):
@@ -33,6 +33,9 @@ class HyperparameterSet(nn.Module):
 
     def learned(self) -> list[str]:
         return list(self.raw.keys())
+
+    def learned_kinds(self) -> list[Kind]:
+        return [self.entries[name].kind for name in self.raw]
 
     def candidate_ranges(self) -> dict[str, Domain]:
         """Where a candidate's values of the learned ones may lie: up to their cap."""
@@ -60,13 +63,16 @@ class HyperparameterSet(nn.Module):
         raw = dict(self.raw.items()) if raw is None else raw
         return {name: entry.value(raw[name]) if name in raw else entry.initial for name, entry in self.entries.items()}
 
-    def shown(self, values: Mapping[str, float]) -> dict[str, Tensor | float]:
-        """``values`` as the weight step's forward pass takes them: what is learned and acts through the loss stays a
-        tensor, so that its mask is as relaxed as the one that the hypergradient differentiates."""
-        relaxed = {name for name in self.raw if self.entries[name].acts_through_loss}
+    @torch.no_grad()
+    def acting(self) -> dict[str, Tensor | float]:
+        """What acts through the training loss, as the weight step's forward pass takes it, outside the graph.
+
+        What is learned stays a tensor, so that its mask is as relaxed as what the hypergradient differentiates.
+        """
         return {
-            name: torch.tensor(value, dtype=torch.float64) if name in relaxed else value
-            for name, value in values.items()
+            name: entry.value(self.raw[name]) if name in self.raw else entry.initial
+            for name, entry in self.entries.items()
+            if entry.acts_through_loss
         }
 
     def fixed(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
@@ -72,15 +72,14 @@ class SearchParts:
         budget: Ends the search before its last epoch where the next step would go beyond it.
         task: What stand-alone networks are trained on.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
-        say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
     space: SearchSpace
     splits: DataSplits
     augmentation: Augmentation
     relaxation: Relaxation
-    architecture_gradient: Strategy | None
-    hyperparameter_gradient: Strategy | None
+    architecture_gradient: Hypergradient | None
+    hyperparameter_gradient: Hypergradient | None
     hyperparameters: HyperparameterSet
     search: SearchSettings
     training: TrainingSettings
@@ -93,4 +92,3 @@ class SearchParts:
     budget: Budget = field(default_factory=Budget)
     task: Task | None = None
     draw: Callable[[Architecture], Any] | None = None
-    say: Callable[[str], None] = print

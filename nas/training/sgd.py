@@ -1,6 +1,6 @@
-"""Weights by what they are, so that each group can have a learning rate of its own.
+"""The weight step, SGD with momentum: as a pure function, and as ``torch.optim.SGD``, which is equal to it by test.
 
-The group is read off a weight's dimensions: the same rule for every space, for its supernet and for what is found.
+Exact hypergradients differentiate the function; forward accumulation is its Jacobian-vector product.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,9 +11,56 @@ from torch import Tensor, nn
 
 from nas.hyperparameters.groups import GROUPS, Group, group_of, rates
 
+Weights = dict[str, Tensor]
+
+
+def sgd(
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    buffers: Mapping[str, Tensor],
+    values: Mapping[str, Tensor | float],
+    largest: float | None = None,
+) -> tuple[Weights, Weights]:
+    """One step, differentiable in all that it takes, by the names of the weights.
+
+    ``b' = momentum * b + clipped(g) + weight_decay * w`` and ``w' = w - rate * b'``.
+
+    Args:
+        buffers: The momentum buffers; a weight without one has no momentum yet, as at PyTorch's first step.
+        values: ``learning_rate``, ``weight_decay``, rate factors, and ``momentum`` where there are buffers.
+        largest: The norm to which the gradients are clipped together; None leaves them.
+
+    Returns:
+        ``w'`` and ``b'``.
+    """
+    gradients = clipped(gradients, largest)
+    rate = rates(values)
+    moved, directions = {}, {}
+    for name, weight in weights.items():
+        direction = gradients[name] + values["weight_decay"] * weight
+        if name in buffers:
+            direction = direction + values["momentum"] * buffers[name]
+        directions[name] = direction.to(weight.dtype)
+        moved[name] = (weight - rate[group_of(weight)] * directions[name]).to(weight.dtype)
+    return moved, directions
+
+
+def clipped(gradients: Mapping[str, Tensor], largest: float | None) -> Mapping[str, Tensor]:
+    """``gradients`` scaled down to the norm ``largest``, differentiably."""
+    if largest is None:
+        return gradients
+    scale = (largest / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
+    return {name: gradient * scale for name, gradient in gradients.items()}
+
+
+def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
+    """The Euclidean norm of all ``tensors`` together, 0-dim, differentiable."""
+    # Unlike sqrt(sum of squares), a vector norm has a derivative at zero, and a dead network is no NaN.
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors.values()]))
+
 
 def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
-    """Let the next step of ``optimiser`` have the learning rates, weight decay and momentum of ``values``."""
+    """Give the next step of ``optimiser`` the learning rates, weight decay and momentum of ``values``."""
     own = rates(values)
     for group in optimiser.param_groups:
         group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
@@ -24,10 +71,10 @@ def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
 def take_step(
     optimiser: torch.optim.SGD, weights: Sequence[Tensor], gradients: Sequence[Tensor], largest: float | None
 ) -> Tensor:
-    """One step of ``optimiser`` along ``gradients``, scaled down to the norm ``largest`` if there is one.
+    """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``largest``.
 
     Returns:
-        Their norm before, 0-dim, on their device.
+        Their norm before clipping, 0-dim, on their device.
     """
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from nas.bilevel.reach import check_reach
 from torch import Tensor
 
 from nas.bilevel.by_kind import ByKind
@@ -9,7 +10,6 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
-from nas.bilevel.reach import check_reach
 from nas.data.batch import Batch
 from nas.errors import InvalidValue
 

@@ -1,0 +1,56 @@
+"""A bilevel problem spread over the processes of a data-parallel run, applied from outside."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from nas.bilevel.problem import BilevelProblem
+from nas.data.batch import Batch
+from nas.distributed import Ranks
+from nas.training.loss import Values
+
+Parameters = Mapping[str, Tensor]
+
+
+def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
+    """Let the losses of ``problem`` be those of the joint batch, to any order of differentiation.
+
+    Every gradient with respect to weights, alphas, operation weights and hyperparameters becomes its mean over
+    ``ranks``. So a hypergradient averages the training gradient before it forms ``w'`` from it, and the validation
+    gradient before that meets the Hessian. In one process nothing changes.
+
+    Returns:
+        ``problem`` itself.
+    """
+    if ranks.count == 1:
+        return problem
+    own_training_pass, own_validation_pass = problem.training_pass, problem.validation_pass
+
+    def joint(tensors: Parameters) -> dict[str, Tensor]:
+        return ranks.with_average_gradients(tensors)
+
+    def training_pass(
+        parameters: Parameters, batch: Batch, values: Values, operation_weights: Parameters | None = None
+    ) -> tuple[Tensor, Tensor]:
+        learned = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        loss, logits = own_training_pass(
+            joint({**problem.network.parameters, **parameters}),
+            batch,
+            {**values, **joint(learned)},
+            None if operation_weights is None else joint(operation_weights),
+        )
+        return ranks.average([loss])[0], logits
+
+    def validation_pass(
+        parameters: Parameters, batch: Batch, operation_weights: Parameters | None = None
+    ) -> tuple[Tensor, Tensor]:
+        loss, logits = own_validation_pass(
+            joint({**problem.network.parameters, **parameters}),
+            batch,
+            None if operation_weights is None else joint(operation_weights),
+        )
+        return ranks.average([loss])[0], logits
+
+    problem.training_pass = training_pass  # type: ignore[method-assign]
+    problem.validation_pass = validation_pass  # type: ignore[method-assign]
+    return problem

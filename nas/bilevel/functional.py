@@ -1,0 +1,70 @@
+"""A supernet as a function of its parameters: what a hypergradient differentiates through a weight step."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.spaces.supernet import Supernet
+
+
+class FunctionalSupernet:
+    """``logits(parameters, images)``; the supernet's own parameters stand in for those that are not given.
+
+    :func:`torch.func.functional_call` does the same. It looks through all modules at every call, which for the
+    thousands of a supernet costs as much as some of their arithmetic; here that is done once.
+
+    Args:
+        precision: The context in which the supernet computes; logits are float32 at least.
+    """
+
+    def __init__(self, supernet: Supernet, precision: Callable[[], AbstractContextManager[Any]] = nullcontext) -> None:
+        self.supernet, self.precision = supernet, precision
+        self.weights = supernet.named_weight_parameters()
+        self.alphas = {f"alpha.{name}": alpha for name, alpha in supernet.alpha.items()}
+        self.parameters = self.weights | self.alphas
+        self._places: dict[str, tuple[dict[str, nn.Parameter | None], str]] = {}
+        for name in self.parameters:
+            path, _, key = name.rpartition(".")
+            self._places[name] = (supernet.get_submodule(path)._parameters, key)
+        self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+    def logits(
+        self, parameters: Mapping[str, Tensor], images: Tensor, operation_weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """The logits (batch, classes) of ``images`` (batch, channels, H, W).
+
+        Args:
+            parameters: Weights and alphas by name; an alpha is ``alpha.<name>``.
+            operation_weights: What stands in for the relaxed alphas.
+        """
+        with self._holding(parameters), self.precision():
+            logits: Tensor = self.supernet(images, operation_weights)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    @contextmanager
+    def _holding(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+        """Put ``parameters`` into the modules, which need not be leaves there; nothing is copied."""
+        for name, parameter in parameters.items():
+            held, key = self._places[name]
+            held[key] = parameter  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for name in parameters:
+                held, key = self._places[name]
+                held[key] = self.parameters[name]
+
+    @contextmanager
+    def frozen_averages(self) -> Iterator[None]:
+        """Let batch norms that use the batch's statistics leave their running averages alone."""
+        tracking = [norm for norm in self._norms if norm.training and norm.track_running_stats]
+        for norm in tracking:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in tracking:
+                norm.track_running_stats = True
