@@ -33,8 +33,8 @@ from nas.interop.standalone import standalone_source
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
-from nas.run.atomic_write import write_atomically
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import follow, guarded, on_all_ranks, refuse_groups_without_option, resumed_folder, run_resumed
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, argument_value, break_seal, refuse_occupied_folder, seal_configuration

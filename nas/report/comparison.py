@@ -14,7 +14,7 @@ from nas.report.outcome import architecture_in_words
 from nas.report.page import command, document, drawing, duration, figures, paragraph, percent, quoted, table
 from nas.report.recorded_run import RecordedRun, number
 from nas.report.tables import mean_and_deviation
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24

@@ -16,9 +16,8 @@ from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
-from nas.run.atomic_write import write_atomically
 from nas.run.candidate_file import CandidateFile
-from nas.run.checkpoint import fitting
+from nas.run.checkpoint import fitting, write_atomically
 from nas.run.environment import checked_device
 from nas.run.folder import RunFolder, resumed_configuration
 from nas.run.randomness import Randomness

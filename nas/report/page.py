@@ -18,7 +18,7 @@ from nas.report.outcome import architecture_in_words, space_figure
 from nas.report.recorded_run import RecordedRun, number
 from nas.report.style import STYLE
 from nas.report.svg import chart_svg, legend
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace

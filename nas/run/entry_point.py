@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.distributed import ShareDone, present
-from nas.errors import InvalidValue, RunFailed, UnusableInput
-from nas.run.failures import fault_sentence
+from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence
 from nas.run.folder import RunFolder, argument_value, overrides_of, resumed_configuration
 from nas.stopping import STOPPED, Stopped
 

@@ -17,7 +17,7 @@ import torch
 from nas.distributed import present
 from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
-from nas.run.atomic_write import make_folder, write_atomically
+from nas.run.checkpoint import make_folder, write_atomically
 
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
 

@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.atomic_write import write_atomically
-from nas.run.checkpoint import CheckpointFolder
+from nas.run.checkpoint import CheckpointFolder, write_atomically
 
 LEAST_SPACE = 1_000_000  # bytes: Hydra's files and a first checkpoint
 

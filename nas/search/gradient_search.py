@@ -26,10 +26,8 @@ from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.operations.stochastic import set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.atomic_write import write_atomically
-from nas.run.checkpoint import fitting
-from nas.run.profiling import profiled
-from nas.run.progress import Progress
+from nas.run.checkpoint import fitting, write_atomically
+from nas.run.progress import Progress, profiled
 from nas.run.tracking import SilentTracker, Tracker
 from nas.search.best_pair import BestPair
 from nas.search.convergence import Trajectory

@@ -21,8 +21,7 @@ from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_gen
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.checkpoint import fitting
 from nas.run.folder import RunFolder
-from nas.run.profiling import profiled
-from nas.run.progress import Progress
+from nas.run.progress import Progress, profiled
 from nas.run.randomness import Randomness
 from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
 from nas.stopping import Stopped, StopRequest
