@@ -66,7 +66,7 @@ from nas.operations.stochastic import set_noise_generator
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.darts.choices import OPERATIONS
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro

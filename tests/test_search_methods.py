@@ -1,6 +1,7 @@
 """Every search method through the configuration that a user has: budgets, costs and what is held fixed."""
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,12 @@ def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
     assert searcher.best.metrics["parameters"] <= sizes[2]
 
 
-def test_what_has_no_gradient_is_held_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_no_gradient_is_held_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nas")
     searcher, found = searched(tmp_path, "hyperparameters=with_batch_size", "search.epochs=1")
-    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out
+    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out + caplog.text
     assert found.candidate.hyperparameters["batch_size"] == 32
     assert searcher.training.batch_size == 32
 

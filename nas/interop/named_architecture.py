@@ -1,18 +1,61 @@
-"""Architectures that are named rather than found here: published genotypes and the texts of other code bases."""
+"""What ``candidate=`` may name: a run folder, a ``candidate.json``, a published genotype, another code base's text."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from nas.candidate import Architecture
+from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import parse_genotype
 from nas.interop.published import PUBLISHED
+from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.training.settings import TrainingSettings
 
 LARGEST_TEXT = 100_000  # bytes
+
+
+def candidate_path(candidate: object) -> Path:
+    """The ``candidate.json`` that ``candidate`` names: a run folder or the file itself.
+
+    Raises:
+        InvalidValue: It is neither.
+    """
+    path = Path("" if candidate is None else str(candidate))
+    file = path / "candidate.json" if path.is_dir() else path
+    allowed = (
+        "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
+        f"or one of {', '.join(PUBLISHED)}"
+    )
+    if not file.is_file():
+        raise InvalidValue("candidate", candidate, allowed)
+    return file
+
+
+def read_candidate(
+    candidate: object, splits: DataSplits, training: TrainingSettings, space_named: Callable[[str], SearchSpace]
+) -> CandidateFile:
+    """The candidate in the file that ``candidate`` names, or the named architecture for the data at hand.
+
+    Args:
+        candidate: See :func:`candidate_path` and :func:`architecture_text`.
+        splits: The data of a named architecture.
+        training: Its learning-rate schedule.
+        space_named: See :func:`named_architecture`.
+
+    Raises:
+        InvalidValue: There is no such candidate.
+        UnusableInput: Its file cannot be read.
+    """
+    text = architecture_text(str(candidate))
+    if text is None:
+        return read_candidate_file(candidate_path(candidate))
+    space, architecture = named_architecture(text, space_named)
+    named = Candidate(architecture, Hyperparameters())
+    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=training.schedule_end)
 
 
 def architecture_text(name: str) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.operations.cell_operations import (
     DilatedSeparableConvolution,
     FactorisedReduction,
@@ -123,3 +123,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UnusableInput(f"{path} holds no state dict: its entry {str(name)[:200]} is no tensor.")
     return dict(content)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Weights from a file of ours (``weights.pt``) or of the original code base, by the names in it.
+
+    Raises:
+        InvalidValue: The file cannot be read, or its weights do not fit ``network``.
+    """
+    try:
+        state = read_state(path)
+        if state.keys() == network.state_dict().keys():
+            network.load_state_dict(state)
+        else:
+            load_original(network, state)
+    except UnusableInput as error:
+        allowed = f"it must be a state dict for the candidate's network. {str(error).removesuffix('.')}"
+        raise InvalidValue("final.checkpoint", path, allowed) from error
+    except RuntimeError as error:
+        allowed = "it must be a state dict for the candidate's network, its weights have other shapes"
+        raise InvalidValue("final.checkpoint", path, allowed) from error

@@ -10,7 +10,7 @@ from nas.errors import InvalidValue
 from nas.report.colours import option_colours
 from nas.report.outcome import space_figure
 from nas.report.recorded_run import RecordedRun
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities
 
 if TYPE_CHECKING:

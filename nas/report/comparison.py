@@ -10,7 +10,7 @@ from nas.report.charts import Chart, anytime_charts, anytime_curve, hyperparamet
 from nas.report.recorded_run import RecordedRun, changed_settings, is_run, number
 from nas.report.rendering import duration, percent, quoted, render, whole
 from nas.report.tables import mean_and_deviation
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24

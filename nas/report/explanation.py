@@ -20,7 +20,7 @@ from nas.data.batch import Batch, first_images
 from nas.data.dataset import DataSplits
 from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
 from nas.report.recorded_run import RecordedRun, number
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
 

@@ -16,12 +16,12 @@ from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
-from nas.run.atomic_write import write_atomically
 from nas.run.candidate_file import CandidateFile
-from nas.run.checkpoint import fitting
+from nas.run.checkpoint import fitting, write_atomically
 from nas.run.environment import checked_device
-from nas.run.folder import RunFolder, resumed_configuration
+from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
+from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure

@@ -11,7 +11,7 @@ from nas.report import charts
 from nas.report.explanation import Decision, ObservedOption, decisions, observed_options
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, percent, quoted, render, whole
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 
 Row = list[str]
 

@@ -16,8 +16,7 @@ from nas.distributed import Ranks
 from nas.run.checkpoint import fitting
 from nas.run.finiteness import NotFinite, OnNonFinite, last_good, require_finite
 from nas.run.folder import RunFolder
-from nas.run.profiling import profiled
-from nas.run.progress import Progress
+from nas.run.progress import Progress, profiled
 from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
 from nas.stopping import Stopped, StopRequest, StopRequested
 

@@ -23,7 +23,7 @@ from nas.evaluation.budget import MEASURED_AT_ONCE, Account
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.operations.stochastic import set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
 from nas.search.callback import Callback, SeenStep
