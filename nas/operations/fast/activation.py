@@ -16,7 +16,7 @@ from torch.autograd import Function
 from nas.operations.fast import library
 from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
 from nas.operations.fast.motion import Motion, combine
-from nas.operations.fast.normalisation import RunningAverages, Statistics, normalised
+from nas.operations.fast.normalisation import RunningAverages, Statistics, channel_statistics, normalised
 
 KNOWN: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus)
 
@@ -52,7 +52,7 @@ def activated(y: Tensor, norm: nn.BatchNorm2d, factors: Tensor, functions: Seque
     images = y.permute(0, 2, 3, 1)
     averages = RunningAverages()
     own = norm.training or norm.running_mean is None
-    known = library.statistics(images.detach(), 1) if own else None
+    known = channel_statistics(images.detach(), 1) if own else None
     planes, statistics = averages.normalise([norm], images.unsqueeze(1), known)
     averages.update()
     if statistics is None:  # they are normalised already

@@ -25,7 +25,7 @@ from nas.operations.cell_operations import (
 from nas.operations.fast import library
 from nas.operations.fast.depthwise import depthwise_convolution
 from nas.operations.fast.mixture import Term, mixture
-from nas.operations.fast.normalisation import RunningAverages, normalised
+from nas.operations.fast.normalisation import RunningAverages, channel_statistics, normalised
 from nas.operations.fast.pooling import Known, poolings
 from nas.operations.fast.separable import Kernel, Layer, separable
 from nas.operations.stochastic import keep_mask
@@ -298,7 +298,7 @@ def _normalised_planes(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Run
     batch, _, height, width = y.shape
     last = y.permute(0, 2, 3, 1)
     planes = last.reshape(batch, height, width, len(norms), -1).permute(0, 3, 1, 2, 4)
-    known = library.statistics(last.detach(), len(norms)) if library.usable(y) else None
+    known = channel_statistics(last.detach(), len(norms)) if library.usable(y) else None
     return Term(*averages.normalise(norms, planes, known))
 
 

@@ -1,6 +1,6 @@
-"""Building, loading and switching the C++ kernels.
+"""The C++ kernels in ``kernels/``: they are built at first use, loaded, called, and switched off.
 
-The source has no dependency but a C++20 compiler, so it is built in seconds, once per machine, into
+The sources depend on nothing but a C++20 compiler, so they are built in seconds, once per machine, into
 ``~/.cache/nas`` (or ``$XDG_CACHE_HOME/nas``). Without a compiler, or with ``NAS_KERNELS=off``, everything runs on stock
 PyTorch with the same numbers, slower.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nas.errors import require
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("kernels")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
 COMPILERS = ("g++", "c++", "clang++")
 LONGEST_BUILD = 300  # seconds
@@ -88,16 +88,17 @@ def _built(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / path.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(fresh)]
+            command = [compiler, *FLAGS, str(SOURCES / "library.cpp"), "-o", str(fresh)]
             subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_BUILD)
             os.replace(fresh, path)  # in one piece, even where several processes build at once
     return path
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of everything that the binary depends on: a home folder may be shared by unlike machines."""
+    """A hash of everything that the binary depends on: a home folder may be shared by unlike machines."""
+    sources = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.is_file()]
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
-    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), _processor().encode()]
+    parts = [*sources, " ".join(FLAGS).encode(), version, platform.machine().encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -122,17 +123,3 @@ def pointer(tensor: Tensor | None) -> int | None:
 
 def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-def statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (planes, C) of ``x`` (batch, H, W, planes * C) over all but its last axis."""
-    loaded = library()
-    assert loaded is not None
-    x = x.contiguous()
-    batch, height, width, channels = x.shape
-    mean, variance = x.new_empty(planes, channels // planes), x.new_empty(planes, channels // planes)
-    sizes = [ctypes.c_int64(size) for size in (batch, height * width, channels)]
-    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, mean, variance)]
-    flags = ctypes.c_int64(torch.get_num_threads()), ctypes.c_int64(x.dtype == torch.float64)
-    loaded.channel_statistics(*sizes, *addresses, *flags)
-    return mean, variance

@@ -1,5 +1,6 @@
 """Batch norm without affine parameters over planes: the statistics, normalisation, and the running averages."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.fast import library
 from nas.operations.synchronised import jointly_normalised
 
 
@@ -35,6 +37,24 @@ class Statistics:
     def scale(self) -> Tensor:
         """(planes, C): one over the standard deviation."""
         return (self.variance + self.epsilon).rsqrt()
+
+
+class _ChannelStatistics(ctypes.Structure):
+    _fields_ = [
+        *[(name, ctypes.c_int64) for name in ("n", "pixels", "c", "threads")],
+        *[(name, ctypes.c_void_p) for name in ("x", "mean", "variance")],
+    ]
+
+
+def channel_statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (planes, C) of ``x`` (batch, H, W, planes * C) over all but its last axis, by kernel."""
+    x = x.contiguous()
+    batch, height, width, channels = x.shape
+    mean, variance = (x.new_empty(planes, channels // planes) for _ in range(2))
+    settings = _ChannelStatistics(n=batch, pixels=height * width, c=channels, threads=torch.get_num_threads())
+    settings.x, settings.mean, settings.variance = map(library.pointer, (x, mean, variance))
+    library.call("channel_statistics", settings, x.dtype)
+    return mean, variance
 
 
 def normalised(x: Tensor, statistics: Statistics, weight: Tensor | None = None) -> Tensor:
