@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from nas.operations.fast import library
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent, combine
 from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion, combine
 from nas.operations.fast.normalisation import RunningAverages, Statistics, channel_statistics, normalised
 
 KNOWN: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus)
@@ -27,7 +27,7 @@ class _Activation(ctypes.Structure):
         ("function", ctypes.POINTER(ctypes.c_int64)),
         *[(name, ctypes.c_void_p) for name in ("y", "mean", "gain", "shift", "factors", "out", "g", "sums", "moments")],
         *[(name, ctypes.c_void_p) for name in ("vy", "along", "tilt", "offset", "vfactors", "weight", "vweight")],
-        *[(name, ctypes.c_void_p) for name in ("motion", "moving")],
+        *[(name, ctypes.c_void_p) for name in ("tangent", "moving")],
     ]
 
 
@@ -145,8 +145,8 @@ def _second_gradient(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``<gradient, directions>`` with respect to ``g`` and the inputs.
 
-    It is the sum of ``g`` times how the value moves along the directions: with how the normalised value moves, which is
-    a :class:`~nas.operations.fast.motion.Motion`, ``z`` moves by a weighted sum of ``vy`` and ``y``.
+    It is the sum of ``g`` times the value's tangent along the directions. The tangent of ``z`` is a weighted sum of
+    ``vy`` and ``y``, by that of the batch norm (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
     y, weight, _, factors = inputs
     y = y.contiguous()
@@ -154,22 +154,22 @@ def _second_gradient(
         torch.zeros_like(one) if v is None else v.contiguous()
         for one, v in zip((y, weight, weight), directions[:3], strict=True)
     )
-    motion = Motion.of(y.unsqueeze(1), vy.unsqueeze(1), layer.statistics)
-    scale, across, shift = motion.scale[0], motion.across[0], motion.shift[0]
+    tangent = BatchNormTangent.of(y.unsqueeze(1), vy.unsqueeze(1), layer.statistics)
+    scale, across, shift = tangent.scale[0], tangent.across[0], tangent.shift[0]
     moved, gy, moving = (_like(y) if needed else None for needed in (wanted[0], wanted[1], wanted[1]))
     sums = y.new_empty(len(y), *factors.shape) if wanted[4] else None
     moments = y.new_empty(5, len(y), y.shape[-1])
     of_z = {"along": weight * scale, "tilt": weight * across + vweight * scale, "offset": weight * shift + vbias}
     given = {"g": g, "vy": vy, "vweight": vweight, "vfactors": directions[3], **of_z}
-    results = {"motion": moved, "out": gy, "moving": moving, "sums": sums, "moments": moments}
+    results = {"tangent": moved, "out": gy, "moving": moving, "sums": sums, "moments": moments}
     _run("activation_second_backward", layer, inputs, **given, **results)
     h1, h1_centred, h2, h2_centred, h2_vy = moments.sum(1)
     gweight = scale * h1_centred + scale * h2_vy + across * h2_centred + shift * h2
     if gy is not None and moving is not None:
         of_value = [weight * h1 + vweight * h2, weight * h1_centred + vweight * h2_centred]
-        of_motion = [weight * h2, weight * h2_centred, weight * h2_vy]
+        of_tangent = [weight * h2, weight * h2_centred, weight * h2_vy]
         gradients, paths = (gy.unsqueeze(1), moving.unsqueeze(1)), (y.unsqueeze(1), vy.unsqueeze(1))
-        motion.through_statistics(*gradients, *paths, torch.stack([*of_value, *of_motion]).unsqueeze(1))
+        tangent.through_statistics(*gradients, *paths, torch.stack([*of_value, *of_tangent]).unsqueeze(1))
     return moved, gy, gweight, h1, None if sums is None else sums.sum(0)
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.fast import library
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -134,10 +134,7 @@ class _MixtureGradient(Function):
 
             found = differentiable_gradients(value, [factors, *tensors], wanted, [vfactors, *vplanes])
         else:
-            directions = [
-                torch.zeros_like(one) if v is None else v
-                for one, v in zip([factors, *planes], [vfactors, *vplanes], strict=True)
-            ]
+            directions = zeros_for_none([vfactors, *vplanes], [factors, *planes])
             found = _second_gradient(factors, statistics, planes, gouts, directions, wanted)
         return found[0], None, None, *found[1:]
 
@@ -191,22 +188,22 @@ def _second_gradient(
 ) -> list[Tensor | None]:
     """The gradients of ``<gradient, directions>`` with respect to the factors, ``gouts`` and the terms.
 
-    It is the sum over edges of ``<g_e, how out_e moves along the directions>``, and with how normalised values move
-    (:class:`~nas.operations.fast.motion.Motion`) that is a mixture of the terms and their directions.
+    It is the sum over edges of ``<g_e, the tangent of out_e along the directions>``, and that tangent is a mixture of
+    the terms and their directions, by those of the batch norms (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
     planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
     vfactors, vplanes = directions[0], [_alike(v, one) for v, one in zip(directions[1:], planes, strict=True)]
     first, edges, terms = planes[0], factors.shape[1], len(planes)
     batch, channels = first.shape[0], first.shape[4]
-    motions = [
-        None if entry is None or not entry.of_batch else Motion.of(one, v, entry)
+    tangents = [
+        None if entry is None or not entry.of_batch else BatchNormTangent.of(one, v, entry)
         for entry, one, v in zip(statistics, planes, vplanes, strict=True)
     ]
     shape = (edges, channels)
     nothing = first.new_zeros(shape)
     means, scales = _stacked(statistics, first, edges)
-    nus = torch.stack([nothing if one is None else one.nu.expand(shape) for one in motions])
-    across = torch.stack([nothing if one is None else one.across.expand(shape) for one in motions])
+    mean_tangents = torch.stack([nothing if one is None else one.mean_tangent.expand(shape) for one in tangents])
+    across = torch.stack([nothing if one is None else one.across.expand(shape) for one in tangents])
     f, v = (one.expand(batch, -1, -1).permute(2, 0, 1)[..., None] for one in (factors, vfactors))
     on_terms = (v * scales[:, None] + f * across[:, None]).contiguous()  # (terms, batch, edges, C)
     on_directions = (f * scales[:, None]).contiguous()
@@ -214,14 +211,14 @@ def _second_gradient(
     both = [*planes, *vplanes]
     touts: list[Tensor] | None = None
     if any(wanted[1 : 1 + edges]):
-        offset = -(on_terms * means[:, None] + on_directions * nus[:, None]).sum(0).contiguous()
+        offset = -(on_terms * means[:, None] + on_directions * mean_tangents[:, None]).sum(0).contiguous()
         touts = _mixed(both, edges, torch.cat([on_terms, on_directions]), offset)
     gfactors: Tensor | None = None
     gradients: list[Tensor | None] = [None] * terms
     if wanted[0] or any(wanted[1 + edges :]):
         sums, all_products = _sums((*statistics, *[None] * terms), both, gouts)
         products, pairs = all_products[:terms], all_products[terms:]
-        moved = pairs - nus[:, None] * sums
+        moved = pairs - mean_tangents[:, None] * sums
         gfactors = (scales[:, None] * moved + across[:, None] * products).sum(-1).permute(1, 2, 0)
         gfactors = gfactors.sum_to_size(factors.shape)
         moments = [
@@ -230,19 +227,19 @@ def _second_gradient(
         settings = _settings(planes, edges, on_terms)
         settings.keep = [array := library.pointers(gouts)]
         settings.gout = ctypes.cast(array, ctypes.c_void_p)
-        for index, (motion, one) in enumerate(zip(motions, planes, strict=True)):
+        for index, (tangent, one) in enumerate(zip(tangents, planes, strict=True)):
             if not wanted[1 + edges + index]:
                 continue
             gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
             settings.term[index].gradient = gradient.data_ptr()
-            if motion is None:
+            if tangent is None:
                 continue
             constant, slope, along = (
-                part.contiguous() for part in motion.constants(*(_of_planes(one, each[index]) for each in moments))
+                part.contiguous() for part in tangent.constants(*(_of_planes(one, each[index]) for each in moments))
             )
             settings.keep += [constant, slope, along]
             term = settings.term[index]
-            term.mean, term.constant, term.slope = map(library.pointer, (motion.mean, constant, slope))
+            term.mean, term.constant, term.slope = map(library.pointer, (tangent.mean, constant, slope))
             term.second, term.steepness = vplanes[index].data_ptr(), along.data_ptr()
         library.call("mix_backward", settings, first.dtype)
     return [gfactors, *(touts if touts is not None else [None] * edges), *gradients]

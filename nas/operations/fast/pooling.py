@@ -98,7 +98,7 @@ class _PoolingGradient(Function):
         settings = _settings(tuple(argument.shape), x, stride, argument)
         source = vx.contiguous()
         settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
-        library.call("pool_motion", settings, x.dtype)
+        library.call("pool_tangent", settings, x.dtype)
         return maximum, average, None, None, None
 
 

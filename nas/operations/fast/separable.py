@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.fast import library
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent
 from nas.operations.fast.depthwise import depthwise_convolution
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -155,12 +155,8 @@ class _SeparableGradient(Function):
 
             found = differentiable_gradients(value, [gy, x, *weights], wanted, [vx, *vweights])
         else:
-            directions = [vx, *vweights]
-            filled = [
-                torch.zeros_like(one) if direction is None else direction
-                for one, direction in zip([x, *weights], directions, strict=True)
-            ]
-            found = _second_gradient(gy, [x, *weights], layer, filled, wanted)
+            directions = zeros_for_none([vx, *vweights], [x, *weights])
+            found = _second_gradient(gy, [x, *weights], layer, directions, wanted)
         return *found[:2], None, None, *found[2:]
 
 
@@ -190,22 +186,22 @@ def _second_gradient(
     settings = _settings(x, layer, weights, gy)
     settings.gy, settings.vx = gy.data_ptr(), vx.data_ptr()
     settings.vdepthwise, settings.vpointwise = _halves(settings, vweights, groups)
-    motion = None if statistics is None else Motion.of(x, vx, statistics)
-    if motion is not None:
-        shift = motion.shift
-        settings.along, settings.across, settings.shift = map(library.pointer, (motion.scale, motion.across, shift))
+    tangent = None if statistics is None else BatchNormTangent.of(x, vx, statistics)
+    if tangent is not None:
+        shift = tangent.shift
+        settings.along, settings.across, settings.shift = map(library.pointer, (tangent.scale, tangent.across, shift))
     ty = torch.empty_like(gy) if wanted[0] else None
     gx = torch.empty_like(x) if wanted[1] else None
     second = moments = None
-    if gx is not None and motion is not None:
+    if gx is not None and tangent is not None:
         second, moments = torch.empty_like(x), x.new_empty(5, x.shape[0], x.shape[1], x.shape[4])
     settings.ty, settings.gx, settings.second, settings.moments = map(library.pointer, (ty, gx, second, moments))
     found = [torch.empty_like(weight) for weight in weights] if any(wanted[2:]) else []
     if found:
         settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
     library.call("separable_second_backward", settings, x.dtype)
-    if motion is not None and gx is not None and second is not None and moments is not None:
-        motion.through_statistics(gx, second, x, vx, moments.sum(1))
+    if tangent is not None and gx is not None and second is not None and moments is not None:
+        tangent.through_statistics(gx, second, x, vx, moments.sum(1))
     return [ty, gx, *(found if found else [None] * len(weights))]
 
 

@@ -12,10 +12,10 @@ struct Activation {
   // backward: out is the gradient of z, where it is wanted; sums of each sample
   const void* g;
   void *sums, *moments;  // (N, options, C) or null: the factors' gradient; (2, N, C): out, plain and times y - mean
-  // Second backward: z moves by along * vy + tilt * (y - mean) + offset, the factors by vfactors, if not null. With h1
-  // and h2 the gradients of z and of its motion, out = weight * h1 + vweight * h2 and moving = weight * h2.
+  // Second backward: z's tangent is along * vy + tilt * (y - mean) + offset, the factors' vfactors, or 0 if null. With h1
+  // and h2 the gradients of z and of its tangent, out = weight * h1 + vweight * h2 and moving = weight * h2.
   const void *vy, *along, *tilt, *offset, *vfactors, *weight, *vweight;
-  void *motion, *moving;  // how the value moves; moments are (5, N, C): h1 and h2, plain and times y - mean, h2 times vy
+  void *tangent, *moving;  // tangent: the value's; moments are (5, N, C): h1, h2, plain and times y - mean, h2 times vy
 };
 
 namespace {
@@ -60,7 +60,7 @@ inline V<T, W> log_one_plus(V<T, W> u) {
   return T(2) * r * sum;
 }
 
-// The normal distribution function: erfc(x) = t * exp(P(t) - x^2) with t = 2 / (2 + x), P by its Chebyshev coefficients.
+// The normal distribution function: erfc(x) = t * exp(P(t) - x^2), t = 2 / (2 + x), P by its Chebyshev coefficients.
 template <typename T, int W>
 inline V<T, W> normal_distribution(V<T, W> z) {
   constexpr double coefficients[] = {
@@ -146,7 +146,7 @@ void activation(const Activation& p) {
           store<T, W>(at, begin == 0 ? sum : load<T, W>(at) + sum);
         };
         const T *y = image(p.y), *g = image(p.g), *vy = image(p.vy);
-        T *out = const_cast<T*>(image(p.out)), *motion = const_cast<T*>(image(p.motion)),
+        T *out = const_cast<T*>(image(p.out)), *tangent = const_cast<T*>(image(p.tangent)),
           *moving = const_cast<T*>(image(p.moving));
         const V<T, W> mean = channel(p.mean), gain = channel(p.gain), shift = channel(p.shift),
                       along = channel(p.along), tilt = channel(p.tilt), offset = channel(p.offset),
@@ -178,7 +178,7 @@ void activation(const Activation& p) {
           }
           if (pass > 1) {
             const V<T, W> h1 = back * (second * moved + first_along), h2 = back * first;
-            if (motion) store<T, W>(motion + i, first * moved + value_along);
+            if (tangent) store<T, W>(tangent + i, first * moved + value_along);
             if (out) store<T, W>(out + i, weight * h1 + vweight * h2), store<T, W>(moving + i, weight * h2);
             moment[0] += h1, moment[1] += h1 * centred;
             moment[2] += h2, moment[3] += h2 * centred, moment[4] += h2 * direction_of_y;

@@ -27,7 +27,8 @@ struct Pooling {
 namespace {
 
 template <typename T, int W>
-inline void pool_piece(const Pooling& p, const T* x, int64_t y, int64_t i, T* maximum, T* mean, unsigned char* argument) {
+inline void pool_piece(const Pooling& p, const T* x, int64_t y, int64_t i, T* maximum, T* mean,
+                       unsigned char* argument) {
   const Window rows = window(y, p.stride, p.H), columns = window(i, p.stride, p.W);
   const int64_t top = y * p.stride - 1, left = i * p.stride - 1;
   V<T, W> best = load<T, W>(x + (rows.first * p.W + columns.first) * p.C), sum{};
@@ -99,9 +100,9 @@ void pooling_backward(const Pooling& p) {
   }
 }
 
-// The values of x where the maxima were, and x's means: how the poolings move when their input moves by x.
+// The values of x where the maxima were, and x's means: the poolings' tangents along x.
 template <typename T>
-void pooling_motion(const Pooling& p) {
+void pooling_tangent(const Pooling& p) {
   const int64_t C = p.C, out = p.Ho * p.Wo;
 #pragma omp parallel for schedule(static) num_threads(p.threads)
   for (int64_t n = 0; n < p.N; n++) {
@@ -129,4 +130,4 @@ void pooling_motion(const Pooling& p) {
 
 EXPORT(pool_forward, Pooling, pooling_forward<T>(*settings))
 EXPORT(pool_backward, Pooling, pooling_backward<T>(*settings))
-EXPORT(pool_motion, Pooling, pooling_motion<T>(*settings))
+EXPORT(pool_tangent, Pooling, pooling_tangent<T>(*settings))

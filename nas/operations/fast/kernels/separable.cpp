@@ -23,14 +23,14 @@ struct Separable {
   void* const* gdepthwise;  // as depthwise
   void* const* gpointwise;  // as pointwise
   int64_t batch_statistics;  // whether mean and scale are those of x, and so have a gradient of their own
-  // Second backward only: directions of x and of the weights. The input's normalised value moves by
+  // Second backward only: directions of x and of the weights. The normalised input's tangent is
   // along * vx + across * (x - mean) + shift, per input and channel; `along` and the others are null without mean.
   const void* vx;
   const void* const* vdepthwise;
   const void* const* vpointwise;
   const void *along, *across, *shift;
-  void* ty;  // as y: how y moves; the gradients are those of <gy, ty>
-  void* second;  // as x, null without mean: the gradient with respect to the normalised input's motion
+  void* ty;  // as y: its tangent; the gradients are those of <gy, ty>
+  void* second;  // as x, null without mean: the gradient with respect to the normalised input's tangent
   void* moments;  // (5, N, inputs, C): sums of h1, h1 u, h2, h2 u, h2 vx, where u = x - mean
 };
 
@@ -172,8 +172,8 @@ struct SeparableLayer {
     });
   }
 
-  // The first derivative of <gy, ty>, where ty is how y moves along (vx, vdepthwise, vpointwise). With mean, gx and
-  // `second` are the gradients with respect to the normalised input and to its motion.
+  // The first derivative of <gy, ty>, where ty is y's tangent along (vx, vdepthwise, vpointwise). With mean, gx and
+  // `second` are the gradients with respect to the normalised input and to its tangent.
   void second_backward() const {
     const int64_t C = s.C, out = s.Ho * s.Wo, plane_size = out * C, in_size = s.H * s.W * C;
     const std::vector<T> pointwise = transposed(s.pointwise), vpointwise = transposed(s.vpointwise);
@@ -181,7 +181,7 @@ struct SeparableLayer {
     std::vector<Depthwise<T>> moving;
     for (int64_t g = 0; g < s.groups; g++)
       moving.emplace_back(s.group[g], s.stride, s.Ho, s.Wo, C, static_cast<const T*>(s.vdepthwise[g]));
-    T *gx = static_cast<T*>(s.gx), *motion_gradient = static_cast<T*>(s.second);
+    T *gx = static_cast<T*>(s.gx), *tangent_gradient = static_cast<T*>(s.second);
     const bool weights = s.gdepthwise != nullptr, backwards = gx || weights;
 #pragma omp parallel num_threads(s.threads)
     {
@@ -196,7 +196,7 @@ struct SeparableLayer {
           const bool begins = g == 0 || s.inputs > 1, ends = s.inputs > 1 || g == s.groups - 1;
           if (begins) {
             activate(n, input, z);
-            motion(n, input, z, zt);
+            tangent(n, input, z, zt);
             std::fill(gz.data.begin(), gz.data.end(), T(0));
             std::fill(gzt.data.begin(), gzt.data.end(), T(0));
           }
@@ -224,11 +224,11 @@ struct SeparableLayer {
           if (!gx) continue;
           layers[g].backward_input(hd, gz);
           moving[g].backward_input(gd, gz);
-          if (motion_gradient) layers[g].backward_input(gd, gzt);
+          if (tangent_gradient) layers[g].backward_input(gd, gzt);
           if (!ends) continue;
           masked(z, gz, gx + at * in_size);
-          if (motion_gradient) {
-            masked(z, gzt, motion_gradient + at * in_size);
+          if (tangent_gradient) {
+            masked(z, gzt, tangent_gradient + at * in_size);
             second_moments(n, input);
           }
         }
@@ -236,8 +236,8 @@ struct SeparableLayer {
     write_weight_gradients(gradients);
   }
 
-  // zt = how the activated input moves, zero where the ReLU is
-  void motion(int64_t n, int64_t input, Padded<T>& z, Padded<T>& zt) const {
+  // zt = the activated input's tangent, zero where the ReLU is
+  void tangent(int64_t n, int64_t input, Padded<T>& z, Padded<T>& zt) const {
     const T *x = plane(n, input), *vx = static_cast<const T*>(s.vx) + (x - static_cast<const T*>(s.x));
     const auto of = [&](const void* values) { return static_cast<const T*>(values) + input * s.C; };
     for (int64_t y = 0; y < s.H; y++)
@@ -266,7 +266,8 @@ struct SeparableLayer {
   void second_moments(int64_t n, int64_t input) const {
     const int64_t C = s.C, at = n * s.inputs + input, all = s.N * s.inputs * C, pixels = s.H * s.W;
     const T *x = plane(n, input), *vx = static_cast<const T*>(s.vx) + at * pixels * C;
-    const T *h1 = static_cast<const T*>(s.gx) + at * pixels * C, *h2 = static_cast<const T*>(s.second) + at * pixels * C;
+    const T* h1 = static_cast<const T*>(s.gx) + at * pixels * C;
+    const T* h2 = static_cast<const T*>(s.second) + at * pixels * C;
     const T* mean = static_cast<const T*>(s.mean) + input * C;
     T* to = static_cast<T*>(s.moments) + at * C;
     by_vectors<T>(C, [&]<int W>(int64_t c) {

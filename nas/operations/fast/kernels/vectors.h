@@ -61,7 +61,7 @@ inline int thread_number() {
 #endif
 }
 
-// The comparisons of vectors give whole numbers of their elements' size; so is the place of a maximum kept in registers.
+// Comparing vectors gives whole numbers of their elements' size. The place of a maximum is kept as such a number.
 template <typename T>
 using Whole = std::conditional_t<sizeof(T) == 8, int64_t, std::int32_t>;
 
