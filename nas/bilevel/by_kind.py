@@ -13,7 +13,7 @@ from nas.bilevel.hypergradient import (
     UpperLevelReport,
 )
 from nas.bilevel.problem import BilevelProblem, OpenStep
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
 

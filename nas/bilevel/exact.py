@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, global_norm
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
 

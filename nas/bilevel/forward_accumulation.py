@@ -14,7 +14,7 @@ from torch import nn
 
 from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, OpenStep, Weights, global_norm
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.groups import group_of, rates
 from nas.hyperparameters.kinds import Kind

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from nas.bilevel.problem import BilevelProblem, OpenStep, RecordedStep
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, global_norm
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
 

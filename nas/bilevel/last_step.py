@@ -17,7 +17,7 @@ from torch import nn
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Described, UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, RecordedStep, global_norm
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
 

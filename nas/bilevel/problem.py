@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.device.cuda_graphs import Inputs, NewRecording, Numbers, Recorded
 from nas.device.transfer import on_device
 from nas.distributed import Ranks

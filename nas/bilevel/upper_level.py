@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient, Strategy, UpperLevelReport
 from nas.bilevel.problem import BilevelProblem, RecordedStep, WeightStep
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import require
 
 

@@ -13,8 +13,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.bilevel.upper_level import Alternation, Intervention, UpperLevel
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
-from nas.data.batch import Batch, Stream, first_images
-from nas.data.sharding import sharded
+from nas.data.batches import Batch, Stream, first_images, sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import recording_for
 from nas.device.transfer import as_numbers, keep_freed_memory

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.bilevel.upper_level import Alternation
 from nas.candidate import Architecture
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.distributed import Ranks
 from nas.evaluation.budget import Account
 from nas.evaluation.evaluation import Cost

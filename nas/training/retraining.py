@@ -9,8 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nas.data.batch import Batch, Stream
-from nas.data.sharding import sharded
+from nas.data.batches import Batch, Stream, sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import Inputs, Numbers, Recorded, recording_for
 from nas.device.transfer import keep_freed_memory

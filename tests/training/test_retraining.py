@@ -11,7 +11,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout

@@ -12,7 +12,7 @@ struct Activation {
   // backward: out is the gradient of z, where it is wanted; sums of each sample
   const void* g;
   void *sums, *moments;  // (N, options, C) or null: the factors' gradient; (2, N, C): out, plain and times y - mean
-  // Second backward: z's tangent is along * vy + tilt * (y - mean) + offset, the factors' vfactors, or 0 if null. With h1
+  // Second backward: z has the tangent along * vy + tilt * (y - mean) + offset, the factors vfactors, if not null. With h1
   // and h2 the gradients of z and of its tangent, out = weight * h1 + vweight * h2 and moving = weight * h2.
   const void *vy, *along, *tilt, *offset, *vfactors, *weight, *vweight;
   void *tangent, *moving;  // tangent: the value's; moments are (5, N, C): h1, h2, plain and times y - mean, h2 times vy
