@@ -1,4 +1,4 @@
-"""The pair of cells that a DARTS search ends in, in the form in which the literature publishes it."""
+"""The pair of cells that a DARTS search finds, in the form in which the literature publishes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,12 +37,12 @@ class Genotype:
 
     @property
     def normal_steps(self) -> int:
-        """How many nodes the normal cell computes."""
+        """The number of nodes of the normal cell."""
         return len(self.normal) // 2
 
     @property
     def reduce_steps(self) -> int:
-        """How many nodes the reduction cell computes."""
+        """The number of nodes of the reduction cell."""
         return len(self.reduce) // 2
 
     def operations(self) -> tuple[str, ...]:
