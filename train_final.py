@@ -26,9 +26,8 @@ from nas.distributed import join
 from nas.errors import InvalidValue, RunFailed, UnusableInput, require
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import ExportDiffers, ExportKind, export_network
-from nas.interop.named_architecture import architecture_text, named_architecture
+from nas.interop.named_architecture import PUBLISHED, architecture_text, named_architecture
 from nas.interop.original_state import load_original, read_state
-from nas.interop.published import PUBLISHED
 from nas.interop.standalone import standalone_source
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
