@@ -2,6 +2,8 @@
 
 #include "vectors.h"
 
+namespace {
+
 // out = sum over options of factors * f(z), where z = gain * (y - mean) + shift and f is one of `Function`; y and out
 // (N, pixels, C), the rest per channel.
 struct Activation {
@@ -17,8 +19,6 @@ struct Activation {
   const void *vy, *along, *tilt, *offset, *vfactors, *weight, *vweight;
   void *tangent, *moving;  // tangent: the value's; moments are (5, N, C): h1, h2, plain and times y - mean, h2 times vy
 };
-
-namespace {
 
 enum Function { relu, sigmoid, tanh, gelu, silu, elu, softplus };
 
@@ -191,6 +191,6 @@ void activation(const Activation& p) {
 
 }  // namespace
 
-EXPORT(activation_forward, Activation, (activation<T, 0>(*settings)))
-EXPORT(activation_backward, Activation, (activation<T, 1>(*settings)))
-EXPORT(activation_second_backward, Activation, (activation<T, 2>(*settings)))
+EXPORT(activation_forward, Activation, (activation<T, 0>(settings)))
+EXPORT(activation_backward, Activation, (activation<T, 1>(settings)))
+EXPORT(activation_second_backward, Activation, (activation<T, 2>(settings)))

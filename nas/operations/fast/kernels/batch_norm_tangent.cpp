@@ -2,14 +2,14 @@
 
 #include "vectors.h"
 
+namespace {
+
 // Per sample, group and channel the sums of v and of v * (x - mean), x and v (N, groups, pixels, C) with equal strides.
 struct Pair {
   int64_t N, groups, pixels, C, sample, group, pixel, threads;
   const void *x, *v, *mean;  // mean (groups, C)
   void *sums, *products;     // (N, groups, C)
 };
-
-namespace {
 
 template <typename T>
 void pair_sums(const Pair& p) {
@@ -63,5 +63,5 @@ void combined(const Combination& p) {
 
 }  // namespace
 
-EXPORT(sum_pairs, Pair, pair_sums<T>(*settings))
-EXPORT(combine, Combination, combined<T>(*settings))
+EXPORT(sum_pairs, Pair, pair_sums<T>(settings))
+EXPORT(combine, Combination, combined<T>(settings))

@@ -2,14 +2,14 @@
 
 #include "depthwise.h"
 
+namespace {
+
 // x (N, H, W, C), weight (C, k, k), y (N, Ho, Wo, C), all but one of the last three an input.
 struct Convolution {
   int64_t N, C, H, W, Ho, Wo, stride, threads;
   Group group;
   void *x, *weight, *y;
 };
-
-namespace {
 
 template <typename T>
 struct Alone {
@@ -62,6 +62,6 @@ struct Alone {
 
 }  // namespace
 
-EXPORT(depthwise_forward, Convolution, Alone<T>(*settings).run(0))
-EXPORT(depthwise_backward_input, Convolution, Alone<T>(*settings).run(1))
-EXPORT(depthwise_backward_weight, Convolution, Alone<T>(*settings).run(2))
+EXPORT(depthwise_forward, Convolution, Alone<T>(settings).run(0))
+EXPORT(depthwise_backward_input, Convolution, Alone<T>(settings).run(1))
+EXPORT(depthwise_backward_weight, Convolution, Alone<T>(settings).run(2))

@@ -3,11 +3,11 @@
 #pragma once
 #include "vectors.h"
 
+namespace {
+
 struct Group {  // of channels that share a kernel size: an operation on an edge
   int64_t kernel, dilation, padding;
 };
-
-namespace {
 
 // One row of a depthwise convolution: out[i] = or += sum over taps of z[i * step + offset[tap]] * w[tap], per channel.
 template <typename T, int W, int PX>

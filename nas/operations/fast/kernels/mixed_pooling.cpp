@@ -2,6 +2,8 @@
 
 #include "vectors.h"
 
+namespace {
+
 // The sum over sizes of maximum * max pooling + mean * average pooling, whose windows begin (size - 1) / 2 before each
 // `stride`-th pixel and are cut off at the border. x (N, H, W, C), out (N, Ho, Wo, C); sizes of at most 15.
 struct Pools {
@@ -12,8 +14,6 @@ struct Pools {
   void *x, *out;               // pools_adjoint writes x
   void *maximum_sums, *mean_sums;  // pools_products only: (N, sizes), of out times each pooling of x
 };
-
-namespace {
 
 struct Range {  // of rows or columns
   int64_t first, last;
@@ -134,7 +134,7 @@ void pools_products(const Pools& p) {
 
 }  // namespace
 
-EXPORT(pools_search, Pools, pools<T>(*settings, true))
-EXPORT(pools_value, Pools, pools<T>(*settings, false))
-EXPORT(pools_adjoint, Pools, pools_adjoint<T>(*settings))
-EXPORT(pools_products, Pools, pools_products<T>(*settings))
+EXPORT(pools_search, Pools, pools<T>(settings, true))
+EXPORT(pools_value, Pools, pools<T>(settings, false))
+EXPORT(pools_adjoint, Pools, pools_adjoint<T>(settings))
+EXPORT(pools_products, Pools, pools_products<T>(settings))

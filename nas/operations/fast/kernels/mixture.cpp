@@ -2,6 +2,8 @@
 
 #include "vectors.h"
 
+namespace {
+
 // out_e = sum over terms t of a[t, n, e] * term_t + b[n, e], per channel. A term is (N, planes, H * W, C) with any
 // strides but the channels'; one with a group stride of 0 is read by every edge.
 struct Term {
@@ -26,8 +28,6 @@ struct Mixture {
   const void* const* gout;  // per edge, as out
   void* sums;               // (N, edges, C): sum over the pixels of g_e
 };
-
-namespace {
 
 template <typename T, int W>
 inline const T* element(const Term& term, int64_t n, int64_t e, int64_t c) {
@@ -143,6 +143,6 @@ void mixture_backward(const Mixture& m) {
 
 }  // namespace
 
-EXPORT(mix_forward, Mixture, mixture_forward<T>(*settings))
-EXPORT(mix_sums, Mixture, mixture_sums<T>(*settings))
-EXPORT(mix_backward, Mixture, mixture_backward<T>(*settings))
+EXPORT(mix_forward, Mixture, mixture_forward<T>(settings))
+EXPORT(mix_sums, Mixture, mixture_sums<T>(settings))
+EXPORT(mix_backward, Mixture, mixture_backward<T>(settings))

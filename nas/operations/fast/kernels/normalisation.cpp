@@ -2,14 +2,14 @@
 
 #include "statistics.h"
 
+namespace {
+
 // Mean and biased variance (C,) per channel of x (N, pixels, C).
 struct ChannelStatistics {
   int64_t N, pixels, C, threads;
   const void* x;
   void *mean, *variance;
 };
-
-namespace {
 
 template <typename T>
 void statistics(const ChannelStatistics& s) {
@@ -24,4 +24,4 @@ void statistics(const ChannelStatistics& s) {
 
 }  // namespace
 
-EXPORT(channel_statistics, ChannelStatistics, statistics<T>(*settings))
+EXPORT(channel_statistics, ChannelStatistics, statistics<T>(settings))

@@ -11,8 +11,6 @@ inline Window window(int64_t at, int64_t stride, int64_t size) {
   return {std::max<int64_t>(at * stride - 1, 0), std::min(at * stride + 2, size)};
 }
 
-}  // namespace
-
 // 3x3 maximum and mean with a margin of one, which no mean counts. x (N, H, W, C), the others (N, Ho, Wo, C).
 struct Pooling {
   int64_t N, C, H, W, Ho, Wo, stride, threads;
@@ -23,8 +21,6 @@ struct Pooling {
   void* gx;
   void* statistics[4];  // mean and variance of the maxima, then of the means, (C,) each
 };
-
-namespace {
 
 template <typename T, int W>
 inline void pool_piece(const Pooling& p, const T* x, int64_t y, int64_t i, T* maximum, T* mean,
@@ -128,6 +124,6 @@ void pooling_tangent(const Pooling& p) {
 
 }  // namespace
 
-EXPORT(pool_forward, Pooling, pooling_forward<T>(*settings))
-EXPORT(pool_backward, Pooling, pooling_backward<T>(*settings))
-EXPORT(pool_tangent, Pooling, pooling_tangent<T>(*settings))
+EXPORT(pool_forward, Pooling, pooling_forward<T>(settings))
+EXPORT(pool_backward, Pooling, pooling_backward<T>(settings))
+EXPORT(pool_tangent, Pooling, pooling_tangent<T>(settings))

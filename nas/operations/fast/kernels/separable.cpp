@@ -4,6 +4,8 @@
 #include "matrix_product.h"
 #include "statistics.h"
 
+namespace {
+
 // relu((x - mean) * scale), depthwise convolution, pointwise convolution; the first step without mean and scale where
 // they are null. `inputs` is 1 where all groups read one plane, else the number of groups.
 struct Separable {
@@ -33,8 +35,6 @@ struct Separable {
   void* second;  // as x, null without mean: the gradient with respect to the normalised input's tangent
   void* moments;  // (5, N, inputs, C): sums of h1, h1 u, h2, h2 u, h2 vx, where u = x - mean
 };
-
-namespace {
 
 template <typename T>
 struct SeparableLayer {
@@ -334,6 +334,6 @@ struct SeparableLayer {
 
 }  // namespace
 
-EXPORT(separable_forward, Separable, SeparableLayer<T>(*settings).forward())
-EXPORT(separable_backward, Separable, SeparableLayer<T>(*settings).backward())
-EXPORT(separable_second_backward, Separable, SeparableLayer<T>(*settings).second_backward())
+EXPORT(separable_forward, Separable, SeparableLayer<T>(settings).forward())
+EXPORT(separable_backward, Separable, SeparableLayer<T>(settings).backward())
+EXPORT(separable_second_backward, Separable, SeparableLayer<T>(settings).second_backward())

@@ -16,10 +16,11 @@
 #endif
 
 // Exports a kernel as NAME(settings, is_double); ctypes fills the settings in. T is double or float in the call.
-#define EXPORT(NAME, SETTINGS, CALL)                                    \
-  extern "C" void NAME(const SETTINGS* settings, int64_t is_double) {   \
-    const auto run = [&]<typename T>(T) { CALL; };                      \
-    is_double ? run(0.0) : run(0.0f);                                   \
+#define EXPORT(NAME, SETTINGS, CALL)                                \
+  extern "C" void NAME(const void* given, int64_t is_double) {      \
+    const auto& settings = *static_cast<const SETTINGS*>(given);    \
+    const auto run = [&]<typename T>(T) { CALL; };                  \
+    is_double ? run(0.0) : run(0.0f);                               \
   }
 
 namespace {
