@@ -21,14 +21,14 @@ from nas.operations.fast.normalisation import RunningAverages, Statistics, chann
 KNOWN: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus)
 
 
-class _Activation(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "pixels", "c", "options", "threads")],
+class _Activation(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "pixels", "c", "options", "threads"),
         ("function", ctypes.POINTER(ctypes.c_int64)),
-        *[(name, ctypes.c_void_p) for name in ("y", "mean", "gain", "shift", "factors", "out", "g", "sums", "moments")],
-        *[(name, ctypes.c_void_p) for name in ("vy", "along", "tilt", "offset", "vfactors", "weight", "vweight")],
-        *[(name, ctypes.c_void_p) for name in ("tangent", "moving")],
-    ]
+        *library.addresses("y", "mean", "gain", "shift", "factors", "out", "g", "sums", "moments"),
+        *library.addresses("vy", "along", "tilt", "offset", "vfactors", "weight", "vweight"),
+        *library.addresses("tangent", "moving"),
+    )
 
 
 class _Layer(NamedTuple):
@@ -187,12 +187,9 @@ def _run(name: str, layer: _Layer, inputs: Sequence[Tensor], **others: Tensor | 
         pixels=height * width,
         c=channels,
         options=len(functions),
-        threads=torch.get_num_threads(),
         function=(ctypes.c_int64 * len(numbers))(*numbers),
     )
     own = {"y": y, "mean": statistics.mean, "gain": weight * statistics.scale[0], "shift": bias, "factors": factors}
     given = {**own, "weight": weight, **others}
-    kept = {key: None if one is None else one.contiguous() for key, one in given.items()}
-    for key, tensor in kept.items():
-        setattr(settings, key, library.pointer(tensor))
-    library.call(name, settings, y.dtype)
+    settings.fill(**{key: None if one is None else one.contiguous() for key, one in given.items()})
+    settings.run(name, y.dtype)

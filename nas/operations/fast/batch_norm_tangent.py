@@ -4,7 +4,6 @@ With ``u = x - mean`` and ``s = scale``, the tangent of the mean along ``v`` is 
 ``-s^3 cov`` with ``cov = mean(u v)``, so that the tangent of ``u s`` is ``s (v - mean(v)) - s^3 cov u``.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,18 +14,18 @@ from nas.operations.fast import library
 from nas.operations.fast.normalisation import Statistics
 
 
-class _Pair(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "sample", "group", "pixel", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "v", "mean", "sums", "products")],
-    ]
+class _Pair(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "groups", "pixels", "c", "sample", "group", "pixel", "threads"),
+        *library.addresses("x", "v", "mean", "sums", "products"),
+    )
 
 
-class _Combination(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "y", "z", "v", "mean", "coefficients")],
-    ]
+class _Combination(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "groups", "pixels", "c", "threads"),
+        *library.addresses("x", "y", "z", "v", "mean", "coefficients"),
+    )
 
 
 @dataclass(frozen=True)
@@ -67,11 +66,9 @@ class BatchNormTangent:
             sample=x.stride(0),
             group=x.stride(1),
             pixel=x.stride(3 if width > 1 else 2),
-            threads=torch.get_num_threads(),
         )
-        addresses = map(library.pointer, (x, v, mean, sums, products))
-        settings.x, settings.v, settings.mean, settings.sums, settings.products = addresses
-        library.call("sum_pairs", settings, x.dtype)
+        settings.fill(x=x, v=v, mean=mean, sums=sums, products=products)
+        settings.run("sum_pairs", x.dtype)
         return cls(mean, scale, sums.sum(0) / count, -(scale**3) * products.sum(0) / count, count)
 
     def constants(
@@ -116,9 +113,7 @@ def combine(
         coefficients: The five of them, (planes, C).
     """
     batch, planes, height, width, channels = x.shape
-    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels, threads=torch.get_num_threads())
-    stacked = torch.stack(list(coefficients)).contiguous()
+    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels)
     y, v = (None, None) if others is None else others
-    addresses = map(library.pointer, (gx, y, x, v, mean, stacked))
-    settings.x, settings.y, settings.z, settings.v, settings.mean, settings.coefficients = addresses
-    library.call("combine", settings, x.dtype)
+    settings.fill(x=gx, y=y, z=x, v=v, mean=mean, coefficients=torch.stack(list(coefficients)).contiguous())
+    settings.run("combine", x.dtype)

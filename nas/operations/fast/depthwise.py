@@ -5,7 +5,6 @@ PyTorch is fast at the value, and at the weight gradient of kernels that are not
 times slower at the rest; where there are no C++ kernels, everything is therefore made of those two.
 """
 
-import ctypes
 from typing import Any, NamedTuple
 
 import torch
@@ -35,12 +34,12 @@ class Geometry(NamedTuple):
         return height, width
 
 
-class _Convolution(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "threads")],
-        *[(name, ctypes.c_int64) for name in ("kernel", "dilation", "padding")],
-        *[(name, ctypes.c_void_p) for name in ("x", "weight", "y")],
-    ]
+class _Convolution(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "threads"),
+        *library.numbers("kernel", "dilation", "padding"),
+        *library.addresses("x", "weight", "y"),
+    )
 
 
 def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
@@ -67,15 +66,14 @@ def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) ->
         ho=y.shape[2],
         wo=y.shape[3],
         stride=geometry.stride,
-        threads=torch.get_num_threads(),
         kernel=geometry.kernel,
         dilation=geometry.dilation,
         padding=geometry.padding,
-        x=x.data_ptr(),
-        weight=weight.data_ptr(),
-        y=y.data_ptr(),
+        x=x,
+        weight=weight,
+        y=y,
     )
-    library.call(name, settings, x.dtype)
+    settings.run(name, x.dtype)
 
 
 class _Part(Function):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -110,16 +111,38 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def call(name: str, settings: ctypes.Structure, dtype: torch.dtype) -> None:
-    """Run the kernel ``name``, which reads ``settings`` and writes where its pointers say."""
-    loaded = library()
-    assert loaded is not None
-    getattr(loaded, name)(ctypes.byref(settings), ctypes.c_int64(dtype == torch.float64))
+class Settings(ctypes.Structure):
+    """What a kernel reads: numbers, and the addresses of tensors, which are kept alive as long as the settings."""
+
+    def __init__(self, **values: "int | Tensor | Sequence[Tensor] | ctypes.Array[Any] | None") -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+        self.fill(threads=torch.get_num_threads(), **values)
+
+    def fill(self, **values: "int | Tensor | Sequence[Tensor] | ctypes.Array[Any] | None") -> None:
+        """Set fields: a tensor stands for its address, a sequence of tensors for an array of their addresses."""
+        for name, value in values.items():
+            self.kept.append(value)
+            if isinstance(value, Tensor):
+                value = value.data_ptr()
+            elif isinstance(value, list | tuple):
+                addresses = (ctypes.c_void_p * len(value))(*(tensor.data_ptr() for tensor in value))
+                self.kept.append(addresses)
+                value = ctypes.addressof(addresses)
+            setattr(self, name, value)
+
+    def run(self, name: str, dtype: torch.dtype) -> None:
+        """Call the kernel ``name``, which writes where the addresses lead."""
+        loaded = library()
+        assert loaded is not None
+        getattr(loaded, name)(ctypes.byref(self), ctypes.c_int64(dtype == torch.float64))
 
 
-def pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def numbers(*names: str) -> list[tuple[str, Any]]:
+    """Fields of :class:`Settings` that hold whole numbers."""
+    return [(name, ctypes.c_int64) for name in names]
 
 
-def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+def addresses(*names: str) -> list[tuple[str, Any]]:
+    """Fields of :class:`Settings` that hold addresses."""
+    return [(name, ctypes.c_void_p) for name in names]

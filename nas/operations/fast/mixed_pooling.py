@@ -28,13 +28,13 @@ class Windows(NamedTuple):
     stride: int
 
 
-class _Pools(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "sizes", "threads")],
+class _Pools(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "sizes", "threads"),
         ("size", ctypes.POINTER(ctypes.c_int64)),
-        *[(name, ctypes.c_void_p) for name in ("maximum", "mean", "argument", "x", "out")],
-        *[(name, ctypes.c_void_p) for name in ("maximum_sums", "mean_sums")],
-    ]
+        *library.addresses("maximum", "mean", "argument", "x", "out"),
+        *library.addresses("maximum_sums", "mean_sums"),
+    )
 
 
 def can_pool(x: Tensor, windows: Windows) -> bool:
@@ -129,14 +129,13 @@ def _run(name: str, x: Tensor, out: Tensor, by_kind: Tensor, places: Tensor, win
         wo=width,
         stride=windows.stride,
         sizes=len(windows.sizes),
-        threads=torch.get_num_threads(),
         size=(ctypes.c_int64 * len(windows.sizes))(*windows.sizes),
+        argument=places if "max" in windows.kinds else None,
+        x=x,
+        out=out,
     )
     by_kind = by_kind.contiguous()
     rows = {"max": "maximum", "average": "mean"}
     for kind, row in zip(windows.kinds, by_kind, strict=True):
-        setattr(settings, rows[kind] + ("_sums" if by_kind.dim() == 3 else ""), row.data_ptr())
-    if "max" in windows.kinds:
-        settings.argument = places.data_ptr()
-    settings.x, settings.out = x.data_ptr(), out.data_ptr()
-    library.call(name, settings, x.dtype)
+        settings.fill(**{rows[kind] + ("_sums" if by_kind.dim() == 3 else ""): row})
+    settings.run(name, x.dtype)

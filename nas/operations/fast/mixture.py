@@ -32,20 +32,20 @@ class Term:
 
 
 class _Term(ctypes.Structure):
-    _fields_ = [
+    _fields_ = (
         ("data", ctypes.c_void_p),
-        *[(name, ctypes.c_int64) for name in ("sample", "group", "pixel")],
-        *[(name, ctypes.c_void_p) for name in ("factor", "mean", "gradient", "slope", "constant")],
-        *[(name, ctypes.c_void_p) for name in ("second", "steepness", "products")],
-    ]
+        *library.numbers("sample", "group", "pixel"),
+        *library.addresses("factor", "mean", "gradient", "slope", "constant"),
+        *library.addresses("second", "steepness", "products"),
+    )
 
 
-class _Mixture(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "edges", "pixels", "c", "terms", "threads")],
+class _Mixture(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "edges", "pixels", "c", "terms", "threads"),
         ("term", ctypes.POINTER(_Term)),
-        *[(name, ctypes.c_void_p) for name in ("offset", "out", "gout", "sums")],
-    ]
+        *library.addresses("offset", "out", "gout", "sums"),
+    )
 
 
 def mixture(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
@@ -158,8 +158,7 @@ def _gradient(
 
     own_sums, own_products = (by_term * sums).sum(1), (by_term * products).sum(1)  # (terms, edges, C)
     settings = _settings(planes, edges, by_channel)
-    settings.keep = [array := library.pointers(gouts)]
-    settings.gout = ctypes.cast(array, ctypes.c_void_p)
+    settings.fill(gout=gouts)
     gradients: list[Tensor | None] = [None] * len(planes)
     for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
         if not needed[index]:
@@ -171,10 +170,10 @@ def _gradient(
         total, product = (_of_planes(one, of_edges[index]) for of_edges in (own_sums, own_products))
         count, scale = batch * height * width, entry.scale
         constant, slope = -scale * total / count, -(scale**3) * product / count
-        settings.keep += [constant, slope]
+        settings.kept += [constant, slope]
         settings.term[index].mean = entry.mean.data_ptr()
         settings.term[index].constant, settings.term[index].slope = constant.data_ptr(), slope.data_ptr()
-    library.call("mix_backward", settings, first.dtype)
+    settings.run("mix_backward", first.dtype)
     return [gfactors, *gradients]
 
 
@@ -225,8 +224,7 @@ def _second_gradient(
             (factor * one).sum(1) for factor, one in ((v, sums), (v, products), (f, sums), (f, products), (f, pairs))
         ]
         settings = _settings(planes, edges, on_terms)
-        settings.keep = [array := library.pointers(gouts)]
-        settings.gout = ctypes.cast(array, ctypes.c_void_p)
+        settings.fill(gout=gouts)
         for index, (tangent, one) in enumerate(zip(tangents, planes, strict=True)):
             if not wanted[1 + edges + index]:
                 continue
@@ -237,11 +235,11 @@ def _second_gradient(
             constant, slope, along = (
                 part.contiguous() for part in tangent.constants(*(_of_planes(one, each[index]) for each in moments))
             )
-            settings.keep += [constant, slope, along]
+            settings.kept += [constant, slope, along]
             term = settings.term[index]
-            term.mean, term.constant, term.slope = map(library.pointer, (tangent.mean, constant, slope))
+            term.mean, term.constant, term.slope = (one.data_ptr() for one in (tangent.mean, constant, slope))
             term.second, term.steepness = vplanes[index].data_ptr(), along.data_ptr()
-        library.call("mix_backward", settings, first.dtype)
+        settings.run("mix_backward", first.dtype)
     return [gfactors, *(touts if touts is not None else [None] * edges), *gradients]
 
 
@@ -250,9 +248,8 @@ def _mixed(planes: Sequence[Tensor], edges: int, by_channel: Tensor, offset: Ten
     first = planes[0]
     outs = [first.new_empty(first.shape[0], *first.shape[2:]) for _ in range(edges)]
     settings = _settings(planes, edges, by_channel)
-    array = library.pointers(outs)
-    settings.out, settings.offset = ctypes.cast(array, ctypes.c_void_p), offset.data_ptr()
-    library.call("mix_forward", settings, first.dtype)
+    settings.fill(out=outs, offset=offset)
+    settings.run("mix_forward", first.dtype)
     return outs
 
 
@@ -264,8 +261,7 @@ def _sums(
     batch, channels = first.shape[0], first.shape[4]
     sums, products = (first.new_empty(*more, batch, edges, channels) for more in ((), (len(planes),)))
     settings = _settings(planes, edges, products)
-    array = library.pointers(gouts)
-    settings.gout, settings.sums = ctypes.cast(array, ctypes.c_void_p), sums.data_ptr()
+    settings.fill(gout=gouts, sums=sums)
     by_edge = []  # shared planes with a mean per edge, which the kernel cannot take off
     for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
         settings.term[index].products = products[index].data_ptr()
@@ -273,7 +269,7 @@ def _sums(
             settings.term[index].mean = entry.mean.data_ptr()
         elif entry is not None:
             by_edge.append((index, entry.mean))
-    library.call("mix_sums", settings, first.dtype)
+    settings.run("mix_sums", first.dtype)
     for index, mean in by_edge:
         products[index] -= mean * sums
     return sums, products
@@ -312,12 +308,4 @@ def _settings(planes: Sequence[Tensor], edges: int, by_channel: Tensor) -> _Mixt
         array[index].data, array[index].factor = one.data_ptr(), by_channel[index].data_ptr()
         array[index].sample, array[index].pixel = one.stride(0), one.stride(3 if width > 1 else 2)
         array[index].group = one.stride(1) if one.shape[1] > 1 else 0
-    return _Mixture(
-        n=batch,
-        edges=edges,
-        pixels=height * width,
-        c=channels,
-        terms=len(planes),
-        threads=torch.get_num_threads(),
-        term=array,
-    )
+    return _Mixture(n=batch, edges=edges, pixels=height * width, c=channels, terms=len(planes), term=array)

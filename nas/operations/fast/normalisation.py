@@ -1,6 +1,5 @@
 """Batch norm without affine parameters over planes: the statistics, normalisation, and the running averages."""
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -39,11 +38,11 @@ class Statistics:
         return (self.variance + self.epsilon).rsqrt()
 
 
-class _ChannelStatistics(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "pixels", "c", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "mean", "variance")],
-    ]
+class _ChannelStatistics(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "pixels", "c", "threads"),
+        *library.addresses("x", "mean", "variance"),
+    )
 
 
 def channel_statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
@@ -51,9 +50,8 @@ def channel_statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
     x = x.contiguous()
     batch, height, width, channels = x.shape
     mean, variance = (x.new_empty(planes, channels // planes) for _ in range(2))
-    settings = _ChannelStatistics(n=batch, pixels=height * width, c=channels, threads=torch.get_num_threads())
-    settings.x, settings.mean, settings.variance = map(library.pointer, (x, mean, variance))
-    library.call("channel_statistics", settings, x.dtype)
+    settings = _ChannelStatistics(n=batch, pixels=height * width, c=channels, x=x, mean=mean, variance=variance)
+    settings.run("channel_statistics", x.dtype)
     return mean, variance
 
 
