@@ -13,7 +13,7 @@ from nas.errors import InvalidValue, UnusableInput, require
 
 
 class Batch(NamedTuple):
-    """What a network is trained and evaluated on."""
+    """Labelled images that a network is trained or evaluated on."""
 
     images: Tensor
     """(B, C, H, W) float32, normalised per channel."""
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Stream(Protocol):
-    """An endless stream of training batches, one shuffled epoch after another, that can go on from a checkpoint."""
+    """An endless stream of training batches, one shuffled epoch after another, which a checkpoint can continue."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -32,10 +32,10 @@ class Stream(Protocol):
         """The next batch."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Its place in the epoch as tensors and whole numbers; the generators' states are not in it."""
+        """The place in the epoch as tensors and whole numbers, without the states of the generators."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a stream over the same data stood, once the generators have their states back.
+        """Continue where a stream over the same data stood, once the generators have their states back.
 
         Raises:
             UnusableInput: The state is from a stream with another number of images or another batch size.

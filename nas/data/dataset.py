@@ -1,4 +1,4 @@
-"""Labelled images: what every data set offers, those in memory, and the three parts that one is split into."""
+"""Labelled images: what every data set offers, images in memory, the parts of a split, and where data come from."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -189,7 +189,7 @@ class BatchStream(EpochStream):
 class DataSplits:
     """The parts of the data set ``name``, and the channel statistics that normalise all of them.
 
-    ``mean`` and ``std`` have one number per channel and are measured with black at 0 and white at 1.
+    ``mean`` and ``std`` have one number per channel, with black at 0 and white at 1.
     """
 
     name: str
@@ -209,12 +209,12 @@ class DataSplits:
         return self.train.classes
 
     def train_and_validation(self) -> Dataset:
-        """Everything that a search has seen, as one data set: what the retraining trains on."""
+        """All images of the search as one data set: the training data of the retraining."""
         return self.train.joined(self.validation)
 
 
 class DataSource(Protocol):
-    """A data set that can be loaded, with the augmentation that its training images get."""
+    """A data set that can be loaded, with the augmentation of its training images."""
 
     @property
     def name(self) -> str:

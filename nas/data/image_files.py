@@ -1,8 +1,8 @@
-"""Images that stay in their files: decoded batch by batch in worker processes, the same batches for any number of them.
+"""Images that stay in their files, ImageNet (Deng et al., 2009) among them, decoded in worker processes.
 
 Every epoch draws one number. The epoch's order and the seed of every image's draws come from that number alone, so
-that neither the workers nor how far they read ahead can change a batch, and a checkpoint needs only the number and the
-place in the epoch.
+that neither the number of workers nor how far they read ahead can change a batch, and a checkpoint needs only the
+number and the place in the epoch.
 """
 
 import os
@@ -37,7 +37,7 @@ class Decoding:
 
     Attributes:
         size: Side in pixels of the square image that a network gets.
-        shorter_side: To which an image is resized before its centre is cut out, where nothing is drawn.
+        shorter_side: The shorter side of a resized image before its centre is cut out, where no crop is drawn.
         workers: Processes that decode; 0 decodes in the run's own.
 
     Raises:
@@ -56,22 +56,22 @@ class Decoding:
 
 
 class Request(NamedTuple):
-    """One image that a worker is asked for."""
+    """The request of one image from a worker."""
 
     file: str
     seed: int
-    """Of its draws."""
+    """The seed of what is drawn for it."""
 
 
 class Unreadable(NamedTuple):
-    """What a worker hands back in place of a batch: an exception would arrive with a traceback in its message."""
+    """A worker's answer in place of a batch: an exception would arrive with a traceback in its message."""
 
     file: str
     reason: str
 
 
 class Decoder(data.Dataset[Tensor | Unreadable]):
-    """What a worker process holds: indexed by the requests of a whole batch, it gives their images.
+    """The data set of a worker process: indexed by the requests of a whole batch, it gives their images.
 
     Args:
         decoding: The size of the images.
@@ -166,9 +166,9 @@ class ImageFiles(Dataset):
     Attributes:
         files: N paths.
         labels: (N,) int64, from 0 to ``classes - 1``, on the CPU.
-        classes: How many classes there are.
-        decoding: The size of the images, and who decodes them.
-        device: Where the batches are.
+        classes: The number of classes.
+        decoding: The size of the images, and the processes that decode them.
+        device: The device of the batches.
 
     Raises:
         ValueError: There are not as many labels as files.
@@ -274,9 +274,9 @@ class ImageNet:
 
     Attributes:
         split: Sizes of the parts.
-        augmentation: For the training images.
-        decoding: The size of the images, and who decodes them.
-        folder: What ``train`` and ``val`` are in; relative to the working directory.
+        augmentation: The augmentation of the training images.
+        decoding: The size of the images, and the processes that decode them.
+        folder: The folder of ``train`` and ``val``, relative to the working directory.
     """
 
     split: SplitSettings

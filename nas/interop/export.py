@@ -1,4 +1,4 @@
-"""A trained network as a file for other programs: ONNX, or PyTorch's own exported program; checked before it counts."""
+"""A trained network as a file for other programs: ONNX or PyTorch's exported program, checked against the network."""
 
 import copy
 import importlib.util
@@ -23,7 +23,7 @@ class ExportDiffers(Exception):  # noqa: N818 - it names what happened
 
 
 def missing_packages(kind: str) -> list[str]:
-    """What ``kind`` needs and is not installed here."""
+    """The packages that ``kind`` needs and that are not installed."""
     return [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
 
 
@@ -35,8 +35,8 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     Args:
         network: Trained; it stays as it is.
         kind: ``onnx`` is run with onnxruntime, ``torch_export`` with ``torch.export.load``.
-        folder: Where the file goes.
-        images: Real ones, normalised as in training; at least two.
+        folder: The folder of the file.
+        images: At least two real images, normalised as in training.
 
     Returns:
         The file, and the largest difference of its logits.

@@ -1,8 +1,8 @@
 """Batch norm, the weighted sum of activation functions and a mask of channels in one pass over the images.
 
-What a layer of the macro space does behind its convolution: ``out = sum over functions f of factor_f * f(z)`` with
-``z = weight * (y - mean) * scale + bias`` and factors per channel. Neither ``z`` nor a single ``f(z)`` is ever written
-down; backward passes compute them again from ``y``.
+A layer of the macro space computes this behind its convolution: ``out = sum over functions f of factor_f * f(z)`` with
+``z = weight * (y - mean) * scale + bias`` and factors per channel. Neither ``z`` nor any ``f(z)`` is stored; backward
+passes compute them again from ``y``.
 """
 
 import ctypes
@@ -32,14 +32,14 @@ class _Activation(library.Settings):
 
 
 class _Layer(NamedTuple):
-    """What a layer has besides its tensors; the statistics are (1, C)."""
+    """A layer without its tensors: its statistics (1, C) and activation functions."""
 
     statistics: Statistics
     functions: tuple[nn.Module, ...]
 
 
 def can_activate(y: Tensor, functions: Sequence[nn.Module]) -> bool:
-    """Whether :func:`activated` is there for them, here and now."""
+    """Whether :func:`activated` can compute ``functions`` of ``y``."""
     return library.usable(y) and all(type(function) in KNOWN for function in functions)
 
 
@@ -71,14 +71,14 @@ def activated_in_torch(inputs: Sequence[Tensor], layer: _Layer) -> Tensor:
 
 
 class _Activated(Function):
-    """Of ``layer`` and its tensors: ``y``, the batch norm's weight and bias, the factors."""
+    """The value from ``layer`` and its tensors: ``y``, the batch norm's weight and bias, the factors."""
 
     @staticmethod
     def forward(ctx: Any, layer: _Layer, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.layer = layer
         batch, height, width, channels = inputs[0].shape
-        # No view, since those that a function returns may not be changed in place.
+        # No view: a view that a function returns may not be changed in place.
         out = torch.empty((batch, channels, height, width), dtype=inputs[0].dtype, memory_format=torch.channels_last)
         _run("activation_forward", layer, inputs, out=out.permute(0, 2, 3, 1))
         return out

@@ -1,4 +1,4 @@
-"""Depthwise convolution, fast in its value and in both of its gradients, differentiable as often as one likes.
+"""Depthwise convolution, fast in its value and in both of its gradients, differentiable any number of times.
 
 Value, input gradient and weight gradient are bilinear, and the derivatives of each are the other two. On a CPU
 PyTorch is fast at the value, and at the weight gradient of kernels that are not dilated and at most 3 wide, but ten

@@ -33,7 +33,7 @@ _switched_off = 0
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """Do without the kernels inside, as on a machine without a compiler."""
+    """A context without the kernels, as on a machine without a compiler."""
     global _switched_off
     _switched_off += 1
     try:
@@ -43,7 +43,7 @@ def without_kernels() -> Iterator[None]:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels compute on ``x`` here and now."""
+    """Whether the kernels can compute on ``x``."""
     if _switched_off or x.device.type != "cpu" or x.dtype not in DTYPES or torch.compiler.is_compiling():
         return False
     return library() is not None
@@ -51,7 +51,7 @@ def usable(x: Tensor) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernels, built if need be; None where that is not possible or not wanted.
+    """The loaded kernels, built where they are not yet; None where they cannot be built or are switched off.
 
     Raises:
         InvalidValue: ``NAS_KERNELS`` is neither on nor off.

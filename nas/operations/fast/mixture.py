@@ -1,8 +1,8 @@
 """The weighted sums of all operations on the edges that leave one state, their batch norms folded in.
 
 ``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only
-scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e``
-and of ``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
+scales its batch norm, no normalised tensor is stored. In the backward pass the sums over pixels of ``g_e`` and of
+``g_e * (term_k - mean_k)`` give the gradients of the weights and of the batch norms at once.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from nas.operations.fast.normalisation import Statistics, normalised
 class Term:
     """One operation on every edge: (batch, edges, H, W, C), or with a single plane that all edges share.
 
-    ``statistics`` normalise it, those of a shared plane perhaps with one row per edge; None leaves it as it is.
+    ``statistics`` normalise it; those of a shared plane may have one row per edge. None leaves it as it is.
     """
 
     planes: Tensor
@@ -62,7 +62,7 @@ def mixture(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
 
 
 def mixture_in_torch(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
-    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    """The same value in PyTorch's operations, differentiable any number of times."""
     edges = factors.shape[1]
     sums: list[Tensor | None] = [None] * edges
     for index, term in enumerate(terms):

@@ -23,7 +23,7 @@ class _Pooling(library.Settings):
 
 
 def poolings(x: Tensor, stride: int) -> tuple[tuple[Tensor, Known], tuple[Tensor, Known]]:
-    """The maximum and the average, each with its batch mean and biased variance (1, C) where they are at hand.
+    """The maximum and the average, each with its batch mean and biased variance (1, C) where the kernels give them.
 
     Args:
         x: (batch, 1, H, W, C); the results have ``ceil(side / stride)``. Zeros of the margin count in no average.
@@ -109,7 +109,7 @@ def _gradient(gmaximum: Tensor | None, gaverage: Tensor | None, x: Tensor, argum
 
 
 def _settings(shape: torch.Size, argument: Tensor, stride: int, **planes: Tensor | None) -> _Pooling:
-    """Those of an input of ``shape``."""
+    """The settings of an input of ``shape`` (batch, 1, H, W, C)."""
     return _Pooling(
         n=shape[0],
         c=shape[4],

@@ -47,7 +47,7 @@ class _Separable(library.Settings):
 
 @dataclass(frozen=True)
 class Layer:
-    """What a separable layer computes: its groups' kernels, its stride, and the statistics that normalise its input."""
+    """A separable layer: its groups' kernels, its stride, and the statistics that normalise its input."""
 
     kernels: tuple[Kernel, ...]
     stride: int
@@ -65,8 +65,8 @@ def separable(
         pointwise: Per group (C, C, 1, 1).
 
     Returns:
-        (batch, groups, ceil(H / stride), ceil(W / stride), C) and, where they are at hand, its batch mean and biased
-        variance (groups, C), which no gradient goes through: whoever normalises with them accounts for it.
+        (batch, groups, ceil(H / stride), ceil(W / stride), C) and, where the kernels give them, its batch mean and
+        biased variance (groups, C), which no gradient goes through: the normalisation accounts for it.
     """
     if library.usable(x) and (layer.statistics is None or layer.statistics.known):
         y, mean, variance = _SeparableFunction.apply(x, layer, *depthwise, *pointwise)
@@ -75,7 +75,7 @@ def separable(
 
 
 def separable_in_torch(x: Tensor, layer: Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]) -> Tensor:
-    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    """The same value in PyTorch's operations, differentiable any number of times."""
     z = x if layer.statistics is None else normalised(x, layer.statistics)
     z = F.relu(z).permute(0, 1, 4, 2, 3)
     if x.device.type != "cpu" and len(set(layer.kernels)) == 1:
