@@ -51,8 +51,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
 from nas.configuration import build
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
-from nas.data.batches import BatchStream
+from nas.data.batches import Batch
 from nas.data.dataset import ImageDataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import WARM_UP, CudaGraphs
@@ -658,7 +657,7 @@ def samples_delivered(batch: int, device: str) -> float:
     dataset = ImageDataset(images, torch.randint(CLASSES, (5000,)), CLASSES).to(device)
     order, draws = torch.Generator().manual_seed(0), torch.Generator(device).manual_seed(1)
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
-    stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
+    stream = dataset.stream(batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
     stream.next()
     count, on_gpu = max(5000 // batch, 20), device != "cpu"
     began = clock(on_gpu)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.data.dataset import Dataset, DataSource, DataSplits
 from nas.evaluation.network_cost import count_multiply_adds
 from nas.spaces.space import SearchSpace, space_from_description

@@ -1,11 +1,9 @@
-"""A trained network as a file for other programs: ONNX, or PyTorch's own exported program; checked before it counts."""
+"""A trained network as a file for other programs: ONNX or PyTorch's exported program, checked against the network."""
 
 import copy
-import importlib.util
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +14,11 @@ from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.interop.standalone import standalone_source
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace
+from nas.training.retraining import ExportKind, missing_packages
 
 log = logging.getLogger(__name__)
 
-ExportKind = Literal["onnx", "torch_export"]
 FILES: dict[str, str] = {"onnx": "network.onnx", "torch_export": "network.pt2"}
-NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
 CHECKED_IMAGES = 64  # on which an exported network is run
 TOLERANCE = 1e-5  # of the logits, as a share of the largest where that is above 1
 
@@ -69,11 +66,6 @@ def write_for_other_programs(
         log.info(f"exported, logits within {difference:.1g} on {len(images)} test images: {exported}")
 
 
-def missing_packages(kind: str) -> list[str]:
-    """What ``kind`` needs and is not installed here."""
-    return [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
-
-
 def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: Tensor) -> tuple[Path, float]:
     """Write ``network`` into ``folder`` and run the file on ``images``.
 
@@ -82,8 +74,8 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     Args:
         network: Trained; it stays as it is.
         kind: ``onnx`` is run with onnxruntime, ``torch_export`` with ``torch.export.load``.
-        folder: Where the file goes.
-        images: Real ones, normalised as in training; at least two.
+        folder: The folder of the file.
+        images: At least two real images, normalised as in training.
 
     Returns:
         The file, and the largest difference of its logits.

@@ -7,7 +7,6 @@ from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import parse_genotype
-from nas.interop.published import PUBLISHED
 from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
@@ -16,6 +15,61 @@ from nas.spaces.space import SearchSpace
 from nas.training.settings import TrainingSettings
 
 LARGEST_TEXT = 100_000  # bytes
+_TEXTS = {  # as quark0/darts and PC-DARTS publish them
+    # first order, Liu et al., 2019
+    "darts_v1": """Genotype(
+        normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
+            ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)],
+        normal_concat=range(2, 6),
+        reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0),
+            ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)],
+        reduce_concat=range(2, 6))""",
+    # second order, Liu et al., 2019
+    "darts_v2": """Genotype(
+        normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),
+            ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)],
+        normal_concat=range(2, 6),
+        reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1),
+            ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)],
+        reduce_concat=range(2, 6))""",
+    # NASNet-A, Zoph et al., 2018
+    "nasnet": """Genotype(
+        normal=[('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 0), ('sep_conv_3x3', 0),
+            ('avg_pool_3x3', 1), ('skip_connect', 0), ('avg_pool_3x3', 0), ('avg_pool_3x3', 0),
+            ('sep_conv_3x3', 1), ('skip_connect', 1)],
+        normal_concat=range(2, 7),
+        reduce=[('sep_conv_5x5', 1), ('sep_conv_7x7', 0), ('max_pool_3x3', 1), ('sep_conv_7x7', 0),
+            ('avg_pool_3x3', 1), ('sep_conv_5x5', 0), ('skip_connect', 3), ('avg_pool_3x3', 2),
+            ('sep_conv_3x3', 2), ('max_pool_3x3', 1)],
+        reduce_concat=range(4, 7))""",
+    # AmoebaNet-A, Real et al., 2019
+    "amoebanet": """Genotype(
+        normal=[('avg_pool_3x3', 0), ('max_pool_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 2),
+            ('sep_conv_3x3', 0), ('avg_pool_3x3', 3), ('sep_conv_3x3', 1), ('skip_connect', 1),
+            ('skip_connect', 0), ('avg_pool_3x3', 1)],
+        normal_concat=range(4, 7),
+        reduce=[('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('max_pool_3x3', 0), ('sep_conv_7x7', 2),
+            ('sep_conv_7x7', 0), ('avg_pool_3x3', 1), ('max_pool_3x3', 0), ('max_pool_3x3', 1),
+            ('conv_7x1_1x7', 0), ('sep_conv_3x3', 5)],
+        reduce_concat=[3, 4, 6])""",
+    # Xu et al., 2020, searched on CIFAR-10
+    "pc_darts_cifar": """Genotype(
+        normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 0), ('dil_conv_3x3', 1),
+            ('sep_conv_5x5', 0), ('sep_conv_3x3', 1), ('avg_pool_3x3', 0), ('dil_conv_3x3', 1)],
+        normal_concat=range(2, 6),
+        reduce=[('sep_conv_5x5', 1), ('max_pool_3x3', 0), ('sep_conv_5x5', 1), ('sep_conv_5x5', 2),
+            ('sep_conv_3x3', 0), ('sep_conv_3x3', 3), ('sep_conv_3x3', 1), ('sep_conv_3x3', 2)],
+        reduce_concat=range(2, 6))""",
+    # Xu et al., 2020, searched on ImageNet
+    "pc_darts_imagenet": """Genotype(
+        normal=[('skip_connect', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 0), ('skip_connect', 1),
+            ('sep_conv_3x3', 1), ('sep_conv_3x3', 3), ('sep_conv_3x3', 1), ('dil_conv_5x5', 4)],
+        normal_concat=range(2, 6),
+        reduce=[('sep_conv_3x3', 0), ('skip_connect', 1), ('dil_conv_5x5', 2), ('max_pool_3x3', 1),
+            ('sep_conv_3x3', 2), ('sep_conv_3x3', 1), ('sep_conv_5x5', 0), ('sep_conv_3x3', 3)],
+        reduce_concat=range(2, 6))""",
+}
+PUBLISHED = {name: parse_genotype(text) for name, text in _TEXTS.items()}
 
 
 def candidate_path(candidate: object) -> Path:
@@ -81,7 +135,7 @@ def architecture_text(name: str) -> str | None:
 
 
 def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> tuple[SearchSpace, Architecture]:
-    """The architecture that ``text`` tells, and a space that holds it.
+    """The architecture that ``text`` describes, and a space that has it.
 
     Args:
         text: See :func:`architecture_text`.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from nas.candidate import Architecture
-from nas.data.batch import Batch, first_images
+from nas.data.batches import Batch, first_images
 from nas.data.dataset import DataSplits
 from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
 from nas.report.recorded_run import RecordedRun, number

@@ -12,8 +12,7 @@ from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach, differentiates_twice
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.data.batch import Batch, Stream, first_images
-from nas.data.sharding import sharded
+from nas.data.batches import Batch, Stream, first_images, sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.device.transfer import as_numbers

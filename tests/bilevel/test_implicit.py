@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from nas.bilevel.reach import check_reach
 from torch import Tensor
 
 from nas.bilevel.by_kind import ByKind
@@ -10,7 +9,8 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
-from nas.data.batch import Batch
+from nas.bilevel.upper_level import check_reach
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 
 SIZE, DECAY = 7, 0.05

@@ -10,7 +10,7 @@ from torch import nn
 from nas.bilevel.exact import Exact
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.groups import GROUPS
 from nas.hyperparameters.kinds import (

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nas.candidate import Architecture
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.explanation import (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import train_search
 from nas.candidate import Architecture
-from nas.data.batch import Batch, first_images
+from nas.data.batches import Batch, first_images
 from nas.errors import InvalidValue
 from nas.evaluation.inside_supernet import supernet_metrics
 from nas.relaxations.relaxation import Temperature

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
