@@ -60,7 +60,7 @@ def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, t
 
 def spent_by_hand(searcher: Searcher, measured: int) -> float:
     samples = searcher.spent.samples
-    return searcher.account.per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
+    return searcher.meter.per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("limit", ["budget.samples=3000", "budget.multiply_adds=6e8"])
@@ -68,7 +68,7 @@ def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -
     searcher, _ = searched(tmp_path, limit, "search.epochs=1000")
     name, _, value = limit.removeprefix("budget.").partition("=")
     spent = getattr(searcher.spent, name)
-    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher.account.per_image)
+    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher.meter.per_image)
     assert float(value) - 2 * one_step < spent <= float(value)
     # The untrained supernet's loss on the validation images, and the measurement at the end, went forward only.
     assert searcher.spent.multiply_adds == pytest.approx(spent_by_hand(searcher, 64 + 64))

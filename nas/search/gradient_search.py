@@ -20,7 +20,7 @@ from nas.device.cuda_graphs import recording_for
 from nas.device.transfer import as_numbers, keep_freed_memory
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, require
-from nas.evaluation.budget import MEASURED_AT_ONCE, Account
+from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.scratch import TrainedFromScratch
@@ -113,19 +113,19 @@ class GradientSearch:
         self.interventions = Interventions(self.say)
         self.best_pair = BestPair()
         self.trajectory = Trajectory(self.hyperparameters)
-        self.account = Account(
+        self.meter = CostMeter(
             parts.budget,
             supernet_multiply_adds(self.space, parts.relaxation),
             max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size,
             len(self._validation),
             parts.discretisation.images(self.space, len(self._validation)),
         )
-        least = self.account.least()
+        least = self.meter.least()
         for name, limit in parts.budget.limits().items():
             cost = getattr(least, name)
             require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
         draw = parts.draw if parts.tracking.tensorboard else None
-        watched = self.account, self.guard, self.interventions, self.ranks
+        watched = self.meter, self.guard, self.interventions, self.ranks
         self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, draw)
         self.step, self.rollbacks = 0, 0
         self._tracker_state: dict[str, int] | None = None
@@ -154,11 +154,11 @@ class GradientSearch:
 
     @property
     def seconds(self) -> float:
-        return self.account.seconds
+        return self.meter.seconds
 
     @property
     def spent(self) -> Cost:
-        return self.account.spent + self._of_trials()
+        return self.meter.spent + self._of_trials()
 
     def _of_trials(self) -> Cost:
         """What the rehearsal has cost; its seconds are on the clock already."""
@@ -166,7 +166,7 @@ class GradientSearch:
 
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
-        return max(self.step / self.total_steps, self.account.progress())
+        return max(self.step / self.total_steps, self.meter.progress())
 
     @property
     def _epoch(self) -> int:
@@ -249,7 +249,7 @@ class GradientSearch:
                 policy, folder, ranks = self.training.on_non_finite, self.folder, self.ranks
                 state = last_good(fault, policy, self.rollbacks, folder, advice, self.say, ranks)
                 state["rollbacks"] = self.rollbacks + 1
-                paid = {name: entry for name, entry in self.account.state_dict().items() if name != "samples_before"}
+                paid = {name: entry for name, entry in self.meter.state_dict().items() if name != "samples_before"}
                 state |= paid  # steps that are taken back stay paid for
                 save = True  # at once, or a kill would undo the rollback
 
@@ -266,7 +266,7 @@ class GradientSearch:
             Progress("search", self.total_steps, self.parts.tracking.console, start=self.step) as progress,
             profiled(self.folder.path, self.parts.tracking.profiler) as profiler,
         ):
-            self.account.begin_epoch()
+            self.meter.begin_epoch()
             if state is None:
                 self.upper_level.forget_weights()  # a strategy may have served another search before
                 self.guard.begin(self._untrained_loss())
@@ -310,7 +310,7 @@ class GradientSearch:
         evaluator = TrainedFromScratch(rehearsal.epochs, task=SameLuck.of_task(task), objective=objective)
         found, ranges = self._found(), self._rehearsed()
         while (trial := rehearsal.next(found, self.trials, ranges)) is not None:
-            if not self.account.budget.allows(self.spent + evaluator.price(trial)):
+            if not self.meter.budget.allows(self.spent + evaluator.price(trial)):
                 break
             self.trials += evaluator.evaluate([trial])
             step = self.step + len(self.trials)
@@ -338,11 +338,11 @@ class GradientSearch:
             except StopRequested as error:
                 self._save(tracker)
                 raise Stopped(self.step, self.folder.path) from error
-            self.account.passed(metrics.samples)
+            self.meter.passed(metrics.samples)
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
             self.record.last_means |= measured
             tracker.scalars(measured, self.step, self._epoch)
-            self.record.tell_spent(tracker, self.account.spent, self.step, self._epoch)
+            self.record.tell_spent(tracker, self.meter.spent, self.step, self._epoch)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_interventions(tracker, self.step, self._epoch)
@@ -362,12 +362,12 @@ class GradientSearch:
             return request.until_requested(some) if self.ranks.count == 1 else some
 
         self._discretised()  # an alpha that is not finite is named
-        if self.account.choosing and not self.account.pays_for_choosing(measured):
+        if self.meter.choosing and not self.meter.pays_for_choosing(measured):
             self.say("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = self.supernet.discretise()
             return
         self.chosen = self.parts.discretisation.choose(self.supernet, self.space, images)
-        self.account.passed(self.account.choosing)
+        self.meter.passed(self.meter.choosing)
 
     def _against_alpha(self) -> str:
         """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""
@@ -377,7 +377,7 @@ class GradientSearch:
         )
 
     def _may_stop(self) -> bool:
-        if not self.account.budget.allows(self.spent + self.account.reserve()):
+        if not self.meter.budget.allows(self.spent + self.meter.reserve()):
             return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
         return self.settings.stop == "settled" and at_epoch_end and all(self.settled().values())
@@ -399,7 +399,7 @@ class GradientSearch:
         batch = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
         done = self.upper_level.alternate(batch, validation, work)
-        self.account.trained(self.ranks.count * done.samples)
+        self.meter.trained(self.ranks.count * done.samples)
         for intervention in done.outcome.interventions if done.outcome is not None else ():
             self.interventions.note(intervention, self.step)
         self.record.see(done, batch, validation)
@@ -466,7 +466,7 @@ class GradientSearch:
 
     def _untrained_loss(self) -> float:
         batch = next(self._validation_batches())
-        self.account.passed(len(batch.labels))
+        self.meter.passed(len(batch.labels))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)
@@ -516,7 +516,7 @@ class GradientSearch:
             "step": self.step,
             "ranks": self.ranks.count,
             "rollbacks": self.rollbacks,
-            **self.account.state_dict(),
+            **self.meter.state_dict(),
             "objective": {} if self.parts.objective is None else self.parts.objective.state_dict(),
             "supernet": self.supernet.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -537,7 +537,7 @@ class GradientSearch:
     def _load_state(self, state: dict[str, Any]) -> None:
         self.ranks.require_as_many(state)
         self.step, self.rollbacks = state["step"], state.get("rollbacks", 0)
-        self.account.load_state_dict(state)
+        self.meter.load_state_dict(state)
         chosen = state.get("chosen")
         self.chosen = None if chosen is None else Architecture(self.space.name, chosen)
         self.trials = [Evaluation.from_json(trial) for trial in state["trials"]]

@@ -63,7 +63,7 @@ class SeveralStarts:
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
             left = self.parts.budget.without(self._spent)
-            if left is None or not left.allows(short.account.least() + self.long.account.least()):
+            if left is None or not left.allows(short.meter.least() + self.long.meter.least()):
                 self.say(f"the budget is too small for start {number} and those after it")
                 break
             loss = self._loss(short)
@@ -73,7 +73,7 @@ class SeveralStarts:
                 best = short
             self.losses.append(loss)
             self.say(f"start {number}: supernet's validation loss {loss:.4g}, {_values(short)}")
-        self.long.account.budget = self.parts.budget.without(self._spent) or self.parts.budget
+        self.long.meter.budget = self.parts.budget.without(self._spent) or self.parts.budget
         if best is not None:
             self._take_over(best)
         return self.long.search()

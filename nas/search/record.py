@@ -10,7 +10,7 @@ from nas.bilevel.upper_level import Alternation
 from nas.candidate import Architecture
 from nas.data.batch import Batch
 from nas.distributed import Ranks
-from nas.evaluation.budget import Account
+from nas.evaluation.budget import CostMeter
 from nas.evaluation.evaluation import Cost
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.run.progress import Progress
@@ -21,7 +21,7 @@ from nas.training.metrics import RunningMeans, accuracy
 
 
 class SearchRecord:
-    """The record of a search whose ``account``, ``guard`` and ``interventions`` it reads.
+    """The record of a search whose ``meter``, ``guard`` and ``interventions`` it reads.
 
     Attributes:
         means: Of the present epoch.
@@ -32,14 +32,14 @@ class SearchRecord:
         self,
         supernet: Supernet,
         hyperparameters: HyperparameterSet,
-        account: Account,
+        meter: CostMeter,
         guard: Guard,
         interventions: Interventions,
         ranks: Ranks,
         draw: Callable[[Architecture], Any] | None,
     ) -> None:
         self.supernet, self.hyperparameters = supernet, hyperparameters
-        self.account, self.guard, self.interventions = account, guard, interventions
+        self.meter, self.guard, self.interventions = meter, guard, interventions
         self._ranks, self._draw = ranks, draw
         self._drawn: Architecture | None = None
         self.means = RunningMeans()
@@ -78,16 +78,16 @@ class SearchRecord:
         for decision, options in self.supernet.probabilities().items():
             tracker.scalars({f"probability/{decision}/{name}": share for name, share in options.items()}, step, epoch)
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), step, epoch)
-        self.tell_spent(tracker, self.account.spent, step, epoch)
+        self.tell_spent(tracker, self.meter.spent, step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), step, epoch)
         self.tell_interventions(tracker, step, epoch)
         if self._draw is not None and preferred != self._drawn:
             self._drawn = preferred
             tracker.figure("architecture/over time", self._draw(preferred), step)
 
-        seconds, samples_per_second = self.account.end_epoch()
+        seconds, samples_per_second = self.meter.end_epoch()
         tracker.timing("time/epoch_seconds", seconds, step, epoch)
-        tracker.timing("time/total_seconds", self.account.seconds, step, epoch)
+        tracker.timing("time/total_seconds", self.meter.seconds, step, epoch)
         tracker.timing("throughput/samples_per_second", samples_per_second, step, epoch)
 
         numbers = self.hyperparameters.numbers()

@@ -42,10 +42,10 @@ class RefinedSearch:
     def search(self) -> Candidate:
         found, first = self.first.search(), self.first
         left, second = self.parts.budget.without(first.spent), self._second_search(found)
-        if left is None or not left.allows(second.account.least()):
+        if left is None or not left.allows(second.meter.least()):
             self.say("too little of the budget is left for the refinement")
             return found
-        second.account.budget = left
+        second.meter.budget = left
         self.say(f"refining on the network found: {second.folder.path}")
         try:
             refined = second.search()
