@@ -14,7 +14,7 @@ from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.evaluator import Drifting, Evaluator, Placed, Pruner
 from nas.evaluation.objective import Objective
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.checkpoint import fitting
 from nas.run.folder import RunFolder
 from nas.run.progress import Progress
@@ -53,7 +53,7 @@ class BlackBoxSearch:
         patience: int | None = None,
         *,
         space: SearchSpace,
-        task: Task,
+        task: TrainingSetup,
         evaluator: Evaluator,
         objective: Objective,
         budget: Budget,

@@ -12,7 +12,7 @@ from nas.errors import InvalidValue, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner
 from nas.evaluation.objective import CostPenalty, Objective
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.spaces.space import SearchSpace
 
 
@@ -29,7 +29,12 @@ class EveryTask:
     """
 
     def __init__(
-        self, tasks: Mapping[str, Callable[..., Evaluator]], *, task: Task, objective: Objective, space: SearchSpace
+        self,
+        tasks: Mapping[str, Callable[..., Evaluator]],
+        *,
+        task: TrainingSetup,
+        objective: Objective,
+        space: SearchSpace,
     ) -> None:
         require(len(tasks) > 0, "tasks", dict(tasks), "it must have at least one task")
         self.evaluators = {name: make(task=task, objective=objective, space=space) for name, make in tasks.items()}

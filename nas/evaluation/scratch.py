@@ -17,7 +17,7 @@ from nas.evaluation.evaluator import Pruner
 from nas.evaluation.network_cost import TRAINING_PASS, count_parameters
 from nas.evaluation.objective import Objective
 from nas.evaluation.parallel import Jobs
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
@@ -49,7 +49,7 @@ class TrainedFromScratch:
         backend: Literal["loky", "ray"] = "loky",
         data: DataSource | None = None,
         *,
-        task: Task,
+        task: TrainingSetup,
         objective: Objective,
     ) -> None:
         require(epochs >= 1, "epochs", epochs, "it must be at least 1")
@@ -109,7 +109,7 @@ class CandidateTraining:
 
 
 def train(
-    task: Task, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
+    task: TrainingSetup, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
 ) -> CandidateTraining:
     """Go on training ``candidate`` up to ``until_epoch`` of ``epochs`` and measure it."""
     began = time.perf_counter()

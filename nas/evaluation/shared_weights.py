@@ -19,7 +19,7 @@ from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
 from nas.evaluation.network_cost import TRAINING_PASS, count_parameters, supernet_multiply_adds
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
@@ -85,7 +85,7 @@ class SharedWeights:
         warmup_steps: int,
         finalists: int,
         *,
-        task: Task,
+        task: TrainingSetup,
         relaxation: Relaxation,
         randomness: Randomness,
     ) -> None:

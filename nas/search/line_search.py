@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
 from nas.evaluation.evaluation import Evaluation
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ class Rehearsal:
         return Candidate(found.architecture, Hyperparameters(values))
 
 
-class SameLuck(Task):
+class SameLuck(TrainingSetup):
     """A task on which all candidates begin with the same weights and see the same batches and the same noise.
 
     What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
     """
 
     @classmethod
-    def of_task(cls, task: Task) -> "SameLuck":
+    def of_task(cls, task: TrainingSetup) -> "SameLuck":
         return cls(**{one.name: getattr(task, one.name) for one in fields(task)})
 
     def seed_for(self, candidate: Candidate) -> int:

@@ -26,7 +26,7 @@ from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Placed, Pruner, SuccessiveHalving
 from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
@@ -101,24 +101,27 @@ class Widths:
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> TrainingSetup:
     source = Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0))
     splits = source.load()
-    return Task.of(
-        Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
-        splits,
-        source.augmentation,
-        TrainingSettings(16, 0.9, 5.0, "cosine"),
-        FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
-        Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4}),
-        {},
-        0,
-        torch.device("cpu"),
+    return TrainingSetup(
+        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        train=splits.train,
+        validation=splits.validation,
+        mean=splits.mean,
+        std=splits.std,
+        augmentation=source.augmentation,
+        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
+        final=FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
+        held=Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4}),
+        bound={},
+        seed=0,
+        device=torch.device("cpu"),
     )
 
 
 def searching(
-    task: Task,
+    task: TrainingSetup,
     folder: Path,
     budget: Budget,
     *,
@@ -158,7 +161,7 @@ def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
         (Budget(multiply_adds=350.0, samples=10**9), 3),
     ],
 )
-def test_no_budget_is_ever_overrun(task: Task, tmp_path: Path, budget: Budget, evaluations: int) -> None:
+def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: Budget, evaluations: int) -> None:
     evaluator = Widths()
     search = searching(task, tmp_path, budget, evaluator=evaluator)
     candidate = search.search()
@@ -171,14 +174,14 @@ def test_no_budget_is_ever_overrun(task: Task, tmp_path: Path, budget: Budget, e
     assert rows(tmp_path, "budget/samples")[-1] == (evaluations, 10.0 * evaluations)
 
 
-def test_the_clock_ends_a_search(task: Task, tmp_path: Path) -> None:
+def test_the_clock_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(seconds=0.2))
     search.search()
     assert search.spent.seconds >= 0.2
     assert search.spent.evaluations > 0
 
 
-def test_what_is_known_costs_an_evaluation_and_no_samples(task: Task, tmp_path: Path) -> None:
+def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, tmp_path: Path) -> None:
     evaluator = Widths()
 
     def repeating(**parts: Any) -> Drawn:
@@ -193,7 +196,7 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: Task, tmp_path: 
     assert (again.spent.samples, again.spent.evaluations) == (80, 8)  # metrics that change are measured anew
 
 
-def test_stagnation_ends_a_search(task: Task, tmp_path: Path) -> None:
+def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(), patience=12)
     search.search()
     scores = [one.metrics["accuracy"] for one in search.history]
@@ -201,7 +204,7 @@ def test_stagnation_ends_a_search(task: Task, tmp_path: Path) -> None:
     assert first + 12 < len(scores) <= first + 12 + 2
 
 
-def test_the_record_has_the_promised_tags(task: Task, tmp_path: Path) -> None:
+def test_the_record_has_the_promised_tags(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(evaluations=6))
     search.search()
     scores = [one.metrics["accuracy"] for one in search.history]
@@ -214,14 +217,14 @@ def test_the_record_has_the_promised_tags(task: Task, tmp_path: Path) -> None:
     assert [one["metrics"]["accuracy"] for one in written] == scores
 
 
-def interrupted(task: Task, folder: Path, after: int, **settings: Any) -> None:
+def interrupted(task: TrainingSetup, folder: Path, after: int, **settings: Any) -> None:
     search = searching(task, folder, evaluator=Widths(stop_after=after), **settings)
     with pytest.raises(KeyboardInterrupt):
         search.search()
 
 
 @pytest.mark.parametrize("after", [1, 4, 5])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: Task, tmp_path: Path, after: int) -> None:
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: TrainingSetup, tmp_path: Path, after: int) -> None:
     dynamic = {"start": {"accuracy": 1.0}, "end": {"loss": -1.0}, "schedule": "linear", "patience": 1, "step": 0.5}
 
     def objective() -> Dynamic:
@@ -255,7 +258,7 @@ class WidthsInRungs(Widths):
         ]
 
 
-def test_a_killed_search_prunes_as_if_nothing_had_happened(task: Task, tmp_path: Path) -> None:
+def test_a_killed_search_prunes_as_if_nothing_had_happened(task: TrainingSetup, tmp_path: Path) -> None:
     """The strategy's pruner sees the same whether or not the killed run had evaluated some of it before."""
 
     def search(folder: str, stop_after: int | None = None) -> BlackBoxSearch:
@@ -289,7 +292,7 @@ def test_a_pruner_sees_the_places_of_a_whole_batch() -> None:
     assert Placed(Odd(), places=[1, 4, 5]).survivors(0, {0: 0.0, 1: 0.0, 2: 0.0}) == [0, 2]
 
 
-def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path: Path) -> None:
+def test_a_last_line_that_was_cut_short_is_evaluated_again(task: TrainingSetup, tmp_path: Path) -> None:
     whole = searching(task, tmp_path / "whole", Budget(evaluations=4))
     whole.search()
     interrupted(task, tmp_path / "cut", 3, budget=Budget(evaluations=4))
@@ -301,7 +304,9 @@ def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path:
     assert path.read_text().splitlines() == lines
 
 
-def test_asked_to_stop_it_says_where_it_is(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_to_stop_it_says_where_it_is(
+    task: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Asked:
         requested = True
 
@@ -318,7 +323,7 @@ def test_asked_to_stop_it_says_where_it_is(task: Task, tmp_path: Path, monkeypat
     assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search() == whole
 
 
-def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Task, tmp_path: Path) -> None:
+def test_a_dynamic_objective_compares_all_under_its_present_weights(task: TrainingSetup, tmp_path: Path) -> None:
     objective = Dynamic(
         {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=task.space
     )
@@ -329,7 +334,7 @@ def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Task, 
     assert int(found.architecture["layer1.units"]) == min(units)
 
 
-def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Task, tmp_path: Path) -> None:
+def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: TrainingSetup, tmp_path: Path) -> None:
     class Pruned(Widths):
         def _evaluation(self, candidate: Candidate) -> Evaluation:
             found = super()._evaluation(candidate)
@@ -342,7 +347,7 @@ def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Task, tm
     assert max(one.metrics["accuracy"] for one in search.history) > search.best.metrics["accuracy"]
 
 
-def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Task, tmp_path: Path) -> None:
+def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: TrainingSetup, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="budget"):
         searching(task, tmp_path, Budget())
     with pytest.raises(InvalidValue, match=r"budget\.samples=9 .* one evaluation costs up to 10"):
@@ -352,7 +357,7 @@ def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Task
     assert not list(tmp_path.iterdir())
 
 
-def test_jobs_change_nothing_that_is_written(task: Task, tmp_path: Path) -> None:
+def test_jobs_change_nothing_that_is_written(task: TrainingSetup, tmp_path: Path) -> None:
     found = []
     for jobs in (1, 2):
         objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)

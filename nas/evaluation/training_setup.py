@@ -1,4 +1,4 @@
-"""What candidates are evaluated on: a space bound to training and validation images, and how networks are trained."""
+"""What candidates are trained on and how: a space, training and validation images, and the settings of a training."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,8 @@ from torch import nn
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
-from nas.data.dataset import Dataset, DataSource, DataSplits
+from nas.data.dataset import Dataset, DataSource
+from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.network_cost import count_multiply_adds
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.training.retraining import FinalSettings
@@ -23,26 +24,26 @@ class Bound(Protocol):
     """A hyperparameter as a network sees it."""
 
     def bind(self, network: nn.Module, value: float) -> None:
-        """Make ``network`` compute with ``value``, if it does at all."""
+        """Make ``network`` compute with ``value``, if it depends on this hyperparameter."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
-    """There are no test images in it.
+class TrainingSetup:
+    """Everything that the training of a candidate needs beside the candidate. It holds no test images.
 
     Attributes:
-        space: Bound to the images' shape and classes.
-        train: What weights are trained on.
-        validation: What candidates are compared on.
-        mean, std: Of each channel, with white at 1.
-        augmentation: Of the training images.
+        space: The search space, bound to the images' shape and classes.
+        train: Images on which weights are trained, on ``device``.
+        validation: Images on which candidates are compared, on ``device``.
+        mean, std: Mean and standard deviation of each channel, in units in which white is 1.
+        augmentation: How training images are augmented.
         training: The weight step and the learning rate's schedule.
-        final: Label smoothing and the like, as in the retraining.
-        held: The values of the hyperparameters that a candidate does not carry.
-        bound: The hyperparameters' ways into a network, by name.
-        seed: The run's.
-        device: Where networks are trained.
+        final: Label smoothing and other settings that the retraining has, too.
+        held: Values of the hyperparameters that a candidate does not carry.
+        bound: By name, the hyperparameters that reach into a network.
+        seed: The run's seed.
+        device: The device of networks and images.
     """
 
     space: SearchSpace
@@ -58,35 +59,8 @@ class Task:
     seed: int
     device: torch.device
 
-    @staticmethod
-    def of(
-        space: SearchSpace,
-        splits: DataSplits,
-        augmentation: Augmentation,
-        training: TrainingSettings,
-        final: FinalSettings,
-        held: Hyperparameters,
-        bound: Mapping[str, Bound],
-        seed: int,
-        device: torch.device,
-    ) -> "Task":
-        return Task(
-            space,
-            splits.train.to(device),
-            splits.validation.to(device),
-            splits.mean,
-            splits.std,
-            augmentation,
-            training,
-            final,
-            held,
-            bound,
-            seed,
-            device,
-        )
-
-    def on(self, source: DataSource) -> "Task":
-        """The same space and training on other images, whose shape and classes may differ."""
+    def on(self, source: DataSource) -> "TrainingSetup":
+        """The same space and settings with other images, whose shape and classes may differ."""
         splits = source.load()
         description = {**self.space.describe(), "input_shape": list(splits.input_shape), "classes": splits.classes}
         space = space_from_description(description)
@@ -102,7 +76,7 @@ class Task:
         )
 
     def hyperparameters(self, candidate: Candidate) -> Hyperparameters:
-        """All that a training needs: the candidate's, and the held values of the others."""
+        """Every hyperparameter of a training: the candidate's, and the held values of the others."""
         return Hyperparameters({**self.held, **candidate.hyperparameters})
 
     def bind(self, network: nn.Module, hyperparameters: Mapping[str, float]) -> None:
@@ -117,10 +91,11 @@ class Task:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
     def validation_batches(self) -> Iterator[Batch]:
-        return self.validation.evaluation_batches(256, self.mean, self.std)
+        """The validation images, normalised, in their order."""
+        return self.validation.evaluation_batches(MEASURED_AT_ONCE, self.mean, self.std)
 
     def multiply_adds(self, architecture: Architecture) -> float:
-        """Of one forward pass of one image through the network of ``architecture``."""
+        """Multiply-adds of one image's forward pass through the network of ``architecture``."""
         counted = _COUNTED.setdefault(self.space, {})
         if architecture not in counted:
             with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
@@ -129,5 +104,5 @@ class Task:
         return counted[architecture]
 
 
-# Of every space that is still in use; in a worker process each task comes with a space of its own.
+# Multiply-adds by space, as long as the space is in use. A worker process gets a space of its own with each setup.
 _COUNTED: WeakKeyDictionary[SearchSpace, dict[Architecture, float]] = WeakKeyDictionary()
