@@ -13,14 +13,14 @@ from nas.spaces.space import SearchSpace
 
 
 class AgingEvolution(EncodedStrategy):
-    """The best of a random sample of the population has a mutated child, and the oldest member dies.
+    """The best of a random sample of the population gets a mutated child, and the oldest member dies.
 
     Args:
-        population: How many members live at a time; as many random candidates are the start.
-        sample: How many of them compete for being the parent, drawn with replacement.
-        mutations: How many entries of the parent change: a choice takes another option, a hyperparameter makes a step.
+        population: The number of members; the search starts with as many random candidates.
+        sample: The number of members that compete to be the parent, drawn with replacement.
+        mutations: The number of entries that change: a choice takes another option, a hyperparameter makes a step.
         step: Standard deviation of that step, in units of the hyperparameter's whole range on its scale.
-        batch: Children per ask, which can be evaluated at the same time; the paper's algorithm has one.
+        batch: Children per ask, which can be evaluated in parallel; the paper's algorithm has one.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class AgingEvolution(EncodedStrategy):
         return [self.mutated(self.parent().vector) for _ in range(self.batch)]
 
     def parent(self) -> Member:
-        """The best of ``sample`` members."""
+        """The best of ``sample`` random members."""
         contestants = [self.population[self.whole(len(self.population))] for _ in range(self.sample)]
         return max(contestants, key=lambda member: member.score)
 
     def mutated(self, vector: Vector) -> Vector:
-        """A copy in which ``mutations`` entries, drawn one after the other, have changed."""
+        """A copy with ``mutations`` changes, each at a random entry."""
         child = list(vector)
         for _ in range(self.mutations):
             entry = self.variable[self.whole(len(self.variable))]

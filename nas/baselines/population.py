@@ -1,22 +1,28 @@
-"""The members of a population: encoded candidates with their scores."""
+"""The parts that methods with a population share: its members, its statistics, and DEAP's random numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
+
+import torch
 
 from nas.baselines.strategy import Vector
 
 
 @dataclass(frozen=True)
 class Member:
+    """An encoded candidate with its score."""
+
     vector: Vector
     score: float
 
 
 def best_first(members: Iterable[Member]) -> list[Member]:
-    """By descending score; among equals the one that came later goes first, so that a plateau can be crossed."""
+    """Members by descending score. Among equals the later one goes first, so that a plateau can be crossed."""
     ranked = sorted(enumerate(members), key=lambda item: (item[1].score, item[0]), reverse=True)
     return [member for _, member in ranked]
 
@@ -33,7 +39,7 @@ def diversity(vectors: Sequence[Vector], choices: int) -> float:
 
 
 def population_statistics(members: Sequence[Member], choices: int) -> dict[str, float]:
-    """Curves of a population: how large and how diverse it is, the mean and the best of its finite scores."""
+    """By tag: the size and the diversity of a population, the mean and the best of its finite scores."""
     found = {"population/size": float(len(members))}
     if members:
         found["population/diversity"] = diversity([member.vector for member in members], choices)
@@ -44,8 +50,21 @@ def population_statistics(members: Sequence[Member], choices: int) -> dict[str, 
 
 
 def members_state(members: Iterable[Member]) -> list[tuple[Vector, float]]:
+    """Members as plain values."""
     return [(member.vector, member.score) for member in members]
 
 
 def members_from_state(state: Any) -> list[Member]:
+    """The inverse of :func:`members_state`."""
     return [Member(list(vector), score) for vector, score in state]
+
+
+@contextmanager
+def python_random(generator: torch.Generator) -> Iterator[None]:
+    """Seed Python's ``random``, from which DEAP draws, by ``generator``; afterwards ``random`` is as it was before."""
+    before = random.getstate()
+    random.seed(int(torch.randint(2**62, (), generator=generator)))
+    try:
+        yield
+    finally:
+        random.setstate(before)

@@ -8,7 +8,7 @@ from joint_spaces import SPACES, seeded
 from scipy import stats
 
 from nas.baselines.evolution import AgingEvolution
-from nas.baselines.genetic import MuPlusLambda
+from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.population import Member, best_first, diversity
 from nas.baselines.strategy import Scored, reflected
 from nas.candidate import Candidate
