@@ -103,7 +103,7 @@ def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
     assert (chosen["layer1.filters"], chosen["layer4.units"]) == ("8", "32")
     assert chosen["layer3.type"] == "skip"
     searcher, found = searched(tmp_path / "dear_tpe", "method=tpe", "objective.cost_weight=3", "budget.evaluations=12")
-    sizes = sorted(one.metrics["parameters"] for one in searcher.history)
+    sizes = sorted(one.metrics["parameters"] for one in searcher.history.evaluations)
     assert searcher.best.metrics["parameters"] <= sizes[2]
 
 

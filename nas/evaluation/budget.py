@@ -11,7 +11,6 @@ from typing import Any
 
 from nas.errors import require
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.network_cost import TRAINING_PASS
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ class CostMeter:
     @property
     def spent(self) -> Cost:
         """The cost until now."""
-        passes = TRAINING_PASS * (self.samples - self.measured) + self.measured
-        return Cost(self.samples, self.per_image * passes, 0, self.clock)
+        trained = self.samples - self.measured
+        return Cost.of_passes(self.per_image, trained, self.measured, seconds=self.clock)
 
     @property
     def counted(self) -> Cost:
@@ -115,33 +114,33 @@ class CostMeter:
 
     def reserve(self) -> Cost:
         """The most that the next step, the measurement at the end and the discretisation can cost together."""
-        return self.step_and(self.validation + self.images_to_choose())
+        return self._step_and(self.validation + self.images_to_choose())
 
     def least(self) -> Cost:
         """The most that a search of one step can cost: the untrained supernet's loss, then :meth:`reserve`."""
-        return self.reserve() + self.forward(self.untrained)
+        return self.reserve() + self._forward(self.untrained)
 
     def images_to_choose(self) -> int:
         """Images that the discretisation may use: ``choosing``, or 0 if the budget would then not pay for one step."""
-        affordable = self.budget.allows(self.step_and(self.untrained + self.validation + self.choosing))
+        affordable = self.budget.allows(self._step_and(self.untrained + self.validation + self.choosing))
         return self.choosing if affordable else 0
 
     def pays_for_choosing(self, measured: int) -> bool:
         """Whether the discretisation may use its images, when ``measured`` images are spent and not counted yet."""
-        within = self.budget.allows(self.counted + self.forward(measured + self.choosing))
+        within = self.budget.allows(self.counted + self._forward(measured + self.choosing))
         return self.images_to_choose() == self.choosing and within
 
     def progress(self) -> float:
         """The share of the budget (0 to 1) that is spent together with the reserve."""
         return self.budget.progress(self.counted + self.reserve())
 
-    def step_and(self, measured: int) -> Cost:
-        """The cost of one step and of ``measured`` images that only go forward."""
-        return Cost(self._step, self.per_image * TRAINING_PASS * self._step) + self.forward(measured)
+    def _step_and(self, measured: int) -> Cost:
+        """The most that one step costs, and ``measured`` images that only go forward."""
+        return Cost.of_passes(self.per_image, self._step, measured)
 
-    def forward(self, images: int) -> Cost:
+    def _forward(self, images: int) -> Cost:
         """The cost of ``images`` that only go forward."""
-        return Cost(images, self.per_image * images)
+        return Cost.of_passes(self.per_image, 0, images)
 
     def begin_epoch(self) -> None:
         self._epoch_began = time.perf_counter()

@@ -1,6 +1,7 @@
 """What candidates are trained on and how: a space, training and validation images, and the settings of a training."""
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,8 +15,9 @@ from nas.data.augmentation import Augmentation
 from nas.data.batch import Batch
 from nas.data.dataset import Dataset, DataSource
 from nas.evaluation.budget import MEASURED_AT_ONCE
-from nas.evaluation.network_cost import count_multiply_adds
+from nas.evaluation.network_cost import count_multiply_adds, count_parameters
 from nas.spaces.space import SearchSpace, space_from_description
+from nas.training.metrics import ClassificationMetrics
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 
@@ -96,13 +98,28 @@ class TrainingSetup:
 
     def multiply_adds(self, architecture: Architecture) -> float:
         """Multiply-adds of one image's forward pass through the network of ``architecture``."""
-        counted = _COUNTED.setdefault(self.space, {})
-        if architecture not in counted:
+        return self._counted(architecture)["multiply_adds"]
+
+    def metrics(self, architecture: Architecture, measured: ClassificationMetrics) -> dict[str, float]:
+        """An evaluation's metrics: those that were measured, and the size of the network of ``architecture``."""
+        return {
+            "accuracy": measured.accuracy,
+            "loss": measured.loss if math.isfinite(measured.loss) else math.inf,
+            "macro_f1": measured.macro_f1,
+            "macro_recall": measured.macro_recall,
+            **self._counted(architecture),
+        }
+
+    def _counted(self, architecture: Architecture) -> dict[str, float]:
+        known = _COUNTED.setdefault(self.space, {})
+        if architecture not in known:
             with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
                 network = self.space.network(architecture)
-            counted[architecture] = count_multiply_adds(network, self.space.input_shape)
-        return counted[architecture]
+            shape = self.space.input_shape
+            counts = {"parameters": count_parameters, "multiply_adds": count_multiply_adds}
+            known[architecture] = {name: count(network, shape) for name, count in counts.items()}
+        return known[architecture]
 
 
-# Multiply-adds by space, as long as the space is in use. A worker process gets a space of its own with each setup.
-_COUNTED: WeakKeyDictionary[SearchSpace, dict[Architecture, float]] = WeakKeyDictionary()
+# Sizes of networks by space, as long as the space is in use. A worker process gets its own space with each setup.
+_COUNTED: WeakKeyDictionary[SearchSpace, dict[Architecture, dict[str, float]]] = WeakKeyDictionary()

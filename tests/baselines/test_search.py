@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from nas.baselines.search import BlackBoxSearch
-from nas.baselines.strategy import Scored
+from nas.baselines.strategy import Scored, Strategy
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
@@ -23,7 +24,7 @@ from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Placed, Pruner, SuccessiveHalving
+from nas.evaluation.evaluator import Evaluator, Placed, Pruner, SuccessiveHalving
 from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
@@ -41,7 +42,7 @@ RANGES = {"learning_rate": Range(1e-3, 0.3, "log")}
 QUIET = TrackingSettings(tensorboard=False, console="quiet")
 
 
-class Drawn:
+class Drawn(Strategy):
     """Random candidates, two at a time; remembers what it was told."""
 
     def __init__(self, batch: int = 2, repeat: bool = False, *, space: SearchSpace, generator: torch.Generator) -> None:
@@ -61,7 +62,7 @@ class Drawn:
         self.pending = []
 
     def statistics(self) -> dict[str, float]:
-        return {"diversity": 1.0, "policy/entropy": 0.5}
+        return {"population/diversity": 1.0, "policy/entropy": 0.5}
 
     def state_dict(self) -> dict[str, Any]:
         return {"told": self.told}
@@ -70,10 +71,8 @@ class Drawn:
         self.told = [(name, score) for name, score in state["told"]]
 
 
-class Widths:
+class Widths(Evaluator):
     """The wider the better, at ten samples each; counts what it evaluates."""
-
-    cacheable, batch = True, 1
 
     def __init__(self, cacheable: bool = True, stop_after: int | None = None) -> None:
         self.cacheable, self.stop_after = cacheable, stop_after
@@ -92,12 +91,6 @@ class Widths:
 
     def price(self, candidate: Candidate) -> Cost:
         return Cost(10, 100.0, 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +121,6 @@ def searching(
     strategy: Callable[..., Any] = Drawn,
     evaluator: Any = None,
     objective: Objective | None = None,
-    said: list[str] | None = None,
     **settings: Any,
 ) -> BlackBoxSearch:
     return BlackBoxSearch(
@@ -141,7 +133,6 @@ def searching(
         tracking=QUIET,
         randomness=Randomness(0),
         folder=RunFolder(folder),
-        say=([] if said is None else said).append,
         **settings,
     )
 
@@ -168,7 +159,7 @@ def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: 
     assert sum(evaluator.evaluated.values()) == evaluations == search.spent.evaluations
     assert (search.spent.samples, search.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
     assert budget.allows(search.spent)
-    best = max(search.history, key=lambda one: one.metrics["accuracy"])
+    best = max(search.history.evaluations, key=lambda one: one.metrics["accuracy"])
     assert candidate.architecture == best.candidate.architecture
     assert candidate.hyperparameters["weight_decay"] == 3e-4  # what is not searched is told, too
     assert rows(tmp_path, "budget/samples")[-1] == (evaluations, 10.0 * evaluations)
@@ -199,7 +190,7 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, t
 def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(), patience=12)
     search.search()
-    scores = [one.metrics["accuracy"] for one in search.history]
+    scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     first = scores.index(max(scores))
     assert first + 12 < len(scores) <= first + 12 + 2
 
@@ -207,7 +198,7 @@ def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
 def test_the_record_has_the_promised_tags(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(evaluations=6))
     search.search()
-    scores = [one.metrics["accuracy"] for one in search.history]
+    scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     assert rows(tmp_path, "best/score") == [(step, max(scores[:step])) for step in (2, 4, 6)]
     assert rows(tmp_path, "population/score_mean")[0][1] == pytest.approx(sum(scores[:2]) / 2)
     assert rows(tmp_path, "population/diversity") == [(2, 1.0), (4, 1.0), (6, 1.0)]
@@ -224,7 +215,9 @@ def interrupted(task: TrainingSetup, folder: Path, after: int, **settings: Any) 
 
 
 @pytest.mark.parametrize("after", [1, 4, 5])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: TrainingSetup, tmp_path: Path, after: int) -> None:
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(
+    task: TrainingSetup, tmp_path: Path, after: int, caplog: pytest.LogCaptureFixture
+) -> None:
     dynamic = {"start": {"accuracy": 1.0}, "end": {"loss": -1.0}, "schedule": "linear", "patience": 1, "step": 0.5}
 
     def objective() -> Dynamic:
@@ -234,14 +227,14 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: TrainingSetup,
     whole = searching(task, tmp_path / "whole", budget, objective=objective())
     candidate = whole.search()
     interrupted(task, tmp_path / "cut", after, budget=budget, objective=objective())
-    said: list[str] = []
+    caplog.set_level(logging.INFO, logger="nas.baselines.search")
     evaluator = Widths()
-    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator, said=said)
+    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator)
     assert resumed.search() == candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert sum(evaluator.evaluated.values()) == 8 - after, "what was evaluated before the kill was not lost"
     assert resumed.spent.samples == whole.spent.samples == 80
-    assert said[0].startswith("resumed at step")
+    assert caplog.messages[0].startswith("resumed at step")
     assert resumed.strategy.told == whole.strategy.told
 
 
@@ -330,7 +323,7 @@ def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Traini
     search = searching(task, tmp_path, Budget(evaluations=8), objective=objective)
     found = search.search()
     assert objective.position == 1.0
-    units = [int(one.candidate.architecture["layer1.units"]) for one in search.history]
+    units = [int(one.candidate.architecture["layer1.units"]) for one in search.history.evaluations]
     assert int(found.architecture["layer1.units"]) == min(units)
 
 
@@ -344,7 +337,7 @@ def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Training
     search = searching(task, tmp_path, Budget(evaluations=20), evaluator=Pruned())
     search.search()
     assert search.best.metrics["fidelity"] == 1.0
-    assert max(one.metrics["accuracy"] for one in search.history) > search.best.metrics["accuracy"]
+    assert max(one.metrics["accuracy"] for one in search.history.evaluations) > search.best.metrics["accuracy"]
 
 
 def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: TrainingSetup, tmp_path: Path) -> None:

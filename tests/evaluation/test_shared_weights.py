@@ -115,7 +115,6 @@ def searching(make_task: Callable[..., TrainingSetup], folder: Path, rounds: int
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=randomness,
         folder=RunFolder(folder),
-        say=lambda text: None,
     )
 
 
@@ -142,7 +141,7 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
     assert whole.spent.evaluations == 8
     assert whole.spent.samples == 3 * 16 + 8 * (4 * 16 + 48) + 3 * 48 <= 2000
     assert not (tmp_path / "whole" / "evaluations.jsonl").exists(), "drifting metrics are no facts to keep"
-    again = [one.candidate for one in whole.history[-3:]]
+    again = [one.candidate for one in whole.history.evaluations[-3:]]
     assert whole.best.candidate in again
     best = max(whole.evaluator.measure_again(again), key=lambda one: one.metrics["accuracy"])
     assert whole.best.metrics["accuracy"] == best.metrics["accuracy"]
