@@ -12,15 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from nas.baselines.population import (
-    Member,
-    best_first,
-    members_from_state,
-    members_state,
-    population_statistics,
-    python_random,
-)
-from nas.baselines.strategy import EncodedStrategy, Vector, reflected
+from nas.baselines.population import Member, PopulationStrategy, best_first, python_random
+from nas.baselines.strategy import Vector, reflected
 from nas.configuration import optional_module
 from nas.errors import require
 from nas.spaces.space import SearchSpace
@@ -41,7 +34,7 @@ class Chromosome(list[float]):
     fitness: Fitness
 
 
-class Genetic(EncodedStrategy):
+class Genetic(PopulationStrategy):
     """In each generation the elite survives, and the rest are children of selected parents.
 
     Args:
@@ -95,7 +88,6 @@ class Genetic(EncodedStrategy):
         self.gene_mutation = 1 / genes if gene_mutation is None else gene_mutation
         self.step, self.random_mutation, self.distinct = step, random_mutation, distinct
         self.operators = GeneticOperators()
-        self.members: list[Member] = []
         self.generation = 0
 
     def propose(self) -> list[Vector]:
@@ -146,15 +138,13 @@ class Genetic(EncodedStrategy):
         self.generation += 1
 
     def statistics(self) -> dict[str, float]:
-        found = population_statistics(self.members, len(self.sizes))
-        return found | {"population/generation": float(self.generation)}
+        return super().statistics() | {"population/generation": float(self.generation)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "members": members_state(self.members), "generation": self.generation}
+        return {**super().state_dict(), "generation": self.generation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.members = members_from_state(state["members"])
         self.generation = state["generation"]
 
 

@@ -4,19 +4,11 @@ Beyer and Schwefel (2002), "Evolution Strategies: A Comprehensive Introduction".
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from nas.baselines.population import (
-    Member,
-    best_first,
-    members_from_state,
-    members_state,
-    population_statistics,
-    python_random,
-)
-from nas.baselines.strategy import EncodedStrategy, Vector, reflected
+from nas.baselines.population import Member, PopulationStrategy, best_first, python_random
+from nas.baselines.strategy import Vector, reflected
 from nas.configuration import optional_module
 from nas.errors import require
 from nas.spaces.space import SearchSpace
@@ -30,7 +22,7 @@ class _Places(list[float]):
     strategy: list[float]
 
 
-class MuPlusLambda(EncodedStrategy):
+class MuPlusLambda(PopulationStrategy):
     """The best ``parents`` of parents and children together survive.
 
     Each hyperparameter carries its own step size. A child inherits the step, changes it log-normally and then uses it,
@@ -63,7 +55,6 @@ class MuPlusLambda(EncodedStrategy):
         self.parents, self.children, self.step = parents, children, step
         self.tools = optional_module("deap.tools", "hpo")
         self.variable_choices = [entry for entry in self.variable if entry < len(self.sizes)]
-        self.members: list[Member] = []
 
     def propose(self) -> list[Vector]:
         """Vectors, each followed by one step size per hyperparameter."""
@@ -92,16 +83,9 @@ class MuPlusLambda(EncodedStrategy):
         self.members = best_first([*self.members, *map(Member, vectors, scores)])[: self.parents]
 
     def statistics(self) -> dict[str, float]:
-        found = population_statistics(self.members, len(self.sizes))
+        found = super().statistics()
         for position, name in enumerate(self.continuous):
             steps = [member.vector[self.length + position] for member in self.members]
             if steps:
                 found[f"population/step/{name}"] = sum(steps) / len(steps)
         return found
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "members": members_state(self.members)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.members = members_from_state(state["members"])

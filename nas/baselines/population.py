@@ -1,4 +1,4 @@
-"""The parts that methods with a population share: its members, its statistics, and DEAP's random numbers."""
+"""What the methods with a population share: its members, its statistics, and DEAP's random numbers."""
 
 import math
 import random
@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from nas.baselines.strategy import Vector
+from nas.baselines.strategy import EncodedStrategy, Vector
+from nas.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,36 @@ class Member:
 
     vector: Vector
     score: float
+
+
+class PopulationStrategy(EncodedStrategy):
+    """A strategy that learns by changing its :attr:`members`.
+
+    Attributes:
+        members: The population, empty at first.
+    """
+
+    def __init__(self, *, space: SearchSpace, generator: torch.Generator) -> None:
+        super().__init__(space=space, generator=generator)
+        self.members: list[Member] = []
+
+    def statistics(self) -> dict[str, float]:
+        """The size and the diversity of the population, the mean and the best of its finite scores."""
+        found = {"population/size": float(len(self.members))}
+        if self.members:
+            vectors = [member.vector for member in self.members]
+            found["population/diversity"] = diversity(vectors, len(self.sizes))
+        scores = [member.score for member in self.members if math.isfinite(member.score)]
+        if scores:
+            found |= {"population/mean_score": math.fsum(scores) / len(scores), "population/best_score": max(scores)}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "members": [(member.vector, member.score) for member in self.members]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.members = [Member(list(vector), score) for vector, score in state["members"]]
 
 
 def best_first(members: Iterable[Member]) -> list[Member]:
@@ -36,27 +67,6 @@ def diversity(vectors: Sequence[Vector], choices: int) -> float:
         a != b for one, other in combinations(vectors, 2) for a, b in zip(one[:choices], other[:choices], strict=True)
     )
     return different / (pairs * choices)
-
-
-def population_statistics(members: Sequence[Member], choices: int) -> dict[str, float]:
-    """By tag: the size and the diversity of a population, the mean and the best of its finite scores."""
-    found = {"population/size": float(len(members))}
-    if members:
-        found["population/diversity"] = diversity([member.vector for member in members], choices)
-    scores = [member.score for member in members if math.isfinite(member.score)]
-    if scores:
-        found |= {"population/mean_score": math.fsum(scores) / len(scores), "population/best_score": max(scores)}
-    return found
-
-
-def members_state(members: Iterable[Member]) -> list[tuple[Vector, float]]:
-    """Members as plain values."""
-    return [(member.vector, member.score) for member in members]
-
-
-def members_from_state(state: Any) -> list[Member]:
-    """The inverse of :func:`members_state`."""
-    return [Member(list(vector), score) for vector, score in state]
 
 
 @contextmanager
