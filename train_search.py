@@ -17,7 +17,7 @@ from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import assemble, build, build_each
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
@@ -79,7 +79,20 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
-    task = Task.of(space, splits, source.augmentation, training, final, held, hyperparameters.entries, seed, device)
+    task = TrainingSetup(
+        space=space,
+        train=splits.train.to(device),
+        validation=splits.validation.to(device),
+        mean=splits.mean,
+        std=splits.std,
+        augmentation=source.augmentation,
+        training=training,
+        final=final,
+        held=held,
+        bound=hyperparameters.entries,
+        seed=seed,
+        device=device,
+    )
     parts = SearchParts(
         space=space,
         splits=splits,

@@ -18,7 +18,7 @@ from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.device.transfer import as_numbers
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, require
-from nas.evaluation.budget import MEASURED_AT_ONCE, Account
+from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.operations.stochastic import set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
@@ -80,14 +80,14 @@ class GradientSearch:
             self._validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std
         )
         self._streams = self._sharded_streams()
-        self.account = Account(
+        self.meter = CostMeter(
             parts.budget,
             supernet_multiply_adds(parts.space, parts.relaxation),
             max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size,
             len(self._validation),
             parts.discretisation.images(parts.space, len(self._validation)),
         )
-        least = self.account.least()
+        least = self.meter.least()
         for name, limit in parts.budget.limits().items():
             cost = getattr(least, name)
             require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
@@ -97,7 +97,7 @@ class GradientSearch:
         self.guard = Guard(self.settings.guard, self._restart if self.learns_rate else None, self.interventions)
         self.trajectory = Trajectory(self.hyperparameters)
         draw = parts.draw if parts.tracking.tensorboard and self.ranks.is_first else None
-        watched = self.account, self.guard, self.interventions, self.ranks
+        watched = self.meter, self.guard, self.interventions, self.ranks
         log_every, epochs = parts.tracking.log_every, self.settings.epochs
         self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, log_every, epochs, draw)
         self.callbacks: dict[str, Callback] = {
@@ -134,7 +134,7 @@ class GradientSearch:
         self.supernet.train()
         if self.training.compile:
             log.info(what_it_takes())
-        self.account.begin_epoch()
+        self.meter.begin_epoch()
         if start == "fresh":
             self.upper_level.forget_weights()  # a strategy may have served another search before
             self.guard.begin(self._untrained_loss())
@@ -154,7 +154,7 @@ class GradientSearch:
         training = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
         outcome = self.upper_level.alternate(training, validation, work)
-        self.account.trained(self.ranks.count * outcome.samples)
+        self.meter.trained(self.ranks.count * outcome.samples)
         self.step += 1
 
         hyperparameters, numbers = self.hyperparameters.numbers(), self._numbers(outcome)
@@ -165,7 +165,7 @@ class GradientSearch:
             self._end_epoch()
 
     def finished(self) -> bool:
-        if self.step >= self.total_steps or not self.account.budget.allows(self.account.spent + self.account.reserve()):
+        if self.step >= self.total_steps or not self.meter.budget.allows(self.meter.spent + self.meter.reserve()):
             return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
         return self.settings.stop == "settled" and at_epoch_end and not any(self.unsettled().values())
@@ -181,7 +181,7 @@ class GradientSearch:
             batches = self._until_requested(self._validation_batches())
             metrics = measure(self.supernet, batches, self.parts.space.classes, self.randomness.device)
             self._choose(metrics.samples)
-            self.account.passed(metrics.samples)
+            self.meter.passed(metrics.samples)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
@@ -194,12 +194,12 @@ class GradientSearch:
         settled, held = self.unsettled(), self.interventions.in_words()
         against_alpha = self._against_alpha()
         other = {"chosen (alpha's)": against_alpha} if against_alpha else {}
-        spent = self.account.spent
+        spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
             candidate=self.candidate(),
             cost=spent,
-            seconds=self.account.seconds,
+            seconds=self.meter.seconds,
             step=self.step,
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
@@ -234,7 +234,7 @@ class GradientSearch:
 
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
-        return max(self.step / self.total_steps, self.account.progress())
+        return max(self.step / self.total_steps, self.meter.progress())
 
     def _follow_schedules(self) -> None:
         progress = self._progress()
@@ -284,7 +284,7 @@ class GradientSearch:
 
     def _untrained_loss(self) -> float:
         batch = next(self._validation_batches())
-        self.account.passed(len(batch.labels))
+        self.meter.passed(len(batch.labels))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)
@@ -338,12 +338,12 @@ class GradientSearch:
             return self._until_requested(first_images(self._validation_batches(), most))
 
         self._discretised()  # an alpha that is not finite is named
-        if self.account.choosing and not self.account.pays_for_choosing(measured):
+        if self.meter.choosing and not self.meter.pays_for_choosing(measured):
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = self.supernet.discretise()
             return
         self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images)
-        self.account.passed(self.account.choosing)
+        self.meter.passed(self.meter.choosing)
 
     def _discretised(self) -> Architecture:
         """The architecture that alpha prefers."""
@@ -372,12 +372,12 @@ class GradientSearch:
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
         """Steps that are taken back stay paid for."""
-        paid = {name: entry for name, entry in self.account.state_dict().items() if name != "samples_before"}
-        return {**state, "account": {**state["account"], **paid}}
+        paid = {name: entry for name, entry in self.meter.state_dict().items() if name != "samples_before"}
+        return {**state, "meter": {**state["meter"], **paid}}
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "account": self.account.state_dict(),
+            "meter": self.meter.state_dict(),
             "objective": {} if self.parts.objective is None else self.parts.objective.state_dict(),
             "supernet": self.supernet.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -389,7 +389,7 @@ class GradientSearch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.account.load_state_dict(state["account"])
+        self.meter.load_state_dict(state["meter"])
         if self.parts.objective is not None:
             self.parts.objective.load_state_dict(state["objective"])
         self.supernet.load_state_dict(state["supernet"])

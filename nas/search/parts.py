@@ -12,7 +12,7 @@ from nas.data.dataset import DataSplits
 from nas.errors import require
 from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Objective
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
@@ -90,5 +90,5 @@ class SearchParts:
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
     budget: Budget = field(default_factory=Budget)
-    task: Task | None = None
+    task: TrainingSetup | None = None
     draw: Callable[[Architecture], Any] | None = None

@@ -7,7 +7,7 @@ import torch
 
 from nas.candidate import Architecture
 from nas.data.batches import Batch
-from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
+from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax

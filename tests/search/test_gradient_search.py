@@ -538,7 +538,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learne
     assert search.guard.restarts == 0
     undisturbed = Run(learned=learned, search={"warmup_epochs": 0}).made(splits, tmp_path / "undisturbed")
     undisturbed.search()
-    assert search.account.samples > undisturbed.account.samples, "the steps that were taken back are paid for"
+    assert search.meter.samples > undisturbed.meter.samples, "the steps that were taken back are paid for"
     one, other = (dict(rows(path, "hyperparameters/learning_rate")) for path in (tmp_path, tmp_path / "undisturbed"))
     if learned:
         assert one[4] < 0.5 * other[4]
