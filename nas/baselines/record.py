@@ -10,7 +10,7 @@ from nas.baselines.strategy import Strategy
 from nas.candidate import Candidate
 from nas.errors import UnusableInput
 from nas.evaluation.evaluation import Evaluation
-from nas.run.progress import Progress
+from nas.run.loop import Session
 from nas.run.tracking import Tracker
 
 LINE_EVERY = 20  # evaluations, where nothing better is found
@@ -113,9 +113,9 @@ class RoundRecord:
         self.history, self.meter, self.strategy = history, meter, strategy
         self.line_step = 0
 
-    def tell_round(self, tracker: Tracker, progress: Progress, evaluations: int, number: int) -> None:
+    def tell_round(self, session: Session, evaluations: int, number: int) -> None:
         """Record the last ``evaluations`` of the history as round ``number``."""
-        history, step, spent = self.history, self.history.step, self.meter.spent
+        history, step, spent, tracker = self.history, self.history.step, self.meter.spent, session.tracker
         scores = [score for score in history.scores[-evaluations:] if math.isfinite(score)]
         scalars: dict[str, float] = {"best/score": history.best_score}
         scalars |= {f"best/{name}": history.best.metrics[name] for name in sorted(history.best.metrics)}
@@ -135,7 +135,7 @@ class RoundRecord:
         if history.best_step > self.line_step or step - self.line_step >= LINE_EVERY:
             self.line_step = step
             mean = f"{statistics.fmean(scores):.4f}" if scores else "-"
-            progress.epoch_line(
+            session.progress.epoch_line(
                 f"round {number + 1:>4}  evaluations {step:>5}  best {history.best_score:.4f}  mean {mean}  "
                 f"samples {spent.samples:,}"
             )

@@ -1,10 +1,11 @@
 """The loop around a black-box strategy: ask, evaluate, score, tell, until the budget is spent."""
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from nas.baselines.meter import EvaluationMeter
 from nas.baselines.record import History, RoundRecord
@@ -12,22 +13,20 @@ from nas.baselines.strategy import Scored, Strategy
 from nas.candidate import Candidate
 from nas.errors import InvalidValue, require
 from nas.evaluation.budget import Budget
-from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
+from nas.evaluation.evaluation import Evaluation, EvaluationCache
 from nas.evaluation.evaluator import Evaluator, Placed, Pruner
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
-from nas.run.checkpoint import fitting
 from nas.run.folder import RunFolder
-from nas.run.progress import Progress
+from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
-from nas.run.tracking import Tracker, TrackingSettings
+from nas.run.tracking import TrackingSettings
+from nas.search.result import SearchResult
 from nas.spaces.space import SearchSpace
-from nas.spaces.supernet import Supernet
-from nas.stopping import Stopped, StopRequest
+from nas.stopping import Stopped
 
 SAVE_EVERY = 5.0  # seconds between checkpoints
 MOST_REPEATS = 1000  # evaluations in a row that were all known already
-log = logging.getLogger(__name__)
 
 
 class BlackBoxSearch:
@@ -53,7 +52,8 @@ class BlackBoxSearch:
         InvalidValue: Nothing would end the search, or the budget does not pay for one evaluation.
     """
 
-    supernet: Supernet | None = None
+    data_parallel = False
+    rollbacks = 0
 
     def __init__(
         self,
@@ -83,36 +83,58 @@ class BlackBoxSearch:
         self.record = RoundRecord(self.history, self.meter, self.strategy)
         self.round, self.exhausted, self.finalists_chosen = 0, False, False
         self._known = EvaluationCache(folder.path / "evaluations.jsonl")
-        self._tracker_state: dict[str, int] | None = None
 
-    def one_round(self, tracker: Tracker, progress: Progress, request: StopRequest) -> None:
+    def search(self) -> SearchResult:
+        """Run to the end, from the newest checkpoint if the run folder has one.
+
+        Raises:
+            Stopped: A signal asked to stop.
+        """
+        self.strategy.open(self.folder.path)
+        loop = Loop(self, "search", self.folder, self.tracking, self.randomness.ranks)
+        loop.run()
+        self.meter.stop_clock()
+        return self.result(loop.tracker_state)
+
+    def begin(self, session: Session, start: Start) -> None:
+        self._session, self._saved = session, time.perf_counter()
+        self.meter.start_clock()
+
+    def advance(self) -> None:
         """Ask for candidates, evaluate and score those that the budget pays for, tell the strategy, and record it all.
 
         Raises:
-            Stopped: ``request`` came between two evaluations. What was evaluated is kept in ``evaluations.jsonl``.
+            Stopped: Somebody asked to stop between two evaluations. What was evaluated is kept in
+                ``evaluations.jsonl``.
         """
         asked = self.strategy.ask()
         candidates = self.meter.affordable(asked)
         self.exhausted = len(candidates) < len(asked)
         if not candidates:
             return
-        evaluations = self._evaluated(candidates, request)
+        evaluations = self._evaluated(candidates)
         scores = [self.objective.score(evaluation) for evaluation in evaluations]
         self.meter.pay(evaluations)
         self.history.add(evaluations, scores)
         if not self.exhausted:
             self.strategy.tell([Scored(*pair) for pair in zip(candidates, scores, strict=True)])
-        self.record.tell_round(tracker, progress, len(evaluations), self.round)
+        self.record.tell_round(self._session, len(evaluations), self.round)
         self.round += 1
         if self.objective.advance(self.meter.progress_without_clock(), self.history.best_score):
             self.history.rescore([self.objective.score(evaluation) for evaluation in self.history.evaluations])
-        progress.update(self._shown_progress(), best=self.history.best_score)
+        self._session.progress.update(self.place()[0], best=self.history.best_score)
 
     def finished(self) -> bool:
         """Whether the search is over, but for the finalists."""
         return self._ending() is not None
 
-    def choose_among_finalists(self, tracker: Tracker) -> None:
+    def due(self) -> bool:
+        if time.perf_counter() - self._saved <= SAVE_EVERY:
+            return False
+        self._saved = time.perf_counter()
+        return True
+
+    def end(self) -> None:
         """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
         candidates = self.history.finalists(self.evaluator.finalists)
         if self.finalists_chosen or not candidates:
@@ -121,44 +143,22 @@ class BlackBoxSearch:
         self.meter.pay(again)
         self.history.add_final(again, [self.objective.score(evaluation) for evaluation in again])
         self.finalists_chosen = True
-        self.record.tell_finalists(tracker, self.round)
+        self.record.tell_finalists(self._session.tracker, self.round)
 
-    def search(self) -> Candidate:
-        self.strategy.open(self.folder.path)
-        state = self.folder.newest_checkpoint(log.info)
-        if state is not None:
-            with fitting(state):
-                self.load_state_dict(state)
-        with (
-            StopRequest() as request,
-            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
-            Progress("search", self._shown_total(), self.tracking.console, start=self._shown_progress()) as progress,
-        ):
-            self.meter.start_clock()
-            saved = time.perf_counter()
-            if state is None:
-                self._save(tracker)
-            while not self.finished():
-                self.one_round(tracker, progress, request)
-                stop = request.requested and not self.finished()
-                if stop or time.perf_counter() - saved > SAVE_EVERY:
-                    self._save(tracker)
-                    saved = time.perf_counter()
-                if stop:
-                    raise Stopped(self.step, self.folder.path)
-            self.choose_among_finalists(tracker)
-            self._save(tracker)
-            self.meter.stop_clock()
-        return self.candidate()
+    def place(self) -> tuple[int, int]:
+        """Evaluations, or per cent of the budget."""
+        total = self.meter.budget.evaluations or 100
+        return round(self.meter.progress() * total), total
 
-    def _save(self, tracker: Tracker) -> None:
-        self._tracker_state = tracker.state_dict()
-        self.folder.checkpoints.save(self.step, {**self.state_dict(), "tracker": self._tracker_state})
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the search needs to go on, as tensors and plain values."""
         return {
-            "step": self.step,
             "round": self.round,
             "exhausted": self.exhausted,
             "finalists_chosen": self.finalists_chosen,
@@ -183,7 +183,7 @@ class BlackBoxSearch:
             "randomness": self.randomness,
         }
 
-    def _evaluated(self, candidates: Sequence[Candidate], request: StopRequest) -> list[Evaluation]:
+    def _evaluated(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
         """One evaluation per candidate. New ones are written to the cache at once, if metrics do not drift."""
         if not self.evaluator.cacheable:
             return self.evaluator.evaluate(candidates, self.pruner)
@@ -193,7 +193,7 @@ class BlackBoxSearch:
         pruner = None if self.pruner is None else Placed(self.pruner, places)
         batch = len(missing) if pruner is not None else self.evaluator.batch  # rungs compare all of them
         for first in range(0, len(missing), max(batch, 1)):
-            if request.requested:
+            if self._session.request.requested:
                 raise Stopped(self.step, self.folder.path)
             self._known.add(self.evaluator.evaluate(missing[first : first + batch], pruner))
         found = [self._known.get(candidate) for candidate in candidates]
@@ -220,53 +220,28 @@ class BlackBoxSearch:
             return f"the budget is spent ({', '.join(limits)})"
         return None
 
-    def _shown_total(self) -> int:
-        """The length of the progress bar: evaluations, or per cent of the budget."""
-        return self.meter.budget.evaluations or 100
-
-    def _shown_progress(self) -> int:
-        return round(self.meter.progress() * self._shown_total())
-
     @property
     def step(self) -> int:
         return self.history.step
 
-    @property
-    def seconds(self) -> float:
-        return self.meter.seconds
-
-    @property
-    def spent(self) -> Cost:
-        return self.meter.spent
-
-    @property
-    def best(self) -> Evaluation:
-        """The evaluation with the best score under the objective's present weights; pruned ones are second choice."""
-        return self.history.best
-
     def candidate(self) -> Candidate:
         """What the search would return now, with every hyperparameter that its training had."""
-        found = self.best.candidate
+        found = self.history.best.candidate
         return Candidate(found.architecture, self.task.hyperparameters(found))
 
-    def settled(self) -> dict[str, bool]:
-        return {}
-
-    def recorded(self) -> dict[str, list[float]]:
-        return {}
-
-    def remarks(self) -> dict[str, str]:
-        found = self.best.metrics
-        shown = {"best score": f"{self.history.best_score:.4f}", "ended": f"{self._ending()}"}
-        return {**shown, **({"validation accuracy": f"{100 * found['accuracy']:.2f} %"} if "accuracy" in found else {})}
-
-    def in_words(self) -> str:
-        return f"{self.spent.evaluations} evaluations, {self.spent.samples:,} samples, {self._ending()}"
-
-    def final_metrics(self) -> dict[str, float]:
-        shown = {f"best/{name}": value for name, value in self.best.metrics.items() if math.isfinite(value)}
-        spent = {"samples": float(self.spent.samples), "evaluations": float(self.spent.evaluations)}
-        return {"best/score": self.history.best_score, **shown, **spent}
-
-    def open_tracker(self) -> Tracker:
-        return Tracker(self.folder.path, self.tracking, self._tracker_state)
+    def result(self, record: dict[str, int] | None = None) -> SearchResult:
+        best, spent, ending = self.history.best.metrics, self.meter.spent, f"{self._ending()}"
+        shown = {f"best/{name}": value for name, value in best.items() if math.isfinite(value)}
+        counts = {"samples": float(spent.samples), "evaluations": float(spent.evaluations)}
+        accuracy = {"validation accuracy": f"{100 * best['accuracy']:.2f} %"} if "accuracy" in best else {}
+        return SearchResult(
+            candidate=self.candidate(),
+            cost=spent,
+            seconds=self.meter.seconds,
+            step=self.step,
+            epoch=self.round,
+            metrics={"best/score": self.history.best_score, **shown, **counts},
+            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **accuracy},
+            summary=f"{spent.evaluations} evaluations, {spent.samples:,} samples, {ending}",
+            record=record,
+        )

@@ -389,6 +389,7 @@ class GradientSearch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
         self.meter.load_state_dict(state["meter"])
         if self.parts.objective is not None:
             self.parts.objective.load_state_dict(state["objective"])
