@@ -32,9 +32,9 @@ from nas.run.entry_point import follow, guarded, on_all_ranks, refuse_groups_wit
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.search.gradient_search import GradientSearch
+from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
-from nas.search.searcher import Searcher
+from nas.search.result import Search, SearchResult
 
 
 def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
@@ -54,7 +54,7 @@ def build_gradient(config: Any, key: str) -> Any:
     return None if none else build(config, key)
 
 
-def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, DataSplits]:
+def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, DataSplits]:
     """One search into the run folder ``path``, down to its ``candidate.json``.
 
     Nothing is written before every setting has been checked.
@@ -100,39 +100,38 @@ def search(config: DictConfig, path: Path) -> tuple[Searcher, CandidateFile, Dat
         draw=partial(space_figure, space),
     )
     evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
-    searcher: Searcher = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
-    if randomness.ranks.count > 1 and not isinstance(searcher, GradientSearch):
+    method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
+    if randomness.ranks.count > 1 and not method.data_parallel:
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
-        raise InvalidValue("method", type(searcher).__name__, allowed)
+        raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device)
         seal_configuration(path)
-    candidate = searcher.search()
+    result = method.search()
     randomness.ranks.leave_the_rest()
 
-    settled = searcher.settled()
-    schedule = training.schedule, settled, training.schedule_end, searcher.recorded()
-    found = CandidateFile(candidate, space, splits.name, *schedule)
+    schedule = training.schedule, result.has_settled(), training.schedule_end, result.trajectory
+    found = CandidateFile(result.candidate, space, splits.name, *schedule)
     found.write(path / "candidate.json")
-    return searcher, found, splits
+    return result, found, splits
 
 
 def run(config: DictConfig, path: Path) -> None:
     """One search into the run folder ``path``, told and drawn."""
-    searcher, found, splits = search(config, path)
+    result, found, splits = search(config, path)
     candidate, console = found.candidate, config.tracking.console
     figure = architecture_figure(found)
     save_drawing(figure, path / "figures" / "architecture")
-    if searcher.supernet is not None:
-        write_discretisation_gap(path, searcher.supernet, candidate.architecture, splits)
-    with searcher.open_tracker() as tracker:
-        tracker.figure("architecture", figure, searcher.step)
-        tracker.text("architecture", architecture_in_words(found), searcher.step)
-        tracker.final({"seed": config.seed, **candidate.hyperparameters}, searcher.final_metrics())
+    if result.supernet is not None:
+        write_discretisation_gap(path, result.supernet, candidate.architecture, splits)
+    with Tracker(path, build(config.tracking, "tracking"), result.record) as tracker:
+        tracker.figure("architecture", figure, result.step)
+        tracker.text("architecture", architecture_in_words(found), result.step)
+        tracker.final({"seed": config.seed, **candidate.hyperparameters}, result.metrics)
     if console != "quiet":
-        print_table(outcome_table(search_outcome(found, searcher.seconds) | searcher.remarks()))
-    done = f"searched in {searcher.seconds:.0f} s, {searcher.in_words()}: {path}"
+        print_table(outcome_table(search_outcome(found, result.seconds) | dict(result.remarks)))
+    done = f"searched in {result.seconds:.0f} s, {result.in_words()}: {path}"
     page = write_page_if_possible(path)
     say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", console)
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from nas.search.searcher import Searcher
 from omegaconf import DictConfig
 
 import train_search
 from nas.errors import InvalidValue
 from nas.run.candidate_file import CandidateFile
-from nas.search.searcher import Searcher
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 BLACK_BOX = sorted(

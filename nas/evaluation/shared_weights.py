@@ -22,11 +22,11 @@ from nas.evaluation.network_cost import TRAINING_PASS, count_parameters, superne
 from nas.evaluation.task import Task
 from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
+from nas.run.finiteness import NotFinite
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
-from nas.training.finiteness import NotFinite
 from nas.training.metrics import ClassificationMetrics, measure
 from nas.training.retraining import Retraining
 

@@ -8,12 +8,13 @@ import torch
 
 from nas.candidate import Architecture, Hyperparameters
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.search.callback import Callback, SeenStep
 
 RECORDED_POINTS = 50  # of a trajectory in a candidate's file
 SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
 
 
-class Trajectory:
+class Trajectory(Callback):
     """The record from which a candidate's hyperparameters are averaged."""
 
     def __init__(self, hyperparameters: HyperparameterSet) -> None:
@@ -26,17 +27,16 @@ class Trajectory:
         numbers = self._hyperparameters.numbers()
         return [numbers[name] for name in self._hyperparameters.learned()]
 
-    def record_step(self) -> None:
-        self._values.append(self._present())
+    def on_step(self, seen: SeenStep) -> None:
+        self._values.append([seen.hyperparameters[name] for name in self._hyperparameters.learned()])
 
-    def record_epoch(self, architecture: Architecture) -> None:
-        """End an epoch; one of which :meth:`forget` left no step is no epoch."""
+    def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
+        """End an epoch; without a step since :meth:`forget` it is none."""
         if len(self._values) > (self._epoch_ends[-1] if self._epoch_ends else 0):
-            self._architectures.append(dict(architecture))
+            self._architectures.append(dict(preferred))
             self._epoch_ends.append(len(self._values))
 
     def forget(self) -> None:
-        """Start again: what a diverged search learned is no part of an average."""
         self._values.clear()
         self._architectures.clear()
         self._epoch_ends.clear()

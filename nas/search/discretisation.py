@@ -48,10 +48,16 @@ class Strongest:
         return supernet.discretise()
 
 
-class Perturbation:
-    """One choice after the other takes the option with which the supernet's validation loss is lowest.
+class Alone:
+    """One choice after the other takes the option with which alone the supernet's validation loss is lowest.
 
-    Choices made are one-hot from then on, those to come stay relaxed.
+    The size of alpha need not tell what an option is worth: behind a gate that scales some channels up the next layer's
+    weights scale them down again, so that alpha hardly feels how wide a layer should be. Choices made are one-hot from
+    then on, those to come stay relaxed; what alpha is surest of is decided first.
+
+    This is not the rule of DARTS-PT (Wang et al., 2021, "Rethinking architecture selection in differentiable NAS"),
+    which takes an option away and looks at what that costs, trains the supernet on between two choices, and visits them
+    in random order.
 
     Args:
         images: Validation images at most for one option.
@@ -64,9 +70,7 @@ class Perturbation:
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
         if set(_rows(supernet)) != {choice.name for choice in space.choices}:
-            raise InvalidValue(
-                "", "perturbation", f"{space.name} has choices without an alpha of their own, take strongest"
-            )
+            raise InvalidValue("", "alone", f"{space.name} has choices without an alpha of their own, take strongest")
 
     def images(self, space: SearchSpace, available: int) -> int:
         return sum(len(choice.options) for choice in space.choices) * min(self.most, available)

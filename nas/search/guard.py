@@ -1,13 +1,32 @@
-"""Noticing that the supernet has diverged or died, so that the search can start its weights again at a lower rate."""
+"""What goes wrong in a search: weights that have diverged or died, and all that had to be held back.
 
+Interventions are counted by kind, and each is told once. Those of the upper level are listed in
+:mod:`nas.bilevel.upper_level`; further ones are
+
+========================== ====================================================================================
+kind                       what was done
+========================== ====================================================================================
+``loss_not_finite``        the weights start again: the loss or its gradient is not finite
+``loss_jump``              the weights start again: the loss rose far above the untrained supernet's
+``gradient_vanished``      the weights start again: the network is dead
+``cap``                    the candidate carries a hyperparameter's cap instead of its average
+========================== ====================================================================================
+"""
+
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from nas.bilevel.upper_level import Intervention
 from nas.errors import RunFailed, require
+from nas.run.finiteness import NotFinite
+from nas.search.callback import Callback, SeenStep
+from nas.spaces.supernet import Supernet
+
+log = logging.getLogger(__name__)
 
 SMOOTHING = 0.8  # of the moving averages: a single bad batch is no reason to start over
 DEAD_GRADIENT = 1e-3  # as a share of the gradient norm at the initial weights
@@ -22,15 +41,12 @@ class GuardSettings:
         patience: Steps without life (loss at its initial value, gradients gone) before a network counts as dead.
         divisor: What a restart divides the learning rate by.
         restarts: How many there may be; the next one ends the run.
-        pair: ``present`` goes on with alpha and the hyperparameters as they are, ``best`` with those at the end of the
-            epoch of lowest validation loss, where there has been one; the learning rate is divided either way.
     """
 
     jump: float = 2.0
     patience: int = 10
     divisor: float = 4.0
     restarts: int = 5
-    pair: Literal["present", "best"] = "present"
 
     def __post_init__(self) -> None:
         require(self.jump > 1, "jump", self.jump, "it must be above 1")
@@ -39,27 +55,29 @@ class GuardSettings:
         require(self.restarts >= 0, "restarts", self.restarts, "it must be at least 0")
 
 
-class Complaint(NamedTuple):
-    """Why the weights must start again: its kind (``nas.search.guard``) and a sentence."""
-
-    kind: str
-    reason: str
-
-
 class SearchDiverged(RunFailed):
     """The weights diverged or died more often than the guard may restart them."""
 
 
-class Guard:
-    """Compares with the *measured* initial loss: ln(classes) would miss networks that start far from it."""
+class Guard(Callback):
+    """Notices that the weights have diverged or died, and has them started again at a lower learning rate.
 
-    def __init__(self, settings: GuardSettings) -> None:
-        self.settings = settings
+    It compares with the *measured* initial loss: ln(classes) would miss networks that start far from it.
+
+    Args:
+        restart: What starts the weights again, given the reason; None ends the run instead.
+        interventions: Where a restart is counted.
+    """
+
+    def __init__(
+        self, settings: GuardSettings, restart: Callable[[str], None] | None, interventions: "Interventions"
+    ) -> None:
+        self.settings, self.interventions, self._restart = settings, interventions, restart
         self.initial_loss = math.nan
         self.restarts = 0
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         self._initial_norm = math.nan
         self._loss, self._quiet = math.nan, 0
 
@@ -67,34 +85,43 @@ class Guard:
         """Tell the loss of the untrained supernet."""
         self.initial_loss = initial_loss
 
-    def complaint(self, loss: float, gradient_norm: float) -> Complaint | None:
-        """Look at one step. Returns why the weights must start again, or None."""
+    def on_step(self, seen: SeenStep) -> None:
+        """Look at a step.
+
+        Raises:
+            SearchDiverged: The weights must start again, and cannot, or have done so too often.
+        """
+        losses = [value for name, value in seen.numbers.items() if name.endswith("loss")]
+        worst = max(losses) if all(map(math.isfinite, losses)) else math.nan
+        complaint = self.complaint(worst, seen.numbers["the gradient of the weights"])
+        if complaint is None:
+            return
+        kind, reason = complaint
+        self.interventions.note(Intervention(kind, "weights"), seen.step)
+        reason = f"step {seen.step}: {reason}"
+        if self._restart is None:
+            raise SearchDiverged(f"{reason}; lower hyperparameters.learning_rate.initial or learn it.")
+        if self.restarts >= self.settings.restarts:
+            advice = "lower hyperparameters.learning_rate.initial"
+            raise SearchDiverged(f"{reason}, after {self.restarts} restarts; {advice}.")
+        self.restarts += 1
+        self._restart(reason)
+
+    def complaint(self, loss: float, gradient_norm: float) -> tuple[str, str] | None:
+        """Look at a step's losses and gradient. Returns why the weights must start again, kind and reason, or None."""
         if not math.isfinite(loss):
-            return Complaint("loss_not_finite", "the loss is not finite")
+            return "loss_not_finite", "the loss is not finite"
         if not math.isfinite(gradient_norm):
-            return Complaint("loss_not_finite", "the gradient of the weights is not finite")
+            return "loss_not_finite", "the gradient of the weights is not finite"
         self._loss = loss if math.isnan(self._loss) else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         if self._loss > self.settings.jump * self.initial_loss:
-            return Complaint("loss_jump", f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}")
+            return "loss_jump", f"the loss rose to {self._loss:.3g} from {self.initial_loss:.3g}"
         if math.isnan(self._initial_norm):
             self._initial_norm = gradient_norm
         lifeless = gradient_norm < DEAD_GRADIENT * self._initial_norm and self._loss > 0.9 * self.initial_loss
         self._quiet = self._quiet + 1 if lifeless else 0
         dead = self._quiet >= self.settings.patience
-        return Complaint("gradient_vanished", "the gradient has vanished") if dead else None
-
-    def restart(self, reason: str) -> None:
-        """Count a restart.
-
-        Raises:
-            SearchDiverged: There have been too many.
-        """
-        if self.restarts >= self.settings.restarts:
-            raise SearchDiverged(
-                f"{reason}, after {self.restarts} restarts; lower hyperparameters.learning_rate.initial."
-            )
-        self.restarts += 1
-        self._forget()
+        return ("gradient_vanished", "the gradient has vanished") if dead else None
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -110,6 +137,37 @@ class Guard:
         self._initial_norm, self._loss, self._quiet = state["initial_norm"], state["loss"], state["quiet"]
 
 
+class Finiteness(Callback):
+    """Ends the step at a number that is not finite, where no guard would start the weights again.
+
+    Args:
+        supernet: Its alphas are named where they are not finite.
+        gradients: Whether a hypergradient that is not finite counts; otherwise it moves nothing.
+    """
+
+    def __init__(self, supernet: Supernet, gradients: bool) -> None:
+        self.supernet, self.gradients = supernet, gradients
+
+    def on_step(self, seen: SeenStep) -> None:
+        """Look at a step.
+
+        Raises:
+            NotFinite: Something in it is not finite.
+        """
+        quantities = dict(seen.numbers)
+        if not math.isfinite(quantities.pop("alpha", 0.0)):
+            try:
+                self.supernet.discretise()
+            except FloatingPointError as error:
+                alpha, _, values = str(error).partition(" is ")
+                raise NotFinite(seen.step, alpha, values) from error
+        if seen.outcome.move is not None and self.gradients:
+            quantities |= {f"the gradient of {name}": norm for name, norm in seen.outcome.move.gradient_norms.items()}
+        for name, value in quantities.items():
+            if not math.isfinite(value):
+                raise NotFinite(seen.step, name, value)
+
+
 SENTENCES = {
     "gradient_not_finite": "{what} stays: its hypergradient is not finite",
     "gradient_silent": "{what} does not learn: its hypergradient is zero",
@@ -119,22 +177,22 @@ SENTENCES = {
 }
 
 
-class Interventions:
-    """The record of a search.
+class Interventions(Callback):
+    """Counts what had to be held back; the first of every kind and place is told."""
 
-    Args:
-        say: Where the first of every kind upon everything is told.
-    """
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self) -> None:
         self._counts: Counter[tuple[str, str]] = Counter()
+
+    def on_step(self, seen: SeenStep) -> None:
+        if seen.outcome.move is not None:
+            for intervention in seen.outcome.move.interventions:
+                self.note(intervention, seen.step - 1)
 
     def note(self, intervention: Intervention, step: int) -> None:
         kind, what = intervention
         self._counts[kind, what] += 1
         if self._counts[kind, what] == 1 and kind in SENTENCES:
-            self._say(f"step {step}: {SENTENCES[kind].format(what=what)}")
+            log.info(f"step {step}: {SENTENCES[kind].format(what=what)}")
 
     def by_kind(self) -> dict[str, int]:
         counts: Counter[str] = Counter()
@@ -146,8 +204,8 @@ class Interventions:
         """``loss_jump 2 (weights), bound 31 (dropout, mixing)``, or ``none``."""
         parts = []
         for kind, count in self.by_kind().items():
-            upon = sorted(what for one, what in self._counts if one == kind)
-            parts.append(f"{kind} {count} ({', '.join(upon)})")
+            places = sorted(what for one, what in self._counts if one == kind)
+            parts.append(f"{kind} {count} ({', '.join(places)})")
         return ", ".join(parts) or "none"
 
     def state_dict(self) -> dict[str, Any]:

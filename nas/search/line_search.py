@@ -1,4 +1,4 @@
-"""Rehearsals: the found network is trained from fresh weights with hyperparameters around the learned ones.
+"""Line search: ordinary trainings of the found network with hyperparameters around the learned ones.
 
 A one-step hypergradient looks one step ahead: it tends to a learning rate that is too low, and to less dropout than is
 good, for a whole training (Wu et al., 2018, "Understanding short-horizon bias in stochastic meta-optimization"); and
@@ -6,33 +6,131 @@ what the supernet taught is not quite what the network it leaves behind wants. A
 split, compared on the validation split, put that right from wherever the search has come.
 """
 
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
-from nas.evaluation.evaluation import Evaluation
+from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
+from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.task import Task
+from nas.run.tracking import SilentTracker, Tracker
+from nas.search.parts import SearchParts
+from nas.search.result import Search, SearchResult, unsettled_in_words
+from nas.stopping import Stopped, StopRequest
+
+log = logging.getLogger(__name__)
+
+
+class LineSearch:
+    """A search, and then a line search in each hyperparameter in turn.
+
+    The candidate carries the values of lowest validation loss. It ends where both neighbours of the best value of every
+    hyperparameter are worse, at ``trials`` trainings, or where the budget pays for no further one. The trainings lie
+    in ``line_search.jsonl`` of the run folder, so that a resumed run makes none twice.
+
+    Args:
+        inner: Makes the search that comes first, from the same parts.
+        epochs: Length of one training; as long as the retraining, whose hyperparameters are sought.
+        steps: By name in the order of the search: the factor from a value to its neighbours on a log scale, the
+            difference on any other. What is not learned is left alone.
+        trials: The most trainings.
+        parts: The pieces of the run; the budget is that of both searches together.
+        evaluator: For an inner search that needs one.
+    """
+
+    def __init__(
+        self,
+        inner: Callable[..., Search],
+        epochs: int,
+        steps: Mapping[str, float],
+        trials: int,
+        *,
+        parts: SearchParts,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        assert parts.task is not None
+        assert parts.objective is not None
+        self.lines = Lines(steps, trials)
+        self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
+        self.data_parallel = self.inner.data_parallel
+        entries = parts.hyperparameters.entries
+        learned = [name for name in parts.hyperparameters.learned() if name in steps]
+        self.ranges = {
+            name: Range(one.low, one.cap or one.high, one.scale) for name in learned if (one := entries[name])
+        }
+        self.lines.check(self.ranges)
+        self.training = TrainedFromScratch(
+            epochs, task=CommonRandomNumbers.of_task(parts.task), objective=parts.objective
+        )
+
+    def search(self) -> SearchResult:
+        found = self.inner.search()
+        folder, tracking, ranks = self.parts.folder.path, self.parts.tracking, self.parts.randomness.ranks
+        kept = EvaluationCache(folder / "line_search.jsonl") if ranks.is_first else None
+        done: list[Evaluation] = []
+        with (
+            StopRequest() as request,
+            Tracker(folder, tracking, found.record) if ranks.is_first else SilentTracker() as tracker,
+        ):
+            while (trial := self.lines.next(found.candidate, done, self.ranges)) is not None:
+                evaluation: Evaluation | None = ranks.share(kept.get(trial) if kept is not None else None)
+                if evaluation is None:
+                    if ranks.any(request.requested):
+                        raise Stopped(found.step + len(done), folder)
+                    price = self.training.price(trial)
+                    if ranks.any(not self.parts.budget.allows(_total(found, done) + price)):
+                        break
+                    evaluation = self.training.evaluate([trial])[0]
+                    if kept is not None:
+                        kept.add([evaluation])
+                done.append(evaluation)
+                self._tell(tracker, found, done)
+            record = tracker.state_dict()
+        return self._improved(found, done, record) if done else found
+
+    def _tell(self, tracker: Tracker, found: SearchResult, done: Sequence[Evaluation]) -> None:
+        """Record the last training of ``done``."""
+        values, spent = done[-1].candidate.hyperparameters, _total(found, done)
+        scalars = {f"line_search/{name}": values[name] for name in self.ranges}
+        scalars |= {"line_search/validation_loss": loss(done[-1])}
+        scalars |= {"budget/samples": float(spent.samples), "budget/multiply_adds": spent.multiply_adds}
+        tracker.scalars(scalars, found.step + len(done), found.epoch)
+
+    def _improved(self, found: SearchResult, done: Sequence[Evaluation], record: Mapping[str, int]) -> SearchResult:
+        told, cost = in_words(done), _total(found, done)
+        log.info(f"line search: {told}")
+        unfinished = self.lines.unfinished(found.candidate, done, self.ranges)
+        settled = {**found.settled, **dict.fromkeys(self.ranges, None)}
+        settled |= dict.fromkeys(unfinished, "its line search ended before it was between worse neighbours")
+        return replace(
+            found,
+            candidate=best(done).candidate,
+            cost=cost,
+            seconds=found.seconds + sum(trial.cost.seconds for trial in done),
+            settled=settled,
+            metrics={**found.metrics, "samples": float(cost.samples)},
+            remarks={**found.remarks, "not settled": unsettled_in_words(settled), "line search": told},
+            record=record,
+        )
+
+
+def _total(found: SearchResult, done: Sequence[Evaluation]) -> Cost:
+    """What the search and the trainings have cost."""
+    return sum((trial.cost for trial in done), found.cost)
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """A line search in each hyperparameter in turn, until both neighbours of the best value are worse.
+class Lines:
+    """Which candidate to train next; the fields are those of :class:`LineSearch`."""
 
-    Args:
-        epochs: Of one training; as many as the retraining's, whose hyperparameters are sought.
-        steps: By name in the order of the search: the factor from a value to its neighbours on a log scale, the
-            difference on any other. What is not learned is left alone.
-        trials: Trainings at most.
-    """
-
-    epochs: int
     steps: Mapping[str, float]
     trials: int
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
         require(len(self.steps) > 0, "steps", dict(self.steps), "it must name a hyperparameter or more")
         for name, step in self.steps.items():
             good = step > 0 and math.isfinite(step)
@@ -108,14 +206,14 @@ class Rehearsal:
         return Candidate(found.architecture, Hyperparameters(values))
 
 
-class SameLuck(Task):
+class CommonRandomNumbers(Task):
     """A task on which all candidates begin with the same weights and see the same batches and the same noise.
 
     What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
     """
 
     @classmethod
-    def of_task(cls, task: Task) -> "SameLuck":
+    def of_task(cls, task: Task) -> "CommonRandomNumbers":
         return cls(**{one.name: getattr(task, one.name) for one in fields(task)})
 
     def seed_for(self, candidate: Candidate) -> int:

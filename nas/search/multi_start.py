@@ -1,4 +1,4 @@
-"""The gradient search from several starts: short searches first, then the long one from the best pair they came to.
+"""The gradient search from several starts: short searches first, then the long one from the best pair they found.
 
 A learned learning rate and the architecture that likes it depend on where the learning rate started. Every short search
 begins with the same weights and sees the same batches, so that only the start tells them apart; the one whose supernet
@@ -7,76 +7,80 @@ fresh weights.
 """
 
 import copy
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
-from nas.candidate import Candidate, Hyperparameters
 from nas.errors import InvalidValue, require
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.run.tracking import Tracker
 from nas.search.discretisation import Strongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import SearchDiverged
-from nas.search.line_search import Rehearsal
 from nas.search.parts import SearchParts
-from nas.spaces.supernet import Supernet
+from nas.search.result import SearchResult
 from nas.stopping import Stopped
 
+log = logging.getLogger(__name__)
 
-class SeveralStarts:
+
+class MultiStart:
     """Short searches in ``starts/0``, ``starts/1``, ... of the run folder, then the long one in the folder itself.
 
     Args:
-        parts: Of every search; the budget is that of all together.
         starts: Initial values of learned hyperparameters, by name, one group per start; what a group does not name
             starts as configured.
-        start_epochs: Of a short search.
-        rehearsal: Follows the long search.
+        start_epochs: Length of a short search.
+        parts: The pieces of every search; the budget is that of all together.
     """
 
-    def __init__(
-        self,
-        parts: SearchParts,
-        starts: Sequence[Mapping[str, float]],
-        start_epochs: int,
-        rehearsal: Rehearsal | None = None,
-    ) -> None:
+    data_parallel = False
+
+    def __init__(self, starts: Sequence[Mapping[str, float]], start_epochs: int, *, parts: SearchParts) -> None:
         require(len(starts) >= 2, "starts", len(starts), "it must hold two starts or more")
         require(start_epochs >= 1, "start_epochs", start_epochs, "it must be at least 1")
-        self.parts, self.say = parts, parts.say
+        self.parts = parts
         self.hyperparameters = [
             started_at(parts.hyperparameters, start, f"starts[{k}]") for k, start in enumerate(starts)
         ]
         warmup = min(parts.search.warmup_epochs, start_epochs - 1)
         self.short = replace(parts.search, epochs=start_epochs, warmup_epochs=warmup)
-        self.long = GradientSearch(parts, rehearsal)
-        self._spent = Cost()  # by the short searches
-        self._seconds = 0.0
-        self.losses: list[float] = []  # of the supernets after the short searches, on the validation split
+        self.long = GradientSearch(parts)
 
-    def search(self) -> Candidate:
-        best: GradientSearch | None = None
+    def search(self) -> SearchResult:
+        spent, seconds, losses = Cost(), 0.0, []
+        best: tuple[float, GradientSearch] | None = None
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
-            left = self.parts.budget.without(self._spent)
+            left = self.parts.budget.without(spent)
             if left is None or not left.allows(short.account.least() + self.long.account.least()):
-                self.say(f"the budget is too small for start {number} and those after it")
+                log.info(f"the budget is too small for start {number} and those after it")
                 break
-            loss = self._loss(short)
-            self._spent += short.spent
-            self._seconds += short.seconds
-            if loss < min(self.losses, default=float("inf")):
-                best = short
-            self.losses.append(loss)
-            self.say(f"start {number}: supernet's validation loss {loss:.4g}, {_values(short)}")
-        self.long.account.budget = self.parts.budget.without(self._spent) or self.parts.budget
+            result = self._result(short)
+            spent, seconds = spent + result.cost, seconds + result.seconds
+            loss = result.metrics.get("supernet/validation_loss", math.inf)
+            if loss < (math.inf if best is None else best[0]):
+                best = loss, short
+            losses.append(loss)
+            values = {name: short.trajectory.tail_average()[name] for name in short.hyperparameters.learned()}
+            told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+            log.info(f"start {number}: supernet's validation loss {loss:.4g}, {told}")
+        self.long.account.budget = self.parts.budget.without(spent) or self.parts.budget
         if best is not None:
-            self._take_over(best)
-        return self.long.search()
+            self._take_over(best[1])
+        found = self.long.search()
+        cost = found.cost + spent
+        return replace(
+            found,
+            cost=cost,
+            seconds=found.seconds + seconds,
+            metrics={**found.metrics, "samples": float(cost.samples)},
+            remarks={**found.remarks, "validation loss by start": ", ".join(f"{loss:.4g}" for loss in losses)},
+        )
 
     def _short_search(self, number: int) -> GradientSearch:
         parts = replace(
@@ -85,22 +89,23 @@ class SeveralStarts:
             search=self.short,
             relaxation=copy.copy(self.parts.relaxation),
             randomness=self.long.randomness.branch("starts"),
-            folder=self.long.folder.below("starts", str(number)),
+            folder=self.parts.folder.below("starts", str(number)),
             discretisation=Strongest(),
             budget=Budget(),
             draw=None,
         )
         return GradientSearch(parts)
 
-    def _loss(self, short: GradientSearch) -> float:
+    def _result(self, short: GradientSearch) -> SearchResult:
+        """The result of a short search; without a validation loss where it has diverged."""
         try:
-            short.search()
+            return short.search()
         except Stopped as stop:
-            raise Stopped(stop.step, self.long.folder.path) from stop
+            raise Stopped(stop.step, self.parts.folder.path) from stop
         except SearchDiverged as error:
-            self.say(f"this start is given up: {error}")
-            return float("inf")
-        return short.final_metrics()["supernet/validation_loss"]
+            log.info(f"this start is given up: {error}")
+            failed = short.result()
+            return replace(failed, metrics={})
 
     @torch.no_grad()
     def _take_over(self, best: GradientSearch) -> None:
@@ -110,41 +115,6 @@ class SeveralStarts:
         values = best.trajectory.tail_average()
         for name in self.long.hyperparameters.learned():
             self.long.hyperparameters.set_value(name, values[name])
-
-    @property
-    def supernet(self) -> Supernet | None:
-        return self.long.supernet
-
-    @property
-    def step(self) -> int:
-        return self.long.step
-
-    @property
-    def seconds(self) -> float:
-        return self.long.seconds + self._seconds
-
-    @property
-    def spent(self) -> Cost:
-        return self._spent + self.long.spent
-
-    def settled(self) -> dict[str, bool]:
-        return self.long.settled()
-
-    def recorded(self) -> dict[str, list[float]]:
-        return self.long.recorded()
-
-    def remarks(self) -> dict[str, str]:
-        losses = ", ".join(f"{loss:.4g}" for loss in self.losses)
-        return {**self.long.remarks(), "validation loss by start": losses}
-
-    def in_words(self) -> str:
-        return self.long.in_words()
-
-    def final_metrics(self) -> dict[str, float]:
-        return self.long.final_metrics() | {"samples": float(self.spent.samples)}
-
-    def open_tracker(self) -> Tracker:
-        return self.long.open_tracker()
 
 
 def started_at(hyperparameters: HyperparameterSet, start: Mapping[str, float], key: str) -> HyperparameterSet:
@@ -166,8 +136,3 @@ def started_at(hyperparameters: HyperparameterSet, start: Mapping[str, float], k
         except InvalidValue as error:
             raise InvalidValue(f"{key}.{name}", error.value, error.allowed) from error
     return HyperparameterSet(entries)
-
-
-def _values(search: GradientSearch) -> str:
-    values: Hyperparameters = search.trajectory.tail_average()
-    return ", ".join(f"{name} {values[name]:.3g}" for name in search.hyperparameters.learned())

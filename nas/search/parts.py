@@ -72,7 +72,6 @@ class SearchParts:
         budget: Ends the search before its last epoch where the next step would go beyond it.
         task: What stand-alone networks are trained on.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
-        say: Where one-line notices go (restarts, a resumed checkpoint).
     """
 
     space: SearchSpace
@@ -93,4 +92,3 @@ class SearchParts:
     budget: Budget = field(default_factory=Budget)
     task: Task | None = None
     draw: Callable[[Architecture], Any] | None = None
-    say: Callable[[str], None] = print

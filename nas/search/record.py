@@ -1,31 +1,34 @@
 """What a gradient search tells of itself: the epoch's means, the curves in TensorBoard, the console's lines."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor
 
-from nas.bilevel.upper_level import Outcome
 from nas.candidate import Architecture
-from nas.data.batch import Batch
 from nas.distributed import Ranks
 from nas.evaluation.budget import Account
 from nas.evaluation.evaluation import Cost
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.run.progress import Progress
-from nas.run.tracking import Tracker
+from nas.run.loop import Session
+from nas.search.callback import Callback, SeenStep
 from nas.search.guard import Guard, Interventions
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import RunningMeans, accuracy
 
 
-class SearchRecord:
+class SearchRecord(Callback):
     """The record of a search whose ``account``, ``guard`` and ``interventions`` it reads.
 
+    Args:
+        log_every: Steps from one step-level record to the next.
+        epochs: How many the search has.
+        draw: Makes the figure of an architecture.
+
     Attributes:
-        means: Of the present epoch.
-        last_means: Of the last one that has ended, and what was measured after the last of all.
+        means: The present epoch's.
+        last_means: Those of the last epoch that has ended, and what was measured after the last of all.
     """
 
     def __init__(
@@ -36,50 +39,52 @@ class SearchRecord:
         guard: Guard,
         interventions: Interventions,
         ranks: Ranks,
+        log_every: int,
+        epochs: int,
         draw: Callable[[Architecture], Any] | None,
     ) -> None:
         self.supernet, self.hyperparameters = supernet, hyperparameters
         self.account, self.guard, self.interventions = account, guard, interventions
-        self._ranks, self._draw = ranks, draw
+        self._ranks, self._log_every, self._epochs, self._draw = ranks, log_every, epochs, draw
         self._drawn: Architecture | None = None
         self.means = RunningMeans()
         self.last_means: dict[str, float] = {}
 
-    def see(self, done: Outcome, batch: Batch, validation: Batch | None) -> None:
-        """Add a step to the epoch's means."""
-        step, move = done.step, done.move
-        if move is not None and validation is not None:
+    def open(self, session: Session) -> None:
+        self._tracker, self._progress = session.tracker, session.progress
+
+    def on_step(self, seen: SeenStep) -> None:
+        step, move = seen.outcome.step, seen.outcome.move
+        if move is not None and seen.validation is not None:
             for name, value in move.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", move.report.validation_loss)
-            share = accuracy(move.report.validation_logits, validation.labels)
+            share = accuracy(move.report.validation_logits, seen.validation.labels)
             self.means.add("validation/accuracy", self._ranks.average([share])[0])
         assert step.norm is not None
         self.means.add("gradient/weights", step.norm)
         self.means.add("train/loss", step.loss)
-        self.means.add("train/accuracy", self._ranks.average([accuracy(step.logits, batch.labels)])[0])
+        self.means.add("train/accuracy", self._ranks.average([accuracy(step.logits, seen.training.labels)])[0])
+        if seen.step % self._log_every == 0:
+            scalars: dict[str, Tensor | float] = {"step/training_loss": step.loss}
+            if move is not None:
+                scalars["step/validation_loss"] = move.report.validation_loss
+            scalars |= {f"hyperparameters/{name}": value for name, value in seen.hyperparameters.items()}
+            self._tracker.scalars(scalars, seen.step, seen.epoch)
+        learned = {name: seen.hyperparameters[name] for name in self.hyperparameters.learned()}
+        self._progress.update(seen.step, loss=seen.numbers["the training loss"], **learned)
 
-    def tell_step(self, tracker: Tracker, done: Outcome, numbers: Mapping[str, float], step: int, epoch: int) -> None:
-        """``numbers``: the hyperparameters after the step."""
-        scalars: dict[str, Tensor | float] = {"step/training_loss": done.step.loss}
-        if done.move is not None:
-            scalars["step/validation_loss"] = done.move.report.validation_loss
-        scalars |= {f"hyperparameters/{name}": value for name, value in numbers.items()}
-        tracker.scalars(scalars, step, epoch)
-
-    def tell_epoch(
-        self, tracker: Tracker, progress: Progress, preferred: Architecture, step: int, epoch: int, epochs: int
-    ) -> None:
-        """End an epoch, at whose end alpha prefers ``preferred``."""
+    def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
+        tracker = self._tracker
         means = self.last_means = self.means.means()
         self.means.clear()
         tracker.scalars(means, step, epoch)
         for decision, options in self.supernet.probabilities().items():
             tracker.scalars({f"probability/{decision}/{name}": share for name, share in options.items()}, step, epoch)
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), step, epoch)
-        self.tell_spent(tracker, self.account.spent, step, epoch)
+        self.tell_spent(self.account.spent, step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), step, epoch)
-        self.tell_interventions(tracker, step, epoch)
+        self.tell_interventions(step, epoch)
         if self._draw is not None and preferred != self._drawn:
             self._drawn = preferred
             tracker.figure("architecture/over time", self._draw(preferred), step)
@@ -90,18 +95,38 @@ class SearchRecord:
         tracker.timing("throughput/samples_per_second", samples_per_second, step, epoch)
 
         numbers = self.hyperparameters.numbers()
-        parts = [f"epoch {epoch + 1:>3}/{epochs}"]
+        parts = [f"epoch {epoch + 1:>3}/{self._epochs}"]
         parts += [f"{tag} {value:.4f}" for tag, value in means.items() if not tag.startswith("gradient/")]
         parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
-        progress.epoch_line("  ".join(parts))
+        self._progress.epoch_line("  ".join(parts))
 
-    def tell_spent(self, tracker: Tracker, spent: Cost, step: int, epoch: int) -> None:
+    def forget(self) -> None:
+        self.means.clear()
+
+    def tell_restart(self, step: int, epoch: int) -> None:
+        self._tracker.scalar("guard/restart", float(self.guard.restarts), step, epoch)
+
+    def tell_end(self, measured: dict[str, float], step: int, epoch: int) -> None:
+        """Add what was measured of the finished supernet."""
+        self.last_means |= measured
+        self._tracker.scalars(measured, step, epoch)
+        self.tell_spent(self.account.spent, step, epoch)
+        self.tell_interventions(step, epoch)
+
+    def tell_spent(self, spent: Cost, step: int, epoch: int) -> None:
         scalars = {"budget/samples": float(spent.samples), "budget/multiply_adds": spent.multiply_adds}
-        tracker.scalars(scalars, step, epoch)
+        self._tracker.scalars(scalars, step, epoch)
 
-    def tell_interventions(self, tracker: Tracker, step: int, epoch: int) -> None:
+    def tell_interventions(self, step: int, epoch: int) -> None:
         counts = self.interventions.by_kind().items()
-        tracker.scalars({f"intervention/{kind}": float(count) for kind, count in counts}, step, epoch)
+        self._tracker.scalars({f"intervention/{kind}": float(count) for kind, count in counts}, step, epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"means": self.means.state_dict(), "last_means": self.last_means}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.means.load_state_dict(state["means"])
+        self.last_means = state["last_means"]
 
 
 def normalised_entropy(probabilities: Iterable[float]) -> float:

@@ -1,9 +1,10 @@
 """The ordinary training loop: a found network from fresh weights, with given hyperparameters."""
 
+import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,25 +14,23 @@ from nas.data.batch import Batch, Stream
 from nas.data.sharding import sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import cuda_graphed, recording_for
-from nas.device.transfer import keep_freed_memory
 from nas.errors import require
 from nas.hyperparameters.groups import OF_THE_STEP
 from nas.interop.export import ExportKind, missing_packages
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.checkpoint import fitting
+from nas.run.finiteness import DIVISOR, Watch
 from nas.run.folder import RunFolder
-from nas.run.profiling import profiled
-from nas.run.progress import Progress
+from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
-from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
-from nas.stopping import Stopped, StopRequest
-from nas.training.finiteness import DIVISOR, NotFinite, Watch, last_good, require_finite
+from nas.run.tracking import Tracker, TrackingSettings
 from nas.training.loss import presented, training_loss
 from nas.training.metrics import RunningMeans, accuracy
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped, set_step, take_step
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ class Retraining:
             ``momentum``, ``dropout``, ``label_smoothing``, ...; what is absent is off.
         schedule, schedule_end: Those these values were learned with.
         recorded: What replaces some of them as the training goes on (``nas.training.schedules.recorded_value``).
-        say: Where one-line notices go.
     """
 
     def __init__(
@@ -96,16 +94,13 @@ class Retraining:
         folder: RunFolder,
         schedule_end: float = 0.0,
         recorded: Mapping[str, Sequence[float]] | None = None,
-        say: Callable[[str], None] = print,
     ) -> None:
         # Convolutions like the channels innermost, on CPUs as on GPUs.
         self.network = network.to(randomness.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ranks = randomness.ranks
         self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
-        self.randomness, self.folder, self.say = randomness, folder, say
-        if not self.ranks.is_first:
-            self.tracking, self.say = replace(tracking, console="quiet", profiler=False), lambda notice: None
+        self.randomness, self.folder = randomness, folder
         randomness.part()
         if training.batch_norm == "synchronised":
             synchronise_batch_norm(network, self.ranks)
@@ -125,18 +120,10 @@ class Retraining:
         self.step, self.seconds, self.rollbacks = 0, 0.0, 0
         self.watch = Watch()
         self._epoch_began = time.perf_counter()
-        self._tracker_state: dict[str, int] | None = None
 
     @property
     def total_steps(self) -> int:
         return self.final.epochs * self.stream.steps_per_epoch
-
-    def open_tracker(self) -> Tracker:
-        """The run's record, opened again after :meth:`train` for the test's results."""
-        return self._tracker(self._tracker_state)
-
-    def _tracker(self, state: dict[str, int] | None) -> Tracker:
-        return Tracker(self.folder.path, self.tracking, state) if self.ranks.is_first else SilentTracker()
 
     def train(self) -> None:
         """Run to the end, from the newest checkpoint if the run folder has one.
@@ -145,48 +132,44 @@ class Retraining:
             Stopped: A signal asked to stop; the checkpoint is written.
             NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
-        state = self.ranks.share(self.folder.newest_checkpoint(self.say) if self.ranks.is_first else None)
-        if self.training.compile:
-            self.say(what_it_takes())
-        save = state is None
-        while True:
-            try:
-                return self._train_from(state, save)
-            except NotFinite as fault:
-                advice = "lower the learning rate"
-                policy, folder, ranks = self.training.on_non_finite, self.folder, self.ranks
-                state = last_good(fault, policy, self.rollbacks, folder, advice, self.say, ranks)
-                state["rollbacks"] = self.rollbacks + 1
-                save = True  # at once, or a kill would undo the rollback
+        policy = self.training.on_non_finite
+        self._loop = Loop(self, "retrain", self.folder, self.tracking, self.ranks, policy, "lower the learning rate")
+        self._loop.run()
 
-    def _train_from(self, state: dict[str, Any] | None, save: bool) -> None:
-        """Go on from ``state``, which is written again where ``save`` says so."""
-        if state is not None:
-            with fitting(state):
-                self.load_state_dict(state)
+    def open_tracker(self) -> Tracker:
+        """The run's record, opened again after :meth:`train` for the test's results."""
+        return self._loop.open_tracker(self._loop.tracker_state)
+
+    def begin(self, session: Session, start: Start) -> None:
+        self._session = session
         self.network.train()
-        keep_freed_memory()
-        with (
-            StopRequest() as request,
-            self._tracker(state["tracker"] if state else None) as tracker,
-            Progress("retrain", self.total_steps, self.tracking.console, start=self.step) as progress,
-            profiled(self.folder.path, self.tracking.profiler) as profiler,
-        ):
-            self._epoch_began = time.perf_counter()
-            if save:
-                self._save(tracker)
-            while self.step < self.total_steps:
-                self._one_step(tracker)
-                profiler.step()
-                progress.update(self.step)
-                if self.step % self.stream.steps_per_epoch == 0:
-                    self._end_epoch(tracker, progress)
-                if self.ranks.any(request.requested):
-                    self._save(tracker)
-                    raise Stopped(self.step, self.folder.path)
-                if self.step % self.final.checkpoint_every == 0:
-                    self._save(tracker)
-            self._save(tracker)
+        if self.training.compile:
+            log.info(what_it_takes())
+        self._epoch_began = time.perf_counter()
+
+    def advance(self) -> None:
+        loss, rate = self._one_step()
+        if self.step % self.tracking.log_every == 0:
+            epoch = (self.step - 1) // self.stream.steps_per_epoch
+            self._session.tracker.scalar("step/training_loss", loss, self.step, epoch)
+            moving = {name: self.hyperparameters[name] for name in self.recorded} | {"learning_rate": rate}
+            for name, value in moving.items():
+                self._session.tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
+        self._session.progress.update(self.step)
+        if self.step % self.stream.steps_per_epoch == 0:
+            self._end_epoch()
+
+    def finished(self) -> bool:
+        return self.step >= self.total_steps
+
+    def place(self) -> tuple[int, int]:
+        return self.step, self.total_steps
+
+    def due(self) -> bool:
+        return self.step % self.final.checkpoint_every == 0
+
+    def end(self) -> None:
+        pass
 
     def fit(self, until: int) -> None:
         """Train up to step ``until`` without a record of it, as the evaluation of a candidate does.
@@ -196,10 +179,11 @@ class Retraining:
         """
         self.network.train()
         while self.step < until:
-            self._one_step(None)
+            self._one_step()
         self.watch.check()
 
-    def _one_step(self, tracker: Tracker | None) -> None:
+    def _one_step(self) -> tuple[Tensor, float]:
+        """Take a step. Returns its training loss and its learning rate."""
         progress = self.step / self.total_steps
         factor = schedule_factor(self.schedule, progress, self.schedule_end)
         self.hyperparameters |= {name: recorded_value(points, progress) for name, points in self.recorded.items()}
@@ -211,8 +195,8 @@ class Retraining:
         batch = self.stream.next()
         acting = {name: value for name, value in self.hyperparameters.items() if name not in OF_THE_STEP}
         loss, logits, gradients = self.gradients(batch, acting | {"drop_path": drop_path})
-        gradients, clip = self.ranks.average(gradients), self.training.gradient_clip
-        norm = take_step(self.optimiser, self._reached, gradients, clip)
+        gradients = self.ranks.average(gradients)
+        norm = take_step(self.optimiser, self._reached, gradients, self.training.gradient_clip)
         loss, share = self.ranks.average([loss.clone(), accuracy(logits, batch.labels)])
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
@@ -220,12 +204,7 @@ class Retraining:
         self.means.add("train/accuracy", share)
         if self.step % self.tracking.log_every == 0:
             self.watch.check()
-        if tracker is not None and self.step % self.tracking.log_every == 0:
-            epoch = (self.step - 1) // self.stream.steps_per_epoch
-            tracker.scalar("step/training_loss", loss, self.step, epoch)
-            moving = {name: self.hyperparameters[name] for name in self.recorded} | {"learning_rate": rate}
-            for name, value in moving.items():
-                tracker.scalar(f"hyperparameters/{name}", value, self.step, epoch)
+        return loss, rate
 
     def gradients(self, batch: Batch, acting: Mapping[str, float]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The training loss, the logits, and the gradients of the weights that the loss reaches, all detached.
@@ -263,9 +242,9 @@ class Retraining:
         set_drop_path(self.network, rate)
         return rate
 
-    def _end_epoch(self, tracker: Tracker, progress: Progress) -> None:
+    def _end_epoch(self) -> None:
         self.watch.check()
-        epoch = self.step // self.stream.steps_per_epoch - 1
+        tracker, epoch = self._session.tracker, self.step // self.stream.steps_per_epoch - 1
         means = self.means.means()
         self.means.clear()
         for tag, value in means.items():
@@ -275,27 +254,21 @@ class Retraining:
         self.seconds += seconds
         tracker.timing("time/epoch_seconds", seconds, self.step, epoch)
         tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
-        progress.epoch_line(
-            f"epoch {epoch + 1:>3}/{self.final.epochs}  "
-            + "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
-        )
+        told = "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
+        self._session.progress.epoch_line(f"epoch {epoch + 1:>3}/{self.final.epochs}  {told}")
 
-    def _save(self, tracker: Tracker) -> None:
+    def tensors(self) -> dict[str, Tensor]:
         self.watch.check()
         named = self.network.named_buffers()
         self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
-        require_finite(self.step, self.network.state_dict())
-        self.ranks.require_same(self.step, self.network.state_dict())
-        self._tracker_state = tracker.state_dict()
-        state = {**self.state_dict(), "tracker": self._tracker_state}
-        if self.ranks.is_first:
-            self.folder.checkpoints.save(self.step, state)
+        return self.network.state_dict()
+
+    def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state
 
     def state_dict(self) -> dict[str, Any]:
         """All that the training goes on from; the record is not in it."""
         return {
-            "ranks": self.ranks.count,
-            "rollbacks": self.rollbacks,
             "step": self.step,
             "seconds": self.seconds + time.perf_counter() - self._epoch_began,
             "network": self.network.state_dict(),
@@ -306,8 +279,7 @@ class Retraining:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.ranks.require_as_many(state)
-        self.step, self.seconds, self.rollbacks = state["step"], state["seconds"], state.get("rollbacks", 0)
+        self.step, self.seconds = state["step"], state["seconds"]
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.stream.load_state_dict(state["stream"])

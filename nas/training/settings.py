@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from nas.errors import require
-from nas.training.finiteness import OnNonFinite
+from nas.run.finiteness import OnNonFinite
 from nas.training.schedules import Schedule
 
 

@@ -32,6 +32,7 @@ from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.run.finiteness import NotFinite
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
@@ -41,7 +42,6 @@ from nas.search.parts import SearchParts, SearchSettings
 from nas.search.record import normalised_entropy
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
-from nas.training.finiteness import NotFinite
 from nas.training.settings import TrainingSettings
 
 STEPS_PER_EPOCH = 4

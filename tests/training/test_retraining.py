@@ -15,10 +15,10 @@ from nas.data.batch import Batch
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
+from nas.run.finiteness import NotFinite
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
-from nas.training.finiteness import NotFinite
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.schedules import recorded_value
 from nas.training.settings import TrainingSettings
