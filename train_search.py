@@ -5,22 +5,19 @@ from nas.stopping import leave_when_stopped
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import shlex
-import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from nas.candidate import Categorical, Hyperparameters
-from nas.configuration import assemble, build
+from nas.configuration import assemble, build, build_each
 from nas.data.dataset import DataSplits
-from nas.distributed import join
 from nas.errors import InvalidValue
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
@@ -28,18 +25,22 @@ from nas.report.outcome import architecture_figure, architecture_in_words, searc
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import CandidateFile
-from nas.run.entry_point import follow, guarded, on_all_ranks, refuse_groups_without_option, resumed_folder, run_resumed
+from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
-from nas.run.folder import RunFolder, break_seal, refuse_occupied_folder, seal_configuration
+from nas.run.folder import RunFolder, refuse_occupied_folder
+from nas.run.overrides import refuse_impossible_options, typed
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 
+COMMAND = "train_search.py"
+CONF = Path(__file__).parent / "conf"
+
 
 def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
     """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones."""
-    entries = {name: build(entry, f"hyperparameters.{name}") for name, entry in config.items() if name != "gradient"}
+    entries = build_each(config, "hyperparameters", without=["gradient"])
     categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
     try:
         continuous = {name: entry for name, entry in entries.items() if name not in categorical}
@@ -78,7 +79,20 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
-    task = Task.of(space, splits, source.augmentation, training, final, held, hyperparameters.entries, seed, device)
+    task = TrainingSetup(
+        space=space,
+        train=splits.train.to(device),
+        validation=splits.validation.to(device),
+        mean=splits.mean,
+        std=splits.std,
+        augmentation=source.augmentation,
+        training=training,
+        final=final,
+        held=held,
+        bound=hyperparameters.entries,
+        seed=seed,
+        device=device,
+    )
     parts = SearchParts(
         space=space,
         splits=splits,
@@ -107,7 +121,6 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device)
-        seal_configuration(path)
     result = method.search()
     randomness.ranks.leave_the_rest()
 
@@ -133,36 +146,19 @@ def run(config: DictConfig, path: Path) -> None:
         print_table(outcome_table(search_outcome(found, result.seconds) | dict(result.remarks)))
     done = f"searched in {result.seconds:.0f} s, {result.in_words()}: {path}"
     page = write_page_if_possible(path)
-    say_at_the_end(done, page, f"python train_final.py candidate={shlex.quote(str(path))}", console)
+    say_at_the_end(done, page, f"python train_final.py {typed('candidate', path)}", console)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run."""
+    refuse_impossible_options(arguments, CONF)
+    refuse_occupied_folder(arguments)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
-def run_composed(config: DictConfig) -> None:
-    folder = Path(HydraConfig.get().runtime.output_dir)
-
-    def work() -> None:
-        RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
-        break_seal(folder)
-        on_all_ranks(run)(config, folder)
-
-    guarded(work, "train_search.py", folder)
-
-
-def main() -> None:
-    arguments = sys.argv[1:]
-    if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
-        return follow(run, "train_search.py")
-
-    def resume_or_check() -> bool:
-        if run_resumed(arguments, on_all_ranks(run)):
-            return True
-        refuse_groups_without_option(arguments, Path(__file__).parent / "conf")
-        refuse_occupied_folder(arguments)
-        return False
-
-    if not guarded(resume_or_check, "train_search.py", resumed_folder(arguments)):
-        run_composed()
+def compose_and_run(config: DictConfig) -> None:
+    run_composed(COMMAND, run, config)
 
 
 if __name__ == "__main__":
-    main()
+    start(COMMAND, run, compose_and_run, check)

@@ -20,16 +20,21 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, _shown, require
 
+# Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
+# (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
+HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
+RENAMED: dict[str, str] = {}
+
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:
     """Make the object that ``config["_target_"]`` names from the other entries of ``config``.
 
     Args:
         config: A mapping with ``_target_``; its entries are checked against the constructor's parameters and types.
-            Entries that have a ``_target_`` themselves are built first; one with ``_partial_: true`` becomes a function
-            that the constructor calls with the parts it has for it (see :func:`assemble`).
-        key: Where ``config`` stands in the whole configuration, for messages.
-        **arguments: What the program rather than the user supplies.
+            Entries that have a ``_target_`` themselves are built first. An entry with ``_partial_: true`` becomes a
+            function, which the constructor calls with further parts (see :func:`assemble`).
+        key: The place of ``config`` in the whole configuration, for messages.
+        **arguments: Further arguments, which the program supplies and the user may not set.
 
     Raises:
         InvalidValue: An entry is unknown, missing, of the wrong type, or refused by the constructor.
@@ -56,24 +61,42 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
 
 
 def assemble(config: Any, key: str, parts: Mapping[str, Any]) -> Any:
-    """As :func:`build`, with those of ``parts`` that the constructor has a parameter for."""
+    """Build like :func:`build`; the constructor gets those of ``parts`` that it has a parameter for."""
     target = config.get("_target_") if isinstance(config, Mapping | DictConfig) else None
     wanted = inspect.signature(_resolve(target, f"{key}._target_")).parameters if target is not None else {}
     return build(config, key, **{name: part for name, part in parts.items() if name in wanted})
+
+
+def build_each(config: Any, key: str, without: Sequence[str] = ()) -> dict[str, Any]:
+    """The objects that the entries of ``config``, a group of groups at ``key``, name; those of ``without`` are not."""
+    return {str(name): build(entry, f"{key}.{name}") for name, entry in config.items() if name not in without}
 
 
 def _resolve(path: object, key: str) -> Any:
     allowed = "it must be the dotted path of a class or function"
     if not isinstance(path, str):
         raise InvalidValue(key, path, allowed)
-    module, _, name = path.rpartition(".")
     try:
-        target = getattr(importlib.import_module(module), name)
+        target = _imported(path)
         inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
         raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
     require(not inspect.isabstract(target) and not _is_protocol(target), key, path, f"{allowed}, this one is abstract")
     return target
+
+
+def _imported(path: str) -> Any:
+    """The class or function at ``path``, which may be one of old: see ``HEIRS``."""
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError):
+        package = ".".join(module.split(".")[:2])
+        packages = (package, *HEIRS.get(package, ())) if module.startswith("nas.") and module != package else ()
+        for one in map(importlib.import_module, packages):
+            if hasattr(one, RENAMED.get(name, name)):
+                return getattr(one, RENAMED.get(name, name))
+        raise
 
 
 def optional_module(name: str, extra: str) -> Any:
@@ -98,7 +121,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _built(value: Any, key: str, owner: str) -> Any:
-    """``value`` with every ``_target_`` in it built; ``key`` is where it stands below ``owner``."""
+    """``value`` with every ``_target_`` in it built. ``key`` is its place below ``owner``."""
     if isinstance(value, dict) and value.get("_partial_") is True:
         rest = {name: entry for name, entry in value.items() if name != "_partial_"}
         return lambda **parts: assemble(rest, key, parts)  # called by the owner, whose key comes in front there

@@ -1,8 +1,8 @@
-"""The processes of a data-parallel run, started by ``torchrun``, and what they do together.
+"""The processes (ranks) of a data-parallel run that ``torchrun`` started, and their collective operations.
 
 Each rank has the whole network and a share of every batch. Weights, alpha and hyperparameters stay equal bit for bit,
-because every number that moves them is averaged over the ranks first; averages are differentiable, twice and more, so
-that a hypergradient sees the weight step of the joint batch. A run in one process is rank 0 of 1, and nothing is done.
+because every number that moves them is averaged over the ranks first. Averages are differentiable, twice and more, so
+that a hypergradient sees the weight step of the joint batch. A run in one process is rank 0 of 1; nothing is sent.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from nas.errors import UnusableInput
+from nas.errors import RanksDiffer, UnusableInput
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class Ranks:
         return self.rank == 0
 
     def leave_the_rest(self) -> None:
-        """End the part of a run that all ranks have a share in; what follows is the first one's.
+        """End the part of a run that all ranks share. Only the first rank goes on.
 
         Raises:
-            ShareDone: This one is not the first.
+            ShareDone: This rank is not the first.
         """
         if not self.is_first:
             raise ShareDone
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The means over the ranks; each rank differentiates its own share of what it makes of them."""
+        """The means over the ranks. They can be differentiated; each rank differentiates its own loss."""
         return list(tensors) if self.count == 1 else list(_Average.apply(self.count, *tensors))
 
     def with_average_gradients(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``tensors`` as they are, with gradients that are the means over the ranks."""
+        """``tensors`` unchanged. Their gradients are averaged over the ranks."""
         wanted = {name: tensor for name, tensor in tensors.items() if tensor.requires_grad}
         if self.count == 1 or not wanted:
             return dict(tensors)
@@ -53,7 +53,7 @@ class Ranks:
         return {**tensors, **dict(found)}
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` holds in one of them."""
+        """Whether ``flag`` holds on any rank."""
         if self.count == 1:
             return flag
         found = torch.tensor(int(flag))
@@ -69,7 +69,7 @@ class Ranks:
         return values
 
     def share(self, value: Any = None) -> Any:
-        """The first rank's ``value``, for all."""
+        """The first rank's ``value``, on every rank."""
         if self.count == 1:
             return value
         values = [value]
@@ -77,10 +77,10 @@ class Ranks:
         return values[0]
 
     def require_same(self, step: int, state: Mapping[str, Tensor]) -> None:
-        """See to it that all have the same bytes.
+        """Check that ``state`` has the same bytes on every rank.
 
         Raises:
-            RanksDiffer: They do not.
+            RanksDiffer: It does not.
         """
         if self.count == 1:
             return
@@ -93,7 +93,7 @@ class Ranks:
             raise RanksDiffer(f"step {step}: the processes of this run no longer have the same weights")
 
     def average_in_place(self, tensors: Sequence[Tensor]) -> None:
-        """Make the floating-point ``tensors``, such as running statistics, their means over the ranks."""
+        """Replace the floating-point ``tensors``, such as running statistics, by their means over the ranks."""
         mixed = [tensor for tensor in tensors if tensor.is_floating_point()]
         if self.count > 1 and mixed:
             with torch.no_grad():
@@ -101,10 +101,10 @@ class Ranks:
                     tensor.copy_(mean)
 
     def require_as_many(self, state: Mapping[str, Any]) -> None:
-        """See to it that a checkpoint's ``state`` is of a run with as many.
+        """Check that a checkpoint's ``state`` comes from a run with as many ranks.
 
         Raises:
-            UnusableInput: It is not.
+            UnusableInput: It does not.
         """
         count = state.get("ranks", 1)
         if count != self.count:
@@ -119,17 +119,13 @@ class ShareDone(Exception):  # noqa: N818
     """This rank has done its share of the run."""
 
 
-class RanksDiffer(RuntimeError):  # noqa: N818
-    """The ranks have drifted apart, which no run may survive unnoticed."""
-
-
 def present() -> Ranks:
     """The ranks of this process."""
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else Ranks()
 
 
 def join() -> Ranks:
-    """Meet the other processes, if ``torchrun`` started this one."""
+    """Connect to the other processes, if ``torchrun`` started this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=30))
@@ -137,7 +133,7 @@ def join() -> Ranks:
 
 
 def _means(count: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """All of one type in one message."""
+    """The means over ``count`` ranks, with one message per type."""
     found: dict[int, Tensor] = {}
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         indices = [index for index, tensor in enumerate(tensors) if tensor.dtype == dtype]
@@ -149,7 +145,7 @@ def _means(count: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 class _Average(torch.autograd.Function):
-    """Means over the ranks. The mean of the ranks' losses is what is differentiated, so its backward is a mean, too."""
+    """Means over the ranks. The loss is the mean of the ranks' losses, so the backward pass takes means, too."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -166,7 +162,7 @@ class _Average(torch.autograd.Function):
 
 
 class _AverageGradient(torch.autograd.Function):
-    """The identity, whose backward averages over the ranks."""
+    """The identity. Its backward pass averages over the ranks."""
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:

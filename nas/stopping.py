@@ -1,4 +1,4 @@
-"""Stopping on Ctrl-C or a scheduler's SIGTERM: at a safe point, and within seconds whatever the run is at."""
+"""Stopping on Ctrl-C or a scheduler's SIGTERM: at a safe point, and within seconds in any case."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ class StopRequested(Exception):  # noqa: N818
 
 
 def leave_when_stopped() -> None:
-    """Let a signal end the process at once, with a sentence: for where nothing that takes long is going on."""
+    """Let a signal end the process at once, with a sentence: for times when there is no step to finish."""
     for number in SIGNALS:
         signal.signal(number, _leave)
 
@@ -45,8 +45,8 @@ def _leave(number: int, frame: FrameType | None) -> None:
 class StopRequest:
     """Context manager: the first signal sets ``requested``, a second one acts as it did before.
 
-    A step may take longer than a scheduler waits: after ``grace`` seconds in the context the process ends as it is,
-    which the last checkpoint survives as it survives a kill.
+    A step may take longer than a scheduler waits. The process ends ``grace`` seconds after the signal if it is still
+    in the context; the last checkpoint survives that as it survives a kill.
     """
 
     def __init__(self, grace: float = GRACE) -> None:
@@ -67,10 +67,10 @@ class StopRequest:
             self._timer.cancel()
 
     def until_requested(self, items: Iterable[Item]) -> Iterator[Item]:
-        """``items``, for as long as nobody asks to stop.
+        """``items``, until a signal asks to stop.
 
         Raises:
-            StopRequested: Somebody did.
+            StopRequested: A signal did.
         """
         for item in items:
             if self.requested:

@@ -23,7 +23,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
-from nas.data.batch import Stream
+from nas.data.batches import Stream
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table

@@ -22,7 +22,8 @@ import torch
 from joblib import Parallel, delayed
 
 from nas.baselines.evolution import AgingEvolution
-from nas.baselines.genetic import Genetic, MuPlusLambda
+from nas.baselines.genetic import Genetic
+from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.strategy import RandomSearch, Scored, Strategy

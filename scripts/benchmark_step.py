@@ -51,8 +51,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
 from nas.configuration import build
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
-from nas.data.batches import BatchStream
+from nas.data.batches import Batch
 from nas.data.dataset import ImageDataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import WARM_UP, CudaGraphs, cuda_graphed
@@ -66,7 +65,7 @@ from nas.operations.stochastic import set_noise_generator
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.darts.choices import OPERATIONS
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -658,7 +657,7 @@ def samples_delivered(batch: int, device: str) -> float:
     dataset = ImageDataset(images, torch.randint(CLASSES, (5000,)), CLASSES).to(device)
     order, draws = torch.Generator().manual_seed(0), torch.Generator(device).manual_seed(1)
     augmentation = Augmentation(crop_padding=4, flip=True, cutout=8)
-    stream = BatchStream(dataset, batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
+    stream = dataset.stream(batch, (0.5,) * 3, (0.25,) * 3, order, augmentation, draws)
     stream.next()
     count, on_gpu = max(5000 // batch, 20), device != "cpu"
     began = clock(on_gpu)
@@ -683,22 +682,27 @@ def compiled_lines(kept: Kept, repeats: int) -> list[Target]:
         turns = kept.turns.setdefault(f"{name}, compiled", [])
         if not turns:
             with TemporaryDirectory() as folder:
-                first, again = (in_own_process(name, steps, folder) for steps in (0, 5))
-            turns += [{"first": first[0], "again": again[0], "step": seconds} for seconds in again[1:]]
+                (first, _), (again, made) = (in_own_process(name, steps, folder) for steps in (0, 5))
+            turns += [{"first": first[0], "again": again[0], "step": seconds, **made} for seconds in again[1:]]
             kept.save()
         step = statistics.median(turn["step"] for turn in turns)
         counts += [len(turns), *(len(cost.seconds) for cost in costs.values())]
         times = [costs["plain"].time, costs["stock"].time, step, costs["fast"].time]
         starts = [turns[0][start] for start in ("first", "again")]
-        rows.append([name, *(f"{seconds:.2f}" for seconds in times), *(f"{seconds:.0f}" for seconds in starts)])
+        graphs = [turns[0][count] for count in ("graphs", "graphs later", "graph breaks")]
+        rows.append([name, *(f"{seconds:.2f}" for seconds in times), *(f"{one:.0f}" for one in (*starts, *graphs))])
     columns = ["a step's CPU seconds", "plain", "stock", "compiled", "fast", "the first one compiled", "in a later run"]
+    columns += ["graphs", "made in later steps", "graph breaks"]
     title = f"torch.compile by regions, on the CPU (steps: medians of {min(counts)})"
     print_table(comparison_table(title, columns, rows))
     sys.stdout.flush()
     return []
 
 
-def in_own_process(name: str, steps: int, folder: str) -> list[float]:
+Steps = tuple[list[float], dict[str, float]]  # each one's CPU seconds, and counts of graphs
+
+
+def in_own_process(name: str, steps: int, folder: str) -> Steps:
     """:func:`first_and_further_steps` in a new process that keeps compiled code in ``folder``."""
     settings = {"TORCHINDUCTOR_CACHE_DIR": folder, "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     before = {key: os.environ.get(key) for key in settings}
@@ -711,16 +715,23 @@ def in_own_process(name: str, steps: int, folder: str) -> list[float]:
             os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
-def first_and_further_steps(name: str, further: int, threads: int) -> list[float]:
-    """CPU seconds of steps of a compiled case, those of the C++ compiler included."""
+def first_and_further_steps(name: str, further: int, threads: int) -> Steps:
+    """CPU seconds of steps of a compiled case, those of the C++ compiler included, and what PyTorch made of it.
+
+    Its counts of graphs are no public interface and differ between versions: they are printed here, and not tested.
+    """
+    from torch._dynamo.utils import counters
+
     torch.set_num_threads(threads)
     keep_freed_memory()
-    step, seconds = COMPILED[name].step(), []
+    step, seconds, graphs = COMPILED[name].step(), [], []
     for _ in range(1 + further):
         began = sum(os.times()[:4])
         step()
         seconds.append(sum(os.times()[:4]) - began)
-    return seconds
+        graphs.append(counters["stats"]["unique_graphs"])
+    breaks = sum(counters["graph_break"].values())
+    return seconds, {"graphs": graphs[-1], "graphs later": graphs[-1] - graphs[0], "graph breaks": breaks}
 
 
 def main(arguments_given: Sequence[str] | None = None) -> int:

@@ -29,8 +29,8 @@ import train_search  # noqa: E402
 from nas.configuration import build  # noqa: E402
 from nas.errors import RunFailed  # noqa: E402
 from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds  # noqa: E402
-from nas.run.atomic_write import write_atomically  # noqa: E402
 from nas.run.candidate_file import read_candidate_file  # noqa: E402
+from nas.run.checkpoint import write_atomically  # noqa: E402
 from nas.run.folder import RunFolder  # noqa: E402
 from nas.run.randomness import Randomness  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 import nas.baselines.search
-import nas.run.atomic_write
+import nas.run.checkpoint
 from nas.report.tables import comparison_table, print_table
 from nas.run.checkpoint import CheckpointFolder
 
@@ -107,7 +107,7 @@ def strike_while_writing(moment: str, number: int) -> None:
             kill_oneself()
 
     if moment == WRITING[0]:
-        nas.run.atomic_write.open = opened  # type: ignore[attr-defined]
+        nas.run.checkpoint.open = opened  # type: ignore[attr-defined]
     else:
         os.replace = replacing  # type: ignore[assignment]
 

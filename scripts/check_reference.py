@@ -32,7 +32,7 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue, UnusableInput
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LearningRate, WeightDecay

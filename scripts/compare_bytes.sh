@@ -23,15 +23,16 @@ joint            search   $small search.epochs=2 search.warmup_epochs=0
 joint_last_step  search   experiment=debug hypergradient=last_step hypergradient@hyperparameters.gradient=last_step
 joint_forward    search   experiment=debug hypergradient@hyperparameters.gradient=forward_accumulation
 joint_implicit   search   experiment=debug hypergradient=conjugate_gradient hypergradient@hyperparameters.gradient=by_kind
-rehearsed        search   experiment=debug method=rehearsed method.rehearsal.epochs=2 method.rehearsal.trials=3
-several_starts   search   experiment=debug method=several_starts search.epochs=2 method.start_epochs=1
+tuned            search   experiment=debug method=tuned method.epochs=2 method.trials=3
+multi_start      search   experiment=debug method=multi_start search.epochs=2 method.start_epochs=1
 random           search   experiment=debug method=random budget.evaluations=6 evaluation.epochs=2
 tpe              search   experiment=debug method=tpe budget.evaluations=14 evaluation.epochs=1
 resumed          resume   experiment=debug search.checkpoint_every=5
 "
-# Where names have changed: run, a file, and the settings in a tree that has this file. For example
-# rehearsed  conf/method/tuned.yaml  experiment=debug method=tuned
+# Where names have changed: run, a file, and the settings in a tree that has this file.
 renamed="
+tuned        conf/method/rehearsed.yaml       experiment=debug method=rehearsed method.rehearsal.epochs=2 method.rehearsal.trials=3
+multi_start  conf/method/several_starts.yaml  experiment=debug method=several_starts search.epochs=2 method.start_epochs=1
 "
 quiet="tracking.console=quiet tracking.tensorboard=false device=cpu"
 

@@ -41,11 +41,11 @@ from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluation import Cost, EvaluationCache
 from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.run.atomic_write import write_atomically
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.run.folder import RunFolder
-from nas.run.inheritance import inherited_configuration
+from nas.run.recorded import inherited_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 # What suits a few dozen evaluations; everything else is as in conf/method.

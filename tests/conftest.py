@@ -1,11 +1,15 @@
 """Where the tests find numbers that were made elsewhere."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import torch
 
 # Tensors are small here: threads that wait for each other cost more than they bring, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch; inherited by subprocesses
@@ -28,22 +32,34 @@ def reference_folder() -> Path:
     return folder
 
 
+class CountingBackend:
+    """A backend of ``torch.compile`` that builds no code: graphs run as they were captured.
+
+    Attributes:
+        graphs: How many were captured. Only whether there were any is the same with every version of PyTorch.
+    """
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: "torch.fx.GraphModule", inputs: "Sequence[torch.Tensor]") -> Callable[..., Any]:
+        self.graphs += 1
+        return graph.forward
+
+
 @pytest.fixture
-def nothing_compiled() -> Iterator[None]:
-    """Begins with nothing compiled, and with a backend that builds no code: graphs are what is tested."""
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[CountingBackend]:
+    """Nothing is compiled at the start; what ``torch.compile`` then captures goes to the backend that is given."""
     import torch
-    from torch._dynamo.utils import counters
 
     from nas.device import compilation
 
-    torch._dynamo.reset()
+    backend = CountingBackend()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    torch.compiler.reset()
     compilation._compiled.cache_clear()
-    counters.clear()
-    torch.compiler.set_default_backend("aot_eager")
-    with torch._dynamo.config.patch(recompile_limit=8):
-        yield
-    torch.compiler.set_default_backend("inductor")
-    torch._dynamo.reset()
+    yield backend
+    torch.compiler.reset()
     compilation._compiled.cache_clear()
 
 

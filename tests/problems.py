@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from nas.bilevel.problem import BilevelProblem
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, Hyperparameter, LearningRate, WeightDecay
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.errors import UnusableInput
 from nas.run.candidate_file import read_candidate_file
-from nas.run.folder import resumed_configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("experiment=debug", "search.epochs=3", "final.epochs=6")
@@ -194,16 +192,6 @@ def test_a_retraining_stopped_and_killed_ends_with_the_same_bytes(
     assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
 
 
-def test_a_changed_configuration_is_not_gone_on_with(finished: tuple[Path, str, str], tmp_path: Path) -> None:
-    for of_run in (finished[0], finished[0] / "final"):
-        shutil.copytree(of_run / ".hydra", tmp_path / ".hydra", dirs_exist_ok=True)
-        path = tmp_path / ".hydra" / "config.yaml"
-        assert resumed_configuration([], tmp_path).seed == 0
-        path.write_text(path.read_text().replace("seed: 0", "seed: 8"))  # one bit
-        with pytest.raises(UnusableInput, match="has been changed since the run began"):
-            resumed_configuration([], tmp_path)
-
-
 def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> None:
     run, _, _ = finished
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -224,6 +212,9 @@ def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> No
         (("hyperparameters.dropout.initial=1.2",), "hyperparameters.dropout.initial=1.2"),
         (("data.split.train=5000",), "data.split"),
         (("resume=nowhere",), "resume=nowhere"),
+        (("space.layers=[",), "space.layers=[ is not allowed: Hydra cannot read it"),
+        (("data=nosuch",), "Could not find 'data/nosuch'; Available options in 'data': cifar10"),
+        (("training.colour=red",), "Could not override 'training.colour'"),
         (("data=cifar10",), "data.download=true"),
     ],
 )
@@ -296,6 +287,38 @@ def test_candidates_evaluated_on_ray_are_those_of_processes(tmp_path: Path) -> N
     for name in ("loky", "ray"):
         for file in ("candidate.json", "metrics.csv"):
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "alone" / file).read_bytes(), (name, file)
+
+
+def test_a_run_of_an_older_layout_can_be_retrained_and_read(data_folder: Path, tmp_path: Path) -> None:
+    """The files name classes by the modules that held them then, and a setting that is gone."""
+    shutil.copytree(data_folder / "old_run", tmp_path / "old")
+    config = (tmp_path / "old" / ".hydra" / "config.yaml").read_text()
+    assert "_target_: nas.bilevel.hyperparameters.LearningRate" in config
+    assert "pair: present" in config
+    code, output, error = call(
+        "train_final.py",
+        "candidate=old",
+        "final.epochs=1",
+        "hydra.run.dir=again",
+        "data.split.train=64",
+        folder=tmp_path,
+    )
+    assert code == 0, error
+    assert "test accuracy" in output
+    before = json.loads((tmp_path / "old" / "final" / "result.json").read_text())
+    result = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert result["candidate"] == before["candidate"]
+    assert result["hyperparameters"] == before["hyperparameters"]
+    command = [sys.executable, "-m", "nas.report", str(tmp_path / "old")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"page: {tmp_path / 'old' / 'report.html'}\n"), done.stderr
+
+
+def test_a_candidate_of_an_older_layout_is_rebuilt(data_folder: Path) -> None:
+    for file, parameters in (("candidate.json", 9_650), ("darts_candidate.json", 418_972)):
+        found = read_candidate_file(data_folder / "old_run" / file)
+        network = found.space.network(found.candidate.architecture)
+        assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
 def test_help_lists_the_groups(tmp_path: Path) -> None:

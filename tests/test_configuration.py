@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 import pytest
 from omegaconf import OmegaConf
 
-from nas.configuration import assemble, build, described, matches
+from nas import bilevel, data, evaluation, hyperparameters, run, search, spaces
+from nas.configuration import _resolve, assemble, build, described, matches
 from nas.errors import InvalidValue, require
 
 
@@ -164,6 +165,8 @@ def test_one_sentence_names_key_value_and_what_is_allowed(config: Any, sentence:
         "Wheel",
         "nas.nowhere.Thing",
         "nas.configuration.Nothing",
+        "nas.bilevel.nowhere.Thing",
+        "nas.nowhere.deeper.Thing",
         f"{HERE}.NOT_CALLABLE",
         f"{HERE}.Engine",
         "nas.spaces.space.SearchSpace",
@@ -174,6 +177,22 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     sentence = complaint({"_target_": path})
     assert sentence.startswith(f"thing._target_={path} is not allowed: it must be the dotted path of a class or func")
     assert capfd.readouterr() == ("", ""), "nothing else is printed on the way"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("nas.bilevel.conjugate_gradient.ConjugateGradient", bilevel.ConjugateGradient),
+        ("nas.bilevel.updates.AdamUpdate", hyperparameters.AdamUpdate),
+        ("nas.bilevel.search_settings.SearchSettings", search.SearchSettings),
+        ("nas.training.tracking.TrackingSettings", run.TrackingSettings),
+        ("nas.data.mnist5k.Mnist5k", data.Mnist5k),
+        ("nas.evaluation.fixed.Fixed", evaluation.Fixed),
+        ("nas.spaces.darts.Darts", spaces.Darts),
+    ],
+)
+def test_a_target_of_an_older_layout_is_found_where_it_is_today(old: str, new: object) -> None:
+    assert _resolve(old, "thing._target_") is new
 
 
 def test_what_the_program_supplies_cannot_be_set() -> None:

@@ -33,8 +33,8 @@ from nas.operations.mixed import ACTIVATIONS
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.run.candidate_file import CandidateFile, read_candidate_file
-from nas.run.entry_point import refuse_groups_without_option
 from nas.run.folder import RunFolder
+from nas.run.overrides import refuse_impossible_options
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.gradient_search import GradientSearch
@@ -150,7 +150,7 @@ class TwoSteps(search_module.StopRequest):
 def outcome(chosen: list[Override]) -> str:
     """What becomes of a run with these overrides; anything but a run or one sentence is an error."""
     try:
-        refuse_groups_without_option(chosen, Path(CONF))
+        refuse_impossible_options(chosen, Path(CONF))
         config = composed(*chosen)
     except HydraException:
         return "refused by Hydra"

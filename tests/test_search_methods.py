@@ -1,6 +1,7 @@
 """Every search method through the configuration that a user has: budgets, costs and what is held fixed."""
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, t
 
 def spent_by_hand(searcher: Searcher, measured: int) -> float:
     samples = searcher.spent.samples
-    return searcher.account.per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
+    return searcher.meter.per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("limit", ["budget.samples=3000", "budget.multiply_adds=6e8"])
@@ -68,7 +69,7 @@ def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -
     searcher, _ = searched(tmp_path, limit, "search.epochs=1000")
     name, _, value = limit.removeprefix("budget.").partition("=")
     spent = getattr(searcher.spent, name)
-    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher.account.per_image)
+    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher.meter.per_image)
     assert float(value) - 2 * one_step < spent <= float(value)
     # The untrained supernet's loss on the validation images, and the measurement at the end, went forward only.
     assert searcher.spent.multiply_adds == pytest.approx(spent_by_hand(searcher, 64 + 64))
@@ -103,13 +104,16 @@ def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
     assert (chosen["layer1.filters"], chosen["layer4.units"]) == ("8", "32")
     assert chosen["layer3.type"] == "skip"
     searcher, found = searched(tmp_path / "dear_tpe", "method=tpe", "objective.cost_weight=3", "budget.evaluations=12")
-    sizes = sorted(one.metrics["parameters"] for one in searcher.history)
+    sizes = sorted(one.metrics["parameters"] for one in searcher.history.evaluations)
     assert searcher.best.metrics["parameters"] <= sizes[2]
 
 
-def test_what_has_no_gradient_is_held_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_has_no_gradient_is_held_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nas")
     searcher, found = searched(tmp_path, "hyperparameters=with_batch_size", "search.epochs=1")
-    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out
+    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out + caplog.text
     assert found.candidate.hyperparameters["batch_size"] == 32
     assert searcher.training.batch_size == 32
 

@@ -1,7 +1,8 @@
-"""Black-box methods that search the same joint space at the same budget."""
+"""The competitors of the gradient search: black-box methods on the same joint space, with the same budget."""
 
 from nas.baselines.evolution import AgingEvolution
-from nas.baselines.genetic import Genetic, GeneticOperators, MuPlusLambda
+from nas.baselines.genetic import Genetic, GeneticOperators
+from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.search import BlackBoxSearch

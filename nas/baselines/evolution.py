@@ -1,26 +1,24 @@
 """Aging evolution (Real et al., 2019, "Regularized Evolution for Image Classifier Architecture Search")."""
 
-from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from nas.baselines.population import Member, members_from_state, members_state, population_statistics
-from nas.baselines.strategy import EncodedStrategy, Vector, reflected
+from nas.baselines.population import Member, PopulationStrategy
+from nas.baselines.strategy import Vector, reflected
 from nas.errors import require
 from nas.spaces.space import SearchSpace
 
 
-class AgingEvolution(EncodedStrategy):
-    """The best of a random sample of the population has a mutated child, and the oldest member dies.
+class AgingEvolution(PopulationStrategy):
+    """The best of a random sample of the population gets a mutated child, and the oldest member dies.
 
     Args:
-        population: How many members live at a time; as many random candidates are the start.
-        sample: How many of them compete for being the parent, drawn with replacement.
-        mutations: How many entries of the parent change: a choice takes another option, a hyperparameter makes a step.
+        population: The number of members; the search starts with as many random candidates.
+        sample: The number of members that compete to be the parent, drawn with replacement.
+        mutations: The number of entries that change: a choice takes another option, a hyperparameter makes a step.
         step: Standard deviation of that step, in units of the hyperparameter's whole range on its scale.
-        batch: Children per ask, which can be evaluated at the same time; the paper's algorithm has one.
+        batch: Children per ask, which can be evaluated in parallel; the paper's algorithm has one.
     """
 
     def __init__(
@@ -41,21 +39,20 @@ class AgingEvolution(EncodedStrategy):
         require(batch >= 1, "batch", batch, "it must be at least 1")
         super().__init__(space=space, generator=generator)
         self.size, self.sample, self.mutations, self.step, self.batch = population, sample, mutations, step, batch
-        self.population: deque[Member] = deque(maxlen=population)  # the oldest first, and first to go
 
     def propose(self) -> list[Vector]:
-        missing = self.size - len(self.population)
+        missing = self.size - len(self.members)
         if missing > 0:
             return [self.random_vector() for _ in range(missing)]
         return [self.mutated(self.parent().vector) for _ in range(self.batch)]
 
     def parent(self) -> Member:
-        """The best of ``sample`` members."""
-        contestants = [self.population[self.whole(len(self.population))] for _ in range(self.sample)]
+        """The best of ``sample`` random members."""
+        contestants = [self.members[self.whole(len(self.members))] for _ in range(self.sample)]
         return max(contestants, key=lambda member: member.score)
 
     def mutated(self, vector: Vector) -> Vector:
-        """A copy in which ``mutations`` entries, drawn one after the other, have changed."""
+        """A copy with ``mutations`` changes, each at a random entry."""
         child = list(vector)
         for _ in range(self.mutations):
             entry = self.variable[self.whole(len(self.variable))]
@@ -66,14 +63,4 @@ class AgingEvolution(EncodedStrategy):
         return child
 
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
-        self.population.extend(map(Member, vectors, scores))
-
-    def statistics(self) -> dict[str, float]:
-        return population_statistics(self.population, len(self.sizes))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "population": members_state(self.population)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.population = deque(members_from_state(state["population"]), maxlen=self.size)
+        self.members = [*self.members, *map(Member, vectors, scores)][-self.size :]  # the oldest are the first to go

@@ -1,167 +1,54 @@
-"""The genetic algorithm's coding and operators, DEAP's where it has them.
+"""A genetic algorithm in generations: binary-coded choices, real-coded hyperparameters, elitism.
 
 A chromosome is a list of genes: the bits of every choice's option, then one real number from 0 to 1 per hyperparameter.
+The operators are DEAP's where DEAP has them. Mitchell (1996), "An Introduction to Genetic Algorithms".
 """
 
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 
-from nas.baselines.population import Member, best_first, members_from_state, members_state, population_statistics
-from nas.baselines.strategy import EncodedStrategy, Vector, reflected
+from nas.baselines.population import Member, PopulationStrategy, best_first, python_random
+from nas.baselines.strategy import Vector, reflected
 from nas.configuration import optional_module
 from nas.errors import require
 from nas.spaces.space import SearchSpace
 
-Crossover = Callable[["Chromosome", "Chromosome"], Any]
-LEAST_SHARE = 0.1  # of an average member's chance, for the worst one
+ATTEMPTS = 100  # to make a child that is new to its population: a small space may have none left
+LEAST_SHARE = 0.1  # the worst member's chance of selection, as a share of an average member's
 
 
 class Fitness(NamedTuple):
-    """What DEAP's selections compare and add up."""
+    """A fitness in the form that DEAP's selections compare and add up."""
 
     values: tuple[float]
 
 
 class Chromosome(list[float]):
-    """Genes, and the fitness with which DEAP's selections see them."""
+    """Genes with the fitness that DEAP's selections look at."""
 
     fitness: Fitness
 
 
-@contextmanager
-def python_random(generator: torch.Generator) -> Iterator[None]:
-    """Let Python's ``random``, from which DEAP draws, follow from ``generator``; afterwards it is as it was before."""
-    before = random.getstate()
-    random.seed(int(torch.randint(2**62, (), generator=generator)))
-    try:
-        yield
-    finally:
-        random.setstate(before)
-
-
-class BinaryCode:
-    """Options as bits, most significant first; a code without an option stands for itself minus their number.
+class Genetic(PopulationStrategy):
+    """In each generation the elite survives, and the rest are children of selected parents.
 
     Args:
-        sizes: How many options each choice has.
-    """
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        self.sizes = tuple(sizes)
-        self.widths = [(size - 1).bit_length() for size in sizes]
-        self.bits = sum(self.widths)
-
-    def genes(self, vector: Sequence[float]) -> Chromosome:
-        """The chromosome of an encoded candidate."""
-        chromosome = Chromosome()
-        for index, width in zip(vector, self.widths, strict=False):  # the places come after the choices
-            chromosome.extend((int(index) >> shift) & 1 for shift in reversed(range(width)))
-        chromosome.extend(vector[len(self.sizes) :])
-        return chromosome
-
-    def vector(self, genes: Sequence[float]) -> Vector:
-        """The inverse of :meth:`genes`."""
-        vector, start = [], 0
-        for size, width in zip(self.sizes, self.widths, strict=True):
-            code = 0
-            for bit in genes[start : start + width]:
-                code = 2 * code + int(bit)
-            vector.append(float(code % size))
-            start += width
-        return vector + list(genes[start:])
-
-
-def sigma_scaled(scores: Sequence[float]) -> list[float]:
-    """Scores as fitness for the roulette wheel: ``1 + (score - mean) / (2 * deviation)``, at least 0.1.
-
-    The shares then depend neither on the unit nor on the offset of the objective (Mitchell, 1996, "An Introduction to
-    Genetic Algorithms", section 5.4). A score that is not finite gets the least share.
-    """
-    finite = [score for score in scores if math.isfinite(score)]
-    deviation = statistics.pstdev(finite) if finite else 0.0
-    if deviation == 0:
-        return [1.0 if math.isfinite(score) else LEAST_SHARE for score in scores]
-    mean = statistics.fmean(finite)
-    return [
-        max(LEAST_SHARE, 1 + (score - mean) / (2 * deviation)) if math.isfinite(score) else LEAST_SHARE
-        for score in scores
-    ]
-
-
-class GeneticOperators:
-    """Selection, crossover and mutation, drawing from Python's ``random``: call them inside :func:`python_random`.
-
-    Raises:
-        UnusableInput: DEAP is not installed.
-    """
-
-    def __init__(self) -> None:
-        self.tools = optional_module("deap.tools", "hpo")
-
-    def roulette(self, members: Sequence[Chromosome], count: int, scores: Sequence[float]) -> list[Chromosome]:
-        """``count`` members, each with a probability proportional to its :func:`sigma_scaled` score."""
-        return self.tools.selRoulette(_with_fitness(members, sigma_scaled(scores)), count)
-
-    def tournament(
-        self, members: Sequence[Chromosome], count: int, scores: Sequence[float], size: int
-    ) -> list[Chromosome]:
-        """``count`` times the best of ``size`` members drawn with replacement."""
-        return self.tools.selTournament(_with_fitness(members, scores), count, size)
-
-    def single_point(self, one: Chromosome, other: Chromosome) -> None:
-        """Swap, in place, all genes behind one point."""
-        if len(one) > 1:
-            self.tools.cxOnePoint(one, other)
-
-    def multi_point(self, one: Chromosome, other: Chromosome, points: int) -> None:
-        """Swap, in place, every other one of the segments between ``points`` different points; DEAP has it for two."""
-        if points == 2 and len(one) > 1:
-            self.tools.cxTwoPoint(one, other)
-            return
-        for point in random.sample(range(1, len(one)), min(points, len(one) - 1)):
-            one[point:], other[point:] = other[point:], one[point:]
-
-    def uniform(self, one: Chromosome, other: Chromosome) -> None:
-        """Swap, in place, each gene with probability one half."""
-        self.tools.cxUniform(one, other, 0.5)
-
-    def mutate_genes(self, genes: Chromosome, bits: int, rate: float, step: float) -> None:
-        """Change, in place, each gene with probability ``rate``: flip a bit, move a place by a Gaussian ``step``."""
-        (flipped,) = self.tools.mutFlipBit(genes[:bits], rate)
-        (moved,) = self.tools.mutGaussian(genes[bits:], 0.0, step, rate)
-        genes[:] = flipped + [reflected(place) for place in moved]
-
-
-def _with_fitness(members: Sequence[Chromosome], values: Sequence[float]) -> list[Chromosome]:
-    for member, value in zip(members, values, strict=True):
-        member.fitness = Fitness((value,))
-    return list(members)
-
-
-ATTEMPTS = 100  # at a child that is new to its population: a small space may have none left
-
-
-class Genetic(EncodedStrategy):
-    """Each generation: the elite survives, the rest are children of selected parents.
-
-    Args:
-        population: Members of a generation.
-        elite: How many of the best go over into the next generation unchanged, without a new evaluation.
+        population: The number of members of a generation.
+        elite: The number of best members that enter the next generation unchanged, without a new evaluation.
         selection: How parents are chosen: with probabilities proportional to their fitness, or in tournaments.
         tournament_size: Contestants of a tournament.
-        crossover: Where two parents' genes are exchanged.
-        crossover_points: Of the multi-point crossover.
-        crossover_rate: The probability that two parents are crossed at all; their copies are mutated otherwise.
-        gene_mutation: The probability of each gene to change; null: one over the number of genes.
-        step: Standard deviation by which a hyperparameter's gene changes, in units of its whole range on its scale.
+        crossover: How two parents' genes are exchanged.
+        crossover_points: The number of points of the multi-point crossover.
+        crossover_rate: The probability that two parents are crossed; otherwise their copies are mutated.
+        gene_mutation: The probability that a gene changes; null is one over the number of genes.
+        step: Standard deviation of a hyperparameter's change, in units of its whole range on its scale.
         random_mutation: The probability that a child is replaced by a random candidate.
-        distinct: Whether a child that equals a member or another child is mutated until it does not.
+        distinct: Whether a child that equals a member or another child is mutated until it differs.
 
     Raises:
         UnusableInput: DEAP is not installed.
@@ -201,7 +88,6 @@ class Genetic(EncodedStrategy):
         self.gene_mutation = 1 / genes if gene_mutation is None else gene_mutation
         self.step, self.random_mutation, self.distinct = step, random_mutation, distinct
         self.operators = GeneticOperators()
-        self.members: list[Member] = []
         self.generation = 0
 
     def propose(self) -> list[Vector]:
@@ -252,99 +138,111 @@ class Genetic(EncodedStrategy):
         self.generation += 1
 
     def statistics(self) -> dict[str, float]:
-        found = population_statistics(self.members, len(self.sizes))
-        return found | {"population/generation": float(self.generation)}
+        return super().statistics() | {"population/generation": float(self.generation)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "members": members_state(self.members), "generation": self.generation}
+        return {**super().state_dict(), "generation": self.generation}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.members = members_from_state(state["members"])
         self.generation = state["generation"]
 
 
-LEAST_STEP, LARGEST_STEP = 1e-3, 0.5
-
-
-class _Places(list[float]):
-    """What DEAP's self-adapting mutation changes: values and, in ``strategy``, one step size for each."""
-
-    strategy: list[float]
-
-
-class MuPlusLambda(EncodedStrategy):
-    """The best ``parents`` of parents and children together live on.
-
-    Each hyperparameter carries its own step size, which a child inherits, changes log-normally and then uses, so that
-    steps that lead to good children spread. Choices take another option with a probability of one over their number;
-    a child differs from its parent in at least one entry.
-
-    Args:
-        parents: mu; as many random candidates are the start.
-        children: lambda.
-        step: The first step size, in units of a hyperparameter's whole range on its scale.
+class GeneticOperators:
+    """Selection, crossover and mutation. They draw from Python's ``random``: call them within ``python_random``.
 
     Raises:
         UnusableInput: DEAP is not installed.
     """
 
-    def __init__(
-        self,
-        parents: int = 5,
-        children: int = 10,
-        step: float = 0.2,
-        *,
-        space: SearchSpace,
-        generator: torch.Generator,
-    ) -> None:
-        require(parents >= 1, "parents", parents, "it must be at least 1")
-        require(children >= 1, "children", children, "it must be at least 1")
-        allowed = f"it must be from {LEAST_STEP} to {LARGEST_STEP}"
-        require(LEAST_STEP <= step <= LARGEST_STEP, "step", step, allowed)
-        super().__init__(space=space, generator=generator)
-        self.parents, self.children, self.step = parents, children, step
+    def __init__(self) -> None:
         self.tools = optional_module("deap.tools", "hpo")
-        self.variable_choices = [entry for entry in self.variable if entry < len(self.sizes)]
-        self.members: list[Member] = []
 
-    def propose(self) -> list[Vector]:
-        """Vectors with one step size per hyperparameter behind them."""
-        if not self.members:
-            steps = [self.step] * len(self.continuous)
-            return [self.random_vector() + steps for _ in range(self.parents)]
-        return [self._mutated(self.members[self.whole(len(self.members))].vector) for _ in range(self.children)]
+    def roulette(self, members: Sequence[Chromosome], count: int, scores: Sequence[float]) -> list[Chromosome]:
+        """``count`` members, each with a probability proportional to its :func:`sigma_scaled` score."""
+        return self.tools.selRoulette(_with_fitness(members, sigma_scaled(scores)), count)
 
-    def _mutated(self, vector: Vector) -> Vector:
-        choices = vector[: len(self.sizes)]
-        places = _Places(vector[len(self.sizes) : self.length])
-        places.strategy = vector[self.length :]
-        for entry in self.variable_choices:
-            if self.uniform() < 1 / len(self.variable_choices):
-                choices[entry] = self.other_option(entry, choices[entry])
-        if places:
-            with python_random(self.generator):
-                self.tools.mutESLogNormal(places, c=1.0, indpb=1.0)
-        elif choices == vector[: len(self.sizes)]:
-            entry = self.variable_choices[self.whole(len(self.variable_choices))]
-            choices[entry] = self.other_option(entry, choices[entry])
-        steps = [min(max(step, LEAST_STEP), LARGEST_STEP) for step in places.strategy]
-        return [*choices, *map(reflected, places), *steps]
+    def tournament(
+        self, members: Sequence[Chromosome], count: int, scores: Sequence[float], size: int
+    ) -> list[Chromosome]:
+        """``count`` times the best of ``size`` members drawn with replacement."""
+        return self.tools.selTournament(_with_fitness(members, scores), count, size)
 
-    def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
-        self.members = best_first([*self.members, *map(Member, vectors, scores)])[: self.parents]
+    def single_point(self, one: Chromosome, other: Chromosome) -> None:
+        """Swap all genes behind one point, in place."""
+        if len(one) > 1:
+            self.tools.cxOnePoint(one, other)
 
-    def statistics(self) -> dict[str, float]:
-        found = population_statistics(self.members, len(self.sizes))
-        for position, name in enumerate(self.continuous):
-            steps = [member.vector[self.length + position] for member in self.members]
-            if steps:
-                found[f"population/step/{name}"] = sum(steps) / len(steps)
-        return found
+    def multi_point(self, one: Chromosome, other: Chromosome, points: int) -> None:
+        """Swap every other segment between ``points`` different points, in place. DEAP has two points only."""
+        if points == 2 and len(one) > 1:
+            self.tools.cxTwoPoint(one, other)
+            return
+        for point in random.sample(range(1, len(one)), min(points, len(one) - 1)):
+            one[point:], other[point:] = other[point:], one[point:]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "members": members_state(self.members)}
+    def uniform(self, one: Chromosome, other: Chromosome) -> None:
+        """Swap each gene with probability one half, in place."""
+        self.tools.cxUniform(one, other, 0.5)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.members = members_from_state(state["members"])
+    def mutate_genes(self, genes: Chromosome, bits: int, rate: float, step: float) -> None:
+        """Change each gene with probability ``rate``, in place: flip a bit, move a place by a Gaussian ``step``."""
+        (flipped,) = self.tools.mutFlipBit(genes[:bits], rate)
+        (moved,) = self.tools.mutGaussian(genes[bits:], 0.0, step, rate)
+        genes[:] = flipped + [reflected(place) for place in moved]
+
+
+def _with_fitness(members: Sequence[Chromosome], values: Sequence[float]) -> list[Chromosome]:
+    for member, value in zip(members, values, strict=True):
+        member.fitness = Fitness((value,))
+    return list(members)
+
+
+def sigma_scaled(scores: Sequence[float]) -> list[float]:
+    """Scores as fitness for the roulette wheel: ``1 + (score - mean) / (2 * deviation)``, at least 0.1.
+
+    So the shares depend neither on the unit nor on the offset of the objective (Mitchell, 1996, section 5.4). A score
+    that is not finite gets the least share.
+    """
+    finite = [score for score in scores if math.isfinite(score)]
+    deviation = statistics.pstdev(finite) if finite else 0.0
+    if deviation == 0:
+        return [1.0 if math.isfinite(score) else LEAST_SHARE for score in scores]
+    mean = statistics.fmean(finite)
+    return [
+        max(LEAST_SHARE, 1 + (score - mean) / (2 * deviation)) if math.isfinite(score) else LEAST_SHARE
+        for score in scores
+    ]
+
+
+class BinaryCode:
+    """Codes options as bits, the most significant first. A code beyond the last option stands for itself modulo their
+    number.
+
+    Args:
+        sizes: The number of options of each choice.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(sizes)
+        self.widths = [(size - 1).bit_length() for size in sizes]
+        self.bits = sum(self.widths)
+
+    def genes(self, vector: Sequence[float]) -> Chromosome:
+        """The chromosome of an encoded candidate."""
+        chromosome = Chromosome()
+        for index, width in zip(vector, self.widths, strict=False):  # the places come after the choices
+            chromosome.extend((int(index) >> shift) & 1 for shift in reversed(range(width)))
+        chromosome.extend(vector[len(self.sizes) :])
+        return chromosome
+
+    def vector(self, genes: Sequence[float]) -> Vector:
+        """The inverse of :meth:`genes`."""
+        vector, start = [], 0
+        for size, width in zip(self.sizes, self.widths, strict=True):
+            code = 0
+            for bit in genes[start : start + width]:
+                code = 2 * code + int(bit)
+            vector.append(float(code % size))
+            start += width
+        return vector + list(genes[start:])

@@ -1,8 +1,12 @@
-"""What REINFORCE moves: a distribution over candidates.
+"""The policies of REINFORCE: distributions over candidates.
 
 An action holds one index per choice and then one number ``z`` per continuous hyperparameter, whose place from 0 to 1 is
-the standard normal's distribution function at ``z``. A policy draws ``z`` from a Gaussian, and the standard one is
-uniform over places.
+the standard normal's distribution function at ``z``. A policy draws ``z`` from a Gaussian; the standard Gaussian makes
+places uniform.
+
+:class:`FactorisedPolicy` takes all decisions independently. :class:`LSTMPolicy` is the controller of Zoph and Le (2017,
+"Neural Architecture Search with Reinforcement Learning"): it takes one decision after the other and feeds each back as
+the next input; the hyperparameters come after the choices.
 """
 
 import math
@@ -20,11 +24,11 @@ LARGEST_LOG_DEVIATION = 3.0
 
 
 class Policy(nn.Module, ABC):
-    """A distribution over actions, (about) uniform over the space when made. All numbers are float64.
+    """A distribution over actions. A new policy is about uniform over the space. All numbers are float64.
 
     Args:
-        sizes: How many options each choice has.
-        places: How many continuous hyperparameters there are.
+        sizes: The number of options of each choice.
+        places: The number of continuous hyperparameters.
     """
 
     def __init__(self, sizes: Sequence[int], places: int) -> None:
@@ -37,45 +41,46 @@ class Policy(nn.Module, ABC):
 
     @abstractmethod
     def evaluate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy in nats of the decisions of each action, (count,) both and differentiable.
+        """For each action the log-probability and the entropy in nats of its decisions: (count,) each, differentiable.
 
-        A hyperparameter's part of the entropy is that of its place: 0 where it is uniform and else below.
+        A hyperparameter adds the differential entropy of its place: 0 if the place is uniform, otherwise below 0.
         """
 
     def marginals(self) -> list[list[float]]:
-        """Per choice the probability of each option; empty where a choice depends on the ones before it."""
+        """The probabilities of each choice's options; empty if a choice depends on the ones before it."""
         return []
 
 
 class PolicySettings(Protocol):
-    """What a configuration builds while the space is not known yet."""
+    """What a configuration builds before the space is known."""
 
     def policy(self, sizes: Sequence[int], places: int, generator: torch.Generator) -> Policy:
-        """A policy whose initial weights, where they are random, come from ``generator``."""
+        """The policy; random initial weights come from ``generator``."""
         ...
 
 
 def drawn_gaussian(mean: Tensor, log_deviation: Tensor, generator: torch.Generator) -> Tensor:
-    """One number for each entry of ``mean``."""
+    """One Gaussian number for each entry of ``mean``."""
     return mean + log_deviation.exp() * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
 
 
 def bounded_log_deviation(raw: Tensor) -> Tensor:
-    """``raw`` near 0, and smoothly kept within what can still be differentiated safely."""
+    """``raw`` near 0, and smoothly bounded, so that its exponential cannot overflow."""
     return LARGEST_LOG_DEVIATION * (raw / LARGEST_LOG_DEVIATION).tanh()
 
 
 def categorical_entropy(log_probabilities: Tensor) -> Tensor:
-    """Of each row, (..., options) to (...)."""
+    """The entropy of each row in nats: (..., options) to (...)."""
     return -(log_probabilities.exp() * log_probabilities).sum(-1)
 
 
 def gaussian_log_density(z: Tensor, mean: Tensor, log_deviation: Tensor) -> Tensor:
+    """The log-density of each entry of ``z``."""
     return -0.5 * ((z - mean) / log_deviation.exp()) ** 2 - log_deviation - 0.5 * math.log(2 * math.pi)
 
 
 def place_entropy(mean: Tensor, log_deviation: Tensor) -> Tensor:
-    """The differential entropy of the place: minus the divergence of ``z`` from the standard normal."""
+    """The differential entropy of a place: minus the divergence of ``z`` from the standard normal."""
     return log_deviation - 0.5 * ((2 * log_deviation).exp() + mean**2 - 1)
 
 
@@ -88,7 +93,10 @@ IMPOSSIBLE = -1e9  # as a logit: finite, since 0 * inf in the entropy would be n
 
 
 class FactorisedPolicy(Policy):
-    """``logits`` (choices, most options), ``mean`` and ``raw_log_deviation`` (places,), all 0 when made."""
+    """Independent decisions: a row of logits per choice, a Gaussian per place.
+
+    ``logits`` are (choices, most options), ``mean`` and ``raw_log_deviation`` (places,). All start at 0.
+    """
 
     impossible: Tensor
 
@@ -102,7 +110,7 @@ class FactorisedPolicy(Policy):
         self.register_buffer("impossible", missing.view(len(sizes), widest), persistent=False)
 
     def log_probabilities(self) -> Tensor:
-        """(choices, most options)."""
+        """The log-probability of every option: (choices, most options)."""
         return self.logits.masked_fill(self.impossible, IMPOSSIBLE).log_softmax(-1)
 
     @torch.no_grad()
@@ -139,7 +147,7 @@ class Factorised:
 
 
 class LSTMPolicy(Policy):
-    """One recurrent cell; an embedding per option, a linear head per decision."""
+    """One recurrent cell, an embedding per option, and a linear head per decision."""
 
     def __init__(
         self, sizes: Sequence[int], places: int, hidden: int, initial: float, generator: torch.Generator
@@ -158,7 +166,7 @@ class LSTMPolicy(Policy):
     def _decisions(
         self, actions: Tensor | None, count: int, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Follow ``actions`` or, where there are none, draw them: actions, log-probability and entropy."""
+        """Follow ``actions``, or draw ``count`` if None: the actions, their log-probability and their entropy."""
         fed = self.start.expand(count, -1)
         state = (torch.zeros_like(fed), torch.zeros_like(fed))
         taken: list[Tensor] = []
@@ -194,7 +202,7 @@ class LSTMPolicy(Policy):
         return self._decisions(None, count, generator)[0]
 
     def evaluate(self, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`Policy.evaluate`; the entropy is that of each decision given those before it."""
+        """As :meth:`Policy.evaluate`; each decision's entropy is conditional on the decisions before it."""
         _, log_probability, entropy = self._decisions(actions, len(actions), None)
         return log_probability, entropy
 
@@ -204,8 +212,8 @@ class LSTMController:
     """Settings of :class:`LSTMPolicy`.
 
     Args:
-        hidden: Units of the recurrent cell and of the embeddings.
-        initial: All weights start uniform between minus and plus this.
+        hidden: The number of units of the recurrent cell and of the embeddings.
+        initial: All weights start uniform from ``-initial`` to ``initial``.
     """
 
     hidden: int = 35

@@ -1,22 +1,59 @@
-"""The members of a population: encoded candidates with their scores."""
+"""What the methods with a population share: its members, its statistics, and DEAP's random numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from nas.baselines.strategy import Vector
+import torch
+
+from nas.baselines.strategy import EncodedStrategy, Vector
+from nas.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
 class Member:
+    """An encoded candidate with its score."""
+
     vector: Vector
     score: float
 
 
+class PopulationStrategy(EncodedStrategy):
+    """A strategy that learns by changing its :attr:`members`.
+
+    Attributes:
+        members: The population, empty at first.
+    """
+
+    def __init__(self, *, space: SearchSpace, generator: torch.Generator) -> None:
+        super().__init__(space=space, generator=generator)
+        self.members: list[Member] = []
+
+    def statistics(self) -> dict[str, float]:
+        """The size and the diversity of the population, the mean and the best of its finite scores."""
+        found = {"population/size": float(len(self.members))}
+        if self.members:
+            vectors = [member.vector for member in self.members]
+            found["population/diversity"] = diversity(vectors, len(self.sizes))
+        scores = [member.score for member in self.members if math.isfinite(member.score)]
+        if scores:
+            found |= {"population/mean_score": math.fsum(scores) / len(scores), "population/best_score": max(scores)}
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "members": [(member.vector, member.score) for member in self.members]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.members = [Member(list(vector), score) for vector, score in state["members"]]
+
+
 def best_first(members: Iterable[Member]) -> list[Member]:
-    """By descending score; among equals the one that came later goes first, so that a plateau can be crossed."""
+    """Members by descending score. Among equals the later one goes first, so that a plateau can be crossed."""
     ranked = sorted(enumerate(members), key=lambda item: (item[1].score, item[0]), reverse=True)
     return [member for _, member in ranked]
 
@@ -32,20 +69,12 @@ def diversity(vectors: Sequence[Vector], choices: int) -> float:
     return different / (pairs * choices)
 
 
-def population_statistics(members: Sequence[Member], choices: int) -> dict[str, float]:
-    """Curves of a population: how large and how diverse it is, the mean and the best of its finite scores."""
-    found = {"population/size": float(len(members))}
-    if members:
-        found["population/diversity"] = diversity([member.vector for member in members], choices)
-    scores = [member.score for member in members if math.isfinite(member.score)]
-    if scores:
-        found |= {"population/mean_score": math.fsum(scores) / len(scores), "population/best_score": max(scores)}
-    return found
-
-
-def members_state(members: Iterable[Member]) -> list[tuple[Vector, float]]:
-    return [(member.vector, member.score) for member in members]
-
-
-def members_from_state(state: Any) -> list[Member]:
-    return [Member(list(vector), score) for vector, score in state]
+@contextmanager
+def python_random(generator: torch.Generator) -> Iterator[None]:
+    """Seed Python's ``random``, from which DEAP draws, by ``generator``; afterwards ``random`` is as it was before."""
+    before = random.getstate()
+    random.seed(int(torch.randint(2**62, (), generator=generator)))
+    try:
+        yield
+    finally:
+        random.setstate(before)

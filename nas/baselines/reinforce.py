@@ -1,4 +1,7 @@
-"""Policy gradient (Williams, 1992, "REINFORCE") with a moving-average baseline and an entropy bonus."""
+"""Policy gradient with a moving-average baseline and an entropy bonus.
+
+Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning".
+"""
 
 import copy
 import math
@@ -15,16 +18,16 @@ from nas.spaces.space import SearchSpace
 
 
 class Reinforce(EncodedStrategy):
-    """Makes what scored above the baseline more likely; the score is the reward.
+    """Makes candidates that scored above the baseline more likely; the score is the reward.
 
     Args:
         policy: The distribution that is learned: independent decisions, or an LSTM controller.
-        optimiser: ``sgd`` moves by the gradient itself, so that its ``rate`` depends on the unit of the score.
+        optimiser: ``sgd`` moves by the gradient itself, so its ``rate`` depends on the unit of the score.
         rate: The optimiser's learning rate.
-        baseline_momentum: Share of the old value in the moving average of the rewards.
+        baseline_momentum: The share of the old value in the moving average of the rewards.
         normalise: Whether advantages are divided by their moving root mean square.
-        entropy_weight: Weight of the policy's entropy in nats beside the advantages.
-        batch: Candidates per ask and update, which can be evaluated at the same time.
+        entropy_weight: The weight of the policy's entropy in nats beside the advantages.
+        batch: Candidates per ask and update, which can be evaluated in parallel.
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class Reinforce(EncodedStrategy):
         self.entropy = math.nan
 
     def propose(self) -> list[Vector]:
-        """Vectors with the action behind them: the space may have to repair what the policy has drawn."""
+        """Vectors, each followed by its action, because the space may repair what the policy has drawn."""
         choices = len(self.sizes)
         actions: list[Vector] = self.policy.sample(self.batch, self.generator).tolist()
         return [[*action[:choices], *map(place_of, action[choices:]), *action] for action in actions]
@@ -76,12 +79,12 @@ class Reinforce(EncodedStrategy):
             self.entropy = entropy.item()
 
     def surrogate(self, actions: Tensor, advantages: Tensor) -> tuple[Tensor, Tensor]:
-        """Two means over ``actions``: what has the policy gradient's estimate as its gradient, and the entropy."""
+        """Means over ``actions``, 0-dim: a number whose gradient estimates the policy gradient, and the entropy."""
         log_probabilities, entropies = self.policy.evaluate(actions)
         return (advantages * log_probabilities).mean(), entropies.mean()
 
     def _rewards(self, scores: Sequence[float]) -> Tensor | None:
-        """The scores; one that is not finite counts as the worst finite one so far, and as nothing before that."""
+        """The scores. One that is not finite counts as the worst finite score so far; None if there is no such yet."""
         finite = [score for score in scores if math.isfinite(score)]
         if finite:
             self.worst = min(finite) if self.worst is None else min(self.worst, *finite)
@@ -91,7 +94,7 @@ class Reinforce(EncodedStrategy):
         return torch.tensor(rewards, dtype=torch.float64)
 
     def _advantages(self, rewards: Tensor) -> Tensor:
-        """Rewards beyond the baseline, which only then takes them in: it must not depend on the action it judges."""
+        """Rewards minus the baseline, which takes them in afterwards: it must not depend on the actions it judges."""
         mean = rewards.mean().item()
         baseline = mean if self.baseline is None else self.baseline
         advantages = rewards - baseline

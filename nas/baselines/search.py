@@ -1,50 +1,59 @@
-"""The loop around a black-box strategy: ask, evaluate, score, tell, log, checkpoint, until the budget is spent."""
+"""The loop around a black-box strategy: ask, evaluate, score, tell, until the budget is spent."""
 
 import math
-import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from nas.baselines.strategy import KeepsFiles, Scored, Strategy
-from nas.candidate import Candidate
-from nas.errors import InvalidValue, UnusableInput, require
-from nas.evaluation.budget import Budget
-from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
-from nas.evaluation.evaluator import Drifting, Evaluator, Placed, Pruner
-from nas.evaluation.objective import Objective
-from nas.evaluation.task import Task
-from nas.run.checkpoint import fitting
-from nas.run.folder import RunFolder
-from nas.run.progress import Progress
-from nas.run.randomness import Randomness
-from nas.run.tracking import Tracker, TrackingSettings
-from nas.spaces.space import SearchSpace
-from nas.spaces.supernet import Supernet
-from nas.stopping import Stopped, StopRequest
+from torch import Tensor
 
-LINE_EVERY = 20  # evaluations, where nothing better is found
+from nas.baselines.meter import EvaluationMeter
+from nas.baselines.record import History, RoundRecord
+from nas.baselines.strategy import Scored, Strategy
+from nas.candidate import Candidate
+from nas.errors import InvalidValue, require
+from nas.evaluation.budget import Budget
+from nas.evaluation.evaluation import Evaluation, EvaluationCache
+from nas.evaluation.evaluator import Evaluator, Placed, Pruner
+from nas.evaluation.objective import Objective
+from nas.evaluation.training_setup import TrainingSetup
+from nas.run.folder import RunFolder
+from nas.run.loop import Loop, Session, Start
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.result import SearchResult
+from nas.spaces.space import SearchSpace
+from nas.stopping import Stopped
+
 SAVE_EVERY = 5.0  # seconds between checkpoints
-LONGEST_IDLE = 1000  # evaluations in a row that were all known already
+MOST_REPEATS = 1000  # evaluations in a row that were all known already
 
 
 class BlackBoxSearch:
-    """Searches with ``strategy`` what ``evaluator`` measures and ``objective`` scores.
+    """Searches with ``strategy`` for what ``evaluator`` measures and ``objective`` scores.
 
-    Never spends more than the budget's samples, multiply-adds and evaluations: a round is cut where the next evaluation
-    would not fit, which ends the search. An evaluation that is known already costs no samples and counts as one.
+    It never spends more than the budget's samples, multiply-adds and evaluations: a round is cut where the budget may
+    not pay for the next evaluation, and the search ends there.
 
     Args:
-        strategy: Made with the space and a generator.
-        pruner: Ends the training of candidates that are behind, where the evaluator has rungs.
-        patience: Evaluations without a better score after which the search ends; null: only the budget ends it.
-        task: What candidates are evaluated on; it knows the values of what they do not carry.
-        say: Where one-line notices go.
+        strategy: Makes the strategy from the keywords ``space`` and ``generator``.
+        pruner: Ends the training of candidates that are behind, if the evaluator has rungs; by default the strategy's.
+        patience: The search ends after so many evaluations without a better score; null: only the budget ends it.
+        space: The joint space of architectures and hyperparameters.
+        task: Knows the values of hyperparameters that candidates do not carry.
+        evaluator: Turns candidates into evaluations.
+        objective: Turns evaluations into scores.
+        budget: What the search may spend.
+        tracking: What is recorded and shown.
+        randomness: The run's generators.
+        folder: The run folder.
 
     Raises:
         InvalidValue: Nothing would end the search, or the budget does not pay for one evaluation.
     """
+
+    data_parallel = False
+    rollbacks = 0
 
     def __init__(
         self,
@@ -53,160 +62,129 @@ class BlackBoxSearch:
         patience: int | None = None,
         *,
         space: SearchSpace,
-        task: Task,
+        task: TrainingSetup,
         evaluator: Evaluator,
         objective: Objective,
         budget: Budget,
         tracking: TrackingSettings,
         randomness: Randomness,
         folder: RunFolder,
-        say: Callable[[str], None] = print,
     ) -> None:
         require(patience is None or patience >= 1, "patience", patience, "it must be null or at least 1")
         if not budget.limits() and patience is None:
             raise InvalidValue("budget", None, "something must end the search: budget.evaluations=100, say")
-        self.space, self.task, self.evaluator, self.objective = space, task, evaluator, objective
-        self.budget, self.tracking, self.randomness, self.folder, self.say = budget, tracking, randomness, folder, say
-        self.patience = patience
+        self.task, self.evaluator, self.objective, self.patience = task, evaluator, objective, patience
+        self.tracking, self.randomness, self.folder = tracking, randomness, folder
         self.strategy = strategy(space=space, generator=randomness.on_cpu("strategy"))
-        self.pruner = self.strategy if pruner is None and isinstance(self.strategy, Pruner) else pruner
-        price = evaluator.price(space.sample(randomness.on_cpu("price"))) + self._reserved
-        for name, limit in budget.limits().items():
-            one = getattr(price, name)
-            require(one <= limit, f"budget.{name}", limit, f"one evaluation costs up to {one:,.0f}")
-        self.supernet: Supernet | None = None
-        self.step, self.round, self.seconds = 0, 0, 0.0
-        self.history: list[Evaluation] = []
-        self._scores: list[float] = []
-        self._best: int | None = None
-        self._best_step, self._idle, self._line_step = 0, 0, 0
-        self._finalists_chosen = False
-        self._cost = Cost()
-        self._paid: set[str] = set()
+        self.pruner = self.strategy.pruner if pruner is None else pruner
+        self.meter = EvaluationMeter(budget, evaluator)
+        self.meter.require_one(space.sample(randomness.on_cpu("price")))
+        self.history = History()
+        self.record = RoundRecord(self.history, self.meter, self.strategy)
+        self.round, self.exhausted, self.finalists_chosen = 0, False, False
         self._known = EvaluationCache(folder.path / "evaluations.jsonl")
-        self._began = self._saved = time.perf_counter()
-        self._tracker_state: dict[str, int] | None = None
 
-    @property
-    def spent(self) -> Cost:
-        return Cost(self._cost.samples, self._cost.multiply_adds, self._cost.evaluations, self._clock())
+    def search(self) -> SearchResult:
+        """Run to the end, from the newest checkpoint if the run folder has one.
 
-    @property
-    def best(self) -> Evaluation:
-        """The evaluation with the best score under the objective's present weights; pruned ones are second choice."""
-        if self._best is None:
-            raise UnusableInput("The search has ended before its first evaluation.")
-        return self.history[self._best]
+        Raises:
+            Stopped: A signal asked to stop.
+        """
+        self.strategy.open(self.folder.path)
+        loop = Loop(self, "search", self.folder, self.tracking, self.randomness.ranks)
+        loop.run()
+        self.meter.stop_clock()
+        return self.result(loop.tracker_state)
 
-    def settled(self) -> dict[str, bool]:
-        return {}
+    def begin(self, session: Session, start: Start) -> None:
+        self._session, self._saved = session, time.perf_counter()
+        self.meter.start_clock()
 
-    def recorded(self) -> dict[str, list[float]]:
-        return {}
+    def advance(self) -> None:
+        """Ask for candidates, evaluate and score those that the budget pays for, tell the strategy, and record it all.
 
-    def remarks(self) -> dict[str, str]:
-        found = self.best.metrics
-        shown = {"best score": f"{self._scores[self._best or 0]:.4f}", "ended": f"{self._reason()}"}
-        return {**shown, **({"validation accuracy": f"{100 * found['accuracy']:.2f} %"} if "accuracy" in found else {})}
+        Raises:
+            Stopped: Somebody asked to stop between two evaluations. What was evaluated is kept in
+                ``evaluations.jsonl``.
+        """
+        asked = self.strategy.ask()
+        candidates = self.meter.affordable(asked)
+        self.exhausted = len(candidates) < len(asked)
+        if not candidates:
+            return
+        evaluations = self._evaluated(candidates)
+        scores = [self.objective.score(evaluation) for evaluation in evaluations]
+        self.meter.pay(evaluations)
+        self.history.add(evaluations, scores)
+        if not self.exhausted:
+            self.strategy.tell([Scored(*pair) for pair in zip(candidates, scores, strict=True)])
+        self.record.tell_round(self._session, len(evaluations), self.round)
+        self.round += 1
+        if self.objective.advance(self.meter.progress_without_clock(), self.history.best_score):
+            self.history.rescore([self.objective.score(evaluation) for evaluation in self.history.evaluations])
+        self._session.progress.update(self.place()[0], best=self.history.best_score)
 
-    def in_words(self) -> str:
-        spent = self.spent
-        return f"{spent.evaluations} evaluations, {spent.samples:,} samples, {self._reason()}"
+    def finished(self) -> bool:
+        """Whether the search is over, but for the finalists."""
+        return self._ending() is not None
 
-    def _reason(self) -> str:
-        """Why the search has ended."""
-        if self.patience is not None and self.step - self._best_step >= self.patience:
-            return f"nothing better in {self.patience} evaluations"
-        if self._idle >= LONGEST_IDLE:
-            return f"nothing new in {LONGEST_IDLE} evaluations"
-        limits = [f"budget.{name}={limit:g}" for name, limit in self.budget.limits().items()]
-        return f"the budget is spent ({', '.join(limits)})"
-
-    def final_metrics(self) -> dict[str, float]:
-        shown = {f"best/{name}": value for name, value in self.best.metrics.items() if math.isfinite(value)}
-        spent = {"samples": float(self.spent.samples), "evaluations": float(self.spent.evaluations)}
-        return {"best/score": self._scores[self._best or 0], **shown, **spent}
-
-    def open_tracker(self) -> Tracker:
-        return Tracker(self.folder.path, self.tracking, self._tracker_state)
-
-    def candidate(self) -> Candidate:
-        """What the search would return now, with every hyperparameter that its training had."""
-        found = self.best.candidate
-        return Candidate(found.architecture, self.task.hyperparameters(found))
-
-    def search(self) -> Candidate:
-        if isinstance(self.strategy, KeepsFiles):
-            self.strategy.open(self.folder.path)
-        state = self.folder.newest_checkpoint(self.say)
-        if state is not None:
-            with fitting(state):
-                self._load_state(state)
-        total = self.budget.evaluations or 100
-        with (
-            StopRequest() as request,
-            Tracker(self.folder.path, self.tracking, state["tracker"] if state else None) as tracker,
-            Progress("search", total, self.tracking.console, start=round(self._share() * total)) as progress,
-        ):
-            self._began = self._saved = time.perf_counter()
-            if state is None:
-                self._save(tracker)
-            while not self._finished():
-                asked = self.strategy.ask()
-                chosen = self._affordable(asked)
-                if not chosen:
-                    break
-                evaluations = self._evaluated(chosen, request, tracker)
-                self._add(evaluations)
-                if len(chosen) == len(asked):
-                    scores = self._scores[-len(chosen) :]
-                    self.strategy.tell([Scored(*pair) for pair in zip(chosen, scores, strict=True)])
-                self._end_round(evaluations, tracker, progress)
-                progress.update(round(self._share() * total), best=self._scores[self._best or 0])
-                if len(chosen) < len(asked):
-                    break
-                if time.perf_counter() - self._saved > SAVE_EVERY:
-                    self._save(tracker)
-                if request.requested and not self._finished():
-                    self._save(tracker)
-                    raise Stopped(self.step, self.folder.path)
-            self._choose_among_finalists(tracker)
-            self._save(tracker)
-            self.seconds, self._began = self._clock(), time.perf_counter()
-        return self.candidate()
-
-    def _clock(self) -> float:
-        return self.seconds + time.perf_counter() - self._began
-
-    @property
-    def _reserved(self) -> Cost:
-        return self.evaluator.reserve() if isinstance(self.evaluator, Drifting) else Cost()
-
-    def _share(self) -> float:
-        return self.budget.progress(self.spent + self._reserved)
-
-    def _finished(self) -> bool:
-        if not self.history:  # even where the clock has run out while the run was prepared, there is one round
+    def due(self) -> bool:
+        if time.perf_counter() - self._saved <= SAVE_EVERY:
             return False
-        stagnates = self.patience is not None and self.step - self._best_step >= self.patience
-        return self._finalists_chosen or stagnates or self._idle >= LONGEST_IDLE or self._share() >= 1.0
+        self._saved = time.perf_counter()
+        return True
 
-    def _affordable(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """As many of ``candidates``, from the front, as the budget surely pays for."""
-        chosen: list[Candidate] = []
-        # The clock is looked at between rounds only.
-        cost, paid = replace(self.spent + self._reserved, seconds=0.0), set(self._paid)
-        for candidate in candidates:
-            known = self.evaluator.cacheable and candidate.fingerprint() in paid
-            cost += Cost(evaluations=1) if known else self.evaluator.price(candidate)
-            if not self.budget.allows(cost):
-                break
-            chosen.append(candidate)
-            paid.add(candidate.fingerprint())
-        return chosen
+    def end(self) -> None:
+        """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
+        candidates = self.history.finalists(self.evaluator.finalists)
+        if self.finalists_chosen or not candidates:
+            return
+        again = self.evaluator.measure_again(candidates)
+        self.meter.pay(again)
+        self.history.add_final(again, [self.objective.score(evaluation) for evaluation in again])
+        self.finalists_chosen = True
+        self.record.tell_finalists(self._session.tracker, self.round)
 
-    def _evaluated(self, candidates: Sequence[Candidate], request: StopRequest, tracker: Tracker) -> list[Evaluation]:
-        """One evaluation per candidate; those of this round that are made anew are in the cache at once."""
+    def place(self) -> tuple[int, int]:
+        """Evaluations, or per cent of the budget."""
+        total = self.meter.budget.evaluations or 100
+        return round(self.meter.progress() * total), total
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {}
+
+    def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
+        return state
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the search needs to go on, as tensors and plain values."""
+        return {
+            "round": self.round,
+            "exhausted": self.exhausted,
+            "finalists_chosen": self.finalists_chosen,
+            **{name: part.state_dict() for name, part in self._stateful().items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        self.round, self.exhausted = state["round"], state["exhausted"]
+        self.finalists_chosen = state["finalists_chosen"]
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Any]:
+        return {
+            "meter": self.meter,
+            "history": self.history,
+            "record": self.record,
+            "strategy": self.strategy,
+            "evaluator": self.evaluator,
+            "objective": self.objective,
+            "randomness": self.randomness,
+        }
+
+    def _evaluated(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
+        """One evaluation per candidate. New ones are written to the cache at once, if metrics do not drift."""
         if not self.evaluator.cacheable:
             return self.evaluator.evaluate(candidates, self.pruner)
         new = {one.fingerprint(): place for place, one in enumerate(candidates) if not self._is_known(one)}
@@ -215,130 +193,55 @@ class BlackBoxSearch:
         pruner = None if self.pruner is None else Placed(self.pruner, places)
         batch = len(missing) if pruner is not None else self.evaluator.batch  # rungs compare all of them
         for first in range(0, len(missing), max(batch, 1)):
-            if request.requested:  # inside a round: what it has evaluated stays in the cache
+            if self._session.request.requested:
                 raise Stopped(self.step, self.folder.path)
             self._known.add(self.evaluator.evaluate(missing[first : first + batch], pruner))
         found = [self._known.get(candidate) for candidate in candidates]
         return [evaluation for evaluation in found if evaluation is not None]
 
     def _is_known(self, candidate: Candidate) -> bool:
-        """Whether it needs no evaluation. A pruner has to see all that it sees without an interruption, so that what a
-        killed run has left behind its last checkpoint does not count then."""
-        fresh = self.pruner is not None and candidate.fingerprint() not in self._paid
+        """Whether ``candidate`` needs no evaluation.
+
+        A pruner must see what it sees without an interruption. So an evaluation that a killed run made after its last
+        checkpoint does not count for a search with a pruner.
+        """
+        fresh = self.pruner is not None and candidate.fingerprint() not in self.meter.paid
         return self._known.get(candidate) is not None and not fresh
 
-    def _add(self, evaluations: Sequence[Evaluation]) -> None:
-        for evaluation in evaluations:
-            fingerprint = evaluation.candidate.fingerprint()
-            known = self.evaluator.cacheable and fingerprint in self._paid
-            self._idle = self._idle + 1 if known else 0
-            self._cost += Cost(evaluations=1) if known else evaluation.cost
-            self._paid.add(fingerprint)
-            self.history.append(evaluation)
-            self._scores.append(self.objective.score(evaluation))
-            self.step += 1
-            self._consider(len(self.history) - 1)
+    def _ending(self) -> str | None:
+        """Why the search is over, in words, or None if it goes on."""
+        if self.patience is not None and self.step - self.history.best_step >= self.patience:
+            return f"nothing better in {self.patience} evaluations"
+        if self.meter.repeats >= MOST_REPEATS:
+            return f"nothing new in {MOST_REPEATS} evaluations"
+        # There is one round even if the clock ran out while the run was prepared.
+        if self.exhausted or (self.step > 0 and self.meter.progress() >= 1.0):
+            limits = [f"budget.{name}={limit:g}" for name, limit in self.meter.budget.limits().items()]
+            return f"the budget is spent ({', '.join(limits)})"
+        return None
 
-    def _consider(self, index: int) -> None:
-        """Take evaluation ``index`` as the best if it is: fully trained ones first, then the score."""
+    @property
+    def step(self) -> int:
+        return self.history.step
 
-        def rank(one: int) -> tuple[float, float]:
-            return self.history[one].metrics.get("fidelity", 1.0), self._scores[one]
+    def candidate(self) -> Candidate:
+        """What the search would return now, with every hyperparameter that its training had."""
+        found = self.history.best.candidate
+        return Candidate(found.architecture, self.task.hyperparameters(found))
 
-        if self._best is None or rank(index) > rank(self._best):
-            self._best, self._best_step = index, self.step
-
-    def _choose_among_finalists(self, tracker: Tracker) -> None:
-        """Where metrics drift: the best of the later half are measured again, and the best of these is the winner."""
-        if not isinstance(self.evaluator, Drifting) or self._finalists_chosen or not self.history:
-            return
-        later = range(len(self.history) // 2, len(self.history))
-        best_first = sorted(later, key=lambda index: -self._scores[index])
-        candidates = list({self.history[index].candidate: None for index in best_first})[: self.evaluator.finalists]
-        again = self.evaluator.measure_again(candidates)
-        self._best = None
-        for evaluation in again:
-            self._cost += evaluation.cost
-            self.history.append(evaluation)
-            self._scores.append(self.objective.score(evaluation))
-            self._consider(len(self.history) - 1)
-        self._finalists_chosen = True
-        tracker.scalar("best/score", self._scores[self._best or 0], self.step, self.round)
-        tracker.scalar("budget/samples", float(self._cost.samples), self.step, self.round)
-        tracker.scalar("budget/multiply_adds", self._cost.multiply_adds, self.step, self.round)
-
-    def _end_round(self, evaluations: Sequence[Evaluation], tracker: Tracker, progress: Progress) -> None:
-        own = [score for score in self._scores[-len(evaluations) :] if math.isfinite(score)]
-        best_before = self._best_step
-        scalars: dict[str, float] = {"best/score": self._scores[self._best or 0]}
-        scalars |= {f"best/{name}": self.best.metrics[name] for name in sorted(self.best.metrics)}
-        scalars |= {"population/size": float(len(evaluations)), "population/failed": float(len(evaluations) - len(own))}
-        if own:
-            scalars |= {"population/score_mean": statistics.fmean(own), "population/score_std": statistics.pstdev(own)}
-        for name, value in self.strategy.statistics().items():
-            scalars[name if "/" in name else f"population/{name}"] = value
-        spent = self.spent
-        scalars |= {
-            "budget/samples": float(spent.samples),
-            "budget/multiply_adds": spent.multiply_adds,
-            "budget/evaluations": float(spent.evaluations),
-        }
-        for tag, value in scalars.items():
-            tracker.scalar(tag, value, self.step, self.round)
-        tracker.timing("time/total_seconds", spent.seconds, self.step, self.round)
-        tracker.timing("throughput/evaluations_per_second", self.step / max(spent.seconds, 1e-9), self.step, self.round)
-        self.round += 1
-        if best_before > self._line_step or self.step - self._line_step >= LINE_EVERY:
-            self._line_step = self.step
-            mean = f"{statistics.fmean(own):.4f}" if own else "-"
-            progress.epoch_line(
-                f"round {self.round:>4}  evaluations {self.step:>5}  best {scalars['best/score']:.4f}  mean {mean}  "
-                f"samples {spent.samples:,}"
-            )
-        if self.objective.advance(self._share_without_clock(), scalars["best/score"]):
-            self._scores = [self.objective.score(evaluation) for evaluation in self.history]
-            self._best = None
-            for index in range(len(self.history)):
-                self._consider(index)
-
-    def _share_without_clock(self) -> float:
-        """The spent share of the budget as the objective is told it: the same in every run with this seed."""
-        limits = {name: limit for name, limit in self.budget.limits().items() if name != "seconds"}
-        return self.budget.progress(self._cost + self._reserved) if limits else self._share()
-
-    def _save(self, tracker: Tracker) -> None:
-        self._tracker_state = tracker.state_dict()
-        self._saved = time.perf_counter()
-        cost = self.spent
-        self.folder.checkpoints.save(
-            self.step,
-            {
-                "step": self.step,
-                "round": self.round,
-                "seconds": cost.seconds,
-                "cost": vars(self._cost).copy(),
-                "paid": sorted(self._paid),
-                "history": [evaluation.to_json() for evaluation in self.history],
-                "scores": self._scores,
-                "best": self._best,
-                "marks": [self._best_step, self._idle, self._line_step],
-                "finalists_chosen": self._finalists_chosen,
-                "strategy": self.strategy.state_dict(),
-                "evaluator": self.evaluator.state_dict(),
-                "objective": self.objective.state_dict(),
-                "randomness": self.randomness.state_dict(),
-                "tracker": self._tracker_state,
-            },
+    def result(self, record: dict[str, int] | None = None) -> SearchResult:
+        best, spent, ending = self.history.best.metrics, self.meter.spent, f"{self._ending()}"
+        shown = {f"best/{name}": value for name, value in best.items() if math.isfinite(value)}
+        counts = {"samples": float(spent.samples), "evaluations": float(spent.evaluations)}
+        accuracy = {"validation accuracy": f"{100 * best['accuracy']:.2f} %"} if "accuracy" in best else {}
+        return SearchResult(
+            candidate=self.candidate(),
+            cost=spent,
+            seconds=self.meter.seconds,
+            step=self.step,
+            epoch=self.round,
+            metrics={"best/score": self.history.best_score, **shown, **counts},
+            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **accuracy},
+            summary=f"{spent.evaluations} evaluations, {spent.samples:,} samples, {ending}",
+            record=record,
         )
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self.step, self.round, self.seconds = state["step"], state["round"], state["seconds"]
-        self._cost, self._paid = Cost(**state["cost"]), set(state["paid"])
-        self.history = [Evaluation.from_json(content) for content in state["history"]]
-        self._scores, self._best = state["scores"], state["best"]
-        self._best_step, self._idle, self._line_step = state["marks"]
-        self._finalists_chosen = state["finalists_chosen"]
-        self.strategy.load_state_dict(state["strategy"])
-        self.evaluator.load_state_dict(state["evaluator"])
-        self.objective.load_state_dict(state["objective"])
-        self.randomness.load_state_dict(state["randomness"])

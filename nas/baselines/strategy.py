@@ -1,77 +1,97 @@
-"""The seam: what every black-box search strategy offers to the loop around it (``nas.baselines.search``)."""
+"""The strategy, which every black-box method is: it proposes candidates and learns from their scores.
+
+:class:`EncodedStrategy` is the base of the methods that work on vectors, :class:`RandomSearch` the simplest of them.
+``nas.baselines.search`` is the loop around a strategy.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from nas.candidate import Candidate, Categorical
 from nas.errors import require
+from nas.evaluation.evaluator import Pruner
 from nas.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate with the objective's number, which is to be maximised (``-inf`` where its training failed)."""
+    """A candidate with the objective's score, which is to be maximised (``-inf`` if its training failed)."""
 
     candidate: Candidate
     score: float
 
 
-class Strategy(Protocol):
-    """Proposes candidates and learns from their scores: pure, without evaluation, files or logging.
+class Strategy(ABC):
+    """Proposes candidates and learns from their scores. It evaluates nothing and logs nothing.
 
-    Built by ``_target_`` with its settings and the keywords ``space`` (a SearchSpace) and ``generator`` (a CPU
-    ``torch.Generator``, which the loop saves). A strategy that is a :class:`~nas.evaluation.evaluator.Pruner` as well
-    decides which of its candidates go on where the evaluator trains them in rungs.
+    The configuration names the class in ``_target_``, with its settings. The search adds the keywords ``space`` (a
+    SearchSpace) and ``generator`` (a CPU ``torch.Generator``, whose state the search saves).
     """
 
-    def ask(self) -> list[Candidate]:
-        """The candidates to evaluate next, at least one; the same ones until they have been told."""
-        ...
-
-    def tell(self, scored: Sequence[Scored]) -> None:
-        """The scores of what :meth:`ask` gave, in its order."""
-        ...
-
-    def statistics(self) -> dict[str, float]:
-        """What is worth a curve. ``diversity`` becomes the tag ``population/diversity``; a name with a slash, such as
-        ``policy/entropy``, is a tag as it is."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only; the generator's state is not in it."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class KeepsFiles(Protocol):
-    """A strategy that keeps something beside its state, such as a study in a database."""
+    @property
+    def pruner(self) -> Pruner | None:
+        """The strategy's own pruner, for evaluators that train in rungs; None if every candidate is trained fully."""
+        return None
 
     def open(self, folder: Path) -> None:
-        """Called once, with the run folder, before the first :meth:`Strategy.ask` and before a state is loaded."""
-        ...
+        """Open files that the strategy keeps beside its state, such as a study in a database.
+
+        Called once, before a state is loaded and before the first :meth:`ask`.
+
+        Args:
+            folder: The run folder.
+        """
+        return
+
+    @abstractmethod
+    def ask(self) -> list[Candidate]:
+        """The candidates to evaluate next, at least one. They stay the same until :meth:`tell`."""
+
+    @abstractmethod
+    def tell(self, scored: Sequence[Scored]) -> None:
+        """Take in the scores of the candidates that :meth:`ask` returned, in the same order."""
+
+    def statistics(self) -> dict[str, float]:
+        """Numbers to record after each round, by their tags, such as ``policy/entropy``."""
+        return {}
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """The state as tensors and plain values, without the generator's."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
 
 
 Vector = list[float]
+"""An encoded candidate: the index of one option per choice, categorical hyperparameters last among them; then one place
+from 0 to 1 per continuous hyperparameter; then numbers that a method keeps with a candidate, such as step sizes."""
 
 
-class EncodedStrategy(ABC):
-    """A :class:`~nas.baselines.strategy.Strategy` whose subclass proposes vectors and learns from their scores.
+class EncodedStrategy(Strategy):
+    """A strategy on vectors: a subclass writes :meth:`propose` and :meth:`learn`.
+
+    A batch of vectors is pending from ask to tell and is part of the state, so that a search that was interrupted in
+    between asks for the same candidates again.
 
     Args:
-        space: The joint space.
-        generator: Where every random number comes from (CPU).
+        space: The joint space of architectures and hyperparameters.
+        generator: The source of every random number (CPU).
 
     Attributes:
-        sizes: How many options each choice has, the categorical hyperparameters being the last ones.
+        sizes: The number of options of each choice; the categorical hyperparameters come last.
         continuous: The names of the other hyperparameters.
-        variable: The entries of a vector that can change at all: all but the choices with a single option.
+        length: The number of entries that encode a candidate.
+        variable: The entries that can change: all but the choices with a single option.
+
+    Raises:
+        InvalidValue: No entry can change.
     """
 
     def __init__(self, *, space: SearchSpace, generator: torch.Generator) -> None:
@@ -93,14 +113,9 @@ class EncodedStrategy(ABC):
 
     @abstractmethod
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
-        """Take in how good what was proposed is; a score may be -inf."""
-
-    @abstractmethod
-    def statistics(self) -> dict[str, float]:
-        """What is worth a curve."""
+        """Take in the scores of the vectors that were proposed; a score may be ``-inf``."""
 
     def ask(self) -> list[Candidate]:
-        """What is pending, or new proposals; so a search that was interrupted here asks for the same once more."""
         if not self._pending:
             self._pending = [self.repaired(vector) for vector in self.propose()]
         return [self.space.decode(self._encoded(vector)) for vector in self._pending]
@@ -118,11 +133,12 @@ class EncodedStrategy(ABC):
         self._pending = [list(vector) for vector in state["pending"]]
 
     def repaired(self, vector: Vector) -> Vector:
-        """``vector`` as one that the space could have sampled."""
+        """``vector``, changed where needed into one that the space can sample."""
         choices = len(self.space.choices)
         return self.space.repair(vector[:choices], self.generator) + vector[choices:]
 
     def random_vector(self) -> Vector:
+        """A vector of the space: options equally likely, places uniform."""
         candidate = self.space.sample(self.generator)
         encoded = self.space.encode(candidate)
         places = dict(zip(self.space.ranges, encoded[len(self.space.choices) :], strict=True))
@@ -130,7 +146,7 @@ class EncodedStrategy(ABC):
         return [*encoded[: len(self.space.choices)], *options, *(places[name] for name in self.continuous)]
 
     def _encoded(self, vector: Vector) -> list[float]:
-        """``vector`` as :meth:`SearchSpace.encode` has it: a categorical's option is the middle of its share."""
+        """``vector`` as :meth:`SearchSpace.encode` writes it: a categorical's option is the middle of its share."""
         choices = len(self.space.choices)
         options = zip(self._categorical.items(), vector[choices : len(self.sizes)], strict=True)
         places = {name: (index + 0.5) / len(values) for (name, values), index in options}
@@ -146,25 +162,28 @@ class EncodedStrategy(ABC):
         return int(torch.randint(below, (), generator=self.generator))
 
     def normal(self) -> float:
+        """A number from the standard normal distribution."""
         return float(torch.randn((), generator=self.generator, dtype=torch.float64))
 
     def other_option(self, choice: int, index: float) -> float:
-        """An option other than ``index`` of a choice with several, all equally likely."""
+        """An option other than ``index``, all equally likely; the choice must have several."""
         size = self.sizes[choice]
         return float((int(index) + 1 + self.whole(size - 1)) % size)
 
 
 def reflected(place: float) -> float:
-    """``place`` folded back into 0..1 at the ends, which piles nothing up there as clamping would."""
+    """``place`` reflected at 0 and 1; clamping would pile places up at the ends."""
     place = place % 2.0
     return 2.0 - place if place > 1.0 else place
 
 
 class RandomSearch(EncodedStrategy):
-    """Options equally likely, hyperparameters uniform on their scale.
+    """Draws every candidate anew: options equally likely, hyperparameters uniform on their scale.
+
+    It is the yardstick of all other methods.
 
     Args:
-        batch: Candidates per ask, which can be evaluated at the same time; has no influence on what is drawn.
+        batch: Candidates per ask, which can be evaluated in parallel. It does not change what is drawn.
     """
 
     def __init__(self, batch: int = 8, *, space: SearchSpace, generator: torch.Generator) -> None:
@@ -176,7 +195,4 @@ class RandomSearch(EncodedStrategy):
         return [self.random_vector() for _ in range(self.batch)]
 
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
-        """Nothing: the next candidate does not depend on the last."""
-
-    def statistics(self) -> dict[str, float]:
-        return {}
+        """Do nothing: the next candidate does not depend on the last."""

@@ -1,4 +1,8 @@
-"""An Optuna study in a file or a database, written trial by trial while a search runs, for others to read."""
+"""The tree-structured Parzen estimator with successive halving: Optuna's sampler and pruner.
+
+Bergstra et al. (2011), "Algorithms for Hyper-Parameter Optimization"; Li et al. (2020), "A System for Massively
+Parallel Hyperparameter Tuning", whose successive halving is asynchronous.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,74 +16,25 @@ from nas.configuration import optional_module
 from nas.errors import UnusableInput, require
 from nas.spaces.space import SearchSpace
 
-LOCK_SECONDS = 5  # after which the lock that a killed run has left on its journal is taken away
-
-
-class KeptStudy:
-    """Takes trials in the order of their numbers; one that is there already must be the same.
-
-    So a search that is resumed, or repeated from its start, finds its own trials again and adds what is missing.
-
-    Args:
-        storage: A file, below ``folder`` where it is relative, or a URL that Optuna takes.
-        name: Of the study.
-        folder: The run folder.
-
-    Raises:
-        UnusableInput: The storage cannot be opened.
-    """
-
-    def __init__(self, storage: str, name: str, folder: Path) -> None:
-        optuna = optional_module("optuna", "hpo")
-        self.storage, self.name = storage, name
-        try:
-            kept = storage if "://" in storage else _journal(folder / storage)
-            self.study = optuna.create_study(storage=kept, study_name=name, direction="maximize", load_if_exists=True)
-            self.there: list[Any] = self.study.get_trials(deepcopy=False)
-        except Exception as error:  # databases raise what they like
-            first_line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UnusableInput(f"method.strategy.storage={storage} cannot be used: {first_line}") from error
-
-    def check(self, trial: Any) -> None:
-        """Raise ``UnusableInput`` where the study holds another trial of this number."""
-        if trial.number < len(self.there) and self.there[trial.number].params != trial.params:
-            sentence = f"The study {self.name} in {self.storage} holds the trials of another search"
-            raise UnusableInput(f"{sentence}: give method.strategy.study another name.")
-
-    def add(self, trial: Any) -> None:
-        """Append a finished trial, unless it is there."""
-        self.check(trial)
-        if trial.number >= len(self.there):
-            self.study.add_trial(trial)
-            self.there.append(trial)
-
-
-def _journal(path: Path) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    journal = optional_module("optuna.storages.journal", "hpo")
-    lock = journal.JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
-    storage: Any = journal.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
-    return storage
-
-
-ATTEMPTS = 10  # at a suggestion that has not been made before
+ATTEMPTS = 10  # to find a suggestion that has not been made before
+LOCK_SECONDS = 5  # after which the lock that a killed run has left on its journal is removed
 
 
 class TPE(EncodedStrategy):
-    """Asks Optuna's multivariate TPE sampler; where candidates are trained in rungs, Optuna's pruner ends some of them.
+    """Asks Optuna's multivariate TPE sampler. If candidates are trained in rungs, Optuna's pruner ends some trainings.
 
     The study that decides is in memory and part of :meth:`state_dict`, and each sampler's seed comes from
-    ``generator``: a resumed search goes on identically. Told trials are also written to ``storage``.
+    ``generator``, so that a resumed search goes on identically. Finished trials are also written to ``storage``.
 
     Args:
-        startup: Random candidates before the sampler is asked.
-        draws: Of these the sampler takes the one with the largest expected improvement.
-        distinct: Whether a suggestion that was made before is replaced by another one, where one is found.
-        reduction: Of the successive halving: one in so many goes on from a rung.
-        batch: Candidates per ask, which can be evaluated at the same time.
+        startup: The number of random candidates before the sampler is asked.
+        draws: The number of draws from which the sampler takes the one with the largest expected improvement.
+        distinct: Whether a suggestion that was made before is replaced by another one, if one is found.
+        reduction: In successive halving, one candidate in ``reduction`` goes on from a rung.
+        batch: Candidates per ask, which can be evaluated in parallel.
         storage: Where the study is kept for others to read: a file (an Optuna journal; a relative path is in the run
             folder), a URL of any database that Optuna takes, such as ``sqlite:///studies.db``, or null for nowhere.
-        study: Its name there; null is the run folder's.
+        study: The study's name there; null is the run folder's name.
 
     Raises:
         UnusableInput: Optuna is not installed.
@@ -108,20 +63,24 @@ class TPE(EncodedStrategy):
         self.startup, self.draws, self.distinct, self.batch = startup, draws, distinct, batch
         self.storage, self.study_name = storage, study
         self.distributions = self._distributions()
-        self.pruner = self.optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
+        self.halving = self.optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
         self.reduction = reduction
         self.kept: KeptStudy | None = None
         self._begin()
 
     def _begin(self) -> None:
         self.records = self.optuna.storages.InMemoryStorage()
-        self.study = self.optuna.create_study(storage=self.records, direction="maximize", pruner=self.pruner)
+        self.study = self.optuna.create_study(storage=self.records, direction="maximize", pruner=self.halving)
         self.study_id = self.records.get_study_id_from_name(self.study.study_name)
-        self.pruned: list[int] = []  # numbers of pending trials that the pruner has ended
+        self.pruned: list[int] = []  # numbers of the pending trials that the pruner has ended
         self.seen: set[tuple[float, ...]] = set()
 
+    @property
+    def pruner(self) -> "TPE":
+        return self
+
     def open(self, folder: Path) -> None:
-        """Keep the study in ``storage`` from now on; a search with a run folder calls it once.
+        """Keep the study in ``storage`` from now on.
 
         Raises:
             UnusableInput: ``storage`` cannot be used.
@@ -137,7 +96,7 @@ class TPE(EncodedStrategy):
                     self.kept.add(trial)
 
     def _distributions(self) -> dict[str, Any]:
-        """Optuna's view of each entry of a vector."""
+        """Optuna's distribution for each entry of a vector, by name."""
         kinds = self.optuna.distributions
         found = {choice.name: kinds.CategoricalDistribution(choice.options) for choice in self.space.choices}
         found |= {name: kinds.CategoricalDistribution(values) for name, values in self._categorical.items()}
@@ -148,7 +107,7 @@ class TPE(EncodedStrategy):
         return found
 
     def propose(self) -> list[Vector]:
-        """Vectors with the number of their trial behind them."""
+        """Vectors, each followed by the number of its trial."""
         sampler = self.optuna.samplers.TPESampler(
             n_startup_trials=self.startup,
             n_ei_candidates=self.draws,
@@ -159,8 +118,8 @@ class TPE(EncodedStrategy):
         return [self._proposed(sampler) for _ in range(self.batch)]
 
     def _proposed(self, sampler: Any) -> Vector:
-        # The sampler is asked directly rather than through suggest_categorical and suggest_float: a suggestion may have
-        # to be repaired, or replaced by another one, before it becomes the trial's.
+        # The sampler is asked directly and not through suggest_categorical and suggest_float, because a suggestion may
+        # have to be repaired or replaced before it becomes the trial's.
         trial = self.study.ask()
         free = {name: one for name, one in self.distributions.items() if not one.single()}
         for _ in range(ATTEMPTS):
@@ -178,7 +137,7 @@ class TPE(EncodedStrategy):
         return [*vector, float(trial.number)]
 
     def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
-        """Those that Optuna's asynchronous successive halving promotes, among all that have come as far."""
+        """The candidates that Optuna's asynchronous successive halving promotes, among all that reached this rung."""
         numbers = {key: int(self._pending[key][self.length]) for key in scores}
         trials = {key: self.optuna.Trial(self.study, self._identity(number)) for key, number in numbers.items()}
         for key, trial in trials.items():
@@ -212,7 +171,7 @@ class TPE(EncodedStrategy):
         return self.records.get_trial(self._identity(number))
 
     def _vector(self, suggested: Mapping[str, Any]) -> Vector:
-        """What the sampler suggests as a vector; it leaves out choices with a single option."""
+        """The sampler's suggestion as a vector; the sampler leaves out choices with a single option."""
         vector = []
         for name, distribution in self.distributions.items():
             if name in self.continuous:
@@ -253,3 +212,51 @@ class TPE(EncodedStrategy):
         self.pruned = list(state["pruned"])
         self.seen = {tuple(vector) for vector in state["seen"]}
         self._keep_all()
+
+
+class KeptStudy:
+    """An Optuna study in a file or a database, written trial by trial during a search, for others to read.
+
+    Trials come in the order of their numbers; a trial that the study holds already must be the same. So a search that
+    is resumed, or started again, finds its own trials and adds the missing ones.
+
+    Args:
+        storage: A file (a relative path is below ``folder``) or a URL that Optuna takes.
+        name: The study's name.
+        folder: The run folder.
+
+    Raises:
+        UnusableInput: The storage cannot be opened.
+    """
+
+    def __init__(self, storage: str, name: str, folder: Path) -> None:
+        optuna = optional_module("optuna", "hpo")
+        self.storage, self.name = storage, name
+        try:
+            kept = storage if "://" in storage else _journal(folder / storage)
+            self.study = optuna.create_study(storage=kept, study_name=name, direction="maximize", load_if_exists=True)
+            self.there: list[Any] = self.study.get_trials(deepcopy=False)
+        except Exception as error:  # databases raise errors of any kind
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UnusableInput(f"method.strategy.storage={storage} cannot be used: {first_line}") from error
+
+    def check(self, trial: Any) -> None:
+        """Raise ``UnusableInput`` if the study holds another trial of this number."""
+        if trial.number < len(self.there) and self.there[trial.number].params != trial.params:
+            sentence = f"The study {self.name} in {self.storage} holds the trials of another search"
+            raise UnusableInput(f"{sentence}: give method.strategy.study another name.")
+
+    def add(self, trial: Any) -> None:
+        """Append a finished trial, unless the study holds it already."""
+        self.check(trial)
+        if trial.number >= len(self.there):
+            self.study.add_trial(trial)
+            self.there.append(trial)
+
+
+def _journal(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal = optional_module("optuna.storages.journal", "hpo")
+    lock = journal.JournalFileSymlinkLock(str(path), grace_period=LOCK_SECONDS)
+    storage: Any = journal.JournalStorage(journal.JournalFileBackend(str(path), lock_obj=lock))
+    return storage

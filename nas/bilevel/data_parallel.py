@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.distributed import Ranks
 from nas.training.loss import Values
 

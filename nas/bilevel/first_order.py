@@ -9,7 +9,7 @@ from torch import nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
 

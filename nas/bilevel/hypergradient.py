@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from nas.bilevel.problem import BilevelProblem, Step
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
 

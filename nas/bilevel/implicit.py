@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
 from nas.training.sgd import global_norm

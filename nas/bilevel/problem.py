@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.groups import RATE_FACTORS, group_of, rates

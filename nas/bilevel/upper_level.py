@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem, Step
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import Kind

@@ -1,7 +1,7 @@
 """Data sets, their splits, batched augmentation and streams of batches."""
 
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
-from nas.data.batch import Batch, Stream
+from nas.data.batches import Batch, Stream
 from nas.data.dataset import Dataset, DataSource, DataSplits
 from nas.data.embedded import Digits, Mnist5k
 from nas.data.image_files import Decoding, ImageNet

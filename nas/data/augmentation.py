@@ -1,6 +1,6 @@
-"""Random crops, horizontal flips and cutout for whole batches, with an independent draw for every image.
+"""Random crops, horizontal flips and cutout of whole batches, with an independent draw for every image.
 
-Images in files may get a crop of random size and colours of random strength besides, while they are decoded.
+Images in files can also be augmented while they are decoded: by a crop of random size and by colour jitter.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from nas.errors import require
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which augmentations are on; 0 and false are off, and what is off draws nothing.
+    """The augmentation of whole batches; 0 and false switch a part off, which then draws nothing.
 
     As in DARTS, crop and flip come before the images are normalised, so that the padding is black, and cutout comes
     after it, so that the hole has the mean's colour. Hence two methods, one for each side of the normalisation.
@@ -63,7 +63,7 @@ class Augmentation:
 
         Args:
             images: (B, C, H, W) of any type, with 0 for black.
-            generator: Where the draws come from, on the images' device.
+            generator: The source of the draws, on the images' device.
 
         Returns:
             (B, C, H, W) of the same type.
@@ -85,7 +85,7 @@ class Augmentation:
 
         Args:
             images: (B, C, H, W) float, normalised.
-            generator: Where the draws come from, on the images' device.
+            generator: The source of the draws, on the images' device.
 
         Returns:
             (B, C, H, W), a new tensor unless cutout is off.
@@ -99,7 +99,7 @@ class Augmentation:
         return images.masked_fill(hole, 0.0)
 
     def _covered(self, length: int, batch: int, generator: Generator, device: torch.device) -> Tensor:
-        """(batch, length) bool: which of ``length`` rows (or columns) the square of each image covers."""
+        """Which of ``length`` rows or columns the square of each image covers, (batch, length) bool."""
         centre = torch.randint(length, (batch, 1), generator=generator, device=device)
         offset = torch.arange(length, device=device) - (centre - self.cutout // 2)
         return (offset >= 0) & (offset < self.cutout)
@@ -107,13 +107,13 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class ImageFileAugmentation(Augmentation):
-    """What is done to whole batches, and before it to every image on its own while its file is decoded.
+    """The augmentation of whole batches, and before it of every image on its own while its file is decoded.
 
     Attributes:
         smallest_area: Share of an image's area, from 0 to 1, that a crop of random place, size and shape has at least
             (Szegedy et al., 2015); 1 takes the same crop as for evaluation.
-        colour_jitter: By how much brightness, contrast, saturation (relative) and hue (of the colour circle, to 0.5)
-            change at most.
+        colour_jitter: The largest changes of brightness, contrast, saturation (relative) and hue (a share of the
+            colour circle, up to 0.5).
 
     Raises:
         InvalidValue: A number is out of its bounds.

@@ -1,33 +1,58 @@
-"""Streams of normalised batches: endless and shuffled for training, in order and complete for evaluation."""
+"""Batches of images: what a stream of them is, their normalisation and augmentation, and each rank's share."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
-from nas.errors import UnusableInput, require
+from nas.distributed import Ranks
+from nas.errors import InvalidValue, UnusableInput, require
 
 
-class ImagesInMemory(Protocol):
-    """What batches are made of here; see :class:`nas.data.dataset.ImageDataset`."""
+class Batch(NamedTuple):
+    """Labelled images that a network is trained or evaluated on."""
+
+    images: Tensor
+    """(B, C, H, W) float32, normalised per channel."""
+    labels: Tensor
+    """(B,) int64, from 0 to classes - 1."""
+
+
+class Stream(Protocol):
+    """An endless stream of training batches, one shuffled epoch after another, which a checkpoint can continue."""
 
     @property
-    def images(self) -> Tensor: ...
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
 
-    @property
-    def labels(self) -> Tensor: ...
+    def next(self) -> Batch:
+        """The next batch."""
 
-    @property
-    def largest_value(self) -> float: ...
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the epoch as tensors and whole numbers, without the states of the generators."""
 
-    def __len__(self) -> int: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where a stream over the same data stood, once the generators have their states back.
+
+        Raises:
+            UnusableInput: The state is from a stream with another number of images or another batch size.
+        """
+
+
+def first_images(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
+    """The first ``most`` images of ``batches``, or all where there are fewer."""
+    for batch in batches:
+        yield Batch(batch.images[:most], batch.labels[:most])
+        most -= len(batch.labels)
+        if most <= 0:
+            return
 
 
 class Normalisation:
-    """``(value / white - mean) / std`` per channel.
+    """``(value / white - mean) / std`` per channel, (B, C, H, W) of any type to (B, C, H, W) float32.
 
     Args:
         mean: C numbers, with white at 1.
@@ -35,6 +60,9 @@ class Normalisation:
         channels: C.
         white: The value of a white pixel in the images to come.
         device: Where these are.
+
+    Raises:
+        ValueError: There are not C means and deviations.
     """
 
     def __init__(
@@ -47,12 +75,7 @@ class Normalisation:
         self._scale = (1 / (white * deviation)).to(device, torch.float32)
         self._shift = (-centre / deviation).to(device, torch.float32)
 
-    @classmethod
-    def of(cls, dataset: ImagesInMemory, mean: Sequence[float], std: Sequence[float]) -> "Normalisation":
-        return cls(mean, std, dataset.images.shape[1], dataset.largest_value, dataset.images.device)
-
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
         return torch.addcmul(self._shift, images.float(), self._scale)
 
 
@@ -60,9 +83,9 @@ class Preparation:
     """What is done to the images of a training batch: crop and flip, normalisation, cutout.
 
     Args:
-        normalisation: Of the images to come.
-        augmentation: None if there is none.
-        generator: Where its draws come from, on the images' device.
+        normalisation: The one of the data set.
+        augmentation: None augments nothing.
+        generator: The source of its draws, on the images' device.
 
     Raises:
         ValueError: The augmentation is on and has no generator.
@@ -71,104 +94,112 @@ class Preparation:
     def __init__(
         self, normalisation: Normalisation, augmentation: Augmentation | None, generator: Generator | None
     ) -> None:
-        self._normalisation, self._generator = normalisation, generator
-        self._augmentation = augmentation if augmentation is not None and augmentation.is_active else None
-        if self._augmentation is not None and generator is None:
+        self.augmentation = augmentation
+        self._normalisation = normalisation
+        self._generator = generator if augmentation is not None and augmentation.is_active else None
+        if augmentation is not None and augmentation.is_active and generator is None:
             raise ValueError("an augmentation needs a generator")
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
-        if self._augmentation is None or self._generator is None:
+        if self.augmentation is None or self._generator is None:
             return self._normalisation(images)
-        images = self._augmentation.crop_and_flip(images, self._generator)
-        return self._augmentation.cut_out(self._normalisation(images), self._generator)
+        images = self.augmentation.crop_and_flip(images, self._generator)
+        return self.augmentation.cut_out(self._normalisation(images), self._generator)
 
 
-class BatchStream:
-    """An endless stream of batches: one shuffled epoch after another, all batches of one size.
+class EpochStream(ABC):
+    """A :class:`Stream` of one shuffled epoch after another, all batches of one size.
 
     The last, partial batch of an epoch is dropped. A data set smaller than ``batch_size`` is one batch.
 
     Args:
-        dataset: The images, on any device; the batches are on the same one.
+        images: The number of images in the data set.
         batch_size: Images in a batch.
-        mean: Per channel, with white at 1.
-        std: Per channel, with white at 1.
         order_generator: A CPU generator, drawn from once per epoch, when its first batch is asked for.
-        augmentation: What is done to the images of each batch; none by default.
-        augmentation_generator: A generator on the data set's device; needed if an augmentation is on.
 
     Raises:
         InvalidValue: ``batch_size`` is below 1.
-        ValueError: The data set is empty, or an augmentation is on and has no generator.
+        ValueError: There are no images.
     """
 
-    def __init__(
-        self,
-        dataset: ImagesInMemory,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        order_generator: Generator,
-        augmentation: Augmentation | None = None,
-        augmentation_generator: Generator | None = None,
-    ) -> None:
+    def __init__(self, images: int, batch_size: int, order_generator: Generator) -> None:
         require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-        if len(dataset) == 0:
+        if images == 0:
             raise ValueError("a stream of batches needs at least one image")
-        self._dataset = dataset
-        self._batch_size = min(batch_size, len(dataset))
-        self._prepared = Preparation(Normalisation.of(dataset, mean, std), augmentation, augmentation_generator)
+        self._count = images
+        self._batch_size = min(batch_size, images)
         self._order_generator = order_generator
-        self._order = torch.empty(0, dtype=torch.int64, device=dataset.images.device)
         self._position = self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch."""
-        return len(self._dataset) // self._batch_size
+        return self._count // self._batch_size
 
     def next(self) -> Batch:
-        """The next batch; starts a new epoch when the last one is through."""
-        if self._position == self.steps_per_epoch:
-            order = torch.randperm(len(self._dataset), generator=self._order_generator)
-            self._order = order.to(self._dataset.images.device)
-            self._position = 0
-        start = self._position * self._batch_size
-        chosen = self._order[start : start + self._batch_size]
-        self._position += 1
-        images = self._dataset.images.index_select(0, chosen)
-        return Batch(self._prepared(images), self._dataset.labels.index_select(0, chosen))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The epoch's order and the place in it, as tensors and whole numbers; the generators' states are not in it."""
-        return {"order": self._order.cpu(), "position": self._position, "batch_size": self._batch_size}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where a stream over the same data stood, once the generators have their states back.
+        """The next batch; a new epoch begins when the last one is through.
 
         Raises:
-            UnusableInput: The state is from a stream with another number of images or another batch size.
+            UnusableInput: A file cannot be read.
         """
-        order = state["order"]
-        if len(order) not in (0, len(self._dataset)) or state["batch_size"] != self._batch_size:
+        if self._position == self.steps_per_epoch:
+            self._begin_epoch()
+            self._position = 0
+        batch = self._batch(self._position * self._batch_size)
+        self._position += 1
+        return batch
+
+    @abstractmethod
+    def _begin_epoch(self) -> None:
+        """Draw the order of a new epoch."""
+
+    @abstractmethod
+    def _batch(self, start: int) -> Batch:
+        """The batch that begins at place ``start`` of the epoch's order."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def _check_fits(self, fits: bool, images: object, batch_size: int) -> None:
+        if not fits or batch_size != self._batch_size:
             raise UnusableInput(
-                f"The saved stream of batches ({len(order)} images in batches of {state['batch_size']}) "
-                f"does not fit this run's ({len(self._dataset)} images in batches of {self._batch_size})."
+                f"The saved stream of batches ({images} images in batches of {batch_size}) "
+                f"does not fit this run's ({self._count} images in batches of {self._batch_size})."
             )
-        self._order = order.to(self._dataset.images.device)
-        self._position = state["position"]
 
 
-def evaluation_batches(
-    dataset: ImagesInMemory, batch_size: int, mean: Sequence[float], std: Sequence[float]
-) -> Iterator[Batch]:
-    """All images once, in order and without augmentation; the last batch may be smaller.
+class ShardedStream:
+    """A :class:`Stream` of this rank's share of every batch of ``stream``.
 
-    Raises:
-        InvalidValue: ``batch_size`` is below 1.
+    All ranks draw the same joint batches, augmented alike, so that the data do not depend on how many there are.
     """
-    require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-    normalisation = Normalisation.of(dataset, mean, std)
-    pairs = zip(dataset.images.split(batch_size), dataset.labels.split(batch_size), strict=True)
-    return (Batch(normalisation(images), labels) for images, labels in pairs if len(labels))
+
+    def __init__(self, stream: Stream, ranks: Ranks) -> None:
+        self._stream, self._ranks = stream, ranks
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._stream.steps_per_epoch
+
+    def next(self) -> Batch:
+        batch = self._stream.next()
+        share, rest = divmod(len(batch.labels), self._ranks.count)
+        if rest or share < 2:
+            allowed = f"it must be a multiple of the {self._ranks.count} processes, with 2 samples for each at least"
+            raise InvalidValue("training.batch_size", len(batch.labels), allowed)
+        own = slice(self._ranks.rank * share, (self._ranks.rank + 1) * share)
+        return Batch(batch.images[own], batch.labels[own])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._stream.load_state_dict(state)
+
+
+def sharded(stream: Stream, ranks: Ranks) -> Stream:
+    """This rank's share of ``stream``."""
+    return stream if ranks.count == 1 else ShardedStream(stream, ranks)

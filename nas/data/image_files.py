@@ -1,8 +1,8 @@
-"""Images that stay in their files: decoded batch by batch in worker processes, the same batches for any number of them.
+"""Images that stay in their files, ImageNet (Deng et al., 2009) among them, decoded in worker processes.
 
 Every epoch draws one number. The epoch's order and the seed of every image's draws come from that number alone, so
-that neither the workers nor how far they read ahead can change a batch, and a checkpoint needs only the number and the
-place in the epoch.
+that neither the number of workers nor how far they read ahead can change a batch, and a checkpoint needs only the
+number and the place in the epoch.
 """
 
 import os
@@ -17,14 +17,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils import data
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from nas.data.augmentation import Augmentation, ImageFileAugmentation
-from nas.data.batch import Batch
-from nas.data.batches import Normalisation, Preparation
-from nas.data.dataset import DataSplits
+from nas.data.augmentation import ImageFileAugmentation
+from nas.data.batches import Batch, EpochStream, Normalisation, Preparation
+from nas.data.dataset import Dataset, DataSplits
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput, require
 
@@ -38,7 +37,7 @@ class Decoding:
 
     Attributes:
         size: Side in pixels of the square image that a network gets.
-        shorter_side: To which an image is resized before its centre is cut out, where nothing is drawn.
+        shorter_side: The shorter side of a resized image before its centre is cut out, where no crop is drawn.
         workers: Processes that decode; 0 decodes in the run's own.
 
     Raises:
@@ -57,22 +56,22 @@ class Decoding:
 
 
 class Request(NamedTuple):
-    """One image that a worker is asked for."""
+    """The request of one image from a worker."""
 
     file: str
     seed: int
-    """Of its draws."""
+    """The seed of what is drawn for it."""
 
 
 class Unreadable(NamedTuple):
-    """What a worker hands back in place of a batch: an exception would arrive with a traceback in its message."""
+    """A worker's answer in place of a batch: an exception would arrive with a traceback in its message."""
 
     file: str
     reason: str
 
 
-class Decoder(Dataset[Tensor | Unreadable]):
-    """What a worker process holds: indexed by the requests of a whole batch, it gives their images.
+class Decoder(data.Dataset[Tensor | Unreadable]):
+    """The data set of a worker process: indexed by the requests of a whole batch, it gives their images.
 
     Args:
         decoding: The size of the images.
@@ -131,7 +130,7 @@ def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int
     Raises:
         UnusableInput: A file cannot be read.
     """
-    loader = DataLoader(
+    loader = data.DataLoader(
         decoder,
         batch_size=None,  # the sampler gives whole batches
         sampler=batches,
@@ -161,15 +160,15 @@ def _end_with_the_run() -> None:
 
 
 @dataclass(frozen=True)
-class ImageFiles:
-    """A :class:`nas.data.dataset.Dataset` of image files.
+class ImageFiles(Dataset):
+    """A data set of image files.
 
     Attributes:
         files: N paths.
         labels: (N,) int64, from 0 to ``classes - 1``, on the CPU.
-        classes: How many classes there are.
-        decoding: The size of the images, and who decodes them.
-        device: Where the batches are.
+        classes: The number of classes.
+        decoding: The size of the images, and the processes that decode them.
+        device: The device of the batches.
 
     Raises:
         ValueError: There are not as many labels as files.
@@ -187,9 +186,6 @@ class ImageFiles:
                 f"labels are {tuple(self.labels.shape)} {self.labels.dtype}, not ({len(self.files)},) int64"
             )
 
-    def __len__(self) -> int:
-        return len(self.files)
-
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return CHANNELS, self.decoding.size, self.decoding.size
@@ -204,23 +200,13 @@ class ImageFiles:
     def to(self, device: torch.device | str) -> "ImageFiles":
         return replace(self, device=torch.device(device))
 
-    def stream(
-        self,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        order_generator: Generator,
-        augmentation: Augmentation | None = None,
-        augmentation_generator: Generator | None = None,
-    ) -> "ImageFileStream":
-        return ImageFileStream(self, batch_size, mean, std, order_generator, augmentation, augmentation_generator)
+    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+        return Normalisation(mean, std, CHANNELS, WHITE, self.device)
 
-    def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
-        require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-        normalisation = Normalisation(mean, std, CHANNELS, WHITE, self.device)
-        return self._evaluation_batches(batch_size, normalisation)
+    def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "ImageFileStream":
+        return ImageFileStream(self, batch_size, prepare, order_generator)
 
-    def _evaluation_batches(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]:
+    def _in_order(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]:
         starts = range(0, len(self), batch_size)
         requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
         images = decoded(Decoder(self.decoding, None), requests, self.decoding.workers, self.device.type == "cuda")
@@ -229,82 +215,43 @@ class ImageFiles:
             yield Batch(normalisation(decoded_images.to(self.device, non_blocking=True)), labels)
 
 
-class ImageFileStream:
-    """A :class:`nas.data.batch.Stream` of image files; as with images in memory, a last, partial batch is dropped.
+class ImageFileStream(EpochStream):
+    """Batches of image files, on the device of their data set.
 
-    Args:
-        dataset: The files; the batches are on its device.
-        batch_size: Images in a batch.
-        mean: Per channel, with white at 1.
-        std: Per channel, with white at 1.
-        order_generator: A CPU generator, drawn from once per epoch, when its first batch is asked for.
-        augmentation: What is done to the images; None cuts out their centre.
-        augmentation_generator: A generator on the data set's device for what is done to whole batches; needed if any
-            of that is on.
-
-    Raises:
-        InvalidValue: ``batch_size`` is below 1.
-        ValueError: There are no files, or an augmentation of batches is on and has no generator.
+    What is drawn for every image comes from ``order_generator``, too, through the epoch's seed. Where the augmentation
+    draws nothing for single images, their centre is cut out.
     """
 
-    def __init__(
-        self,
-        dataset: ImageFiles,
-        batch_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        order_generator: Generator,
-        augmentation: Augmentation | None = None,
-        augmentation_generator: Generator | None = None,
-    ) -> None:
-        require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-        if len(dataset) == 0:
-            raise ValueError("a stream of batches needs at least one image")
-        self._dataset = dataset
-        self._batch_size = min(batch_size, len(dataset))
-        normalisation = Normalisation(mean, std, CHANNELS, WHITE, dataset.device)
-        self._prepared = Preparation(normalisation, augmentation, augmentation_generator)
-        self._order_generator = order_generator
-        self._decoder = Decoder(
-            dataset.decoding, augmentation if isinstance(augmentation, ImageFileAugmentation) else None
-        )
+    def __init__(self, dataset: ImageFiles, batch_size: int, prepare: Preparation, order_generator: Generator) -> None:
+        super().__init__(len(dataset), batch_size, order_generator)
+        self._dataset, self._prepare = dataset, prepare
+        of_files = prepare.augmentation if isinstance(prepare.augmentation, ImageFileAugmentation) else None
+        self._decoder = Decoder(dataset.decoding, of_files)
         self._epoch_seed = 0
-        self._position = self.steps_per_epoch
         self._order = torch.empty(0, dtype=torch.int64)
         self._images: Iterator[Tensor] | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self._dataset) // self._batch_size
+    def _begin_epoch(self) -> None:
+        self._epoch_seed = int(torch.randint(LARGEST_SEED, (), generator=self._order_generator))
+        self._images = None
 
-    def next(self) -> Batch:
-        """The next batch; starts a new epoch when the last one is through.
-
-        Raises:
-            UnusableInput: A file cannot be read.
-        """
-        if self._position == self.steps_per_epoch:
-            self._epoch_seed = int(torch.randint(LARGEST_SEED, (), generator=self._order_generator))
-            self._position, self._images = 0, None
+    def _batch(self, start: int) -> Batch:
         if self._images is None:
-            self._images = self._begin()
+            self._images = self._decoded(start)
         device = self._dataset.device
-        chosen = self._order[self._position * self._batch_size : (self._position + 1) * self._batch_size]
-        labels = self._dataset.labels[chosen].to(device)
-        images = next(self._images).to(device, non_blocking=True)
-        self._position += 1
-        return Batch(self._prepared(images), labels)
+        labels = self._dataset.labels[self._order[start : start + self._batch_size]].to(device)
+        return Batch(self._prepare(next(self._images).to(device, non_blocking=True)), labels)
 
-    def _begin(self) -> Iterator[Tensor]:
-        """Have the epoch's images decoded, from the present position on."""
+    def _decoded(self, start: int) -> Iterator[Tensor]:
+        """The images of the epoch's batches, from place ``start`` of its order on."""
         generator = Generator().manual_seed(self._epoch_seed)
-        self._order = torch.randperm(len(self._dataset), generator=generator)
-        seeds = torch.randint(LARGEST_SEED, (len(self._dataset),), generator=generator)
+        self._order = torch.randperm(self._count, generator=generator)
+        seeds = torch.randint(LARGEST_SEED, (self._count,), generator=generator)
         files = self._dataset.files
         parts = list(zip(self._order.split(self._batch_size), seeds.split(self._batch_size), strict=True))
         batches = (
             [Request(files[index], seed) for index, seed in zip(order.tolist(), seeds.tolist(), strict=True)]
-            for order, seeds in parts[self._position : self.steps_per_epoch]
+            for order, seeds in parts[start // self._batch_size : self.steps_per_epoch]
         )
         return decoded(self._decoder, batches, self._dataset.decoding.workers, self._dataset.device.type == "cuda")
 
@@ -313,15 +260,11 @@ class ImageFileStream:
             "epoch_seed": self._epoch_seed,
             "position": self._position,
             "batch_size": self._batch_size,
-            "images": len(self._dataset),
+            "images": self._count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if (state.get("images"), state["batch_size"]) != (len(self._dataset), self._batch_size):
-            raise UnusableInput(
-                f"The saved stream of batches ({state.get('images')} images in batches of {state['batch_size']}) "
-                f"does not fit this run's ({len(self._dataset)} images in batches of {self._batch_size})."
-            )
+        self._check_fits(state.get("images") == self._count, state.get("images"), state["batch_size"])
         self._epoch_seed, self._position, self._images = state["epoch_seed"], state["position"], None
 
 
@@ -331,9 +274,9 @@ class ImageNet:
 
     Attributes:
         split: Sizes of the parts.
-        augmentation: For the training images.
-        decoding: The size of the images, and who decodes them.
-        folder: What ``train`` and ``val`` are in; relative to the working directory.
+        augmentation: The augmentation of the training images.
+        decoding: The size of the images, and the processes that decode them.
+        folder: The folder of ``train`` and ``val``, relative to the working directory.
     """
 
     split: SplitSettings

@@ -24,12 +24,12 @@ IDX_FILES = (
 
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """What the four sets share; each is a :class:`nas.data.dataset.DataSource`.
+    """A :class:`nas.data.dataset.DataSource` of one of the four sets.
 
     Attributes:
         split: Sizes of the parts.
-        augmentation: For the training images.
-        folder: Where the files are, or are downloaded to; relative to the working directory.
+        augmentation: The augmentation of the training images.
+        folder: The folder of the files, relative to the working directory.
         download: Whether files that are not there are downloaded.
     """
 
@@ -42,14 +42,13 @@ class TorchvisionDataset:
     torchvision_name: ClassVar[str]
     """The class in ``torchvision.datasets``."""
     subfolder: ClassVar[str]
-    """Where torchvision looks inside of ``folder``."""
+    """The folder inside of ``folder`` that torchvision reads."""
     files: ClassVar[tuple[str, ...]]
-    """What must be in the subfolder."""
+    """The files in the subfolder."""
     classes: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
-    """Of the official training set, per channel, with white at 1."""
     std: ClassVar[tuple[float, ...]]
-    """Of the official training set, per channel, with white at 1."""
+    """Mean and standard deviation of the official training set, per channel, with white at 1."""
 
     def load(self) -> DataSplits:
         training, official_test = self._read()

@@ -1,4 +1,7 @@
-"""Numbers between the processor and a device, many in one go, and memory kept from step to step."""
+"""Transfers between the processor and a device, many numbers at a time, and memory that is kept from step to step.
+
+A GPU is waited for at every single number that is read from it, so that numbers travel together.
+"""
 
 import ctypes
 from collections.abc import Mapping, Sequence
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 def as_numbers(values: Sequence[float | Tensor]) -> list[float]:
-    """``values``, of which tensors have one element, as Python's: one transfer per device and type."""
+    """``values`` as Python floats, in one transfer per device and type; tensors have one element each."""
     numbers = [0.0 if isinstance(value, Tensor) else float(value) for value in values]
     groups: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, value in enumerate(values):
@@ -22,7 +25,7 @@ def as_numbers(values: Sequence[float | Tensor]) -> list[float]:
 
 
 def on_device(values: Mapping[str, Tensor | float], device: torch.device) -> dict[str, Tensor | float]:
-    """``values``, of which tensors are 0-dim and of one type, with the tensors on ``device``, differentiably."""
+    """``values`` with the tensors on ``device``, differentiably; tensors are 0-dim and of one type."""
     tensors = {name: value for name, value in values.items() if isinstance(value, Tensor) and value.device != device}
     moved = torch.stack(list(tensors.values())).to(device).unbind() if tensors else ()
     return {**values, **dict(zip(tensors, moved, strict=True))}
@@ -34,7 +37,7 @@ LARGEST_IN_HEAP = 32 * 2**20  # glibc allows no more
 
 
 def keep_freed_memory() -> None:
-    """Keep it for the next step, which needs the same again.
+    """Keep freed memory for the next step, which needs the same again.
 
     Otherwise glibc returns it to the system after every step and gets it back page by page, each filled with zeros
     first: a tenth of a supernet's step on a CPU. The peak stays as it is. Without glibc nothing is done.

@@ -1,4 +1,7 @@
-"""What a search may spend; every method is held to it in the same way."""
+"""What a search may spend, and the meter of a gradient search.
+
+Every method has the same budget, and its cost is counted in the same way (``nas.evaluation.network_cost``).
+"""
 
 import math
 import time
@@ -8,19 +11,21 @@ from typing import Any
 
 from nas.errors import require
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.network_cost import TRAINING_PASS
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of which the first to be reached ends the search; null sets none.
+    """The limits of a search: the first one that is reached ends it. Null is no limit.
 
     Args:
         samples: Images that go through a network, on either split: every forward and backward pass, restarts and
             measurements included.
-        multiply_adds: Of these passes.
-        evaluations: Candidates evaluated.
-        seconds: On the clock, resumed runs added up.
+        multiply_adds: What these passes cost.
+        evaluations: Candidates that are evaluated.
+        seconds: Time on the clock, summed over the resumed parts of a run.
+
+    Raises:
+        InvalidValue: A limit is not a finite number above 0.
     """
 
     samples: int | None = None
@@ -34,20 +39,20 @@ class Budget:
             require(good, name, limit, "it must be null or a number above 0")
 
     def limits(self) -> dict[str, float]:
-        """Those that are set."""
+        """The limits that are set, by name."""
         return {name: limit for name, limit in vars(self).items() if limit is not None}
 
     def without(self, cost: Cost) -> "Budget | None":
-        """What is left of it after ``cost``, or None where nothing is."""
+        """What is left after ``cost``, or None if nothing is left."""
         left = {name: limit - getattr(cost, name) for name, limit in self.limits().items()}
         return None if any(limit <= 0 for limit in left.values()) else Budget(**left)
 
     def allows(self, cost: Cost) -> bool:
-        """Whether no more than the budget is spent with ``cost``."""
+        """Whether ``cost`` stays within every limit."""
         return all(getattr(cost, name) <= limit for name, limit in self.limits().items())
 
     def progress(self, cost: Cost) -> float:
-        """The share that is spent (0 to 1) of the limit nearest to its end; 0 where none is set."""
+        """The spent share (0 to 1) of the limit that is nearest to its end; 0 without limits."""
         shares = [getattr(cost, name) / limit for name, limit in self.limits().items()]
         return min(max(shares, default=0.0), 1.0)
 
@@ -55,20 +60,20 @@ class Budget:
 MEASURED_AT_ONCE = 256  # images
 
 
-class Account:
-    """The samples, multiply-adds and seconds of one search.
+class CostMeter:
+    """Counts the samples, multiply-adds and seconds of one gradient search, and knows what it must keep back.
 
     Args:
-        budget: Of it.
+        budget: What the search may spend.
         per_image: Multiply-adds of one image's forward pass through the supernet.
-        step: Samples that go forward and backward in one step at most.
+        step: The most samples that go forward and backward in one step.
         validation: Images of the validation split, on which the supernet is measured at the end.
-        choosing: Images that the discretisation would like to pass through it.
+        choosing: Images that the discretisation passes through the supernet where the budget allows it.
 
     Attributes:
-        samples: Spent so far.
-        measured: Of these, those that went forward only.
-        seconds: On the clock up to the last epoch's end; resumed runs are added up.
+        samples: Samples spent so far.
+        measured: Those among them that only went forward.
+        seconds: Time on the clock until the end of the last epoch, summed over the resumed parts of a run.
     """
 
     def __init__(self, budget: Budget, per_image: float, step: int, validation: int, choosing: int) -> None:
@@ -78,68 +83,70 @@ class Account:
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
     def trained(self, samples: int) -> None:
-        """Count what went forward and backward."""
+        """Count samples that went forward and backward."""
         self.samples += samples
 
     def passed(self, images: int) -> None:
-        """Count what went forward only."""
+        """Count images that only went forward."""
         self.samples += images
         self.measured += images
 
     @property
     def clock(self) -> float:
-        """Seconds up to now."""
+        """Seconds until now."""
         return self.seconds + time.perf_counter() - self._epoch_began
 
     @property
     def spent(self) -> Cost:
-        passes = TRAINING_PASS * (self.samples - self.measured) + self.measured
-        return Cost(self.samples, self.per_image * passes, 0, self.clock)
+        """The cost until now."""
+        trained = self.samples - self.measured
+        return Cost.of_passes(self.per_image, trained, self.measured, seconds=self.clock)
 
     @property
     def counted(self) -> Cost:
-        """What is spent but for the clock, which decides when a search ends, never what it computes."""
+        """The cost without the clock, which decides when a search ends, never what it computes."""
         return replace(self.spent, seconds=0.0)
 
     @property
     def untrained(self) -> int:
-        """Images on which the untrained supernet's loss is taken."""
+        """Images on which the untrained supernet's loss is measured."""
         return min(self.validation, MEASURED_AT_ONCE)
 
     def reserve(self) -> Cost:
-        """What the next step, the measurement at the end and the discretisation may cost."""
-        return self.step_and(self.validation + self.images_to_choose())
+        """The most that the next step, the measurement at the end and the discretisation can cost together."""
+        return self._step_and(self.validation + self.images_to_choose())
 
     def least(self) -> Cost:
-        """What a search of one step may cost: the untrained supernet's loss, the step, the measurement at the end."""
-        return self.reserve() + self.forward(self.untrained)
+        """The most that a search of one step can cost: the untrained supernet's loss, then :meth:`reserve`."""
+        return self.reserve() + self._forward(self.untrained)
 
     def images_to_choose(self) -> int:
-        """What the discretisation passes through the supernet; 0 where the budget would then pay for no step."""
-        affordable = self.budget.allows(self.step_and(self.untrained + self.validation + self.choosing))
+        """Images that the discretisation may use: ``choosing``, or 0 if the budget would then not pay for one step."""
+        affordable = self.budget.allows(self._step_and(self.untrained + self.validation + self.choosing))
         return self.choosing if affordable else 0
 
     def pays_for_choosing(self, measured: int) -> bool:
-        """Whether the discretisation may pass its images, ``measured`` more being spent and not yet counted."""
-        within = self.budget.allows(self.counted + self.forward(measured + self.choosing))
+        """Whether the discretisation may use its images, when ``measured`` images are spent and not counted yet."""
+        within = self.budget.allows(self.counted + self._forward(measured + self.choosing))
         return self.images_to_choose() == self.choosing and within
 
     def progress(self) -> float:
-        """The share of the budget that is spent once the reserve is."""
+        """The share of the budget (0 to 1) that is spent together with the reserve."""
         return self.budget.progress(self.counted + self.reserve())
 
-    def step_and(self, measured: int) -> Cost:
-        """A step, and so many images forward only."""
-        return Cost(self._step, self.per_image * TRAINING_PASS * self._step) + self.forward(measured)
+    def _step_and(self, measured: int) -> Cost:
+        """The most that one step costs, and ``measured`` images that only go forward."""
+        return Cost.of_passes(self.per_image, self._step, measured)
 
-    def forward(self, images: int) -> Cost:
-        return Cost(images, self.per_image * images)
+    def _forward(self, images: int) -> Cost:
+        """The cost of ``images`` that only go forward."""
+        return Cost.of_passes(self.per_image, 0, images)
 
     def begin_epoch(self) -> None:
         self._epoch_began = time.perf_counter()
 
     def end_epoch(self) -> tuple[float, float]:
-        """Its seconds, and its samples per second; the next one begins."""
+        """End the epoch and begin the next: the seconds of the ended one, and its samples per second."""
         seconds = time.perf_counter() - self._epoch_began
         self.begin_epoch()
         self.seconds += seconds

@@ -1,8 +1,9 @@
-"""The seams: what turns candidates into evaluations, and what ends some of them early."""
+"""The evaluator, which turns candidates into evaluations, and the pruner, which ends some trainings early."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from nas.candidate import Candidate
 from nas.errors import InvalidValue, require
@@ -10,77 +11,78 @@ from nas.evaluation.evaluation import Cost, Evaluation
 from nas.spaces.space import SearchSpace
 
 
-@runtime_checkable
 class Pruner(Protocol):
-    """Says which candidates of a batch go on after a rung; rung-wise, so that they can be trained in parallel."""
+    """Decides after each rung which candidates of a batch go on; it sees a whole rung, so that jobs can be parallel."""
 
     def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
-        """The keys of those in ``scores`` that go on.
+        """The keys of the candidates that go on.
 
         Args:
-            rung: 0 for the first.
-            scores: The objective's number of each candidate that is still in the race, by its place in the batch.
+            rung: The number of the rung, from 0.
+            scores: For each candidate that is still in training, the objective's score by its place in the batch.
         """
         ...
 
 
+class Evaluator(ABC):
+    """Turns candidates into evaluations, which do not depend on the number of jobs.
+
+    A subclass writes :meth:`evaluate` and :meth:`price`. Its constructor names what it needs of the run.
+
+    Attributes:
+        cacheable: Whether a candidate's metrics are the same at any time of the search.
+        batch: How many candidates it takes at a time, at best. Between two batches a search can stop and save.
+        finalists: How many of the best candidates :meth:`measure_again` gets at the end of the search. An evaluator
+            whose metrics drift with time takes some, because scores of different times do not compare.
+    """
+
+    cacheable: bool = True
+    batch: int = 1
+    finalists: int = 0
+
+    @abstractmethod
+    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
+        """One evaluation per candidate, in their order."""
+
+    @abstractmethod
+    def price(self, candidate: Candidate) -> Cost:
+        """The most that evaluating ``candidate`` can cost; its seconds are not known in advance and count as 0."""
+
+    def measure_again(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
+        """The finalists' metrics, all of the same time and without training. They count as no evaluations."""
+        return []
+
+    def reserve(self) -> Cost:
+        """What the search must keep back beside the prices of its candidates, for the finalists above all."""
+        return Cost()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the evaluator carries from one evaluation to the next, as tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned."""
+        return
+
+
 def refuse_hyperparameters(space: SearchSpace, why: str) -> None:
-    """For an evaluator that hyperparameters have no effect on: a search would carry random ones.
+    """For an evaluator whose metrics do not depend on hyperparameters: the search would return random ones.
 
     Raises:
-        InvalidValue: The space has some.
+        InvalidValue: The space has hyperparameters.
     """
     if space.ranges:
         names = ", ".join(space.ranges)
         raise InvalidValue("hyperparameters", names, f"{why}, so they cannot be searched: take hyperparameters=fixed")
 
 
-class Evaluator(Protocol):
-    """Turns candidates into evaluations; the same ones whatever the number of jobs."""
-
-    cacheable: bool
-    """Whether a candidate's metrics are the same at any time of the search."""
-
-    batch: int
-    """How many candidates it is best given at a time, so that a search can stop or save in between."""
-
-    def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
-        """One evaluation per candidate, in their order."""
-        ...
-
-    def price(self, candidate: Candidate) -> Cost:
-        """The most that evaluating ``candidate`` may cost; its seconds are not known before and count as 0."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """What an evaluator carries from one evaluation to the next, as tensors and plain values."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-@runtime_checkable
-class Drifting(Protocol):
-    """An evaluator whose metrics change with time, so that those of different times do not compare."""
-
-    finalists: int
-    """How many of the best are measured again, all at the same time, before one is chosen."""
-
-    def measure_again(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
-        """Without training; one evaluation per candidate, which counts as none."""
-        ...
-
-    def reserve(self) -> Cost:
-        """What a search must keep back beside the prices of its candidates: for the finalists, above all."""
-        ...
-
-
 @dataclass(frozen=True)
 class SuccessiveHalving:
-    """Keeps the best ``1 / reduction`` of the candidates at every rung, and at least one.
+    """Keeps the best share of the candidates at every rung, and at least one (Jamieson and Talwalkar, 2016,
+    "Non-stochastic Best Arm Identification and Hyperparameter Optimization").
 
     Args:
-        reduction: 2 halves; 3 is common.
+        reduction: One candidate in ``reduction`` goes on: 2 halves their number, 3 is common.
     """
 
     reduction: float = 2.0
@@ -95,10 +97,11 @@ class SuccessiveHalving:
 
 @dataclass(frozen=True)
 class Placed:
-    """Lets ``pruner`` see places in the whole batch where only a part of it is evaluated.
+    """Shows ``pruner`` places in the whole batch when only a part of the batch is evaluated.
 
     Args:
-        places: In the whole batch, of each candidate of the part.
+        pruner: The pruner of the whole batch.
+        places: For each candidate of the part, its place in the whole batch.
     """
 
     pruner: Pruner

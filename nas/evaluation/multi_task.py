@@ -1,4 +1,4 @@
-"""One architecture for several data sets: evaluation on each, and the weighted mean of their normalised metrics."""
+"""One architecture for several data sets: an evaluator that measures each, and the objective over all of them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -12,24 +12,30 @@ from nas.errors import InvalidValue, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner
 from nas.evaluation.objective import CostPenalty, Objective
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.spaces.space import SearchSpace
 
 
-class EveryTask:
+class EveryTask(Evaluator):
     """Evaluates each candidate by several evaluators; the metrics are called ``<task>/accuracy`` and so on.
 
     Args:
-        tasks: Per task its evaluator, such as a training on its own images or a table's column.
-        task: The run's own, whose space and training all share.
+        tasks: For each task its evaluator, such as a training on its own images or a column of a table.
+        task: The run's own setup; all tasks share its space and training.
         objective: What the search maximises.
+        space: The run's space.
 
     Raises:
         InvalidValue: There is no task.
     """
 
     def __init__(
-        self, tasks: Mapping[str, Callable[..., Evaluator]], *, task: Task, objective: Objective, space: SearchSpace
+        self,
+        tasks: Mapping[str, Callable[..., Evaluator]],
+        *,
+        task: TrainingSetup,
+        objective: Objective,
+        space: SearchSpace,
     ) -> None:
         require(len(tasks) > 0, "tasks", dict(tasks), "it must have at least one task")
         self.evaluators = {name: make(task=task, objective=objective, space=space) for name, make in tasks.items()}
@@ -37,7 +43,7 @@ class EveryTask:
         self.batch = max(evaluator.batch for evaluator in self.evaluators.values())
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
-        """Without pruning: a rung of one task says nothing about the others."""
+        """Without pruning, because a rung of one task says nothing about the others."""
         columns = {name: evaluator.evaluate(candidates) for name, evaluator in self.evaluators.items()}
         found = []
         for index, candidate in enumerate(candidates):
@@ -67,9 +73,10 @@ class TaskWeight:
     """How one task counts: ``weight * (metric - low) / (high - low)``.
 
     Args:
-        weight: Its share beside the others'.
-        metric: One of the evaluator's.
-        low, high: What counts as 0 and as 1: the accuracy of guessing and of the best network known, say.
+        weight: The task's share beside the other tasks'.
+        metric: The name of one of the evaluator's metrics.
+        low, high: The metric's values that count as 0 and as 1, such as the accuracies of guessing and of the best
+            known network.
     """
 
     weight: float
@@ -83,6 +90,7 @@ class TaskWeight:
         require(good, "high", self.high, f"it must be finite and differ from low={self.low}")
 
     def normalised(self, metrics: Mapping[str, float], name: str) -> float:
+        """The metric of the task called ``name``, on the scale from low to high."""
         key = f"{name}/{self.metric}"
         if key not in metrics:
             known = f"this evaluation gives {', '.join(sorted(metrics))} (take evaluation=multi_task)"
@@ -90,37 +98,27 @@ class TaskWeight:
         return (metrics[key] - self.low) / (self.high - self.low)
 
 
-class MultiTask:
-    """The weighted mean of the tasks' normalised metrics, less the penalty of the run's own network.
+class MultiTask(Objective):
+    """The weighted mean of the tasks' normalised metrics, less the penalty of the network for the run's own data.
 
     Args:
-        tasks: How each counts; their names are those of :class:`EveryTask`.
+        tasks: How each task counts; the names are those of :class:`EveryTask`.
         cost_weight: See :class:`~nas.evaluation.objective.Fixed`.
-        costs: See there.
-        space: See there.
+        costs: See :class:`~nas.evaluation.objective.Fixed`.
+        space: See :class:`~nas.evaluation.objective.Fixed`.
     """
 
     def __init__(
         self, tasks: Mapping[str, TaskWeight], cost_weight: float, costs: Mapping[str, float], *, space: SearchSpace
     ) -> None:
         require(len(tasks) > 0, "tasks", dict(tasks), "it must have at least one task")
+        super().__init__(CostPenalty(cost_weight, costs, space))
         self.tasks = dict(tasks)
-        self.penalty = CostPenalty(cost_weight, costs, space)
 
-    def score(self, evaluation: Evaluation) -> float:
-        total = math.fsum(
-            task.weight * task.normalised(evaluation.metrics, name) for name, task in self.tasks.items()
-        ) / math.fsum(task.weight for task in self.tasks.values())
-        return total - self.penalty.of(evaluation.candidate.architecture) if math.isfinite(total) else -math.inf
+    def value(self, metrics: Mapping[str, float]) -> float:
+        parts = [task.weight * task.normalised(metrics, name) for name, task in self.tasks.items()]
+        total = math.fsum(parts) / math.fsum(task.weight for task in self.tasks.values())
+        return total if math.isfinite(total) else -math.inf
 
     def expected_penalty(self, weights: Mapping[str, Tensor]) -> Tensor | None:
         raise InvalidValue("objective", "multi_task", "the gradient search learns on one data set, take another method")
-
-    def advance(self, progress: float, best: float) -> bool:
-        return False
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"penalty": self.penalty.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.penalty.load_state_dict(state["penalty"])

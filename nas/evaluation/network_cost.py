@@ -1,13 +1,14 @@
 """What a network costs: parameters, multiply-adds and measured latency.
 
-Convention of this package: a forward and backward pass costs three forward passes, since the backward pass computes a
-gradient for each layer's input and one for its weights.
+A convention of this package: a forward and backward pass costs three forward passes, because the backward pass computes
+one gradient for each layer's input and one for its weights.
 """
 
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 
 import torch
@@ -17,42 +18,40 @@ from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 
-TRAINING_PASS = 3  # forward passes that a forward and backward pass is worth
+TRAINING_PASS = 3  # the cost of a forward and backward pass, in forward passes
 LATENCY_BATCH, LATENCY_REPEATS = 64, 15
 
 NetworkCost = Callable[[nn.Module, tuple[int, ...]], float]
 
 
 def count_parameters(network: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """How many numbers ``network`` learns."""
+    """The number of learnable parameters of ``network``."""
     return float(sum(parameter.numel() for parameter in network.parameters()))
 
 
 @torch.no_grad()
 def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...], *further: object) -> float:
-    """The multiply-adds of convolutions and matrix products in one forward pass of one input (without its batch).
+    """The multiply-adds of convolutions and matrix products in the forward pass of one input.
 
-    Counted by PyTorch's own counter in evaluation mode; a network's buffers and modes stay as they are. ``further``
-    are the arguments of the forward pass behind the images.
+    PyTorch's own counter counts them, in evaluation mode; the network's buffers and modes stay as they are.
+
+    Args:
+        network: Any network.
+        input_shape: The shape of one input, without its batch.
+        further: Arguments of the forward pass behind the images.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with FlopCounterMode(display=False) as counter:
-            network(_images(network, 1, input_shape), *further)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with modes_kept(network), FlopCounterMode(display=False) as counter:
+        network.eval()
+        network(_images(network, 1, input_shape), *further)
     return counter.get_total_flops() / 2  # it counts a multiplication and an addition as two
 
 
 def supernet_multiply_adds(space: SearchSpace, relaxation: Relaxation) -> float:
-    """Of one forward pass of one image through the supernet of ``space``.
+    """The multiply-adds of one image's forward pass through the supernet of ``space``.
 
-    It is the plain implementation that is counted: the fast one gives the same numbers by kernels that PyTorch's
-    counter does not see.
+    The plain implementation is counted: the fast one computes the same by kernels that PyTorch's counter does not see.
     """
     plain = copy(space)
     plain.implementation = "plain"  # type: ignore[attr-defined]  # of those spaces that have several
@@ -64,19 +63,28 @@ def supernet_multiply_adds(space: SearchSpace, relaxation: Relaxation) -> float:
 
 @torch.no_grad()
 def measure_latency(network: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """Seconds that one image takes in evaluation mode: the median of repeated batches, on one thread on the CPU."""
-    modes = {module: module.training for module in network.modules()}
+    """The seconds that one image takes in evaluation mode: the median of repeated batches, on one thread on the CPU."""
     threads = torch.get_num_threads()
     images = _images(network, LATENCY_BATCH, input_shape)
     torch.set_num_threads(1)
-    network.eval()
     try:
-        seconds = [_timed(network, images) for _ in range(LATENCY_REPEATS + 3)][3:]  # the first ones warm up
+        with modes_kept(network):
+            network.eval()
+            seconds = [_timed(network, images) for _ in range(LATENCY_REPEATS + 3)][3:]  # the first ones warm up
     finally:
         torch.set_num_threads(threads)
+    return statistics.median(seconds) / LATENCY_BATCH
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """At its end every module of ``network`` is in the mode, training or evaluation, that it was in before."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        yield
+    finally:
         for module, mode in modes.items():
             module.training = mode
-    return statistics.median(seconds) / LATENCY_BATCH
 
 
 def _timed(network: nn.Module, images: torch.Tensor) -> float:
@@ -103,16 +111,21 @@ def network_cost(name: str) -> NetworkCost:
     """The function that measures the cost called ``name``.
 
     Raises:
-        InvalidValue: There is none of this name.
+        InvalidValue: No cost has this name.
     """
     require(name in NETWORK_COSTS, name, name, f"a cost must be one of {', '.join(NETWORK_COSTS)}")
     return NETWORK_COSTS[name]
 
 
 class BlockCosts:
-    """The costs called ``name`` of parts of networks, each found once.
+    """The costs of parts of networks, each counted or measured once.
 
-    ``known`` is plain and belongs into a checkpoint: a latency that is measured again is another number.
+    Args:
+        name: One of :data:`NETWORK_COSTS`.
+
+    Attributes:
+        known: The costs by part. They are plain values and belong into a checkpoint, because a latency that is measured
+            again is another number.
     """
 
     def __init__(self, name: str) -> None:

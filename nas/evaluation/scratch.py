@@ -1,45 +1,52 @@
-"""Evaluation by ordinary training from fresh weights, for a few epochs, on the training split."""
+"""Evaluation by ordinary training from fresh weights, for a few epochs, on the training split.
 
-import math
+Candidates can be trained side by side in processes, through joblib.
+"""
+
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
 from nas.candidate import Candidate
+from nas.configuration import optional_module
 from nas.data.dataset import DataSource
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner
-from nas.evaluation.network_cost import TRAINING_PASS, count_parameters
+from nas.evaluation.evaluator import Evaluator, Pruner
 from nas.evaluation.objective import Objective
-from nas.evaluation.parallel import Jobs
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
+Result = TypeVar("Result")
 
-class TrainedFromScratch:
+
+class TrainedFromScratch(Evaluator):
     """Trains each candidate with its own hyperparameters and measures it on the whole validation split.
 
     Args:
-        epochs: Of a full training; the learning rate's schedule spans them.
-        rungs: Epochs after which a pruner, where the search has one, ends the training of some; the weights of the
-            others are kept, nothing is trained twice.
-        jobs: Candidates trained at a time.
-        backend: See :class:`~nas.evaluation.parallel.Jobs`.
-        data: Other images than the run's.
-        task: What candidates are trained on.
-        objective: Whose number a pruner compares.
-    """
+        epochs: Epochs of a full training; the learning rate's schedule spans them.
+        rungs: Epochs after which a pruner, if the search has one, ends the training of some candidates. The others
+            keep their weights, so nothing is trained twice.
+        jobs: Candidates that are trained at a time.
+        backend: See :class:`Jobs`.
+        data: Images other than the run's.
+        task: What candidates are trained on and how.
+        objective: Its score is what a pruner compares.
 
-    cacheable = True
+    Raises:
+        InvalidValue: ``epochs``, ``rungs`` or ``jobs`` is out of bounds.
+        UnusableInput: Ray is not installed.
+    """
 
     def __init__(
         self,
@@ -49,7 +56,7 @@ class TrainedFromScratch:
         backend: Literal["loky", "ray"] = "loky",
         data: DataSource | None = None,
         *,
-        task: Task,
+        task: TrainingSetup,
         objective: Objective,
     ) -> None:
         require(epochs >= 1, "epochs", epochs, "it must be at least 1")
@@ -59,10 +66,9 @@ class TrainedFromScratch:
         self.task = task if data is None else task.on(data)
         self.objective = objective
         self.jobs = Jobs(jobs, backend)
-        self.batch = 1 if jobs == 1 else 2 * jobs  # what a stop may have to wait for, against idle processes
+        self.batch = 1 if jobs == 1 else 2 * jobs  # larger batches leave fewer processes idle, and delay a stop
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
-        found: list[Evaluation] = []
         progress: dict[int, CandidateTraining] = {index: CandidateTraining() for index in range(len(candidates))}
         running = list(progress)
         for rung, epoch in enumerate(self.rungs if pruner is not None else (self.epochs,)):
@@ -70,48 +76,46 @@ class TrainedFromScratch:
             progress |= dict(zip(running, self.jobs.map(train, calls), strict=True))
             running = [index for index in running if not progress[index].failed]
             if pruner is not None and epoch < self.epochs and running:
-                found = [self._evaluation(candidates[index], progress[index]) for index in running]
-                scores = {index: self.objective.score(one) for index, one in zip(running, found, strict=True)}
+                scores = {
+                    index: self.objective.score(progress[index].evaluation(candidates[index])) for index in running
+                }
                 kept = pruner.survivors(rung, scores)
                 running = [index for index in running if index in kept]
-        return [self._evaluation(candidate, progress[index]) for index, candidate in enumerate(candidates)]
-
-    @staticmethod
-    def _evaluation(candidate: Candidate, progress: "CandidateTraining") -> Evaluation:
-        return Evaluation(candidate, progress.metrics, replace(progress.cost, evaluations=1))
+        return [progress[index].evaluation(candidate) for index, candidate in enumerate(candidates)]
 
     def price(self, candidate: Candidate) -> Cost:
         training = self.task.training.chosen_by(self.task.hyperparameters(candidate))
         size = min(training.batch_size, len(self.task.train))
         trained = self.epochs * (len(self.task.train) // size) * size
         measured = len(self.rungs) * len(self.task.validation)
-        return self._cost(candidate, trained, measured)
-
-    def _cost(self, candidate: Candidate, trained: int, measured: int) -> Cost:
-        multiply_adds = self.task.multiply_adds(candidate.architecture) * (TRAINING_PASS * trained + measured)
-        return Cost(trained + measured, multiply_adds, 1)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        return Cost.of_passes(self.task.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
 
 
 @dataclass(frozen=True)
 class CandidateTraining:
-    """How far the training of one candidate is: its state, what it measured last and what it has cost."""
+    """How far the training of one candidate is.
+
+    Attributes:
+        state: The state of the training, or None before its start and after its end.
+        metrics: What was measured last.
+        cost: What the training has cost so far, as no evaluation.
+        failed: Whether a loss was not finite.
+    """
 
     state: Mapping[str, Any] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     cost: Cost = field(default_factory=Cost)
     failed: bool = False
 
+    def evaluation(self, candidate: Candidate) -> Evaluation:
+        """The evaluation of ``candidate`` if its training ends here."""
+        return Evaluation(candidate, self.metrics, replace(self.cost, evaluations=1))
+
 
 def train(
-    task: Task, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
+    task: TrainingSetup, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
 ) -> CandidateTraining:
-    """Go on training ``candidate`` up to ``until_epoch`` of ``epochs`` and measure it."""
+    """Continue the training of ``candidate`` up to ``until_epoch`` of ``epochs`` and measure the network."""
     began = time.perf_counter()
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
@@ -150,18 +154,56 @@ def train(
         measured = measure(network, task.validation_batches(), task.space.classes, task.device)
         finished = until_epoch == epochs or failed
         state = None if finished else retraining.state_dict()  # here: the global generator's state is part of it
-    size = min(training.batch_size, len(task.train))
-    trained = (retraining.step - before) * size
-    per_image = task.multiply_adds(candidate.architecture)
+    trained = (retraining.step - before) * min(training.batch_size, len(task.train))
+    metrics = {**task.metrics(candidate.architecture, measured), "fidelity": until_epoch / epochs}
     seconds = time.perf_counter() - began
-    spent = Cost(trained + measured.samples, per_image * (TRAINING_PASS * trained + measured.samples), 0, seconds)
-    metrics = {
-        "accuracy": measured.accuracy,
-        "loss": measured.loss if math.isfinite(measured.loss) else math.inf,
-        "macro_f1": measured.macro_f1,
-        "macro_recall": measured.macro_recall,
-        "parameters": count_parameters(network, task.space.input_shape),
-        "multiply_adds": per_image,
-        "fidelity": until_epoch / epochs,
-    }
+    spent = Cost.of_passes(metrics["multiply_adds"], trained, measured.samples, seconds=seconds)
     return CandidateTraining(state, metrics, progress.cost + spent, failed)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Parallel processes. Every call computes on one thread, so that sums do not depend on the number of jobs.
+
+    Args:
+        jobs: The number of processes; with 1 this process does the work.
+        backend: ``loky`` starts processes on this machine, ``ray`` uses those of a Ray cluster.
+
+    Raises:
+        InvalidValue: ``jobs`` is below 1.
+        UnusableInput: Ray is not installed.
+    """
+
+    jobs: int = 1
+    backend: Literal["loky", "ray"] = "loky"
+
+    def __post_init__(self) -> None:
+        require(self.jobs >= 1, "jobs", self.jobs, "it must be at least 1")
+        if self.backend == "ray":
+            optional_module("ray.util.joblib", "cluster").register_ray()
+
+    def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """``work(*arguments)`` for each ``arguments`` in ``calls``, in their order."""
+        if self.jobs == 1 or len(calls) == 1:
+            return [_on_one_thread(work, *arguments) for arguments in calls]
+        from joblib import Parallel, delayed
+
+        found: list[Result] = Parallel(n_jobs=self.jobs, backend=self.backend)(
+            delayed(_in_a_worker)(work, *arguments) for arguments in calls
+        )
+        return found
+
+
+def _on_one_thread(work: Callable[..., Result], *arguments: Any) -> Result:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return work(*arguments)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_a_worker(work: Callable[..., Result], *arguments: Any) -> Result:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: only the run's own may react
+    return _on_one_thread(work, *arguments)

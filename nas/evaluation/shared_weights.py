@@ -1,25 +1,32 @@
-"""Evaluation with shared weights (ENAS, Pham et al., 2018): one supernet whose paths are all candidates.
+"""Evaluation inside a supernet: what its weights give with other operation weights than those of its relaxed alphas.
 
-Between two evaluations the weights take a few steps along single paths; a candidate is then measured as it is, with
-the weights of its path.
+:class:`SharedWeights` evaluates candidates as paths of one supernet (ENAS, Pham et al., 2018, "Efficient Neural
+Architecture Search via Parameter Sharing"). Its weights take a few steps along single paths between two evaluations; a
+candidate is then measured as it is, with the weights of its path.
+
+Batch norm normalises by each batch's own statistics: its running ones belong to a mixture of paths and fit none.
 """
 
+import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate
+from nas.data.batches import Batch
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
-from nas.evaluation.network_cost import TRAINING_PASS, count_parameters, supernet_multiply_adds
-from nas.evaluation.task import Task
+from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
+from nas.evaluation.network_cost import modes_kept, supernet_multiply_adds
+from nas.evaluation.training_setup import TrainingSetup
 from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
 from nas.run.finiteness import NotFinite
@@ -30,50 +37,26 @@ from nas.spaces.supernet import Supernet
 from nas.training.metrics import ClassificationMetrics, measure
 from nas.training.retraining import Retraining
 
-RUINED = 2.0  # times the loss of guessing: above it, a candidate's steps have done the shared weights harm
+RUINED = 2.0  # times the loss of guessing: above it, a candidate's steps have harmed the shared weights
 
 
-class PathNetwork(nn.Module):
-    """A supernet that computes one architecture at a time, :attr:`weights` being its one-hot weights."""
-
-    def __init__(self, supernet: Supernet) -> None:
-        super().__init__()
-        self.supernet = supernet
-        self.weights: Mapping[str, Tensor] = {}
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = self.supernet(images, self.weights)
-        assert isinstance(logits, Tensor)
-        return logits
-
-
-class BatchStatistics(nn.Module):
-    """``network`` without its noise, normalised by each batch's own statistics whatever the mode.
-
-    Running statistics are a mixture over all paths and true for none.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.compute: Callable[[Tensor], Tensor] = network.forward  # no submodule: its mode is not this one's
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.compute(images)
-
-
-class SharedWeights:
-    """Scores drift as the weights learn: nothing is cached, and the best are measured again at the end.
+class SharedWeights(Evaluator):
+    """Measures candidates with the weights of one supernet. Metrics drift while these learn, so nothing is cached.
 
     Args:
         weight_steps: Steps of the shared weights per evaluation; they count in the budget.
         paths: ``candidates`` takes these steps along the candidate itself, with its own learning rate and
-            regularisation, whose effect its score then shows; ``uniform`` takes each along a random architecture with
-            the configuration's values (Guo et al., 2020), and a candidate's hyperparameters have no part in it.
+            regularisation, so that its score shows their effect. ``uniform`` takes each step along a random
+            architecture with the configuration's values (Guo et al., 2020, "Single Path One-Shot Neural Architecture
+            Search with Uniform Sampling"), so that a candidate's hyperparameters have no effect.
         warmup_steps: Steps along random architectures before the first evaluation.
-        finalists: How many of the best are measured again, all with the last weights, before one is chosen.
-        task: What candidates are evaluated on. The batch size is the run's, whatever a candidate says.
-        relaxation: Of the supernet; its weights are replaced by one-hot ones.
-        randomness: The run's.
+        finalists: How many of the best candidates are measured again at the end, all with the last weights.
+        task: What candidates are trained on and how. The batch size is always the run's.
+        relaxation: The relaxation of the supernet; one-hot weights replace its own.
+        randomness: The run's generators.
+
+    Raises:
+        InvalidValue: A number is out of bounds, or ``paths=uniform`` meets hyperparameters.
     """
 
     cacheable = False
@@ -85,7 +68,7 @@ class SharedWeights:
         warmup_steps: int,
         finalists: int,
         *,
-        task: Task,
+        task: TrainingSetup,
         relaxation: Relaxation,
         randomness: Randomness,
     ) -> None:
@@ -96,7 +79,6 @@ class SharedWeights:
             refuse_hyperparameters(task.space, "with paths=uniform the shared weights do not see a candidate's")
         self.weight_steps, self.paths, self.warmup_steps, self.finalists = weight_steps, paths, warmup_steps, finalists
         self.task, self.randomness = task, randomness
-        self.batch = 1
         relaxation.generator = randomness.on_device("relaxation")
         self.supernet = task.space.supernet(relaxation).to(randomness.device)
         for alpha in self.supernet.architecture_parameters():
@@ -126,7 +108,7 @@ class SharedWeights:
         self.warm = warmup_steps == 0
 
     def evaluate(self, candidates: Sequence[Candidate], pruner: Pruner | None = None) -> list[Evaluation]:
-        """One after the other, each upon what the ones before have taught the weights; a pruner has nothing to end."""
+        """One after the other, each with the weights that the ones before have trained; a pruner is not asked."""
         found = []
         for candidate in candidates:
             began = time.perf_counter()
@@ -152,7 +134,22 @@ class SharedWeights:
             found.append(self._evaluation(candidate, measured, 0, 0, time.perf_counter() - began))
         return found
 
+    def price(self, candidate: Candidate) -> Cost:
+        return self._cost(self.weight_steps, len(self.task.validation), 1)
+
+    def reserve(self) -> Cost:
+        """The finalists' measurement, and the warm-up before it has happened."""
+        return self._cost(0 if self.warm else self.warmup_steps, self.finalists * len(self.task.validation), 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"training": self.training.state_dict(), "warm": self.warm}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.training.load_state_dict(state["training"])
+        self.warm = state["warm"]
+
     def _random_steps(self, count: int) -> int:
+        """Take ``count`` steps along random architectures; returns ``count``."""
         generator = self.randomness.on_cpu("paths")
         self._bind(self.task.held)
         for _ in range(count):
@@ -161,8 +158,11 @@ class SharedWeights:
         return count
 
     def _own_steps(self, candidate: Candidate) -> tuple[int, ClassificationMetrics]:
-        """The steps taken and what they led to; steps that ruin the shared weights are taken back, not their cost."""
-        network, optimiser = _copied(self.network.state_dict()), _copied(self.training.optimiser.state_dict())
+        """Take steps along ``candidate`` and measure it: the number of steps, and the metrics after them.
+
+        Steps that ruin the shared weights are taken back after the measurement; their cost is not.
+        """
+        network, optimiser = copy.deepcopy((self.network.state_dict(), self.training.optimiser.state_dict()))
         before = self.training.step
         self._bind(self.task.hyperparameters(candidate))
         self._take(candidate.architecture)
@@ -187,58 +187,86 @@ class SharedWeights:
 
     def _measured(self, candidate: Candidate) -> ClassificationMetrics:
         self._take(candidate.architecture)
-        buffers = {name: buffer.clone() for name, buffer in self.network.named_buffers()}
-        self.network.train()
-        with without_noise(self.network):
-            metrics = measure(
-                BatchStatistics(self.network),
+        with batch_statistics(self.network):
+            return measure(
+                InPresentMode(self.network),
                 self.task.validation_batches(),
                 self.task.space.classes,
                 self.task.device,
             )
-        for name, buffer in self.network.named_buffers():
-            buffer.copy_(buffers[name])
-        return metrics
 
     def _evaluation(
         self, candidate: Candidate, measured: ClassificationMetrics, steps: int, evaluations: int, seconds: float
     ) -> Evaluation:
-        trained = steps * self.batch_size
-        with torch.device("meta"):
-            network = self.task.space.network(candidate.architecture)
-        metrics = {
-            "accuracy": measured.accuracy,
-            "loss": measured.loss if math.isfinite(measured.loss) else math.inf,
-            "macro_f1": measured.macro_f1,
-            "macro_recall": measured.macro_recall,
-            "parameters": count_parameters(network, self.task.space.input_shape),
-            "multiply_adds": self.task.multiply_adds(candidate.architecture),
-        }
-        return Evaluation(candidate, metrics, self._cost(trained, measured.samples, evaluations, seconds))
+        metrics = self.task.metrics(candidate.architecture, measured)
+        return Evaluation(candidate, metrics, self._cost(steps, measured.samples, evaluations, seconds))
 
-    def _cost(self, trained: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
-        passes = TRAINING_PASS * trained + measured
-        return Cost(trained + measured, self.per_image * passes, evaluations, seconds)
-
-    def price(self, candidate: Candidate) -> Cost:
-        return self._cost(self.weight_steps * self.batch_size, len(self.task.validation), 1)
-
-    def reserve(self) -> Cost:
-        """The finalists' measurement, and the warm-up as long as it is to come."""
-        steps = 0 if self.warm else self.warmup_steps
-        return self._cost(steps * self.batch_size, self.finalists * len(self.task.validation), 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"training": self.training.state_dict(), "warm": self.warm}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.training.load_state_dict(state["training"])
-        self.warm = state["warm"]
+    def _cost(self, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
+        return Cost.of_passes(self.per_image, steps * self.batch_size, measured, evaluations, seconds)
 
 
-def _copied(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, Mapping):
-        return {key: _copied(value) for key, value in state.items()}
-    return [_copied(value) for value in state] if isinstance(state, list) else state
+class PathNetwork(nn.Module):
+    """A supernet that computes one architecture at a time: :attr:`weights` are its one-hot operation weights."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.weights: Mapping[str, Tensor] = {}
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.supernet(images, self.weights)
+        assert isinstance(logits, Tensor)
+        return logits
+
+
+class InPresentMode(nn.Module):
+    """Computes ``network`` in the mode that it is in, whatever this module's own mode is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.compute: Callable[[Tensor], Tensor] = network.forward  # a submodule would follow this module's mode
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.compute(images)
+
+
+@contextmanager
+def batch_statistics(network: nn.Module) -> Iterator[None]:
+    """Within it ``network`` normalises by each batch's own statistics and has no noise; it is left as it was."""
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    with modes_kept(network):
+        network.train()
+        try:
+            with without_noise(network):
+                yield
+        finally:
+            for name, buffer in network.named_buffers():
+                buffer.copy_(buffers[name])
+
+
+@torch.no_grad()
+def supernet_metrics(supernet: Supernet, batches: Iterable[Batch], weights: Mapping[str, Tensor]) -> dict[str, float]:
+    """The ``loss`` (cross-entropy in nats) and ``accuracy`` of ``supernet`` with operation ``weights``, without noise.
+
+    Args:
+        supernet: It is left as it was.
+        batches: Batches of images and labels. One of a single image is left out behind others: it has no statistics.
+        weights: Named and shaped as the supernet's alphas.
+    """
+    loss = correct = 0.0
+    samples = 0
+    with batch_statistics(supernet):
+        for batch in batches:
+            if samples and len(batch.labels) == 1:
+                continue
+            logits = supernet(batch.images, weights).float()
+            loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
+            correct += float((logits.argmax(1) == batch.labels).sum())
+            samples += len(batch.labels)
+    return {"loss": loss / samples, "accuracy": correct / samples}
+
+
+def relaxed_weights(supernet: Supernet) -> dict[str, Tensor]:
+    """The operation weights of every alpha of ``supernet``, without noise."""
+    with torch.no_grad():
+        return {name: supernet.relaxation.probabilities(alpha).detach() for name, alpha in supernet.alpha.items()}

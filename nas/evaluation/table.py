@@ -1,49 +1,48 @@
-"""Evaluation by looking up a table: NAS-Bench-201 (Dong and Yang, 2020), as a CSV file or through its own packages."""
+"""Evaluation by looking up a table: NAS-Bench-201 as a CSV file or through its own packages.
+
+Dong and Yang (2020), "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search".
+"""
 
 import csv
 import gzip
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nas.candidate import Candidate
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Pruner, refuse_hyperparameters
+from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
 from nas.evaluation.official_table import official_records
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
-from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 LARGEST_FILE = 500_000_000  # bytes, decompressed
 OFFICIAL = (".pth", ".pbz2")
 
 Records = Callable[[str], Mapping[str, float]]
-"""From an architecture's text to ``accuracy`` (validation) and ``test_accuracy``, 0 to 1."""
+"""From an architecture's text to its ``accuracy`` (validation) and ``test_accuracy``, 0 to 1."""
 
 
-class TableLookup:
-    """Looks candidates up instead of training them; their hyperparameters have no part in it.
+class TableLookup(Evaluator):
+    """Looks candidates up instead of training them. A table knows no hyperparameters.
 
     Args:
         path: A CSV file with the columns ``arch``, ``<dataset>_valid`` and ``<dataset>_test`` in per cent (``.csv`` or
             ``.csv.gz``), or the official file or folder, see :mod:`~nas.evaluation.official_table`.
-        dataset: ``cifar10``, ``cifar100`` or ``imagenet16``, as the CSV's columns have it.
-        epochs: The training that the official file is asked about, 12 or 200; a CSV file holds one.
-        space: Must be NAS-Bench-201.
+        dataset: ``cifar10``, ``cifar100`` or ``imagenet16``, as in the CSV file's columns.
+        epochs: Epochs of the training that is looked up in an official file, 12 or 200; a CSV file holds one training.
+        space: The space; it must be NAS-Bench-201.
 
     Raises:
-        InvalidValue: The space, the path, the data set or the epochs will not do.
+        InvalidValue: The space, the path, the data set or the epochs do not fit.
         UnusableInput: The file cannot be read, or the package that reads it is not installed.
     """
 
-    cacheable = True
     batch = 1000
 
     def __init__(self, path: str, dataset: str, epochs: int = 12, *, space: SearchSpace) -> None:
-        if not isinstance(space, NasBench201):
-            raise InvalidValue("", space.name, "the table is for space=nasbench201")
+        require(space.name == "nasbench201", "", space.name, "the table is for space=nasbench201")
         refuse_hyperparameters(space, "a table holds one training of each architecture")
         file = Path(path)
         csv_file = file.name.endswith((".csv", ".csv.gz"))
@@ -61,19 +60,13 @@ class TableLookup:
     def price(self, candidate: Candidate) -> Cost:
         return Cost(evaluations=1)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
 
 def read_table(path: Path, dataset: str) -> dict[str, tuple[float, float]]:
     """Every architecture of a CSV table with its validation and test accuracy in per cent.
 
     Raises:
-        InvalidValue: The table has no such data set.
-        UnusableInput: The file is no such table.
+        InvalidValue: The table lacks the data set.
+        UnusableInput: The file is not such a table.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
@@ -97,7 +90,7 @@ def read_table(path: Path, dataset: str) -> dict[str, tuple[float, float]]:
 
 
 def csv_records(path: Path, dataset: str) -> Records:
-    """The records of a CSV table; see :func:`read_table`."""
+    """The records of a CSV table, see :func:`read_table`."""
     table = read_table(path, dataset)
 
     def found(text: str) -> Mapping[str, float]:

@@ -1,1 +1,1 @@
-"""Other people's genotypes and state dicts, to and from this package's."""
+"""Genotypes and state dicts of other code bases, to and from this package; exports for other programs."""

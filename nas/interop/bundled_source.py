@@ -1,4 +1,4 @@
-"""The source of a class with everything of this package that it needs, as one file's text."""
+"""The source of a class together with everything that it needs of this package, as the text of one file."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ def bundled_source(entry: type, entries: Mapping[str, Collection[str]] | None = 
 
     Args:
         entry: A class of this package.
-        entries: Of a dictionary by its name the keys that are kept, where not all are needed.
+        entries: The keys of a dictionary that are kept, by the dictionary's name, where not all are needed.
 
     Raises:
         ValueError: Two things that are needed have the same name.
@@ -29,7 +29,7 @@ def bundled_source(entry: type, entries: Mapping[str, Collection[str]] | None = 
 
 @dataclass
 class _Module:
-    """What a module defines at its top level and where its other names come from."""
+    """The definitions of a module at its top level, and where its other names come from."""
 
     definitions: dict[str, ast.stmt] = field(default_factory=dict)
     of_package: dict[str, tuple[str, str]] = field(default_factory=dict)  # name to (module, name there)
@@ -107,7 +107,7 @@ def _written(statement: ast.stmt) -> str:
 
 
 class _Stripped(ast.NodeTransformer):
-    """Takes annotations away, and from dictionaries the entries that nobody needs."""
+    """Removes annotations, and the unneeded entries of dictionaries."""
 
     def __init__(self, entries: Mapping[str, Collection[str]]) -> None:
         self._entries = entries

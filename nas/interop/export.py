@@ -1,20 +1,25 @@
-"""A trained network as a file for other programs: ONNX, or PyTorch's own exported program; checked before it counts."""
+"""A trained network as a file for other programs: ONNX or PyTorch's exported program, checked against the network."""
 
 import copy
-import importlib.util
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UnusableInput
+from nas.candidate import Architecture
+from nas.data.dataset import DataSplits
+from nas.errors import InvalidValue, RunFailed, UnusableInput
+from nas.interop.standalone import standalone_source
+from nas.run.checkpoint import write_atomically
+from nas.spaces.space import SearchSpace
+from nas.training.retraining import ExportKind, missing_packages
 
-ExportKind = Literal["onnx", "torch_export"]
+log = logging.getLogger(__name__)
+
 FILES: dict[str, str] = {"onnx": "network.onnx", "torch_export": "network.pt2"}
-NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+CHECKED_IMAGES = 64  # on which an exported network is run
 TOLERANCE = 1e-5  # of the logits, as a share of the largest where that is above 1
 
 
@@ -22,9 +27,43 @@ class ExportDiffers(Exception):  # noqa: N818 - it names what happened
     """The exported file does not compute what the network computes; told in one sentence."""
 
 
-def missing_packages(kind: str) -> list[str]:
-    """What ``kind`` needs and is not installed here."""
-    return [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
+def write_for_other_programs(
+    network: nn.Module,
+    space: SearchSpace,
+    architecture: Architecture,
+    splits: DataSplits,
+    folder: Path,
+    title: str,
+    kind: ExportKind | None,
+    quiet: bool,
+) -> None:
+    """Write ``network`` as a Python file that needs torch only, and as the file that ``kind`` names.
+
+    Args:
+        network: Trained; it has ``architecture``, of ``space``.
+        splits: The data it was trained on; the export is run on test images.
+        folder: Where the files go.
+        title: The first line of the Python file.
+        kind: None exports nothing.
+        quiet: Whether an export is not worth a message.
+
+    Raises:
+        RunFailed: The exported file does not compute what the network computes.
+    """
+    try:
+        source = standalone_source(space, architecture, splits.mean, splits.std, title)
+        write_atomically(folder / "network.py", source.encode())
+    except InvalidValue as error:
+        log.info(f"no network.py: {error}")
+    if kind is None:
+        return
+    images = next(iter(splits.test.evaluation_batches(CHECKED_IMAGES, splits.mean, splits.std))).images
+    try:
+        exported, difference = export_network(network, kind, folder, images)
+    except ExportDiffers as error:
+        raise RunFailed(f"{error}; the result is in {folder}") from error
+    if not quiet:
+        log.info(f"exported, logits within {difference:.1g} on {len(images)} test images: {exported}")
 
 
 def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: Tensor) -> tuple[Path, float]:
@@ -35,8 +74,8 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     Args:
         network: Trained; it stays as it is.
         kind: ``onnx`` is run with onnxruntime, ``torch_export`` with ``torch.export.load``.
-        folder: Where the file goes.
-        images: Real ones, normalised as in training; at least two.
+        folder: The folder of the file.
+        images: At least two real images, normalised as in training.
 
     Returns:
         The file, and the largest difference of its logits.

@@ -1,18 +1,115 @@
-"""Architectures that are named rather than found here: published genotypes and the texts of other code bases."""
+"""What ``candidate=`` may name: a run folder, a ``candidate.json``, a published genotype, another code base's text."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from nas.candidate import Architecture
+from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import parse_genotype
-from nas.interop.published import PUBLISHED
+from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.training.settings import TrainingSettings
 
 LARGEST_TEXT = 100_000  # bytes
+_TEXTS = {  # as quark0/darts and PC-DARTS publish them
+    # first order, Liu et al., 2019
+    "darts_v1": """Genotype(
+        normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
+            ('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)],
+        normal_concat=range(2, 6),
+        reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0),
+            ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)],
+        reduce_concat=range(2, 6))""",
+    # second order, Liu et al., 2019
+    "darts_v2": """Genotype(
+        normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),
+            ('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)],
+        normal_concat=range(2, 6),
+        reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1),
+            ('max_pool_3x3', 0), ('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)],
+        reduce_concat=range(2, 6))""",
+    # NASNet-A, Zoph et al., 2018
+    "nasnet": """Genotype(
+        normal=[('sep_conv_5x5', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 0), ('sep_conv_3x3', 0),
+            ('avg_pool_3x3', 1), ('skip_connect', 0), ('avg_pool_3x3', 0), ('avg_pool_3x3', 0),
+            ('sep_conv_3x3', 1), ('skip_connect', 1)],
+        normal_concat=range(2, 7),
+        reduce=[('sep_conv_5x5', 1), ('sep_conv_7x7', 0), ('max_pool_3x3', 1), ('sep_conv_7x7', 0),
+            ('avg_pool_3x3', 1), ('sep_conv_5x5', 0), ('skip_connect', 3), ('avg_pool_3x3', 2),
+            ('sep_conv_3x3', 2), ('max_pool_3x3', 1)],
+        reduce_concat=range(4, 7))""",
+    # AmoebaNet-A, Real et al., 2019
+    "amoebanet": """Genotype(
+        normal=[('avg_pool_3x3', 0), ('max_pool_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_5x5', 2),
+            ('sep_conv_3x3', 0), ('avg_pool_3x3', 3), ('sep_conv_3x3', 1), ('skip_connect', 1),
+            ('skip_connect', 0), ('avg_pool_3x3', 1)],
+        normal_concat=range(4, 7),
+        reduce=[('avg_pool_3x3', 0), ('sep_conv_3x3', 1), ('max_pool_3x3', 0), ('sep_conv_7x7', 2),
+            ('sep_conv_7x7', 0), ('avg_pool_3x3', 1), ('max_pool_3x3', 0), ('max_pool_3x3', 1),
+            ('conv_7x1_1x7', 0), ('sep_conv_3x3', 5)],
+        reduce_concat=[3, 4, 6])""",
+    # Xu et al., 2020, searched on CIFAR-10
+    "pc_darts_cifar": """Genotype(
+        normal=[('sep_conv_3x3', 1), ('skip_connect', 0), ('sep_conv_3x3', 0), ('dil_conv_3x3', 1),
+            ('sep_conv_5x5', 0), ('sep_conv_3x3', 1), ('avg_pool_3x3', 0), ('dil_conv_3x3', 1)],
+        normal_concat=range(2, 6),
+        reduce=[('sep_conv_5x5', 1), ('max_pool_3x3', 0), ('sep_conv_5x5', 1), ('sep_conv_5x5', 2),
+            ('sep_conv_3x3', 0), ('sep_conv_3x3', 3), ('sep_conv_3x3', 1), ('sep_conv_3x3', 2)],
+        reduce_concat=range(2, 6))""",
+    # Xu et al., 2020, searched on ImageNet
+    "pc_darts_imagenet": """Genotype(
+        normal=[('skip_connect', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 0), ('skip_connect', 1),
+            ('sep_conv_3x3', 1), ('sep_conv_3x3', 3), ('sep_conv_3x3', 1), ('dil_conv_5x5', 4)],
+        normal_concat=range(2, 6),
+        reduce=[('sep_conv_3x3', 0), ('skip_connect', 1), ('dil_conv_5x5', 2), ('max_pool_3x3', 1),
+            ('sep_conv_3x3', 2), ('sep_conv_3x3', 1), ('sep_conv_5x5', 0), ('sep_conv_3x3', 3)],
+        reduce_concat=range(2, 6))""",
+}
+PUBLISHED = {name: parse_genotype(text) for name, text in _TEXTS.items()}
+
+
+def candidate_path(candidate: object) -> Path:
+    """The ``candidate.json`` that ``candidate`` names: a run folder or the file itself.
+
+    Raises:
+        InvalidValue: It is neither.
+    """
+    path = Path("" if candidate is None else str(candidate))
+    file = path / "candidate.json" if path.is_dir() else path
+    allowed = (
+        "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
+        f"or one of {', '.join(PUBLISHED)}"
+    )
+    if not file.is_file():
+        raise InvalidValue("candidate", candidate, allowed)
+    return file
+
+
+def read_candidate(
+    candidate: object, splits: DataSplits, training: TrainingSettings, space_named: Callable[[str], SearchSpace]
+) -> CandidateFile:
+    """The candidate in the file that ``candidate`` names, or the named architecture for the data at hand.
+
+    Args:
+        candidate: See :func:`candidate_path` and :func:`architecture_text`.
+        splits: The data of a named architecture.
+        training: Its learning-rate schedule.
+        space_named: See :func:`named_architecture`.
+
+    Raises:
+        InvalidValue: There is no such candidate.
+        UnusableInput: Its file cannot be read.
+    """
+    text = architecture_text(str(candidate))
+    if text is None:
+        return read_candidate_file(candidate_path(candidate))
+    space, architecture = named_architecture(text, space_named)
+    named = Candidate(architecture, Hyperparameters())
+    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=training.schedule_end)
 
 
 def architecture_text(name: str) -> str | None:
@@ -38,7 +135,7 @@ def architecture_text(name: str) -> str | None:
 
 
 def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> tuple[SearchSpace, Architecture]:
-    """The architecture that ``text`` tells, and a space that holds it.
+    """The architecture that ``text`` describes, and a space that has it.
 
     Args:
         text: See :func:`architecture_text`.

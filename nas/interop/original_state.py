@@ -1,8 +1,8 @@
-"""State dicts of the original networks, to and from ours, bit for bit.
+"""State dicts of the original networks, to and from this package's, bit for bit.
 
-Of quark0/darts the search and both evaluation networks, of AutoDL-Projects the stand-alone network of NAS-Bench-201.
-The structures are the same; what differs is the names of their parts, so a name is translated part by part, by the
-type of the module that holds the part.
+They are the search network and both evaluation networks of quark0/darts, and the stand-alone network of NAS-Bench-201
+in AutoDL-Projects. The structures are the same and the names of their parts differ, so a name is translated part by
+part, by the type of the module that holds the part.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.operations.cell_operations import (
     DilatedSeparableConvolution,
     FactorisedReduction,
@@ -81,8 +81,8 @@ def from_original(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
 def load_original(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy the weights and statistics of an original state dict into ``network``, converted to its dtype.
 
-    What may be missing: counts of batches (PyTorch before 0.4.1 had none) and alphas. What is left out: an auxiliary
-    head that ``network`` does not have, and the prefix ``module.`` of ``DataParallel``.
+    Counts of batches (PyTorch before 0.4.1 had none) and alphas may be missing. An auxiliary head that ``network`` does
+    not have is left out, and so is the prefix ``module.`` of ``DataParallel``.
 
     Raises:
         UnusableInput: An entry is missing, has no place, or has another shape; the sentence names the first one.
@@ -123,3 +123,23 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise UnusableInput(f"{path} holds no state dict: its entry {str(name)[:200]} is no tensor.")
     return dict(content)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Weights from a file of ours (``weights.pt``) or of the original code base, by the names in it.
+
+    Raises:
+        InvalidValue: The file cannot be read, or its weights do not fit ``network``.
+    """
+    try:
+        state = read_state(path)
+        if state.keys() == network.state_dict().keys():
+            network.load_state_dict(state)
+        else:
+            load_original(network, state)
+    except UnusableInput as error:
+        allowed = f"it must be a state dict for the candidate's network. {str(error).removesuffix('.')}"
+        raise InvalidValue("final.checkpoint", path, allowed) from error
+    except RuntimeError as error:
+        allowed = "it must be a state dict for the candidate's network, its weights have other shapes"
+        raise InvalidValue("final.checkpoint", path, allowed) from error

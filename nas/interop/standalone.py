@@ -1,4 +1,4 @@
-"""A found network as a short Python file of its own, which needs nothing but torch and loads the weights."""
+"""A found network as a short Python file of its own, which needs only torch and loads the weights."""
 
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
@@ -46,9 +46,9 @@ def standalone_source(
 
     Args:
         space: The architecture's space.
-        architecture: What the file builds.
-        mean, std: With which images from 0 to 1 are normalised, per channel.
-        title: What the file says about itself in its first line.
+        architecture: The architecture that the file builds.
+        mean, std: The numbers per channel that normalise images from 0 to 1.
+        title: The first line of the file's docstring.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.

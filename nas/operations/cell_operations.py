@@ -2,7 +2,7 @@
 
 Every operation maps (batch, channels, H, W) to (batch, channels, ceil(H / stride), ceil(W / stride)). ``affine`` says
 whether its batch norms have a learned scale and shift: the search networks of DARTS have none, because they could
-undo the architecture's weights.
+undo the architecture's weights. :class:`MixedEdge` is the weighted sum of several operations (DARTS, eq. 2).
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ class Zero(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # A product, not fresh zeros: whatever comes before stays part of the graph, with a gradient of zero.
+        # A product, not fresh zeros: the layers before stay part of the graph, with a gradient of zero.
         return x[:, :, :: self.stride, :: self.stride] * 0.0
 
 
@@ -123,18 +123,16 @@ CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "nor_conv_1x1": lambda channels, stride, affine: ReLUConvBN(channels, channels, 1, stride, affine),
     "nor_conv_3x3": lambda channels, stride, affine: ReLUConvBN(channels, channels, 3, stride, affine),
 }
-
-
-"""A name to the constructor of its operation, called with (channels, stride, affine)."""
+"""The name of an operation to its constructor, which is called with (channels, stride, affine)."""
 
 
 class MixedEdge(nn.Module):
-    """``sum over k of weight_k * operation_k(x)``.
+    """``sum over k of weight_k * operation_k(x)`` (DARTS, Liu et al., 2019, eq. 2).
 
     Args:
         names: The operations, in the order of their weights.
-        channels: Of input and output.
-        stride: Of every operation.
+        channels: Channels of input and output.
+        stride: The stride of every operation.
         normalise_pooling: Whether a batch norm without affine parameters follows each pooling operation, as in the
             search network of DARTS; without one a pooling operation would outweigh the normalised ones.
     """

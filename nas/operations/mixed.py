@@ -115,7 +115,7 @@ class MixedConvolution(nn.Module):
         return self.dropout(self.activated(y, weights))
 
     def activated(self, y: Tensor, weights: Weights) -> Tensor:
-        """What comes behind the convolution: batch norm, activation and mask."""
+        """Batch norm, activation and mask of the convolution's output ``y`` (batch, filters, H, W)."""
         y = self.activation(self.normalisation(y), weights.get("activation"))
         return self.mask(y, weights.get("filters"))
 
@@ -160,9 +160,9 @@ class MixedDense(nn.Module):
 
 
 class MixedSlot(nn.ModuleDict):
-    """Layers in one place, by label: their weighted sum, in which those that are narrower than ``width`` end in zeros.
+    """The weighted sum of alternative layers, by label; a layer narrower than ``width`` is filled up with zeros.
 
-    An ``optional`` one has the input itself, too, as the last type.
+    In an ``optional`` slot the input itself is the last alternative.
     """
 
     is_region: ClassVar[bool] = True  # of nas.device.compilation
@@ -172,7 +172,7 @@ class MixedSlot(nn.ModuleDict):
         self.width, self.optional = width, optional
 
     def forward(self, x: Tensor, by_type: Tensor | None, weights: Mapping[str, Weights]) -> Tensor:
-        """``weights``: those of each layer."""
+        """``x`` (batch, ...), ``by_type`` (alternatives,) or None where there is one, and the weights of each layer."""
         terms = [padded_width(layer(x, weights[label]), self.width) for label, layer in self.items()]
         if self.optional:
             terms.append(padded_width(x, self.width))

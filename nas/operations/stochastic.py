@@ -1,8 +1,8 @@
-"""Dropout and drop path, each with a rate that may be a learned tensor and with an explicit source of noise.
+"""Dropout and drop path, whose rates may be learned, and the functions that set the rates of a network.
 
 A rate that is a number draws a hard mask. A rate that is a tensor is being learned: the mask is then the concrete
 relaxation (Gal et al., 2017, "Concrete Dropout", eq. 5), so that the loss is differentiable in the rate.
-In evaluation mode, or with a rate of 0, both are the identity.
+In evaluation mode, or with a rate of 0, both layers are the identity. The noise has a generator of its own.
 """
 
 from collections.abc import Iterator, Mapping
@@ -63,12 +63,12 @@ class DropPath(StochasticLayer):
         return x * keep_mask(shape, self.rate, x, self.generator)
 
 
-LAYER_DROPOUT = "dropout_"  # before a layer's name: what the rate of its own dropout is called
+LAYER_DROPOUT = "dropout_"  # followed by a layer's name: the name of the rate of its own dropout
 _noisy_layers: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()
 
 
 def noisy_layers(network: nn.Module) -> list[nn.Module]:
-    """Every dropout and drop-path layer of ``network``, looked up once: rates are set at every step."""
+    """Every dropout and drop-path layer of ``network``, looked up once because rates are set at every step."""
     if network not in _noisy_layers:
         kinds = (StochasticLayer, nn.Dropout)
         _noisy_layers[network] = [module for module in network.modules() if isinstance(module, kinds)]
@@ -76,7 +76,7 @@ def noisy_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
-    """Give ``network`` the rates among ``values``: ``dropout``, and ``dropout_layer2`` for one behind a layer."""
+    """Set the rates among ``values`` in ``network``: ``dropout``, and ``dropout_layer2`` for the one behind a layer."""
     set_dropout(network, values.get("dropout", 0.0))
     for name, rate in values.items():
         if name.startswith(LAYER_DROPOUT):
@@ -84,9 +84,9 @@ def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
 
 
 def set_dropout(network: nn.Module, rate: Tensor | float) -> None:
-    """Give every dropout layer of ``network`` this rate; a tensor stays in the graph (supernets only).
+    """Set the rate of every dropout layer of ``network``; a tensor stays in the graph (supernets only).
 
-    Those with a rate of their own (:func:`set_layer_dropout`) are not among them.
+    Layers with a rate of their own (:func:`set_layer_dropout`) keep it.
     """
     for module in noisy_layers(network):
         if isinstance(module, Dropout) and not isinstance(module, LayerDropout):
@@ -96,13 +96,13 @@ def set_dropout(network: nn.Module, rate: Tensor | float) -> None:
 
 
 def layer_dropouts(network: nn.Module, layer: str) -> list[LayerDropout]:
-    """The dropout behind ``layer`` (``layer2``); none where a found network has left the layer out."""
+    """The dropout behind ``layer`` (``layer2``); none where a found network skips the layer."""
     named = network.named_modules()
     return [module for name, module in named if isinstance(module, LayerDropout) and layer in name.split(".")]
 
 
 def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> None:
-    """Give the dropout behind ``layer`` this rate; the plain layer of a found network gets one where it needs it."""
+    """Set the rate of the dropout behind ``layer``; a found network's plain layer gets a dropout where it has none."""
     found = layer_dropouts(network, layer)
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
@@ -114,7 +114,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
 
 
 def set_drop_path(network: nn.Module, rate: Tensor | float) -> None:
-    """Give every drop-path layer of ``network`` this rate."""
+    """Set the rate of every drop-path layer of ``network``."""
     for module in noisy_layers(network):
         if isinstance(module, DropPath):
             module.rate = rate
@@ -129,7 +129,7 @@ def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
 
 @contextmanager
 def without_noise(network: nn.Module) -> Iterator[None]:
-    """Switch the noisy layers off and leave everything else, batch norm above all, in the mode it is in."""
+    """A context in which the noisy layers are off; everything else, batch norm above all, stays in its mode."""
     noisy = [module for module in noisy_layers(network) if module.training]
     for module in noisy:
         module.training = False

@@ -1,4 +1,8 @@
-"""Batch norm with the statistics of the joint batch of a data-parallel run, on any device, twice differentiable."""
+"""Synchronised batch norm: the statistics of the joint batch of a data-parallel run (Peng et al., 2018, "MegDet").
+
+Unlike ``torch.nn.SyncBatchNorm`` it runs on a CPU, too, and is differentiable twice, as second-order hypergradients
+need it.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,7 +21,7 @@ class Averaging(Protocol):
     def count(self) -> int: ...
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The means over the processes, differentiable as often as one likes."""
+        """The means over the processes, differentiable any number of times."""
         ...
 
 
@@ -28,7 +32,7 @@ def jointly_normalised(
 
     Args:
         x: Any shape; computed in float32 at least.
-        dimensions: Those that the statistics are taken over. Mean and variance keep the others.
+        dimensions: The dimensions over which the statistics are taken; mean and variance keep the others.
         epsilon: Added to the variance.
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -42,7 +46,7 @@ def jointly_normalised(
 
 
 class SynchronisedBatchNorm(_BatchNorm):
-    """Batch norm with the statistics of the joint batch; unlike PyTorch's, on a CPU too and differentiable twice."""
+    """A batch norm with the statistics of the joint batch of its ``ranks``."""
 
     ranks: Ranks
 
@@ -72,7 +76,7 @@ class SynchronisedBatchNorm(_BatchNorm):
 def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:
     """Let every batch norm of ``network`` see the joint batch of ``ranks``; its parameters and buffers stay.
 
-    With ``Ranks()`` each process is on its own again: what only the first one does must wait for no other.
+    With ``Ranks()`` each process is on its own again: what the first one does alone must not wait for the others.
     """
     for module in network.modules():
         if isinstance(module, SynchronisedBatchNorm) or (isinstance(module, _BatchNorm) and ranks.count > 1):

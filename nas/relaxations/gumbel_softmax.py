@@ -1,12 +1,12 @@
 """The Gumbel-softmax (Jang et al., 2017; Maddison et al., 2017), soft or straight-through as in GDAS and SNAS."""
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from nas.relaxations.relaxation import Temperature
+from nas.relaxations.relaxation import Temperature, TemperedRelaxation
 
 
-class GumbelSoftmax:
+class GumbelSoftmax(TemperedRelaxation):
     """``softmax((log softmax(alpha) + Gumbel noise) / temperature)`` over the last axis.
 
     With ``hard=True`` the forward pass takes the one-hot of the largest weight and the backward pass the soft weights'
@@ -14,10 +14,8 @@ class GumbelSoftmax:
     """
 
     def __init__(self, temperature: Temperature, hard: bool = False) -> None:
-        self.schedule = temperature
-        self.temperature = temperature.at(0.0)
+        super().__init__(temperature)
         self.hard = hard
-        self.generator: Generator | None = None
 
     def __call__(self, alpha: Tensor) -> Tensor:
         uniform = torch.rand(alpha.shape, generator=self.generator, device=alpha.device, dtype=alpha.dtype)
@@ -32,6 +30,3 @@ class GumbelSoftmax:
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         return alpha.softmax(-1)
-
-    def advance(self, progress: float) -> None:
-        self.temperature = self.schedule.at(progress)

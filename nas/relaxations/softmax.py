@@ -1,24 +1,15 @@
 """The softmax of DARTS (Liu et al., 2019, eq. 2), with a temperature."""
 
-from torch import Generator, Tensor
+from torch import Tensor
 
-from nas.relaxations.relaxation import Temperature
+from nas.relaxations.relaxation import TemperedRelaxation
 
 
-class Softmax:
+class Softmax(TemperedRelaxation):
     """``softmax(alpha / temperature)`` over the last axis; no noise."""
-
-    generator: Generator | None = None
-
-    def __init__(self, temperature: Temperature) -> None:
-        self.schedule = temperature
-        self.temperature = temperature.at(0.0)
 
     def __call__(self, alpha: Tensor) -> Tensor:
         return (alpha / self.temperature).softmax(-1)
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         return self(alpha)
-
-    def advance(self, progress: float) -> None:
-        self.temperature = self.schedule.at(progress)

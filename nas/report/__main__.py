@@ -1,4 +1,4 @@
-"""``python -m nas.report``: a run's page and what else there is to see of it."""
+"""``python -m nas.report``: pages, comparisons, drawings and animations of runs."""
 
 import argparse
 import sys
@@ -59,12 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("folder", type=Path, help="the run folder")
     why.add_argument("--images", type=int, default=2000, help="most validation images per measurement (2000)")
     why.add_argument("--retrain", action="store_true", help="also retrain every swap from scratch, for a short time")
-    why.add_argument("--epochs", type=int, default=3, help="of such a retraining (3)")
-    why.add_argument("--seeds", type=int, default=1, help="of such a retraining, averaged (1)")
+    why.add_argument("--epochs", type=int, default=3, help="epochs of each retraining (3)")
+    why.add_argument("--seeds", type=int, default=1, help="number of seeds over which each retraining is averaged (1)")
 
     draw = commands.add_parser("draw", help="the architecture as PNG, SVG and PDF")
     draw.add_argument("architecture", help="a run folder, a candidate.json, a published name or an architecture's text")
-    draw.add_argument("--output", type=Path, help="the folder they go to; figures/ of the run if not given")
+    draw.add_argument("--output", type=Path, help="the folder for the files; figures/ of the run if not given")
     draw.add_argument("--title", default="", help="above the drawing")
 
     animate = commands.add_parser("animate", help="the search as a GIF")
@@ -86,7 +86,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _why(options: argparse.Namespace) -> None:
-    from nas.report.measured_swaps import SwapSettings, measure_swaps  # here: the training loop takes a while to import
+    from nas.report.measured_swaps import SwapSettings, measure_swaps  # the training loop takes a while to import
 
     settings = SwapSettings(options.images, options.retrain, options.epochs, options.seeds)
     path = measure_swaps(options.folder, settings)
@@ -127,7 +127,7 @@ def _draw(options: argparse.Namespace) -> None:
 
 
 def _space_named(name: str) -> SearchSpace:
-    """A space for an architecture without data; no drawing of a cell depends on them."""
+    """The space of a published architecture; the data's shape and classes do not matter to the drawing of a cell."""
     space = {"darts": Darts, "nasbench201": NasBench201}[name]
     return space(input_shape=(3, 32, 32), classes=10)
 

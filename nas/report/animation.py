@@ -1,4 +1,4 @@
-"""A search as a moving picture: the architecture it would return and alpha's probabilities, epoch by epoch."""
+"""A search as a GIF: the preferred architecture and alpha's probabilities, epoch by epoch."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -10,7 +10,7 @@ from nas.errors import InvalidValue
 from nas.report.colours import option_colours
 from nas.report.outcome import space_figure
 from nas.report.recorded_run import RecordedRun
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ INK, SOFT, PAPER = "#1b1f24", "#5b6470", "#ffffff"
 
 
 class Frame(NamedTuple):
-    """What one picture shows: a title, the architecture preferred at that time, and the probabilities behind it."""
+    """One picture: a title, the architecture preferred at that time, and the probabilities that prefer it."""
 
     title: str
     architecture: Architecture
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 
 
 def frames(run: RecordedRun) -> list[Frame]:
-    """One per recorded epoch, at most :data:`MOST_FRAMES` of them, the first and the last always.
+    """A frame per recorded epoch, at most :data:`MOST_FRAMES`; the first and the last epoch are always among them.
 
     Raises:
         InvalidValue: The run has no candidate or recorded no probabilities.
@@ -103,7 +103,7 @@ def write_animation(run: RecordedRun, path: Path) -> Path:
 
 
 def _legend(probabilities: Probabilities) -> Mapping[str, str]:
-    """The operations' colours where all rows have the same; where they have not, the bars name the chosen option."""
+    """The colours of the options if all rows have the same options; otherwise the bars name the strongest option."""
     options = {tuple(row) for row in probabilities.values()}
     return option_colours(list(next(iter(options)))) if len(options) == 1 else {}
 

@@ -17,7 +17,7 @@ STATE_COLOURS = {"input": "#8FBF8F", "node": "#9EC3E6", "output": "#D9C36A"}  # 
 
 
 def draw_cells(cells: Sequence[tuple[str, CellGraph]], title: str) -> "Figure":
-    """Each cell with its caption, one above the other.
+    """Draw each cell with its caption, one above the other.
 
     Raises:
         ValueError: There are no cells.
@@ -55,12 +55,12 @@ def _draw_cell(axes: "Axes", graph: CellGraph, layout: CellLayout, left: float, 
 
 
 def operation_colour(operation: str) -> str:
-    """Of an edge; the concatenation into the output has none."""
+    """The colour of an edge (#RRGGBB); the concatenation into the output, which has no operation, is drawn in ink."""
     return OPERATION_COLOURS.get(operation, SERIES_COLOURS[0]) if operation else INK
 
 
 def _draw_edge(axes: "Axes", points: Sequence[tuple[float, float]], operation: str) -> None:
-    """A smooth line through ``points``, level at each of them, with an arrow at its end."""
+    """Draw a smooth line through ``points``, horizontal at each of them, with an arrow at its end."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 

@@ -1,4 +1,4 @@
-"""A cell as a graph, and where its nodes, labels and edges lie on paper: layers from left to right (Sugiyama, 1981)."""
+"""A cell as a graph, and its layout on paper in layers from left to right (Sugiyama, 1981)."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ LAYER_GAP = 0.2
 
 @dataclass(frozen=True)
 class CellEdge:
-    """``operation`` from one state to another; an empty operation is the concatenation into the cell's output."""
+    """An operation from one state to another; an empty name is the concatenation into the cell's output."""
 
     source: str
     target: str
@@ -53,7 +53,7 @@ def nasbench201_cell(architecture: Architecture) -> CellGraph:
 
 @dataclass(frozen=True)
 class Placed:
-    """Something with a centre and a size in inches, from the lower left corner."""
+    """A box: its centre, measured from the lower left corner, and its size, in inches."""
 
     x: float
     y: float
@@ -63,13 +63,13 @@ class Placed:
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Where everything lies.
+    """The places of all parts of a cell.
 
     Attributes:
-        states: Of each state its box.
-        labels: Of each edge the box of its operation's name; edges without one have none.
-        paths: Of each edge the points that it passes, from the source's box to the target's.
-        width, height: Of the whole, in inches.
+        states: The box of each state.
+        labels: The box of the operation's name by the edge's number; an edge without operation has none.
+        paths: The points of each edge by its number, from the source's box to the target's.
+        width, height: The size of the whole in inches.
     """
 
     states: Mapping[str, Placed]
@@ -80,7 +80,7 @@ class CellLayout:
 
 
 def lay_out(graph: CellGraph, label_widths: Mapping[str, float]) -> CellLayout:
-    """Place ``graph``, the same way every time.
+    """Lay out ``graph``; the same graph always gives the same layout.
 
     Args:
         graph: The cell.
@@ -113,11 +113,11 @@ def lay_out(graph: CellGraph, label_widths: Mapping[str, float]) -> CellLayout:
 
 
 Item = tuple[str, str, int]  # (state, its name, 0), (label, edge number, layer) or (bend, edge number, layer)
-Chain = list[Item]  # an edge's way through the layers, one item in each
+Chain = list[Item]  # an edge's way through the layers, with one item per layer
 
 
 def _chains(graph: CellGraph) -> list[Chain]:
-    """Each edge's way; states lie in the even layers, an operation's name in the emptiest odd layer it passes."""
+    """Each edge's chain; states lie in the even layers, an operation's name in the emptiest odd layer on its way."""
     rank = dict.fromkeys(graph.states, 0)
     for state in graph.states:
         before = [rank[edge.source] for edge in graph.edges if edge.target == state]
@@ -143,7 +143,7 @@ def _span(edge: CellEdge, rank: Mapping[str, int]) -> int:
 
 
 def _ordered_layers(chains: Sequence[Chain]) -> list[list[Item]]:
-    """The items of each layer in the order with the fewest crossings of several tries from random orders."""
+    """The items of each layer in the order that has the fewest crossings among several tries from random orders."""
     members: dict[int, dict[Item, None]] = {}
     for chain in chains:
         for item in chain:
@@ -195,7 +195,7 @@ def _crossings(layers: Sequence[Sequence[Item]], links: Sequence[tuple[Item, Ite
 def _vertical_places(
     layers: Sequence[Sequence[Item]], chains: Sequence[Chain], heights: Mapping[Item, float]
 ) -> dict[Item, float]:
-    """Every item as near to its neighbours' mean as the order and the sizes in its layer allow."""
+    """The height of every item, as near to the mean of its neighbours as the order and sizes in its layer allow."""
     neighbours: dict[Item, list[Item]] = {}
     for chain in chains:
         for left, right in pairwise(chain):
@@ -217,7 +217,7 @@ def _vertical_places(
 
 
 def _spread(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
-    """The places in order and apart by the heights that are closest to ``wanted`` (least squares; pooled violators)."""
+    """The places closest to ``wanted`` (least squares, by pooling adjacent violators) at which nothing overlaps."""
     offsets, total = [], 0.0
     for index, height in enumerate(heights):
         total += (heights[index - 1] + height) / 2 + GAP if index else 0.0
@@ -256,7 +256,7 @@ def _through(
 
 
 def _port(chain: Chain, chains: Sequence[Chain], ys: Mapping[Item, float], end: bool) -> float:
-    """At which height an edge leaves its source or, with ``end``, reaches its target: in the order of where it goes."""
+    """The height at which an edge leaves its source or, with ``end``, reaches its target; edges keep their order."""
     side, neighbour = (-1, -2) if end else (0, 1)
     others = [one for one in chains if one[side] == chain[side]]
     others.sort(key=lambda one: ys[one[neighbour]])

@@ -1,7 +1,7 @@
-"""What the charts of a run's page show: which recorded curves, in which colour, with which marks; no drawing here."""
+"""The charts of a run's page as data: recorded curves with their colours and marks. Drawing is done elsewhere."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Literal
@@ -12,7 +12,7 @@ from nas.report.recorded_run import Curve, RecordedRun
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, its points (those that are not finite are left out) and its colour (#RRGGBB)."""
+    """A curve: its name, its points, all finite, and its colour (#RRGGBB)."""
 
     name: str
     xs: tuple[float, ...]
@@ -23,7 +23,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that happened at one place of the horizontal axis."""
+    """An event at a place of the horizontal axis."""
 
     x: float
     name: str
@@ -33,7 +33,7 @@ class Mark:
 class Chart:
     """A diagram: ``lines`` over one axis, or ``areas`` stacked from 0 upwards in the order of the lines.
 
-    With ``points`` the first line's points stand for themselves.
+    With ``points``, the first line is drawn as unconnected points.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Chart:
 
 
 def losses(run: RecordedRun) -> list[Chart]:
-    """Both levels' losses and accuracies, epoch by epoch."""
+    """Losses and accuracies of both levels by epoch."""
     charts = []
     for quantity in ("loss", "accuracy"):
         named = {
@@ -57,13 +57,13 @@ def losses(run: RecordedRun) -> list[Chart]:
 
 
 def step_losses(run: RecordedRun) -> list[Chart]:
-    """The losses of single steps."""
+    """Losses of single steps."""
     named = {"training batch": "step/training_loss", "validation batch": "step/validation_loss"}
     return _chart(run, "Loss, step by step", named, marks=interventions(run))
 
 
 def hyperparameters(run: RecordedRun) -> list[Chart]:
-    """One chart per hyperparameter that was learned or that has moved, with every intervention on the way."""
+    """A chart per hyperparameter that was learned or moved, with every intervention marked."""
     charts = []
     for tag in run.tags("hyperparameters/"):
         name = tag.removeprefix("hyperparameters/")
@@ -75,12 +75,12 @@ def hyperparameters(run: RecordedRun) -> list[Chart]:
 
 
 def hyperparameter_scale(run: RecordedRun, name: str) -> Literal["linear", "log"]:
-    """The measure in which the run has the hyperparameter move."""
+    """The scale on which the run updates the hyperparameter."""
     return "log" if run.setting(f"hyperparameters.{name}.scale") == "log" else "linear"
 
 
 def interventions(run: RecordedRun) -> tuple[Mark, ...]:
-    """What a guard or a safety net did: where ``guard/restart`` or the count ``intervention/<kind>`` rises."""
+    """The interventions of guards: the places where ``guard/restart`` or a count ``intervention/<kind>`` rises."""
     marks = []
     for tag, curve in run.curves.items():
         if tag == "guard/restart" or tag.startswith("intervention/"):
@@ -94,34 +94,30 @@ def interventions(run: RecordedRun) -> tuple[Mark, ...]:
 
 
 def probabilities(run: RecordedRun) -> list[Chart]:
-    """Per row of alpha its options' probabilities as stacked areas."""
+    """A chart per row of alpha: the probabilities of its options as stacked areas."""
     charts = []
     for row, options in run.probabilities().items():
         colours = option_colours(list(options))
-        lines = tuple(_line(run, option, curve, colours[option]) for option, curve in options.items())
+        lines = tuple(Line(option, *points(run, curve), colours[option]) for option, curve in options.items())
         charts.append(Chart(row, lines, x_label(run), kind="areas"))
     return charts
 
 
 def entropies(run: RecordedRun) -> list[Chart]:
-    """How undecided each choice is: 1 not at all decided, 0 fully; with many choices, each as a thin line."""
-    tags = run.tags("entropy/")
-    few = len(tags) <= len(SERIES_COLOURS)
-    lines = []
-    for index, tag in enumerate(tags):
-        colour = SERIES_COLOURS[index % len(SERIES_COLOURS)]
-        lines.append(_line(run, tag.removeprefix("entropy/"), run.curves[tag], colour, dashed=not few and index >= 8))
+    """The entropy of each choice: 1 is undecided, 0 is decided."""
+    curves = {tag.removeprefix("entropy/"): run.curves[tag] for tag in run.tags("entropy/")}
+    lines = [numbered_line(place, name, *points(run, curve)) for place, (name, curve) in enumerate(curves.items())]
     return [Chart("Entropy of each choice", tuple(lines), x_label(run))] if lines else []
 
 
 def gradient_norms(run: RecordedRun) -> list[Chart]:
-    """Norms of the weights', alpha's and the hyperparameters' gradients, on one logarithmic axis."""
+    """Norms of the gradients of weights, alpha and hyperparameters on one logarithmic axis."""
     named = {tag.removeprefix("gradient/"): tag for tag in run.tags("gradient/")}
     return _chart(run, "Gradient norms, means of an epoch", named, scale="log", marks=interventions(run))
 
 
 def retraining(run: RecordedRun) -> list[Chart]:
-    """The retraining's loss and accuracy on what it trains on."""
+    """Loss, accuracy and learning rate of a retraining."""
     return [
         *_chart(run, "Loss", {"training": "train/loss", "held out": "validation/loss"}),
         *_chart(run, "Accuracy", {"training": "train/accuracy", "held out": "validation/accuracy"}),
@@ -133,7 +129,7 @@ BEST_SO_FAR = ("best/accuracy", "validation/accuracy")  # the first that a run h
 
 
 def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
-    """Samples spent and the best validation accuracy so far; None where the run records either not, or spends none."""
+    """Samples spent and best validation accuracy so far; None if the run lacks either record or spends no samples."""
     samples = run.curves.get("budget/samples")
     tag = next((tag for tag in BEST_SO_FAR if tag in run.curves), None)
     if samples is None or tag is None or samples.values[-1] == 0:  # a look-up in a table costs no samples
@@ -150,19 +146,17 @@ def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
 
 
 def anytime_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
-    """Best validation accuracy so far against the samples spent, a line per run, in stairs since it jumps."""
+    """Best validation accuracy so far against the samples spent: a line per run, in steps."""
     lines = []
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
         curve = anytime_curve(run)
         if curve is not None:
-            xs, ys = _stairs(*curve)
-            colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
-            lines.append(Line(name, xs, ys, colour, dashed=place >= len(SERIES_COLOURS)))
+            lines.append(numbered_line(place, name, *_stairs(*curve)))
     return [Chart("Best validation accuracy so far", tuple(lines), "samples spent")] if lines else []
 
 
 def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The points with a corner before each rise."""
+    """The points with a corner before each change."""
     points = [(xs[0], ys[0])]
     for (_, before), (x, y) in pairwise(zip(xs, ys, strict=True)):
         points += [(x, before), (x, y)]
@@ -170,7 +164,7 @@ def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...]
 
 
 def evaluated(run: RecordedRun) -> list[Chart]:
-    """Every candidate that a black-box search has evaluated, with the best so far."""
+    """The accuracy of every candidate of a black-box search, and the best so far."""
     scores = [one.metrics["accuracy"] for one in run.evaluations if "accuracy" in one.metrics]
     if not scores:
         return []
@@ -181,7 +175,7 @@ def evaluated(run: RecordedRun) -> list[Chart]:
 
 
 def population(run: RecordedRun) -> list[Chart]:
-    """What a black-box search records about its rounds: scores, diversity, sizes; a policy's entropy and baseline."""
+    """The records of a black-box search about its rounds: scores, diversity, sizes, a policy's entropy and baseline."""
     scores = {
         "best of all": "best/score",
         "best of the population": "population/best_score",
@@ -197,11 +191,11 @@ def population(run: RecordedRun) -> list[Chart]:
     return charts
 
 
-WINDOWS = 20  # the share of a search over which the options of its candidates are counted
+WINDOWS = 20  # the options of candidates are counted over one part in so many of the search
 
 
 def shares(run: RecordedRun) -> list[Chart]:
-    """Per choice the share of each option among the candidates evaluated lately, as stacked areas."""
+    """A chart per choice: the share of each option among the latest candidates as stacked areas."""
     if run.found is None or not run.evaluations:
         return []
     window = max(10, len(run.evaluations) // WINDOWS)
@@ -220,7 +214,7 @@ def shares(run: RecordedRun) -> list[Chart]:
 
 
 def x_label(run: RecordedRun) -> str:
-    """What a step of the run is called."""
+    """The name of the horizontal axis: the unit in which the run counts."""
     return "epoch" if run.steps_per_epoch else "evaluation" if "budget/evaluations" in run.curves else "step"
 
 
@@ -231,30 +225,26 @@ def _chart(
     scale: Literal["linear", "log"] = "linear",
     marks: tuple[Mark, ...] = (),
 ) -> list[Chart]:
-    """A chart of the tags that were recorded; none if none was."""
+    """A chart of those tags in ``named`` (name of the line to tag) that were recorded; no chart if none was."""
     there = {name: run.curves[tag] for name, tag in named.items() if tag in run.curves}
-    colours = dict(zip(there, _cycled(len(there)), strict=True))
-    lines = tuple(_line(run, name, curve, colours[name]) for name, curve in there.items())
+    lines = tuple(numbered_line(place, name, *points(run, there[name])) for place, name in enumerate(there))
     if scale == "log" and not any(y > 0 for line in lines for y in line.ys):
         scale = "linear"
     return [Chart(title, lines, x_label(run), scale=scale, marks=marks)] if lines else []
 
 
-def _cycled(count: int) -> Iterable[str]:
-    return [SERIES_COLOURS[index % len(SERIES_COLOURS)] for index in range(count)]
+def numbered_line(place: int, name: str, xs: tuple[float, ...], ys: tuple[float, ...]) -> Line:
+    """The line at ``place`` (from 0) among others: each in another colour, dashed once all colours are in use."""
+    count = len(SERIES_COLOURS)
+    return Line(name, xs, ys, SERIES_COLOURS[place % count], dashed=place >= count)
 
 
-def _line(run: RecordedRun, name: str, curve: Curve, colour: str, dashed: bool = False) -> Line:
-    points = [
-        (run.place(step), value) for step, value in zip(curve.steps, curve.values, strict=True) if math.isfinite(value)
-    ]
-    xs, ys = zip(*points, strict=True) if points else ((), ())
-    return Line(name, tuple(xs), tuple(ys), colour, dashed)
+def points(run: RecordedRun, curve: Curve) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The horizontal places and the values of ``curve``, without those that are not finite."""
+    finite = [(step, value) for step, value in zip(curve.steps, curve.values, strict=True) if math.isfinite(value)]
+    return tuple(run.place(step) for step, _ in finite), tuple(value for _, value in finite)
 
 
-def shared_options(charts: Sequence[Chart]) -> list[tuple[tuple[str, ...], list[Chart]]]:
-    """``charts`` in groups of the same names of lines, which need but one legend."""
-    groups: dict[tuple[str, ...], list[Chart]] = {}
-    for chart in charts:
-        groups.setdefault(tuple(line.name for line in chart.lines), []).append(chart)
-    return list(groups.items())
+def have_the_same_lines(charts: Sequence[Chart]) -> bool:
+    """Whether one legend serves all ``charts``."""
+    return len({tuple(line.name for line in chart.lines) for chart in charts}) == 1

@@ -1,4 +1,4 @@
-"""One colour per operation, in every drawing, chart and animation, told apart by colour-blind readers, too.
+"""One colour per operation for every drawing, chart and animation; colour-blind readers can tell them apart.
 
 The palette is that of Okabe and Ito (2008), with a lighter orange and a wine red where one space needs eight colours
 besides its grey. Options that are numbers (widths, kernel sizes) are shades of one scale from light to dark, since
@@ -46,8 +46,8 @@ SCALE = ((253, 231, 55), (138, 184, 143), (74, 138, 148), (62, 84, 139), (42, 29
 def option_colours(options: Sequence[str]) -> dict[str, str]:
     """A colour (#RRGGBB) for each option of one choice.
 
-    An operation has the same one everywhere; numbers go from light to dark in the order of their size; any other name
-    takes a colour that no option here has.
+    An operation has the same colour everywhere. Numbers go from light to dark by size. Any other name takes a colour
+    that no other option of the choice has.
     """
     numbers = sorted((option for option in options if option.isdecimal()), key=int)
     colours = {number: _shade(index, len(numbers)) for index, number in enumerate(numbers)}
@@ -59,7 +59,7 @@ def option_colours(options: Sequence[str]) -> dict[str, str]:
 
 
 def _shade(index: int, count: int) -> str:
-    """Place ``index`` of ``count`` on the scale."""
+    """The colour of number ``index`` of ``count`` on the scale from light to dark."""
     place = (index + 0.5) / count * (len(SCALE) - 1)
     lower = min(int(place), len(SCALE) - 2)
     part = place - lower

@@ -1,42 +1,38 @@
 """``python -m nas.report compare``: several runs on one page."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from nas.errors import InvalidValue
-from nas.report.changed_settings import changed_settings
-from nas.report.charts import Chart, Line, anytime_charts, anytime_curve, hyperparameter_scale
-from nas.report.colours import SERIES_COLOURS
-from nas.report.outcome import architecture_in_words
-from nas.report.page import command, document, drawing, duration, figures, paragraph, percent, quoted, table
-from nas.report.recorded_run import RecordedRun, number
+from nas.report.charts import Chart, anytime_charts, anytime_curve, hyperparameter_scale, numbered_line, points, x_label
+from nas.report.recorded_run import RecordedRun, changed_settings, is_run, number
+from nas.report.rendering import duration, percent, quoted, render, whole
 from nas.report.tables import mean_and_deviation
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24
+OUTCOME_COLUMNS = (
+    *("run", "data", "space", "seed", "test accuracy", "best validation accuracy"),
+    *("parameters", "samples", "search time"),
+)
 
 
 def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
-    """The runs in ``folders``; one that is no run folder itself stands for the runs in it, as after a multirun.
+    """The runs in ``folders``; a folder that is no run folder, as that of a multirun, stands for the runs in it.
 
     Raises:
-        InvalidValue: A folder holds none, or there are too many.
+        InvalidValue: A folder holds no run, or there are too many runs.
     """
     runs: list[RecordedRun] = []
     for folder in folders:
-        inside = [] if _is_run(folder) or not folder.is_dir() else sorted(filter(_is_run, folder.iterdir()), key=_place)
+        inside = [] if is_run(folder) or not folder.is_dir() else sorted(filter(is_run, folder.iterdir()), key=_place)
         runs += [RecordedRun.read(one) for one in inside or [folder]]
     if len(runs) > MOST_RUNS:
         raise InvalidValue("run folders", len(runs), f"a page can compare at most {MOST_RUNS}")
     return runs
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "metrics.csv").is_file() or (folder / "candidate.json").is_file()
 
 
 def _place(folder: Path) -> tuple[int, str]:
@@ -60,25 +56,34 @@ def write_comparison(folders: Sequence[Path], output: Path | None = None) -> Pat
 def comparison(runs: Sequence[RecordedRun]) -> str:
     """The page that compares ``runs`` as HTML."""
     names = run_names(runs)
-    sections = [
-        ("outcomes", "Outcomes", _outcomes(runs, names)),
-        ("anytime", "Anytime curves", _anytime(runs, names)),
-        ("hyperparameters", "Learned hyperparameters", _hyperparameters(runs, names)),
-        ("architectures", "Architectures", _architectures(runs, names)),
-        ("settings", "What was set differently", _settings(runs, names)),
-        ("commands", "Commands", _commands(runs)),
-    ]
-    title = f"{len(runs)} runs compared"
-    links = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections)
-    body = [f"<header><h1>{escape(title)}</h1></header><nav>{links}</nav>"]
-    body += [f'<section id="{key}"><h2>{name}</h2>{content}</section>' for key, name, content in sections]
-    return document(title, "".join(body))
+    found = [(name, run.found) for name, run in zip(names, runs, strict=True) if run.found is not None]
+    values = [(name, one.candidate.hyperparameters) for name, one in found]
+    carried_names = list(dict.fromkeys(key for _, carried in values for key in carried))
+    return render(
+        "comparison.html.jinja",
+        title=f"{len(runs)} runs compared",
+        names=names,
+        outcome_columns=OUTCOME_COLUMNS,
+        outcomes=outcome_rows(runs),
+        spreads=_spreads(runs, names),
+        anytime=anytime_charts(runs, names),
+        hyperparameters=hyperparameter_charts(runs, names),
+        carried_names=carried_names,
+        carried=[
+            [name, *(f"{carried[key]:.4g}" if key in carried else "" for key in carried_names)]
+            for name, carried in values
+        ],
+        found=found,
+        most_drawings=MOST_DRAWINGS,
+        settings=_settings(runs),
+        folders=" ".join(quoted(run.folder) for run in runs),
+    )
 
 
 def run_names(runs: Sequence[RecordedRun]) -> list[str]:
     """A short name for each run: its folder's, with as many of the folders above as it takes to tell them apart.
 
-    A multirun's folders are numbers, so that what was set in some of these runs only is told beside them.
+    The folders of a multirun are numbers, so the overrides that only some of its runs have follow the number.
     """
     parts = [run.folder.resolve().parts for run in runs]
     depth = 1
@@ -105,6 +110,26 @@ def outcome(run: RecordedRun) -> dict[str, float | None]:
     }
 
 
+def outcome_rows(runs: Sequence[RecordedRun]) -> list[list[str]]:
+    """A row of texts per run, for :data:`OUTCOME_COLUMNS`."""
+    rows = []
+    for run, name in zip(runs, run_names(runs), strict=True):
+        numbers, seed = outcome(run), run.setting("seed")
+        texts = [
+            name,
+            run.found.data if run.found else None,
+            run.found.space.name if run.found else None,
+            None if seed is None else str(seed),
+            percent(numbers["test accuracy"]),
+            percent(numbers["best validation accuracy"]),
+            whole(numbers["parameters"]),
+            whole(numbers["samples"]),
+            duration(numbers["seconds"]),
+        ]
+        rows.append([text or "" for text in texts])
+    return rows
+
+
 def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
     """The places of runs whose settings differ in nothing but the seed."""
     known: dict[str, list[int]] = {}
@@ -114,45 +139,15 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
     return list(known.values())
 
 
-OUTCOME_COLUMNS = (
-    *("run", "data", "space", "seed", "test accuracy", "best validation accuracy"),
-    *("parameters", "samples", "search time"),
-)
-
-
-def outcome_rows(runs: Sequence[RecordedRun]) -> list[list[str]]:
-    """A row of texts per run, for :data:`OUTCOME_COLUMNS`."""
+def _spreads(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[list[str]]:
+    """A row per group of several runs: name of the first run, number of runs, accuracies as mean ± deviation in %."""
     rows = []
-    for run, name in zip(runs, run_names(runs), strict=True):
-        numbers = outcome(run)
-        seed = run.setting("seed")
-        rows.append(
-            [
-                name,
-                run.found.data if run.found else "",
-                run.found.space.name if run.found else "",
-                "" if seed is None else str(seed),
-                *_shown(numbers),
-            ]
-        )
-    return rows
-
-
-def _outcomes(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
-    parts = [table(OUTCOME_COLUMNS, outcome_rows(runs), numbers=range(3, 9))]
-    together = [places for places in groups(runs) if len(places) > 1]
-    if together:
-        rows = []
-        for places in together:
-            spreads = [
-                _spread([outcome(runs[place])[name] for place in places])
-                for name in ("test accuracy", "best validation accuracy")
-            ]
+    for places in groups(runs):
+        if len(places) > 1:
+            outcomes = [outcome(runs[place]) for place in places]
+            spreads = [_spread([one[name] for one in outcomes]) for name in OUTCOME_COLUMNS[4:6]]
             rows.append([names[places[0]], str(len(places)), *spreads])
-        parts.append(paragraph("Runs that differ in their seed only, mean ± standard deviation in per cent:"))
-        columns = ["settings of", "runs", "test accuracy", "best validation accuracy"]
-        parts.append(table(columns, rows, numbers=(1, 2, 3)))
-    return "".join(parts)
+    return rows
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -160,89 +155,26 @@ def _spread(values: Sequence[float | None]) -> str:
     return mean_and_deviation(known, 2) if known else ""
 
 
-def _shown(numbers: Mapping[str, float | None]) -> list[str]:
-    whole = ["" if numbers[name] is None else f"{numbers[name]:,.0f}" for name in ("parameters", "samples")]
-    seconds = numbers["seconds"]
-    accuracies = [percent(numbers[name]) or "" for name in ("test accuracy", "best validation accuracy")]
-    return [*accuracies, *whole, "" if seconds is None else duration(seconds)]
-
-
-def _colour(place: int) -> str:
-    return SERIES_COLOURS[place % len(SERIES_COLOURS)]
-
-
-def _anytime(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
-    charts = anytime_charts(runs, names)
-    note = paragraph(
-        "On batches of the validation split while searching; compare only what searches on the same split."
-    )
-    return figures(charts) + note if charts else paragraph("No run has recorded both accuracy and samples.", "note")
-
-
 def hyperparameter_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
-    """Per hyperparameter that moved in any run its course in every run."""
-    tags = dict.fromkeys(tag for run in runs for tag in run.tags("hyperparameters/"))
+    """A chart per hyperparameter that moved in any run, with a line per run."""
     charts = []
-    for tag in tags:
+    for tag in dict.fromkeys(tag for run in runs for tag in run.tags("hyperparameters/")):
         name = tag.removeprefix("hyperparameters/")
         with_it = [place for place, run in enumerate(runs) if tag in run.curves]
-        if not any(len(set(runs[place].curves[tag].values)) > 1 for place in with_it):
-            continue
-        lines = tuple(
-            Line(
-                names[place],
-                tuple(runs[place].place(step) for step in runs[place].curves[tag].steps),
-                tuple(runs[place].curves[tag].values),
-                _colour(place),
-                dashed=place >= len(SERIES_COLOURS),
+        if any(len(set(runs[place].curves[tag].values)) > 1 for place in with_it):
+            first = runs[with_it[0]]
+            lines = tuple(
+                numbered_line(place, names[place], *points(runs[place], runs[place].curves[tag])) for place in with_it
             )
-            for place in with_it
-        )
-        scale = hyperparameter_scale(runs[with_it[0]], name)
-        charts.append(Chart(name, lines, "epoch" if runs[with_it[0]].steps_per_epoch else "step", scale=scale))
+            charts.append(Chart(name, lines, x_label(first), scale=hyperparameter_scale(first, name)))
     return charts
 
 
-def _hyperparameters(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
-    charts = hyperparameter_charts(runs, names)
-    parts = [figures(charts) if charts else paragraph("No run has learned any.", "note")]
-    found = [(name, run.found.candidate.hyperparameters) for run, name in zip(runs, names, strict=True) if run.found]
-    every = list(dict.fromkeys(key for _, values in found for key in values))
-    rows = [[name, *(f"{values[key]:.4g}" if key in values else "" for key in every)] for name, values in found]
-    if every:
-        parts.append(paragraph("What the candidates carry:"))
-        parts.append(table(["run", *every], rows, numbers=range(1, len(every) + 1)))
-    return "".join(parts)
-
-
-def _architectures(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
-    shown = [(name, run.found) for run, name in zip(runs, names, strict=True) if run.found is not None]
-    if not shown:
-        return paragraph("No run has found one yet.", "note")
-    parts = []
-    for place, (name, found) in enumerate(shown[:MOST_DRAWINGS]):
-        picture = drawing(found.space, found.candidate.architecture, f"run{place}")
-        words = paragraph(architecture_in_words(found), "note")
-        parts.append(f"<figure><figcaption>{escape(name)}</figcaption>{picture}{words}</figure>")
-    rest = len(shown) - MOST_DRAWINGS
-    more = paragraph(f"{rest} more are not drawn.", "note") if rest > 0 else ""
-    return f'<div class="wide grid">{"".join(parts)}</div>{more}'
-
-
-def _settings(runs: Sequence[RecordedRun], names: Sequence[str]) -> str:
-    """The settings in which any run differs from the first, a row each."""
-    first = runs[0].config
-    changed = [{one.key: one for one in changed_settings(run.config, first)} for run in runs]
-    keys = list(dict.fromkeys(key for one in changed for key in one))
-    if not keys:
-        return paragraph("Nothing: all configurations are the same.", "note")
+def _settings(runs: Sequence[RecordedRun]) -> list[list[str]]:
+    """The settings in which any run differs from the first: key and value in each run."""
+    changed = [{one.key: one for one in changed_settings(run.config, runs[0].config)} for run in runs]
     rows = []
-    for key in keys:
+    for key in dict.fromkeys(key for one in changed for key in one):
         of_first = next(one[key].default for one in changed if key in one)
         rows.append([key, *((one[key].value if key in one else of_first) or "" for one in changed)])
-    return table(["setting", *names], rows)
-
-
-def _commands(runs: Sequence[RecordedRun]) -> str:
-    folders = " ".join(quoted(run.folder) for run in runs)
-    return paragraph("Write this page anew") + command(f"python -m nas.report compare {folders}")
+    return rows

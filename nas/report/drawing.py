@@ -1,7 +1,7 @@
-"""Pictures of what a search found, in the style of a paper's figures.
+"""Drawings of architectures in the style of a paper's figures.
 
-The figures belong to no global state (there is no pyplot); ``figure.savefig(path)`` writes them as PDF, SVG or PNG.
-Lengths are in inches and font sizes in points throughout.
+The figures are not registered with pyplot; ``figure.savefig(path)`` writes them as PDF, SVG or PNG. Lengths are in
+inches and font sizes in points.
 """
 
 import io
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.errors import require
-from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION, option_colours
+from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION
 
 if TYPE_CHECKING:
     # matplotlib takes most of a second to import, so the functions below do it once there is something to draw.
@@ -28,24 +28,23 @@ KIND_COLOURS: Mapping[str, str] = {
     **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "dense", "skip")},
     "output": VERMILLION,
 }
-INK = "#222222"  # of lines; what shows a drawing on another ground replaces it, as it does white
+INK = "#222222"  # the colour of lines; pages replace it and white by their own colours
 
 WIDTH = 7.2
 MARGIN = 0.12
 TITLE_HEIGHT = 0.32
 TITLE_SIZE, LABEL_SIZE, DETAIL_SIZE = 10.0, 8.0, 7.0
 LINE_HEIGHT = 0.145
-BAR_HEIGHT = 0.34
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer of a chain.
+    """A layer of a chain.
 
     Attributes:
         kind: ``input``, ``conv``, ``pool``, ``dense``, ``skip`` (a layer that was left out) or ``output``.
         label: Its name, such as ``Conv 3×3``.
-        detail: What else there is to say, such as ``32 filters, ReLU``; may be empty.
+        detail: Further words, such as ``32 filters, ReLU``; may be empty.
     """
 
     kind: str
@@ -57,12 +56,12 @@ class Block:
 
 
 def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "Figure":
-    """Boxes of equal size from left to right with arrows between them, in as many rows as the width asks for.
+    """Draw boxes of equal size from left to right with arrows between them, in as many rows as the width requires.
 
     Args:
         blocks: The layers.
-        title: Above them; may be empty.
-        widest: How wide the figure may be, in inches.
+        title: The figure's title; may be empty.
+        widest: The largest allowed width of the figure, in inches.
 
     Raises:
         ValueError: There are no blocks.
@@ -100,54 +99,14 @@ def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "F
     return figure
 
 
-def draw_probabilities(rows: Mapping[str, Mapping[str, float]], title: str) -> "Figure":
-    """One stacked bar per choice, divided among its options; the strongest option is bold and in a full colour.
-
-    An option whose part of the bar is too narrow for its name is named under the bar instead.
-
-    Args:
-        rows: For each choice the probability of each option, as ``Supernet.probabilities`` gives them. A relaxation
-            may give weights that do not add up to 1; the axis then goes as far as the longest bar.
-        title: The figure's title.
-
-    Raises:
-        ValueError: There are no rows.
-    """
-    if not rows:
-        raise ValueError("There are no probabilities to draw.")
-    row_gap, axis_height = 0.13, 0.42
-    names_width = max(text_width(name, LABEL_SIZE) for name in rows)
-    bars_width = WIDTH - names_width - 3 * MARGIN
-    longest = max(1.0, *(sum(options.values()) for options in rows.values()))
-    bars = [_bar(options, bars_width, longest) for options in rows.values()]
-    heights = [BAR_HEIGHT + len(bar.below) * LINE_HEIGHT + row_gap for bar in bars]
-
-    height = sum(heights) + axis_height + TITLE_HEIGHT + 2 * MARGIN
-    figure, _ = sheet(WIDTH, height, title)
-    left, bottom = (names_width + 2 * MARGIN) / WIDTH, (axis_height + MARGIN) / height
-    # Probabilities across, inches from the top down.
-    axes = figure.add_axes(
-        (left, bottom, bars_width / WIDTH, sum(heights) / height), xlim=(0, longest), ylim=(sum(heights), 0)
-    )
-    centres = [sum(heights[:index]) + BAR_HEIGHT / 2 for index in range(len(bars))]
-    for bar, centre in zip(bars, centres, strict=True):
-        _draw_bar(axes, bar, centre)
-    axes.set_yticks(centres, labels=list(rows), fontsize=LABEL_SIZE)
-    axes.set_xlabel("probability", fontsize=LABEL_SIZE)
-    axes.tick_params(axis="x", labelsize=DETAIL_SIZE)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["left", "top", "right"]].set_visible(False)
-    return figure
-
-
 FORMATS = ("png", "svg", "pdf")
 
 
 def save_drawing(figure: "Figure", path: Path) -> list[Path]:
-    """Write ``path`` with each of the endings in :data:`FORMATS`; the same figure gives the same bytes."""
+    """Write the figure to ``path`` with each ending in :data:`FORMATS`; the same figure gives the same bytes."""
     from matplotlib import rc_context
 
-    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every step of cutting the PDF's font down
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every step of subsetting the PDF's font
     path.parent.mkdir(parents=True, exist_ok=True)
     written = []
     with rc_context({"svg.hashsalt": "nas", "pdf.fonttype": 42}):
@@ -160,11 +119,11 @@ def save_drawing(figure: "Figure", path: Path) -> list[Path]:
 
 
 def inline_svg(figure: "Figure", prefix: str) -> str:
-    """``figure`` as an ``<svg>`` element for a page: transparent, text as text, black and white as the page has them.
+    """``figure`` as an ``<svg>`` element for a page: transparent, with text as text, in the page's colours.
 
     Args:
         figure: A drawing of this package.
-        prefix: Begins the name of everything in it, lest two drawings of one page share one.
+        prefix: A prefix for all identifiers in the element, different for each drawing of a page.
     """
     from matplotlib import rc_context
 
@@ -185,7 +144,7 @@ def inline_svg(figure: "Figure", prefix: str) -> str:
 
 @dataclass(frozen=True)
 class _BlockText:
-    """The lines that stand in a block's box: the label's in bold, then the detail's."""
+    """The lines of text in a block's box: the label's, in bold, and the detail's."""
 
     label: list[str]
     detail: list[str]
@@ -203,7 +162,7 @@ def _wrapped(text: str, longest_line: int) -> list[str]:
 
 
 def sheet(width: float, height: float, title: str) -> "tuple[Figure, Axes]":
-    """A figure whose invisible axes measure it in inches from its lower left corner, with its title."""
+    """A figure with its title and invisible axes that measure inches from the lower left corner."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -228,7 +187,7 @@ def write(
     va: str = "center_baseline",
     zorder: float = 3,
 ) -> None:
-    """``text`` as it is: dollar signs in it are no mathematics."""
+    """Write ``text`` literally: dollar signs do not start mathematics."""
     axes.text(x, y, text, fontsize=size, weight=weight, color=ink, ha=ha, va=va, zorder=zorder, parse_math=False)
 
 
@@ -246,7 +205,7 @@ def _draw_box(
             width,
             height,
             boxstyle="round,pad=0,rounding_size=0.08",
-            facecolor="white" if skipped else _tint(colour, 0.22),
+            facecolor="white" if skipped else (colour, 0.22),
             edgecolor=colour,
             linestyle="--" if skipped else "-",
             linewidth=1.2,
@@ -268,59 +227,6 @@ def _draw_arrow(axes: "Axes", corners: list[tuple[float, float]]) -> None:
     axes.add_patch(FancyArrowPatch(path=Curve(corners), arrowstyle="-|>", mutation_scale=8, color=INK, linewidth=0.9))
 
 
-@dataclass(frozen=True)
-class _Bar:
-    """The options of one choice; ``inside`` are the labels that fit into the bar, ``below`` the lines under it."""
-
-    options: Mapping[str, float]
-    strongest: str
-    inside: Mapping[str, str]
-    below: list[str]
-
-
-def _bar(options: Mapping[str, float], width: float, longest: float) -> _Bar:
-    strongest = max(options, key=lambda option: options[option])
-    inside, outside = {}, []
-    for option, probability in options.items():
-        value = f"{probability:.2f}"
-        weight = "bold" if option == strongest else "normal"
-        needed = max(text_width(option, DETAIL_SIZE, weight), text_width(value, DETAIL_SIZE, weight)) + 0.06
-        if needed <= width * probability / longest:
-            inside[option] = f"{option}\n{value}"
-        else:
-            outside.append(f"{option} {value}")
-    return _Bar(options, strongest, inside, _filled_lines(outside, width))
-
-
-def _draw_bar(axes: "Axes", bar: _Bar, centre: float) -> None:
-    left = 0.0
-    colours = option_colours(list(bar.options))
-    for option, probability in bar.options.items():
-        strong = option == bar.strongest
-        colour = _tint(colours[option], 0.8 if strong else 0.3)
-        axes.barh(centre, probability, BAR_HEIGHT, left, color=colour, edgecolor="white", linewidth=1.0)
-        if option in bar.inside:
-            weight = "bold" if strong else "normal"
-            middle = left + probability / 2
-            write(axes, middle, centre, bar.inside[option], DETAIL_SIZE, weight=weight, va="center")
-        left += probability
-    for number, line in enumerate(bar.below):
-        y = centre + BAR_HEIGHT / 2 + (number + 0.6) * LINE_HEIGHT
-        write(axes, 0, y, line, DETAIL_SIZE, ink="0.35", ha="left", va="center")
-
-
-def _filled_lines(items: Sequence[str], width: float) -> list[str]:
-    """``items`` joined into lines that are no wider than ``width``, unless one item alone is."""
-    lines: list[str] = []
-    for item in items:
-        longer = f"{lines[-1]}  ·  {item}" if lines else item
-        if lines and text_width(longer, DETAIL_SIZE) <= width:
-            lines[-1] = longer
-        else:
-            lines.append(item)
-    return lines
-
-
 @cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
     from matplotlib.font_manager import FontProperties
@@ -328,8 +234,3 @@ def text_width(text: str, size: float, weight: str = "normal") -> float:
 
     points, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size, weight=weight), False)
     return float(points) / 72
-
-
-def _tint(colour: str, strength: float) -> tuple[str, float]:
-    """``colour`` (#RRGGBB) with so much opacity that it is a tint on any ground; ``strength`` 1 leaves it as it is."""
-    return colour, strength

@@ -1,9 +1,9 @@
-"""Why this architecture: what each decision was up against, when it fell for good, and what it is worth when measured.
+"""Why this architecture: the runner-up of each decision, the time of the decision, and the effect of a swap.
 
-Margins and times come from the recorded probabilities. What a decision is worth is measured in the supernet: the rows
-of alpha in which the found architecture and the one with the runner-up differ are set to either, all others stay
-relaxed as the search left them, and both are measured on the same validation images. Batch norm uses each batch's
-statistics, as in the search's upper level: its running ones belong to the mixture.
+Margins and times come from the recorded probabilities. The effect is measured in the supernet: the found architecture
+and the architecture with the runner-up differ in some rows of alpha. These rows are set to the one and to the other,
+all other rows stay relaxed as the search left them, and both are measured on the same validation images. Batch norm
+uses the statistics of each batch, as in the search's upper level, since its running statistics belong to the mixture.
 """
 
 import json
@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from nas.candidate import Architecture
-from nas.data.batch import Batch, first_images
+from nas.data.batches import Batch, first_images
 from nas.data.dataset import DataSplits
-from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
+from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.report.recorded_run import RecordedRun, number
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
 
@@ -30,16 +30,16 @@ MOST_IMAGES = 2000
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice of the found architecture.
+    """A choice of the found architecture.
 
     Attributes:
-        choice, option: What was chosen.
-        runner_up: What would have been next, or None where the record does not say.
-        margin: The probability of the option minus that of the runner-up.
-        decided: The step since which it has not changed, or None where the record does not say.
-        effect: The validation accuracy with the runner-up minus the one without, in the supernet, or None.
-        loss_effect: The same of the validation loss.
-        retrained_effect: The same of the accuracy after a short retraining of both, or None.
+        choice, option: The choice and its chosen option.
+        runner_up: The next best option, or None if unknown.
+        margin: The probability of the option minus the probability of the runner-up, or None if unknown.
+        decided: The step since which the choice has not changed, or None if unknown.
+        effect: The change of the supernet's validation accuracy (a share) if the runner-up replaces the option, or None
+            if not measured.
+        retrained_effect: The same change after a short retraining of both.
     """
 
     choice: str
@@ -48,12 +48,11 @@ class Decision:
     margin: float | None = None
     decided: int | None = None
     effect: float | None = None
-    loss_effect: float | None = None
     retrained_effect: float | None = None
 
 
 def decisions(run: RecordedRun) -> list[Decision]:
-    """Every choice of the run's candidate, with what is on record about it; none without a candidate."""
+    """Every choice of the run's candidate with the records about it; empty without a candidate."""
     if run.found is None:
         return []
     space, found = run.found.space, run.found.candidate.architecture
@@ -61,15 +60,13 @@ def decisions(run: RecordedRun) -> list[Decision]:
     alternatives = runner_ups(space, found, history[-1][1]) if history else {}
     since = decided_since(space, found, history)
     measured = run.explanation.get("choices")
-    measured = measured if isinstance(measured, dict) else {}
     rows = []
     for choice in space.choices:
         other = alternatives.get(choice.name)
-        effects = measured.get(choice.name)
-        # What was measured against another runner-up, say before the search went on, is no longer the answer.
-        known = isinstance(effects, dict) and other is not None and effects.get("runner_up") == other.option
-        values = effects if known else {}
-        assert isinstance(values, dict)
+        effects = measured.get(choice.name) if isinstance(measured, dict) else None
+        # A measurement against another runner-up is out of date: the search has gone on since.
+        if not isinstance(effects, dict) or other is None or effects.get("runner_up") != other.option:
+            effects = {}
         rows.append(
             Decision(
                 choice.name,
@@ -77,9 +74,8 @@ def decisions(run: RecordedRun) -> list[Decision]:
                 other.option if other else None,
                 other.margin if other else None,
                 since.get(choice.name),
-                number(values.get("accuracy_effect")),
-                number(values.get("loss_effect")),
-                number(values.get("retrained_accuracy_effect")),
+                number(effects.get("accuracy_effect")),
+                number(effects.get("retrained_accuracy_effect")),
             )
         )
     return rows
@@ -87,7 +83,7 @@ def decisions(run: RecordedRun) -> list[Decision]:
 
 @dataclass(frozen=True)
 class ObservedOption:
-    """An option among the candidates that a black-box search has evaluated: how many had it, their mean accuracy."""
+    """An option in a black-box search: the number of evaluated candidates with it, and their mean accuracy."""
 
     option: str
     count: int
@@ -95,7 +91,7 @@ class ObservedOption:
 
 
 def observed_options(run: RecordedRun) -> dict[str, list[ObservedOption]]:
-    """Per choice of the run's candidate the options that were evaluated with an accuracy, best first."""
+    """The options of each choice in candidates that were evaluated with an accuracy, best first."""
     if run.found is None:
         return {}
     observed: dict[str, list[ObservedOption]] = {}
@@ -111,7 +107,7 @@ def observed_options(run: RecordedRun) -> dict[str, list[ObservedOption]]:
 
 
 def runner_ups(space: SearchSpace, architecture: Architecture, probabilities: Probabilities) -> dict[str, RunnerUp]:
-    """Per choice what would have been next; none where there is no other, or where the table is of another space."""
+    """The runner-up of each choice that has one; none if the probabilities belong to another space."""
     found = {}
     for choice in space.choices:
         try:
@@ -126,7 +122,7 @@ def runner_ups(space: SearchSpace, architecture: Architecture, probabilities: Pr
 def decided_since(
     space: SearchSpace, architecture: Architecture, history: Iterable[tuple[int, Probabilities]]
 ) -> dict[str, int]:
-    """Per choice the first recorded step since which the preferred architecture agrees with ``architecture``."""
+    """The first recorded step of each choice since which the preferred architecture agrees with ``architecture``."""
     since: dict[str, int] = {}
     for step, probabilities in history:
         try:
@@ -144,7 +140,7 @@ def decided_since(
 def discretisation_gap(
     supernet: Supernet, architecture: Architecture, batches: Callable[[], Iterable[Batch]]
 ) -> dict[str, Any]:
-    """The relaxed supernet against ``architecture`` inside it, before any retraining, on the same images."""
+    """The metrics of the relaxed supernet and of ``architecture`` inside it, without retraining, on the same images."""
     return {
         "schema": SCHEMA,
         "supernet": supernet_metrics(supernet, batches(), relaxed_weights(supernet)),
@@ -153,7 +149,7 @@ def discretisation_gap(
 
 
 def write_discretisation_gap(folder: Path, supernet: Supernet, architecture: Architecture, splits: DataSplits) -> None:
-    """Measure :func:`discretisation_gap` on at most :data:`MOST_IMAGES` validation images, into the run folder."""
+    """Write :func:`discretisation_gap` on at most :data:`MOST_IMAGES` validation images into the run folder."""
     device = next(supernet.parameters()).device
     gap = discretisation_gap(supernet, architecture, lambda: validation_batches(splits, MOST_IMAGES, device))
     write_atomically(folder / "discretisation.json", (json.dumps(gap, indent=2) + "\n").encode())
@@ -171,14 +167,14 @@ def swap_effects(
     batches: Callable[[], Iterable[Batch]],
     progress: Callable[[str], None] = lambda choice: None,
 ) -> dict[str, dict[str, Any]]:
-    """Per choice the validation metrics in the supernet with the option and with its runner-up.
+    """The supernet's validation metrics for each choice with its option and with its runner-up.
 
     Args:
-        supernet: As the search left it.
-        architecture: What was found.
-        alternatives: Per choice its runner-up.
-        batches: Gives the same validation batches at every call.
-        progress: Told each choice before it is measured.
+        supernet: The supernet as the search left it.
+        architecture: The found architecture.
+        alternatives: The runner-up of each choice.
+        batches: A function that gives the same validation batches at every call.
+        progress: A function that is called with each choice before the measurement.
     """
     relaxed, chosen = relaxed_weights(supernet), supernet.architecture_weights(architecture)
     effects: dict[str, dict[str, Any]] = {}

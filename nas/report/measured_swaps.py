@@ -1,4 +1,4 @@
-"""``python -m nas.report why``: what every choice of a finished search is worth, measured in its supernet."""
+"""``python -m nas.report why``: measure each choice of a finished search against its runner-up."""
 
 import json
 import tempfile
@@ -16,12 +16,12 @@ from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
-from nas.run.atomic_write import write_atomically
 from nas.run.candidate_file import CandidateFile
-from nas.run.checkpoint import fitting
+from nas.run.checkpoint import fitting, write_atomically
 from nas.run.environment import checked_device
-from nas.run.folder import RunFolder, resumed_configuration
+from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
+from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure
@@ -30,13 +30,13 @@ from nas.training.retraining import Retraining
 
 @dataclass(frozen=True)
 class SwapSettings:
-    """What is measured.
+    """The extent of the measurement.
 
     Args:
-        images: Most validation images per measurement in the supernet.
-        retrain: Whether each swap is also retrained from scratch on the training split.
-        epochs: Of such a retraining.
-        seeds: Of such a retraining; 0, 1, ... are averaged.
+        images: The largest number of validation images per measurement in the supernet.
+        retrain: Whether the architecture of each swap is also retrained from scratch on the training split.
+        epochs: The epochs of each retraining.
+        seeds: The number of seeds (0, 1, ...) over which each retraining is averaged.
     """
 
     images: int = 2000
@@ -51,11 +51,11 @@ class SwapSettings:
 
 
 def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], None] = print) -> Path:
-    """Measure the swaps of the run in ``folder`` and return ``explanation.json`` in it, which grows on the way.
+    """Measure the swaps of the run in ``folder`` and return the path of ``explanation.json``, which grows meanwhile.
 
     Raises:
         InvalidValue: ``folder`` holds no finished gradient search.
-        UnusableInput: Its configuration, data or checkpoint cannot be used.
+        UnusableInput: The run's configuration, data or checkpoint cannot be used.
     """
     run = RecordedRun.read(folder)
     history = list(run.probability_history())
@@ -107,7 +107,7 @@ def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -
 
 
 def _supernet(config: DictConfig, folder: Path, run: RecordedRun, splits: DataSplits) -> tuple[Supernet, int]:
-    """The supernet of the newest checkpoint, with its relaxation where the search has left it, and the step."""
+    """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was."""
     state, complaints = RunFolder(folder).checkpoints.newest()
     if state is None:
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
@@ -143,7 +143,7 @@ class _Trainer:
         self.training = build(config.training, "training")
 
     def accuracy(self, architecture: Architecture) -> float:
-        """Of ``architecture`` on the validation split, after training on the training split."""
+        """The validation accuracy of ``architecture`` after training on the training split; the mean over the seeds."""
         return fmean(self._accuracy(architecture, seed) for seed in range(self.settings.seeds))
 
     def _accuracy(self, architecture: Architecture, seed: int) -> float:

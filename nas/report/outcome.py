@@ -1,4 +1,4 @@
-"""What a search or a retraining has come to, in words and as a picture."""
+"""The outcome of a search or of a retraining in words and as a drawing."""
 
 import csv
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def architecture_in_words(found: CandidateFile) -> str:
-    """``conv 5x5 32 relu - max pool 2x2 /2 - dense 256 relu``; a layer that was left out is not told."""
+    """``conv 5x5 32 relu - max pool 2x2 /2 - dense 256 relu``, without the layers that were left out."""
     layers = found.space.layer_descriptions(found.candidate.architecture)
     return " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
 
@@ -33,13 +33,13 @@ def architecture_figure(found: CandidateFile) -> "Figure":
 
 
 def space_figure(space: SearchSpace, architecture: Architecture, title: str = "", width: float = WIDTH) -> "Figure":
-    """Cells as graphs; anything else as the chain of layers from the image to the classes, skipped layers dashed.
+    """Draw cells as graphs, any other architecture as a chain of layers from image to classes, skipped layers dashed.
 
     Args:
         space: The architecture's space.
-        architecture: What is drawn.
-        title: Above the drawing; may be empty.
-        width: Of a chain of layers, in inches; a cell takes what it needs.
+        architecture: The architecture to draw.
+        title: The figure's title; may be empty.
+        width: The largest width of a chain of layers in inches; a cell takes the width it needs.
     """
     if isinstance(space, Darts):
         genotype = space.genotype(architecture)
@@ -88,7 +88,7 @@ def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: 
 
 
 def recorded_seconds(folder: Path) -> float | None:
-    """How long the run in ``folder`` took by its ``timing.csv``, or None where that does not say."""
+    """The seconds that the run in ``folder`` took by its ``timing.csv``, or None if the file does not say."""
     try:
         with open(folder / "timing.csv", encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row.get("tag") == "time/total_seconds"]

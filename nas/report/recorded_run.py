@@ -1,4 +1,4 @@
-"""A run folder as it is read for its page: nothing in it is trusted, and what is missing is simply not there."""
+"""Reading a run folder for its page. Nothing in it is trusted, and everything in it may be missing."""
 
 import csv
 import json
@@ -6,27 +6,30 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from omegaconf import OmegaConf
 
+import nas
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 
+CONFIGURATION = Path(nas.__file__).resolve().parent.parent / "conf"
 LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000
 
 
 class EvaluatedCandidate(NamedTuple):
-    """One line of ``evaluations.jsonl``: the options that were chosen, and the metrics that are finite numbers."""
+    """A line of ``evaluations.jsonl``: the chosen options, and the metrics that are finite numbers."""
 
     options: Mapping[str, str]
     metrics: Mapping[str, float]
 
 
 class Curve(NamedTuple):
-    """One tag of ``metrics.csv`` or ``timing.csv``: its values (not-a-number included) and their steps."""
+    """A tag of ``metrics.csv`` or ``timing.csv``: its values, not-a-number included, and their steps."""
 
     steps: list[int]
     values: list[float]
@@ -34,20 +37,20 @@ class Curve(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedRun:
-    """What a run folder says.
+    """The content of a run folder.
 
     Attributes:
-        folder: Where it is.
-        curves: Tag to curve, of ``metrics.csv`` and ``timing.csv``.
-        steps_per_epoch: Optimiser steps, or None where the run does not count in epochs.
-        config: The configuration that ran; empty if it cannot be read.
-        overrides: What the command line changed.
-        found: The candidate, if the search has come to its end.
-        environment: One entry per start of the run, the resumed ones included.
-        evaluations: What a black-box search has evaluated, in the order of ``evaluations.jsonl``.
-        discretisation, explanation, result: The contents of the files of these names, empty without them.
-        retrainings: Those of this run's candidate that are in folders of its own, by their names; ``final`` first.
-        problems: A sentence for everything that is there and cannot be read.
+        folder: The path of the run folder.
+        curves: The curves in ``metrics.csv`` and ``timing.csv`` by tag.
+        steps_per_epoch: The optimiser steps of an epoch, or None if the run does not count epochs.
+        config: The configuration of the run; empty if it cannot be read.
+        overrides: The overrides on the command line.
+        found: The candidate, or None if the search has not finished.
+        environment: An entry per start of the run, resumed starts included.
+        evaluations: The candidates of a black-box search in the order of ``evaluations.jsonl``.
+        discretisation, explanation, result: The contents of the JSON files of these names; empty without them.
+        retrainings: The retrainings of this run's candidate in its folder by their folder's name; ``final`` first.
+        problems: A sentence for each file that cannot be read.
     """
 
     folder: Path
@@ -66,12 +69,12 @@ class RecordedRun:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The run in ``folder``.
+        """Read the run in ``folder``.
 
         Raises:
-            InvalidValue: It is no run folder.
+            InvalidValue: ``folder`` is no run folder.
         """
-        if not (folder / "metrics.csv").is_file() and not (folder / "candidate.json").is_file():
+        if not is_run(folder):
             allowed = "it must be a run folder of train_search.py, with a metrics.csv or a candidate.json in it"
             raise InvalidValue("run folder", folder, allowed)
         problems: list[str] = []
@@ -111,11 +114,11 @@ class RecordedRun:
 
     @property
     def retraining(self) -> "RecordedRun | None":
-        """The one in ``final/``, else the first there is, or this run where it is a retraining itself."""
+        """The retraining in ``final/`` or else the first one; this run if it is a retraining itself."""
         return self if self.result else next(iter(self.retrainings.values()), None)
 
     def setting(self, key: str) -> Any:
-        """A value of the configuration by its dotted key, or None; one that is said to be another's is that one's."""
+        """The value of a dotted key in the configuration, or None; a reference to another key is followed once."""
         value = self._value(key)
         other = re.fullmatch(r"\$\{([\w.]+)\}", value) if isinstance(value, str) else None
         return self._value(other[1]) if other else value
@@ -135,11 +138,11 @@ class RecordedRun:
         return self.curves[tag].values[-1] if tag in self.curves else None
 
     def place(self, step: int) -> float:
-        """``step`` on the horizontal axis: in epochs where the run counts in epochs."""
+        """The place of ``step`` on the horizontal axis: in epochs if the run counts epochs."""
         return step / self.steps_per_epoch if self.steps_per_epoch else float(step)
 
     def probabilities(self) -> Mapping[str, Mapping[str, Curve]]:
-        """For each row of alpha the recorded probability of each option."""
+        """The recorded probability of each option of each row of alpha."""
         rows: dict[str, dict[str, Curve]] = {}
         for tag in self.tags("probability/"):
             row, _, option = tag.removeprefix("probability/").partition("/")
@@ -147,7 +150,7 @@ class RecordedRun:
         return rows
 
     def probability_history(self) -> Iterator[tuple[int, dict[str, dict[str, float]]]]:
-        """Every recorded step with the probabilities it has for all rows; a step that lacks one is passed over."""
+        """Every recorded step with the probabilities of all rows; a step that lacks one is left out."""
         rows = self.probabilities()
         columns = [
             (row, option, dict(zip(curve.steps, curve.values, strict=True)))
@@ -164,8 +167,12 @@ class RecordedRun:
                 yield step, table
 
 
+def is_run(folder: Path) -> bool:
+    return (folder / "metrics.csv").is_file() or (folder / "candidate.json").is_file()
+
+
 def _retrainings(folder: Path) -> list[Path]:
-    """The folders in ``folder`` with a retraining of its candidate, whatever their names; ``final`` is the first."""
+    """The folders in ``folder`` with a retraining of its candidate, under any name; ``final`` comes first."""
 
     def values(candidate: Any) -> list[Any]:
         return [_mapping(candidate).get(part) for part in ("architecture", "hyperparameters")]
@@ -180,7 +187,7 @@ def _retrainings(folder: Path) -> list[Path]:
             return True
         config = _read_yaml(one, "config", [])
         named = config.get("candidate") if isinstance(config, dict) else None
-        # One that has not ended: by the name alone, since a run folder may have been moved with all that is in it.
+        # An unfinished retraining is known by the name alone, since a run folder may have been moved with its content.
         return isinstance(named, str) and Path(named).name in (folder.resolve().name, "candidate.json")
 
     inside = sorted(one for one in folder.iterdir() if (one / "metrics.csv").is_file())
@@ -188,7 +195,7 @@ def _retrainings(folder: Path) -> list[Path]:
 
 
 def _read_curves(path: Path, curves: dict[str, Curve], epochs: dict[str, list[int]], problems: list[str]) -> None:
-    """Append what ``path`` holds; rows that cannot be read are counted and left out."""
+    """Append the content of ``path``; rows that cannot be read are counted and left out."""
     if not path.is_file():
         return
     if path.stat().st_size > LARGEST_TABLE:
@@ -214,7 +221,7 @@ def _read_curves(path: Path, curves: dict[str, Curve], epochs: dict[str, list[in
 
 
 def _steps_per_epoch(curves: Mapping[str, Curve], epochs: Mapping[str, list[int]]) -> float | None:
-    """From the first end of an epoch that is on record."""
+    """The steps of an epoch, from the first recorded end of an epoch."""
     for tag in ("train/loss", "validation/loss"):
         if tag in curves and curves[tag].steps[0] > 0 and epochs[tag][0] >= 0:
             return curves[tag].steps[0] / (epochs[tag][0] + 1)
@@ -274,6 +281,61 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """``value`` if it is a finite number, else None: for what a JSON file of a run folder holds."""
+    """``value`` of a JSON file if it is a finite number, else None."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if good else None  # type: ignore[arg-type]
+
+
+class ChangedSetting(NamedTuple):
+    """A key with its value by default and in the run, as text; None where it is missing."""
+
+    key: str
+    default: str | None
+    value: str | None
+
+
+@cache
+def default_configuration(entry: str) -> Mapping[str, Any] | None:
+    """What ``train_search`` or ``train_final`` composes without overrides; None without the folder ``conf``."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    if not (CONFIGURATION / f"{entry}.yaml").is_file():
+        return None
+    running = GlobalHydra.instance()
+    application, running.hydra = running.hydra, None  # at the end of a run, Hydra is running
+    try:
+        with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+            config = OmegaConf.to_container(compose(entry), resolve=False)
+    finally:
+        GlobalHydra.instance().hydra = application  # leaving the block above has replaced it
+    return config if isinstance(config, dict) else None  # type: ignore[return-value]
+
+
+def changed_settings(config: Mapping[str, Any], default: Mapping[str, Any]) -> list[ChangedSetting]:
+    """The settings that differ, in the order of ``config``; those in ``default`` alone come last."""
+    ours, theirs = dict(_leaves(config)), dict(_leaves(default))
+    keys = [*ours, *(key for key in theirs if key not in ours)]
+    return [ChangedSetting(key, theirs.get(key), ours.get(key)) for key in keys if ours.get(key) != theirs.get(key)]
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for name, value in config.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value:
+            found += _leaves(value, f"{key}.")
+        else:
+            found.append((key, setting_text(value)))
+    return found
+
+
+def setting_text(value: object) -> str:
+    """``value`` as YAML writes it on one line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {setting_text(entry)}" for name, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(setting_text, value)) + "]"
+    return str(value)

@@ -1,4 +1,4 @@
-"""Tables in the terminal, which stay whole and plain when the output goes into a file."""
+"""Tables in the terminal. In a file, they keep whole rows and have no colours."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ LEAST_WIDTH_IN_FILES = 100
 
 
 def outcome_table(rows: Mapping[str, str]) -> Table:
-    """What a run has come to: a name and its value per row."""
+    """A table with a name and its value per row."""
     table = Table(box=SIMPLE_HEAD, show_header=False)
     table.add_column(style="bold", overflow="fold")
     table.add_column(overflow="fold")
@@ -25,7 +25,7 @@ def outcome_table(rows: Mapping[str, str]) -> Table:
 
 
 def comparison_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Several things side by side: one row each, the first column naming it, the others aligned to the right.
+    """A table with a title; its first column, the name of the row, is aligned to the left, all others to the right.
 
     Raises:
         ValueError: A row has not as many cells as there are columns.
@@ -41,9 +41,9 @@ def comparison_table(title: str, columns: Sequence[str], rows: Iterable[Sequence
 
 
 def print_table(table: Table, stream: TextIO | None = None) -> None:
-    """Print ``table`` to ``stream``, standard output if not given.
+    """Print ``table`` to ``stream`` or, without one, to standard output.
 
-    A terminal narrower than the table makes cells wrap. Anything else gets every row on one line, without colours.
+    Cells wrap in a terminal narrower than the table. Any other stream gets each row on one line, without colours.
     """
     stream = sys.stdout if stream is None else stream
     if stream.isatty():
@@ -57,9 +57,9 @@ def print_table(table: Table, stream: TextIO | None = None) -> None:
 
 
 def say_at_the_end(summary: str, page: Path | None, following: str, console: str) -> None:
-    """The last lines of a command: its page, what to type next, and ``summary``, which says where the run folder is.
+    """Print the last lines of a command: its page, the next command, and ``summary``, which names the run folder.
 
-    Where ``console`` is ``quiet``, all on one line.
+    If ``console`` is ``quiet``, the next command and the summary share one line.
     """
     if console == "quiet":
         print(f"{summary}; next: {following}")

@@ -16,7 +16,7 @@ from typing import Any
 from nas.candidate import Architecture, Candidate, Hyperparameters, Schedule
 from nas.configuration import matches
 from nas.errors import InvalidValue, UnusableInput, require
-from nas.run.atomic_write import write_atomically
+from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace, space_from_description
 
 SCHEMA = 1

@@ -1,6 +1,6 @@
-"""Checkpoints: everything a run needs to go on, in files that are whole or are not used.
+"""Files that are whole or are not used: atomic writes, and the checkpoints that hold all a run needs to go on.
 
-A file is ``MAGIC``, the SHA-256 of the rest, and a ``torch.save`` of tensors and plain values, read with
+A checkpoint is ``MAGIC``, the SHA-256 of the rest, and a ``torch.save`` of tensors and plain values, read with
 ``weights_only=True``.
 """
 
@@ -15,13 +15,49 @@ from typing import Any
 
 import torch
 
-from nas.errors import UnusableInput
-from nas.run.atomic_write import make_folder, write_atomically
-from nas.run.failures import fault_sentence
+from nas.errors import UnusableInput, fault_sentence
 
 MAGIC = b"NAS-CKPT"
 LARGEST_FILE = 64 * 2**30  # bytes
 NAME = re.compile(r"step-(\d{8,})\.pt")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content``: a temporary file, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: It cannot be written; it names ``path``, which is as it was, and no temporary file is left.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)  # on a full disk it takes the place that others need
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def make_folder(path: Path, parents: bool = True) -> None:
+    """Make the folder ``path``, with its missing ``parents``, and sync every new entry to the disk."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=parents, exist_ok=True)
+    for folder in missing:
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 class BrokenCheckpoint(Exception):  # noqa: N818
@@ -56,10 +92,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def fitting(state: dict[str, Any]) -> Iterator[None]:
-    """The block hands ``state`` out to the parts of a run.
+    """In the block, the parts of a run load ``state``.
 
     Raises:
-        UnusableInput: One of them cannot take its part.
+        UnusableInput: A part cannot load its state.
     """
     try:
         yield
@@ -82,7 +118,7 @@ class CheckpointFolder:
         """Oldest first.
 
         Raises:
-            OSError: The folder is there and cannot be read, which is not the same as having no checkpoints.
+            OSError: The folder exists but cannot be read; that is not the same as having no checkpoints.
         """
         try:
             names = os.listdir(self.folder)
@@ -91,7 +127,7 @@ class CheckpointFolder:
         return sorted((self.folder / name for name in names if NAME.fullmatch(name)), key=_step)
 
     def steps(self) -> list[int]:
-        """Those of :meth:`files`."""
+        """The steps of :meth:`files`."""
         return [_step(path) for path in self.files()]
 
     def save(self, step: int, state: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
-"""On what a run ran: versions, machine and command, in ``environment.json``, one entry per start."""
+"""What a run ran on: versions, machine and command, in ``environment.json``, one entry per start."""
 
 import json
+import logging
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ import torch
 from nas.distributed import present
 from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
-from nas.run.atomic_write import make_folder, write_atomically
+from nas.run.checkpoint import make_folder, write_atomically
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:
-    """What is here now, as JSON values."""
+    """The machine, the versions and the command of this process, as JSON values."""
     device = torch.device(device)
     return {
         "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
@@ -40,7 +41,7 @@ def environment(device: torch.device | str) -> dict[str, Any]:
 
 
 def record_environment(folder: Path, device: torch.device | str) -> None:
-    """Append what is here now to ``folder/environment.json``; a file that cannot be read is started afresh."""
+    """Append :func:`environment` to ``folder/environment.json``; a file that cannot be read is started afresh."""
     path = folder / "environment.json"
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
@@ -51,14 +52,14 @@ def record_environment(folder: Path, device: torch.device | str) -> None:
     write_atomically(path, (json.dumps([*starts, environment(device)], indent=2) + "\n").encode())
 
 
-def say_what_is_lacking(device: torch.device, say: Callable[[str], None] = print) -> None:
-    """Tell a user whose runs are several times slower than they need be.
+def say_what_is_lacking(device: torch.device) -> None:
+    """Log why the C++ kernels are missing, if they are: runs are several times slower without them.
 
     Raises:
         InvalidValue: ``NAS_KERNELS`` is neither on nor off.
     """
     if device.type == "cpu" and (reason := lacking()) is not None:
-        say(f"without the C++ kernels, which make supernets several times as fast: {reason}")
+        log.info(f"without the C++ kernels, which make supernets several times as fast: {reason}")
 
 
 def _version(package: str) -> str | None:

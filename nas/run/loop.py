@@ -16,8 +16,7 @@ from nas.distributed import Ranks
 from nas.run.checkpoint import fitting
 from nas.run.finiteness import NotFinite, OnNonFinite, last_good, require_finite
 from nas.run.folder import RunFolder
-from nas.run.profiling import profiled
-from nas.run.progress import Progress
+from nas.run.progress import Progress, profiled
 from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
 from nas.stopping import Stopped, StopRequest, StopRequested
 
@@ -48,7 +47,9 @@ class Job(Protocol):
         rollbacks: How often the loop has gone back to an earlier checkpoint because a number was not finite.
     """
 
-    step: int
+    @property
+    def step(self) -> int: ...
+
     rollbacks: int
 
     def place(self) -> tuple[int, int]:
@@ -83,7 +84,9 @@ class Job(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` returned, with the ``step`` it was taken at."""
+        ...
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
         """The earlier ``state`` from which the job goes on, with what must not be taken back."""
@@ -95,7 +98,7 @@ class Loop:
 
     Args:
         description: What the progress bar calls it.
-        policy: What a number that is not finite leads to.
+        policy: What a number that is not finite leads to; None leaves it to the caller.
         advice: What the user might then do.
 
     Attributes:
@@ -109,7 +112,7 @@ class Loop:
         folder: RunFolder,
         tracking: TrackingSettings,
         ranks: Ranks,
-        policy: OnNonFinite = "stop",
+        policy: OnNonFinite | None = None,
         advice: str = "",
     ) -> None:
         self.job, self.description, self.folder, self.tracking, self.ranks = job, description, folder, tracking, ranks
@@ -130,6 +133,8 @@ class Loop:
             try:
                 return self._run_from(state, start)
             except NotFinite as fault:
+                if self.policy is None:
+                    raise
                 rollbacks = self.job.rollbacks
                 state = last_good(fault, self.policy, rollbacks, self.folder, self.advice, log.info, self.ranks)
                 state = self.job.rolled_back(state) | {"rollbacks": rollbacks + 1}
@@ -140,7 +145,7 @@ class Loop:
         if state is not None:
             self.ranks.require_as_many(state)
             with fitting(state):
-                job.step, job.rollbacks = state["step"], state.get("rollbacks", 0)
+                job.rollbacks = state.get("rollbacks", 0)
                 job.load_state_dict(state)
         keep_freed_memory()
         done, total = job.place()
@@ -157,7 +162,7 @@ class Loop:
             while not job.finished():
                 job.advance()
                 profiler.step()
-                if self.ranks.any(request.requested):
+                if self.ranks.any(request.requested) and not job.finished():
                     self._stop(tracker)
                 if job.due():
                     self._save(tracker)

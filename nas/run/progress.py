@@ -1,12 +1,20 @@
-"""How far a run is, shown while it runs: a bar in a terminal, one line per epoch elsewhere, or nothing."""
+"""How far a run is: a bar in a terminal, one line per epoch elsewhere; and what its steps do, in a profiler's trace."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self, TextIO
+from typing import Literal, Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from torch.profiler import profile, schedule, tensorboard_trace_handler
+
+WAITED_STEPS = 1
+WARMUP_STEPS = 1
+TRACED_STEPS = 3
 
 
 class Progress:
@@ -69,3 +77,43 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+class StepProfiler(Protocol):
+    """The training loop calls :meth:`step` after each step."""
+
+    def step(self) -> None: ...
+
+
+class _NoProfiler:
+    def step(self) -> None:
+        pass
+
+
+@contextmanager
+def profiled(
+    folder: Path, enabled: bool, record_shapes: bool = False, with_stack: bool = False
+) -> Iterator[StepProfiler]:
+    """Profile the third to fifth step of the block and write their trace to ``<folder>/profiler/*.pt.trace.json``.
+
+    The trace is for chrome://tracing or https://ui.perfetto.dev.
+
+    Call ``step()`` after each step. A block with fewer than three steps leaves no trace, one with fewer than five a
+    trace of the steps there were.
+
+    Args:
+        folder: The run folder.
+        enabled: Whether anything is profiled; if not, ``step()`` does nothing.
+        record_shapes: Whether the trace tells the shapes of the operations' inputs.
+        with_stack: Whether the trace tells the source lines that called the operations; slow.
+    """
+    if not enabled:
+        yield _NoProfiler()
+        return
+    with profile(
+        schedule=schedule(wait=WAITED_STEPS, warmup=WARMUP_STEPS, active=TRACED_STEPS, repeat=1),
+        on_trace_ready=tensorboard_trace_handler(str(folder / "profiler")),
+        record_shapes=record_shapes,
+        with_stack=with_stack,
+    ) as profiler:
+        yield profiler

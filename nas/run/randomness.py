@@ -5,10 +5,10 @@ In a data-parallel run every rank draws the same data and the same initial weigh
 """
 
 import hashlib
+import logging
 import os
 import re
 import warnings
-from collections.abc import Callable
 from typing import TextIO
 
 import torch
@@ -16,6 +16,7 @@ import torch
 from nas.distributed import Ranks, present
 from nas.errors import InvalidValue
 
+log = logging.getLogger(__name__)
 OF_A_RANK = ("dropout", "learned augmentation")  # drawn for a rank's own share of the batch
 
 
@@ -30,11 +31,11 @@ class Randomness:
         torch.manual_seed(self._derived("global"))
 
     def branch(self, name: str) -> "Randomness":
-        """The generators of a part of the run that draws on its own; the global one starts anew with it."""
+        """The generators of a part of the run that draws independently. The global generator is seeded anew."""
         return Randomness(self._derived(name), self.device, self.ranks)
 
     def part(self) -> None:
-        """Let the ranks' global generators go ways of their own, once they have drawn the initial weights."""
+        """Seed the global generator of each rank differently. Call it once the initial weights are drawn."""
         if not self.ranks.is_first:
             torch.manual_seed(self._derived(f"global{self._suffix}"))
 
@@ -75,9 +76,9 @@ class Randomness:
         return {name: states[name] for name in (*OF_A_RANK, "global", "global_cuda") if name in states}
 
     def load_state_dict(self, states: dict[str, torch.Tensor]) -> None:
-        """Restore every generator, those that have not been asked for yet included.
+        """Restore every generator, also those that have not been used yet.
 
-        The state must name each of those that have been.
+        The state must name every generator that has been used.
         """
         if not self.ranks.is_first:
             own = {
@@ -106,8 +107,8 @@ def checked_seed(seed: object) -> int:
 _CANNOT = re.compile(r"^(.+?) does not have a deterministic implementation")
 
 
-def use_deterministic_algorithms(say: Callable[[str], None] = print) -> None:
-    """Switch them on for this process. An operation that has none still runs, and is named once, when it is first used.
+def use_deterministic_algorithms() -> None:
+    """Switch them on for this process. An operation that has none still runs; its name is logged at its first use.
 
     On a GPU this must come before anything is computed there: cuBLAS reads its workspace's size only once.
     """
@@ -130,7 +131,7 @@ def use_deterministic_algorithms(say: Callable[[str], None] = print) -> None:
             show(message, category, filename, lineno, file, line)
         elif found[1] not in named:
             named.add(found[1])
-            say(f"training.deterministic: PyTorch has no deterministic {found[1]}; it may differ from run to run")
+            log.info(f"training.deterministic: PyTorch has no deterministic {found[1]}; it may differ from run to run")
 
     warnings.showwarning = telling
     warnings.filterwarnings("always", message=r".* does not have a deterministic implementation")

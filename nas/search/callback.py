@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.bilevel.upper_level import Outcome
 from nas.candidate import Architecture
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 
 
 @dataclass(frozen=True)

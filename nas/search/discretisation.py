@@ -6,9 +6,9 @@ from typing import Protocol
 from torch import Tensor
 
 from nas.candidate import Architecture
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
-from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
+from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 

@@ -16,7 +16,7 @@ from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.tracking import SilentTracker, Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
@@ -64,7 +64,7 @@ class LineSearch:
         }
         self.lines.check(self.ranges)
         self.training = TrainedFromScratch(
-            epochs, task=CommonRandomNumbers.of_task(parts.task), objective=parts.objective
+            epochs, task=CommonRandomNumbers.of_setup(parts.task), objective=parts.objective
         )
 
     def search(self) -> SearchResult:
@@ -206,15 +206,15 @@ class Lines:
         return Candidate(found.architecture, Hyperparameters(values))
 
 
-class CommonRandomNumbers(Task):
-    """A task on which all candidates begin with the same weights and see the same batches and the same noise.
+class CommonRandomNumbers(TrainingSetup):
+    """A setup in which all candidates begin with the same weights and see the same batches and the same noise.
 
     What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
     """
 
     @classmethod
-    def of_task(cls, task: Task) -> "CommonRandomNumbers":
-        return cls(**{one.name: getattr(task, one.name) for one in fields(task)})
+    def of_setup(cls, setup: TrainingSetup) -> "CommonRandomNumbers":
+        return cls(**{one.name: getattr(setup, one.name) for one in fields(setup)})
 
     def seed_for(self, candidate: Candidate) -> int:
         return self.seed

@@ -57,7 +57,7 @@ class MultiStart:
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
             left = self.parts.budget.without(spent)
-            if left is None or not left.allows(short.account.least() + self.long.account.least()):
+            if left is None or not left.allows(short.meter.least() + self.long.meter.least()):
                 log.info(f"the budget is too small for start {number} and those after it")
                 break
             result = self._result(short)
@@ -69,7 +69,7 @@ class MultiStart:
             values = {name: short.trajectory.tail_average()[name] for name in short.hyperparameters.learned()}
             told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             log.info(f"start {number}: supernet's validation loss {loss:.4g}, {told}")
-        self.long.account.budget = self.parts.budget.without(spent) or self.parts.budget
+        self.long.meter.budget = self.parts.budget.without(spent) or self.parts.budget
         if best is not None:
             self._take_over(best[1])
         found = self.long.search()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nas.candidate import Architecture
 from nas.distributed import Ranks
-from nas.evaluation.budget import Account
+from nas.evaluation.budget import CostMeter
 from nas.evaluation.evaluation import Cost
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.run.loop import Session
@@ -19,7 +19,7 @@ from nas.training.metrics import RunningMeans, accuracy
 
 
 class SearchRecord(Callback):
-    """The record of a search whose ``account``, ``guard`` and ``interventions`` it reads.
+    """The record of a search whose ``meter``, ``guard`` and ``interventions`` it reads.
 
     Args:
         log_every: Steps from one step-level record to the next.
@@ -35,7 +35,7 @@ class SearchRecord(Callback):
         self,
         supernet: Supernet,
         hyperparameters: HyperparameterSet,
-        account: Account,
+        meter: CostMeter,
         guard: Guard,
         interventions: Interventions,
         ranks: Ranks,
@@ -44,7 +44,7 @@ class SearchRecord(Callback):
         draw: Callable[[Architecture], Any] | None,
     ) -> None:
         self.supernet, self.hyperparameters = supernet, hyperparameters
-        self.account, self.guard, self.interventions = account, guard, interventions
+        self.meter, self.guard, self.interventions = meter, guard, interventions
         self._ranks, self._log_every, self._epochs, self._draw = ranks, log_every, epochs, draw
         self._drawn: Architecture | None = None
         self.means = RunningMeans()
@@ -82,16 +82,16 @@ class SearchRecord(Callback):
         for decision, options in self.supernet.probabilities().items():
             tracker.scalars({f"probability/{decision}/{name}": share for name, share in options.items()}, step, epoch)
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), step, epoch)
-        self.tell_spent(self.account.spent, step, epoch)
+        self.tell_spent(self.meter.spent, step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), step, epoch)
         self.tell_interventions(step, epoch)
         if self._draw is not None and preferred != self._drawn:
             self._drawn = preferred
             tracker.figure("architecture/over time", self._draw(preferred), step)
 
-        seconds, samples_per_second = self.account.end_epoch()
+        seconds, samples_per_second = self.meter.end_epoch()
         tracker.timing("time/epoch_seconds", seconds, step, epoch)
-        tracker.timing("time/total_seconds", self.account.seconds, step, epoch)
+        tracker.timing("time/total_seconds", self.meter.seconds, step, epoch)
         tracker.timing("throughput/samples_per_second", samples_per_second, step, epoch)
 
         numbers = self.hyperparameters.numbers()
@@ -110,7 +110,7 @@ class SearchRecord(Callback):
         """Add what was measured of the finished supernet."""
         self.last_means |= measured
         self._tracker.scalars(measured, step, epoch)
-        self.tell_spent(self.account.spent, step, epoch)
+        self.tell_spent(self.meter.spent, step, epoch)
         self.tell_interventions(step, epoch)
 
     def tell_spent(self, spent: Cost, step: int, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""What every search space offers, and how a lone candidate file finds its space again."""
+"""What every search space offers, and how a candidate file finds its space again."""
 
 import importlib
 import math
@@ -18,8 +18,8 @@ from nas.spaces.supernet import Supernet
 
 Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
 BlockCost = Callable[[str, Callable[[], nn.Module], tuple[int, ...]], float]
-"""The cost of a part of a network, from a text that tells it from every other part (its shapes included), what makes
-it, and the shape of one input (without its batch)."""
+"""The cost of a part of a network, from a text that identifies the part and its shapes, a function that makes it, and
+the shape of one input without its batch."""
 
 
 class LayerDescription(NamedTuple):
@@ -31,7 +31,7 @@ class LayerDescription(NamedTuple):
 
 
 class RunnerUp(NamedTuple):
-    """What a decision would have been next: its ``option``, how far behind in probability, the architecture with it."""
+    """The second choice of a decision: its ``option``, by how much it is less probable, the architecture with it."""
 
     option: str
     margin: float
@@ -41,16 +41,17 @@ class RunnerUp(NamedTuple):
 class SearchSpace(ABC):
     """The choices of an architecture and the ranges of its hyperparameters, for one input shape and class count.
 
-    A subclass lives in a module of ``nas.spaces`` whose name is its ``name``, and that module has a function
+    A subclass lives in a package of ``nas.spaces`` whose name is its ``name``, and that package has a function
     ``from_description(settings, input_shape, classes)``, the inverse of :meth:`settings`.
 
     Attributes:
         input_shape: (channels, height, width) of one image.
-        classes: How many classes the networks tell apart.
+        classes: The number of classes that the networks tell apart.
         ranges: The hyperparameters that are part of the joint space.
     """
 
     name: ClassVar[str]
+    _choices: tuple[Choice, ...]
 
     def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Domain] | None = None) -> None:
         self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
@@ -58,9 +59,9 @@ class SearchSpace(ABC):
         self.ranges = dict(ranges or {})
 
     @property
-    @abstractmethod
     def choices(self) -> tuple[Choice, ...]:
         """The decisions that make up an architecture."""
+        return self._choices
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -86,27 +87,27 @@ class SearchSpace(ABC):
             weights: The options' relaxed weights, named and shaped as the supernet's alphas. Where those of each choice
                 are probabilities, this is the mean cost of the networks that they draw; at
                 :meth:`architecture_weights` it is the cost of that network.
-            cost: Of one part.
+            cost: The cost of one part.
         """
 
     def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
-        """What the class of :meth:`network` is called with, as literals and namespaces of them, for a file of its own.
+        """The arguments of the class of :meth:`network`, as literals and namespaces of them, for a file of its own.
 
         A space whose networks are chains of PyTorch's own layers needs none.
 
         Raises:
-            InvalidValue: The space does not say.
+            InvalidValue: The space does not tell them.
         """
         raise InvalidValue("space", self.name, "its networks cannot be written into a file of their own")
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
-        """The architecture as a reader would tell it; here one entry per choice."""
+        """The architecture in words; here one entry per choice."""
         return [LayerDescription("conv", name, option) for name, option in architecture.items()]
 
     def preferred(self, probabilities: Probabilities) -> Architecture:
-        """The architecture that ``probabilities`` prefer, as ``Supernet.probabilities`` gives them.
+        """The architecture that ``probabilities`` prefer, those of ``Supernet.probabilities`` for example.
 
-        It is what :meth:`Supernet.discretise` makes of them; among equals the option named earlier.
+        Every choice takes its most probable option, among equals the one named earlier.
         """
         strongest = {name: max(options, key=options.__getitem__) for name, options in probabilities.items()}
         return Architecture(self.name, {choice.name: strongest[choice.name] for choice in self.choices})
@@ -135,11 +136,8 @@ class SearchSpace(ABC):
         }
 
     def size(self) -> int:
-        """How many assignments of the choices there are; those that differ only in unused choices count too."""
-        size = 1
-        for choice in self.choices:
-            size *= len(choice.options)
-        return size
+        """The number of assignments of the choices; those that differ only in unused choices count too."""
+        return math.prod(len(choice.options) for choice in self.choices)
 
     def sample(self, generator: torch.Generator) -> Candidate:
         """A candidate with every option equally likely and every hyperparameter uniform on its scale."""
@@ -177,9 +175,9 @@ class SearchSpace(ABC):
         return Candidate(Architecture(self.name, options), Hyperparameters(values))
 
     def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
-        """An encoded architecture as crossover or mutation left it, changed where :meth:`sample` would not give it.
+        """An encoded architecture after crossover or mutation, changed where :meth:`sample` would never give it.
 
-        Here nothing is: every combination of options is as good as any other.
+        Here it stays as it is: every combination of options is as good as any other.
         """
         return indices
 

@@ -1,4 +1,4 @@
-"""What every supernet offers to the optimisation above it."""
+"""What every supernet offers: relaxed weights, probabilities, discretisation, inherited weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -53,12 +53,12 @@ class Supernet(nn.Module, ABC):
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
-        """Images (batch, channels, H, W) in the memory format that an implementation likes best."""
+        """Images (batch, channels, H, W) in the memory format in which an implementation is fastest."""
         return x.contiguous(memory_format=torch.channels_last) if implementation == "fast" else x
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
-        """Per decision its options' probabilities, in order: what is logged."""
+        """The probability of every option of every row of alpha: what is logged."""
         rows: dict[str, dict[str, float]] = {}
         for name, alpha in self.alpha.items():
             weights = self.relaxation.probabilities(alpha).reshape(-1, alpha.shape[-1]).tolist()
@@ -66,9 +66,22 @@ class Supernet(nn.Module, ABC):
                 rows[row] = dict(zip(options, values, strict=True))
         return rows
 
+    def finite_probabilities(self) -> dict[str, dict[str, float]]:
+        """:meth:`probabilities`, to discretise by.
+
+        Raises:
+            FloatingPointError: An alpha is not finite.
+        """
+        for name, alpha in self.alpha.items():
+            rows = alpha.detach().reshape(-1, alpha.shape[-1])
+            for (row, _), values in zip(self.alpha_rows(name), rows, strict=True):
+                if not bool(torch.isfinite(values).all()):
+                    raise FloatingPointError(f"alpha of {row} is not finite: {values.tolist()}")
+        return self.probabilities()
+
     @abstractmethod
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        """For each row of ``self.alpha[name]`` the decision's name and its options' labels."""
+        """The decision's name and its options' labels, for each row of ``self.alpha[name]``."""
 
     @abstractmethod
     def discretise(self) -> Architecture:
@@ -84,7 +97,7 @@ class Supernet(nn.Module, ABC):
 
     @contextmanager
     def computing_with(self, weights: dict[str, Tensor]) -> Iterator[None]:
-        """Within it the supernet computes with ``weights`` instead of those of its relaxed alphas."""
+        """A context in which the supernet computes with ``weights`` instead of its relaxed alphas."""
         self.operation_weights = lambda: weights  # type: ignore[method-assign]
         try:
             yield

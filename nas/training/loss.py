@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 
 Values = Mapping[str, Tensor | float]
 

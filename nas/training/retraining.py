@@ -1,5 +1,6 @@
 """The ordinary training loop: a found network from fresh weights, with given hyperparameters."""
 
+import importlib.util
 import logging
 import math
 import time
@@ -10,13 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nas.data.batch import Batch, Stream
-from nas.data.sharding import sharded
+from nas.data.batches import Batch, Stream, sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import require
 from nas.hyperparameters.groups import OF_THE_STEP
-from nas.interop.export import ExportKind, missing_packages
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR, Watch
@@ -31,6 +30,13 @@ from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped, set_step, take_step
 
 log = logging.getLogger(__name__)
+ExportKind = Literal["onnx", "torch_export"]
+NEEDED: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch_export": ()}
+
+
+def missing_packages(kind: str) -> list[str]:
+    """The packages that ``kind`` needs and that are not installed."""
+    return [name for name in NEEDED[kind] if importlib.util.find_spec(name) is None]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from nas.baselines.evolution import AgingEvolution
-from nas.baselines.genetic import Genetic, MuPlusLambda
+from nas.baselines.genetic import Genetic
+from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.strategy import EncodedStrategy, RandomSearch

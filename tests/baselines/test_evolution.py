@@ -8,7 +8,7 @@ from joint_spaces import SPACES, seeded
 from scipy import stats
 
 from nas.baselines.evolution import AgingEvolution
-from nas.baselines.genetic import MuPlusLambda
+from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.population import Member, best_first, diversity
 from nas.baselines.strategy import Scored, reflected
 from nas.candidate import Candidate
@@ -35,17 +35,15 @@ def test_the_oldest_member_dies_however_good_it_is() -> None:
     strategy = AgingEvolution(population=4, sample=2, space=SPACES["nasbench201"](), generator=seeded())
     assert len(step(strategy, score=100.0)) == 4
     for turn in range(4):
-        assert [member.score for member in strategy.population].count(100.0) == 4 - turn
+        assert [member.score for member in strategy.members].count(100.0) == 4 - turn
         assert len(step(strategy, score=float(turn))) == 1
-    assert [member.score for member in strategy.population] == [0.0, 1.0, 2.0, 3.0]
+    assert [member.score for member in strategy.members] == [0.0, 1.0, 2.0, 3.0]
 
 
 def test_the_parent_is_the_best_of_a_sample() -> None:
     strategy = AgingEvolution(population=5, sample=3, space=SPACES["nasbench201"](), generator=seeded())
     step(strategy)
-    strategy.population = type(strategy.population)(
-        (Member(member.vector, float(rank)) for rank, member in enumerate(strategy.population)), maxlen=5
-    )
+    strategy.members = [Member(member.vector, float(rank)) for rank, member in enumerate(strategy.members)]
     draws = 5000
     chosen = Counter(strategy.parent().score for _ in range(draws))
     expected = [draws * ((rank + 1) ** 3 - rank**3) / 5**3 for rank in range(5)]

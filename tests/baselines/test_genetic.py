@@ -8,7 +8,8 @@ import pytest
 from joint_spaces import SPACES, seeded, small_space
 from scipy import stats
 
-from nas.baselines.genetic import BinaryCode, Chromosome, Genetic, GeneticOperators, python_random, sigma_scaled
+from nas.baselines.genetic import BinaryCode, Chromosome, Genetic, GeneticOperators, sigma_scaled
+from nas.baselines.population import python_random
 from nas.baselines.strategy import Scored
 from nas.errors import InvalidValue
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from nas.baselines.search import BlackBoxSearch
-from nas.baselines.strategy import Scored
+from nas.baselines.strategy import Scored, Strategy
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
@@ -23,10 +24,10 @@ from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Placed, Pruner, SuccessiveHalving
+from nas.evaluation.evaluator import Evaluator, Placed, Pruner, SuccessiveHalving
 from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
@@ -41,7 +42,7 @@ RANGES = {"learning_rate": Range(1e-3, 0.3, "log")}
 QUIET = TrackingSettings(tensorboard=False, console="quiet")
 
 
-class Drawn:
+class Drawn(Strategy):
     """Random candidates, two at a time; remembers what it was told."""
 
     def __init__(self, batch: int = 2, repeat: bool = False, *, space: SearchSpace, generator: torch.Generator) -> None:
@@ -61,7 +62,7 @@ class Drawn:
         self.pending = []
 
     def statistics(self) -> dict[str, float]:
-        return {"diversity": 1.0, "policy/entropy": 0.5}
+        return {"population/diversity": 1.0, "policy/entropy": 0.5}
 
     def state_dict(self) -> dict[str, Any]:
         return {"told": self.told}
@@ -70,10 +71,8 @@ class Drawn:
         self.told = [(name, score) for name, score in state["told"]]
 
 
-class Widths:
+class Widths(Evaluator):
     """The wider the better, at ten samples each; counts what it evaluates."""
-
-    cacheable, batch = True, 1
 
     def __init__(self, cacheable: bool = True, stop_after: int | None = None) -> None:
         self.cacheable, self.stop_after = cacheable, stop_after
@@ -93,39 +92,35 @@ class Widths:
     def price(self, candidate: Candidate) -> Cost:
         return Cost(10, 100.0, 1)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
-
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> TrainingSetup:
     source = Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0))
     splits = source.load()
-    return Task.of(
-        Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
-        splits,
-        source.augmentation,
-        TrainingSettings(16, 0.9, 5.0, "cosine"),
-        FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
-        Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4}),
-        {},
-        0,
-        torch.device("cpu"),
+    return TrainingSetup(
+        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        train=splits.train,
+        validation=splits.validation,
+        mean=splits.mean,
+        std=splits.std,
+        augmentation=source.augmentation,
+        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
+        final=FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
+        held=Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4}),
+        bound={},
+        seed=0,
+        device=torch.device("cpu"),
     )
 
 
 def searching(
-    task: Task,
+    task: TrainingSetup,
     folder: Path,
     budget: Budget,
     *,
     strategy: Callable[..., Any] = Drawn,
     evaluator: Any = None,
     objective: Objective | None = None,
-    said: list[str] | None = None,
     **settings: Any,
 ) -> BlackBoxSearch:
     return BlackBoxSearch(
@@ -138,7 +133,6 @@ def searching(
         tracking=QUIET,
         randomness=Randomness(0),
         folder=RunFolder(folder),
-        say=([] if said is None else said).append,
         **settings,
     )
 
@@ -158,27 +152,27 @@ def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
         (Budget(multiply_adds=350.0, samples=10**9), 3),
     ],
 )
-def test_no_budget_is_ever_overrun(task: Task, tmp_path: Path, budget: Budget, evaluations: int) -> None:
+def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: Budget, evaluations: int) -> None:
     evaluator = Widths()
     search = searching(task, tmp_path, budget, evaluator=evaluator)
     candidate = search.search()
     assert sum(evaluator.evaluated.values()) == evaluations == search.spent.evaluations
     assert (search.spent.samples, search.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
     assert budget.allows(search.spent)
-    best = max(search.history, key=lambda one: one.metrics["accuracy"])
+    best = max(search.history.evaluations, key=lambda one: one.metrics["accuracy"])
     assert candidate.architecture == best.candidate.architecture
     assert candidate.hyperparameters["weight_decay"] == 3e-4  # what is not searched is told, too
     assert rows(tmp_path, "budget/samples")[-1] == (evaluations, 10.0 * evaluations)
 
 
-def test_the_clock_ends_a_search(task: Task, tmp_path: Path) -> None:
+def test_the_clock_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(seconds=0.2))
     search.search()
     assert search.spent.seconds >= 0.2
     assert search.spent.evaluations > 0
 
 
-def test_what_is_known_costs_an_evaluation_and_no_samples(task: Task, tmp_path: Path) -> None:
+def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, tmp_path: Path) -> None:
     evaluator = Widths()
 
     def repeating(**parts: Any) -> Drawn:
@@ -193,18 +187,18 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: Task, tmp_path: 
     assert (again.spent.samples, again.spent.evaluations) == (80, 8)  # metrics that change are measured anew
 
 
-def test_stagnation_ends_a_search(task: Task, tmp_path: Path) -> None:
+def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(), patience=12)
     search.search()
-    scores = [one.metrics["accuracy"] for one in search.history]
+    scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     first = scores.index(max(scores))
     assert first + 12 < len(scores) <= first + 12 + 2
 
 
-def test_the_record_has_the_promised_tags(task: Task, tmp_path: Path) -> None:
+def test_the_record_has_the_promised_tags(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(evaluations=6))
     search.search()
-    scores = [one.metrics["accuracy"] for one in search.history]
+    scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     assert rows(tmp_path, "best/score") == [(step, max(scores[:step])) for step in (2, 4, 6)]
     assert rows(tmp_path, "population/score_mean")[0][1] == pytest.approx(sum(scores[:2]) / 2)
     assert rows(tmp_path, "population/diversity") == [(2, 1.0), (4, 1.0), (6, 1.0)]
@@ -214,14 +208,16 @@ def test_the_record_has_the_promised_tags(task: Task, tmp_path: Path) -> None:
     assert [one["metrics"]["accuracy"] for one in written] == scores
 
 
-def interrupted(task: Task, folder: Path, after: int, **settings: Any) -> None:
+def interrupted(task: TrainingSetup, folder: Path, after: int, **settings: Any) -> None:
     search = searching(task, folder, evaluator=Widths(stop_after=after), **settings)
     with pytest.raises(KeyboardInterrupt):
         search.search()
 
 
 @pytest.mark.parametrize("after", [1, 4, 5])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: Task, tmp_path: Path, after: int) -> None:
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(
+    task: TrainingSetup, tmp_path: Path, after: int, caplog: pytest.LogCaptureFixture
+) -> None:
     dynamic = {"start": {"accuracy": 1.0}, "end": {"loss": -1.0}, "schedule": "linear", "patience": 1, "step": 0.5}
 
     def objective() -> Dynamic:
@@ -231,14 +227,14 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(task: Task, tmp_path
     whole = searching(task, tmp_path / "whole", budget, objective=objective())
     candidate = whole.search()
     interrupted(task, tmp_path / "cut", after, budget=budget, objective=objective())
-    said: list[str] = []
+    caplog.set_level(logging.INFO, logger="nas.baselines.search")
     evaluator = Widths()
-    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator, said=said)
+    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator)
     assert resumed.search() == candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert sum(evaluator.evaluated.values()) == 8 - after, "what was evaluated before the kill was not lost"
     assert resumed.spent.samples == whole.spent.samples == 80
-    assert said[0].startswith("resumed at step")
+    assert caplog.messages[0].startswith("resumed at step")
     assert resumed.strategy.told == whole.strategy.told
 
 
@@ -255,7 +251,7 @@ class WidthsInRungs(Widths):
         ]
 
 
-def test_a_killed_search_prunes_as_if_nothing_had_happened(task: Task, tmp_path: Path) -> None:
+def test_a_killed_search_prunes_as_if_nothing_had_happened(task: TrainingSetup, tmp_path: Path) -> None:
     """The strategy's pruner sees the same whether or not the killed run had evaluated some of it before."""
 
     def search(folder: str, stop_after: int | None = None) -> BlackBoxSearch:
@@ -289,7 +285,7 @@ def test_a_pruner_sees_the_places_of_a_whole_batch() -> None:
     assert Placed(Odd(), places=[1, 4, 5]).survivors(0, {0: 0.0, 1: 0.0, 2: 0.0}) == [0, 2]
 
 
-def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path: Path) -> None:
+def test_a_last_line_that_was_cut_short_is_evaluated_again(task: TrainingSetup, tmp_path: Path) -> None:
     whole = searching(task, tmp_path / "whole", Budget(evaluations=4))
     whole.search()
     interrupted(task, tmp_path / "cut", 3, budget=Budget(evaluations=4))
@@ -301,7 +297,9 @@ def test_a_last_line_that_was_cut_short_is_evaluated_again(task: Task, tmp_path:
     assert path.read_text().splitlines() == lines
 
 
-def test_asked_to_stop_it_says_where_it_is(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asked_to_stop_it_says_where_it_is(
+    task: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Asked:
         requested = True
 
@@ -318,18 +316,18 @@ def test_asked_to_stop_it_says_where_it_is(task: Task, tmp_path: Path, monkeypat
     assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search() == whole
 
 
-def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Task, tmp_path: Path) -> None:
+def test_a_dynamic_objective_compares_all_under_its_present_weights(task: TrainingSetup, tmp_path: Path) -> None:
     objective = Dynamic(
         {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=task.space
     )
     search = searching(task, tmp_path, Budget(evaluations=8), objective=objective)
     found = search.search()
     assert objective.position == 1.0
-    units = [int(one.candidate.architecture["layer1.units"]) for one in search.history]
+    units = [int(one.candidate.architecture["layer1.units"]) for one in search.history.evaluations]
     assert int(found.architecture["layer1.units"]) == min(units)
 
 
-def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Task, tmp_path: Path) -> None:
+def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: TrainingSetup, tmp_path: Path) -> None:
     class Pruned(Widths):
         def _evaluation(self, candidate: Candidate) -> Evaluation:
             found = super()._evaluation(candidate)
@@ -339,10 +337,10 @@ def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Task, tm
     search = searching(task, tmp_path, Budget(evaluations=20), evaluator=Pruned())
     search.search()
     assert search.best.metrics["fidelity"] == 1.0
-    assert max(one.metrics["accuracy"] for one in search.history) > search.best.metrics["accuracy"]
+    assert max(one.metrics["accuracy"] for one in search.history.evaluations) > search.best.metrics["accuracy"]
 
 
-def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Task, tmp_path: Path) -> None:
+def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: TrainingSetup, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="budget"):
         searching(task, tmp_path, Budget())
     with pytest.raises(InvalidValue, match=r"budget\.samples=9 .* one evaluation costs up to 10"):
@@ -352,7 +350,7 @@ def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Task
     assert not list(tmp_path.iterdir())
 
 
-def test_jobs_change_nothing_that_is_written(task: Task, tmp_path: Path) -> None:
+def test_jobs_change_nothing_that_is_written(task: TrainingSetup, tmp_path: Path) -> None:
     found = []
     for jobs in (1, 2):
         objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)

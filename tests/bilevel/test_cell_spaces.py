@@ -19,7 +19,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
 from nas.training.sgd import sgd
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.problem import BilevelProblem
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.groups import group_of

@@ -10,7 +10,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.upper_level import check_reach
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 
 SIZE, DECAY = 7, 0.05

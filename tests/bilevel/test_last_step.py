@@ -13,7 +13,7 @@ from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem, Step
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 
 ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)

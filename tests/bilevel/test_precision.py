@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax

@@ -22,8 +22,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batch import Batch
-from nas.data.sharding import ShardedStream
+from nas.data.batches import Batch, ShardedStream
 from nas.distributed import Ranks
 from nas.errors import UnusableInput
 from nas.hyperparameters.collection import HyperparameterSet

@@ -1,3 +1,5 @@
+"""Streams of batches of images in memory: order, normalisation, augmentation, and the state of a checkpoint."""
+
 import io
 from collections.abc import Sequence
 
@@ -6,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import BatchStream, evaluation_batches
-from nas.data.dataset import Batch, ImageDataset
+from nas.data.batches import Batch, Stream
+from nas.data.dataset import ImageDataset
 from nas.errors import InvalidValue, UnusableInput
 
 MEAN, STD = (0.2, 0.5), (0.1, 0.3)
@@ -23,10 +25,8 @@ def dataset(count: int) -> ImageDataset:
     return ImageDataset(pixels.contiguous(), torch.arange(count), classes=count)
 
 
-def stream(
-    count: int = 20, batch_size: int = 6, seed: int = 0, augmentation: Augmentation | None = None
-) -> BatchStream:
-    return BatchStream(dataset(count), batch_size, MEAN, STD, seeded(seed), augmentation, seeded(seed + 100))
+def stream(count: int = 20, batch_size: int = 6, seed: int = 0, augmentation: Augmentation | None = None) -> Stream:
+    return dataset(count).stream(batch_size, MEAN, STD, seeded(seed), augmentation, seeded(seed + 100))
 
 
 def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
@@ -79,7 +79,7 @@ def test_images_are_normalised_and_stay_with_their_labels() -> None:
 def test_float_images_are_normalised_alike() -> None:
     whole = dataset(20)
     floats = ImageDataset(whole.images.float() / 255, whole.labels, classes=20)
-    batch = BatchStream(floats, 6, MEAN, STD, seeded(0)).next()
+    batch = floats.stream(6, MEAN, STD, seeded(0)).next()
     torch.testing.assert_close(batch.images, stream().next().images)
 
 
@@ -92,7 +92,7 @@ def test_the_order_generator_decides_the_order() -> None:
 def test_the_padding_is_black_and_the_cutout_is_the_mean() -> None:
     white = ImageDataset(torch.full((50, 2, 6, 6), 255, dtype=torch.uint8), torch.zeros(50).long(), classes=1)
     augmentation = Augmentation(crop_padding=2, flip=True, cutout=2)
-    batch = BatchStream(white, 50, MEAN, STD, seeded(0), augmentation, seeded(1)).next()
+    batch = white.stream(50, MEAN, STD, seeded(0), augmentation, seeded(1)).next()
     for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
         values = batch.images[:, channel].unique()
         expected = torch.tensor([-mean / std, 0.0, (1 - mean) / std])
@@ -114,7 +114,7 @@ def test_augmentation_changes_the_images_of_every_epoch_anew_but_not_the_order()
 def test_a_resumed_stream_goes_on_with_the_same_batches(steps: int) -> None:
     augmentation = Augmentation(crop_padding=2, flip=True, cutout=2)
     order, noise = seeded(0), seeded(1)
-    interrupted = BatchStream(dataset(20), 6, MEAN, STD, order, augmentation, noise)
+    interrupted = dataset(20).stream(6, MEAN, STD, order, augmentation, noise)
     for _ in range(steps):
         interrupted.next()
     file = io.BytesIO()
@@ -124,7 +124,7 @@ def test_a_resumed_stream_goes_on_with_the_same_batches(steps: int) -> None:
     file.seek(0)
     checkpoint = torch.load(file, weights_only=True)
     order, noise = seeded(7), seeded(8)
-    resumed = BatchStream(dataset(20), 6, MEAN, STD, order, augmentation, noise)
+    resumed = dataset(20).stream(6, MEAN, STD, order, augmentation, noise)
     resumed.next()
     resumed.load_state_dict(checkpoint["stream"])
     order.set_state(checkpoint["order"])
@@ -152,7 +152,7 @@ def test_a_state_of_other_data_or_another_batch_size_is_refused() -> None:
 
 
 def test_evaluation_sees_everything_in_order() -> None:
-    batches = list(evaluation_batches(dataset(20), 6, MEAN, STD))
+    batches = list(dataset(20).evaluation_batches(6, MEAN, STD))
     assert [len(batch.labels) for batch in batches] == [6, 6, 6, 2]
     assert torch.cat([batch.labels for batch in batches]).tolist() == list(range(20))
     torch.testing.assert_close(torch.cat([batch.images for batch in batches]), normalised(dataset(20).images))
@@ -162,21 +162,21 @@ def test_a_batch_needs_an_image() -> None:
     with pytest.raises(InvalidValue, match="batch_size=0 is not allowed: it must be at least 1"):
         stream(batch_size=0)
     with pytest.raises(InvalidValue, match="batch_size=0 is not allowed: it must be at least 1"):
-        evaluation_batches(dataset(20), 0, MEAN, STD)
+        dataset(20).evaluation_batches(0, MEAN, STD)
 
 
 def test_mistakes_of_the_caller_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         stream(count=0)
     with pytest.raises(ValueError, match="needs a generator"):
-        BatchStream(dataset(20), 6, MEAN, STD, seeded(0), Augmentation(flip=True))
+        dataset(20).stream(6, MEAN, STD, seeded(0), Augmentation(flip=True))
     with pytest.raises(ValueError, match="2 channels need as many means"):
-        BatchStream(dataset(20), 6, (0.5,), (0.5,), seeded(0))
+        dataset(20).stream(6, (0.5,), (0.5,), seeded(0))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_data_set_on_a_gpu_gives_the_same_batches_there() -> None:
-    on_gpu = BatchStream(dataset(20).to("cuda"), 6, MEAN, STD, seeded(0))
+    on_gpu = dataset(20).to("cuda").stream(6, MEAN, STD, seeded(0))
     on_cpu = stream()
     for _ in range(5):
         batch, expected = on_gpu.next(), on_cpu.next()

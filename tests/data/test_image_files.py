@@ -16,7 +16,7 @@ from torch import Generator
 from torchvision import transforms
 
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
-from nas.data.batch import Batch, Stream
+from nas.data.batches import Batch, Stream
 from nas.data.dataset import Dataset
 from nas.data.image_files import Decoder, Decoding, ImageFiles, Request
 from nas.errors import InvalidValue, UnusableInput

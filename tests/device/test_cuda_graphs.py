@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.device.cuda_graphs import MOST, WARM_UP, CudaGraphs, Recorded, cuda_graphed, recording_for
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed

@@ -11,7 +11,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.evaluation.objective import Fixed
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.kinds import DropoutRate
 from nas.spaces.macro.space import Macro
 from nas.training.retraining import FinalSettings
@@ -30,44 +30,47 @@ RANGES = {
 TRAINING_IMAGES, VALIDATION_IMAGES = 100, 48
 
 
-def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> Task:
+def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> TrainingSetup:
     source = Digits(SplitSettings(train, VALIDATION_IMAGES, 100), Augmentation(1, False, 0))
     splits = source.load()
-    return Task.of(
-        Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
-        splits,
-        source.augmentation,
-        TrainingSettings(16, 0.9, 5.0, "cosine"),
-        FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
-        Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.1, "batch_size": 16}),
-        {"dropout": DropoutRate(0.1, 0.0, 0.5, "linear", False)},
-        seed,
-        torch.device("cpu"),
+    return TrainingSetup(
+        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        train=splits.train,
+        validation=splits.validation,
+        mean=splits.mean,
+        std=splits.std,
+        augmentation=source.augmentation,
+        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
+        final=FinalSettings(1, "learned", None, 0.0, 0.4, "linear", 100),
+        held=Hyperparameters({"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.1, "batch_size": 16}),
+        bound={"dropout": DropoutRate(0.1, 0.0, 0.5, "linear", False)},
+        seed=seed,
+        device=torch.device("cpu"),
     )
 
 
-def samples_of(task: Task, count: int, seed: int = 0) -> list[Candidate]:
+def samples_of(task: TrainingSetup, count: int, seed: int = 0) -> list[Candidate]:
     generator = torch.Generator().manual_seed(seed)
     return [task.space.sample(generator) for _ in range(count)]
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., Task]:
+def make_task() -> Callable[..., TrainingSetup]:
     return tiny_task
 
 
 @pytest.fixture(scope="session")
-def task() -> Task:
+def task() -> TrainingSetup:
     return tiny_task()
 
 
 @pytest.fixture(scope="session")
-def candidates(task: Task) -> list[Candidate]:
+def candidates(task: TrainingSetup) -> list[Candidate]:
     return samples_of(task, 5)
 
 
 @pytest.fixture
-def accuracy(task: Task) -> Fixed:
+def accuracy(task: TrainingSetup) -> Fixed:
     return Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
 
 

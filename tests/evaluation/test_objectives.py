@@ -10,7 +10,7 @@ from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.multi_task import MultiTask, TaskWeight
 from nas.evaluation.network_cost import BlockCosts, count_parameters
 from nas.evaluation.objective import Dynamic, Fixed
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}
 
@@ -26,13 +26,15 @@ METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}
         ({"accuracy": 2.0, "loss": 0.0}, 1.8),
     ],
 )
-def test_fixed_weights(task: Task, candidates: list[Candidate], weights: dict[str, float], score: float) -> None:
+def test_fixed_weights(
+    task: TrainingSetup, candidates: list[Candidate], weights: dict[str, float], score: float
+) -> None:
     objective = Fixed(weights, 0.0, {"parameters": 1.0}, space=task.space)
     assert objective.score(Evaluation(candidates[0], METRICS)) == pytest.approx(score)
     assert not objective.advance(0.5, 1.0)
 
 
-def test_the_cost_comes_off_in_proportion(task: Task, candidates: list[Candidate]) -> None:
+def test_the_cost_comes_off_in_proportion(task: TrainingSetup, candidates: list[Candidate]) -> None:
     objective = Fixed({"accuracy": 1.0}, 0.2, {"parameters": 1.0}, space=task.space)
     uniform = {
         name: weight * 0 + 1 / weight.shape[-1]
@@ -44,7 +46,7 @@ def test_the_cost_comes_off_in_proportion(task: Task, candidates: list[Candidate
         assert objective.score(Evaluation(candidate, METRICS)) == pytest.approx(0.9 - 0.2 * size / mean)
 
 
-def test_what_is_not_finite_or_not_there(task: Task, candidates: list[Candidate]) -> None:
+def test_what_is_not_finite_or_not_there(task: TrainingSetup, candidates: list[Candidate]) -> None:
     objective = Fixed({"loss": -1.0}, 0.0, {}, space=task.space)
     for loss in (math.inf, math.nan):
         assert objective.score(Evaluation(candidates[0], {"loss": loss})) == -math.inf
@@ -54,13 +56,13 @@ def test_what_is_not_finite_or_not_there(task: Task, candidates: list[Candidate]
         Fixed({"loss": 0.0}, 0.0, {}, space=task.space)
 
 
-def dynamic(task: Task, schedule: str, patience: int = 2, step: float = 0.4) -> Dynamic:
+def dynamic(task: TrainingSetup, schedule: str, patience: int = 2, step: float = 0.4) -> Dynamic:
     return Dynamic(
         {"accuracy": 1.0}, {"loss": -2.0}, schedule, patience, step, cost_weight=0.0, costs={}, space=task.space
     )
 
 
-def test_weights_follow_the_schedule(task: Task, candidates: list[Candidate]) -> None:
+def test_weights_follow_the_schedule(task: TrainingSetup, candidates: list[Candidate]) -> None:
     evaluation = Evaluation(candidates[0], METRICS)
     for schedule, at_quarter in (("linear", 0.25), ("cosine", 0.5 * (1 - math.cos(math.pi / 4)))):
         objective = dynamic(task, schedule)
@@ -72,7 +74,7 @@ def test_weights_follow_the_schedule(task: Task, candidates: list[Candidate]) ->
         assert not objective.advance(1.0, 0.9)
 
 
-def test_weights_react_to_stagnation(task: Task) -> None:
+def test_weights_react_to_stagnation(task: TrainingSetup) -> None:
     objective = dynamic(task, "stagnation")
     best = [0.5, 0.6, 0.6, 0.6, 0.55, 0.55, 0.55, 0.1, 0.1, 0.1, 0.1]
     moves = [objective.advance(0.0, one) for one in best]
@@ -84,7 +86,7 @@ def test_weights_react_to_stagnation(task: Task) -> None:
     assert other.weights == objective.weights == {"loss": -2.0}
 
 
-def test_tasks_are_normalised_and_weighted(task: Task, candidates: list[Candidate]) -> None:
+def test_tasks_are_normalised_and_weighted(task: TrainingSetup, candidates: list[Candidate]) -> None:
     tasks = {"a": TaskWeight(1.0, "accuracy", 0.1, 1.0), "b": TaskWeight(3.0, "loss", 2.0, 0.0)}
     objective = MultiTask(tasks, 0.0, {}, space=task.space)
     metrics = {"a/accuracy": 0.55, "b/loss": 0.5, "a/loss": 9.0}

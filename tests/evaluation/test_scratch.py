@@ -14,7 +14,7 @@ from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluator import SuccessiveHalving
 from nas.evaluation.objective import Fixed
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 
 CHOSEN = {
     "layer1.filters": "4",
@@ -25,14 +25,14 @@ CHOSEN = {
 }
 
 
-def chosen(task: Task, **values: float) -> Candidate:
+def chosen(task: TrainingSetup, **values: float) -> Candidate:
     options = {choice.name: choice.options[0] for choice in task.space.choices} | {
         name: option for name, option in CHOSEN.items() if name in {choice.name for choice in task.space.choices}
     }
     return Candidate(Architecture(task.space.name, options), Hyperparameters(values))
 
 
-def test_the_cost_is_the_hand_count(task: Task, accuracy: Fixed) -> None:
+def test_the_cost_is_the_hand_count(task: TrainingSetup, accuracy: Fixed) -> None:
     evaluator = TrainedFromScratch(2, task=task, objective=accuracy)
     candidate = chosen(task, batch_size=32, learning_rate=0.05)
     (found,) = evaluator.evaluate([candidate])
@@ -51,7 +51,7 @@ def test_the_cost_is_the_hand_count(task: Task, accuracy: Fixed) -> None:
     assert found.metrics["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_training_learns_and_uses_the_candidates_hyperparameters(task: Task, accuracy: Fixed) -> None:
+def test_training_learns_and_uses_the_candidates_hyperparameters(task: TrainingSetup, accuracy: Fixed) -> None:
     evaluator = TrainedFromScratch(8, task=task, objective=accuracy)
     rates = evaluator.evaluate([chosen(task, learning_rate=rate) for rate in (1e-6, 0.1)])
     assert rates[0].metrics["accuracy"] < 0.3 < 0.5 < rates[1].metrics["accuracy"]
@@ -61,7 +61,7 @@ def test_training_learns_and_uses_the_candidates_hyperparameters(task: Task, acc
 
 
 def test_the_same_whatever_the_order_and_the_number_of_jobs(
-    task: Task, candidates: list[Candidate], accuracy: Fixed, without_seconds: Callable[[Any], Any]
+    task: TrainingSetup, candidates: list[Candidate], accuracy: Fixed, without_seconds: Callable[[Any], Any]
 ) -> None:
     torch.manual_seed(1)
     alone = TrainedFromScratch(1, task=task, objective=accuracy).evaluate(candidates)
@@ -74,7 +74,7 @@ def test_the_same_whatever_the_order_and_the_number_of_jobs(
 
 
 def test_the_global_generator_and_the_threads_stay_as_they_were(
-    task: Task, candidates: list[Candidate], accuracy: Fixed
+    task: TrainingSetup, candidates: list[Candidate], accuracy: Fixed
 ) -> None:
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     TrainedFromScratch(1, task=task, objective=accuracy).evaluate(candidates[:1])
@@ -83,7 +83,7 @@ def test_the_global_generator_and_the_threads_stay_as_they_were(
 
 
 def test_another_run_seed_gives_another_training(
-    make_task: Callable[..., Task], candidates: list[Candidate], accuracy: Fixed
+    make_task: Callable[..., TrainingSetup], candidates: list[Candidate], accuracy: Fixed
 ) -> None:
     losses = {
         TrainedFromScratch(1, task=make_task(seed), objective=accuracy).evaluate(candidates[:1])[0].metrics["loss"]
@@ -104,7 +104,7 @@ class Keep:
         return list(self.kept)
 
 
-def test_rungs_keep_the_state_of_a_training(task: Task, candidates: list[Candidate], accuracy: Fixed) -> None:
+def test_rungs_keep_the_state_of_a_training(task: TrainingSetup, candidates: list[Candidate], accuracy: Fixed) -> None:
     whole = TrainedFromScratch(3, task=task, objective=accuracy).evaluate(candidates[:3])
     pruner = Keep(0, 2)
     evaluator = TrainedFromScratch(3, [1, 2], task=task, objective=accuracy)
@@ -120,7 +120,9 @@ def test_rungs_keep_the_state_of_a_training(task: Task, candidates: list[Candida
     assert all(one.cost.samples <= evaluator.price(one.candidate).samples for one in in_rungs)
 
 
-def test_without_a_pruner_rungs_change_nothing(task: Task, candidates: list[Candidate], accuracy: Fixed) -> None:
+def test_without_a_pruner_rungs_change_nothing(
+    task: TrainingSetup, candidates: list[Candidate], accuracy: Fixed
+) -> None:
     plain = TrainedFromScratch(2, task=task, objective=accuracy).evaluate(candidates[:1])
     with_rungs = TrainedFromScratch(2, [1], task=task, objective=accuracy).evaluate(candidates[:1])
     assert with_rungs[0].metrics == plain[0].metrics
@@ -134,7 +136,7 @@ def test_halving_keeps_the_best_and_at_least_one() -> None:
     assert SuccessiveHalving(100).survivors(0, {4: 0.1}) == [4]
 
 
-def test_a_diverged_training_is_an_evaluation_with_an_infinite_loss(task: Task) -> None:
+def test_a_diverged_training_is_an_evaluation_with_an_infinite_loss(task: TrainingSetup) -> None:
     objective = Fixed({"loss": -1.0}, 0.0, {}, space=task.space)
     evaluator = TrainedFromScratch(2, task=task, objective=objective)
     (found,) = evaluator.evaluate([chosen(task, learning_rate=1e30)])
@@ -143,18 +145,18 @@ def test_a_diverged_training_is_an_evaluation_with_an_infinite_loss(task: Task) 
 
 
 @pytest.mark.parametrize(("epochs", "rungs"), [(0, []), (2, [2]), (3, [2, 1]), (3, [0])])
-def test_impossible_rungs_are_refused(task: Task, accuracy: Fixed, epochs: int, rungs: list[int]) -> None:
+def test_impossible_rungs_are_refused(task: TrainingSetup, accuracy: Fixed, epochs: int, rungs: list[int]) -> None:
     with pytest.raises(InvalidValue):
         TrainedFromScratch(epochs, rungs, task=task, objective=accuracy)
 
 
-def test_ray_is_asked_for_by_name(task: Task, accuracy: Fixed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_is_asked_for_by_name(task: TrainingSetup, accuracy: Fixed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UnusableInput, match="pip install"):
         TrainedFromScratch(1, backend="ray", task=task, objective=accuracy)
 
 
-def test_what_was_counted_of_a_space_goes_with_it(make_task: Callable[..., Task]) -> None:
+def test_what_was_counted_of_a_space_goes_with_it(make_task: Callable[..., TrainingSetup]) -> None:
     task = make_task()
     architecture = task.space.sample(torch.Generator().manual_seed(0)).architecture
     assert task.multiply_adds(architecture) == task.multiply_adds(architecture) > 0

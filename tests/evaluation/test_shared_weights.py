@@ -17,7 +17,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Fixed
 from nas.evaluation.shared_weights import SharedWeights
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.run.folder import RunFolder
@@ -25,7 +25,7 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 
 
-def shared(task: Task, randomness: Randomness | None = None, **settings: Any) -> SharedWeights:
+def shared(task: TrainingSetup, randomness: Randomness | None = None, **settings: Any) -> SharedWeights:
     settings = {"weight_steps": 4, "paths": "candidates", "warmup_steps": 0, "finalists": 3} | settings
     relaxation = Softmax(Temperature())
     return SharedWeights(**settings, task=task, relaxation=relaxation, randomness=randomness or Randomness(0))
@@ -40,7 +40,7 @@ def with_rate(candidate: Candidate, rate: float) -> Candidate:
 
 
 @pytest.mark.parametrize("paths", ["candidates", "uniform"])
-def test_the_shared_weights_learn(task: Task, candidates: list[Candidate], paths: str) -> None:
+def test_the_shared_weights_learn(task: TrainingSetup, candidates: list[Candidate], paths: str) -> None:
     task = replace(task, space=copy(task.space))
     task.space.ranges = {} if paths == "uniform" else task.space.ranges
     evaluator = shared(task, paths=paths, weight_steps=30)
@@ -51,7 +51,7 @@ def test_the_shared_weights_learn(task: Task, candidates: list[Candidate], paths
     assert last.metrics["accuracy"] > 0.5
 
 
-def test_costs_are_the_hand_count(task: Task, candidates: list[Candidate]) -> None:
+def test_costs_are_the_hand_count(task: TrainingSetup, candidates: list[Candidate]) -> None:
     evaluator = shared(task, warmup_steps=5)
     reserve = evaluator.reserve()
     assert reserve.samples == 5 * 16 + 3 * 48
@@ -68,7 +68,7 @@ def test_costs_are_the_hand_count(task: Task, candidates: list[Candidate]) -> No
     assert [(one.cost.samples, one.cost.evaluations) for one in again] == [(48, 0), (48, 0)]
 
 
-def test_measuring_changes_nothing(task: Task, candidates: list[Candidate]) -> None:
+def test_measuring_changes_nothing(task: TrainingSetup, candidates: list[Candidate]) -> None:
     evaluator = shared(task)
     evaluator.evaluate(candidates[:1])
     before = {name: entry.clone() for name, entry in evaluator.network.state_dict().items()}
@@ -77,7 +77,7 @@ def test_measuring_changes_nothing(task: Task, candidates: list[Candidate]) -> N
     assert all(torch.equal(entry, before[name]) for name, entry in evaluator.network.state_dict().items())
 
 
-def test_a_step_reaches_only_the_candidates_own_path(task: Task, candidates: list[Candidate]) -> None:
+def test_a_step_reaches_only_the_candidates_own_path(task: TrainingSetup, candidates: list[Candidate]) -> None:
     evaluator = shared(task)
     convolution = evaluator.supernet.slots["layer1"]["conv"]
     chosen = with_rate(candidates[0], 0.1).architecture["layer1.kernel_size"]
@@ -90,7 +90,9 @@ def test_a_step_reaches_only_the_candidates_own_path(task: Task, candidates: lis
 
 
 @pytest.mark.parametrize("rate", [1e30, 50.0])
-def test_steps_that_ruin_the_weights_are_taken_back(task: Task, candidates: list[Candidate], rate: float) -> None:
+def test_steps_that_ruin_the_weights_are_taken_back(
+    task: TrainingSetup, candidates: list[Candidate], rate: float
+) -> None:
     evaluator = shared(task)
     evaluator.evaluate([with_rate(candidates[0], 0.05)])
     before = weights_of(evaluator)
@@ -101,7 +103,7 @@ def test_steps_that_ruin_the_weights_are_taken_back(task: Task, candidates: list
     assert evaluator.evaluate([with_rate(candidates[0], 0.05)])[0].metrics["loss"] < 2 * math.log(10)
 
 
-def searching(make_task: Callable[..., Task], folder: Path, rounds: int) -> BlackBoxSearch:
+def searching(make_task: Callable[..., TrainingSetup], folder: Path, rounds: int) -> BlackBoxSearch:
     task, randomness = make_task(), Randomness(0)
     return BlackBoxSearch(
         lambda **parts: RandomSearch(2, **parts),
@@ -113,12 +115,11 @@ def searching(make_task: Callable[..., Task], folder: Path, rounds: int) -> Blac
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=randomness,
         folder=RunFolder(folder),
-        say=lambda text: None,
     )
 
 
 def test_a_resumed_search_goes_on_with_the_same_weights(
-    make_task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., TrainingSetup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.baselines.search.SAVE_EVERY", 0.0)
     whole = searching(make_task, tmp_path / "whole", 8)
@@ -140,18 +141,18 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
     assert whole.spent.evaluations == 8
     assert whole.spent.samples == 3 * 16 + 8 * (4 * 16 + 48) + 3 * 48 <= 2000
     assert not (tmp_path / "whole" / "evaluations.jsonl").exists(), "drifting metrics are no facts to keep"
-    again = [one.candidate for one in whole.history[-3:]]
+    again = [one.candidate for one in whole.history.evaluations[-3:]]
     assert whole.best.candidate in again
     best = max(whole.evaluator.measure_again(again), key=lambda one: one.metrics["accuracy"])
     assert whole.best.metrics["accuracy"] == best.metrics["accuracy"]
 
 
 @pytest.mark.parametrize("key", ["weight_steps", "finalists"])
-def test_impossible_settings_are_refused(task: Task, key: str) -> None:
+def test_impossible_settings_are_refused(task: TrainingSetup, key: str) -> None:
     with pytest.raises(InvalidValue, match=key):
         shared(task, **{key: 0})
 
 
-def test_hyperparameters_that_no_score_shows_are_not_searched(task: Task) -> None:
+def test_hyperparameters_that_no_score_shows_are_not_searched(task: TrainingSetup) -> None:
     with pytest.raises(InvalidValue, match=r"hyperparameters=learning_rate, dropout, batch_size .* take hyperpara"):
         shared(task, paths="uniform")

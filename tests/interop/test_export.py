@@ -10,13 +10,14 @@ from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
-from nas.interop.export import FILES, ExportDiffers, export_network, missing_packages
+from nas.interop.export import FILES, ExportDiffers, export_network
 from nas.interop.standalone import standalone_source
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
-from nas.training.retraining import FinalSettings
+from nas.training import retraining
+from nas.training.retraining import FinalSettings, missing_packages
 
 LAYERS = [
     {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
@@ -185,11 +186,10 @@ def test_a_file_with_other_logits_is_removed(trained, test_images, tmp_path, mon
 
 
 def test_a_missing_package_is_named_before_anything_runs(monkeypatch):
-    from nas.interop import export
 
     settings = {"epochs": 1, "hyperparameters": "learned", "checkpoint": None, "label_smoothing": 0.0}
     settings |= {"auxiliary_weight": 0.4, "drop_path_schedule": "linear", "checkpoint_every": 10}
     assert FinalSettings(**settings, export="torch_export").export == "torch_export"
-    monkeypatch.setitem(export.NEEDED, "onnx", ("a_package_that_is_not_there",))
+    monkeypatch.setitem(retraining.NEEDED, "onnx", ("a_package_that_is_not_there",))
     with pytest.raises(InvalidValue, match=r"export=onnx is not allowed: it needs a_package_that_is_not_there: pip"):
         FinalSettings(**settings, export="onnx")

@@ -7,7 +7,7 @@ import pytest
 
 from nas.errors import InvalidValue
 from nas.interop.genotype_text import LONGEST_TEXT, genotype_text, parse_genotype
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED
 
 TEXT = (
     "Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], normal_concat=range(2, 3), "

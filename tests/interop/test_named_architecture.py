@@ -1,18 +1,30 @@
-"""Architectures by name and by text."""
+"""Architectures by name and by text; the sizes of published networks."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
-from nas.interop.named_architecture import architecture_text, named_architecture
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED, architecture_text, named_architecture
+from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+
+NAMES = {
+    "darts_v1": "DARTS_V1",
+    "darts_v2": "DARTS_V2",
+    "nasnet": "NASNet",
+    "amoebanet": "AmoebaNet",
+    "pc_darts_cifar": "PC_DARTS_cifar",
+    "pc_darts_imagenet": "PC_DARTS_image",
+}
 
 
 def space_named(name: str) -> SearchSpace:
@@ -56,3 +68,21 @@ def test_what_is_a_text(tmp_path: Path) -> None:
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises((InvalidValue, UnusableInput)):
         named_architecture(text, space_named)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_genotype_and_parameter_counts(name: str, data_folder: Path) -> None:
+    reference = json.loads((data_folder / "published_genotypes.json").read_text())[NAMES[name]]
+    assert PUBLISHED[name] == Genotype.from_mapping(reference["genotype"])
+    settings = {"in_channels": 3, "channels": 36, "cells": 20, "classes": 10, "kind": "cifar"}
+    imagenet = {"in_channels": 3, "channels": 48, "cells": 14, "classes": 1000, "kind": "imagenet"}
+    for network, arguments in {"cifar10_C36_L20": settings, "imagenet_C48_L14": imagenet}.items():
+        with torch.device("meta"):
+            module = DartsNetwork(PUBLISHED[name], **arguments, auxiliary=True)  # type: ignore[arg-type]
+        counts = {key: sum(p.numel() for p in part.parameters()) for key, part in module.named_children()}
+        assert sum(counts.values()) == reference[network]["parameters_total"]
+        assert sum(counts.values()) - counts["auxiliary_head"] == reference[network]["parameters_without_auxiliary"]
+
+
+def test_every_published_genotype_is_checked() -> None:
+    assert list(PUBLISHED) == list(NAMES)

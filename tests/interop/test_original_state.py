@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.errors import UnusableInput
+from nas.interop.named_architecture import PUBLISHED
 from nas.interop.original_state import from_original, load_original, original_name, read_state, to_original
-from nas.interop.published import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts.genotype import Genotype

@@ -1,3 +1,5 @@
+"""The frames of the animation of a search, and the GIF file."""
+
 import pytest
 from PIL import Image
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from nas.candidate import Architecture
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED
 from nas.report.comparison import write_comparison
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun

@@ -1,9 +1,11 @@
+"""Cells as graphs, their layout and their drawing."""
+
 from itertools import combinations
 
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED
 from nas.report.cell_drawing import draw_cells, operation_colour
 from nas.report.cell_graph import CellEdge, darts_cell, lay_out, nasbench201_cell
 from nas.spaces.nasbench201.choices import parse_architecture

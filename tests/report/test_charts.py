@@ -1,3 +1,5 @@
+"""The charts of a run hold its recorded curves."""
+
 import json
 
 import pytest

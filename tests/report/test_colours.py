@@ -1,3 +1,5 @@
+"""The colours of operations can be told apart with every kind of colour vision."""
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""The page that compares several runs."""
+
 import json
 import shutil
 

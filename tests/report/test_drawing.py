@@ -1,13 +1,14 @@
+"""The drawing of an architecture as a chain of layers."""
+
 from itertools import pairwise
 
 import matplotlib.pyplot
-import numpy as np
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from nas.errors import InvalidValue
-from nas.report.drawing import KIND_COLOURS, Block, draw_chain, draw_probabilities
+from nas.report.drawing import KIND_COLOURS, Block, draw_chain
 
 CHAIN = [
     Block("input", "Input", "1x28x28"),
@@ -104,73 +105,12 @@ def test_a_block_of_an_unknown_kind_is_refused():
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="no blocks"):
         draw_chain([], "empty")
-    with pytest.raises(ValueError, match="no probabilities"):
-        draw_probabilities({}, "empty")
-
-
-ROWS = {
-    "layer 1 filters": {"16": 0.1, "32": 0.7, "64": 0.2},
-    "layer 2 kind": {"max": 0.004, "average": 0.996},
-}
-
-
-def test_the_bars_have_the_lengths_of_the_probabilities_end_to_end():
-    axes = draw_probabilities(ROWS, "choices").axes[1]
-    bars = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
-    np.testing.assert_allclose([bar.get_width() for bar in bars], [0.1, 0.7, 0.2, 0.004, 0.996])
-    np.testing.assert_allclose([bar.get_x() for bar in bars], [0.0, 0.1, 0.8, 0.0, 0.004])
-    assert len({bar.get_y() for bar in bars}) == len(ROWS)
-    assert bars[3].get_y() > bars[0].get_y()
-    assert axes.yaxis_inverted()
-
-
-def test_every_option_is_labelled_with_its_probability_even_where_its_bar_is_too_narrow():
-    figure = draw_probabilities(ROWS, "choices")
-    assert texts_of(figure) == ["choices", "16\n0.10", "32\n0.70", "64\n0.20", "average\n1.00", "max 0.00"]
-    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == list(ROWS)
-
-
-def test_the_strongest_option_is_the_bold_one():
-    texts = draw_probabilities(ROWS, "choices").axes[1].texts
-    assert [text.get_text() for text in texts if text.get_weight() == "bold"] == ["32\n0.70", "average\n1.00"]
-
-
-def test_weights_that_add_up_to_more_than_one_stay_in_the_picture():
-    axes = draw_probabilities({"edge": {"conv": 0.9, "skip": 0.8}}, "sigmoid").axes[1]
-    assert axes.get_xlim() == pytest.approx((0.0, 1.7))
-
-
-def test_labels_fit_into_their_bars_and_the_figure():
-    names = [
-        "none",
-        "max_pool_3x3",
-        "avg_pool_3x3",
-        "skip_connect",
-        *(f"{k}_conv_{n}" for k in ("sep", "dil") for n in "35"),
-    ]
-    uniform = dict.fromkeys(names, 1 / len(names))
-    skewed = {name: weight / 255 for name, weight in zip(names, (1, 2, 4, 8, 16, 32, 64, 128), strict=True)}
-    figure = draw_probabilities({"normal 0 → 2": uniform, "normal 1 → 2": skewed}, "Normal cell")
-    figure.canvas.draw()
-    axes = figure.axes[1]
-    names_of_rows = [label.get_window_extent() for label in axes.get_yticklabels()]
-    assert_inside([*extents_of_texts(figure), *names_of_rows, axes.xaxis.label.get_window_extent()], figure.bbox)
-    bars = [bar.get_window_extent() for bar in axes.patches]
-    for text in axes.texts:
-        extent = text.get_window_extent()
-        if "\n" in text.get_text():
-            assert_inside(
-                [extent],
-                next(bar for bar in bars if bar.contains(*text.get_transform().transform(text.get_position()))),
-            )
-        else:
-            assert not any(extent.overlaps(bar) for bar in bars)
 
 
 def test_drawing_leaves_no_global_figure_behind_and_can_be_saved(tmp_path):
-    for figure in (draw_chain(CHAIN, "found"), draw_probabilities(ROWS, "choices")):
-        figure.savefig(tmp_path / "figure.png")
-        figure.savefig(tmp_path / "figure.pdf")
-        assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
-        assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    figure = draw_chain(CHAIN, "found")
+    figure.savefig(tmp_path / "figure.png")
+    figure.savefig(tmp_path / "figure.pdf")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
     assert matplotlib.pyplot.get_fignums() == []

@@ -1,12 +1,14 @@
+"""The runner-up, margin, time and effect of every decision."""
+
 import math
 
 import pytest
 import torch
 
 from nas.candidate import Architecture
-from nas.data.batch import Batch
-from nas.evaluation.inside_supernet import relaxed_weights, supernet_metrics
-from nas.interop.published import PUBLISHED
+from nas.data.batches import Batch
+from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
+from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.report.explanation import (

@@ -1,13 +1,16 @@
+"""The page of a run: its sections, its sentences, and the escaping of foreign text."""
+
 import json
 from html.parser import HTMLParser
 
 import pytest
 
 from nas.errors import InvalidValue
-from nas.report.changed_settings import changed_settings, default_configuration
+from nas.report.comparison import comparison
 from nas.report.measured_swaps import SwapSettings, measure_swaps
-from nas.report.page import POLICY, duration, outcome_line, page, write_page, write_page_if_possible
-from nas.report.recorded_run import RecordedRun
+from nas.report.page import outcome_line, page, write_page, write_page_if_possible
+from nas.report.recorded_run import CONFIGURATION, RecordedRun, changed_settings, default_configuration
+from nas.report.rendering import POLICY, duration
 from tests.report.conftest import CANDIDATE, write_curves
 
 SECTIONS = (
@@ -46,7 +49,7 @@ class Document(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] != "style":
+        if data.strip() and self.open and self.open[-1] != "style":
             self.texts.append(data)
 
 
@@ -165,6 +168,14 @@ def test_files_of_the_wrong_shape_do_not_stop_the_page(run_folder, name, content
     document_of(folder)
 
 
+def test_a_run_s_name_is_escaped_on_its_page_and_in_a_comparison(run_folder):
+    folder = run_folder()
+    run = RecordedRun.read(folder.rename(folder.with_name("<script>alert(1)")))
+    for html in (page(run), comparison([run])):
+        assert "<script" not in html
+        assert any("<script>alert(1)" in text for text in Document(html).texts)
+
+
 def test_the_page_is_written_beside_the_run_and_a_failure_does_not_end_it(run_folder, tmp_path, capsys):
     folder = run_folder()
     assert write_page(folder) == folder / "report.html"
@@ -194,9 +205,7 @@ def test_changed_settings_are_those_that_differ():
 def test_the_default_configuration_is_composed_without_disturbing_a_running_application():
     from hydra import compose, initialize_config_dir
 
-    from nas.report.changed_settings import CONFIGURATION, _composed
-
-    _composed.cache_clear()
+    default_configuration.cache_clear()
     with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
         default = default_configuration("train_search")
         assert compose("train_search").seed == default["seed"] == 0

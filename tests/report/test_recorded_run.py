@@ -1,3 +1,5 @@
+"""Reading a run folder, damaged files included."""
+
 import json
 
 import pytest

@@ -1,3 +1,5 @@
+"""The command line ``python -m nas.report``."""
+
 from pathlib import Path
 
 import pytest

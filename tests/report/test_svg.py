@@ -1,9 +1,16 @@
+"""Where a chart's lines, areas and marks lie in the SVG on the page."""
+
 import re
 
 import pytest
 
 from nas.report.charts import Chart, Line, Mark
-from nas.report.svg import MOST_POINTS, _shown, chart_svg
+from nas.report.rendering import environment
+from nas.report.svg import MOST_POINTS, Plot, tick_text
+
+
+def chart_svg(chart):
+    return environment().get_template("chart.svg.jinja").module.chart_svg(Plot(chart))
 
 
 def numbers(svg, tag, attribute):
@@ -70,4 +77,4 @@ def test_marks_outside_of_the_axis_are_left_out():
     [(0, "0"), (0.025, "0.025"), (1500, "1,500"), (40000, "40k"), (2.5e6, "2.5M"), (1e-5, "1e-5"), (-0.5, "-0.5")],
 )
 def test_ticks_are_short(value, text):
-    assert _shown(value) == text
+    assert tick_text(value) == text

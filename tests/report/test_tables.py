@@ -1,3 +1,5 @@
+"""Tables in the terminal and in files."""
+
 import io
 import re
 

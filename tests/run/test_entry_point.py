@@ -1,16 +1,20 @@
 """Exit codes and their one sentence; the way from resume= to the run."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import joblib
 import pytest
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
+from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.entry_point import guarded, refuse_groups_without_option, run_resumed
+from nas.run.entry_point import guarded, messages_on_console, run_resumed
 from nas.stopping import Stopped
 
 
@@ -34,6 +38,14 @@ from nas.stopping import Stopped
             2,
             "train_search.py: The configuration cannot be read: Missing key data.",
         ),
+        (
+            ConfigCompositionException(
+                "In 'base': Could not find 'data/x'\n\nAvailable options in 'data':\n\tdigits\n"
+            ),
+            2,
+            "train_search.py: The configuration cannot be composed: In 'base': Could not find 'data/x'; "
+            "Available options in 'data': digits.",
+        ),
         (RunFailed("It died."), 1, "train_search.py: It died."),
         (
             KeyboardInterrupt(),
@@ -54,6 +66,34 @@ def test_expected_ends_have_a_code_and_one_sentence(
     assert capsys.readouterr() == ("", sentence + "\n")
 
 
+def test_what_the_package_logs_is_printed_once_and_only_in_an_entry_point(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("nas.search.anything")
+    caplog.set_level(logging.INFO)  # as Hydra does, the root logger has a handler and lets all pass
+    guarded(lambda: guarded(lambda: log.info("100 % of it"), "train_search.py"), "train_search.py")
+    assert capsys.readouterr() == ("100 % of it\n", "")
+    assert caplog.messages == []
+    log.info("without a word")
+    assert capsys.readouterr() == ("", "")
+    assert caplog.messages == ["without a word"]
+
+
+def test_only_the_first_rank_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for rank in (1, 0):
+        monkeypatch.setattr("nas.run.entry_point.present", lambda rank=rank: Ranks(rank, 2))
+        with messages_on_console():
+            logging.getLogger("nas.run").info(f"rank {rank}")
+    assert capsys.readouterr().out == "rank 0\n"
+
+
+def test_a_worker_process_is_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    with messages_on_console():
+        tell = joblib.delayed(logging.getLogger("nas.evaluation").info)
+        joblib.Parallel(n_jobs=2)([tell("one"), tell("two")])
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 // 0, "train_search.py")
@@ -61,33 +101,6 @@ def test_a_mistake_in_the_program_keeps_its_traceback() -> None:
 
 def test_a_result_passes() -> None:
     assert guarded(lambda: 5, "train_search.py") == 5
-
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-
-
-@pytest.mark.parametrize(
-    ("argument", "named"),
-    [
-        ("relaxation=null", "relaxation=null is not allowed: it must be one of gumbel_softmax, gumbel_softmax_hard, "),
-        ("+experiment=null", "experiment=null"),
-        ("data=3", "data=3 is not allowed: it must be one of "),
-        ("method=1e400", "method=1e400"),
-        ("training=[1, 2]", "training=[1, 2] is not allowed: it must be one of default, or left out."),
-        ("data=[digits,null]", "data=[digits,null] is not allowed"),
-        ("space=true", "space=true"),
-        ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
-        ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
-    ],
-)
-def test_a_group_needs_an_option(argument: str, named: str) -> None:
-    with pytest.raises(InvalidValue) as caught:
-        refuse_groups_without_option(["seed=1", argument], CONF)
-    assert str(caught.value).startswith(named)
-
-
-def test_settings_may_be_null_and_groups_be_chosen() -> None:
-    refuse_groups_without_option(["training.gradient_clip=null", "data=digits", "resume=null", "--help"], CONF)
 
 
 def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:

@@ -196,10 +196,11 @@ def test_what_compiling_brings_and_takes_is_a_table(
     monkeypatch.setattr(script, "COMPILED", cases)
     asked: list[tuple[str, int]] = []
 
-    def in_own_process(name: str, steps: int, folder: str) -> list[float]:
+    def in_own_process(name: str, steps: int, folder: str) -> tuple[list[float], dict[str, float]]:
         assert Path(folder).is_dir()
         asked.append((name, steps))
-        return [90.0 if len(asked) == 1 else 30.0, *[0.25] * steps]
+        graphs = {"graphs": 24.0, "graphs later": 0.0, "graph breaks": 3.0}
+        return [90.0 if len(asked) == 1 else 30.0, *[0.25] * steps], graphs
 
     monkeypatch.setattr(script, "in_own_process", in_own_process)
     kept = script.Kept(None, "")
@@ -208,7 +209,7 @@ def test_what_compiling_brings_and_takes_is_a_table(
     assert [name for name, _ in asked] == ["tiny", "tiny"]
     (line, _) = (line for line in capsys.readouterr().out.splitlines() if "tiny" in line)
     assert line.split()[3] == "0.25"
-    assert line.split()[-2:] == ["90", "30"]
+    assert line.split()[-5:] == ["90", "30", "24", "0", "3"]
 
 
 def test_every_size_of_the_growth_is_one_that_the_space_has(full_script: ModuleType) -> None:

@@ -16,11 +16,12 @@ case "$all" in *fail=*) exit "${all##*fail=}" ;; esac
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("NAS_CONSTRAINTS", raising=False)
     folder = tmp_path / "clone"
     (folder / "scripts").mkdir(parents=True)
     (folder / ".venv" / "bin").mkdir(parents=True)
-    for name in ("scripts/search.sh", "scripts/environment.sh", "pyproject.toml"):
+    for name in ("scripts/search.sh", "scripts/environment.sh", "scripts/constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv" / "bin" / "python"
     python.write_text(INTERPRETER)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import train_search
 from nas.candidate import Architecture
-from nas.data.batch import Batch, first_images
+from nas.data.batches import Batch, first_images
 from nas.errors import InvalidValue
-from nas.evaluation.inside_supernet import supernet_metrics
+from nas.evaluation.shared_weights import supernet_metrics
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search import discretisation as perturbation

@@ -14,7 +14,7 @@ from nas.errors import InvalidValue
 from nas.evaluation import scratch
 from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.task import Task
+from nas.evaluation.training_setup import TrainingSetup
 from nas.run.candidate_file import read_candidate_file
 from nas.search.line_search import Rehearsal, best, in_words
 
@@ -114,10 +114,10 @@ def test_a_search_carries_the_best_trial_and_goes_on_in_the_middle(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small_search()
-    tasks = set[Task]()
+    tasks = set[TrainingSetup]()
     train = scratch.train
 
-    def noting(task: Task, *arguments: Any) -> scratch.CandidateTraining:
+    def noting(task: TrainingSetup, *arguments: Any) -> scratch.CandidateTraining:
         tasks.add(task)
         return train(task, *arguments)
 

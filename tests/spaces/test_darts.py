@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.configuration import build
 from nas.errors import InvalidValue
-from nas.interop.published import PUBLISHED
+from nas.interop.named_architecture import PUBLISHED
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax

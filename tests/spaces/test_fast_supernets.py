@@ -19,7 +19,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
-from nas.data.dataset import Batch
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, DropPathRate, LayerDropoutRate, LearningRate, WeightDecay

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.training.loss import Presented, cut_out, mixed, presented, smoothed_cross_entropy, training_loss
 
 

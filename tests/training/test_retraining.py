@@ -8,10 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._dynamo.utils import counters
 
 from nas.data.augmentation import Augmentation
-from nas.data.batch import Batch
+from nas.data.batches import Batch
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
@@ -188,14 +187,13 @@ def test_a_recorded_way_is_gone_again(tmp_path):
     assert seen[0] == pytest.approx((0.1, 0.4, 0.5))
 
 
-@pytest.mark.usefixtures("nothing_compiled")
-def test_a_compiled_training_is_the_same_and_goes_on_uncompiled(tmp_path):
+def test_a_compiled_training_is_the_same_and_goes_on_uncompiled(tmp_path, nothing_compiled):
     hyperparameters = {**COMMON, "dropout_layer1": 0.2}
     eager = retraining(tmp_path / "eager", hyperparameters, FOUR_EPOCHS)
     eager.train()
     compiled = retraining(tmp_path / "compiled", hyperparameters, FOUR_EPOCHS, replace(PLAIN, compile=True))
     compiled.fit(until=10)
-    assert counters["stats"]["unique_graphs"] > 0
+    assert nothing_compiled.graphs > 0
     again = retraining(tmp_path / "again", hyperparameters, FOUR_EPOCHS)
     again.load_state_dict(compiled.state_dict())
     again.fit(until=16)

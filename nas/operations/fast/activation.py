@@ -1,8 +1,8 @@
 """Batch norm, the weighted sum of activation functions and a mask of channels in one pass over the images.
 
-What a layer of the macro space does behind its convolution: ``out = sum over functions f of factor_f * f(z)`` with
-``z = weight * (y - mean) * scale + bias`` and factors per channel. Neither ``z`` nor a single ``f(z)`` is ever written
-down; backward passes compute them again from ``y``.
+A layer of the macro space computes this behind its convolution: ``out = sum over functions f of factor_f * f(z)`` with
+``z = weight * (y - mean) * scale + bias`` and factors per channel. Neither ``z`` nor any ``f(z)`` is stored; backward
+passes compute them again from ``y``.
 """
 
 import ctypes
@@ -14,32 +14,32 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from nas.operations.fast import library
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent, combine
 from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion, combine
-from nas.operations.fast.normalisation import RunningAverages, Statistics, normalised
+from nas.operations.fast.normalisation import RunningAverages, Statistics, channel_statistics, normalised
 
 KNOWN: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus)
 
 
-class _Activation(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "pixels", "c", "options", "threads")],
+class _Activation(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "pixels", "c", "options", "threads"),
         ("function", ctypes.POINTER(ctypes.c_int64)),
-        *[(name, ctypes.c_void_p) for name in ("y", "mean", "gain", "shift", "factors", "out", "g", "sums", "moments")],
-        *[(name, ctypes.c_void_p) for name in ("vy", "along", "tilt", "offset", "vfactors", "weight", "vweight")],
-        *[(name, ctypes.c_void_p) for name in ("motion", "moving")],
-    ]
+        *library.addresses("y", "mean", "gain", "shift", "factors", "out", "g", "sums", "moments"),
+        *library.addresses("vy", "along", "tilt", "offset", "vfactors", "weight", "vweight"),
+        *library.addresses("tangent", "moving"),
+    )
 
 
 class _Layer(NamedTuple):
-    """What a layer has besides its tensors; the statistics are (1, C)."""
+    """A layer without its tensors: its statistics (1, C) and activation functions."""
 
     statistics: Statistics
     functions: tuple[nn.Module, ...]
 
 
 def can_activate(y: Tensor, functions: Sequence[nn.Module]) -> bool:
-    """Whether :func:`activated` is there for them, here and now."""
+    """Whether :func:`activated` can compute ``functions`` of ``y``."""
     return library.usable(y) and all(type(function) in KNOWN for function in functions)
 
 
@@ -52,7 +52,7 @@ def activated(y: Tensor, norm: nn.BatchNorm2d, factors: Tensor, functions: Seque
     images = y.permute(0, 2, 3, 1)
     averages = RunningAverages()
     own = norm.training or norm.running_mean is None
-    known = library.statistics(images.detach(), 1) if own else None
+    known = channel_statistics(images.detach(), 1) if own else None
     planes, statistics = averages.normalise([norm], images.unsqueeze(1), known)
     averages.update()
     if statistics is None:  # they are normalised already
@@ -71,14 +71,14 @@ def activated_in_torch(inputs: Sequence[Tensor], layer: _Layer) -> Tensor:
 
 
 class _Activated(Function):
-    """Of ``layer`` and its tensors: ``y``, the batch norm's weight and bias, the factors."""
+    """The value from ``layer`` and its tensors: ``y``, the batch norm's weight and bias, the factors."""
 
     @staticmethod
     def forward(ctx: Any, layer: _Layer, *inputs: Tensor) -> Tensor:
         ctx.save_for_backward(*inputs)
         ctx.layer = layer
         batch, height, width, channels = inputs[0].shape
-        # No view, since those that a function returns may not be changed in place.
+        # No view: a view that a function returns may not be changed in place.
         out = torch.empty((batch, channels, height, width), dtype=inputs[0].dtype, memory_format=torch.channels_last)
         _run("activation_forward", layer, inputs, out=out.permute(0, 2, 3, 1))
         return out
@@ -145,8 +145,8 @@ def _second_gradient(
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``<gradient, directions>`` with respect to ``g`` and the inputs.
 
-    It is the sum of ``g`` times how the value moves along the directions: with how the normalised value moves, which is
-    a :class:`~nas.operations.fast.motion.Motion`, ``z`` moves by a weighted sum of ``vy`` and ``y``.
+    It is the sum of ``g`` times the value's tangent along the directions. The tangent of ``z`` is a weighted sum of
+    ``vy`` and ``y``, by that of the batch norm (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
     y, weight, _, factors = inputs
     y = y.contiguous()
@@ -154,22 +154,22 @@ def _second_gradient(
         torch.zeros_like(one) if v is None else v.contiguous()
         for one, v in zip((y, weight, weight), directions[:3], strict=True)
     )
-    motion = Motion.of(y.unsqueeze(1), vy.unsqueeze(1), layer.statistics)
-    scale, across, shift = motion.scale[0], motion.across[0], motion.shift[0]
+    tangent = BatchNormTangent.of(y.unsqueeze(1), vy.unsqueeze(1), layer.statistics)
+    scale, across, shift = tangent.scale[0], tangent.across[0], tangent.shift[0]
     moved, gy, moving = (_like(y) if needed else None for needed in (wanted[0], wanted[1], wanted[1]))
     sums = y.new_empty(len(y), *factors.shape) if wanted[4] else None
     moments = y.new_empty(5, len(y), y.shape[-1])
     of_z = {"along": weight * scale, "tilt": weight * across + vweight * scale, "offset": weight * shift + vbias}
     given = {"g": g, "vy": vy, "vweight": vweight, "vfactors": directions[3], **of_z}
-    results = {"motion": moved, "out": gy, "moving": moving, "sums": sums, "moments": moments}
+    results = {"tangent": moved, "out": gy, "moving": moving, "sums": sums, "moments": moments}
     _run("activation_second_backward", layer, inputs, **given, **results)
     h1, h1_centred, h2, h2_centred, h2_vy = moments.sum(1)
     gweight = scale * h1_centred + scale * h2_vy + across * h2_centred + shift * h2
     if gy is not None and moving is not None:
         of_value = [weight * h1 + vweight * h2, weight * h1_centred + vweight * h2_centred]
-        of_motion = [weight * h2, weight * h2_centred, weight * h2_vy]
+        of_tangent = [weight * h2, weight * h2_centred, weight * h2_vy]
         gradients, paths = (gy.unsqueeze(1), moving.unsqueeze(1)), (y.unsqueeze(1), vy.unsqueeze(1))
-        motion.through_statistics(*gradients, *paths, torch.stack([*of_value, *of_motion]).unsqueeze(1))
+        tangent.through_statistics(*gradients, *paths, torch.stack([*of_value, *of_tangent]).unsqueeze(1))
     return moved, gy, gweight, h1, None if sums is None else sums.sum(0)
 
 
@@ -187,12 +187,9 @@ def _run(name: str, layer: _Layer, inputs: Sequence[Tensor], **others: Tensor | 
         pixels=height * width,
         c=channels,
         options=len(functions),
-        threads=torch.get_num_threads(),
         function=(ctypes.c_int64 * len(numbers))(*numbers),
     )
     own = {"y": y, "mean": statistics.mean, "gain": weight * statistics.scale[0], "shift": bias, "factors": factors}
     given = {**own, "weight": weight, **others}
-    kept = {key: None if one is None else one.contiguous() for key, one in given.items()}
-    for key, tensor in kept.items():
-        setattr(settings, key, library.pointer(tensor))
-    library.call(name, settings, y.dtype)
+    settings.fill(**{key: None if one is None else one.contiguous() for key, one in given.items()})
+    settings.run(name, y.dtype)

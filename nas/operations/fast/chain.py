@@ -1,6 +1,6 @@
 """The mixed layers of a chain (:mod:`nas.operations.mixed`), each weighted sum in one pass over the images.
 
-Same parameters, same state dict, same random draws, same numbers. Without the kernels they are the plain ones.
+Parameters, state dict, random draws and numbers are those of the plain layers, which take over without the kernels.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,11 +1,10 @@
-"""Depthwise convolution, fast in its value and in both of its gradients, differentiable as often as one likes.
+"""Depthwise convolution, fast in its value and in both of its gradients, differentiable any number of times.
 
-Value, input gradient and weight gradient are each bilinear, and the derivatives of each are the other two. On a CPU
+Value, input gradient and weight gradient are bilinear, and the derivatives of each are the other two. On a CPU
 PyTorch is fast at the value, and at the weight gradient of kernels that are not dilated and at most 3 wide, but ten
 times slower at the rest; where there are no C++ kernels, everything is therefore made of those two.
 """
 
-import ctypes
 from typing import Any, NamedTuple
 
 import torch
@@ -35,16 +34,16 @@ class Geometry(NamedTuple):
         return height, width
 
 
-class _Convolution(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "threads")],
-        *[(name, ctypes.c_int64) for name in ("kernel", "dilation", "padding")],
-        *[(name, ctypes.c_void_p) for name in ("x", "weight", "y")],
-    ]
+class _Convolution(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "threads"),
+        *library.numbers("kernel", "dilation", "padding"),
+        *library.addresses("x", "weight", "y"),
+    )
 
 
 def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int) -> Tensor:
-    """``x`` (batch, C, H, W) with ``weight`` (C, 1, k, k); the kernels are used where they can be."""
+    """``x`` (batch, C, H, W) convolved with ``weight`` (C, 1, k, k), by the C++ kernels where they are usable."""
     square = weight.shape[2] == weight.shape[3] and x.shape[1] == weight.shape[0]
     lowered = torch.is_autocast_enabled(x.device.type)  # to a precision that only PyTorch's own gradients know of
     if not square or x.device.type != "cpu" or (lowered and not library.usable(x)):
@@ -55,7 +54,7 @@ def depthwise_convolution(x: Tensor, weight: Tensor, stride: int, padding: int, 
         if stride > 1 or (dilation == 1 and weight.shape[2] <= FAST_WIDTH):  # PyTorch's own gradients are fast
             return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
     geometry = Geometry(stride, padding, dilation, (x.shape[2], x.shape[3]), weight.shape[2])
-    return _Value.apply(x, weight, geometry)
+    return _Part.apply(x, None, weight, geometry)
 
 
 def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) -> None:
@@ -67,80 +66,55 @@ def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) ->
         ho=y.shape[2],
         wo=y.shape[3],
         stride=geometry.stride,
-        threads=torch.get_num_threads(),
         kernel=geometry.kernel,
         dilation=geometry.dilation,
         padding=geometry.padding,
-        x=x.data_ptr(),
-        weight=weight.data_ptr(),
-        y=y.data_ptr(),
+        x=x,
+        weight=weight,
+        y=y,
     )
-    library.call(name, settings, x.dtype)
+    settings.run(name, x.dtype)
 
 
-def _empty(like: Tensor, batch: int, channels: int, sides: tuple[int, int]) -> Tensor:
-    return like.new_empty(batch, *sides, channels).permute(0, 3, 1, 2)
+class _Part(Function):
+    """One of ``x``, ``y`` and ``weight`` (or rather their gradients) from the two others; it is given as None."""
 
-
-class _Value(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(x, weight)
+    def forward(ctx: Any, x: Tensor | None, y: Tensor | None, weight: Tensor | None, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(x, y, weight)
         ctx.geometry = geometry
-        x, weight = _nhwc(x), weight.contiguous()
-        if not library.usable(x):
-            stride, padding, dilation, _, _ = geometry
-            return F.conv2d(x, weight, None, stride, padding, dilation, groups=x.shape[1])
-        y = _empty(x, x.shape[0], x.shape[1], geometry.output_sides)
-        _run("depthwise_forward", x, weight, y, geometry)
-        return y
+        x, y = (None if images is None else _nhwc(images) for images in (x, y))
+        weight = None if weight is None else weight.contiguous()
+        if weight is None:
+            assert x is not None
+            assert y is not None
+            if not library.usable(x):
+                return _weight_gradient(x, y, geometry)
+            weight = x.new_empty(x.shape[1], 1, geometry.kernel, geometry.kernel)
+            _run("depthwise_backward_weight", x, weight, y, geometry)
+            return weight
+        if y is None:
+            assert x is not None
+            if not library.usable(x):
+                return F.conv2d(x, weight, None, *geometry[:3], groups=x.shape[1])
+            y = x.new_empty(len(x), *geometry.output_sides, x.shape[1]).permute(0, 3, 1, 2)
+            _run("depthwise_forward", x, weight, y, geometry)
+            return y
+        if not library.usable(y):
+            return _input_gradient(y, weight, geometry)
+        x = y.new_empty(len(y), *geometry.input_sides, y.shape[1]).permute(0, 3, 1, 2)
+        _run("depthwise_backward_input", x, weight, y, geometry)
+        return x
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        gx = _InputGradient.apply(gy, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
-        gw = _WeightGradient.apply(x, gy, ctx.geometry) if ctx.needs_input_grad[1] else None
-        return gx, gw, None
-
-
-class _InputGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, gy: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(gy, weight)
-        ctx.geometry = geometry
-        gy, weight = _nhwc(gy), weight.contiguous()
-        if not library.usable(gy):
-            return _input_gradient(gy, weight, geometry)
-        gx = _empty(gy, gy.shape[0], gy.shape[1], geometry.input_sides)
-        _run("depthwise_backward_input", gx, weight, gy, geometry)
-        return gx
-
-    @staticmethod
-    def backward(ctx: Any, ggx: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        gy, weight = ctx.saved_tensors
-        ggy = _Value.apply(ggx, weight, ctx.geometry) if ctx.needs_input_grad[0] else None
-        gw = _WeightGradient.apply(ggx, gy, ctx.geometry) if ctx.needs_input_grad[1] else None
-        return ggy, gw, None
-
-
-class _WeightGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, gy: Tensor, geometry: Geometry) -> Tensor:
-        ctx.save_for_backward(x, gy)
-        ctx.geometry = geometry
-        x, gy = _nhwc(x), _nhwc(gy)
-        if not library.usable(x):
-            return _weight_gradient(x, gy, geometry)
-        gw = x.new_empty(x.shape[1], 1, geometry.kernel, geometry.kernel)
-        _run("depthwise_backward_weight", x, gw, gy, geometry)
-        return gw
-
-    @staticmethod
-    def backward(ctx: Any, ggw: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, gy = ctx.saved_tensors
-        gx = _InputGradient.apply(gy, ggw, ctx.geometry) if ctx.needs_input_grad[0] else None
-        ggy = _Value.apply(x, ggw, ctx.geometry) if ctx.needs_input_grad[1] else None
-        return gx, ggy, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = [gradient if tensor is None else tensor for tensor in ctx.saved_tensors]
+        found: list[Tensor | None] = [None] * 4
+        for index in range(3):
+            if ctx.needs_input_grad[index]:
+                others = [None if other == index else tensor for other, tensor in enumerate(tensors)]
+                found[index] = _Part.apply(*others, ctx.geometry)
+        return tuple(found)
 
 
 def _nhwc(x: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def wanted_inputs(ctx: Any, count: int) -> list[bool]:
-    """Of each tensor input of a function, inside its backward pass, whether its gradient leads anywhere.
+    """Whether the gradient of each tensor input leads anywhere, asked inside a function's backward pass.
 
     ``needs_input_grad`` says whether an input is part of any graph; what is asked for may not depend on it. In a second
-    backward pass towards a few hyperparameters that spares most of the work.
+    backward pass towards a few hyperparameters this saves most of the work.
     """
     wanted = []
     for index in range(count):
@@ -21,6 +21,11 @@ def wanted_inputs(ctx: Any, count: int) -> list[bool]:
         except (RuntimeError, AttributeError):  # a leaf that is asked for; another version of PyTorch
             wanted.append(node is not None)
     return wanted
+
+
+def zeros_for_none(directions: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """``directions`` with zeros in place of those that no gradient came back for."""
+    return [torch.zeros_like(one) if v is None else v for v, one in zip(directions, like, strict=True)]
 
 
 def differentiable_gradients(

@@ -1,6 +1,6 @@
 """All mixed operations on the edges that leave one state of a cell, computed together.
 
-What the edges have in common is computed once: the leading ReLU, the poolings and their batch norms. ``none`` costs
+The shared parts of the edges are computed once: the leading ReLU, the poolings and their batch norms. ``none`` costs
 nothing. The modules are those of :class:`~nas.operations.cell_operations.MixedEdge`: same parameters, same state dict,
 same random draws.
 """
@@ -25,7 +25,7 @@ from nas.operations.cell_operations import (
 from nas.operations.fast import library
 from nas.operations.fast.depthwise import depthwise_convolution
 from nas.operations.fast.mixture import Term, mixture
-from nas.operations.fast.normalisation import RunningAverages, normalised
+from nas.operations.fast.normalisation import RunningAverages, channel_statistics, normalised
 from nas.operations.fast.pooling import Known, poolings
 from nas.operations.fast.separable import Kernel, Layer, separable
 from nas.operations.stochastic import keep_mask
@@ -47,7 +47,7 @@ class Bundle(nn.Module):
         """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
 
         Args:
-            state: What the edges leave.
+            state: The state that the edges leave.
             factors: (batch or 1, edges, operations).
         """
         averages = RunningAverages()
@@ -79,8 +79,8 @@ def node_states(
 
     Args:
         inputs: The input states, (batch, channels, H, W).
-        edges: One mixed operation per edge.
-        bundles: The same, :func:`bundles`.
+        edges: One :class:`~nas.operations.cell_operations.MixedEdge` per edge.
+        bundles: The same edges as :func:`bundles`.
         pairs: Per edge its node and the state it reads, nodes in order.
         weights: (edges, operations).
     """
@@ -134,7 +134,7 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
 
     Args:
         factors: (batch or 1, edges, operations).
-        averages: Where the batch norms' statistics are put down.
+        averages: Collects the batch norms' statistics.
     """
     stock = state.device.type == "cpu" and not library.usable(state)
     return (_edge_by_edge if stock else _all_at_once)(state, edges, factors, averages)
@@ -216,7 +216,7 @@ def _weighted(operation: nn.Module, state: Tensor, activated: Tensor, factor: Te
     y = activated
     for layer in layers:
         y = _convolved(y, layer) if isinstance(layer, nn.Conv2d) else layer(y)
-    if len(factor) > 1 or not isinstance(norm, nn.BatchNorm2d):  # or one that is synchronised
+    if len(factor) > 1 or not isinstance(norm, nn.BatchNorm2d):  # it may be synchronised
         return factor[:, None, None, None] * norm(y)
     tracked = norm.training and norm.track_running_stats
     if tracked and norm.num_batches_tracked is not None:
@@ -298,12 +298,12 @@ def _normalised_planes(y: Tensor, norms: Sequence[nn.BatchNorm2d], averages: Run
     batch, _, height, width = y.shape
     last = y.permute(0, 2, 3, 1)
     planes = last.reshape(batch, height, width, len(norms), -1).permute(0, 3, 1, 2, 4)
-    known = library.statistics(last.detach(), len(norms)) if library.usable(y) else None
+    known = channel_statistics(last.detach(), len(norms)) if library.usable(y) else None
     return Term(*averages.normalise(norms, planes, known))
 
 
 def _one_by_one(state: Tensor, alike: Sequence[nn.Module], averages: RunningAverages) -> Term:
-    """Whatever has no joint formulation: the modules as they are."""
+    """Operations without a joint formulation: the modules as they are."""
     return Term(torch.stack([operation(state).permute(0, 2, 3, 1) for operation in alike], dim=1))
 
 

@@ -1,6 +1,6 @@
-"""Building, loading and switching the C++ kernels.
+"""The C++ kernels in ``kernels/``: they are built at first use, loaded, called, and switched off.
 
-The source has no dependency but a C++20 compiler, so it is built in seconds, once per machine, into
+The sources depend on nothing but a C++20 compiler, so they are built in seconds, once per machine, into
 ``~/.cache/nas`` (or ``$XDG_CACHE_HOME/nas``). Without a compiler, or with ``NAS_KERNELS=off``, everything runs on stock
 PyTorch with the same numbers, slower.
 """
@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nas.errors import require
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = Path(__file__).with_name("kernels")
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp")
 COMPILERS = ("g++", "c++", "clang++")
 LONGEST_BUILD = 300  # seconds
@@ -32,7 +33,7 @@ _switched_off = 0
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """Do without the kernels inside, as on a machine without a compiler."""
+    """A context without the kernels, as on a machine without a compiler."""
     global _switched_off
     _switched_off += 1
     try:
@@ -42,7 +43,7 @@ def without_kernels() -> Iterator[None]:
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the kernels compute on ``x`` here and now."""
+    """Whether the kernels can compute on ``x``."""
     if _switched_off or x.device.type != "cpu" or x.dtype not in DTYPES or torch.compiler.is_compiling():
         return False
     return library() is not None
@@ -50,7 +51,7 @@ def usable(x: Tensor) -> bool:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernels, built if need be; None where that is not possible or not wanted.
+    """The loaded kernels, built where they are not yet; None where they cannot be built or are switched off.
 
     Raises:
         InvalidValue: ``NAS_KERNELS`` is neither on nor off.
@@ -88,16 +89,17 @@ def _built(compiler: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             fresh = Path(scratch) / path.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(fresh)]
+            command = [compiler, *FLAGS, str(SOURCES / "library.cpp"), "-o", str(fresh)]
             subprocess.run(command, check=True, capture_output=True, timeout=LONGEST_BUILD)
             os.replace(fresh, path)  # in one piece, even where several processes build at once
     return path
 
 
 def _fingerprint(compiler: str) -> str:
-    """Of everything that the binary depends on: a home folder may be shared by unlike machines."""
+    """A hash of everything that the binary depends on: a home folder may be shared by unlike machines."""
+    sources = [path.read_bytes() for path in sorted(SOURCES.iterdir()) if path.is_file()]
     version = subprocess.run([compiler, "--version"], check=True, capture_output=True, timeout=60).stdout
-    parts = [SOURCE.read_bytes(), " ".join(FLAGS).encode(), version, platform.machine().encode(), _processor().encode()]
+    parts = [*sources, " ".join(FLAGS).encode(), version, platform.machine().encode(), _processor().encode()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
@@ -109,30 +111,38 @@ def _processor() -> str:
     return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
 
 
-def call(name: str, settings: ctypes.Structure, dtype: torch.dtype) -> None:
-    """Run the kernel ``name``, which reads ``settings`` and writes where its pointers say."""
-    loaded = library()
-    assert loaded is not None
-    getattr(loaded, name)(ctypes.byref(settings), ctypes.c_int64(dtype == torch.float64))
+class Settings(ctypes.Structure):
+    """What a kernel reads: numbers, and the addresses of tensors, which are kept alive as long as the settings."""
+
+    def __init__(self, **values: "int | Tensor | Sequence[Tensor] | ctypes.Array[Any] | None") -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+        self.fill(threads=torch.get_num_threads(), **values)
+
+    def fill(self, **values: "int | Tensor | Sequence[Tensor] | ctypes.Array[Any] | None") -> None:
+        """Set fields: a tensor stands for its address, a sequence of tensors for an array of their addresses."""
+        for name, value in values.items():
+            self.kept.append(value)
+            if isinstance(value, Tensor):
+                value = value.data_ptr()
+            elif isinstance(value, list | tuple):
+                addresses = (ctypes.c_void_p * len(value))(*(tensor.data_ptr() for tensor in value))
+                self.kept.append(addresses)
+                value = ctypes.addressof(addresses)
+            setattr(self, name, value)
+
+    def run(self, name: str, dtype: torch.dtype) -> None:
+        """Call the kernel ``name``, which writes where the addresses lead."""
+        loaded = library()
+        assert loaded is not None
+        getattr(loaded, name)(ctypes.byref(self), ctypes.c_int64(dtype == torch.float64))
 
 
-def pointer(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+def numbers(*names: str) -> list[tuple[str, Any]]:
+    """Fields of :class:`Settings` that hold whole numbers."""
+    return [(name, ctypes.c_int64) for name in names]
 
 
-def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
-
-
-def statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (planes, C) of ``x`` (batch, H, W, planes * C) over all but its last axis."""
-    loaded = library()
-    assert loaded is not None
-    x = x.contiguous()
-    batch, height, width, channels = x.shape
-    mean, variance = x.new_empty(planes, channels // planes), x.new_empty(planes, channels // planes)
-    sizes = [ctypes.c_int64(size) for size in (batch, height * width, channels)]
-    addresses = [ctypes.c_void_p(tensor.data_ptr()) for tensor in (x, mean, variance)]
-    flags = ctypes.c_int64(torch.get_num_threads()), ctypes.c_int64(x.dtype == torch.float64)
-    loaded.channel_statistics(*sizes, *addresses, *flags)
-    return mean, variance
+def addresses(*names: str) -> list[tuple[str, Any]]:
+    """Fields of :class:`Settings` that hold addresses."""
+    return [(name, ctypes.c_void_p) for name in names]

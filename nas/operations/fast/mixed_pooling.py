@@ -14,13 +14,13 @@ from torch.autograd import Function
 from nas.operations.fast import library
 from nas.operations.fast.derivatives import wanted_inputs
 
-LARGEST = 15  # whose places are counted by a byte
+LARGEST = 15  # of the sizes: a byte holds a place in such a window
 
 
 class Windows(NamedTuple):
-    """Those of every pooling: they begin ``(size - 1) // 2`` before each ``stride``-th pixel.
+    """The windows of every pooling: they begin ``(size - 1) // 2`` before each ``stride``-th pixel.
 
-    ``kinds`` are max and average or one of them; what lies beyond the border is no part of either.
+    ``kinds`` are max and average or one of them; pixels beyond the border count in neither.
     """
 
     sizes: tuple[int, ...]
@@ -28,17 +28,17 @@ class Windows(NamedTuple):
     stride: int
 
 
-class _Pools(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "sizes", "threads")],
+class _Pools(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "sizes", "threads"),
         ("size", ctypes.POINTER(ctypes.c_int64)),
-        *[(name, ctypes.c_void_p) for name in ("maximum", "mean", "argument", "x", "out")],
-        *[(name, ctypes.c_void_p) for name in ("maximum_sums", "mean_sums")],
-    ]
+        *library.addresses("maximum", "mean", "argument", "x", "out"),
+        *library.addresses("maximum_sums", "mean_sums"),
+    )
 
 
 def can_pool(x: Tensor, windows: Windows) -> bool:
-    """Whether :func:`mixed_poolings` is there for them, here and now."""
+    """Whether :func:`mixed_poolings` can compute ``windows`` of ``x``."""
     return library.usable(x) and max(windows.sizes) <= LARGEST
 
 
@@ -55,14 +55,14 @@ def mixed_poolings(x: Tensor, weights: Tensor, windows: Windows) -> Tensor:
 
 
 class _Pooled(Function):
-    """Of ``x`` (batch, C, H, W); ``places`` of the maxima (sizes, batch, H', W', C) are found first or given."""
+    """The sum for ``x`` (batch, C, H, W); ``places`` of the maxima (sizes, batch, H', W', C) are found or given."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, places: Tensor, windows: Windows, search: bool) -> Tensor:
         ctx.save_for_backward(x, weights, places)
         ctx.windows = windows
         _, batch, height, width, channels = places.shape
-        # No view, since those that a function returns may not be changed in place.
+        # No view: a view that a function returns may not be changed in place.
         out = torch.empty((batch, channels, height, width), dtype=x.dtype, memory_format=torch.channels_last)
         _run("pools_search" if search else "pools_value", _nhwc(x), _nhwc(out), weights, places, windows)
         return out
@@ -118,7 +118,7 @@ def _nhwc(x: Tensor) -> Tensor:
 
 
 def _run(name: str, x: Tensor, out: Tensor, by_kind: Tensor, places: Tensor, windows: Windows) -> None:
-    """``x`` and ``out`` channels-last; ``by_kind``: the weights (kinds, sizes), or their sums (kinds, batch, sizes)."""
+    """``x`` and ``out`` channels-last, ``by_kind`` the weights (kinds, sizes) or their sums (kinds, batch, sizes)."""
     _, batch, height, width, channels = places.shape
     settings = _Pools(
         n=batch,
@@ -129,14 +129,13 @@ def _run(name: str, x: Tensor, out: Tensor, by_kind: Tensor, places: Tensor, win
         wo=width,
         stride=windows.stride,
         sizes=len(windows.sizes),
-        threads=torch.get_num_threads(),
         size=(ctypes.c_int64 * len(windows.sizes))(*windows.sizes),
+        argument=places if "max" in windows.kinds else None,
+        x=x,
+        out=out,
     )
     by_kind = by_kind.contiguous()
     rows = {"max": "maximum", "average": "mean"}
     for kind, row in zip(windows.kinds, by_kind, strict=True):
-        setattr(settings, rows[kind] + ("_sums" if by_kind.dim() == 3 else ""), row.data_ptr())
-    if "max" in windows.kinds:
-        settings.argument = places.data_ptr()
-    settings.x, settings.out = x.data_ptr(), out.data_ptr()
-    library.call(name, settings, x.dtype)
+        settings.fill(**{rows[kind] + ("_sums" if by_kind.dim() == 3 else ""): row})
+    settings.run(name, x.dtype)

@@ -1,8 +1,8 @@
 """The weighted sums of all operations on the edges that leave one state, their batch norms folded in.
 
 ``out_e = sum over operations k of factor_{e, k} * (term_k - mean_k) * scale_k``: since an operation's weight only
-scales its batch norm, no normalised tensor is ever written down. In the backward pass the sums over pixels of ``g_e``
-and of ``g_e * (term_k - mean_k)`` give the weights' gradient and the batch norms' at once.
+scales its batch norm, no normalised tensor is stored. In the backward pass the sums over pixels of ``g_e`` and of
+``g_e * (term_k - mean_k)`` give the gradients of the weights and of the batch norms at once.
 """
 
 import ctypes
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.fast import library
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -24,7 +24,7 @@ from nas.operations.fast.normalisation import Statistics, normalised
 class Term:
     """One operation on every edge: (batch, edges, H, W, C), or with a single plane that all edges share.
 
-    ``statistics`` normalise it, those of a shared plane perhaps with one row per edge; None leaves it as it is.
+    ``statistics`` normalise it; those of a shared plane may have one row per edge. None leaves it as it is.
     """
 
     planes: Tensor
@@ -32,20 +32,20 @@ class Term:
 
 
 class _Term(ctypes.Structure):
-    _fields_ = [
+    _fields_ = (
         ("data", ctypes.c_void_p),
-        *[(name, ctypes.c_int64) for name in ("sample", "group", "pixel")],
-        *[(name, ctypes.c_void_p) for name in ("factor", "mean", "gradient", "slope", "constant")],
-        *[(name, ctypes.c_void_p) for name in ("second", "steepness", "products")],
-    ]
+        *library.numbers("sample", "group", "pixel"),
+        *library.addresses("factor", "mean", "gradient", "slope", "constant"),
+        *library.addresses("second", "steepness", "products"),
+    )
 
 
-class _Mixture(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "edges", "pixels", "c", "terms", "threads")],
+class _Mixture(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "edges", "pixels", "c", "terms", "threads"),
         ("term", ctypes.POINTER(_Term)),
-        *[(name, ctypes.c_void_p) for name in ("offset", "out", "gout", "sums")],
-    ]
+        *library.addresses("offset", "out", "gout", "sums"),
+    )
 
 
 def mixture(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
@@ -62,7 +62,7 @@ def mixture(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
 
 
 def mixture_in_torch(factors: Tensor, terms: Sequence[Term]) -> list[Tensor]:
-    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    """The same value in PyTorch's operations, differentiable any number of times."""
     edges = factors.shape[1]
     sums: list[Tensor | None] = [None] * edges
     for index, term in enumerate(terms):
@@ -134,10 +134,7 @@ class _MixtureGradient(Function):
 
             found = differentiable_gradients(value, [factors, *tensors], wanted, [vfactors, *vplanes])
         else:
-            directions = [
-                torch.zeros_like(one) if v is None else v
-                for one, v in zip([factors, *planes], [vfactors, *vplanes], strict=True)
-            ]
+            directions = zeros_for_none([vfactors, *vplanes], [factors, *planes])
             found = _second_gradient(factors, statistics, planes, gouts, directions, wanted)
         return found[0], None, None, *found[1:]
 
@@ -161,8 +158,7 @@ def _gradient(
 
     own_sums, own_products = (by_term * sums).sum(1), (by_term * products).sum(1)  # (terms, edges, C)
     settings = _settings(planes, edges, by_channel)
-    settings.keep = [array := library.pointers(gouts)]
-    settings.gout = ctypes.cast(array, ctypes.c_void_p)
+    settings.fill(gout=gouts)
     gradients: list[Tensor | None] = [None] * len(planes)
     for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
         if not needed[index]:
@@ -174,10 +170,10 @@ def _gradient(
         total, product = (_of_planes(one, of_edges[index]) for of_edges in (own_sums, own_products))
         count, scale = batch * height * width, entry.scale
         constant, slope = -scale * total / count, -(scale**3) * product / count
-        settings.keep += [constant, slope]
+        settings.kept += [constant, slope]
         settings.term[index].mean = entry.mean.data_ptr()
         settings.term[index].constant, settings.term[index].slope = constant.data_ptr(), slope.data_ptr()
-    library.call("mix_backward", settings, first.dtype)
+    settings.run("mix_backward", first.dtype)
     return [gfactors, *gradients]
 
 
@@ -191,22 +187,22 @@ def _second_gradient(
 ) -> list[Tensor | None]:
     """The gradients of ``<gradient, directions>`` with respect to the factors, ``gouts`` and the terms.
 
-    It is the sum over edges of ``<g_e, how out_e moves along the directions>``, and with how normalised values move
-    (:class:`~nas.operations.fast.motion.Motion`) that is a mixture of the terms and their directions.
+    It is the sum over edges of ``<g_e, the tangent of out_e along the directions>``, and that tangent is a mixture of
+    the terms and their directions, by those of the batch norms (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
     planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
     vfactors, vplanes = directions[0], [_alike(v, one) for v, one in zip(directions[1:], planes, strict=True)]
     first, edges, terms = planes[0], factors.shape[1], len(planes)
     batch, channels = first.shape[0], first.shape[4]
-    motions = [
-        None if entry is None or not entry.of_batch else Motion.of(one, v, entry)
+    tangents = [
+        None if entry is None or not entry.of_batch else BatchNormTangent.of(one, v, entry)
         for entry, one, v in zip(statistics, planes, vplanes, strict=True)
     ]
     shape = (edges, channels)
     nothing = first.new_zeros(shape)
     means, scales = _stacked(statistics, first, edges)
-    nus = torch.stack([nothing if one is None else one.nu.expand(shape) for one in motions])
-    across = torch.stack([nothing if one is None else one.across.expand(shape) for one in motions])
+    mean_tangents = torch.stack([nothing if one is None else one.mean_tangent.expand(shape) for one in tangents])
+    across = torch.stack([nothing if one is None else one.across.expand(shape) for one in tangents])
     f, v = (one.expand(batch, -1, -1).permute(2, 0, 1)[..., None] for one in (factors, vfactors))
     on_terms = (v * scales[:, None] + f * across[:, None]).contiguous()  # (terms, batch, edges, C)
     on_directions = (f * scales[:, None]).contiguous()
@@ -214,37 +210,36 @@ def _second_gradient(
     both = [*planes, *vplanes]
     touts: list[Tensor] | None = None
     if any(wanted[1 : 1 + edges]):
-        offset = -(on_terms * means[:, None] + on_directions * nus[:, None]).sum(0).contiguous()
+        offset = -(on_terms * means[:, None] + on_directions * mean_tangents[:, None]).sum(0).contiguous()
         touts = _mixed(both, edges, torch.cat([on_terms, on_directions]), offset)
     gfactors: Tensor | None = None
     gradients: list[Tensor | None] = [None] * terms
     if wanted[0] or any(wanted[1 + edges :]):
         sums, all_products = _sums((*statistics, *[None] * terms), both, gouts)
         products, pairs = all_products[:terms], all_products[terms:]
-        moved = pairs - nus[:, None] * sums
+        moved = pairs - mean_tangents[:, None] * sums
         gfactors = (scales[:, None] * moved + across[:, None] * products).sum(-1).permute(1, 2, 0)
         gfactors = gfactors.sum_to_size(factors.shape)
         moments = [
             (factor * one).sum(1) for factor, one in ((v, sums), (v, products), (f, sums), (f, products), (f, pairs))
         ]
         settings = _settings(planes, edges, on_terms)
-        settings.keep = [array := library.pointers(gouts)]
-        settings.gout = ctypes.cast(array, ctypes.c_void_p)
-        for index, (motion, one) in enumerate(zip(motions, planes, strict=True)):
+        settings.fill(gout=gouts)
+        for index, (tangent, one) in enumerate(zip(tangents, planes, strict=True)):
             if not wanted[1 + edges + index]:
                 continue
             gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
             settings.term[index].gradient = gradient.data_ptr()
-            if motion is None:
+            if tangent is None:
                 continue
             constant, slope, along = (
-                part.contiguous() for part in motion.constants(*(_of_planes(one, each[index]) for each in moments))
+                part.contiguous() for part in tangent.constants(*(_of_planes(one, each[index]) for each in moments))
             )
-            settings.keep += [constant, slope, along]
+            settings.kept += [constant, slope, along]
             term = settings.term[index]
-            term.mean, term.constant, term.slope = map(library.pointer, (motion.mean, constant, slope))
+            term.mean, term.constant, term.slope = (one.data_ptr() for one in (tangent.mean, constant, slope))
             term.second, term.steepness = vplanes[index].data_ptr(), along.data_ptr()
-        library.call("mix_backward", settings, first.dtype)
+        settings.run("mix_backward", first.dtype)
     return [gfactors, *(touts if touts is not None else [None] * edges), *gradients]
 
 
@@ -253,9 +248,8 @@ def _mixed(planes: Sequence[Tensor], edges: int, by_channel: Tensor, offset: Ten
     first = planes[0]
     outs = [first.new_empty(first.shape[0], *first.shape[2:]) for _ in range(edges)]
     settings = _settings(planes, edges, by_channel)
-    array = library.pointers(outs)
-    settings.out, settings.offset = ctypes.cast(array, ctypes.c_void_p), offset.data_ptr()
-    library.call("mix_forward", settings, first.dtype)
+    settings.fill(out=outs, offset=offset)
+    settings.run("mix_forward", first.dtype)
     return outs
 
 
@@ -267,8 +261,7 @@ def _sums(
     batch, channels = first.shape[0], first.shape[4]
     sums, products = (first.new_empty(*more, batch, edges, channels) for more in ((), (len(planes),)))
     settings = _settings(planes, edges, products)
-    array = library.pointers(gouts)
-    settings.gout, settings.sums = ctypes.cast(array, ctypes.c_void_p), sums.data_ptr()
+    settings.fill(gout=gouts, sums=sums)
     by_edge = []  # shared planes with a mean per edge, which the kernel cannot take off
     for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
         settings.term[index].products = products[index].data_ptr()
@@ -276,7 +269,7 @@ def _sums(
             settings.term[index].mean = entry.mean.data_ptr()
         elif entry is not None:
             by_edge.append((index, entry.mean))
-    library.call("mix_sums", settings, first.dtype)
+    settings.run("mix_sums", first.dtype)
     for index, mean in by_edge:
         products[index] -= mean * sums
     return sums, products
@@ -315,12 +308,4 @@ def _settings(planes: Sequence[Tensor], edges: int, by_channel: Tensor) -> _Mixt
         array[index].data, array[index].factor = one.data_ptr(), by_channel[index].data_ptr()
         array[index].sample, array[index].pixel = one.stride(0), one.stride(3 if width > 1 else 2)
         array[index].group = one.stride(1) if one.shape[1] > 1 else 0
-    return _Mixture(
-        n=batch,
-        edges=edges,
-        pixels=height * width,
-        c=channels,
-        terms=len(planes),
-        threads=torch.get_num_threads(),
-        term=array,
-    )
+    return _Mixture(n=batch, edges=edges, pixels=height * width, c=channels, terms=len(planes), term=array)

@@ -8,21 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.fast import library
 from nas.operations.synchronised import jointly_normalised
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What normalises (batch, planes, H, W, C).
+    """The statistics that normalise (batch, planes, H, W, C).
 
     Attributes:
         mean: (planes, C), contiguous.
         variance: (planes, C), contiguous.
         epsilon: Added to the variance.
-        of_batch: Whether they are those of the very tensor they normalise, and so depend on it; otherwise they are
-            running averages, constants.
-        known: Whether a tensor's own are known beforehand (the biased variance). If not, :func:`normalised` writes them
-            into ``mean`` and ``variance`` (the unbiased one) on its way.
+        of_batch: Whether they are the statistics of the normalised tensor itself, and so depend on it; otherwise they
+            are running averages, constants.
+        known: Whether a tensor's own statistics are known beforehand (with the biased variance). If not,
+            :func:`normalised` writes them into ``mean`` and ``variance`` (the unbiased one).
     """
 
     mean: Tensor
@@ -37,8 +38,25 @@ class Statistics:
         return (self.variance + self.epsilon).rsqrt()
 
 
+class _ChannelStatistics(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "pixels", "c", "threads"),
+        *library.addresses("x", "mean", "variance"),
+    )
+
+
+def channel_statistics(x: Tensor, planes: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (planes, C) of ``x`` (batch, H, W, planes * C) over all but its last axis, by kernel."""
+    x = x.contiguous()
+    batch, height, width, channels = x.shape
+    mean, variance = (x.new_empty(planes, channels // planes) for _ in range(2))
+    settings = _ChannelStatistics(n=batch, pixels=height * width, c=channels, x=x, mean=mean, variance=variance)
+    settings.run("channel_statistics", x.dtype)
+    return mean, variance
+
+
 def normalised(x: Tensor, statistics: Statistics, weight: Tensor | None = None) -> Tensor:
-    """``x`` (batch, planes, H, W, C) normalised, times ``weight`` (planes,); differentiable as often as one likes."""
+    """``x`` (batch, planes, H, W, C) normalised, times ``weight`` (planes,); differentiable any number of times."""
     if not statistics.of_batch:
         scale = statistics.scale if weight is None else statistics.scale * weight[:, None]
         return (x - statistics.mean[:, None, None]) * scale[:, None, None]
@@ -54,7 +72,7 @@ def normalised(x: Tensor, statistics: Statistics, weight: Tensor | None = None) 
 
 @dataclass
 class RunningAverages:
-    """The batch norms of a forward pass and the statistics they have seen, to be updated all at once."""
+    """The batch norms of a forward pass and their batch statistics, to update all running averages at once."""
 
     _modules: list[nn.BatchNorm2d] = field(default_factory=list)
     _means: list[Tensor] = field(default_factory=list)
@@ -63,9 +81,9 @@ class RunningAverages:
     def normalise(
         self, modules: Sequence[nn.BatchNorm2d], planes: Tensor, known: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Statistics | None]:
-        """``planes`` with what is still to normalise them: :meth:`statistics`, whose arguments these are, too.
+        """``planes`` and the statistics that still have to normalise them; the arguments are as in :meth:`statistics`.
 
-        In a data-parallel run with synchronised batch norms they come back normalised, and nothing is left to do.
+        In a data-parallel run with synchronised batch norms the planes come back normalised, and without statistics.
         """
         first = modules[0]
         ranks = getattr(first, "ranks", None)  # of a nas.operations.synchronised.SynchronisedBatchNorm
@@ -73,15 +91,17 @@ class RunningAverages:
             return planes, self.statistics(modules, planes, known)
         normalised, mean, variance = jointly_normalised(planes, (0, 2, 3), first.eps, ranks)
         if first.training and first.track_running_stats:
-            self._put_down(modules, mean, variance)
+            self._collect(modules, mean, variance)
         return normalised, None
 
     def statistics(
         self, modules: Sequence[nn.BatchNorm2d], like: Tensor, known: tuple[Tensor, Tensor] | None
     ) -> Statistics:
-        """What normalises ``like`` (batch, planes, H, W, C) in ``modules``, one per plane or several for a single one.
+        """The statistics that normalise ``like`` (batch, planes, H, W, C) in ``modules``.
 
         Args:
+            modules: One per plane, or several that share a single plane.
+            like: The planes.
             known: Mean and biased variance (planes, C) of ``like`` where they have been computed already.
         """
         first = modules[0]
@@ -102,10 +122,10 @@ class RunningAverages:
             mean, variance = known
             unbiased = variance * (count / max(count - 1, 1)) if tracked else variance
         if tracked:
-            self._put_down(modules, mean, unbiased)
+            self._collect(modules, mean, unbiased)
         return Statistics(mean, variance, epsilon, of_batch=True, known=known is not None)
 
-    def _put_down(self, modules: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor) -> None:
+    def _collect(self, modules: Sequence[nn.BatchNorm2d], means: Tensor, variances: Tensor) -> None:
         for index, module in enumerate(modules):
             plane = index if len(means) > 1 else 0
             self._modules.append(module)

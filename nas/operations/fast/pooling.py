@@ -14,16 +14,16 @@ from nas.operations.fast.derivatives import differentiable_gradients
 Known = tuple[Tensor, Tensor] | None
 
 
-class _Pooling(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "maximum", "mean", "argument", "gmaximum", "gmean", "gx")],
+class _Pooling(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "threads"),
+        *library.addresses("x", "maximum", "mean", "argument", "gmaximum", "gmean", "gx"),
         ("statistics", ctypes.c_void_p * 4),
-    ]
+    )
 
 
 def poolings(x: Tensor, stride: int) -> tuple[tuple[Tensor, Known], tuple[Tensor, Known]]:
-    """The maximum and the average, each with its batch mean and biased variance (1, C) where they are at hand.
+    """The maximum and the average, each with its batch mean and biased variance (1, C) where the kernels give them.
 
     Args:
         x: (batch, 1, H, W, C); the results have ``ceil(side / stride)``. Zeros of the margin count in no average.
@@ -50,10 +50,9 @@ class _PoolingFunction(Function):
         maximum, average = x.new_empty(shape), x.new_empty(shape)
         argument = torch.empty(shape, dtype=torch.uint8)
         statistics = [x.new_empty(1, channels) for _ in range(4)]
-        settings = _settings(shape, x, stride, argument)
-        settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
-        settings.statistics = (ctypes.c_void_p * 4)(*map(library.pointer, statistics))
-        library.call("pool_forward", settings, x.dtype)
+        settings = _settings(x.shape, argument, stride, x=source, maximum=maximum, mean=average)
+        settings.statistics = (ctypes.c_void_p * 4)(*(one.data_ptr() for one in statistics))
+        settings.run("pool_forward", x.dtype)
         ctx.stride = stride
         # The input is kept for a second derivative; it is what the cell keeps anyway.
         ctx.save_for_backward(x, argument)
@@ -95,32 +94,30 @@ class _PoolingGradient(Function):
             found = differentiable_gradients(value, [gmaximum, gaverage], ctx.needs_input_grad[:2], [vx])
             return *found, None, None, None
         maximum, average = x.new_empty(argument.shape), x.new_empty(argument.shape)
-        settings = _settings(tuple(argument.shape), x, stride, argument)
-        source = vx.contiguous()
-        settings.x, settings.maximum, settings.mean = map(library.pointer, (source, maximum, average))
-        library.call("pool_motion", settings, x.dtype)
+        planes = {"x": vx.contiguous(), "maximum": maximum, "mean": average}
+        _settings(x.shape, argument, stride, **planes).run("pool_tangent", x.dtype)
         return maximum, average, None, None, None
 
 
 def _gradient(gmaximum: Tensor | None, gaverage: Tensor | None, x: Tensor, argument: Tensor, stride: int) -> Tensor:
     gmaximum = None if gmaximum is None else gmaximum.contiguous()
     gaverage = None if gaverage is None else gaverage.contiguous()
-    settings = _settings(tuple(argument.shape), x, stride, argument)
     gx = x.new_empty(x.shape)
-    settings.gmaximum, settings.gmean, settings.gx = map(library.pointer, (gmaximum, gaverage, gx))
-    library.call("pool_backward", settings, x.dtype)
+    planes = {"gmaximum": gmaximum, "gmean": gaverage, "gx": gx}
+    _settings(x.shape, argument, stride, **planes).run("pool_backward", x.dtype)
     return gx
 
 
-def _settings(shape: tuple[int, ...], x: Tensor, stride: int, argument: Tensor) -> _Pooling:
+def _settings(shape: torch.Size, argument: Tensor, stride: int, **planes: Tensor | None) -> _Pooling:
+    """The settings of an input of ``shape`` (batch, 1, H, W, C)."""
     return _Pooling(
-        n=x.shape[0],
-        c=x.shape[4],
-        h=x.shape[2],
-        w=x.shape[3],
-        ho=shape[2],
-        wo=shape[3],
+        n=shape[0],
+        c=shape[4],
+        h=shape[2],
+        w=shape[3],
+        ho=argument.shape[2],
+        wo=argument.shape[3],
         stride=stride,
-        threads=torch.get_num_threads(),
-        argument=argument.data_ptr(),
+        argument=argument,
+        **planes,
     )

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from nas.operations.fast import library
+from nas.operations.fast.batch_norm_tangent import BatchNormTangent
 from nas.operations.fast.depthwise import depthwise_convolution
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
-from nas.operations.fast.motion import Motion
+from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -30,24 +30,24 @@ class Kernel:
 
 
 class _Group(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int64) for name in ("kernel", "dilation", "padding")]
+    _fields_ = library.numbers("kernel", "dilation", "padding")
 
 
-class _Separable(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "c", "h", "w", "ho", "wo", "stride", "inputs", "groups", "threads")],
+class _Separable(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "c", "h", "w", "ho", "wo", "stride", "inputs", "groups", "threads"),
         ("group", ctypes.POINTER(_Group)),
-        *[(name, ctypes.c_void_p) for name in ("x", "mean", "scale", "depthwise", "pointwise")],
-        *[(name, ctypes.c_void_p) for name in ("y", "y_mean", "y_variance", "gy", "gx", "gdepthwise", "gpointwise")],
+        *library.addresses("x", "mean", "scale", "depthwise", "pointwise"),
+        *library.addresses("y", "y_mean", "y_variance", "gy", "gx", "gdepthwise", "gpointwise"),
         ("batch_statistics", ctypes.c_int64),
-        *[(name, ctypes.c_void_p) for name in ("vx", "vdepthwise", "vpointwise", "along", "across", "shift")],
-        *[(name, ctypes.c_void_p) for name in ("ty", "second", "moments")],
-    ]
+        *library.addresses("vx", "vdepthwise", "vpointwise", "along", "across", "shift"),
+        *library.addresses("ty", "second", "moments"),
+    )
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a separable layer computes: its groups' kernels, its stride, and the statistics that normalise its input."""
+    """A separable layer: its groups' kernels, its stride, and the statistics that normalise its input."""
 
     kernels: tuple[Kernel, ...]
     stride: int
@@ -65,8 +65,8 @@ def separable(
         pointwise: Per group (C, C, 1, 1).
 
     Returns:
-        (batch, groups, ceil(H / stride), ceil(W / stride), C) and, where they are at hand, its batch mean and biased
-        variance (groups, C), which no gradient goes through: whoever normalises with them accounts for it.
+        (batch, groups, ceil(H / stride), ceil(W / stride), C) and, where the kernels give them, its batch mean and
+        biased variance (groups, C), which no gradient goes through: the normalisation accounts for it.
     """
     if library.usable(x) and (layer.statistics is None or layer.statistics.known):
         y, mean, variance = _SeparableFunction.apply(x, layer, *depthwise, *pointwise)
@@ -75,7 +75,7 @@ def separable(
 
 
 def separable_in_torch(x: Tensor, layer: Layer, depthwise: Sequence[Tensor], pointwise: Sequence[Tensor]) -> Tensor:
-    """The same value in PyTorch's operations, differentiable as often as one likes."""
+    """The same value in PyTorch's operations, differentiable any number of times."""
     z = x if layer.statistics is None else normalised(x, layer.statistics)
     z = F.relu(z).permute(0, 1, 4, 2, 3)
     if x.device.type != "cpu" and len(set(layer.kernels)) == 1:
@@ -110,8 +110,8 @@ class _SeparableFunction(Function):
         y = x.new_empty(x.shape[0], groups, *sides, x.shape[4])
         mean, variance = x.new_empty(groups, x.shape[4]), x.new_empty(groups, x.shape[4])
         settings = _settings(x, layer, weights, y)
-        settings.y, settings.y_mean, settings.y_variance = map(library.pointer, (y, mean, variance))
-        library.call("separable_forward", settings, x.dtype)
+        settings.fill(y=y, y_mean=mean, y_variance=variance)
+        settings.run("separable_forward", x.dtype)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
         return y, mean, variance
@@ -155,12 +155,8 @@ class _SeparableGradient(Function):
 
             found = differentiable_gradients(value, [gy, x, *weights], wanted, [vx, *vweights])
         else:
-            directions = [vx, *vweights]
-            filled = [
-                torch.zeros_like(one) if direction is None else direction
-                for one, direction in zip([x, *weights], directions, strict=True)
-            ]
-            found = _second_gradient(gy, [x, *weights], layer, filled, wanted)
+            directions = zeros_for_none([vx, *vweights], [x, *weights])
+            found = _second_gradient(gy, [x, *weights], layer, directions, wanted)
         return *found[:2], None, None, *found[2:]
 
 
@@ -170,13 +166,12 @@ def _gradient(
     groups = len(layer.kernels)
     x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
     settings = _settings(x, layer, weights, gy)
-    settings.gy = gy.data_ptr()
     gx = torch.empty_like(x) if x_wanted else None
-    settings.gx = library.pointer(gx)
+    settings.fill(gy=gy, gx=gx)
     found = [torch.empty_like(weight) for weight in weights] if weights_wanted else []
     if found:
-        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
-    library.call("separable_backward", settings, x.dtype)
+        settings.fill(gdepthwise=found[:groups], gpointwise=found[groups:])
+    settings.run("separable_backward", x.dtype)
     return [gx, *(found if found else [None] * len(weights))]
 
 
@@ -188,32 +183,23 @@ def _second_gradient(
     gy, (x, *weights) = gy.contiguous(), [one.contiguous() for one in inputs]
     vx, *vweights = [one.contiguous() for one in directions]
     settings = _settings(x, layer, weights, gy)
-    settings.gy, settings.vx = gy.data_ptr(), vx.data_ptr()
-    settings.vdepthwise, settings.vpointwise = _halves(settings, vweights, groups)
-    motion = None if statistics is None else Motion.of(x, vx, statistics)
-    if motion is not None:
-        shift = motion.shift
-        settings.along, settings.across, settings.shift = map(library.pointer, (motion.scale, motion.across, shift))
+    settings.fill(gy=gy, vx=vx, vdepthwise=vweights[:groups], vpointwise=vweights[groups:])
+    tangent = None if statistics is None else BatchNormTangent.of(x, vx, statistics)
+    if tangent is not None:
+        settings.fill(along=tangent.scale, across=tangent.across, shift=tangent.shift)
     ty = torch.empty_like(gy) if wanted[0] else None
     gx = torch.empty_like(x) if wanted[1] else None
     second = moments = None
-    if gx is not None and motion is not None:
+    if gx is not None and tangent is not None:
         second, moments = torch.empty_like(x), x.new_empty(5, x.shape[0], x.shape[1], x.shape[4])
-    settings.ty, settings.gx, settings.second, settings.moments = map(library.pointer, (ty, gx, second, moments))
+    settings.fill(ty=ty, gx=gx, second=second, moments=moments)
     found = [torch.empty_like(weight) for weight in weights] if any(wanted[2:]) else []
     if found:
-        settings.gdepthwise, settings.gpointwise = _halves(settings, found, groups)
-    library.call("separable_second_backward", settings, x.dtype)
-    if motion is not None and gx is not None and second is not None and moments is not None:
-        motion.through_statistics(gx, second, x, vx, moments.sum(1))
+        settings.fill(gdepthwise=found[:groups], gpointwise=found[groups:])
+    settings.run("separable_second_backward", x.dtype)
+    if tangent is not None and gx is not None and second is not None and moments is not None:
+        tangent.through_statistics(gx, second, x, vx, moments.sum(1))
     return [ty, gx, *(found if found else [None] * len(weights))]
-
-
-def _halves(settings: _Separable, tensors: Sequence[Tensor], groups: int) -> list[ctypes.c_void_p]:
-    """The addresses of two arrays of addresses, depthwise and pointwise, which live as long as ``settings``."""
-    arrays = [library.pointers(tensors[:groups]), library.pointers(tensors[groups:])]
-    settings.arrays = [*getattr(settings, "arrays", []), *arrays]
-    return [ctypes.cast(array, ctypes.c_void_p) for array in arrays]
 
 
 def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> _Separable:
@@ -229,14 +215,12 @@ def _settings(x: Tensor, layer: Layer, weights: Sequence[Tensor], y: Tensor) -> 
         stride=layer.stride,
         inputs=inputs,
         groups=groups,
-        threads=torch.get_num_threads(),
         group=(_Group * groups)(*(_Group(kernel.size, kernel.dilation, kernel.padding) for kernel in layer.kernels)),
-        x=x.data_ptr(),
+        x=x,
+        depthwise=weights[:groups],
+        pointwise=weights[groups:],
     )
-    # A structure holds addresses only: what they lead to is kept alive by attributes.
-    settings.depthwise, settings.pointwise = _halves(settings, weights, groups)
-    if layer.statistics is not None:
-        settings.scale_tensor = layer.statistics.scale
-        settings.mean, settings.scale = layer.statistics.mean.data_ptr(), settings.scale_tensor.data_ptr()
-        settings.batch_statistics = layer.statistics.of_batch
+    statistics = layer.statistics
+    if statistics is not None:
+        settings.fill(mean=statistics.mean, scale=statistics.scale, batch_statistics=statistics.of_batch)
     return settings

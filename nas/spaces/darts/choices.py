@@ -1,4 +1,4 @@
-"""The decisions of a DARTS space and what they mean: choices, genotypes, the discretisation of Liu et al. (2019).
+"""The decisions of the DARTS space: choices, genotypes, the discretisation of Liu et al. (2019, section 2.4).
 
 Decisions are named after their place: ``normal.node2.first.input`` (the number of a state), then
 ``normal.node2.first.operation``; ``first`` is the stronger edge.
@@ -101,10 +101,6 @@ class DartsChoices(SearchSpace):
                 choices.append(Choice(f"{cell}.node{node}.{place}.operation", operations))
         return choices
 
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return self._choices
-
     def settings(self) -> dict[str, Any]:
         default = self._concat("", None)
         return {
@@ -123,7 +119,7 @@ class DartsChoices(SearchSpace):
         }
 
     def sample(self, generator: torch.Generator) -> Candidate:
-        """As everywhere, but the two edges of a node read different states, as those of a searched cell do.
+        """A uniform candidate whose nodes read two different states each, as those of a searched cell do.
 
         The choices themselves do not exclude equal inputs: published cells of other searches have them.
         """
@@ -137,7 +133,7 @@ class DartsChoices(SearchSpace):
         return Candidate(Architecture(self.name, options), candidate.hyperparameters)
 
     def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
-        """The second edge of a node reads another state where both have come to read the same one."""
+        """Where both edges of a node read the same state, the second one reads another."""
         repaired = list(indices)
         for first in range(0, len(self.choices), 4):  # per node: input and operation of the first edge, of the second
             second = first + 2
@@ -153,10 +149,13 @@ class DartsChoices(SearchSpace):
         """
         architecture.check(self.choices)
         cells = {cell: tuple(self._edges(architecture, cell)) for cell in CELLS}
+        return self._genotype(cells)
+
+    def _genotype(self, cells: Mapping[str, tuple[Edge, ...]]) -> Genotype:
         return Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
-        """One entry per node: the cell's type and node, and the operations with the states they read."""
+        """The architecture in words, one entry per node: its operations with the states they read."""
         genotype = self.genotype(architecture)
         described = []
         for cell in CELLS:
@@ -194,7 +193,7 @@ class DartsChoices(SearchSpace):
         return architecture
 
     def preferred(self, probabilities: Probabilities) -> Architecture:
-        """Per node the two strongest edges, each by its strongest operation but ``none`` (the paper's section 2.4).
+        """The two strongest edges of every node, each with its strongest operation but ``none`` (section 2.4).
 
         The stronger edge comes first. Among equal edges the one from the earlier state wins, among equal operations
         the one named earlier, as in the original.
@@ -208,12 +207,10 @@ class DartsChoices(SearchSpace):
                 strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
                 chosen += [(operation, source) for operation, _, source in strongest]
             cells[cell] = tuple(chosen)
-        return self.architecture(
-            Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
-        )
+        return self.architecture(self._genotype(cells))
 
     def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
-        """For an edge's operation the next one on that edge, for its input the strongest edge that the node left out.
+        """The next operation on the edge, or for an input the strongest edge that the node left out.
 
         The option of an input also names the operation with which its edge would come.
         """
@@ -239,7 +236,7 @@ class DartsChoices(SearchSpace):
         return RunnerUp(f"{best} ({option})", kept[operation] - strength, Architecture(self.name, options))
 
     def agree(self, choice: str, one: Architecture, other: Architecture) -> bool:
-        """As everywhere, but whether an edge comes first or second at its node does not matter."""
+        """Whether both decide ``choice`` alike, be an edge the first or the second of its node."""
         place, _, kind = choice.rpartition(".")
         node = place.rpartition(".")[0]
         edges = [(other[f"{node}.{at}.input"], other[f"{node}.{at}.operation"]) for at in PLACES]

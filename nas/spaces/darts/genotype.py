@@ -1,8 +1,7 @@
-"""The pair of cells that a DARTS search ends in, in the form in which the literature publishes it."""
+"""The pair of cells that a DARTS search finds, in the form in which the literature publishes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
@@ -37,30 +36,16 @@ class Genotype:
 
     @property
     def normal_steps(self) -> int:
-        """How many nodes the normal cell computes."""
+        """The number of nodes of the normal cell."""
         return len(self.normal) // 2
-
-    @property
-    def reduce_steps(self) -> int:
-        """How many nodes the reduction cell computes."""
-        return len(self.reduce) // 2
 
     def operations(self) -> tuple[str, ...]:
         """The operations in use, each once, in the order of their first use."""
         return tuple(dict.fromkeys(operation for operation, _ in self.normal + self.reduce))
 
-    def as_mapping(self) -> dict[str, Any]:
-        """JSON values; :meth:`from_mapping` reads them."""
-        return {
-            "normal": [list(edge) for edge in self.normal],
-            "normal_concat": list(self.normal_concat),
-            "reduce": [list(edge) for edge in self.reduce],
-            "reduce_concat": list(self.reduce_concat),
-        }
-
     @classmethod
     def from_mapping(cls, values: object) -> "Genotype":
-        """The genotype in untrusted JSON ``values``.
+        """The genotype in ``values``, the untrusted entries of a text or of JSON.
 
         Raises:
             InvalidValue: They are not exactly the four fields, or one of them is wrong.

@@ -19,15 +19,22 @@ def reduction_indices(cells: int) -> set[int]:
     return {cells // 3, 2 * cells // 3}
 
 
+def older_input(channels: int, width: int, halve: bool, affine: bool) -> nn.Module:
+    """The first layer on a cell's older input state: ``channels`` to ``width``, at half the resolution if ``halve``."""
+    if halve:
+        return FactorisedReduction(channels, width, affine)
+    return ReLUConvBN(channels, width, 1, 1, affine)
+
+
 class Cell(nn.Module):
     """One cell of a genotype: two states of the cells before to (batch, width, H, W), ``width = channels * concat``.
 
     Args:
         edges: Two per node, in the genotype's order.
         concat: The states that make up the output.
-        before_channels: Of the output of the cell before the last one.
-        last_channels: Of the output of the last cell.
-        channels: Of every node.
+        before_channels: Channels of the older input, the output of the cell before the last one.
+        last_channels: Channels of the newer input, the output of the last cell.
+        channels: Channels of every node.
         reduction: Whether edges from the two input states have stride 2.
         halve_before: Whether the older input has twice the resolution of the newer one.
     """
@@ -43,11 +50,7 @@ class Cell(nn.Module):
         halve_before: bool,
     ) -> None:
         super().__init__()
-        self.preprocess0: nn.Module = (
-            FactorisedReduction(before_channels, channels, affine=True)
-            if halve_before
-            else ReLUConvBN(before_channels, channels, 1, 1, affine=True)
-        )
+        self.preprocess0 = older_input(before_channels, channels, halve_before, affine=True)
         self.preprocess1 = ReLUConvBN(last_channels, channels, 1, 1, affine=True)
         self.sources = tuple(source for _, source in edges)
         self.edges = nn.ModuleList(
@@ -139,17 +142,17 @@ class AuxiliaryHead(nn.Module):
 
 
 class DartsNetwork(nn.Module):
-    """The network that stacks the cells of ``genotype``.
+    """The stack of the cells of ``genotype``.
 
     Every edge but an identity goes through a :class:`~nas.operations.stochastic.DropPath`, and a
     :class:`~nas.operations.stochastic.Dropout` stands before the classifier; both have rate 0 until told otherwise.
 
     Args:
         genotype: The cells.
-        in_channels: Of the images.
-        channels: Of every node in the first cells.
-        cells: How many cells.
-        classes: How many classes.
+        in_channels: Channels of the images.
+        channels: Channels of every node in the first cells.
+        cells: The number of cells.
+        classes: The number of classes.
         kind: ``cifar`` starts at full resolution, ``imagenet`` at an eighth of it.
         auxiliary: Whether there is an auxiliary head.
         stem_multiplier: Channels of the CIFAR stem in units of ``channels``.

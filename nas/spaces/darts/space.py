@@ -13,15 +13,11 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
-from nas.operations.cell_operations import CELL_OPERATIONS, FactorisedReduction, ReLUConvBN
+from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.darts.choices import (
-    OPERATIONS,
-    DartsChoices,
-    cell_edges,
-)
+from nas.spaces.darts.choices import OPERATIONS, DartsChoices, cell_edges
 from nas.spaces.darts.genotype import Genotype
-from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, reduction_indices
+from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, reduction_indices
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import BlockCost
 
@@ -30,14 +26,14 @@ class Darts(DartsChoices):
     """DARTS cells, searched in a small network and then stacked into a large one.
 
     Args:
-        channels: Of the nodes in the search network's first cells.
-        cells: How many cells the search network has.
-        steps: How many nodes a cell computes.
+        channels: Channels of the nodes in the search network's first cells.
+        cells: The number of cells of the search network.
+        steps: The number of nodes that a cell computes.
         multiplier: A cell's output concatenates this many of its last nodes.
         stem_multiplier: Channels of the stem in units of ``channels``.
         operations: What an edge chooses from, in the order of alpha's columns.
         normal_concat: The states that the normal cell's output concatenates instead of the last ``multiplier`` nodes.
-        reduce_concat: The same of the reduction cell.
+        reduce_concat: The same for the reduction cell.
         final_channels: ``channels`` of the stand-alone network.
         final_cells: ``cells`` of the stand-alone network.
         final_network: Whether the stand-alone network starts at full resolution (``cifar``) or at an eighth of it.
@@ -51,10 +47,10 @@ class Darts(DartsChoices):
     """
 
     def for_genotype(self, genotype: Genotype) -> "Darts":
-        """This space if it can express ``genotype``, else one of its sizes that can.
+        """This space if it can express ``genotype``, else a space with these sizes that can.
 
-        That one has the genotype's number of nodes and concatenations, and the paper's operations with what else the
-        genotype uses.
+        The other space has the genotype's number of nodes and concatenations, and the paper's operations with what else
+        the genotype uses.
 
         Raises:
             InvalidValue: The two cells differ in their number of nodes, or one uses ``none``.
@@ -99,7 +95,7 @@ class Darts(DartsChoices):
         }
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
-        """That of the retrained network, without the auxiliary head, which is of use in training only.
+        """The cost of the retrained network, without the auxiliary head, which is used in training only.
 
         An edge that is not discretised yet counts with the whole weight of its operations.
         """
@@ -120,13 +116,9 @@ class Darts(DartsChoices):
             channels = 2 * channels if reduction else channels
             kind = "reduce" if reduction else "normal"
             older = (before, *older_sides)
-            make = (
-                partial(FactorisedReduction, before, channels, affine=True)
-                if halve_before
-                else partial(ReLUConvBN, before, channels, 1, 1, affine=True)
-            )
+            make = partial(older_input, before, channels, halve_before, affine=True)
             total = total + cost(f"preprocess {older} {channels} {halve_before}", make, older)
-            make = partial(ReLUConvBN, last, channels, 1, 1, affine=True)
+            make = partial(older_input, last, channels, False, affine=True)
             total = total + cost(f"preprocess {(last, *sides)} {channels} False", make, (last, *sides))
             smaller = [-(-side // 2) for side in sides] if reduction else sides
             rows = []

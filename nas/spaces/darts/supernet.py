@@ -1,10 +1,7 @@
-"""The DARTS space (Liu et al., 2019): a normal and a reduction cell, stacked; its plain search network.
+"""The search network of the DARTS space (Liu et al., 2019, section 2): cells of mixed operations, stacked.
 
-A cell has two input states, the outputs of the two cells before it, and ``steps`` nodes. While searching, each node is
-the sum of a mixed operation from every state before it; afterwards each keeps two (input, operation) pairs.
-
-Decisions are named after their place: ``normal.node2.first.input`` (the number of a state), then
-``normal.node2.first.operation``; ``first`` is the stronger edge.
+A cell has two input states, the outputs of the two cells before it, and ``steps`` nodes. Each node is the sum of a
+mixed operation (eq. 2) from every state before it, ``x_j = sum over i < j of o_ij(x_i)`` (eq. 1).
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,13 +15,13 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import require
-from nas.operations.cell_operations import FactorisedReduction, MixedEdge, ReLUConvBN
+from nas.operations.cell_operations import MixedEdge, ReLUConvBN
 from nas.operations.fast.edges import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name
 from nas.spaces.darts.genotype import Edge
-from nas.spaces.darts.network import reduction_indices
+from nas.spaces.darts.network import older_input, reduction_indices
 from nas.spaces.supernet import Supernet
 
 
@@ -43,11 +40,7 @@ class SearchCell(nn.Module):
         halve_before: bool,
     ) -> None:
         super().__init__()
-        self.preprocess0: nn.Module = (
-            FactorisedReduction(before_channels, channels, affine=False)
-            if halve_before
-            else ReLUConvBN(before_channels, channels, 1, 1, affine=False)
-        )
+        self.preprocess0 = older_input(before_channels, channels, halve_before, affine=False)
         self.preprocess1 = ReLUConvBN(last_channels, channels, 1, 1, affine=False)
         self.edges = nn.ModuleList(
             MixedEdge(operations, channels, 2 if reduction and source < 2 else 1, normalise_pooling=True)
@@ -132,13 +125,8 @@ class DartsSupernet(Supernet):
         edges = cell_edges(self.space.steps)
         return [(edge_name(name, node, source), self.space.operations) for node, source in edges]
 
-    @torch.no_grad()
     def discretise(self) -> Architecture:
-        for kind in CELLS:
-            for (row, _), values in zip(self.alpha_rows(kind), self.alpha[kind], strict=True):
-                if not bool(torch.isfinite(values).all()):
-                    raise FloatingPointError(f"alpha of {row} is not finite: {values.tolist()}")
-        return self.space.preferred(self.probabilities())
+        return self.space.preferred(self.finite_probabilities())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which this supernet computes ``architecture``: 1 where it has an edge, 0 elsewhere.

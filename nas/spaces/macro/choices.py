@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
-from nas.spaces.macro.layers import Layer, Shape, Slot, parse_slots
+from nas.spaces.macro.layers import Layer, Shape, Slot, flattened, parse_slots
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
 
@@ -25,7 +25,7 @@ class Place:
     slot: Slot
 
     def prefix(self, label: str) -> str:
-        """Where the attributes of the alternative ``label`` are named; a lone layer needs no label."""
+        """The first part of the names of an alternative's attributes; a lone layer needs no label."""
         return self.name if len(self.slot.layers) == 1 else f"{self.name}.{label}"
 
     def alternatives(self) -> list[tuple[str, Layer]]:
@@ -53,7 +53,7 @@ class Place:
         return values
 
     def widest(self, shape: Shape) -> Shape:
-        """The shape that holds the output of every option, given the widest input ``shape``."""
+        """The shape with room for the output of every option, given the widest input ``shape``."""
         shapes = [shape] if self.slot.optional else []
         for layer in self.slot.layers:
             widths = {name: max(options) for name, options in layer.attributes.items() if name in ("filters", "units")}
@@ -61,15 +61,8 @@ class Place:
         return (max(one[0] for one in shapes), *shapes[-1][1:])
 
 
-def flattened(shape: Shape) -> Shape:
-    size = 1
-    for side in shape:
-        size *= side
-    return (size,)
-
-
 def _as_lists(value: Any) -> Any:
-    """Plain lists and dicts all the way down, as JSON has them."""
+    """``value`` as JSON has it, with plain lists and dicts at every depth."""
     if isinstance(value, Mapping):
         return {str(name): _as_lists(entry) for name, entry in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -77,8 +70,8 @@ def _as_lists(value: Any) -> Any:
     return value
 
 
-def _key(choice: str) -> str:
-    """A choice's name as a parameter's name, which may hold no dot."""
+def alpha_name(choice: str) -> str:
+    """The name of a choice's alpha: a parameter's name may hold no dot."""
     return choice.replace(".", "-")
 
 
@@ -103,10 +96,6 @@ class MacroChoices(SearchSpace):
         self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}
         self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
         self._choices = tuple(choice for place in self.places for choice in place.choices())
-
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return self._choices
 
     def settings(self) -> dict[str, Any]:
         return self._settings
@@ -143,6 +132,6 @@ class MacroChoices(SearchSpace):
         architecture.check(self.choices)
         weights = {}
         for choice in self.choices:
-            weights[_key(choice.name)] = torch.zeros(len(choice.options))
-            weights[_key(choice.name)][choice.options.index(architecture[choice.name])] = 1
+            weights[alpha_name(choice.name)] = torch.zeros(len(choice.options))
+            weights[alpha_name(choice.name)][choice.options.index(architecture[choice.name])] = 1
         return weights

@@ -1,5 +1,6 @@
 """The layers of the macro space as a user declares them: what is open to choice, its plain and its mixed module."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,10 @@ from nas.spaces.supernet import Implementation
 
 LARGEST_WIDTH = 65_536
 Shape = tuple[int, ...]  # (channels, height, width) before flattening, (features,) after
+
+
+def flattened(shape: Shape) -> Shape:
+    return (math.prod(shape),)
 
 
 class Layer(Protocol):

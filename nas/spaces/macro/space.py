@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.macro.choices import MacroChoices, Place, _key, flattened
-from nas.spaces.macro.layers import Layer, Shape
+from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
+from nas.spaces.macro.layers import Layer, Shape, flattened
+from nas.spaces.macro.network import chain
 from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.space import BlockCost
 
@@ -23,7 +24,7 @@ class Macro(MacroChoices):
         layers: A list of slots: ``{type: conv, filters, kernel_size, stride, activations, optional}``,
             ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
             ``{choose: [...], optional}``.
-        activations: What layers that name none choose from.
+        activations: The options of layers that declare none.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
             same parameters and give the same numbers.
     """
@@ -32,30 +33,19 @@ class Macro(MacroChoices):
         return MacroSupernet(self, relaxation)
 
     def network(self, architecture: Architecture) -> nn.Sequential:
-        network = nn.Sequential()
-        shape: Shape = self.input_shape
-        for place, _, layer, chosen, input_shape in self.plain_layers(architecture):
-            if len(input_shape) == 1 and len(shape) == 3:
-                network.add_module("flatten", nn.Flatten())
-            network.add_module(place.name, layer.plain(input_shape, chosen))
-            shape = layer.output_shape(input_shape, chosen)
-        if len(shape) == 3:
-            network.add_module("flatten", nn.Flatten())
-        network.add_module("dropout", nn.Dropout(0.0))
-        network.add_module("classifier", nn.Linear(flattened(shape)[0], self.classes))
-        return network
+        return chain(self, architecture)
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
-        """Exact for independent choices: follows how likely each width is to arrive at each layer."""
+        """The mean cost of the networks; exact, by the probability with which each width arrives at each layer."""
         example = next(iter(weights.values()), torch.zeros(()))
         total = example.new_zeros(())
         sides: Shape = self.input_shape[1:]
-        widths = {self.input_shape[0]: example.new_ones(())}  # how likely each width is
+        widths = {self.input_shape[0]: example.new_ones(())}  # width to its probability
         for place in self.places:
             if place.slot.is_dense and sides:
                 widths = {flattened((width, *sides))[0]: share for width, share in widths.items()}
                 sides = ()
-            of_types = weights.get(_key(f"{place.name}.type"), example.new_ones(1))
+            of_types = weights.get(alpha_name(f"{place.name}.type"), example.new_ones(1))
             arriving, widths = widths, {}
             for of_type, (label, layer) in zip(of_types, place.alternatives(), strict=False):
                 share, leaving = _layer_cost(place, label, layer, arriving, sides, weights, cost)
@@ -82,10 +72,10 @@ def _layer_cost(
     weights: Mapping[str, Tensor],
     cost: BlockCost,
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """The mean cost of one alternative, and how likely it makes each width of its output."""
+    """The mean cost of one alternative, and the probability of each width of its output."""
     joint = torch.stack(list(arriving.values()))  # (widths, options of the first attribute, ...)
     for attribute, options in layer.attributes.items():
-        own = weights.get(_key(f"{place.prefix(label)}.{attribute}"), joint.new_ones(len(options)))
+        own = weights.get(alpha_name(f"{place.prefix(label)}.{attribute}"), joint.new_ones(len(options)))
         joint = joint.unsqueeze(-1) * own
     costs, outputs = [], []
     for width, *values in itertools.product(arriving, *layer.attributes.values()):

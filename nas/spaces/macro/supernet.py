@@ -1,7 +1,7 @@
-"""The macro space: a chain of convolution, pooling and dense layers, declared in YAML.
+"""The search network of the macro space: a chain of slots, each a weighted sum of its layers and their options.
 
-Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv, pool or skip),
-``layer4.conv.kernel_size``. An attribute with a single option is no decision.
+Widths are mixed by channel masks (FBNetV2, Wan et al., 2020), so that every option of a slot gives the same shape; see
+:mod:`nas.operations.mixed`.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from nas.operations.fast.chain import FastSlot
 from nas.operations.mixed import MixedSlot
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.macro.choices import MacroChoices, Place, _key, flattened
-from nas.spaces.macro.layers import Shape
+from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
+from nas.spaces.macro.layers import Shape, flattened
 from nas.spaces.supernet import Supernet
 
 
@@ -38,7 +38,7 @@ class MacroSupernet(Supernet):
         self.dropout = Dropout()
         self.classifier = nn.Linear(flattened(shape)[0], space.classes)
         for choice in space.choices:
-            self.alpha[_key(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
+            self.alpha[alpha_name(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """(batch, channels, height, width) to logits (batch, classes).
@@ -57,23 +57,16 @@ class MacroSupernet(Supernet):
     def _mixed(self, place: Place, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         own = {}
         for label, layer in place.alternatives():
-            names = {attribute: _key(f"{place.prefix(label)}.{attribute}") for attribute in layer.attributes}
+            names = {attribute: alpha_name(f"{place.prefix(label)}.{attribute}") for attribute in layer.attributes}
             own[label] = {attribute: weights[name] for attribute, name in names.items() if name in weights}
-        mixed: Tensor = self.slots[place.name](x, weights.get(_key(f"{place.name}.type")), own)
+        mixed: Tensor = self.slots[place.name](x, weights.get(alpha_name(f"{place.name}.type")), own)
         return mixed
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        return [(choice.name, choice.options) for choice in self.space.choices if _key(choice.name) == name]
+        return [(choice.name, choice.options) for choice in self.space.choices if alpha_name(choice.name) == name]
 
-    @torch.no_grad()
     def discretise(self) -> Architecture:
-        options = {}
-        for choice in self.space.choices:
-            alpha = self.alpha[_key(choice.name)]
-            if not bool(torch.isfinite(alpha).all()):
-                raise FloatingPointError(f"alpha of {choice.name} is not finite: {alpha.tolist()}")
-            options[choice.name] = choice.options[int(self.relaxation.probabilities(alpha).argmax())]
-        return Architecture(self.space.name, options)
+        return self.space.preferred(self.finite_probabilities())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         weights = self.space.architecture_weights(architecture)

@@ -43,10 +43,6 @@ class NasBench201Choices(SearchSpace):
         self.implementation = checked_implementation(implementation)
         self._choices = tuple(Choice(edge_name(node, source), OPERATIONS) for node, source in EDGES)
 
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        return self._choices
-
     def settings(self) -> dict[str, Any]:
         return {"channels": self.channels, "cells_per_stage": self.cells_per_stage}
 

@@ -1,8 +1,7 @@
-"""The NAS-Bench-201 space (Dong and Yang, 2020): one cell of four states and six edges with five operations each.
+"""The stand-alone network of a NAS-Bench-201 cell (Dong and Yang, 2020, section 2.1).
 
-The network has three stages of ``cells_per_stage`` cells with a residual block of stride 2 between them.
-State 0 is the cell's input, state ``n`` the sum of one edge from every state before it, state 3 the output. Decisions
-are named after their edge: ``node2.from0``.
+Between a stem and a classifier it has three stages of ``cells_per_stage`` cells, with a residual block of stride 2
+between the stages.
 """
 
 from collections.abc import Sequence
@@ -54,12 +53,12 @@ class Cell(nn.Module):
         return x if isinstance(operation, nn.Identity) else self.drop_path(operation(x))
 
 
-def _stem(space: NasBench201Choices) -> nn.Sequential:
+def stem(space: NasBench201Choices) -> nn.Sequential:
     convolution = nn.Conv2d(space.input_shape[0], space.channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(space.channels))
 
 
-def _last_activation(space: NasBench201Choices) -> nn.Sequential:
+def last_activation(space: NasBench201Choices) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(4 * space.channels), nn.ReLU())
 
 
@@ -72,14 +71,14 @@ class NasBench201Network(nn.Module):
 
     def __init__(self, space: NasBench201Choices, operations: Sequence[str]) -> None:
         super().__init__()
-        self.stem = _stem(space)
+        self.stem = stem(space)
         self.cells = nn.ModuleList()
         for stage in range(3):
             width = 2**stage * space.channels
             if stage > 0:
                 self.cells.append(ResidualBlock(width // 2, width))
             self.cells.extend(Cell(operations, width) for _ in range(space.cells_per_stage))
-        self.last_activation = _last_activation(space)
+        self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
 

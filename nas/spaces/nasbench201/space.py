@@ -15,12 +15,8 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.nasbench201.choices import (
-    LARGEST,
-    OPERATIONS,
-    NasBench201Choices,
-)
-from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, _last_activation, _stem
+from nas.spaces.nasbench201.choices import LARGEST, OPERATIONS, NasBench201Choices
+from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, last_activation, stem
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
 from nas.spaces.space import BlockCost
 
@@ -29,8 +25,8 @@ class NasBench201(NasBench201Choices):
     """The cells of NAS-Bench-201; the search network and the stand-alone network have one size.
 
     Args:
-        channels: Of the first stage.
-        cells_per_stage: How many cells each of the three stages has.
+        channels: Channels of the first stage.
+        cells_per_stage: The number of cells of each of the three stages.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
             that edges share done once. Both have the same parameters and give the same numbers.
 
@@ -52,7 +48,7 @@ class NasBench201(NasBench201Choices):
         return {"space": SimpleNamespace(**bound, **self.settings()), "operations": operations}
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
-        fixed = cost(f"stem {self.channels} {self.input_shape}", partial(_stem, self), self.input_shape)
+        fixed = cost(f"stem {self.channels} {self.input_shape}", partial(stem, self), self.input_shape)
         of_operations = dict.fromkeys(OPERATIONS, 0.0)
         _, *sides = self.input_shape
         for stage in range(3):
@@ -64,7 +60,7 @@ class NasBench201(NasBench201Choices):
             for name in OPERATIONS:
                 make = partial(CELL_OPERATIONS[name], width, 1, True)
                 of_operations[name] += self.cells_per_stage * cost(f"{name} {width} {sides}", make, (width, *sides))
-        fixed += cost(f"last {self.channels} {sides}", partial(_last_activation, self), (width, *sides))
+        fixed += cost(f"last {self.channels} {sides}", partial(last_activation, self), (width, *sides))
         fixed += cost(f"classifier {width} {self.classes}", partial(nn.Linear, width, self.classes), (width,))
         return fixed + weights["cell"].sum(0) @ weights["cell"].new_tensor(list(of_operations.values()))
 

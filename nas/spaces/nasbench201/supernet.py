@@ -1,9 +1,4 @@
-"""The NAS-Bench-201 space (Dong and Yang, 2020): one cell of four states and six edges with five operations each.
-
-The network has three stages of ``cells_per_stage`` cells with a residual block of stride 2 between them.
-State 0 is the cell's input, state ``n`` the sum of one edge from every state before it, state 3 the output. Decisions
-are named after their edge: ``node2.from0``.
-"""
+"""The search network of the NAS-Bench-201 space (Dong and Yang, 2020): its cells with a mixed operation per edge."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -19,7 +14,7 @@ from nas.operations.fast.edges import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.nasbench201.choices import EDGES, OPERATIONS, NasBench201Choices
-from nas.spaces.nasbench201.network import ResidualBlock, _last_activation, _stem
+from nas.spaces.nasbench201.network import ResidualBlock, last_activation, stem
 from nas.spaces.supernet import Supernet
 
 
@@ -62,7 +57,7 @@ class NasBench201Supernet(Supernet):
     def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
         self.space = space
-        self.stem = _stem(space)
+        self.stem = stem(space)
         self.cells = nn.ModuleList()
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
         for stage in range(3):
@@ -70,7 +65,7 @@ class NasBench201Supernet(Supernet):
             if stage > 0:
                 self.cells.append(ResidualBlock(width // 2, width))
             self.cells.extend(cell_class(width) for _ in range(space.cells_per_stage))
-        self.last_activation = _last_activation(space)
+        self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
         self.alpha["cell"] = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(OPERATIONS)))
@@ -90,20 +85,9 @@ class NasBench201Supernet(Supernet):
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(choice.name, choice.options) for choice in self.space.choices]
 
-    @torch.no_grad()
     def discretise(self) -> Architecture:
-        """Each edge's strongest operation, ``none`` included; among equals the one named earlier."""
-        alpha = self.alpha["cell"]
-        for choice, values in zip(self.space.choices, alpha, strict=True):
-            if not bool(torch.isfinite(values).all()):
-                raise FloatingPointError(f"alpha of {choice.name} is not finite: {values.tolist()}")
-        rows = self.relaxation.probabilities(alpha).tolist()
-        # list.index gives the first of equals, which argmax does not promise.
-        options = {
-            choice.name: choice.options[row.index(max(row))]
-            for choice, row in zip(self.space.choices, rows, strict=True)
-        }
-        return Architecture(self.space.name, options)
+        """The strongest operation of every edge, ``none`` included."""
+        return self.space.preferred(self.finite_probabilities())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which this supernet computes ``architecture``: one-hot rows."""

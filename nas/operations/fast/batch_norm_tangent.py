@@ -1,10 +1,9 @@
-"""How a batch norm moves along a direction of its input, and the gradient of that: its part in a second derivative.
+"""The tangent of a batch norm along a direction of its input, and the gradient of that: a part of second derivatives.
 
-With ``u = x - mean`` and ``s = scale``, along ``v`` the mean moves by ``nu = mean(v)`` and the scale by ``-s^3 cov``
-with ``cov = mean(u v)``, so that ``u s`` moves by ``s (v - nu) - s^3 cov u``.
+With ``u = x - mean`` and ``s = scale``, the tangent of the mean along ``v`` is ``mean(v)`` and that of the scale is
+``-s^3 cov`` with ``cov = mean(u v)``, so that the tangent of ``u s`` is ``s (v - mean(v)) - s^3 cov u``.
 """
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,42 +14,42 @@ from nas.operations.fast import library
 from nas.operations.fast.normalisation import Statistics
 
 
-class _Pair(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "sample", "group", "pixel", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "v", "mean", "sums", "products")],
-    ]
+class _Pair(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "groups", "pixels", "c", "sample", "group", "pixel", "threads"),
+        *library.addresses("x", "v", "mean", "sums", "products"),
+    )
 
 
-class _Combination(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("n", "groups", "pixels", "c", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("x", "y", "z", "v", "mean", "coefficients")],
-    ]
+class _Combination(library.Settings):
+    _fields_ = (
+        *library.numbers("n", "groups", "pixels", "c", "threads"),
+        *library.addresses("x", "y", "z", "v", "mean", "coefficients"),
+    )
 
 
 @dataclass(frozen=True)
-class Motion:
-    """Per plane and channel: the normalised value moves by ``scale * v + across * (x - mean) + shift``.
+class BatchNormTangent:
+    """Per plane and channel, the normalised value's tangent is ``scale * v + across * (x - mean) + shift``.
 
     Attributes:
-        nu: What the mean moves by.
-        across: What the scale moves by, ``-s^3 cov``.
-        count: How many values a channel has; 0 where the statistics are constants.
+        mean_tangent: The tangent of the mean.
+        across: The tangent of the scale, ``-s^3 cov``.
+        count: The number of values in a channel; 0 where the statistics are constants.
     """
 
     mean: Tensor
     scale: Tensor
-    nu: Tensor
+    mean_tangent: Tensor
     across: Tensor
     count: int
 
     @property
     def shift(self) -> Tensor:
-        return -self.scale * self.nu
+        return -self.scale * self.mean_tangent
 
     @classmethod
-    def of(cls, x: Tensor, v: Tensor, statistics: Statistics) -> "Motion":
+    def of(cls, x: Tensor, v: Tensor, statistics: Statistics) -> "BatchNormTangent":
         """``x`` and ``v`` (batch, planes, H, W, C) with equal strides."""
         mean, scale = statistics.mean, statistics.scale
         if not statistics.of_batch:
@@ -67,11 +66,9 @@ class Motion:
             sample=x.stride(0),
             group=x.stride(1),
             pixel=x.stride(3 if width > 1 else 2),
-            threads=torch.get_num_threads(),
         )
-        addresses = map(library.pointer, (x, v, mean, sums, products))
-        settings.x, settings.v, settings.mean, settings.sums, settings.products = addresses
-        library.call("sum_pairs", settings, x.dtype)
+        settings.fill(x=x, v=v, mean=mean, sums=sums, products=products)
+        settings.run("sum_pairs", x.dtype)
         return cls(mean, scale, sums.sum(0) / count, -(scale**3) * products.sum(0) / count, count)
 
     def constants(
@@ -80,24 +77,25 @@ class Motion:
         """What x's gradient has besides the two gradients themselves: a constant, and factors of ``u`` and of ``v``.
 
         Args:
-            sums, products: Over the values, of the normalised value's gradient, plain and times ``u``.
-            moving_sums, moving_products, moving_pairs: Of its motion's gradient, plain, times ``u`` and times ``v``.
+            sums, products: The normalised value's gradient, plain and times ``u``, summed over the values.
+            moving_sums, moving_products, moving_pairs: The gradient of its tangent, plain, times ``u`` and times ``v``,
+                summed alike.
         """
         if self.count == 0:
             nothing = torch.zeros_like(sums)
             return nothing, nothing, nothing
         cubed, inverse = self.scale**3, 1 / self.count
-        pairs = moving_pairs - self.nu * moving_sums
+        pairs = moving_pairs - self.mean_tangent * moving_sums
         along = -cubed * moving_products * inverse
         slope = -cubed * inverse * (products + pairs) - 3 * self.scale**2 * self.across * moving_products * inverse
-        constant = -(self.scale * sums + self.across * moving_sums) * inverse - along * self.nu
+        constant = -(self.scale * sums + self.across * moving_sums) * inverse - along * self.mean_tangent
         return constant, slope, along
 
     def through_statistics(self, gx: Tensor, moving: Tensor, x: Tensor, v: Tensor, moments: Tensor) -> None:
         """Turn ``gx`` (batch, planes, H, W, C), the normalised value's gradient, into x's, in place.
 
         Args:
-            moving: The gradient of the normalised value's motion.
+            moving: The gradient with respect to the normalised value's tangent.
             moments: (5, planes, C): what :meth:`constants` takes.
         """
         constant, slope, along = self.constants(*moments)
@@ -115,9 +113,7 @@ def combine(
         coefficients: The five of them, (planes, C).
     """
     batch, planes, height, width, channels = x.shape
-    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels, threads=torch.get_num_threads())
-    stacked = torch.stack(list(coefficients)).contiguous()
+    settings = _Combination(n=batch, groups=planes, pixels=height * width, c=channels)
     y, v = (None, None) if others is None else others
-    addresses = map(library.pointer, (gx, y, x, v, mean, stacked))
-    settings.x, settings.y, settings.z, settings.v, settings.mean, settings.coefficients = addresses
-    library.call("combine", settings, x.dtype)
+    settings.fill(x=gx, y=y, z=x, v=v, mean=mean, coefficients=torch.stack(list(coefficients)).contiguous())
+    settings.run("combine", x.dtype)

@@ -1,0 +1,102 @@
+"""The templates of the pages. Autoescaping keeps a run folder's text from becoming HTML; the pages have no script."""
+
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from nas.report.drawing import inline_svg
+from nas.report.outcome import architecture_in_words, space_figure
+from nas.report.svg import Plot, corners
+from nas.run.candidate_file import CandidateFile
+from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.space import NasBench201
+
+# A page loads nothing but itself: no script, no font, no picture from anywhere else.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+NARROW = 3.6  # inches: the width of a chain of layers that a telephone shows in its own size
+
+
+def render(template: str, **context: object) -> str:
+    """The page that ``template`` makes of ``context``."""
+    return environment().get_template(template).render(context)
+
+
+@cache
+def environment() -> Environment:
+    """The templates with the filters that they use."""
+    made = Environment(
+        loader=PackageLoader("nas.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals["policy"] = POLICY
+    made.filters |= {
+        "architecture_in_words": architecture_in_words,
+        "breakable": breakable,
+        "corners": corners,
+        "drawn": drawn,
+        "plot": Plot,
+        "quoted": quoted,
+        "size": size,
+    }
+    return made
+
+
+def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
+    """The drawing of the architecture as ``broad`` and, for a chain of layers, as ``narrow``, too.
+
+    Args:
+        found: The architecture and its space.
+        prefix: Keeps the identifiers of a page's drawings apart.
+    """
+    space, architecture = found.space, found.candidate.architecture
+    drawings = {"broad": Markup(inline_svg(space_figure(space, architecture), f"{prefix}-broad"))}
+    if not isinstance(space, Darts | NasBench201):
+        narrow = space_figure(space, architecture, width=NARROW)
+        drawings["narrow"] = Markup(inline_svg(narrow, f"{prefix}-narrow"))
+    return drawings
+
+
+def breakable(text: str) -> Markup:
+    """``text`` escaped; a single word, such as a setting's name, may break behind its dots and underscores."""
+    parts = re.split(r"(?<=[._])(?=[A-Za-z])", text) if " " not in text else [text]
+    return Markup("<wbr>").join(map(escape, parts))
+
+
+def quoted(text: str | Path) -> str:
+    """``text`` as a shell takes it."""
+    return shlex.quote(str(text))
+
+
+def percent(value: float | None) -> str | None:
+    return None if value is None else f"{100 * value:.2f} %"
+
+
+def whole(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"
+
+
+def duration(seconds: float | None) -> str | None:
+    """``17 s``, ``12 min 5 s`` or ``3 h 20 min``."""
+    if seconds is None:
+        return None
+    rounded = round(seconds)
+    if rounded < 120:
+        return f"{rounded} s"
+    if rounded < 7200:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+
+
+def size(count: int) -> str:
+    """``1,536`` or ``2.1 · 10^18``."""
+    if count < 10**9:
+        return f"{count:,}"
+    mantissa, _, exponent = f"{count:.1e}".partition("e")
+    return f"{mantissa} · 10^{int(exponent)}"

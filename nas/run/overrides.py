@@ -1,0 +1,108 @@
+"""The overrides on a command line, ``group=option`` and ``key=value``, as Hydra's own parser reads them."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from nas.errors import InvalidValue
+
+OLD_OPTIONS = {
+    "method=rehearsed": "it is called tuned now",
+    "method=several_starts": "it is called multi_start now",
+    "method=refined": "it has been removed, as it found nothing better than method=tuned",
+    "discretisation=perturbation": "it is called alone now",
+}
+_PARSER = OverridesParser.create()
+
+
+def parse_override(argument: str) -> Override:
+    """What ``argument`` sets, and to what.
+
+    Raises:
+        InvalidValue: Hydra cannot read it.
+    """
+    try:
+        return _PARSER.parse_override(argument)
+    except HydraException as error:
+        key, _, value = argument.partition("=")
+        reason = str(error).splitlines()[0]
+        allowed = (
+            f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
+        )
+        raise InvalidValue(key, value, allowed) from error
+
+
+def parse_overrides(arguments: Sequence[str]) -> list[Override]:
+    """The overrides among ``arguments``; the flags of Hydra and their values are left out.
+
+    Raises:
+        InvalidValue: Hydra cannot read one of them.
+    """
+    return [
+        parse_override(argument)
+        for argument in arguments
+        if not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+    ]
+
+
+def value_of(arguments: Sequence[str], key: str) -> str | None:
+    """The text that the last ``key=value`` among ``arguments`` gives to ``key``; None for none, nothing and null.
+
+    Raises:
+        InvalidValue: Hydra cannot read one of the arguments.
+    """
+    given = [one for one in parse_overrides(arguments) if one.key_or_group == key and not one.is_delete()]
+    if not given or given[-1].value() is None:
+        return None
+    value = given[-1].value()
+    return (value if isinstance(value, str) else given[-1].get_value_string()) or None
+
+
+def overridden_key(override: str) -> str:
+    """What ``override`` sets: ``data`` for ``data=digits``, ``hyperparameters.gradient`` for
+    ``hypergradient@hyperparameters.gradient=exact``."""
+    parsed = parse_override(override)
+    return parsed.package or parsed.key_or_group.replace("/", ".")
+
+
+def typed(key: str, value: object) -> str:
+    """``key=value`` as it is typed in a shell, in quotes where the shell or Hydra needs them."""
+    text = str(value)
+    try:
+        plain = parse_override(f"{key}={text}").value() == text
+    except InvalidValue:
+        plain = False
+    quoted = text if plain else "'" + text.replace("'", "\\'") + "'"
+    return shlex.quote(f"{key}={quoted}")
+
+
+def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
+    """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names of options.
+
+    Args:
+        arguments: The command line.
+        conf: The folder of the configuration, a folder per group.
+
+    Raises:
+        InvalidValue: A group is given no option, or one that no longer exists; or Hydra cannot read an argument.
+    """
+    for override in parse_overrides(arguments):
+        group, value = override.key_or_group, override.value()
+        if override.is_delete() or not group or not (conf / group).is_dir():
+            continue
+        name, text = override.get_key_element().lstrip("+"), override.get_value_string()
+        if any(_names_no_option(one) for one in (value if isinstance(value, list) else [value])):
+            options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
+            shown = None if text in ("", "null") else text
+            raise InvalidValue(name, shown, f"it must be one of {options}, or left out")
+        renamed = OLD_OPTIONS.get(f"{group}={value}")
+        if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
+            raise InvalidValue(name, value, renamed)
+
+
+def _names_no_option(value: object) -> bool:
+    return value is None or value == "" or isinstance(value, bool | int | float)

@@ -1,0 +1,134 @@
+"""The configuration of an earlier run: read for resuming it, and for the retraining that inherits its settings."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from nas.errors import InvalidValue, UnusableInput, require
+from nas.run.overrides import overridden_key, parse_override
+
+OWN = ("candidate", "resume")  # what a retraining never inherits
+REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
+
+
+def recorded_configuration(folder: Path) -> DictConfig:
+    """The configuration of the run in ``folder``.
+
+    Raises:
+        InvalidValue: The folder holds no run.
+        UnusableInput: The configuration cannot be read, or names something to call outside of this package.
+    """
+    path = folder / ".hydra" / "config.yaml"
+    if not path.is_file():
+        raise InvalidValue("resume", folder, "it must be the folder of a run, with .hydra/config.yaml in it")
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, OmegaConfBaseException, ValueError) as error:
+        raise UnusableInput(f"The run's configuration {path} cannot be read.") from error
+    except Exception as error:  # the YAML parser's own errors have no common base that omegaconf exports
+        raise UnusableInput(f"The run's configuration {path} is not readable YAML.") from error
+    if not isinstance(config, DictConfig):
+        raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
+    _require_trusted(OmegaConf.to_container(config, resolve=False), path)
+    _drop_removed_settings(config)
+    return config
+
+
+def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
+    """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
+
+    Raises:
+        InvalidValue: An argument would change what is computed, or the folder holds no run.
+        UnusableInput: See :func:`recorded_configuration`.
+    """
+    config = recorded_configuration(folder)
+    allowed = "with resume= only tracking.* may be set; the run keeps its own settings"
+    for argument in arguments:
+        require(not argument.startswith("-"), argument, "", allowed)  # a flag of Hydra
+        override = parse_override(argument)
+        if override.key_or_group == "resume":
+            continue
+        name, value = override.get_key_element(), override.value()
+        text = "" if override.value_type is None else override.get_value_string()
+        require(name.startswith("tracking."), name, text, allowed)
+        require(not override.is_sweep_override(), name, text, "with resume= it must be a single value")
+        tracking, setting = config.get("tracking"), name.removeprefix("tracking.")
+        if not isinstance(tracking, DictConfig) or setting not in tracking:
+            raise InvalidValue(name, text, "there is no such setting")
+        tracking[setting] = value
+    return config
+
+
+def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """``config`` with everything that was not overridden taken from the run folder ``config.candidate``.
+
+    Args:
+        config: What Hydra composed for the retraining; it has the search's groups.
+        overrides: The command line's overrides, ``group=option`` and ``key=value``.
+
+    Returns:
+        ``config`` itself where the candidate is a lone file.
+    """
+    folder = Path(str(config.candidate))
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        return config
+    run_config = recorded_configuration(folder)
+    merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))
+    assert isinstance(merged, DictConfig)
+    overridden = [overridden_key(override) for override in overrides]
+    everything = "experiment" in overridden  # an experiment may set anything, so it replaces the run's settings
+    with open_dict(merged):
+        for group in run_config:
+            name = str(group)
+            if everything or name in OWN or name in overridden:
+                continue
+            merged[name] = run_config[name]
+            for key in overridden:
+                if key.startswith(f"{name}."):
+                    OmegaConf.update(merged, key, OmegaConf.select(config, key))
+    return merged
+
+
+def recorded_overrides(folder: Path) -> list[str]:
+    """The command line that began the run in ``folder``.
+
+    Raises:
+        InvalidValue: It was killed before Hydra had written its configuration.
+    """
+    path = folder / ".hydra" / "overrides.yaml"  # what Hydra writes last
+    try:
+        return [str(override) for override in OmegaConf.load(path)]
+    except Exception as error:  # as above
+        raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
+
+
+def _require_trusted(entry: object, path: Path) -> None:
+    """Refuse a recorded configuration, which may come from elsewhere, that names something to call in other packages.
+
+    Raises:
+        UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
+    """
+    if isinstance(entry, list):
+        for one in entry:
+            _require_trusted(one, path)
+    if isinstance(entry, dict):
+        package, dot, _ = str(entry.get("_target_")).partition(".")  # without a dot there is nothing to call
+        trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
+        if dot and package not in trusted:
+            raise UnusableInput(
+                f"The run's configuration {path} would call {str(entry['_target_'])[:120]!r}: if it is your own, "
+                "list its package in the environment variable NAS_TRUST."
+            )
+        for one in entry.values():
+            _require_trusted(one, path)
+
+
+def _drop_removed_settings(config: DictConfig) -> None:
+    for key, value in REMOVED.items():
+        group, _, name = key.rpartition(".")
+        settings = OmegaConf.select(config, group)
+        if isinstance(settings, DictConfig) and settings.get(name) == value:
+            del settings[name]

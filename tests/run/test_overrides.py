@@ -1,0 +1,130 @@
+"""Arguments are read as Hydra reads them; what Hydra would tell with a traceback is told in one sentence."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from nas.errors import InvalidValue
+from nas.run.overrides import overridden_key, parse_overrides, refuse_impossible_options, typed, value_of
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ([], None),
+        (["seed=1"], None),
+        (["resume"], None),
+        (["--resume", "runs/a"], None),
+        (["resumed=runs/a"], None),
+        (["x.resume=runs/a"], None),
+        (["resume=runs/a"], "runs/a"),
+        (["+resume=runs/a"], "runs/a"),
+        (["++resume=runs/a"], "runs/a"),
+        (["resume='runs/a b'"], "runs/a b"),
+        (['resume="runs/a b"'], "runs/a b"),
+        (["resume='runs/a=b'"], "runs/a=b"),
+        (["resume=2024"], "2024"),
+        (["resume=runs/a,runs/b"], "runs/a,runs/b"),
+        (["~resume"], None),
+        (["resume=runs/a", "seed=1", "resume=runs/b"], "runs/b"),
+        (["resume=runs/a", "resume=null"], None),
+        (["resume=null"], None),
+        (["resume="], None),
+        (["resume=''"], None),
+    ],
+)
+def test_the_value_of_an_argument(arguments: list[str], value: str | None) -> None:
+    assert value_of(arguments, "resume") == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ("resume=runs/a=b", "resume"),
+        ("space.layers=[", "space.layers"),
+        ("candidate=Genotype(normal=[])", "candidate"),
+        ("data=${", "data"),
+        ("tracking.=1", "tracking."),
+    ],
+)
+def test_what_hydra_cannot_read_is_refused_with_its_reason(argument: str, key: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse_overrides(["seed=1", argument])
+    assert caught.value.key == key
+    assert str(caught.value).startswith(f"{argument} is not allowed: Hydra cannot read it (")
+    assert str(caught.value).isprintable()
+
+
+def test_flags_and_their_values_are_no_overrides() -> None:
+    arguments = ["--multirun", "--cfg", "job", "--config-dir=a=b", "seed=1", "~resume"]
+    assert [one.input_line for one in parse_overrides(arguments)] == ["seed=1", "~resume"]
+
+
+@pytest.mark.parametrize("path", ["runs/a", "runs/a b", "runs/a=b", "Übung/1", "it's", "a(1)", "a,b", "null", "1e3"])
+def test_what_is_to_be_typed_is_read_back(path: str) -> None:
+    (argument,) = shlex.split(typed("resume", path))
+    assert value_of([argument], "resume") == path
+
+
+def test_what_is_plain_is_typed_as_it_is() -> None:
+    assert typed("candidate", Path("/tmp/runs/2024-01-01_10-00-00")) == "candidate=/tmp/runs/2024-01-01_10-00-00"
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("relaxation=null", "relaxation=null is not allowed: it must be one of gumbel_softmax, gumbel_softmax_hard, "),
+        ("+experiment=null", "experiment=null"),
+        ("data=3", "data=3 is not allowed: it must be one of "),
+        ("method=1e400", "method=1e400"),
+        ("training=[1, 2]", "training=[1, 2] is not allowed: it must be one of default, or left out."),
+        ("data=[digits,null]", "data=[digits,null] is not allowed"),
+        ("space=true", "space=true"),
+        ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
+        ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
+    ],
+)
+def test_a_group_needs_an_option(argument: str, named: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        refuse_impossible_options(["seed=1", argument], CONF)
+    assert str(caught.value).startswith(named)
+
+
+def test_settings_may_be_null_and_groups_be_chosen() -> None:
+    refuse_impossible_options(["training.gradient_clip=null", "data=digits", "resume=null", "--help"], CONF)
+
+
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        ("method=rehearsed", "method=rehearsed is not allowed: it is called tuned now."),
+        ("method=several_starts", "method=several_starts is not allowed: it is called multi_start now."),
+        ("method=refined", "method=refined is not allowed: it has been removed, as it found nothing better than "),
+        ("+discretisation=perturbation", "discretisation=perturbation is not allowed: it is called alone now."),
+    ],
+)
+def test_an_option_of_old_is_refused_with_what_it_is_today(argument: str, sentence: str, tmp_path: Path) -> None:
+    for group in ("method", "discretisation"):
+        (tmp_path / group).mkdir()
+    with pytest.raises(InvalidValue) as caught:
+        refuse_impossible_options([argument], tmp_path)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("data=digits", "data"),
+        ("data.split.train=5", "data.split.train"),
+        ("+data.new=5", "data.new"),
+        ("++data.new=5", "data.new"),
+        ("~data.old", "data.old"),
+        ("space/cells=darts", "space.cells"),
+        ("hypergradient@hyperparameters.gradient=exact", "hyperparameters.gradient"),
+    ],
+)
+def test_what_an_override_sets(override: str, key: str) -> None:
+    assert overridden_key(override) == key
