@@ -130,9 +130,7 @@ def before_every_step(search: GradientSearch, action: Callable[[], object]) -> N
 
         return stepping
 
-    search.problem.weight_step = after(search.problem.weight_step)
-    search.problem.recorded_step = after(search.problem.recorded_step)
-    search.problem.open_step = after(search.problem.open_step)
+    search.problem.step = after(search.problem.step)
 
 
 def before_step(search: GradientSearch, number: int, action: Callable[[], object]) -> None:
@@ -582,13 +580,13 @@ def test_stop_means_stop_even_where_the_guard_could_restart(splits, tmp_path):
 def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
     search = Run(learned=False, on_non_finite="stop").made(splits, tmp_path)
 
-    def spoil_afterwards(batch, original=search.problem.weight_step):
-        result = original(batch)
+    def spoil_afterwards(*arguments, original=search.problem.step):
+        result = original(*arguments)
         if search.step == 5:
             poison(search)
         return result
 
-    search.problem.weight_step = spoil_afterwards
+    search.problem.step = spoil_afterwards
     with pytest.raises(NotFinite, match=r"^step 6: an entry of classifier\.weight is nan; the last good .* step 3"):
         search.search()
 
@@ -598,13 +596,13 @@ def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
 
 def labels_seen(search: GradientSearch) -> list[list[int]]:
     seen: list[list[int]] = []
-    original = search.problem.weight_step
+    original = search.problem.step
 
-    def noting(batch):
+    def noting(batch, *arguments):
         seen.append(batch.labels.tolist())
-        return original(batch)
+        return original(batch, *arguments)
 
-    search.problem.weight_step = noting
+    search.problem.step = noting
     return seen
 
 
