@@ -21,12 +21,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.hypergradient import Hypergradient, Report
-from nas.bilevel.problem import BilevelProblem, Step
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
 from nas.data.batches import Batch
-from nas.errors import InvalidValue, require
-from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.kinds import Kind
 
 SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
@@ -38,25 +37,6 @@ class Intervention(NamedTuple):
 
     kind: str
     what: str
-
-
-@dataclass(frozen=True)
-class ArchitectureOptimiser:
-    """Adam for alpha, as in DARTS."""
-
-    rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-
-    def __post_init__(self) -> None:
-        require(self.rate > 0 and math.isfinite(self.rate), "rate", self.rate, "it must be a number above 0")
-        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        require(good, "betas", list(self.betas), "it must be two numbers from 0 to below 1")
-        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "it must be at least 0")
-
-    def over(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
-        betas = (self.betas[0], self.betas[1])
-        return torch.optim.Adam(parameters, lr=self.rate, betas=betas, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -254,43 +234,3 @@ class UpperLevel:
             update = self.hyperparameters.entries[name].update
             if update is not None:
                 update.load_state_dict(state["updates"][name])
-
-
-def check_reach(
-    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
-) -> None:
-    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
-
-    Raises:
-        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
-    """
-    if architecture is not None:
-        able = "architecture" in architecture.reaches
-        allowed = "it gives the architecture no gradient, take first_order or exact"
-        require(able, "hypergradient", type(architecture).__name__, allowed)
-    for name in hyperparameters.learned():
-        kind = hyperparameters.entries[name].kind
-        if learned is None:
-            raise InvalidValue(
-                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
-            )
-        where = "through the training loss" if kind == "loss" else "on the weight update"
-        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
-        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
-    if architecture is None or learned is None or not hyperparameters.learned():
-        return
-    if learned.looks_back:
-        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
-        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
-    elif architecture.looks_back:
-        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
-        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
-
-
-def differentiates_twice(
-    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
-) -> bool:
-    """Whether the search needs second derivatives of the supernet."""
-    kinds: list[Kind] = hyperparameters.learned_kinds()
-    of_alpha = architecture is not None and architecture.differentiates_twice(["architecture"])
-    return of_alpha or (learned is not None and bool(kinds) and learned.differentiates_twice(kinds))

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach
+from nas.bilevel.reach import check_reach
+from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.device.transfer import as_numbers

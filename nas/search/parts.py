@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, differentiates_twice
+from nas.bilevel.reach import differentiates_twice
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded

@@ -5,14 +5,16 @@ from collections import Counter
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem, Step
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import compile_regions, regions
 from nas.hyperparameters.collection import HyperparameterSet
