@@ -1,22 +1,10 @@
 """One step of either level, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
-their moves, and the weight step.
-
-What had to be held back is told as an intervention:
-
-========================== ====================================================================================
-kind                       what was done
-========================== ====================================================================================
-``gradient_not_finite``    alpha, or a hyperparameter, does not move: its hypergradient is not finite
-``gradient_silent``        nothing is done: a hyperparameter's gradient has been zero for many steps
-``trust_region``           a hyperparameter's change is cut to its trust region
-``bound``                  a hyperparameter stays at the end of its range
-========================== ====================================================================================
-"""
+their moves, and the weight step."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +14,10 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
+from nas.hyperparameters.moves import HyperparameterMoves, Intervention
 
-SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
-
-
-class Intervention(NamedTuple):
-    """``kind`` as in the table above; ``what`` is a hyperparameter's name, ``architecture`` or ``weights``."""
-
-    kind: str
-    what: str
 
 
 @dataclass(frozen=True)
@@ -90,7 +71,7 @@ class UpperLevel:
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
-        self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
+        self.moves = HyperparameterMoves(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
         """The strategies that a step asks.
@@ -149,8 +130,12 @@ class UpperLevel:
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             if self.alpha and self.alpha[0] in set(targets):
                 self._add_penalty()
-        held: list[Intervention] = []
-        norms = self._move_architecture() | self._move_hyperparameters(report, held)
+        lengths = {
+            raw: report.sensitivity.get(raw, report.step_length) for raw in self.hyperparameters.raw_parameters()
+        }
+        largest = {raw: length * report.validation_gradient_norm for raw, length in lengths.items()}
+        norms, held = self.moves.take(largest)
+        norms = self._move_architecture() | norms
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
         return Move(report, samples, finite, tuple(held))
@@ -184,24 +169,6 @@ class UpperLevel:
         self.optimiser.zero_grad(set_to_none=True)
         return {"architecture": norm}
 
-    def _move_hyperparameters(self, report: Report, held: list[Intervention]) -> dict[str, float]:
-        """Returns the gradients' sizes; what had to be held back is added to ``held``."""
-        norms = {}
-        for name, raw in self.hyperparameters.named_raw():
-            entry = self.hyperparameters.entries[name]
-            if raw.grad is None or entry.update is None:
-                continue
-            norms[name], before = abs(float(raw.grad)), raw.detach().clone()
-            if math.isfinite(norms[name]):
-                sensitivity = report.sensitivity.get(raw, report.step_length)
-                entry.update.step(raw, sensitivity * report.validation_gradient_norm)
-                held.extend(Intervention(kind, name) for kind in entry.held(raw, before))
-            raw.grad = None
-            self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0
-            if self._silent[name] == SILENT_STEPS:
-                held.append(Intervention("gradient_silent", name))
-        return norms
-
     def forget_weights(self) -> None:
         """The weights have started again: what strategies remembered of them is no longer true."""
         for strategy in self.strategies:
@@ -214,23 +181,15 @@ class UpperLevel:
 
     def state_dict(self) -> dict[str, Any]:
         strategy = self.hyperparameter_gradient
-        updates = {name: self.hyperparameters.entries[name].update for name in self.hyperparameters.learned()}
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
-            "raw": {name: raw.detach().clone() for name, raw in self.hyperparameters.named_raw()},
-            "updates": {name: update.state_dict() for name, update in updates.items() if update is not None},
-            "silent": dict(self._silent),
+            "hyperparameters": self.moves.state_dict(),
             "strategy": {} if strategy is None else strategy.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._silent = dict(state["silent"])
         if self.hyperparameter_gradient is not None:
             self.hyperparameter_gradient.load_state_dict(state["strategy"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
-        for name, raw in self.hyperparameters.named_raw():
-            raw.data.copy_(state["raw"][name])
-            update = self.hyperparameters.entries[name].update
-            if update is not None:
-                update.load_state_dict(state["updates"][name])
+        self.moves.load_state_dict(state["hyperparameters"])
