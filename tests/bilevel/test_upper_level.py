@@ -15,8 +15,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import SILENT_STEPS, ArchitectureOptimiser, UpperLevel
 from nas.errors import InvalidValue
 from nas.hyperparameters.rules import GradientDescent
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 @dataclass(frozen=True)
