@@ -2,20 +2,18 @@
 
 import logging
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach
-from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.data.batches import Batch, first_images
+from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.device.transfer import as_numbers
 from nas.distributed import Ranks
 from nas.errors import require
-from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
+from nas.evaluation.budget import CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.checkpoint import write_atomically
@@ -25,9 +23,9 @@ from nas.search.callback import Callback, SeenStep
 from nas.search.convergence import Trajectory
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_problem, built_streams, built_supernet
+from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
-from nas.training.metrics import measure
 from nas.training.schedules import schedule_factor
 from nas.training.sgd import grouped
 
@@ -51,7 +49,6 @@ class GradientSearch:
         self.hyperparameters, self.randomness = parts.hyperparameters, parts.randomness
         self.ranks = parts.randomness.ranks
         self.step, self.rollbacks = 0, 0
-        self.chosen: Architecture | None = None  # at the end
 
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
@@ -68,18 +65,14 @@ class GradientSearch:
         )
         self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
-        splits = parts.splits
-        self._validation = splits.validation.to(self.randomness.device)
-        self._validation_batches = partial(
-            self._validation.evaluation_batches, MEASURED_AT_ONCE, splits.mean, splits.std
-        )
-        self._streams = built_streams(parts, self._validation)
+        validation = parts.splits.validation.to(self.randomness.device)
+        self._streams = built_streams(parts, validation)
         self.meter = CostMeter(
             parts.budget,
             supernet_multiply_adds(parts.space, parts.relaxation),
             max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size,
-            len(self._validation),
-            parts.discretisation.images(parts.space, len(self._validation)),
+            len(validation),
+            parts.discretisation.images(parts.space, len(validation)),
         )
         least = self.meter.least()
         for name, limit in parts.budget.limits().items():
@@ -89,6 +82,7 @@ class GradientSearch:
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
         self.interventions = Interventions()
         self.trajectory = Trajectory(self.hyperparameters)
+        self.reader = CandidateReader(parts, self.supernet, self.trajectory, self.meter, validation)
         self.fresh_start = FreshStart(self.upper_level)
         self.guard = Guard(self.settings.guard, self._restart if self.learns_rate else None, self.interventions)
         draw = parts.draw if parts.tracking.tensorboard and self.ranks.is_first else None
@@ -173,13 +167,9 @@ class GradientSearch:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.relaxation.advance(self._progress())
             self._average_statistics()
-            batches = self._until_requested(self._validation_batches())
-            metrics = measure(self.supernet, batches, self.parts.space.classes, self.randomness.device)
-            self._choose(metrics.samples)
-            self.meter.passed(metrics.samples)
+            measured = self.reader.measure_and_choose(self._until_requested)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
-            measured = {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
             self.record.tell_end(measured, self.step, self._epoch)
         if self.hyperparameters.learned():
             table = self.trajectory.table(self.step).encode()
@@ -187,12 +177,12 @@ class GradientSearch:
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         settled, held = self.settled(), self.interventions.in_words()
-        against_alpha = self._against_alpha()
+        against_alpha = self.reader.against_alpha()
         other = {"chosen (alpha's)": against_alpha} if against_alpha else {}
         spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
-            candidate=self.candidate(),
+            candidate=self.reader.candidate(),
             cost=spent,
             seconds=self.meter.seconds,
             step=self.step,
@@ -238,7 +228,7 @@ class GradientSearch:
         self.supernet.relaxation.advance(progress)
 
     def _end_epoch(self) -> None:
-        preferred = self._discretised()
+        preferred = self.supernet.discretise()
         for callback in self.callbacks.values():
             callback.on_epoch(self.step, self._epoch, preferred)
 
@@ -264,7 +254,7 @@ class GradientSearch:
         return dict(zip(measured, as_numbers(list(measured.values())), strict=True))
 
     def _untrained_loss(self) -> float:
-        batch = next(self._validation_batches())
+        batch = next(self.reader.batches())
         self.meter.passed(len(batch.labels))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
@@ -289,46 +279,6 @@ class GradientSearch:
         nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
         return dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
 
-    # The candidate.
-
-    def candidate(self) -> Candidate:
-        """What the search would return now."""
-        held = {name: entry.initial for name, entry in self.parts.categorical.items()}
-        values = Hyperparameters({**self.trajectory.tail_average(), **held})
-        return Candidate(self.chosen or self._discretised(), values)
-
-    def _choose(self, measured: int) -> None:
-        """Read the architecture off the supernet, for which ``measured`` images have been spent and not yet counted.
-
-        Raises:
-            StopRequested: A signal asked to stop.
-        """
-
-        def images(most: int) -> Iterable[Batch]:
-            return self._until_requested(first_images(self._validation_batches(), most))
-
-        self._discretised()  # an alpha that is not finite is named
-        if self.meter.choosing and not self.meter.pays_for_choosing(measured):
-            log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
-            self.chosen = self.supernet.discretise()
-            return
-        self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images)
-        self.meter.passed(self.meter.choosing)
-
-    def _discretised(self) -> Architecture:
-        """The architecture that alpha prefers."""
-        try:
-            return self.supernet.discretise()
-        except FloatingPointError as error:
-            raise FloatingPointError(f"step {self.step}: {error}") from error
-
-    def _against_alpha(self) -> str:
-        """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""
-        preferred, chosen = self._discretised(), self.chosen or self._discretised()
-        return ", ".join(
-            f"{name} {chosen[name]} ({preferred[name]})" for name in preferred if chosen[name] != preferred[name]
-        )
-
     # Checkpoints.
 
     def _average_statistics(self) -> None:
@@ -351,6 +301,7 @@ class GradientSearch:
             "supernet": self.supernet,
             "optimiser": self.optimiser,
             "upper_level": self.upper_level,
+            "reader": self.reader,
             **{f"{split} stream": stream for split, stream in self._streams.items()},
             "randomness": self.randomness,
             **self.callbacks,
@@ -358,11 +309,9 @@ class GradientSearch:
         return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
 
     def state_dict(self) -> dict[str, Any]:
-        chosen = None if self.chosen is None else dict(self.chosen)
-        return {"chosen": chosen, **{name: part.state_dict() for name, part in self._stateful().items()}}
+        return {name: part.state_dict() for name, part in self._stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step, chosen = state["step"], state["chosen"]
-        self.chosen = None if chosen is None else Architecture(self.parts.space.name, chosen)
+        self.step = state["step"]
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
