@@ -7,7 +7,7 @@ from torch import Tensor
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.distributed import Ranks
-from nas.training.loss import Values
+from nas.training.augment import Values
 
 Parameters = Mapping[str, Tensor]
 

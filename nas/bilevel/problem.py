@@ -21,7 +21,8 @@ from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.groups import RATE_FACTORS
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
-from nas.training.loss import Values, presented, training_loss
+from nas.training.augment import Values, presented
+from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
 
 

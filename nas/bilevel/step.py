@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nas.hyperparameters.groups import group_of, rates
-from nas.training.loss import Values
+from nas.training.augment import Values
 from nas.training.sgd import Weights, global_norm, sgd
 
 

@@ -130,12 +130,9 @@ class UpperLevel:
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             if self.alpha and self.alpha[0] in set(targets):
                 self._add_penalty()
-        lengths = {
-            raw: report.sensitivity.get(raw, report.step_length) for raw in self.hyperparameters.raw_parameters()
-        }
-        largest = {raw: length * report.validation_gradient_norm for raw, length in lengths.items()}
-        norms, held = self.moves.take(largest)
-        norms = self._move_architecture() | norms
+        norms = self._move_architecture()
+        own, held = self.moves.take({raw: report.largest(raw) for raw in self.hyperparameters.raw_parameters()})
+        norms |= own
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
         return Move(report, samples, finite, tuple(held))

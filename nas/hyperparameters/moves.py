@@ -44,7 +44,8 @@ class HyperparameterMoves:
         Returns:
             The gradients' sizes by name, and what had to be held back.
         """
-        norms, held = {}, []
+        norms: dict[str, float] = {}
+        held: list[Intervention] = []
         for name, raw in self.hyperparameters.named_raw():
             entry = self.hyperparameters.entries[name]
             if raw.grad is None or entry.update is None:

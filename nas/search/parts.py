@@ -42,7 +42,7 @@ class SearchSettings:
 
     Args:
         epochs: Passes over the training split.
-        warmup_epochs: Of these, how many at the start leave alpha alone.
+        warmup_epochs: How many epochs at the start leave alpha alone.
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a

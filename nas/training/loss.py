@@ -3,9 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.training.augment import Presented, Values, presented
-
-__all__ = ["Presented", "Values", "presented", "smoothed_cross_entropy", "training_loss"]
+from nas.training.augment import Presented
 
 
 def training_loss(logits: Tensor, shown: Presented, smoothing: Tensor | float = 0.0) -> Tensor:

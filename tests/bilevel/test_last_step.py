@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
@@ -17,8 +16,7 @@ from nas.bilevel.step import Step
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 def kept_step(problem: BilevelProblem, batch: Batch) -> Step:

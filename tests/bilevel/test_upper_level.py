@@ -17,8 +17,7 @@ from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
 from nas.hyperparameters.moves import SILENT_STEPS
 from nas.hyperparameters.rules import GradientDescent
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 @dataclass(frozen=True)
