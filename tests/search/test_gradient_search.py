@@ -20,7 +20,7 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.upper_level import ArchitectureOptimiser
-from nas.candidate import Candidate
+from nas.candidate import Architecture, Candidate
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits
 from nas.data.embedded import Digits
@@ -679,6 +679,66 @@ def test_a_finished_search_that_is_resumed_is_finished(splits, tmp_path):
     again = Run().made(splits, tmp_path)
     assert again.search().candidate == expected
     assert metrics(tmp_path) == before
+
+
+# ---------------------------------------------------------------- what a user adds
+
+
+class LowestLoss(Callback):
+    """Remembers the lowest training loss since the weights began, and what alpha preferred after each epoch."""
+
+    def __init__(self) -> None:
+        self.lowest, self.preferred = math.inf, list[dict[str, str]]()
+
+    def on_step(self, seen: SeenStep) -> None:
+        self.lowest = min(self.lowest, seen.numbers["the training loss"])
+
+    def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
+        self.preferred.append(dict(preferred))
+
+    def forget(self) -> None:
+        self.lowest = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest, "preferred": self.preferred}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lowest, self.preferred = state["lowest"], state["preferred"]
+
+
+def watched(splits: DataSplits, path: Path) -> tuple[GradientSearch, LowestLoss]:
+    search = Run().made(splits, path)
+    search.callbacks["lowest loss"] = mine = LowestLoss()
+    return search, mine
+
+
+def test_a_callback_sees_every_step_and_epoch_and_is_part_of_the_checkpoint(splits, tmp_path):
+    search, mine = watched(splits, tmp_path / "whole")
+    expected = search.search()
+    losses = rows(tmp_path / "whole", "step/training_loss")
+    assert mine.lowest == pytest.approx(min(loss for _, loss in losses))
+    assert mine.preferred[-1] == dict(expected.candidate.architecture)
+    assert len(mine.preferred) == 3
+
+    killed, _ = watched(splits, tmp_path / "killed")
+    before_step(killed, 7, kill)
+    with pytest.raises(Killed):
+        killed.search()
+    resumed, again = watched(splits, tmp_path / "killed")
+    resumed.search()
+    assert again.state_dict() == mine.state_dict()
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def test_a_callback_forgets_the_step_for_which_the_weights_start_again(splits, tmp_path):
+    search, mine = watched(splits, tmp_path)
+    before_step(search, 5, lambda: poison(search))
+    after: list[float] = []
+    before_step(search, 6, lambda: after.append(mine.lowest))
+    search.search()
+    assert after == [math.inf]
+    losses = [loss for step, loss in rows(tmp_path, "step/training_loss") if step > 6]
+    assert mine.lowest == pytest.approx(min(losses))
 
 
 # ---------------------------------------------------------------- what it refuses
