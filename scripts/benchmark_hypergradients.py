@@ -98,7 +98,7 @@ class Bench:
         def whole() -> None:
             self.upper_level.alternate(training, validation, self.upper_level.work(True, True))
 
-        return seconds(whole) / seconds(lambda: self.problem.weight_step(training))
+        return seconds(whole) / seconds(lambda: self.problem.step(training))
 
 
 def seconds(action: Callable[[], object]) -> float:

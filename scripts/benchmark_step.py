@@ -45,7 +45,7 @@ from torch.profiler import profile
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
@@ -54,7 +54,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.dataset import ImageDataset
 from nas.device.compilation import compile_regions
-from nas.device.cuda_graphs import WARM_UP, CudaGraphs
+from nas.device.cuda_graphs import WARM_UP, CudaGraphs, cuda_graphed
 from nas.device.transfer import keep_freed_memory
 from nas.errors import RunFailed
 from nas.hyperparameters.collection import HyperparameterSet
@@ -78,7 +78,7 @@ SHAPE, CLASSES = (3, 32, 32), 10
 Result = TypeVar("Result")
 JOINT = "joint: alpha, learning rate, dropout"
 AHEAD = f"{JOINT}, looking ahead (the default)"
-KINDS: dict[str, tuple[Strategy, Strategy | None]] = {  # for alpha, for learning rate and dropout
+KINDS: dict[str, tuple[Hypergradient, Hypergradient | None]] = {  # for alpha, for learning rate and dropout
     "first order": (FirstOrder(), None),
     "finite difference": (FiniteDifference(), None),
     "exact": (Exact(), None),
@@ -142,10 +142,10 @@ class Case:
         )
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
         computing = partial(torch.autocast, self.device, self.precision, enabled=self.precision != torch.float32)
-        new_recording = CudaGraphs(torch.device(self.device)) if self.recorded else None
-        problem = BilevelProblem(
-            supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing, new_recording=new_recording
-        )
+        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing)
+        recording = CudaGraphs(torch.device(self.device)) if self.recorded else None
+        cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
+        cuda_graphed(problem, ("operation_gradients",), recording)
         rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
         upper = UpperLevel(problem, alpha_strategy, strategy, rule)
         work = upper.work(architecture=True, hyperparameters=joint)

@@ -269,10 +269,8 @@ class SearchReplay:
         for order, strategy, tolerance in strategies:
             problem = self.problem()
             alpha = problem.supernet.alpha
-            strategy(problem, self.batch(0), validation, problem.supernet.architecture_parameters())
-            for name in alpha:
-                gradient = alpha[name].grad
-                assert gradient is not None
+            report = strategy.gradients(problem, self.batch(0), validation, list(alpha.values()))
+            for name, gradient in zip(alpha, report.gradients, strict=True):
                 entry = f"{order}/grad_alphas_{name}"
                 yield compared(entry, gradient, self.file.tensor(entry), tolerance)
         for order, strategy, _ in strategies:
@@ -292,10 +290,12 @@ class SearchReplay:
         losses = []
         for step in range(self.steps):
             training, validation = self.batch(2 * step), self.batch(2 * step + 1)
-            strategy(problem, training, validation, supernet.architecture_parameters())
+            alphas = supernet.architecture_parameters()
+            report = strategy.gradients(problem, training, validation, alphas)
+            for alpha, gradient in zip(alphas, report.gradients, strict=True):
+                alpha.grad = gradient
             architecture_optimiser.step()
-            loss, _, _ = problem.weight_step(training)
-            losses.append(loss)
+            losses.append(problem.step(training).loss)
         found = {
             f"train_losses_{self.steps}_steps": torch.stack(losses),
             "alphas_normal_after": supernet.alpha["normal"],

@@ -133,7 +133,7 @@ class EncodedStrategy(Strategy):
         self._pending = [list(vector) for vector in state["pending"]]
 
     def repaired(self, vector: Vector) -> Vector:
-        """``vector``, changed where needed into one that the space can sample."""
+        """``vector``, changed where needed so that the space can sample it."""
         choices = len(self.space.choices)
         return self.space.repair(vector[:choices], self.generator) + vector[choices:]
 

@@ -1,7 +1,8 @@
-"""NAS-Bench-201's official files, looked into by their own packages, ``nas_201_api`` and ``nats_bench``.
+"""NAS-Bench-201's official files, read by their own packages: ``nas_201_api``, and ``nats_bench`` (Dong et al., 2021,
+"NATS-Bench: Benchmarking NAS Algorithms for Architecture Topology and Size").
 
-The files are pickles, which may run anything while they are read. What is read here are plain values and NumPy numbers;
-a file that names anything else is refused.
+The files are pickles, which can run any code while they are read. Only plain values and NumPy numbers are read here; a
+file that names anything else is refused.
 """
 
 import _codecs
@@ -18,7 +19,7 @@ import torch
 
 from nas.errors import UnusableInput, require
 
-DATASETS = {  # ours: what they call that with a validation split, and that with a test split
+DATASETS = {  # our name: their names of the data with a validation split and with a test split
     "cifar10": ("cifar10-valid", "cifar10"),
     "cifar100": ("cifar100", "cifar100"),
     "imagenet16": ("ImageNet16-120", "ImageNet16-120"),
@@ -27,14 +28,14 @@ EPOCHS = (12, 200)
 
 
 def official_records(path: Path, dataset: str, epochs: int) -> Callable[[str], Mapping[str, float]]:
-    """The records of an official file (``.pth``: ``nas_201_api``; ``.pickle.pbz2`` or a folder of these:
-    ``nats_bench``), averaged over its training seeds.
+    """The records of an official file, averaged over its training seeds: from an architecture's text to its accuracies.
 
-    CIFAR-10's validation accuracy is that of training on half of the images, its test accuracy that of all of them.
+    ``nas_201_api`` reads ``.pth``; ``nats_bench`` reads ``.pickle.pbz2`` and folders of these. CIFAR-10's validation
+    accuracy is that of a training on half of the images, its test accuracy that of a training on all images.
 
     Raises:
-        InvalidValue: There is no such data set or training.
-        UnusableInput: The package is not installed, or it cannot read the file, or not this architecture in it.
+        InvalidValue: The data set or the training is unknown.
+        UnusableInput: The package is not installed, or it cannot read the file or find an architecture in it.
     """
     require(dataset in DATASETS, "dataset", dataset, f"it must be one of {', '.join(DATASETS)}")
     require(epochs in EPOCHS, "epochs", epochs, "it must be 12 or 200")
@@ -47,7 +48,7 @@ def official_records(path: Path, dataset: str, epochs: int) -> Callable[[str], M
         ) from error
     try:
         api = open_file(module, path)
-    except Exception as error:  # the packages raise anything, AssertionError among others
+    except Exception as error:  # the packages raise errors of any kind, AssertionError among others
         raise UnusableInput(f"{package} cannot read {path}: {error}") from error
     for_validation, for_test = DATASETS[dataset]
 
@@ -69,7 +70,7 @@ def official_records(path: Path, dataset: str, epochs: int) -> Callable[[str], M
 
 
 def number(kind: "np.dtype[Any]", content: bytes) -> np.generic:
-    """What a NumPy scalar is pickled as, for numbers alone: NumPy's own would unpickle an object's content again."""
+    """Make a pickled NumPy scalar, for numbers only: NumPy's own function would unpickle an object's content, too."""
     if kind.kind not in "biuf":
         raise pickle.UnpicklingError(f"it holds a NumPy {kind}, and only numbers are read")
     scalar = np.frombuffer(content, kind)[0]
@@ -87,7 +88,7 @@ ADMITTED: dict[str, Callable[..., Any]] = {
 
 
 class ValuesUnpickler(pickle.Unpickler):
-    """Knows :data:`ADMITTED` and nothing else."""
+    """Reads what :data:`ADMITTED` names and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" not in ADMITTED:
@@ -96,13 +97,13 @@ class ValuesUnpickler(pickle.Unpickler):
 
 
 def read_values(path: str) -> Any:
-    """A ``.pickle.pbz2`` file's content, in the place of the package's own reader."""
+    """The content of a ``.pickle.pbz2`` file; it replaces the package's own reader."""
     with bz2.open(path) as file:
         return ValuesUnpickler(file).load()
 
 
 def _nas_201_api(module: Any, path: Path) -> Any:
-    # Its torch.load reads weights only, as PyTorch's default is, which knows no NumPy numbers by itself.
+    # Its torch.load reads weights only, which is PyTorch's default and admits no NumPy numbers by itself.
     known: list[Any] = [(admitted, name) for name, admitted in ADMITTED.items()]
     known += [type(np.dtype(code)) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"]]
     with torch.serialization.safe_globals(known):

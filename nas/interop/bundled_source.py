@@ -112,6 +112,12 @@ class _Stripped(ast.NodeTransformer):
     def __init__(self, entries: Mapping[str, Collection[str]]) -> None:
         self._entries = entries
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        if any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases):  # fields are annotations
+            node.body = [one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body]
+            return node
+        return self.generic_visit(node)
+
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)

@@ -125,6 +125,7 @@ class Loop:
         Raises:
             Stopped: A signal asked to stop; the checkpoint is written.
             NotFinite: A number is not finite, and no rollback helps.
+            FloatingPointError: An alpha is not finite; the step is named.
         """
         newest = self.folder.newest_checkpoint(log.info) if self.ranks.is_first else None
         state: dict[str, Any] | None = self.ranks.share(newest)
@@ -139,6 +140,8 @@ class Loop:
                 state = last_good(fault, self.policy, rollbacks, self.folder, self.advice, log.info, self.ranks)
                 state = self.job.rolled_back(state) | {"rollbacks": rollbacks + 1}
                 start = "rolled back"
+            except FloatingPointError as error:
+                raise FloatingPointError(f"step {self.job.step}: {error}") from error
 
     def _run_from(self, state: dict[str, Any] | None, start: Start) -> None:
         job = self.job

@@ -83,8 +83,8 @@ class Trajectory(Callback):
             if len(rows) and self._hyperparameters.entries[name].exceeds_cap(rows[:, index])
         ]
 
-    def unsettled(self, epochs: int, ratio: float, every: int = 1) -> dict[str, str]:
-        """Why the architecture or a learned hyperparameter has not settled; empty where everything has.
+    def settled(self, epochs: int, ratio: float, every: int = 1) -> dict[str, str | None]:
+        """Per decision, the architecture and every learned hyperparameter, None or why it has not settled.
 
         Settled is what over the last ``epochs`` has not changed a choice, and whose epoch means stayed within
         ``ratio`` (on a log scale) or within a tenth of the range (on the others). Standing still tells nothing of a
@@ -92,10 +92,10 @@ class Trajectory(Callback):
         ``every`` steps, must reach further.
         """
         learned = self._hyperparameters.learned()
+        result: dict[str, str | None] = dict.fromkeys(("architecture", *learned))
         if len(self._epoch_ends) < epochs:
             few = f"too early to tell, {len(self._epoch_ends)} epochs of {epochs}"
-            return dict.fromkeys(("architecture", *learned), few)
-        result = {}
+            return dict.fromkeys(result, few)
         recent = self._architectures[-epochs:]
         if changed := sorted({choice for one in recent for choice in one if one[choice] != recent[0].get(choice)}):
             shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")

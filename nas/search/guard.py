@@ -20,7 +20,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nas.bilevel.upper_level import Intervention
+import torch
+
+from nas.bilevel.upper_level import Intervention, UpperLevel
 from nas.errors import RunFailed, require
 from nas.run.finiteness import NotFinite
 from nas.search.callback import Callback, SeenStep
@@ -135,6 +137,29 @@ class Guard(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.initial_loss, self.restarts = state["initial_loss"], state["restarts"]
         self._initial_norm, self._loss, self._quiet = state["initial_norm"], state["loss"], state["quiet"]
+
+
+class FreshStart:
+    """Takes the weights back to where the search began; alpha stays unless it is not finite."""
+
+    def __init__(self, upper_level: UpperLevel) -> None:
+        self.upper_level, self.problem = upper_level, upper_level.problem
+        self._initial = {name: entry.clone() for name, entry in self.problem.supernet.state_dict().items()}
+
+    def take(self, divisor: float) -> float:
+        """Go back. Returns the learning rate, divided by ``divisor``."""
+        supernet, hyperparameters = self.problem.supernet, self.problem.hyperparameters
+        rate = hyperparameters.numbers()["learning_rate"] / divisor
+        hyperparameters.set_value("learning_rate", rate)
+        state = dict(self._initial)
+        if all(bool(torch.isfinite(alpha).all()) for alpha in supernet.architecture_parameters()):
+            state |= {f"alpha.{name}": alpha.detach() for name, alpha in supernet.alpha.items()}
+        else:
+            self.upper_level.forget()
+        supernet.load_state_dict(state)
+        self.problem.optimiser.state.clear()
+        self.upper_level.forget_weights()
+        return rate
 
 
 class Finiteness(Callback):

@@ -1,19 +1,29 @@
-"""How long a gradient search goes and what watches over it."""
+"""What a gradient search is put together from: its settings, its parts, and what is built of them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
+import torch
+
+from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.upper_level import ArchitectureOptimiser
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import ArchitectureOptimiser, differentiates_twice
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
-from nas.errors import require
+from nas.data.batches import Stream, sharded
+from nas.data.dataset import Dataset, DataSplits
+from nas.device.compilation import compile_regions
+from nas.device.cuda_graphs import cuda_graphed, recording_for
+from nas.errors import InvalidValue, require
 from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.operations.stochastic import set_noise_generator
+from nas.operations.synchronised import synchronise_batch_norm
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
@@ -21,6 +31,7 @@ from nas.run.tracking import TrackingSettings
 from nas.search.discretisation import Discretisation, Strongest
 from nas.search.guard import GuardSettings
 from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
 from nas.training.settings import TrainingSettings
 
 
@@ -34,7 +45,7 @@ class SearchSettings:
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
-            hyperparameter that moved by more than this ratio (``Trajectory.unsettled``).
+            hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next.
     """
 
@@ -92,3 +103,69 @@ class SearchParts:
     budget: Budget = field(default_factory=Budget)
     task: TrainingSetup | None = None
     draw: Callable[[Architecture], Any] | None = None
+
+
+def built_streams(parts: SearchParts, validation: Dataset) -> dict[str, Stream]:
+    """The batches of both splits, this rank's share of them; ``validation`` is on the run's device."""
+    splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
+    train = splits.train.to(randomness.device).stream(
+        size,
+        splits.mean,
+        splits.std,
+        randomness.on_cpu("training order"),
+        parts.augmentation,
+        randomness.on_device("augmentation"),
+    )
+    order = randomness.on_cpu("validation order")
+    upper = validation.stream(size, splits.mean, splits.std, order)
+    return {"train": sharded(train, randomness.ranks), "validation": sharded(upper, randomness.ranks)}
+
+
+def built_problem(
+    parts: SearchParts, supernet: Supernet, optimiser: torch.optim.SGD, noise: tuple[torch.Generator, torch.Generator]
+) -> BilevelProblem:
+    """The bilevel problem, with what ranks and CUDA graphs add around it."""
+    randomness, training = parts.randomness, parts.training
+    problem = BilevelProblem(
+        supernet,
+        optimiser,
+        parts.hyperparameters,
+        training.gradient_clip,
+        generators=noise,
+        precision=partial(training.autocast, randomness.device),
+        augmentation=randomness.on_device("learned augmentation"),
+    )
+    data_parallel(problem, randomness.ranks)
+    recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
+    cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
+    cuda_graphed(problem, ("operation_gradients",), recording)
+    return problem
+
+
+def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: torch.Generator) -> Supernet:
+    """The supernet on the run's device, its noise drawn from the two generators.
+
+    Raises:
+        InvalidValue: A hyperparameter has no effect on it, the discretisation cannot read it, or it cannot be compiled.
+    """
+    parts.relaxation.generator = relaxation
+    supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
+    try:
+        parts.hyperparameters.require_effect_on(supernet)
+    except InvalidValue as error:
+        raise error.below("hyperparameters") from error
+    try:
+        parts.discretisation.check(supernet, parts.space)
+    except InvalidValue as error:
+        raise error.below("discretisation") from error
+    set_noise_generator(supernet, dropout)
+    parts.randomness.part()
+    if parts.training.batch_norm == "synchronised":
+        synchronise_batch_norm(supernet, parts.randomness.ranks)
+    if parts.training.compile:
+        strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+        once = not differentiates_twice(*strategies, parts.hyperparameters)
+        allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
+        require(once, "training.compile", True, allowed)
+        compile_regions(supernet)
+    return supernet

@@ -238,6 +238,17 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
     assert resumed.strategy.told == whole.strategy.told
 
 
+@pytest.mark.parametrize("budget", [Budget(evaluations=5), Budget(samples=49)])
+def test_a_search_that_is_over_stays_over(task: TrainingSetup, tmp_path: Path, budget: Budget) -> None:
+    """As after a kill between the last checkpoint and candidate.json, the last round having been cut."""
+    candidate = searching(task, tmp_path, budget).search()
+    record = (tmp_path / "metrics.csv").read_bytes()
+    again = searching(task, tmp_path, budget, evaluator=Widths(stop_after=0))
+    assert again.search() == candidate
+    assert "the budget is spent" in again.in_words()
+    assert (tmp_path / "metrics.csv").read_bytes() == record
+
+
 class WidthsInRungs(Widths):
     """Asks the pruner once, halfway."""
 

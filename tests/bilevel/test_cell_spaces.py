@@ -133,7 +133,7 @@ def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     problem = BilevelProblem(supernet.train(), optimiser, hyperparameters(), CLIP, (noise,), augmentation)
     problem.schedule_factor = 0.7
     for seed in (12, 13):
-        problem.weight_step(batch(seed))
+        problem.step(batch(seed))
     return problem
 
 
@@ -160,8 +160,8 @@ class RealStep:
             for parameter, value, way in zip(parameters, values, direction, strict=True):
                 parameter.copy_(value + sign * step * way)
             with torch.enable_grad():
-                _, _, norm = self.problem.weight_step(TRAINING)
-            assert norm > CLIP
+                step_taken = self.problem.step(TRAINING)
+            assert step_taken.norm > CLIP
             loss, _ = self.problem.validation_loss(self.problem.weights(), VALIDATION)
             losses.append(float(loss))
             self._back()
@@ -178,13 +178,9 @@ class RealStep:
 
 def exact_gradients(problem: BilevelProblem, targets: list[nn.Parameter]) -> list[Tensor]:
     noise = problem.noise_state()
-    Exact()(problem, TRAINING, VALIDATION, targets)
+    report = Exact().gradients(problem, TRAINING, VALIDATION, targets)
     problem.repeat_noise(noise)
-    found = [target.grad for target in targets]
-    for target in targets:
-        target.grad = None
-    assert all(gradient is not None for gradient in found)
-    return [gradient for gradient in found if gradient is not None]
+    return list(report.gradients)
 
 
 def assert_slope(

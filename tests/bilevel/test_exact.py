@@ -13,6 +13,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
+from nas.training.sgd import sgd
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -56,10 +57,8 @@ def targets_of(problem: BilevelProblem) -> dict[str, nn.Parameter]:
 
 def gradients_by_exact(problem: BilevelProblem, training: Batch, validation: Batch) -> dict[str, Tensor]:
     targets = targets_of(problem)
-    Exact()(problem, training, validation, list(targets.values()))
-    gradients = {name: target.grad for name, target in targets.items()}
-    assert all(gradient is not None for gradient in gradients.values())
-    return gradients
+    report = Exact().gradients(problem, training, validation, list(targets.values()))
+    return dict(zip(targets, report.gradients, strict=True))
 
 
 def rates(raw: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,6 +209,10 @@ def create_graph_arguments(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return calls
 
 
+def without_graph(values: dict[str, Tensor | float]) -> dict[str, Tensor | float]:
+    return {name: value.detach() if isinstance(value, Tensor) else value for name, value in values.items()}
+
+
 @pytest.mark.parametrize("clip", [None, ACTIVE])
 def test_what_acts_on_the_update_alone_is_the_closed_form_without_a_double_backward(
     clip, make_problem, make_batch, monkeypatch
@@ -220,23 +223,25 @@ def test_what_acts_on_the_update_alone_is_the_closed_form_without_a_double_backw
     noise = problem.noise_state()
     calls = create_graph_arguments(monkeypatch)
     raw = problem.hyperparameters.raw
-    report = Exact()(problem, training, validation, [raw["learning_rate"], raw["weight_decay"]])
+    report = Exact().gradients(problem, training, validation, [raw["learning_rate"], raw["weight_decay"]])
     assert calls == [False, False]
     monkeypatch.undo()
 
     problem.repeat_noise(noise)
     weights = {name: weight.detach().requires_grad_() for name, weight in problem.weights().items()}
-    values = {name: value.detach() for name, value in problem.values().items()}
+    values = without_graph(problem.values())
     rate, decay = values["learning_rate"], values["weight_decay"]
     gradients = torch.autograd.grad(problem.training_loss(weights, training, values), list(weights.values()))
-    update = problem.update_direction(problem.weights(), dict(zip(weights, gradients, strict=True)), values)
+    buffers = problem.momentum_buffers(values["momentum"])
+    _, update = sgd(without_graph(weights), dict(zip(weights, gradients, strict=True)), buffers, values, clip)
     moved = {name: (weight - rate * update[name]).detach().requires_grad_() for name, weight in weights.items()}
     loss, _ = problem.validation_loss(moved, validation)
     at_moved = dict(zip(moved, torch.autograd.grad(loss, list(moved.values())), strict=True))
     along_update = sum(float((at_moved[name] * update[name]).sum()) for name in weights)
     along_weights = sum(float((at_moved[name] * weights[name].detach()).sum()) for name in weights)
-    assert float(raw["learning_rate"].grad) == pytest.approx(float(-rate * along_update), rel=1e-12)
-    assert float(raw["weight_decay"].grad) == pytest.approx(float(-rate * decay * along_weights), rel=1e-12)
+    of_rate, of_decay = report.gradients
+    assert float(of_rate) == pytest.approx(float(-rate * along_update), rel=1e-12)
+    assert float(of_decay) == pytest.approx(float(-rate * decay * along_weights), rel=1e-12)
 
     length = float(rate) * sum(float(entry.square().sum()) for entry in update.values()) ** 0.5
     norm = sum(float(entry.square().sum()) for entry in at_moved.values()) ** 0.5
@@ -249,31 +254,30 @@ def test_what_acts_on_the_update_alone_is_the_closed_form_without_a_double_backw
 def test_what_acts_through_the_training_loss_takes_a_double_backward(target, make_problem, make_batch, monkeypatch):
     problem = make_problem()
     calls = create_graph_arguments(monkeypatch)
-    Exact()(problem, make_batch(10), make_batch(11), [targets_of(problem)[target]])
+    Exact().gradients(problem, make_batch(10), make_batch(11), [targets_of(problem)[target]])
     assert calls == [True, False]
 
 
-def test_a_few_targets_get_the_gradients_they_get_among_all_and_the_others_none(make_problem, make_batch):
+def test_a_few_targets_get_the_gradients_they_get_among_all(make_problem, make_batch):
     together = gradients_by_exact(make_problem(), make_batch(10), make_batch(11))
     problem = make_problem()
     targets = targets_of(problem)
     chosen = ["layer2-pool_size", "learning_rate"]
-    Exact()(problem, make_batch(10), make_batch(11), [targets[name] for name in chosen])
-    for name, target in targets.items():
-        if name in chosen:
-            torch.testing.assert_close(target.grad, together[name], rtol=1e-12, atol=0)
-        else:
-            assert target.grad is None
+    report = Exact().gradients(problem, make_batch(10), make_batch(11), [targets[name] for name in chosen])
+    for name, gradient in zip(chosen, report.gradients, strict=True):
+        torch.testing.assert_close(gradient, together[name], rtol=1e-12, atol=0)
+    assert all(target.grad is None for target in targets.values())
 
 
 def test_fixed_hyperparameters_act_as_learned_ones_of_the_same_value(make_problem, make_batch):
     """All but dropout, whose mask is relaxed only while it is learned."""
-    everything = make_problem(learned=("learning_rate", "weight_decay"), filled=True)
-    nothing = make_problem(learned=(), filled=True)
-    for problem in (everything, nothing):
-        Exact()(problem, make_batch(10), make_batch(11), problem.supernet.architecture_parameters())
-    for name, alpha in nothing.supernet.alpha.items():
-        torch.testing.assert_close(alpha.grad, everything.supernet.alpha[name].grad, rtol=1e-10, atol=0)
+    found = []
+    for learned in (("learning_rate", "weight_decay"), ()):
+        problem = make_problem(learned=learned, filled=True)
+        alphas = problem.supernet.architecture_parameters()
+        found.append(Exact().gradients(problem, make_batch(10), make_batch(11), alphas).gradients)
+    for everything, nothing in zip(*found, strict=True):
+        torch.testing.assert_close(nothing, everything, rtol=1e-10, atol=0)
 
 
 def test_a_network_without_any_gradient_is_no_nan(make_problem, make_batch):

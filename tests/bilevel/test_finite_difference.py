@@ -10,6 +10,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.problem import BilevelProblem
 from nas.errors import InvalidValue
+from nas.training.sgd import sgd
 
 SCALES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 SUITABLE_SCALE = 1e-4  # on the smooth supernet in float64: above it truncation rules, far below it rounding
@@ -17,18 +18,18 @@ SUITABLE_SCALE = 1e-4  # on the smooth supernet in float64: above it truncation 
 
 def gradients(strategy, problem: BilevelProblem, make_batch, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
     targets = {**problem.supernet.alpha, **problem.hyperparameters.raw}
-    strategy(problem, make_batch(10, dtype), make_batch(11, dtype), list(targets.values()))
-    return {name: target.grad.clone() for name, target in targets.items()}
+    report = strategy.gradients(problem, make_batch(10, dtype), make_batch(11, dtype), list(targets.values()))
+    return dict(zip(targets, report.gradients, strict=True))
 
 
 def direct_gradients(problem: BilevelProblem, make_batch) -> dict[str, Tensor]:
     """The gradient of L_val(w', alpha) with w' held: what the strategies subtract the unrolled part from."""
     training, validation = make_batch(10), make_batch(11)
-    weights, values = problem.weights(), {name: value.detach() for name, value in problem.values().items()}
+    weights, values = problem.weights(), problem.values()
     found = torch.autograd.grad(problem.training_loss(weights, training, values), list(weights.values()))
-    update = problem.update_direction(weights, dict(zip(weights, found, strict=True)), values, clip=False)
-    moved = {name: (weight - values["learning_rate"] * update[name]).detach() for name, weight in weights.items()}
-    loss, _ = problem.validation_loss(moved, validation)
+    buffers = problem.momentum_buffers(values["momentum"])
+    moved, _ = sgd(weights, dict(zip(weights, found, strict=True)), buffers, values)
+    loss, _ = problem.validation_loss({name: weight.detach() for name, weight in moved.items()}, validation)
     alpha = dict(problem.supernet.alpha)
     return dict(zip(alpha, torch.autograd.grad(loss, list(alpha.values())), strict=True))
 
@@ -92,13 +93,13 @@ def test_as_in_the_original_the_step_is_not_clipped(make_problem, make_batch):
 def test_both_ends_of_the_difference_see_the_noise_of_the_first_pass(make_problem, make_batch, monkeypatch):
     problem = make_problem(relaxation="gumbel")
     states = []
-    training_loss = problem.training_loss
+    training_pass = problem.training_pass
 
     def recorded(*arguments):
         states.append(problem.noise_state())
-        return training_loss(*arguments)
+        return training_pass(*arguments)
 
-    monkeypatch.setattr(problem, "training_loss", recorded)
+    monkeypatch.setattr(problem, "training_pass", recorded)
     gradients(FiniteDifference(), problem, make_batch)
     first, *others = states
     assert len(others) == 2
@@ -111,14 +112,14 @@ def test_both_ends_are_as_far_from_the_weights_as_the_scale_says(scale, make_pro
     problem = make_problem()
     before = {name: weight.detach().clone() for name, weight in problem.weights().items()}
     distances = []
-    training_loss = problem.training_loss
+    training_pass = problem.training_pass
 
     def recorded(weights, *arguments):
         squares = [(weights[name].detach() - weight).square().sum() for name, weight in before.items()]
         distances.append(float(torch.stack(squares).sum().sqrt()))
-        return training_loss(weights, *arguments)
+        return training_pass(weights, *arguments)
 
-    monkeypatch.setattr(problem, "training_loss", recorded)
+    monkeypatch.setattr(problem, "training_pass", recorded)
     gradients(FiniteDifference(scale), problem, make_batch)
     assert distances == pytest.approx([0.0, scale, scale])
 
@@ -135,9 +136,9 @@ def test_it_counts_its_passes(make_problem, make_batch):
     problem = make_problem()
     training, validation = make_batch(10), make_batch(11)
     alpha, raw = problem.supernet.architecture_parameters(), problem.hyperparameters.raw
-    assert FiniteDifference()(problem, training, validation, alpha).passes == (3, 1)
-    assert FiniteDifference()(problem, training, validation, [raw["dropout"]]).passes == (3, 1)
-    assert FiniteDifference()(problem, training, validation, [raw["learning_rate"]]).passes == (1, 1)
+    assert FiniteDifference().gradients(problem, training, validation, alpha).passes == (3, 1)
+    assert FiniteDifference().gradients(problem, training, validation, [raw["dropout"]]).passes == (3, 1)
+    assert FiniteDifference().gradients(problem, training, validation, [raw["learning_rate"]]).passes == (1, 1)
 
 
 def test_where_the_validation_loss_is_flat_the_gradient_is_the_direct_one(make_problem, make_batch):
@@ -146,9 +147,9 @@ def test_where_the_validation_loss_is_flat_the_gradient_is_the_direct_one(make_p
         problem.supernet.classifier.weight.zero_()
         problem.supernet.classifier.bias.copy_(torch.tensor([2000.0, 0.0, 0.0]))
     batch = make_batch(10)._replace(labels=torch.zeros(8, dtype=torch.int64))
-    report = FiniteDifference()(problem, batch, batch, problem.supernet.architecture_parameters())
+    report = FiniteDifference().gradients(problem, batch, batch, problem.supernet.architecture_parameters())
     assert report.validation_gradient_norm == 0.0
-    assert all(bool((alpha.grad == 0).all()) for alpha in problem.supernet.architecture_parameters())
+    assert all(bool((gradient == 0).all()) for gradient in report.gradients)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.01, math.inf, math.nan])

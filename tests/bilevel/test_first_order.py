@@ -1,3 +1,5 @@
+"""The first-order strategy against a plain backward pass."""
+
 import torch
 import torch.nn.functional as F
 
@@ -8,7 +10,7 @@ def test_it_is_the_plain_gradient_of_the_validation_loss(make_problem, make_supe
     problem = make_problem(relaxation="gumbel", dtype=torch.float32, smooth=False)
     validation = make_batch(11, torch.float32)
     alphas = problem.supernet.architecture_parameters()
-    report = FirstOrder()(problem, make_batch(10, torch.float32), validation, alphas)
+    report = FirstOrder().gradients(problem, make_batch(10, torch.float32), validation, alphas)
 
     supernet, _ = make_supernet("gumbel", torch.float32, False)
     logits = supernet(validation.images)  # its dropout rate is 0
@@ -17,13 +19,14 @@ def test_it_is_the_plain_gradient_of_the_validation_loss(make_problem, make_supe
     assert torch.equal(report.validation_loss, loss.detach())
     assert torch.equal(report.validation_logits, logits.detach())
     assert report.passes == (0, 1)
-    for alpha, reference in zip(alphas, supernet.architecture_parameters(), strict=True):
-        torch.testing.assert_close(alpha.grad, reference.grad, rtol=1e-5, atol=1e-8)
+    for gradient, reference in zip(report.gradients, supernet.architecture_parameters(), strict=True):
+        torch.testing.assert_close(gradient, reference.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_hyperparameters_get_a_gradient_of_zero(make_problem, make_batch):
     problem = make_problem()
     raw = problem.hyperparameters.raw_parameters()
-    FirstOrder()(problem, make_batch(10), make_batch(11), [*problem.supernet.architecture_parameters(), *raw])
-    assert [float(parameter.grad) for parameter in raw] == [0.0, 0.0, 0.0]
+    alphas = problem.supernet.architecture_parameters()
+    report = FirstOrder().gradients(problem, make_batch(10), make_batch(11), [*alphas, *raw])
+    assert [float(gradient) for gradient in report.gradients[len(alphas) :]] == [0.0, 0.0, 0.0]
     assert FirstOrder.reaches == {"architecture"}

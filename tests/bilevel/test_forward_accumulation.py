@@ -9,7 +9,6 @@ from torch import Tensor
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.hypergradient import ObservingHypergradient
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
@@ -64,17 +63,15 @@ def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list
 
 
 def stepped(problem: BilevelProblem, strategy: ForwardAccumulation, batch: Batch) -> int:
-    """Take a weight step before the eyes of ``strategy``. Returns the passes that looking took."""
-    step = problem.open_step(batch)
-    passes = strategy.observe(problem, step, problem.hyperparameters.raw_parameters())
-    problem.close_step(step)
-    return passes
+    """Take a weight step that ``strategy`` follows. Returns the passes that following it took."""
+    step = problem.step(batch, keep_graph=True, twice=True)
+    return strategy.follow(problem, step, problem.hyperparameters.raw_parameters())
 
 
 def gradients(problem: BilevelProblem, strategy: ForwardAccumulation, validation: Batch) -> dict[str, float]:
     raw = problem.hyperparameters.raw
-    strategy(problem, validation, validation, list(raw.values()))
-    return {name: float(parameter.grad) for name, parameter in raw.items()}
+    report = strategy.gradients(problem, validation, validation, list(raw.values()))
+    return dict(zip(raw, map(float, report.gradients), strict=True))
 
 
 @dataclass
@@ -134,34 +131,34 @@ def test_it_agrees_with_reverse_mode_through_the_same_steps(horizon, discount, p
 def test_one_step_is_what_exact_finds_at_that_step(problem, make_batch):
     noise = problem.noise_state()
     raw = problem.hyperparameters.raw
-    Exact()(problem, make_batch(1), make_batch(11), list(raw.values()))
-    expected = {name: float(parameter.grad) for name, parameter in raw.items()}
+    report = Exact().gradients(problem, make_batch(1), make_batch(11), list(raw.values()))
+    expected = dict(zip(raw, map(float, report.gradients), strict=True))
     problem.repeat_noise(noise)
     strategy = ForwardAccumulation(1, 1.0)
     stepped(problem, strategy, make_batch(1))
     assert gradients(problem, strategy, make_batch(11)) == pytest.approx(expected, rel=1e-8)
 
 
-def test_looking_changes_nothing_and_the_step_is_the_usual_one(problem, make_batch):
+def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_batch):
     strategy = ForwardAccumulation()
     start = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     noise = problem.noise_state()
-    step = problem.open_step(make_batch(1))
+    step = problem.step(make_batch(1), keep_graph=True, twice=True)
     after = problem.noise_state()
-    weights = {name: weight.detach().clone() for name, weight in problem.weights().items()}
-    assert strategy.observe(problem, step, problem.hyperparameters.raw_parameters()) == len(entries())
+    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    buffers = problem.momentum_buffers(0.8)
+    assert strategy.follow(problem, step, problem.hyperparameters.raw_parameters()) == len(entries())
     assert strategy.most_passes(len(entries())) == 1 + len(entries())
-    assert all(torch.equal(weight, weights[name]) for name, weight in problem.weights().items())
+    assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
     assert all(weight.grad is None for weight in problem.weights().values())
-    assert not problem.optimiser.state
-    taken = problem.close_step(step)
-    state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in problem.momentum_buffers(0.8).items())
     problem.supernet.load_state_dict(start)
     problem.optimiser.state.clear()
     problem.repeat_noise(noise)
-    for one, other in zip(taken, problem.weight_step(make_batch(1)), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    usual = problem.step(make_batch(1))
+    for one, other in ((step.loss, usual.loss), (step.logits, usual.logits), (step.norm, usual.norm)):
+        torch.testing.assert_close(one.detach(), other, rtol=1e-12, atol=1e-12)
     for name, entry in problem.supernet.state_dict().items():
         torch.testing.assert_close(entry, state[name], rtol=1e-12, atol=1e-12)
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
@@ -178,16 +175,16 @@ def test_before_the_first_step_and_after_a_restart_there_is_no_gradient(problem,
 
 def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
     strategy, other = ForwardAccumulation(3), ForwardAccumulation(3)
-    assert isinstance(strategy, ObservingHypergradient)
-    assert not isinstance(Exact(), ObservingHypergradient)
+    assert (strategy.needs_graph, Exact().needs_graph) == ("always", "never")
     follow(problem, strategy, [make_batch(1), make_batch(2)])
     torch.save(strategy.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     found = []
+    step = problem.step(make_batch(3), keep_graph=True, twice=True)
     noise = problem.noise_state()
     for one in (strategy, other):
         problem.repeat_noise(noise)
-        one.observe(problem, problem.open_step(make_batch(3)), problem.hyperparameters.raw_parameters())
+        one.follow(problem, step, problem.hyperparameters.raw_parameters())
         found.append(gradients(problem, one, make_batch(11)))
     assert found[0] == found[1]
 
@@ -207,13 +204,14 @@ def test_the_cosine_is_that_of_the_validation_gradient_and_the_accumulated_chang
     follow(problem, strategy, [make_batch(1), make_batch(2)])
     raw = problem.hyperparameters.raw["learning_rate"]
     noise = problem.noise_state()
-    report = strategy(problem, make_batch(3), make_batch(11), [raw])
+    report = strategy.gradients(problem, make_batch(3), make_batch(11), [raw])
     problem.repeat_noise(noise)
     moved = torch.cat([entry.flatten() for entry in strategy._tangents["learning_rate"][0].values()])
     loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
     slope = torch.cat([entry.flatten() for entry in torch.autograd.grad(loss, list(problem.weights().values()))])
     cosine = float(torch.dot(moved, slope) / (moved.norm() * slope.norm()))
     before = float(raw.detach())
+    (raw.grad,) = report.gradients
     CosineNormalised(0.3).step(raw, report.sensitivity[raw] * report.validation_gradient_norm)
     assert float(raw.detach()) - before == pytest.approx(-0.3 * cosine)
 

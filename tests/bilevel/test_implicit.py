@@ -59,10 +59,8 @@ class Quadratic:
         return torch.autograd.grad(loss, [h, raw])
 
 
-def found_by(strategy, problem: Quadratic) -> tuple[Tensor, Tensor]:
-    targets = [problem.hyperparameter, problem.raw_decay]
-    strategy(problem, None, None, targets)
-    return problem.hyperparameter.grad, problem.raw_decay.grad
+def found_by(strategy, problem: Quadratic) -> list[Tensor]:
+    return strategy.gradients(problem, None, None, [problem.hyperparameter, problem.raw_decay]).gradients
 
 
 @pytest.mark.parametrize(
@@ -118,11 +116,11 @@ def test_passes_are_counted_and_hyperparameters_of_a_network_are_reached(
 ):
     problem = make_problem()
     targets = [*problem.supernet.architecture_parameters(), problem.hyperparameters.raw["dropout"]]
-    report = strategy(problem, make_batch(10), make_batch(11), targets)
+    report = strategy.gradients(problem, make_batch(10), make_batch(11), targets)
     assert report.passes[1] == 1
     assert 3 <= report.passes[0] <= 5
-    assert all(bool(torch.isfinite(target.grad).all()) for target in targets)
-    assert float(targets[-1].grad) != 0
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in report.gradients)
+    assert float(report.gradients[-1]) != 0
 
 
 @pytest.mark.parametrize(
@@ -164,24 +162,30 @@ def test_what_is_reached_is_accepted(make_problem):
 def test_by_kind_gives_each_what_its_strategy_finds(make_problem, make_batch):
     batches = make_batch(10), make_batch(11)
     together, apart = make_problem(), make_problem()
-    report = ByKind(NeumannSeries(2, 0.05), Exact())(together, *batches, together.hyperparameters.raw_parameters())
+    raw = together.hyperparameters.raw
+    report = ByKind(NeumannSeries(2, 0.05), Exact()).gradients(together, *batches, list(raw.values()))
 
-    first = NeumannSeries(2, 0.05)(apart, *batches, [apart.hyperparameters.raw["dropout"]])
+    first = NeumannSeries(2, 0.05).gradients(apart, *batches, [apart.hyperparameters.raw["dropout"]])
     rates = [apart.hyperparameters.raw[name] for name in ("learning_rate", "weight_decay")]
-    second = Exact()(apart, *batches, rates)
-    for name, raw in apart.hyperparameters.raw.items():
-        assert torch.equal(raw.grad, together.hyperparameters.raw[name].grad), name
+    second = Exact().gradients(apart, *batches, rates)
+    names = ("dropout", "learning_rate", "weight_decay")
+    expected = dict(zip(names, [*first.gradients, *second.gradients], strict=True))
+    for name, gradient in zip(raw, report.gradients, strict=True):
+        assert torch.equal(gradient, expected[name]), name
     assert report.passes == (first.passes[0] + second.passes[0], 2)
     assert report.step_length == second.step_length
 
 
-def test_by_kind_hands_on_what_an_observing_strategy_needs(make_problem, make_batch):
+def test_by_kind_hands_on_what_a_strategy_that_follows_the_steps_needs(make_problem, make_batch):
     problem = make_problem()
     strategy = ByKind(Exact(), ForwardAccumulation())
     raw = problem.hyperparameters.raw_parameters()
-    assert strategy.observe(problem, problem.open_step(make_batch(1)), raw) == 2  # learning rate and weight decay
+    assert (strategy.needs_graph, ByKind(Exact(), NeumannSeries()).needs_graph) == ("always", "never")
+    step = problem.step(make_batch(1), keep_graph=True, twice=True)
+    assert strategy.follow(problem, step, raw) == 2  # learning rate and weight decay
     state = strategy.state_dict()
-    assert state.keys() == {"update"}
+    assert state.keys() == {"loss", "update"}
+    assert state["loss"] == {}
     assert set(state["update"]["tangents"]) == {"learning_rate", "weight_decay"}
     other = ByKind(Exact(), ForwardAccumulation())
     other.load_state_dict(state)

@@ -8,17 +8,26 @@ import torch
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.problem import BilevelProblem, Step
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.data.batches import Batch
 from nas.errors import InvalidValue
 
 ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
 
 
-def taken(problem: BilevelProblem, make_batch, targets) -> None:
-    LastStep().look_back(problem, problem.recorded_step(make_batch(10), targets), make_batch(11), targets)
+def kept_step(problem: BilevelProblem, batch: Batch) -> Step:
+    """A weight step whose graph is kept, as far as ``LastStep`` needs it."""
+    kinds = problem.hyperparameters.learned_kinds()
+    return problem.step(batch, keep_graph=True, twice=LastStep().differentiates_twice(kinds))
+
+
+def taken(problem: BilevelProblem, make_batch, targets) -> Report:
+    kept_step(problem, make_batch(10))
+    return LastStep().gradients(problem, make_batch(10), make_batch(11), targets)
 
 
 def state_of(problem: BilevelProblem) -> list[torch.Tensor]:
@@ -29,16 +38,16 @@ def state_of(problem: BilevelProblem) -> list[torch.Tensor]:
 @pytest.mark.parametrize("clip", [None, 0.1, 1e3])
 @pytest.mark.parametrize("learned", [("learning_rate",), ("learning_rate", "weight_decay", "dropout")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_recorded_step_is_the_weight_step(clip, learned, dtype, make_problem, make_batch):
+def test_the_step_whose_graph_is_kept_is_the_weight_step(clip, learned, dtype, make_problem, make_batch):
     results = []
-    for recorded in (False, True):
+    for kept in (False, True):
         problem = make_problem(clip=clip, learned=learned, dtype=dtype, relaxation="gumbel", smooth=False)
         problem.schedule_factor = 0.7
         for seed in (1, 2):
             batch = make_batch(seed, dtype)
-            targets = problem.hyperparameters.raw_parameters()
-            step = problem.recorded_step(batch, targets).taken if recorded else problem.weight_step(batch)
-        results.append([*step, *state_of(problem)])
+            step = kept_step(problem, batch) if kept else problem.step(batch)
+            assert (problem.last_step is step) == kept
+        results.append([step.loss.detach(), step.logits, step.norm, *state_of(problem)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-6 if dtype == torch.float32 else 1e-13, atol=1e-14)
 
@@ -46,9 +55,9 @@ def test_the_recorded_step_is_the_weight_step(clip, learned, dtype, make_problem
 def test_the_weights_it_differentiates_are_those_the_step_leaves(make_problem, make_batch):
     problem = make_problem(clip=0.1, filled=True)
     before = {name: weight.detach().clone() for name, weight in problem.weights().items()}
-    step = problem.recorded_step(make_batch(10), problem.hyperparameters.raw_parameters())
+    step = kept_step(problem, make_batch(10))
     for name, weight in problem.weights().items():
-        torch.testing.assert_close(step.moved[name].detach(), weight.detach(), rtol=1e-13, atol=1e-15)
+        torch.testing.assert_close(step.after[name].detach(), weight.detach(), rtol=1e-13, atol=1e-15)
     went = (
         sum(float((weight.detach() - before[name]).square().sum()) for name, weight in problem.weights().items()) ** 0.5
     )
@@ -59,29 +68,34 @@ def test_the_weights_it_differentiates_are_those_the_step_leaves(make_problem, m
 def test_alpha_gets_the_first_order_gradient_at_the_weights_after_the_step(relaxation, make_problem, make_batch):
     problem = make_problem(relaxation=relaxation, filled=True)
     alphas = problem.supernet.architecture_parameters()
-    step = problem.recorded_step(make_batch(10), problem.hyperparameters.raw_parameters())
+    kept_step(problem, make_batch(10))
     noise = problem.noise_state()
-    LastStep().look_back(problem, step, make_batch(11), [*alphas, *problem.hyperparameters.raw_parameters()])
-    found = [alpha.grad for alpha in alphas]
+    targets = [*alphas, *problem.hyperparameters.raw_parameters()]
+    found = LastStep().gradients(problem, make_batch(10), make_batch(11), targets).gradients[: len(alphas)]
     problem.repeat_noise(noise)
-    FirstOrder()(problem, make_batch(10), make_batch(11), alphas)
-    for alpha, gradient in zip(alphas, found, strict=True):
-        torch.testing.assert_close(gradient, alpha.grad, rtol=1e-12, atol=1e-15)
+    expected = FirstOrder().gradients(problem, make_batch(10), make_batch(11), alphas).gradients
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
 def test_the_hyperparameters_get_what_exact_gives_that_looks_ahead_at_the_same_step(make_problem, make_batch):
     ahead, back = (make_problem(clip=0.1, filled=True, relaxation="gumbel") for _ in range(2))
-    Exact()(ahead, make_batch(10), make_batch(11), ahead.hyperparameters.raw_parameters())
-    taken(back, make_batch, back.hyperparameters.raw_parameters())
-    for one, other in zip(ahead.hyperparameters.raw_parameters(), back.hyperparameters.raw_parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-10, atol=0)
+    expected = Exact().gradients(ahead, make_batch(10), make_batch(11), ahead.hyperparameters.raw_parameters())
+    found = taken(back, make_batch, back.hyperparameters.raw_parameters())
+    for one, other in zip(expected.gradients, found.gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=0)
 
 
-def test_only_what_is_asked_for_gets_a_gradient_and_the_weights_none(make_problem, make_batch):
-    problem = make_problem()
-    taken(problem, make_batch, [problem.hyperparameters.raw["learning_rate"]])
-    others = [*problem.supernet.parameters(), *problem.hyperparameters.raw_parameters()]
-    assert sum(one.grad is not None for one in others) == 1
+def test_what_is_asked_for_gets_a_gradient_in_its_order_and_nothing_is_left_anywhere(make_problem, make_batch):
+    problem, other = make_problem(), make_problem()
+    raw = problem.hyperparameters.raw
+    alphas = problem.supernet.architecture_parameters()
+    (alone,) = taken(problem, make_batch, [raw["learning_rate"]]).gradients
+    mixed = [other.hyperparameters.raw["learning_rate"], *other.supernet.architecture_parameters()]
+    together = taken(other, make_batch, mixed).gradients
+    torch.testing.assert_close(alone, together[0], rtol=1e-12, atol=0)
+    assert [gradient.shape for gradient in together[1:]] == [alpha.shape for alpha in alphas]
+    assert all(one.grad is None for one in (*problem.supernet.parameters(), *raw.values()))
 
 
 @pytest.mark.parametrize("architecture", [FirstOrder(), LastStep(), None])
@@ -109,7 +123,7 @@ def test_a_step_takes_one_pass_of_either_batch(
 
 def test_the_weights_move_first(make_problem, make_batch):
     problem, alone = make_problem(), make_problem()
-    alone.weight_step(make_batch(10))
+    alone.step(make_batch(10))
     upper = UpperLevel(problem, FirstOrder(), LastStep(), ADAM)
     upper.alternate(make_batch(10), make_batch(11), upper.work(True, True))
     for one, other in zip(problem.weights().values(), alone.weights().values(), strict=True):
@@ -121,7 +135,7 @@ def test_the_weights_move_first(make_problem, make_batch):
 
 def test_by_kind_refuses_what_looks_back():
     with pytest.raises(InvalidValue, match=r"update=LastStep is not allowed: it must look ahead"):
-        ByKind(NeumannSeries(), LastStep())  # type: ignore[arg-type]
+        ByKind(NeumannSeries(), LastStep())
 
 
 def test_what_differentiates_twice():

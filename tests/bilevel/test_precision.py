@@ -23,16 +23,15 @@ BFLOAT16 = TrainingSettings(16, 0.9, 5.0, "cosine", precision="bfloat16")
 def one_step(problem: BilevelProblem, make_batch: Callable[..., object]) -> list[Tensor]:
     alphas = problem.supernet.architecture_parameters()
     training, validation = make_batch(1, dtype=torch.float32), make_batch(2, dtype=torch.float32)
-    report = FirstOrder()(problem, training, validation, alphas)  # type: ignore[arg-type]
-    gradients = [alpha.grad for alpha in alphas if alpha.grad is not None]
-    loss, logits, _ = problem.weight_step(training)  # type: ignore[arg-type]
-    return [report.validation_loss, report.validation_logits, *gradients, loss, logits]
+    report = FirstOrder().gradients(problem, training, validation, alphas)  # type: ignore[arg-type]
+    step = problem.step(training)  # type: ignore[arg-type]
+    return [report.validation_loss, report.validation_logits, *report.gradients, step.loss, step.logits]
 
 
 def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem, make_batch) -> None:
     exact = one_step(make_problem(dtype=torch.float32, learned=()), make_batch)
     problem = make_problem(dtype=torch.float32, learned=())
-    problem._precision = partial(BFLOAT16.autocast, torch.device("cpu"))
+    problem.network.precision = partial(BFLOAT16.autocast, torch.device("cpu"))
     rounded = one_step(problem, make_batch)
     assert all(one.dtype == torch.float32 for one in rounded)
     assert any(not torch.equal(one, other) for one, other in zip(rounded, exact, strict=True))
@@ -49,10 +48,9 @@ def test_bfloat16_in_fast_cells(strategy, make_entries) -> None:
     precision = partial(BFLOAT16.autocast, torch.device("cpu"))
     problem = BilevelProblem(supernet, optimiser, HyperparameterSet(make_entries(())), 5.0, precision=precision)
     batches = [Batch(torch.randn(4, 3, 8, 8), torch.randint(5, (4,))) for _ in range(2)]
-    report = strategy(problem, *batches, supernet.architecture_parameters())
-    loss, logits, _ = problem.weight_step(batches[0])
-    (alpha,) = supernet.architecture_parameters()
-    assert alpha.grad is not None
-    for one in (report.validation_loss, alpha.grad, loss, logits):
+    report = strategy.gradients(problem, *batches, supernet.architecture_parameters())
+    step = problem.step(batches[0])
+    (gradient,) = report.gradients
+    for one in (report.validation_loss, gradient, step.loss, step.logits):
         assert one.dtype == torch.float32
         assert bool(torch.isfinite(one).all())

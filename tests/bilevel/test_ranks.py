@@ -13,11 +13,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.hypergradient import ObservingHypergradient, RetrospectiveHypergradient
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
@@ -36,7 +37,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 
 COUNT = 2
-STRATEGIES = {
+STRATEGIES: dict[str, Hypergradient] = {
     "first order": FirstOrder(),
     "exact": Exact(),
     "finite difference": FiniteDifference(),
@@ -64,6 +65,17 @@ def share_of(batch: Batch, ranks: Ranks) -> Batch:
     return Batch(batch.images[own], batch.labels[own])
 
 
+def follow(strategy: Hypergradient, problem: BilevelProblem, batch: Batch, steps: int = 2) -> None:
+    """Take the weight steps that ``strategy`` must have seen; the second one carries on what the first one left."""
+    strategy.forget()
+    if strategy.needs_graph == "always":
+        for _ in range(steps):
+            step = problem.step(batch, keep_graph=True, twice=True)
+            strategy.follow(problem, step, problem.hyperparameters.raw_parameters())
+    elif strategy.looks_back:
+        problem.step(batch, keep_graph=True, twice=True)
+
+
 def results(ranks: Ranks) -> dict[str, Result]:
     """Per case every gradient, what the step reports, and the weights and statistics after a weight step."""
     make = problems()
@@ -73,31 +85,21 @@ def results(ranks: Ranks) -> dict[str, Result]:
         plain = make.problem_for(relaxation=relaxation, clip=clip, filled=True)
         entries = make.entries(("learning_rate", "weight_decay"))
         entries["label_smoothing"] = LabelSmoothing(0.1, 0.0, 0.5, "logit", True, AdamUpdate(0.1))
-        problem = BilevelProblem(
-            plain.supernet, plain.optimiser, HyperparameterSet(entries), clip, plain.generators, ranks=ranks
-        )
+        problem = BilevelProblem(plain.supernet, plain.optimiser, HyperparameterSet(entries), clip, plain.generators)
+        data_parallel(problem, ranks)
         problem.supernet.dropout.eval()  # every rank has noise of its own
         synchronise_batch_norm(problem.supernet, ranks)
         raw = {} if strategy == "first order" else problem.hyperparameters.raw
         targets: dict[str, nn.Parameter] = {**raw}
         if "architecture" in STRATEGIES[strategy].reaches:
             targets |= problem.supernet.alpha
-        if isinstance(following := STRATEGIES[strategy], ObservingHypergradient):
-            following.forget()
-            for _ in range(2):  # the second step carries on what the first one left
-                step = problem.open_step(batches[0])
-                following.observe(problem, step, list(raw.values()))
-                problem.close_step(step)
-        if isinstance(following, RetrospectiveHypergradient):
-            recorded = problem.recorded_step(batches[0], list(raw.values()))
-            report = following.look_back(problem, recorded, batches[1], list(targets.values()))
-        else:
-            report = following(problem, *batches, list(targets.values()))
-        result = {f"gradient of {name}": target.grad for name, target in targets.items()}
+        follow(STRATEGIES[strategy], problem, batches[0])
+        report = STRATEGIES[strategy].gradients(problem, *batches, list(targets.values()))
+        result = dict(zip([f"gradient of {name}" for name in targets], report.gradients, strict=True))
         result["validation loss"] = report.validation_loss
         result["lengths"] = torch.tensor([report.validation_gradient_norm, report.step_length])
-        loss, _, norm = problem.weight_step(batches[0])
-        result |= {"training loss": loss, "norm": norm}
+        step = problem.step(batches[0])
+        result |= {"training loss": step.loss, "norm": step.norm}
         result |= {name: entry.detach().clone() for name, entry in problem.supernet.state_dict().items()}
         found[f"{strategy}, {relaxation}, clip {clip}"] = result
     return found
@@ -135,22 +137,18 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
         learned = () if strategy == "first order" else ("learning_rate", "weight_decay")
         entries = {name: entry for name, entry in make.entries(learned).items() if name != "dropout"}
         noise = (torch.Generator(), torch.Generator())
-        problem = BilevelProblem(supernet, optimiser, HyperparameterSet(entries), None, noise, ranks=ranks)
+        problem = data_parallel(BilevelProblem(supernet, optimiser, HyperparameterSet(entries), None, noise), ranks)
         targets: dict[str, nn.Parameter] = {**problem.hyperparameters.raw}
         if "architecture" in STRATEGIES[strategy].reaches:
             targets |= supernet.alpha
         with without_kernels() if kernels == "stock" else nullcontext():
-            problem.weight_step(batches[1])  # so that there is momentum
-            if isinstance(following := STRATEGIES[strategy], ObservingHypergradient):
-                following.forget()
-                step = problem.open_step(batches[0])
-                following.observe(problem, step, list(problem.hyperparameters.raw.values()))
-                problem.close_step(step)
-            report = STRATEGIES[strategy](problem, *batches, list(targets.values()))
-            result = {f"gradient of {name}": target.grad for name, target in targets.items()}
+            problem.step(batches[1])  # so that there is momentum
+            follow(STRATEGIES[strategy], problem, batches[0], steps=1)
+            report = STRATEGIES[strategy].gradients(problem, *batches, list(targets.values()))
+            result = dict(zip([f"gradient of {name}" for name in targets], report.gradients, strict=True))
             result |= {"validation loss": report.validation_loss}
-            loss, _, norm = problem.weight_step(batches[0])
-        result |= {"training loss": loss, "norm": norm}
+            step = problem.step(batches[0])
+        result |= {"training loss": step.loss, "norm": step.norm}
         found[case] = result | {name: entry.detach().clone() for name, entry in supernet.state_dict().items()}
     return found
 

@@ -16,6 +16,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
+from nas.data.batches import Batch
 from nas.data.dataset import DataSplits
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
@@ -270,15 +271,17 @@ def test_what_is_recorded_stays_on_the_device_of_the_weights(name, implementatio
     with torch.device("meta"):
         supernet = space.supernet(Softmax(Temperature()))
         images, labels = torch.empty(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
-        rates = {f"value/{rate}": torch.empty((), dtype=torch.float64) for rate in ("dropout", "label_smoothing")}
+        rates = {rate: torch.empty((), dtype=torch.float64) for rate in ("dropout", "label_smoothing")}
     optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0)
     problem = BilevelProblem(supernet, optimiser, entries(True, name))
-    relaxed = {f"relaxed/{key}": weight.detach() for key, weight in supernet.operation_weights().items()}
-    batch = {"images": images, "labels": labels}
+    relaxed = {key: weight.detach() for key, weight in supernet.operation_weights().items()}
+    batch = Batch(images, labels)
     steered = {key: weight.requires_grad_() for key, weight in relaxed.items()}
-    found = problem._gradients_of_relaxed({**batch, **steered}, {})
+    loss, logits, gradients = problem.operation_gradients(batch, steered)
+    found = [loss, logits, *gradients]
     numbers = {"cutout": 0.3, "mixing": 0.2} | ({} if name == "macro" else {"drop_path": 0.2})
-    found += problem._gradients_of_weights({**batch, **relaxed, **rates}, numbers)
+    loss, logits, gradients = problem.weight_gradients(batch, relaxed, {**numbers, **rates})
+    found += [loss, logits, *gradients]
     found += [value for value in problem.values().values() if isinstance(value, torch.Tensor)]
     assert {one.device.type for one in found} == {"meta"}
 

@@ -1,7 +1,8 @@
+"""What a step of the upper level asks of its strategies, and what it moves."""
+
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import SILENT_STEPS, ArchitectureOptimiser, UpperLevel
 from nas.errors import InvalidValue
@@ -18,22 +20,21 @@ ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Hypergradient):
     """A strategy that notes what it was asked for; equal to another one with the same inner strategy."""
 
-    inner: object
+    inner: Hypergradient
     calls: list = field(default_factory=list, compare=False)
-    reaches: ClassVar[frozenset] = Exact.reaches
 
-    def __call__(self, problem, training, validation, targets):
+    def gradients(self, problem, training, validation, targets):
         self.calls.append(list(targets))
-        return self.inner(problem, training, validation, targets)
+        return self.inner.gradients(problem, training, validation, targets)
 
 
 def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each loss of ``problem`` is computed from now on."""
     counts: Counter = Counter()
-    for method, loss in (("_training_pass", "training_loss"), ("_validation_pass", "validation_loss")):
+    for method, loss in (("training_pass", "training_loss"), ("validation_pass", "validation_loss")):
         original = getattr(problem, method)
 
         def counted(*arguments, loss=loss, original=original):
@@ -86,9 +87,9 @@ def test_strategies_that_differ_get_their_own_targets_at_the_same_alpha_and_hype
 
     @dataclass(frozen=True)
     class Watching(Counted):
-        def __call__(self, problem, training, validation, targets):
+        def gradients(self, problem, training, validation, targets):
             values.append([parameter.detach().clone() for parameter in (*alpha, *raw)])
-            return super().__call__(problem, training, validation, targets)
+            return super().gradients(problem, training, validation, targets)
 
     first, second = Watching(FirstOrder()), Watching(Exact())
     stepped(UpperLevel(problem, first, second, ADAM), make_batch)
@@ -129,8 +130,11 @@ def test_alpha_moves_as_adam_moves_it(make_problem, make_batch):
     adam = torch.optim.Adam(twin.supernet.architecture_parameters(), lr=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
     for _ in range(3):
         outcome = stepped(upper_level, make_batch)
-        FirstOrder()(twin, make_batch(10), make_batch(11), twin.supernet.architecture_parameters())
-        norm = math.sqrt(sum(float(alpha.grad.square().sum()) for alpha in twin.supernet.architecture_parameters()))
+        alphas = twin.supernet.architecture_parameters()
+        found = FirstOrder().gradients(twin, make_batch(10), make_batch(11), alphas).gradients
+        for alpha, gradient in zip(alphas, found, strict=True):
+            alpha.grad = gradient
+        norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in found))
         assert outcome.gradient_norms == {"architecture": pytest.approx(norm)}
         adam.step()
     for name, alpha in problem.supernet.alpha.items():

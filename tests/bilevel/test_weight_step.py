@@ -19,7 +19,7 @@ def test_it_is_the_step_of_torchs_sgd(momentum, clip, make_problem, make_superne
     for number, factor in enumerate((1.0, 0.8, 0.3)):
         batch = make_batch(number)
         problem.schedule_factor = factor
-        loss, logits, norm = problem.weight_step(batch)
+        step = problem.step(batch)
 
         supernet.dropout.rate = torch.tensor(0.3, dtype=torch.float64)  # learned: a relaxed mask
         optimiser.param_groups[0]["lr"] = 0.05 * factor
@@ -31,9 +31,9 @@ def test_it_is_the_step_of_torchs_sgd(momentum, clip, make_problem, make_superne
         assert clip is None or (expected_norm > clip) == (clip == ACTIVE)
         optimiser.step()
 
-        torch.testing.assert_close(loss, expected_loss.detach(), rtol=1e-13, atol=0)
-        torch.testing.assert_close(logits, expected_logits.detach(), rtol=1e-12, atol=1e-14)
-        torch.testing.assert_close(norm, expected_norm, rtol=1e-12, atol=0)
+        torch.testing.assert_close(step.loss, expected_loss.detach(), rtol=1e-13, atol=0)
+        torch.testing.assert_close(step.logits, expected_logits.detach(), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(step.norm, expected_norm, rtol=1e-12, atol=0)
         for name, weight in problem.weights().items():
             torch.testing.assert_close(weight, supernet.get_parameter(name), rtol=1e-12, atol=1e-14, msg=name)
     for name, buffer in problem.supernet.named_buffers():
@@ -44,16 +44,9 @@ def test_alpha_and_the_hyperparameters_stay(make_problem, make_batch):
     problem = make_problem()
     parameters = [*problem.supernet.architecture_parameters(), *problem.hyperparameters.raw_parameters()]
     before = [parameter.detach().clone() for parameter in parameters]
-    problem.weight_step(make_batch(1))
+    problem.step(make_batch(1))
     assert all(torch.equal(one, other) for one, other in zip(parameters, before, strict=True))
     assert all(parameter.grad is None for parameter in [*parameters, *problem.weights().values()])
-
-
-def moved_by_unrolling(problem: BilevelProblem, batch) -> dict[str, torch.Tensor]:
-    weights, values = problem.weights(), problem.values()
-    gradients = torch.autograd.grad(problem.training_loss(weights, batch, values), list(weights.values()))
-    update = problem.update_direction(weights, dict(zip(weights, gradients, strict=True)), values)
-    return {name: weight.detach() for name, weight in problem.moved(weights, update, values).items()}
 
 
 @pytest.mark.parametrize("learned", [("learning_rate", "weight_decay", "dropout"), ()], ids=["learned", "fixed"])
@@ -63,17 +56,17 @@ def test_the_unrolled_step_arrives_where_the_weight_step_does(filled, clip, lear
     problem = make_problem(filled=filled, clip=clip, learned=learned, relaxation="gumbel")
     problem.schedule_factor = 0.7
     noise = problem.noise_state()
-    moved = moved_by_unrolling(problem, make_batch(1))
+    ahead = problem.step_ahead(make_batch(1), twice=False)
     problem.repeat_noise(noise)
-    _, _, norm = problem.weight_step(make_batch(1))
-    assert clip is None or (norm > clip) == (clip == ACTIVE)
+    step = problem.step(make_batch(1))
+    assert clip is None or (step.norm > clip) == (clip == ACTIVE)
     for name, weight in problem.weights().items():
-        torch.testing.assert_close(moved[name], weight.detach(), rtol=1e-12, atol=1e-14, msg=name)
+        torch.testing.assert_close(ahead.after[name].detach(), weight.detach(), rtol=1e-12, atol=1e-14, msg=name)
 
 
 def test_the_weight_step_in_single_precision_uses_the_learned_rate_in_full(make_problem, make_batch):
     problem = make_problem(dtype=torch.float32)
-    problem.weight_step(make_batch(1, torch.float32))
+    problem.step(make_batch(1, torch.float32))
     group = problem.optimiser.param_groups[0]
     assert group["lr"] == pytest.approx(0.05, rel=1e-14)
     assert group["weight_decay"] == pytest.approx(0.03, rel=1e-14)
@@ -93,7 +86,7 @@ def test_a_dropout_rate_that_is_not_learned_draws_a_hard_mask(make_problem, make
     problem = make_problem(learned=())
     seen = []
     problem.supernet.dropout.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
-    problem.weight_step(make_batch(1))
+    problem.step(make_batch(1))
     ((given, dropped),) = seen
     kept = dropped != 0
     assert 0 < int(kept.sum()) < kept.numel()

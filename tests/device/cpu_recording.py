@@ -27,7 +27,7 @@ class CpuRecording(TorchDispatchMode):
         self._before: dict[int, tuple[Tensor, Tensor]] = {}
         CpuRecording.made += 1
 
-    def record(self, compute: Callable[[], Sequence[Tensor]]) -> Sequence[Tensor]:
+    def record(self, compute: Callable[[], Any]) -> Any:
         generators = [*self.generators, torch.default_generator]
         states = [generator.get_state() for generator in generators]
         with self, without_kernels():  # they pass by the dispatcher, and no GPU has them
@@ -72,4 +72,4 @@ def _aliases(values: Any) -> Any:
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return tensor.untyped_storage().data_ptr()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
@@ -91,7 +91,7 @@ class Search:
     """Whole steps of a search with drop path and dropout; what stands for its schedules moves at every step."""
 
     def __init__(
-        self, network: Supernet, strategy: Strategy | None = None, learn: str = "", clip: float | None = 5.0
+        self, network: Supernet, strategy: Hypergradient | None = None, learn: str = "", clip: float | None = 5.0
     ) -> None:
         self.supernet = network
         noise = torch.Generator().manual_seed(7)
@@ -162,7 +162,7 @@ def test_the_implementation_for_a_gpu_is_the_same(precision: torch.dtype, monkey
         compiled, eager = (Search(supernet(darts("fast", 1), dtype)) for _ in range(2))
         compile_regions(compiled.supernet)
         for search in (compiled, eager):
-            search.problem._precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=lowered)
+            search.problem.network.precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=lowered)
             search.step(0, dtype)
     assert_same(compiled, eager, 1e-2 if lowered else 1e-9)
 
@@ -174,7 +174,7 @@ def for_a_gpu(x: Tensor, layer: separable.Layer, depthwise: Sequence[Tensor], po
 
 
 @pytest.mark.parametrize("strategy", [LastStep(), Exact()], ids=["last step", "exact"])
-def test_a_learned_learning_rate_is_compiled_with(strategy: Strategy) -> None:
+def test_a_learned_learning_rate_is_compiled_with(strategy: Hypergradient) -> None:
     compiled, eager = (Search(supernet(macro("fast")), strategy, "learning_rate") for _ in range(2))
     compile_regions(compiled.supernet)
     for search in (compiled, eager):

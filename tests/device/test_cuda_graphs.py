@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.device.cuda_graphs import MOST, WARM_UP, CudaGraphs, Inputs, Numbers, Recorded, recording_for
+from nas.data.batches import Batch
+from nas.device.cuda_graphs import MOST, WARM_UP, CudaGraphs, Recorded, cuda_graphed, recording_for
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed
 from tests.device.cpu_recording import CpuRecording
@@ -35,11 +36,11 @@ class Owner:
         self.function = function
         self.recorded = Recorded(self.compute, new_recording, generators)
 
-    def compute(self, inputs: Inputs, numbers: Numbers) -> list[Tensor]:
+    def compute(self, inputs: dict[str, Tensor], factor: float = 1.0) -> list[Tensor]:
         if self.function is not None:
             return self.function(inputs["x"])
         x = inputs["x"].detach().requires_grad_()
-        y = numbers.get("factor", 1.0) * x * x
+        y = factor * x * x
         return [y.detach(), *torch.autograd.grad(y.sum(), x)]
 
 
@@ -59,7 +60,7 @@ def test_another_shape_type_or_number_is_another_kind():
         for call in range(WARM_UP + 2):
             for kind in [(3, torch.float32, 1.0), (size, dtype, factor)]:
                 x = torch.full(kind[:1], 1.0 + call, dtype=kind[1])
-                value, _ = owner.recorded({"x": x}, {"factor": kind[2]})
+                value, _ = owner.recorded({"x": x}, kind[2])
                 assert torch.equal(value, kind[2] * x * x)
         assert Counting.made == 2
         Counting.made = 0
@@ -68,12 +69,12 @@ def test_another_shape_type_or_number_is_another_kind():
 def test_a_number_that_always_changes_keeps_it_from_being_recorded_and_few_recordings_are_kept():
     owner = Owner()
     for call in range(20):
-        value, _ = owner.recorded({"x": torch.ones(2)}, {"factor": float(call)})
+        value, _ = owner.recorded({"x": torch.ones(2)}, float(call))
         assert value[0] == call
     assert Counting.made == 0
     for factor in range(MOST + 2):
         for _ in range(WARM_UP + 2):
-            value, _ = owner.recorded({"x": torch.ones(2)}, {"factor": float(factor)})
+            value, _ = owner.recorded({"x": torch.ones(2)}, float(factor))
             assert value[0] == factor
     assert Counting.made == MOST + 2
     assert len(owner.recorded._kept) == MOST
@@ -99,10 +100,58 @@ def test_what_is_changed_in_place_is_seen_and_recording_changes_nothing():
     assert Counting.made == 1
 
 
-def test_without_recordings_it_always_computes():
-    owner = Owner(new_recording=None)
-    for _ in range(WARM_UP + 2):
-        assert owner.recorded({"x": torch.ones(2)})[0].tolist() == [1.0, 1.0]
+def test_arguments_and_results_of_any_nesting_keep_their_shape_and_share_no_memory_with_the_caller():
+    class Nested:
+        def mixed(self, batch: Batch, values: dict[str, Any], scales: tuple[Tensor, ...]) -> dict[str, Any]:
+            total = batch.images * values["rate"] * values["fixed"] + sum(scales)
+            return {"total": total, "nested": (Batch(total + 1, batch.labels + 1), [values["rate"] * 2])}
+
+    owner = Nested()
+    recorded = Recorded(owner.mixed, Counting)
+    for call in range(WARM_UP + 3):
+        batch = Batch(torch.full((2,), float(call)), torch.tensor([call]))
+        arguments = batch, {"rate": torch.tensor(call + 1.0), "fixed": 0.5}, (torch.ones(2), torch.tensor(float(call)))
+        found, expected = recorded(*arguments), owner.mixed(*arguments)
+        assert torch.equal(found["total"], expected["total"])
+        made, (rate,) = found["nested"]
+        assert isinstance(made, Batch)
+        assert torch.equal(made.images, expected["nested"][0].images)
+        assert torch.equal(made.labels, batch.labels + 1)
+        assert rate == 2 * (call + 1)
+        assert batch.images.tolist() == [call, call]  # the recording copies what it is given
+    assert Counting.made == 1
+
+
+def test_what_needs_a_gradient_is_another_kind_and_needs_it_in_the_recording_too():
+    class Differentiating:
+        def slope(self, x: Tensor) -> Tensor | None:
+            return torch.autograd.grad(x.square().sum(), x)[0] if x.requires_grad else None
+
+    owner = Differentiating()
+    recorded = Recorded(owner.slope, Counting)
+    for call in range(WARM_UP + 2):
+        x = torch.full((3,), float(call))
+        assert recorded(x) is None
+        assert torch.equal(recorded(x.clone().requires_grad_()), 2 * x)
+    assert Counting.made == 2
+
+
+def test_the_methods_named_are_recorded_and_without_recordings_they_always_compute():
+    class Owning:
+        def one(self, x: Tensor) -> Tensor:
+            return x + 1
+
+        def other(self, x: Tensor) -> Tensor:
+            return x + 2
+
+    plain, graphed = Owning(), Owning()
+    cuda_graphed(plain, ("one", "other"), None)
+    cuda_graphed(graphed, ("one",), Counting)
+    for call in range(WARM_UP + 2):
+        for owner in (plain, graphed):
+            assert (owner.one(torch.tensor(call)), owner.other(torch.tensor(call))) == (call + 1, call + 2)
+        assert Counting.made == (call >= WARM_UP)
+    assert vars(plain) == {}
 
 
 def test_what_cannot_be_recorded_is_told_in_one_sentence():

@@ -1,3 +1,5 @@
+"""The kinds of hyperparameter: their scales, bounds, caps, and the layers that they act on."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""The rules that move a raw hyperparameter along its hypergradient."""
+
 import math
 
 import pytest
@@ -43,7 +45,8 @@ def test_after_an_exact_step_the_rule_sees_the_cosine_of_the_descent_and_the_upd
     problem.schedule_factor = 0.4
     raw = problem.hyperparameters.raw["learning_rate"]
     noise, start = problem.noise_state(), raw.item()
-    report = Exact()(problem, make_batch(10), make_batch(11), [raw])
+    report = Exact().gradients(problem, make_batch(10), make_batch(11), [raw])
+    (raw.grad,) = report.gradients
     CosineNormalised(0.3).step(raw, report.step_length * report.validation_gradient_norm)
     moved = raw.item() - start
 
@@ -51,7 +54,7 @@ def test_after_an_exact_step_the_rule_sees_the_cosine_of_the_descent_and_the_upd
     problem.repeat_noise(noise)
     weights = list(problem.weights().values())
     before = torch.cat([weight.detach().flatten() for weight in weights])
-    problem.weight_step(make_batch(10))
+    problem.step(make_batch(10))
     loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
     descent = -torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, weights)])
     walked = torch.cat([weight.detach().flatten() for weight in weights]) - before

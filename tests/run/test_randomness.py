@@ -1,9 +1,13 @@
-"""The run's named generators."""
+"""The run's named generators; deterministic algorithms are switched on, and an operation that has none is named."""
+
+import logging
+import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from nas.run.randomness import Randomness
+from nas.run.randomness import Randomness, use_deterministic_algorithms
 
 NAMES = ("training order", "validation order", "augmentation", "dropout", "relaxation")
 
@@ -69,3 +73,35 @@ def test_a_restored_state_goes_on_where_it_was(asked_before: tuple[str, ...]) ->
     assert all(torch.equal(again[name], state[name]) for name in state)
     assert torch.rand(4).tolist() == expected_global
     assert {name: draws(resumed.on_cpu(name)) for name in NAMES} == expected
+
+
+@pytest.fixture
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with warnings.catch_warnings():
+        yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_what_cannot_be_deterministic_is_named_once_and_still_runs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "nas")
+    use_deterministic_algorithms()
+    assert torch.are_deterministic_algorithms_enabled()
+    x = torch.zeros(4)
+    for _ in range(2):
+        x.put_(torch.tensor([1]), torch.tensor([5.0]))
+    assert x.tolist() == [0.0, 5.0, 0.0, 0.0]
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("training.deterministic: PyTorch has no deterministic put_")
+
+
+def warned() -> None:
+    use_deterministic_algorithms()
+    warnings.warn("something else", UserWarning, stacklevel=1)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_other_warnings_are_shown_as_ever() -> None:
+    with pytest.warns(UserWarning, match="something else"):
+        warned()

@@ -34,10 +34,9 @@ def record(trajectory: Trajectory, hyperparameters: HyperparameterSet, *epochs) 
 
 
 def settled(trajectory: Trajectory, epochs: int, ratio: float) -> dict[str, bool]:
-    names = ("architecture", *trajectory._hyperparameters.learned())
-    against = trajectory.unsettled(epochs, ratio)
-    assert against.keys() <= set(names)
-    return {name: name not in against for name in names}
+    against = trajectory.settled(epochs, ratio)
+    assert list(against) == ["architecture", *trajectory._hyperparameters.learned()]
+    return {name: reason is None for name, reason in against.items()}
 
 
 def test_the_candidate_gets_the_averages_of_the_last_half(hyperparameters):
@@ -137,8 +136,9 @@ def test_an_epoch_whose_last_step_was_a_restart_is_no_epoch(hyperparameters):
 def test_standing_still_tells_nothing_of_what_could_hardly_have_moved(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     record(trajectory, hyperparameters, *[(ONE, [0.1] * 4, [0.3] * 4)] * 3)
-    assert trajectory.unsettled(3, 1.5) == {}
-    assert trajectory.unsettled(3, 1.5, every=12) == {
+    assert settled(trajectory, 3, 1.5) == SETTLED
+    assert trajectory.settled(3, 1.5, every=12) == {
+        "architecture": None,
         "learning_rate": "too early to tell, 1 moves",
         "dropout": "too early to tell, 1 moves",
     }

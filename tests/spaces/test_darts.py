@@ -18,7 +18,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts.choices import OPERATIONS, cell_edges
 from nas.spaces.darts.genotype import Genotype
-from nas.spaces.darts.network import Cell, DartsNetwork
+from nas.spaces.darts.network import Cell, CellShape, DartsNetwork
 from nas.spaces.darts.space import Darts, from_description
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import space_from_description
@@ -362,13 +362,13 @@ def test_without_auxiliary_head_training_gives_logits() -> None:
 
 def test_drop_path_drops_whole_samples_but_no_identity() -> None:
     edges = (("skip_connect", 0), ("skip_connect", 1))
-    cell = Cell(edges, (2,), 3, 3, 4, reduction=False, halve_before=False)
+    cell = Cell(edges, (2,), CellShape(3, 3, 4, reduction=False, halve_before=False))
     states = torch.randn(64, 3, 4, 4), torch.randn(64, 3, 4, 4)
     before = cell(*states)
     cell.drop_path.rate = 0.5
     assert torch.equal(cell(*states), before)
     # Stride 2 makes a skip a factorised reduction, which is dropped as any other operation.
-    cell = Cell(edges, (2,), 3, 3, 4, reduction=True, halve_before=False)
+    cell = Cell(edges, (2,), CellShape(3, 3, 4, reduction=True, halve_before=False))
     cell.drop_path.rate = 0.5
     dropped = (cell(*states).flatten(1) == 0).all(dim=1)
     assert 0 < int(dropped.sum()) < 64

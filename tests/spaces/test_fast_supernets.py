@@ -15,7 +15,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
-from nas.bilevel.hypergradient import Strategy
+from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
@@ -240,7 +240,7 @@ def test_without_the_kernels_the_fast_macro_space_runs_the_code_of_the_plain_one
 
 
 def searched(
-    name: str, implementation: Implementation, strategy: Strategy, steps: int, relaxation: str = "softmax"
+    name: str, implementation: Implementation, strategy: Hypergradient, steps: int, relaxation: str = "softmax"
 ) -> dict[str, Tensor]:
     """Where whole steps of a search lead that learns alpha, and with ``strategy`` the hyperparameters where it can.
 
@@ -279,12 +279,12 @@ def searched(
     for step in range(steps):
         training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
         done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
-    assert done.outcome is not None
+    assert done.move is not None
     with torch.no_grad():
         logits = network.eval()(validation.images)
     state = {**network.state_dict(), **hyperparameters.state_dict()}
     assert len(gradients) == len(names)
-    return {**state, **gradients, "loss": done.outcome.report.validation_loss, "logits": logits}
+    return {**state, **gradients, "loss": done.move.report.validation_loss, "logits": logits}
 
 
 STRATEGIES = {

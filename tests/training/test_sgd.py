@@ -1,15 +1,131 @@
-"""One rule for every space: the same groups in a supernet and in what is found in it."""
+"""The weight step: the function against ``torch.optim.SGD`` and its derivatives, and the groups of the weights."""
+
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.hyperparameters.groups import GROUPS, group_of, rates
-from nas.training.sgd import grouped, set_step
+from nas.training.sgd import grouped, set_step, sgd, take_step
+
+FACTORS = {"rate_factor_convolution": 0.5, "rate_factor_dense": 3.0, "rate_factor_normalisation": 1.5}
+CLIPS = pytest.mark.parametrize("largest", [None, 0.5, 1e3], ids=["free", "clipped", "clipping without effect"])
+SHAPES = {"kernel": (2, 1, 2, 2), "matrix": (2, 3), "vector": (2,)}
+STEP = ("learning_rate", "weight_decay", "momentum", *FACTORS)
 
 
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+
+
+def drawn(seed: int, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(one.shape, generator=generator, dtype=torch.float64) for name, one in like.items()}
+
+
+class Both:
+    """The same weights, moved by ``torch.optim.SGD`` and by :func:`sgd`."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.real = dict(network().double().named_parameters())
+        self.optimiser = torch.optim.SGD(grouped(self.real.values()), lr=0.0, momentum=0.9)
+        self.weights = {name: weight.detach().clone() for name, weight in self.real.items()}
+        self.buffers: dict[str, Tensor] = {}
+
+    def step(self, seed: int, values: Mapping[str, float], largest: float | None) -> None:
+        gradients = drawn(seed, self.weights)
+        self.weights, self.buffers = sgd(self.weights, gradients, self.buffers, values, largest)
+        if values["momentum"] == 0:
+            self.buffers = {}
+        set_step(self.optimiser, values)
+        norm = take_step(self.optimiser, list(self.real.values()), list(gradients.values()), largest)
+        assert largest is None or (norm > largest) == (largest == 0.5)
+
+    def assert_same(self) -> None:
+        for name, weight in self.real.items():
+            torch.testing.assert_close(weight.detach(), self.weights[name], rtol=1e-14, atol=1e-14, msg=name)
+            assert weight.grad is None
+            if self.buffers:
+                buffer = self.optimiser.state[weight]["momentum_buffer"]
+                torch.testing.assert_close(buffer, self.buffers[name], rtol=1e-14, atol=1e-14, msg=name)
+
+
+@CLIPS
+@pytest.mark.parametrize("momenta", [[0.0], [0.9], [0.9, 0.7, 0.85, 0.6, 0.95]], ids=["none", "fixed", "learned"])
+@pytest.mark.parametrize("decay", [0.0, 0.3])
+@pytest.mark.parametrize("factors", [{}, FACTORS], ids=["one rate", "rate factors"])
+def test_the_real_step_is_the_function_from_the_first_step_on(
+    factors: dict[str, float], decay: float, momenta: Sequence[float], largest: float | None
+) -> None:
+    both = Both()
+    for number in range(5):
+        values = {"learning_rate": 0.1 / (1 + number), "weight_decay": decay, **factors}
+        both.step(number, {**values, "momentum": momenta[number % len(momenta)]}, largest)
+        both.assert_same()
+
+
+def test_a_missing_buffer_is_the_first_step_of_that_weight_alone() -> None:
+    both, values = Both(), {"learning_rate": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+    for number in range(2):
+        both.step(number, values, None)
+    del both.buffers["3.weight"]
+    del both.optimiser.state[both.real["3.weight"]]
+    both.step(2, values, None)
+    both.assert_same()
+    zero = {name: torch.zeros_like(weight) for name, weight in both.weights.items()}
+    gradients = drawn(3, both.weights)
+    first, started = sgd(both.weights, gradients, {}, values), sgd(both.weights, gradients, zero, values)
+    for one, other in zip(first, started, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)
+
+
+def flat(largest: float | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """:func:`sgd` of weights, gradients, buffers and what else acts on the step; weights and buffers after it."""
+    parts = [dict(zip(SHAPES, inputs[start : start + len(SHAPES)], strict=True)) for start in (0, 3, 6)]
+    moved, buffers = sgd(parts[0], parts[1], parts[2], dict(zip(STEP, inputs[9:], strict=True)), largest)
+    return (*moved.values(), *buffers.values())
+
+
+def flat_inputs() -> list[Tensor]:
+    shapes = {name: torch.empty(shape) for name, shape in SHAPES.items()}
+    tensors = [one for seed in range(3) for one in drawn(seed, shapes).values()]
+    numbers = [0.1, 0.3, 0.9, *FACTORS.values()]
+    return [*tensors, *(torch.tensor(number, dtype=torch.float64) for number in numbers)]
+
+
+@CLIPS
+def test_it_is_differentiable_twice_in_all_that_it_takes(largest: float | None) -> None:
+    inputs = [one.requires_grad_() for one in flat_inputs()]
+    assert torch.autograd.gradcheck(lambda *given: flat(largest, *given), inputs)
+    assert torch.autograd.gradgradcheck(lambda *given: flat(largest, *given), inputs)
+
+
+@CLIPS
+def test_its_forward_mode_is_that_of_finite_differences(largest: float | None) -> None:
+    inputs = flat_inputs()
+    generator = torch.Generator().manual_seed(9)
+    way = [torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in inputs]
+
+    def slope(width: float) -> list[Tensor]:
+        ends = [
+            flat(largest, *(one + sign * width * w for one, w in zip(inputs, way, strict=True))) for sign in (1, -1)
+        ]
+        return [(ahead - behind) / (2 * width) for ahead, behind in zip(*ends, strict=True)]
+
+    _, found = torch.func.jvp(lambda *given: flat(largest, *given), tuple(inputs), tuple(way))
+    for one, wide, narrow in zip(found, slope(1e-3), slope(5e-4), strict=True):
+        torch.testing.assert_close(one, (4 * narrow - wide) / 3, rtol=1e-9, atol=1e-9)
+
+
+def test_a_gradient_of_zero_has_a_derivative_when_it_is_clipped() -> None:
+    inputs = [one.requires_grad_() for one in flat_inputs()]
+    with torch.no_grad():
+        for gradient in inputs[3:6]:
+            gradient.zero_()
+    found = torch.autograd.grad(sum(one.sum() for one in flat(0.5, *inputs)), inputs)
+    assert all(bool(one.isfinite().all()) for one in found)
 
 
 def test_kernels_matrices_and_vectors():

@@ -1,7 +1,7 @@
 """The stand-alone networks of DARTS cells for CIFAR and ImageNet (Liu et al., 2019, section 3.2 and appendix A)."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,42 @@ from nas.spaces.darts.genotype import Edge, Genotype
 NetworkKind = Literal["cifar", "imagenet"]
 
 
-def reduction_indices(cells: int) -> set[int]:
-    """The cells that halve the resolution and double the channels: at one and at two thirds of the depth."""
-    return {cells // 3, 2 * cells // 3}
+class CellShape(NamedTuple):
+    """The size of a cell at its place in the stack.
+
+    Attributes:
+        before: Channels of the older input, the output of the cell before the last one.
+        last: Channels of the newer input, the output of the last cell.
+        channels: Channels of every node.
+        reduction: Whether edges from the two input states have stride 2.
+        halve_before: Whether the older input has twice the resolution of the newer one.
+    """
+
+    before: int
+    last: int
+    channels: int
+    reduction: bool
+    halve_before: bool
+
+    @property
+    def kind(self) -> str:
+        return "reduce" if self.reduction else "normal"
+
+
+def stacked_shapes(
+    cells: int, channels: int, width: int, halve_first: bool, concat: Mapping[str, Sequence[int]]
+) -> Iterator[CellShape]:
+    """The shapes of ``cells`` cells, the first of ``channels``, behind a stem of ``width`` channels.
+
+    The cells at one and at two thirds of the depth halve the resolution and double the channels.
+    """
+    before, last, halve_before = width, width, halve_first
+    for index in range(cells):
+        reduction = index in (cells // 3, 2 * cells // 3)
+        channels = 2 * channels if reduction else channels
+        shape = CellShape(before, last, channels, reduction, halve_before)
+        yield shape
+        before, last, halve_before = last, len(concat[shape.kind]) * channels, reduction
 
 
 def older_input(channels: int, width: int, halve: bool, affine: bool) -> nn.Module:
@@ -32,33 +65,20 @@ class Cell(nn.Module):
     Args:
         edges: Two per node, in the genotype's order.
         concat: The states that make up the output.
-        before_channels: Channels of the older input, the output of the cell before the last one.
-        last_channels: Channels of the newer input, the output of the last cell.
-        channels: Channels of every node.
-        reduction: Whether edges from the two input states have stride 2.
-        halve_before: Whether the older input has twice the resolution of the newer one.
+        shape: The cell's size.
     """
 
-    def __init__(
-        self,
-        edges: Sequence[Edge],
-        concat: Sequence[int],
-        before_channels: int,
-        last_channels: int,
-        channels: int,
-        reduction: bool,
-        halve_before: bool,
-    ) -> None:
+    def __init__(self, edges: Sequence[Edge], concat: Sequence[int], shape: CellShape) -> None:
         super().__init__()
-        self.preprocess0 = older_input(before_channels, channels, halve_before, affine=True)
-        self.preprocess1 = ReLUConvBN(last_channels, channels, 1, 1, affine=True)
+        self.preprocess0 = older_input(shape.before, shape.channels, shape.halve_before, affine=True)
+        self.preprocess1 = ReLUConvBN(shape.last, shape.channels, 1, 1, affine=True)
         self.sources = tuple(source for _, source in edges)
         self.edges = nn.ModuleList(
-            CELL_OPERATIONS[operation](channels, 2 if reduction and source < 2 else 1, True)
+            CELL_OPERATIONS[operation](shape.channels, 2 if shape.reduction and source < 2 else 1, True)
             for operation, source in edges
         )
         self.concat = tuple(concat)
-        self.width = len(self.concat) * channels
+        self.width = len(self.concat) * shape.channels
         self.drop_path = DropPath()
 
     def forward(self, before: Tensor, last: Tensor) -> Tensor:
@@ -174,25 +194,16 @@ class DartsNetwork(nn.Module):
         cifar = kind == "cifar"
         width = stem_multiplier * channels if cifar else channels
         self.stem: nn.Module = CifarStem(in_channels, width) if cifar else ImageNetStem(in_channels, width)
-        self.cells = nn.ModuleList()
         self.kind = kind
-        before, last, halve_before = width, width, not cifar
-        for index in range(cells):
-            reduction = index in reduction_indices(cells)
-            if reduction:
-                channels *= 2
-                edges, concat = genotype.reduce, genotype.reduce_concat
-            else:
-                edges, concat = genotype.normal, genotype.normal_concat
-            cell = Cell(edges, concat, before, last, channels, reduction, halve_before)
-            self.cells.append(cell)
-            before, last, halve_before = last, cell.width, reduction
-            if index == 2 * cells // 3:
-                auxiliary_width = last
+        edges = {"normal": genotype.normal, "reduce": genotype.reduce}
+        concat = {"normal": genotype.normal_concat, "reduce": genotype.reduce_concat}
+        shapes = stacked_shapes(cells, channels, width, not cifar, concat)
+        made = [Cell(edges[shape.kind], concat[shape.kind], shape) for shape in shapes]
+        self.cells = nn.ModuleList(made)
         self.auxiliary_index = 2 * cells // 3
-        self.auxiliary_head = AuxiliaryHead(auxiliary_width, classes, kind) if auxiliary else None
+        self.auxiliary_head = AuxiliaryHead(made[self.auxiliary_index].width, classes, kind) if auxiliary else None
         self.dropout = Dropout()
-        self.classifier = nn.Linear(last, classes)
+        self.classifier = nn.Linear(made[-1].width, classes)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Images (batch, channels, H, W) to logits (batch, classes).

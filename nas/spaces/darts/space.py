@@ -17,7 +17,7 @@ from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts.choices import OPERATIONS, DartsChoices, cell_edges
 from nas.spaces.darts.genotype import Genotype
-from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, reduction_indices
+from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import BlockCost
 
@@ -99,8 +99,8 @@ class Darts(DartsChoices):
 
         An edge that is not discretised yet counts with the whole weight of its operations.
         """
-        cifar, channels = self.final_network == "cifar", self.final_channels
-        width = self.stem_multiplier * channels if cifar else channels
+        cifar = self.final_network == "cifar"
+        width = self.stem_multiplier * self.final_channels if cifar else self.final_channels
         stem = CifarStem if cifar else ImageNetStem
         in_channels, *sides = self.input_shape
         total = weights["normal"].new_zeros(())
@@ -110,11 +110,9 @@ class Darts(DartsChoices):
         older_sides = sides
         for _ in range(0 if cifar else 3):
             older_sides, sides = sides, [-(-side // 2) for side in sides]
-        before, last, halve_before = width, width, not cifar
-        for index in range(self.final_cells):
-            reduction = index in reduction_indices(self.final_cells)
-            channels = 2 * channels if reduction else channels
-            kind = "reduce" if reduction else "normal"
+        shapes = stacked_shapes(self.final_cells, self.final_channels, width, not cifar, self.concat)
+        for cell in shapes:
+            before, last, channels, reduction, halve_before = cell
             older = (before, *older_sides)
             make = partial(older_input, before, channels, halve_before, affine=True)
             total = total + cost(f"preprocess {older} {channels} {halve_before}", make, older)
@@ -131,9 +129,9 @@ class Darts(DartsChoices):
                         for name in self.operations
                     ]
                 )
-            total = total + (weights[kind] * weights[kind].new_tensor(rows)).sum()
-            before, last, halve_before = last, len(self.concat[kind]) * channels, reduction
+            total = total + (weights[cell.kind] * weights[cell.kind].new_tensor(rows)).sum()
             older_sides, sides = sides, smaller
+        last = len(self.concat[cell.kind]) * channels
         return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
 
 

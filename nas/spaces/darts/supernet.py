@@ -21,34 +21,24 @@ from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name
 from nas.spaces.darts.genotype import Edge
-from nas.spaces.darts.network import older_input, reduction_indices
+from nas.spaces.darts.network import CellShape, older_input, stacked_shapes
 from nas.spaces.supernet import Supernet
 
 
 class SearchCell(nn.Module):
     """A cell with a mixed operation on every edge; its arguments are those of a stand-alone cell."""
 
-    def __init__(
-        self,
-        operations: Sequence[str],
-        steps: int,
-        concat: Sequence[int],
-        before_channels: int,
-        last_channels: int,
-        channels: int,
-        reduction: bool,
-        halve_before: bool,
-    ) -> None:
+    def __init__(self, operations: Sequence[str], steps: int, concat: Sequence[int], shape: CellShape) -> None:
         super().__init__()
-        self.preprocess0 = older_input(before_channels, channels, halve_before, affine=False)
-        self.preprocess1 = ReLUConvBN(last_channels, channels, 1, 1, affine=False)
+        self.preprocess0 = older_input(shape.before, shape.channels, shape.halve_before, affine=False)
+        self.preprocess1 = ReLUConvBN(shape.last, shape.channels, 1, 1, affine=False)
         self.edges = nn.ModuleList(
-            MixedEdge(operations, channels, 2 if reduction and source < 2 else 1, normalise_pooling=True)
+            MixedEdge(operations, shape.channels, 2 if shape.reduction and source < 2 else 1, normalise_pooling=True)
             for _, source in cell_edges(steps)
         )
         self.steps = steps
         self.concat = tuple(concat)
-        self.width = len(self.concat) * channels
+        self.width = len(self.concat) * shape.channels
 
     def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
         """``weights`` (edges, operations), the rows in the order of :func:`cell_edges`."""
@@ -90,22 +80,13 @@ class DartsSupernet(Supernet):
         self.stem = nn.Sequential(
             nn.Conv2d(space.input_shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         )
-        self.cells = nn.ModuleList()
-        self.cell_types: list[str] = []
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
-        before, last, channels, halve_before = width, width, space.channels, False
-        for index in range(space.cells):
-            reduction = index in reduction_indices(space.cells)
-            channels = 2 * channels if reduction else channels
-            kind = "reduce" if reduction else "normal"
-            cell = cell_class(
-                space.operations, space.steps, space.concat[kind], before, last, channels, reduction, halve_before
-            )
-            self.cells.append(cell)
-            self.cell_types.append(kind)
-            before, last, halve_before = last, cell.width, reduction
+        shapes = list(stacked_shapes(space.cells, space.channels, width, False, space.concat))
+        made = [cell_class(space.operations, space.steps, space.concat[shape.kind], shape) for shape in shapes]
+        self.cells = nn.ModuleList(made)
+        self.cell_types = [shape.kind for shape in shapes]
         self.dropout = Dropout()
-        self.classifier = nn.Linear(last, space.classes)
+        self.classifier = nn.Linear(made[-1].width, space.classes)
         for kind in CELLS:
             rows = len(cell_edges(space.steps))
             self.alpha[kind] = nn.Parameter(1e-3 * torch.randn(rows, len(space.operations)))

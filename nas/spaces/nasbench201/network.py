@@ -4,8 +4,8 @@ Between a stem and a classifier it has three stages of ``cells_per_stage`` cells
 between the stages.
 """
 
-from collections.abc import Sequence
-from functools import reduce
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from operator import add
 
 import torch.nn.functional as F
@@ -62,6 +62,17 @@ def last_activation(space: NasBench201Choices) -> nn.Sequential:
     return nn.Sequential(nn.BatchNorm2d(4 * space.channels), nn.ReLU())
 
 
+def stages(space: NasBench201Choices, cell: Callable[[int], nn.Module]) -> nn.ModuleList:
+    """The cells of three stages with residual blocks between them; ``cell`` is called with its number of channels."""
+    cells = nn.ModuleList()
+    for stage in range(3):
+        width = 2**stage * space.channels
+        if stage > 0:
+            cells.append(ResidualBlock(width // 2, width))
+        cells.extend(cell(width) for _ in range(space.cells_per_stage))
+    return cells
+
+
 class NasBench201Network(nn.Module):
     """The stand-alone network of a cell; ``operations`` in the order of :data:`EDGES`.
 
@@ -72,12 +83,7 @@ class NasBench201Network(nn.Module):
     def __init__(self, space: NasBench201Choices, operations: Sequence[str]) -> None:
         super().__init__()
         self.stem = stem(space)
-        self.cells = nn.ModuleList()
-        for stage in range(3):
-            width = 2**stage * space.channels
-            if stage > 0:
-                self.cells.append(ResidualBlock(width // 2, width))
-            self.cells.extend(Cell(operations, width) for _ in range(space.cells_per_stage))
+        self.cells = stages(space, partial(Cell, operations))
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)

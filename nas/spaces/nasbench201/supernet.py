@@ -14,7 +14,7 @@ from nas.operations.fast.edges import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.nasbench201.choices import EDGES, OPERATIONS, NasBench201Choices
-from nas.spaces.nasbench201.network import ResidualBlock, last_activation, stem
+from nas.spaces.nasbench201.network import last_activation, stages, stem
 from nas.spaces.supernet import Supernet
 
 
@@ -58,13 +58,7 @@ class NasBench201Supernet(Supernet):
         super().__init__(relaxation)
         self.space = space
         self.stem = stem(space)
-        self.cells = nn.ModuleList()
-        cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
-        for stage in range(3):
-            width = 2**stage * space.channels
-            if stage > 0:
-                self.cells.append(ResidualBlock(width // 2, width))
-            self.cells.extend(cell_class(width) for _ in range(space.cells_per_stage))
+        self.cells = stages(space, FastSearchCell if space.implementation == "fast" else SearchCell)
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)

@@ -1,0 +1,80 @@
+"""What a newcomer is promised: a class with ``gradients`` and nothing else is a whole strategy."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from nas.bilevel import ArchitectureOptimiser, BilevelProblem, Exact, FirstOrder, Hypergradient, Report, UpperLevel
+from nas.bilevel.upper_level import check_reach, differentiates_twice
+from nas.configuration import build
+from nas.data.batches import Batch
+from nas.errors import InvalidValue
+
+ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+
+
+@dataclass(frozen=True)
+class Scaled(Hypergradient):
+    """``scale`` times the gradient through the whole weight step."""
+
+    scale: float = 1.0
+
+    def gradients(
+        self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
+    ) -> Report:
+        step = problem.step_ahead(training, twice=True)
+        loss, logits = problem.validation_loss(step.after, validation)
+        found = torch.autograd.grad(self.scale * loss, targets, materialize_grads=True)
+        return Report(found, loss.detach(), logits.detach(), passes=(1, 1))
+
+
+def configured(scale: object) -> Scaled:
+    strategy = build({"_target_": f"{__name__}.Scaled", "scale": scale}, "hypergradient")
+    assert isinstance(strategy, Scaled)
+    return strategy
+
+
+def test_it_is_configured_by_its_dotted_path_and_its_settings_are_checked() -> None:
+    assert configured(2.0) == Scaled(2.0) != Scaled()
+    with pytest.raises(InvalidValue, match=r"^hypergradient\.scale="):
+        configured("much")
+
+
+@pytest.mark.parametrize("hyperparameters", [None, Scaled(), Exact(), FirstOrder()], ids=str)
+def test_it_is_accepted_for_whatever_is_to_move(
+    hyperparameters: Hypergradient | None, make_problem: Callable[..., BilevelProblem]
+) -> None:
+    learned = () if hyperparameters in (None, FirstOrder()) else ("learning_rate", "weight_decay", "dropout")
+    entries = make_problem(learned=learned).hyperparameters
+    check_reach(Scaled(), hyperparameters, entries)
+    assert differentiates_twice(Scaled(), hyperparameters, entries)
+
+
+def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_passes(
+    make_problem: Callable[..., BilevelProblem], make_batch: Callable[..., Batch]
+) -> None:
+    states = []
+    for strategy in (configured(1.0), Exact()):
+        problem = make_problem(clip=0.1, learned=("weight_decay", "dropout"))
+        upper = UpperLevel(problem, strategy, strategy, ADAM)
+        start = {name: one.detach().clone() for name, one in moving(problem).items()}
+        for number in range(3):
+            done = upper.alternate(make_batch(number), make_batch(10 + number), upper.work(True, True))
+            assert done.samples == 3 * len(make_batch(number).labels)
+            assert done.move is not None
+            assert done.move.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
+            assert done.move.interventions == ()
+        again = UpperLevel(problem, strategy, strategy, ADAM)
+        again.load_state_dict(upper.state_dict())
+        again.forget_weights()
+        assert not any(torch.equal(one, start[name]) for name, one in moving(problem).items())
+        states.append(moving(problem) | problem.weights())
+    for name, one in states[0].items():
+        torch.testing.assert_close(one, states[1][name], rtol=1e-12, atol=1e-14, msg=name)
+
+
+def moving(problem: BilevelProblem) -> dict[str, nn.Parameter]:
+    return {**problem.supernet.alpha, **problem.hyperparameters.raw}
