@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-import nas.search.gradient_search as search_module
+import nas.run.loop
 import train_search
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
@@ -41,7 +41,7 @@ from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
 from nas.search.parts import SearchParts, SearchSettings
 from nas.spaces.macro.space import Macro
-from nas.stopping import Stopped
+from nas.stopping import Stopped, StopRequest
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 
@@ -132,7 +132,7 @@ def overrides(draw: st.DrawFn) -> Override:
     return f"{key}={draw(st.sampled_from(JUNK))}"
 
 
-class TwoSteps(search_module.StopRequest):
+class TwoSteps(StopRequest):
     """Asks to stop after two steps."""
 
     asked = 0
@@ -156,7 +156,7 @@ def outcome(chosen: list[Override]) -> str:
         return "refused by Hydra"
     except InvalidValue:
         return "refused"
-    with tempfile.TemporaryDirectory() as folder, patch.object(search_module, "StopRequest", TwoSteps):
+    with tempfile.TemporaryDirectory() as folder, patch.object(nas.run.loop, "StopRequest", TwoSteps):
         path = Path(folder) / "run"
         try:
             train_search.run(config, path)
@@ -283,11 +283,10 @@ def searched(space: Macro, splits: DataSplits, folder: Path) -> CandidateFile:
             tracking=TrackingSettings(tensorboard=False, console="quiet"),
             randomness=Randomness(0),
             folder=RunFolder(folder),
-            say=lambda notice: None,
         )
     )
     assert search.total_steps == 2
-    CandidateFile(search.search(), space, "noise", "cosine").write(folder / "candidate.json")
+    CandidateFile(search.search().candidate, space, "noise", "cosine").write(folder / "candidate.json")
     return read_candidate_file(folder / "candidate.json")
 
 
@@ -304,7 +303,6 @@ def retrained(found: CandidateFile, splits: DataSplits, folder: Path) -> torch.n
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=randomness,
         folder=RunFolder(folder),
-        say=lambda notice: None,
     ).train()
     return network
 

@@ -98,9 +98,8 @@ class GradientSearch:
             "guard": self.guard,
         }
         if not self._is_guarded:
-            # Before the guard, which would end the search with less to say.
-            finiteness = Finiteness(self.supernet, gradients=self.training.on_non_finite != "restart")
-            self.callbacks = {**self.callbacks, "finiteness": finiteness, "guard": self.callbacks.pop("guard")}
+            gradients = self.training.on_non_finite != "restart"
+            self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
 
     # The search, from top to bottom.
 
@@ -150,7 +149,8 @@ class GradientSearch:
 
         hyperparameters, numbers = self.hyperparameters.numbers(), self._numbers(outcome)
         seen = SeenStep(self.step, self._epoch, outcome, training, validation, hyperparameters, numbers)
-        for callback in self.callbacks.values():
+        # The guard comes last: when it starts the weights again, the others have seen the step that they forget.
+        for callback in sorted(self.callbacks.values(), key=lambda one: one is self.guard):
             callback.on_step(seen)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()

@@ -46,7 +46,7 @@ class SearchSettings:
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
-            hyperparameter that moved by more than this ratio (``Trajectory.unsettled``).
+            hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next.
     """
 

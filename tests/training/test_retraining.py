@@ -54,7 +54,6 @@ def retraining(
         tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=5),
         randomness=randomness,
         folder=RunFolder(path),
-        say=lambda notice: None,
     )
 
 
