@@ -22,6 +22,7 @@ from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, require
+from nas.evaluation.network_cost import as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
@@ -121,7 +122,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     }
     result = {
         **measured,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": int(count_parameters(network, splits.input_shape)),
         "seed": config.seed,
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
@@ -182,11 +183,13 @@ def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpac
 
 
 def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """A table of the network's layers with shapes, parameters and multiply-adds for one image."""
+    """A table of the layers with shapes, parameters and multiply-adds for one image; no auxiliary head is in it."""
     from torchinfo import summary  # here and not above: a run that is refused needs none
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return str(summary(network, input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval"))
+    return str(
+        summary(as_used(network), input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval")
+    )
 
 
 def final_folder(candidate: str) -> str:

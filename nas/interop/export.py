@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
+from nas.evaluation.network_cost import as_used
 from nas.interop.standalone import standalone_source
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace
@@ -87,7 +88,7 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     lacking = missing_packages(kind)
     if lacking:
         raise UnusableInput(f"Exporting to {kind} needs {', '.join(lacking)}: pip install -e .[export]")
-    network = copy.deepcopy(network).cpu().eval()
+    network = copy.deepcopy(as_used(network)).cpu().eval()
     images = images.cpu().float()
     with torch.no_grad():
         expected = network(images)

@@ -172,6 +172,13 @@ def test_a_small_chain_is_exported_and_checked(trained, test_images, tmp_path):
     assert difference <= 1e-5
 
 
+def test_an_exported_file_holds_no_auxiliary_head(trained, test_images, tmp_path):
+    network = trained("darts")[2]
+    path, _ = export_network(network, "torch_export", tmp_path, test_images)
+    assert not any("auxiliary" in name for name in torch.export.load(path).state_dict)
+    assert network.auxiliary_head is not None
+
+
 def test_a_file_with_other_logits_is_removed(trained, test_images, tmp_path, monkeypatch):
     from nas.interop import export
 
