@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import io
 import json
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -195,7 +196,7 @@ def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int])
 def final_folder(candidate: str) -> str:
     """Where the retraining of ``candidate`` goes: ``<run folder>/final``, or ``runs/final/<date>`` for any other."""
     path = Path(candidate)
-    return str(path / "final" if path.is_dir() else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return str(path / "final" if os.path.isdir(path) else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def check(arguments: Sequence[str]) -> None:

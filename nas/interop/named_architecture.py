@@ -1,6 +1,7 @@
 """What ``candidate=`` may name: a run folder, a ``candidate.json``, a published genotype, another code base's text."""
 
 import codecs
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,12 +86,14 @@ def candidate_path(candidate: object) -> Path:
         InvalidValue: It is neither.
     """
     path = Path("" if candidate is None else str(candidate))
-    file = path / "candidate.json" if path.is_dir() else path
+    file = (
+        path / "candidate.json" if os.path.isdir(path) else path
+    )  # pathlib raises where a text is too long for a name
     allowed = (
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
         f"or one of {', '.join(PUBLISHED)}"
     )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InvalidValue("candidate", candidate, allowed)
     return file
 
@@ -132,7 +135,7 @@ def architecture_text(name: str) -> str | None:
     if _tells(name):
         return name
     path = Path(name)
-    if path.suffix == ".json" or not path.is_file():
+    if path.suffix == ".json" or not os.path.isfile(path):
         return None
     if path.stat().st_size > LARGEST_TEXT:
         raise UnusableInput(f"{path} is larger than the text of an architecture can be ({LARGEST_TEXT} bytes).")

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
-from nas.interop.named_architecture import PUBLISHED, architecture_text, named_architecture
+from nas.interop.named_architecture import PUBLISHED, architecture_text, candidate_path, named_architecture
+from nas.run.recorded import inherited_configuration
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -62,6 +64,17 @@ def test_what_is_a_text(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UnusableInput, match="cannot be read as text"):
         architecture_text(str(tmp_path / "binary.txt"))
+
+
+def test_a_text_that_is_too_long_for_a_files_name_is_no_fault_of_the_machine() -> None:
+    text = genotype_text(PUBLISHED["darts_v2"])
+    assert architecture_text(text) == text
+    config = OmegaConf.create({"candidate": text})
+    assert inherited_configuration(config, []) is config
+    slip = text.replace("Genotype", "Genotpe")
+    assert architecture_text(slip) is None
+    with pytest.raises(InvalidValue, match=r"the text of an architecture"):
+        candidate_path(slip)
 
 
 SAME = ("assigned", "bom", "comment", "crlf", "list", "listrange", "logline", "npint", "tuple", "two", "utf16")
