@@ -5,12 +5,12 @@ from nas.stopping import leave_when_stopped
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import io
 import json
 import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
+from nas.data.class_names import require_same_classes
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
-from nas.interop.original_state import load_weights
+from nas.interop.original_state import load_weights, write_weights
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
@@ -67,6 +68,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
+    require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
+    found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
@@ -78,7 +81,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
 
     network = found.space.network(found.candidate.architecture)
     if final.checkpoint is not None:
-        load_weights(network, Path(final.checkpoint))
+        load_weights(network, Path(final.checkpoint), splits.class_names)
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
@@ -132,9 +135,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "schedule_end": schedule.schedule_end,
         "candidate": found.to_json(),
     }
-    weights = io.BytesIO()
-    torch.save(network.state_dict(), weights)
-    write_atomically(path / "weights.pt", weights.getvalue())
+    write_weights(network, path / "weights.pt", splits.class_names)
     with retraining.open_tracker() as tracker:
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)

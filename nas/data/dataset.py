@@ -190,6 +190,7 @@ class DataSplits:
     """The parts of the data set ``name``, and the channel statistics that normalise all of them.
 
     ``mean`` and ``std`` have one number per channel, with black at 0 and white at 1.
+    ``class_names`` has one name per class, where the source has names.
     """
 
     name: str
@@ -198,6 +199,7 @@ class DataSplits:
     test: Dataset
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    class_names: tuple[str, ...] | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -302,7 +302,7 @@ class ImageNet:
         if len(names) < 2:
             raise UnusableInput(f"The data set {self.name} needs at least two classes, {self._location} has {names}.")
         train, validation, test = split_dataset(training, self.split, official_test)
-        return DataSplits(self.name, train, validation, test, self.mean, self.std)
+        return DataSplits(self.name, train, validation, test, self.mean, self.std, tuple(names))
 
     @property
     def _location(self) -> Path:

@@ -118,7 +118,8 @@ def read_candidate(
         return read_candidate_file(candidate_path(candidate))
     space, architecture = named_architecture(text, space_named)
     named = Candidate(architecture, Hyperparameters())
-    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=training.schedule_end)
+    end, names = training.schedule_end, splits.class_names
+    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=end, class_names=names)
 
 
 def architecture_text(name: str) -> str | None:

@@ -8,14 +8,16 @@ Files are read as training scripts leave them: inside a checkpoint, with the pre
 ``torch.compile``, beside NumPy's numbers, with the counts of a profiler. Only tensors and numbers are ever unpickled.
 """
 
+import io
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nas.data.class_names import require_same_classes
 from nas.errors import InvalidValue, UnusableInput
 from nas.operations.cell_operations import (
     DilatedSeparableConvolution,
@@ -24,7 +26,7 @@ from nas.operations.cell_operations import (
     ReLUConvBN,
     SeparableConvolution,
 )
-from nas.run.checkpoint import MAGIC
+from nas.run.checkpoint import MAGIC, write_atomically
 from nas.spaces.darts import network as darts_network
 from nas.spaces.darts import supernet as darts_supernet
 from nas.spaces.nasbench201 import network as nasbench201_network
@@ -56,6 +58,7 @@ OPTIONAL = ("num_batches_tracked", "alpha.")
 """The end or the beginning of what a state dict may lack: PyTorch before 0.4.1 did not count batches."""
 
 
+CLASS_NAMES = "class_names"  # the entry of a state dict's metadata
 DEEPEST = 3  # checkpoints in checkpoints
 
 
@@ -218,14 +221,43 @@ def _wrapped(content: object) -> Mapping[Any, Any] | None:
     return tensors[0] if len(tensors) == 1 else None
 
 
-def load_weights(network: nn.Module, path: Path) -> None:
+def write_weights(network: nn.Module, path: Path, class_names: Sequence[str] | None) -> None:
+    """The state dict of ``network`` as the file ``path``, with the names of its classes in the metadata.
+
+    The metadata is where PyTorch keeps a module's version: ``torch.load`` with ``weights_only=True`` and
+    ``load_state_dict`` take it like that of any other state dict.
+    """
+    state = network.state_dict()
+    if class_names is not None:
+        state._metadata[""][CLASS_NAMES] = list(class_names)  # type: ignore[attr-defined]
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(path, content.getvalue())
+
+
+def class_names_of(state: Mapping[str, Tensor]) -> list[str] | None:
+    """The names that :func:`write_weights` has written with the state dict ``state``; None where there are none."""
+    metadata = getattr(state, "_metadata", None)
+    of_network = metadata.get("") if isinstance(metadata, Mapping) else None
+    names = of_network.get(CLASS_NAMES) if isinstance(of_network, Mapping) else None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
+
+
+def load_weights(network: nn.Module, path: Path, class_names: Sequence[str] | None = None) -> None:
     """Weights from a file of ours (``weights.pt``) or of another code base, by the names in it.
 
+    Args:
+        network: What they are copied into.
+        path: The file.
+        class_names: What the classes of the data are called.
+
     Raises:
-        InvalidValue: The file cannot be read, or its weights do not fit ``network``.
+        InvalidValue: The file cannot be read, its weights do not fit ``network``, or are for classes of other names.
     """
     try:
-        load_original(network, _read_state(path))
+        state = _read_state(path)
+        require_same_classes("final.checkpoint", path, "the weights", class_names_of(state), class_names)
+        load_original(network, state)
     except UnusableInput as error:
         allowed = f"it must be a state dict for the candidate's network. {str(error).removesuffix('.')}"
         raise InvalidValue("final.checkpoint", path, allowed) from error
