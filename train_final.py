@@ -6,6 +6,7 @@ if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 import json
+import logging
 import os
 import shlex
 import time
@@ -44,6 +45,7 @@ from nas.spaces.space import SearchSpace
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
+log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
 CONF = Path(__file__).parent / "conf"
 
@@ -80,6 +82,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     require(bool(recorded) or not follows, "final.hyperparameters", "schedule", allowed)
 
     network = found.space.network(found.candidate.architecture)
+    for doubt in found.space.doubts(found.candidate.architecture):
+        log.info(f"this architecture cannot work well: {doubt}")
     if final.checkpoint is not None:
         load_weights(network, Path(final.checkpoint), splits.class_names)
     for name, entry in entries.items():
