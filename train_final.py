@@ -25,7 +25,7 @@ from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, require
-from nas.evaluation.network_cost import as_used, count_parameters
+from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
@@ -128,9 +128,12 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "test_macro_recall": metrics.macro_recall,
         "test_samples": metrics.samples,
     }
+    parameters = int(count_parameters(network, splits.input_shape))
+    of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
-        "parameters": int(count_parameters(network, splits.input_shape)),
+        "parameters": parameters,
+        **({AUXILIARY: of_head} if of_head else {}),
         "seed": config.seed,
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),

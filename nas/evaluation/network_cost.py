@@ -21,6 +21,7 @@ from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 
 TRAINING_PASS = 3  # the cost of a forward and backward pass, in forward passes
+AUXILIARY = "auxiliary_head_parameters"  # what the training has besides, where a result has "parameters"
 LATENCY_BATCH, LATENCY_REPEATS = 64, 15
 
 NetworkCost = Callable[[nn.Module, tuple[int, ...]], float]

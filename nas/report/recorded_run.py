@@ -10,10 +10,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import torch
 from omegaconf import OmegaConf
 
 import nas
 from nas.errors import InvalidValue, UnusableInput
+from nas.evaluation.network_cost import AUXILIARY, count_parameters
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 
 CONFIGURATION = Path(nas.__file__).resolve().parent.parent / "conf"
@@ -94,6 +96,8 @@ class RecordedRun:
                 found = parse_candidate(result["candidate"])
             except InvalidValue as error:
                 problems.append(f"result.json: {error}")
+        if result and found is not None:
+            result = _as_used(result, found)
         environment = _read_json(folder / "environment.json", problems)
         config, overrides = _read_yaml(folder, "config", problems), _read_yaml(folder, "overrides", problems)
         return cls(
@@ -165,6 +169,15 @@ class RecordedRun:
                 for row, option, values in columns:
                     table.setdefault(row, {})[option] = values[step]
                 yield step, table
+
+
+def _as_used(result: Mapping[str, Any], found: CandidateFile) -> Mapping[str, Any]:
+    """``result`` with the parameters of the network that is used: the first results counted an auxiliary head, too."""
+    if AUXILIARY in result or "parameters" not in result or not getattr(found.space, "auxiliary", False):
+        return result
+    with torch.device("meta"):
+        network = found.space.network(found.candidate.architecture)
+    return {**result, "parameters": int(count_parameters(network, found.space.input_shape))}
 
 
 def is_run(folder: Path) -> bool:

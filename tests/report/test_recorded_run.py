@@ -5,6 +5,7 @@ import json
 import pytest
 
 from nas.errors import InvalidValue
+from nas.evaluation.network_cost import AUXILIARY
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import CANDIDATE, PROBABILITIES, write_curves
 
@@ -88,6 +89,17 @@ def test_a_retraining_of_another_candidate_is_not_this_run_s_wherever_it_lies(ru
         result = {"test_accuracy": 0.9, "candidate": {**own, "architecture": architecture}}
         (folder / name / "result.json").write_text(json.dumps(result))
     assert list(RecordedRun.read(folder).retrainings) == ["again"]
+
+
+def test_a_result_that_counted_the_auxiliary_head_is_read_as_the_network_that_is_used(tmp_path, data_folder):
+    """Results are compared with each other, whichever version wrote them."""
+    candidate = json.loads((data_folder / "old_run" / "darts_candidate.json").read_text())
+    (tmp_path / "candidate.json").write_text(json.dumps(candidate))
+    for written, read in (({"parameters": 418_972}, 8_082), ({"parameters": 5, AUXILIARY: 410_890}, 5), ({}, None)):
+        (tmp_path / "result.json").write_text(json.dumps({"test_accuracy": 0.5, **written}))
+        run = RecordedRun.read(tmp_path)
+        assert run.problems == []
+        assert run.result.get("parameters") == read
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
