@@ -17,6 +17,7 @@ from nas.evaluation.official_table import official_records
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 
+GZIP = b"\x1f\x8b"
 LARGEST_FILE = 500_000_000  # bytes, decompressed
 OFFICIAL = (".pth", ".pbz2")
 
@@ -69,10 +70,12 @@ def read_table(path: Path, dataset: str) -> dict[str, tuple[float, float]]:
         UnusableInput: The file is not such a table.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open(path, "rb") as file:
+            packed = file.read(len(GZIP)) == GZIP  # whatever the file is called
+        with gzip.open(path) if packed else open(path, "rb") as file:
             content = file.read(LARGEST_FILE + 1)
         require(len(content) <= LARGEST_FILE, "path", path, f"it must be a file of at most {LARGEST_FILE} bytes")
-        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
         columns = rows.fieldnames or []
         known = sorted({name.rpartition("_")[0] for name in columns if name.endswith(("_valid", "_test"))})
         require(dataset in known, "dataset", dataset, f"the table has {', '.join(known)}")

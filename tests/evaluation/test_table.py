@@ -34,6 +34,15 @@ def test_a_csv_table_gives_shares_and_costs_nothing_but_an_evaluation(tmp_path: 
     assert found.metrics["accuracy"] == 0.3
 
 
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+def test_a_table_is_read_packed_or_not_as_a_spreadsheet_saves_it(name: str, tmp_path: Path) -> None:
+    text = (HEADER + f"0,{CELL},80.5,75.25,40,30\n").replace("index,", "").replace("0,|", "|").replace("\n", "\r\n")
+    for content in (text.encode("utf-8-sig"), gzip.compress(text.encode("utf-8-sig"))):
+        (tmp_path / name).write_bytes(content)  # the byte order mark stands before the column "arch"
+        (found,) = TableLookup(str(tmp_path / name), "cifar10", space=SPACE).evaluate([CANDIDATE])
+        assert found.metrics == {"accuracy": 0.7525, "test_accuracy": 0.805}
+
+
 @pytest.mark.parametrize(
     "text", ["", HEADER, "a,b\n1,2\n", HEADER + "0,broken,1,2,3,4\n", HEADER + f"0,{CELL},x,2,3,4\n"]
 )
