@@ -47,6 +47,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
 
@@ -244,3 +245,24 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "folder": RunFolder(folder),
     }
     return SearchParts(**{**parts, **settings})
+
+
+def retraining_of(
+    network: nn.Module, folder: Path, hyperparameters: Mapping[str, float], **settings: Any
+) -> Retraining:
+    """An epoch of ``network`` on the digits at a constant learning rate.
+
+    Args:
+        **settings: Instead of the arguments of :class:`Retraining`; also ``splits``.
+    """
+    splits = settings.pop("splits", None) or digits()
+    randomness = settings.pop("randomness", None) or Randomness(0)
+    usual: dict[str, Any] = {
+        "stream": splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
+        "schedule": "constant",
+        "final": FinalSettings(1, "learned", None, None, 0.4, "constant", 100),
+        "training": TrainingSettings(16, 0.9, None, "constant"),
+        "tracking": QUIET,
+        "folder": RunFolder(folder),
+    }
+    return Retraining(network=network, hyperparameters=hyperparameters, randomness=randomness, **{**usual, **settings})
