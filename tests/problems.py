@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.dataset import DataSplits

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from nas.search.searcher import Searcher
 from omegaconf import DictConfig
 
 import train_search
 from nas.errors import InvalidValue
+from nas.evaluation.evaluation import EvaluationCache
 from nas.run.candidate_file import CandidateFile
+from nas.search.gradient_search import GradientSearch
+from nas.search.result import SearchResult
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 BLACK_BOX = sorted(
@@ -35,9 +37,23 @@ def composed(*overrides: str) -> DictConfig:
         return compose("train_search", overrides=[*SMALL, *overrides])
 
 
-def searched(folder: Path, *overrides: str) -> tuple[Any, CandidateFile]:
-    searcher, found, _ = train_search.search(composed(*overrides), folder)
-    return searcher, found
+def searched(folder: Path, *overrides: str) -> tuple[SearchResult, CandidateFile]:
+    result, found, _ = train_search.search(composed(*overrides), folder)
+    return result, found
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Holds the gradient search that the test runs, as ``search``."""
+    found: dict[str, Any] = {}
+    original = GradientSearch.search
+
+    def noting(search: GradientSearch) -> SearchResult:
+        found["search"] = search
+        return original(search)
+
+    monkeypatch.setattr(GradientSearch, "search", noting)
+    return found
 
 
 def tags(folder: Path) -> set[str]:
@@ -47,9 +63,9 @@ def tags(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, tmp_path: Path) -> None:
-    searcher, found = searched(tmp_path, f"method={method}", "budget.evaluations=3", "hyperparameters=with_batch_size")
-    assert searcher.spent.evaluations == 3
-    assert searcher.spent.samples <= 3 * (128 + 64)
+    result, found = searched(tmp_path, f"method={method}", "budget.evaluations=3", "hyperparameters=with_batch_size")
+    assert result.cost.evaluations == 3
+    assert result.cost.samples <= 3 * (128 + 64)
     ranges = found.space.ranges
     assert set(ranges) == {"learning_rate", "dropout", "batch_size"}
     assert all(domain.contains(found.candidate.hyperparameters[name]) for name, domain in ranges.items())
@@ -59,23 +75,21 @@ def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, t
     assert (tmp_path / "candidate.json").exists()
 
 
-def spent_by_hand(searcher: Searcher, measured: int) -> float:
-    samples = searcher.spent.samples
-    return searcher.meter.per_image * (3 * (samples - measured) + measured)  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("limit", ["budget.samples=3000", "budget.multiply_adds=6e8"])
-def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path) -> None:
-    searcher, _ = searched(tmp_path, limit, "search.epochs=1000")
+def test_the_gradient_search_is_held_to_its_budget(limit: str, tmp_path: Path, made: dict[str, Any]) -> None:
+    result, _ = searched(tmp_path, limit, "search.epochs=1000")
     name, _, value = limit.removeprefix("budget.").partition("=")
-    spent = getattr(searcher.spent, name)
-    one_step = 6 * 32 * (1 if name == "samples" else 3 * searcher.meter.per_image)
+    spent = getattr(result.cost, name)
+    per_image = made["search"].meter.per_image
+    one_step = 6 * 32 * (1 if name == "samples" else 3 * per_image)
     assert float(value) - 2 * one_step < spent <= float(value)
     # The untrained supernet's loss on the validation images, and the measurement at the end, went forward only.
-    assert searcher.spent.multiply_adds == pytest.approx(spent_by_hand(searcher, 64 + 64))
-    assert searcher.spent.evaluations == 0
+    measured = 64 + 64
+    by_hand = per_image * (3 * (result.cost.samples - measured) + measured)
+    assert result.cost.multiply_adds == pytest.approx(by_hand)
+    assert result.cost.evaluations == 0
     assert "train/loss" in tags(tmp_path), "an epoch that the budget has cut is recorded"
-    assert searcher.problem.schedule_factor < 0.01, "the schedule has come to its end with the budget"
+    assert made["search"].problem.schedule_factor < 0.01, "the schedule has come to its end with the budget"
 
 
 @pytest.mark.parametrize("limit", ["samples", "multiply_adds"])
@@ -85,11 +99,11 @@ def test_a_budget_below_one_step_is_refused(limit: str, tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_an_unlimited_gradient_search_counts_its_passes(tmp_path: Path) -> None:
-    searcher, _ = searched(tmp_path, "hyperparameters=fixed", "search.epochs=3", "search.warmup_epochs=1")
+def test_an_unlimited_gradient_search_counts_its_passes(tmp_path: Path, made: dict[str, Any]) -> None:
+    result, _ = searched(tmp_path, "hyperparameters=fixed", "search.epochs=3", "search.warmup_epochs=1")
     steps = 128 // 32
-    assert searcher.spent.samples == 64 + 3 * steps * 32 + 2 * steps * 32 + 64
-    assert searcher.problem.schedule_factor > 0.01
+    assert result.cost.samples == 64 + 3 * steps * 32 + 2 * steps * 32 + 64
+    assert made["search"].problem.schedule_factor > 0.01
 
 
 def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
@@ -103,19 +117,21 @@ def test_size_costs_what_cost_weight_says(tmp_path: Path) -> None:
     chosen = found.candidate.architecture
     assert (chosen["layer1.filters"], chosen["layer4.units"]) == ("8", "32")
     assert chosen["layer3.type"] == "skip"
-    searcher, found = searched(tmp_path / "dear_tpe", "method=tpe", "objective.cost_weight=3", "budget.evaluations=12")
-    sizes = sorted(one.metrics["parameters"] for one in searcher.history.evaluations)
-    assert searcher.best.metrics["parameters"] <= sizes[2]
+    result, _ = searched(tmp_path / "dear_tpe", "method=tpe", "objective.cost_weight=3", "budget.evaluations=12")
+    evaluations = EvaluationCache(tmp_path / "dear_tpe" / "evaluations.jsonl")
+    sizes = sorted(one.metrics["parameters"] for one in evaluations)
+    assert len(sizes) == 12
+    assert result.metrics["best/parameters"] <= sizes[2]
 
 
 def test_what_has_no_gradient_is_held_and_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, made: dict[str, Any]
 ) -> None:
     caplog.set_level(logging.INFO, "nas")
-    searcher, found = searched(tmp_path, "hyperparameters=with_batch_size", "search.epochs=1")
-    assert "batch_size has no gradient: held at 32" in capsys.readouterr().out + caplog.text
+    _, found = searched(tmp_path, "hyperparameters=with_batch_size", "search.epochs=1")
+    assert "batch_size has no gradient: held at 32" in caplog.messages
     assert found.candidate.hyperparameters["batch_size"] == 32
-    assert searcher.training.batch_size == 32
+    assert made["search"].training.batch_size == 32
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach
+from nas.bilevel.reach import check_reach
+from nas.bilevel.upper_level import Outcome, UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.device.transfer import as_numbers
@@ -15,6 +16,7 @@ from nas.distributed import Ranks
 from nas.errors import require
 from nas.evaluation.budget import CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
+from nas.hyperparameters.moves import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.checkpoint import write_atomically
 from nas.run.finiteness import DIVISOR
@@ -96,9 +98,8 @@ class GradientSearch:
             "guard": self.guard,
         }
         if not self._is_guarded:
-            # Before the guard, which would end the search with less to say.
-            finiteness = Finiteness(self.supernet, gradients=self.training.on_non_finite != "restart")
-            self.callbacks = {**self.callbacks, "finiteness": finiteness, "guard": self.callbacks.pop("guard")}
+            gradients = self.training.on_non_finite != "restart"
+            self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
 
     # The search, from top to bottom.
 
@@ -148,7 +149,8 @@ class GradientSearch:
 
         hyperparameters, numbers = self.hyperparameters.numbers(), self._numbers(outcome)
         seen = SeenStep(self.step, self._epoch, outcome, training, validation, hyperparameters, numbers)
-        for callback in self.callbacks.values():
+        # The guard comes last: when it starts the weights again, the others have seen the step that they forget.
+        for callback in sorted(self.callbacks.values(), key=lambda one: one is self.guard):
             callback.on_step(seen)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()

@@ -11,7 +11,8 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem, Step
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from nas.bilevel import BilevelProblem, Exact, FirstOrder, Hypergradient, Report, UpperLevel
-from nas.bilevel.upper_level import check_reach, differentiates_twice
+from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.configuration import build
 from nas.data.batches import Batch
 from nas.errors import InvalidValue

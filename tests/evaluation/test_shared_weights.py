@@ -123,7 +123,7 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
 ) -> None:
     monkeypatch.setattr("nas.baselines.search.SAVE_EVERY", 0.0)
     whole = searching(make_task, tmp_path / "whole", 8)
-    candidate = whole.search()
+    expected = whole.search()
     cut = searching(make_task, tmp_path / "cut", 8)
     told = cut.strategy.tell
 
@@ -136,15 +136,15 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         cut.search()
     resumed = searching(make_task, tmp_path / "cut", 8)
-    assert resumed.search() == candidate
+    assert resumed.search().candidate == expected.candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
-    assert whole.spent.evaluations == 8
-    assert whole.spent.samples == 3 * 16 + 8 * (4 * 16 + 48) + 3 * 48 <= 2000
+    assert expected.cost.evaluations == 8
+    assert expected.cost.samples == 3 * 16 + 8 * (4 * 16 + 48) + 3 * 48 <= 2000
     assert not (tmp_path / "whole" / "evaluations.jsonl").exists(), "drifting metrics are no facts to keep"
     again = [one.candidate for one in whole.history.evaluations[-3:]]
-    assert whole.best.candidate in again
+    assert whole.history.best.candidate in again
     best = max(whole.evaluator.measure_again(again), key=lambda one: one.metrics["accuracy"])
-    assert whole.best.metrics["accuracy"] == best.metrics["accuracy"]
+    assert whole.history.best.metrics["accuracy"] == best.metrics["accuracy"]
 
 
 @pytest.mark.parametrize("key", ["weight_steps", "finalists"])

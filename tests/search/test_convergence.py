@@ -1,10 +1,12 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from nas.candidate import Architecture
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.search.callback import SeenStep
 from nas.search.convergence import Trajectory
 
 ONE, OTHER = Architecture("macro", {"layer1.filters": "8"}), Architecture("macro", {"layer1.filters": "16"})
@@ -15,21 +17,26 @@ def hyperparameters(make_entries) -> HyperparameterSet:
     return HyperparameterSet(make_entries(("learning_rate", "dropout")))
 
 
+def seen_step(hyperparameters: HyperparameterSet) -> SeenStep:
+    """A step of which only the hyperparameters are known."""
+    nothing: Any = None
+    return SeenStep(0, 0, nothing, nothing, None, hyperparameters.numbers(), {})
+
+
 def record(trajectory: Trajectory, hyperparameters: HyperparameterSet, *epochs) -> None:
     """Epochs as (architecture, learning rates, dropout rates), one rate per step."""
-    for architecture, rates, dropouts in epochs:
+    for number, (architecture, rates, dropouts) in enumerate(epochs):
         for rate, dropout in zip(rates, dropouts, strict=True):
             hyperparameters.set_value("learning_rate", rate)
             hyperparameters.set_value("dropout", dropout)
-            trajectory.record_step()
-        trajectory.record_epoch(architecture)
+            trajectory.on_step(seen_step(hyperparameters))
+        trajectory.on_epoch(len(rates), number, architecture)
 
 
 def settled(trajectory: Trajectory, epochs: int, ratio: float) -> dict[str, bool]:
-    names = ("architecture", *trajectory._hyperparameters.learned())
-    against = trajectory.unsettled(epochs, ratio)
-    assert against.keys() <= set(names)
-    return {name: name not in against for name in names}
+    against = trajectory.settled(epochs, ratio)
+    assert list(against) == ["architecture", *trajectory._hyperparameters.learned()]
+    return {name: reason is None for name, reason in against.items()}
 
 
 def test_the_candidate_gets_the_averages_of_the_last_half(hyperparameters):
@@ -64,9 +71,10 @@ def test_before_the_first_step_and_after_a_restart_the_average_is_the_present_va
 
 
 def test_with_nothing_learned_the_average_is_what_was_given(make_entries):
-    trajectory = Trajectory(HyperparameterSet(make_entries(())))
-    trajectory.record_step()
-    trajectory.record_epoch(ONE)
+    hyperparameters = HyperparameterSet(make_entries(()))
+    trajectory = Trajectory(hyperparameters)
+    trajectory.on_step(seen_step(hyperparameters))
+    trajectory.on_epoch(1, 0, ONE)
     assert dict(trajectory.tail_average()) == {"learning_rate": 0.05, "weight_decay": 0.03, "dropout": 0.3}
     assert settled(trajectory, 1, 1.5) == {"architecture": True}
 
@@ -118,7 +126,7 @@ def test_an_epoch_whose_last_step_was_a_restart_is_no_epoch(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     record(trajectory, hyperparameters, (ONE, [0.1] * 3, [0.3] * 3))
     trajectory.forget()
-    trajectory.record_epoch(ONE)
+    trajectory.on_epoch(3, 0, ONE)
     record(trajectory, hyperparameters, (OTHER, [0.1] * 3, [0.3] * 3))
     assert settled(trajectory, 2, 1.5) == dict.fromkeys(SETTLED, False)
     record(trajectory, hyperparameters, (OTHER, [0.1] * 3, [0.3] * 3))
@@ -128,8 +136,9 @@ def test_an_epoch_whose_last_step_was_a_restart_is_no_epoch(hyperparameters):
 def test_standing_still_tells_nothing_of_what_could_hardly_have_moved(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     record(trajectory, hyperparameters, *[(ONE, [0.1] * 4, [0.3] * 4)] * 3)
-    assert trajectory.unsettled(3, 1.5) == {}
-    assert trajectory.unsettled(3, 1.5, every=12) == {
+    assert settled(trajectory, 3, 1.5) == SETTLED
+    assert trajectory.settled(3, 1.5, every=12) == {
+        "architecture": None,
         "learning_rate": "too early to tell, 1 moves",
         "dropout": "too early to tell, 1 moves",
     }

@@ -1,4 +1,4 @@
-"""Perturbation-based selection: what it takes, what it leaves alone, what it costs."""
+"""The discretisation by options alone: what it takes, what it leaves alone, what it costs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +16,8 @@ from nas.errors import InvalidValue
 from nas.evaluation.shared_weights import supernet_metrics
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.search import discretisation as perturbation
-from nas.search.discretisation import Perturbation
+from nas.search import discretisation
+from nas.search.discretisation import Alone
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -46,8 +46,8 @@ class Images:
     def __init__(self, supernet: Supernet, space: SearchSpace, teacher: Architecture, number: int = 60) -> None:
         images = torch.randn(number, *space.input_shape)
         weights = supernet.architecture_weights(teacher)
-        with torch.no_grad(), supernet.computing_with(weights):
-            self.batch = Batch(images, supernet(images).argmax(1))
+        with torch.no_grad():
+            self.batch = Batch(images, supernet(images, weights).argmax(1))
         self.handed_out = 0
 
     def __call__(self, most: int) -> Iterator[Batch]:
@@ -87,7 +87,7 @@ def test_a_lone_open_choice_takes_the_option_that_made_the_labels(name: str) -> 
             _push(supernet, choice.name, teacher[choice.name], 50.0)
     preferred = supernet.discretise()
     assert preferred[open_choice.name] != teacher[open_choice.name]
-    found = Perturbation(1000).choose(supernet, space, images)
+    found = Alone(1000).choose(supernet, space, images)
     # Not always the teacher: behind an edge without operation, others make no difference.
     assert loss(supernet, found, images) == pytest.approx(loss(supernet, teacher, images), abs=1e-6)
     assert loss(supernet, found, images) < loss(supernet, preferred, images) - 0.1
@@ -105,7 +105,7 @@ def test_the_choice_made_last_cannot_be_made_better(name: str) -> None:
     space = SPACES[name]
     supernet, teacher = made(space)
     images = Images(supernet, space, teacher)
-    found = Perturbation(1000).choose(supernet, space, images)
+    found = Alone(1000).choose(supernet, space, images)
     certainty = {choice: max(options.values()) for choice, options in supernet.probabilities().items()}
     last = min(space.choices, key=lambda choice: certainty[choice.name])
     others = [Architecture(space.name, {**found, last.name: option}) for option in last.options]
@@ -119,18 +119,18 @@ def test_the_supernet_stays_as_it_was_and_the_cost_is_told(name: str) -> None:
     supernet, teacher = made(space)
     images = Images(supernet, space, teacher)
     before = {key: entry.clone() for key, entry in supernet.state_dict().items()}
-    Perturbation(25).choose(supernet, space, images)
+    Alone(25).choose(supernet, space, images)
     after: dict[str, Tensor] = supernet.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert supernet.training
-    assert images.handed_out == Perturbation(25).images(space, 60)
-    assert Perturbation(1000).images(space, 60) == 60 * sum(len(choice.options) for choice in space.choices)
+    assert images.handed_out == Alone(25).images(space, 60)
+    assert Alone(1000).images(space, 60) == 60 * sum(len(choice.options) for choice in space.choices)
 
 
 def test_darts_cells_are_refused() -> None:
     space = Darts(channels=4, cells=2, input_shape=(1, 8, 8), classes=3)
     with pytest.raises(InvalidValue, match="choices without an alpha of their own"):
-        Perturbation(10).check(space.supernet(Softmax(Temperature())), space)
+        Alone(10).check(space.supernet(Softmax(Temperature())), space)
 
 
 def configured(*overrides: str) -> DictConfig:
@@ -147,37 +147,37 @@ def configured(*overrides: str) -> DictConfig:
 
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
-    searcher, found, splits = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
-    images = Perturbation(500).images(found.space, len(splits.validation))
-    assert searcher.spent.samples == strongest.spent.samples + images
+    result, found, splits = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    images = Alone(500).images(found.space, len(splits.validation))
+    assert result.cost.samples == strongest.cost.samples + images
     assert images > 0
 
     def batches(most: int) -> Iterator[Batch]:
         return first_images(splits.validation.evaluation_batches(256, splits.mean, splits.std), most)
 
-    assert searcher.supernet is not None
-    again = Perturbation(500).choose(searcher.supernet, found.space, batches)
+    assert result.supernet is not None
+    again = Alone(500).choose(result.supernet, found.space, batches)
     assert found.candidate.architecture == again
-    resumed, unchanged, _ = train_search.search(configured("discretisation=perturbation"), tmp_path / "perturbed")
+    resumed, unchanged, _ = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
     assert unchanged.candidate == found.candidate
-    assert resumed.spent.samples == searcher.spent.samples
+    assert resumed.cost.samples == result.cost.samples
 
 
 def test_without_the_budget_for_it_alpha_decides(tmp_path: Path) -> None:
     poor = "budget.samples=5000"  # enough to search, not enough for one pass per option
-    searcher, found, splits = train_search.search(configured("discretisation=perturbation", poor), tmp_path / "poor")
-    assert Perturbation(500).images(found.space, len(splits.validation)) > 5000
+    result, found, splits = train_search.search(configured("discretisation=alone", poor), tmp_path / "poor")
+    assert Alone(500).images(found.space, len(splits.validation)) > 5000
     _, strongest, _ = train_search.search(configured(poor), tmp_path / "strongest")
-    assert searcher.step > 0
-    assert searcher.spent.samples <= 5000
+    assert result.step > 0
+    assert result.cost.samples <= 5000
     assert found.candidate == strongest.candidate
 
 
 def test_alpha_decides_where_the_options_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perturbation, "supernet_metrics", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    monkeypatch.setattr(discretisation, "supernet_metrics", lambda *_: {"loss": 1.0, "accuracy": 0.5})
     space = SPACES["macro"]
     supernet = space.supernet(Softmax(Temperature()))
     with torch.no_grad():
         for alpha in supernet.alpha.values():
             alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
-    assert Perturbation(10).choose(supernet, space, lambda most: []) == supernet.discretise()
+    assert Alone(10).choose(supernet, space, lambda most: []) == supernet.discretise()

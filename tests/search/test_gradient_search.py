@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import logging
 import math
 import signal
 from collections.abc import Callable
@@ -12,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.upper_level import ArchitectureOptimiser
-from nas.candidate import Candidate
+from nas.candidate import Architecture, Candidate
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits
 from nas.data.embedded import Digits
@@ -35,6 +36,7 @@ from nas.run.finiteness import NotFinite
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
+from nas.search.callback import Callback, SeenStep
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings, SearchDiverged
 from nas.search.parts import SearchParts, SearchSettings
@@ -56,6 +58,13 @@ def splits() -> DataSplits:
     return Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0)).load()
 
 
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged for the user, in ``messages``."""
+    caplog.set_level(logging.INFO, "nas")
+    return caplog
+
+
 @dataclass
 class Run:
     """The settings of a search, each with a default."""
@@ -73,7 +82,6 @@ class Run:
     search: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
-    said: list[str] = field(default_factory=list)
 
     def made(self, splits: DataSplits, path: Path) -> GradientSearch:
         settings: dict[str, Any] = {
@@ -115,7 +123,6 @@ class Run:
                 tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
                 randomness=randomness,
                 folder=RunFolder(path),
-                say=self.said.append,
             )
         )
 
@@ -123,14 +130,13 @@ class Run:
 def before_every_step(search: GradientSearch, action: Callable[[], object]) -> None:
     """Do ``action`` just before each weight step."""
 
-    def after(original: Callable[..., Any]) -> Callable[..., Any]:
-        def stepping(*arguments: Any) -> Any:
-            action()
-            return original(*arguments)
+    original = search.problem.step
 
-        return stepping
+    def stepping(*arguments: Any) -> Any:
+        action()
+        return original(*arguments)
 
-    search.problem.step = after(search.problem.step)
+    search.problem.step = stepping
 
 
 def before_step(search: GradientSearch, number: int, action: Callable[[], object]) -> None:
@@ -160,6 +166,11 @@ def metrics(path: Path) -> bytes:
     return (path / "metrics.csv").read_bytes()
 
 
+class AtEveryStep(Callback):
+    def __init__(self, action: Callable[[SeenStep], object]) -> None:
+        self.on_step = action
+
+
 class Killed(BaseException):
     pass
 
@@ -174,9 +185,10 @@ def kill() -> None:
 def test_a_search_moves_everything_and_returns_its_candidate(splits, tmp_path):
     search = Run().made(splits, tmp_path)
     before = alphas(search)
-    candidate = search.search()
-    assert search.step == search.total_steps == 3 * STEPS_PER_EPOCH
-    candidate.architecture.check(search.space.choices)
+    result = search.search()
+    candidate = result.candidate
+    assert result.step == search.step == search.total_steps == 3 * STEPS_PER_EPOCH
+    candidate.architecture.check(search.parts.space.choices)
     assert not equal(before, alphas(search))
     numbers = search.hyperparameters.numbers()
     assert numbers["learning_rate"] != pytest.approx(0.05)
@@ -202,13 +214,7 @@ def test_the_warm_up_leaves_alpha_alone_and_not_the_hyperparameters(splits, tmp_
 def test_hyperparameters_move_at_every_so_many_steps_and_alpha_at_each(splits, tmp_path):
     search = Run(search={"epochs": 2, "warmup_epochs": 0, "hyperparameter_every": 3}).made(splits, tmp_path)
     seen = [alphas(search)]
-    record_step = search.trajectory.record_step
-
-    def recording() -> None:
-        seen.append(alphas(search))
-        record_step()
-
-    search.trajectory.record_step = recording
+    search.callbacks["alphas"] = AtEveryStep(lambda _: seen.append(alphas(search)))
     search.search()
     assert not any(equal(before, after) for before, after in itertools.pairwise(seen))
     values = [0.05, *(value for _, value in rows(tmp_path, "hyperparameters/dropout"))]
@@ -221,14 +227,12 @@ def test_hyperparameters_move_at_every_so_many_steps_and_alpha_at_each(splits, t
 def test_temperature_and_learning_rate_follow_their_schedules(splits, tmp_path):
     search = Run(learned=False).made(splits, tmp_path)
     temperatures, rates = [], []
-    record_step = search.trajectory.record_step
 
-    def recording() -> None:
+    def looking(_: SeenStep) -> None:
         temperatures.append(search.supernet.relaxation.temperature)
         rates.append(search.optimiser.param_groups[0]["lr"])
-        record_step()
 
-    search.trajectory.record_step = recording
+    search.callbacks["schedules"] = AtEveryStep(looking)
     search.search()
     places = [step / 12 for step in range(12)]
     assert temperatures == pytest.approx([2.0 * 0.25**place for place in places])
@@ -237,10 +241,10 @@ def test_temperature_and_learning_rate_follow_their_schedules(splits, tmp_path):
 
 def test_fixed_hyperparameters_stay(splits, tmp_path):
     search = Run(learned=False).made(splits, tmp_path)
-    candidate = search.search()
-    assert dict(candidate.hyperparameters) == {"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.3}
+    result = search.search()
+    assert dict(result.candidate.hyperparameters) == {"learning_rate": 0.05, "weight_decay": 3e-4, "dropout": 0.3}
     assert {value for _, value in rows(tmp_path, "hyperparameters/learning_rate")} == {0.05}
-    assert search.settled().keys() == {"architecture"}
+    assert result.settled.keys() == {"architecture"}
 
 
 def test_without_an_architecture_gradient_alpha_stays(splits, tmp_path):
@@ -281,17 +285,16 @@ def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
     Run(compile=True, learned=False).made(splits, tmp_path)
 
 
-def test_a_search_begun_compiled_goes_on_uncompiled(splits, tmp_path, nothing_compiled):
-    run = Run(compile=True, learned=False)
-    compiled = run.made(splits, tmp_path)
+def test_a_search_begun_compiled_goes_on_uncompiled(splits, tmp_path, nothing_compiled, said):
+    compiled = Run(compile=True, learned=False).made(splits, tmp_path)
     before_step(compiled, 7, kill)
     with pytest.raises(Killed):
         compiled.search()
-    assert run.said[0].startswith("the first steps compile: minutes")
+    assert said.messages[0].startswith("the first steps compile: minutes")
     assert nothing_compiled.graphs > 0
-    found = Run(learned=False).made(splits, tmp_path).search()
+    found = Run(learned=False).made(splits, tmp_path).search().candidate
     eager = Run(learned=False).made(splits, tmp_path / "eager")
-    assert found == eager.search()
+    assert found == eager.search().candidate
     assert rows(tmp_path, "train/loss") == [
         (step, pytest.approx(loss, rel=1e-3)) for step, loss in rows(tmp_path / "eager", "train/loss")
     ]
@@ -299,20 +302,20 @@ def test_a_search_begun_compiled_goes_on_uncompiled(splits, tmp_path, nothing_co
 
 def test_every_sample_is_counted(splits, tmp_path):
     search = Run(search={"epochs": 2, "warmup_epochs": 1, "hyperparameter_every": 2}).made(splits, tmp_path)
-    search.search()
+    result = search.search()
     weight_steps, architecture_steps, hyperparameter_steps = 8, 4, 4
     passes = weight_steps + architecture_steps + 2 * hyperparameter_steps  # first order, exact
     whole_validation_split = 48  # measured at the start, for the guard, and at the end
-    assert search.final_metrics()["samples"] == 16 * passes + 2 * whole_validation_split
+    assert result.metrics["samples"] == 16 * passes + 2 * whole_validation_split
 
 
 def test_looking_back_spends_no_more_samples_than_first_order(splits, tmp_path):
     search = Run(hyperparameters=LastStep(), search={"epochs": 2, "hyperparameter_every": 1}).made(splits, tmp_path)
-    search.search()
+    result = search.search()
     numbers = search.hyperparameters.numbers()
     assert numbers["learning_rate"] != pytest.approx(0.05)
     assert numbers["dropout"] != pytest.approx(0.3)
-    assert search.final_metrics()["samples"] == 16 * (8 + 8) + 2 * 48  # one pass of each batch, and the whole split
+    assert result.metrics["samples"] == 16 * (8 + 8) + 2 * 48  # one pass of each batch, and the whole split
 
 
 # ---------------------------------------------------------------- the end
@@ -323,9 +326,9 @@ def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
         architecture=None,
         search={"epochs": 8, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 3, "settled_ratio": 5.0},
     ).made(splits, tmp_path)
-    search.search()
+    result = search.search()
     assert search.step == 3 * STEPS_PER_EPOCH
-    assert all(search.settled().values())
+    assert all(result.has_settled().values())
 
 
 def test_it_goes_on_while_something_moves_or_unless_it_was_asked_to_stop(splits, tmp_path):
@@ -339,9 +342,8 @@ def test_it_goes_on_while_something_moves_or_unless_it_was_asked_to_stop(splits,
 # ---------------------------------------------------------------- the guard
 
 
-def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, tmp_path):
-    run = Run(search={"warmup_epochs": 0})
-    search = run.made(splits, tmp_path)
+def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, tmp_path, said):
+    search = Run(search={"warmup_epochs": 0}).made(splits, tmp_path)
     initial = {name: entry.clone() for name, entry in search.supernet.state_dict().items()}
     at_restart: dict[str, Any] = {}
     upper_level_step = search.upper_level.step
@@ -360,53 +362,21 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
 
     before_step(search, 5, note_and_poison)
     search.upper_level.step = looking
-    search.search()
+    result = search.search()
     for name, entry in at_restart["state after"].items():
         assert name.startswith("alpha.") or torch.equal(entry, initial[name]), name
     assert search.guard.restarts == 1
-    assert search.final_metrics()["restarts"] == 1
+    assert result.metrics["restarts"] == 1
     assert rows(tmp_path, "guard/restart") == [(6, 1.0)]
     rate = f"{at_restart['rate'] / 4:.3g}"
-    assert run.said == [f"step 6: the loss is not finite; the weights start again, learning_rate {rate}"]
+    assert said.messages == [f"step 6: the loss is not finite; the weights start again, learning_rate {rate}"]
     assert all(bool(torch.isfinite(entry).all()) for entry in search.supernet.state_dict().values())
-
-
-def test_a_restart_may_go_back_to_the_best_pair(splits, tmp_path):
-    def poisoned(path: Path) -> GradientSearch:
-        search = Run(search={"warmup_epochs": 0, "epochs": 4}, guard={"pair": "best"}).made(splits, path)
-        before_step(search, 9, lambda: poison(search))
-        return search
-
-    search = poisoned(tmp_path / "whole")
-    ends, restarted = [], {}
-    end_epoch, restart = search._end_epoch, search._restart
-
-    def noting(*arguments) -> None:
-        ends.append((search.record.means.means()["validation/loss"], alphas(search), search.hyperparameters.numbers()))
-        end_epoch(*arguments)
-
-    def looking(*arguments) -> None:
-        restart(*arguments)
-        restarted.update(alphas=alphas(search), numbers=search.hyperparameters.numbers())
-
-    search._end_epoch, search._restart = noting, looking
-    expected = search.search()
-    _, best, numbers = min(ends[:2], key=lambda one: one[0])
-    assert equal(best, restarted["alphas"])
-    assert restarted["numbers"]["dropout"] == numbers["dropout"]
-    assert restarted["numbers"]["learning_rate"] == pytest.approx(numbers["learning_rate"] / 4)
-
-    killed = poisoned(tmp_path / "killed")
-    before_step(killed, 8, kill)
-    with pytest.raises(Killed):
-        killed.search()
-    assert poisoned(tmp_path / "killed").search() == expected
 
 
 def test_what_was_learned_before_a_restart_is_no_part_of_the_average(splits, tmp_path):
     search = Run(architecture=None, search={"epochs": 2}).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
-    candidate = search.search()
+    candidate = search.search().candidate
     rates = [value for step, value in rows(tmp_path, "hyperparameters/learning_rate") if step > 6]
     assert len(rates) == 2
     assert candidate.hyperparameters["learning_rate"] == pytest.approx(rates[-1])
@@ -415,10 +385,10 @@ def test_what_was_learned_before_a_restart_is_no_part_of_the_average(splits, tmp
 def test_a_restart_at_the_very_last_step_leaves_the_lowered_rate_and_nothing_settled(splits, tmp_path):
     search = Run(architecture=None, search={"epochs": 2}).made(splits, tmp_path)
     before_step(search, 7, lambda: poison(search))
-    candidate = search.search()
+    result = search.search()
     (_, last) = rows(tmp_path, "hyperparameters/learning_rate")[-1]
-    assert candidate.hyperparameters["learning_rate"] == pytest.approx(last / 4)
-    assert not any(search.settled().values())
+    assert result.candidate.hyperparameters["learning_rate"] == pytest.approx(last / 4)
+    assert not any(result.has_settled().values())
 
 
 def test_an_absurd_learning_rate_is_lowered_until_the_network_lives(splits, tmp_path):
@@ -476,42 +446,41 @@ def test_with_a_learned_rate_an_alpha_that_is_not_finite_is_set_back_with_the_we
 # ---------------------------------------------------------------- what is told at the end
 
 
-def test_interventions_are_told_once_counted_by_kind_and_named_at_the_end(splits, tmp_path):
-    run = Run(rate=0.4, search={"warmup_epochs": 0})
-    search = run.made(splits, tmp_path)
+def test_interventions_are_told_once_counted_by_kind_and_named_at_the_end(splits, tmp_path, said):
+    search = Run(rate=0.4, search={"warmup_epochs": 0}).made(splits, tmp_path)
     held = {"learning_rate": replace(search.hyperparameters.entries["learning_rate"], trust_region=1e-3)}
     search.hyperparameters.entries.update(held)
     before_step(search, 5, lambda: poison(search))
-    search.search()
+    result = search.search()
     counts = search.interventions.by_kind()
     assert counts["loss_not_finite"] == 1
     assert 4 <= counts["trust_region"] <= 6  # one in two of twelve steps, and it hardly ever moves by less
     for kind, count in counts.items():
         assert rows(tmp_path, f"intervention/{kind}")[-1] == (12, float(count))
-    assert run.said.count("step 0: the change of learning_rate is cut to its trust region") == 1
-    assert search.remarks()["interventions"] == search.interventions.in_words()
+    assert said.messages.count("step 0: the change of learning_rate is cut to its trust region") == 1
+    assert result.remarks["interventions"] == search.interventions.in_words()
     assert f"trust_region {counts['trust_region']} (learning_rate)" in search.interventions.in_words()
 
 
 def test_a_search_too_short_to_settle_says_so(splits, tmp_path):
     search = Run(rate=0.3, search={"epochs": 2, "settled_epochs": 3}).made(splits, tmp_path)
-    search.search()
-    assert search.settled() == {"architecture": False, "learning_rate": False, "dropout": False}
-    told = search.remarks()["not settled"]
+    result = search.search()
+    assert result.has_settled() == {"architecture": False, "learning_rate": False, "dropout": False}
+    told = result.remarks["not settled"]
     assert told == "architecture, dropout, learning_rate: too early to tell, 2 epochs of 3"
 
 
 def test_a_search_that_learned_nothing_has_not_settled(splits, tmp_path):
     search = Run(architecture=None, rate=1e-5, search={"settled_ratio": 5.0}, highest_rate=2e-5).made(splits, tmp_path)
-    search.search()
-    assert not any(search.settled().values())
-    assert "nothing was learned: validation loss" in search.remarks()["not settled"]
+    result = search.search()
+    assert not any(result.has_settled().values())
+    assert "nothing was learned: validation loss" in result.remarks["not settled"]
 
 
 def test_a_candidate_at_its_cap_is_an_intervention(splits, tmp_path):
     search = Run(architecture=None).made(splits, tmp_path)
     before_step(search, 6, lambda: search.hyperparameters.set_value("dropout", 0.89))
-    assert search.search().hyperparameters["dropout"] == 0.5
+    assert search.search().candidate.hyperparameters["dropout"] == 0.5
     assert search.interventions.by_kind()["cap"] == 1
 
 
@@ -519,14 +488,13 @@ def test_a_candidate_at_its_cap_is_an_intervention(splits, tmp_path):
 
 
 @pytest.mark.parametrize("learned", [True, False])
-def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learned, splits, tmp_path):
-    run = Run(learned=learned, on_non_finite="rollback", search={"warmup_epochs": 0})
-    search = run.made(splits, tmp_path)
+def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learned, splits, tmp_path, said):
+    search = Run(learned=learned, on_non_finite="rollback", search={"warmup_epochs": 0}).made(splits, tmp_path)
     poisoned: list[int] = []
     before_step(search, 5, lambda: poisoned.append(5) or (poison(search) if len(poisoned) == 1 else None))
     search.search()
     assert poisoned == [5, 5], "the same steps were taken again"
-    assert run.said == [
+    assert said.messages == [
         "step 6: the training loss is nan; the last good checkpoint is of step 3: going on from there, "
         "the learning rate divided by 4"
     ]
@@ -596,13 +564,7 @@ def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
 
 def labels_seen(search: GradientSearch) -> list[list[int]]:
     seen: list[list[int]] = []
-    original = search.problem.step
-
-    def noting(batch, *arguments):
-        seen.append(batch.labels.tolist())
-        return original(batch, *arguments)
-
-    search.problem.step = noting
+    search.callbacks["labels"] = AtEveryStep(lambda step: seen.append(step.training.labels.tolist()))
     return seen
 
 
@@ -612,8 +574,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_another_order(relaxa
     for name, seed in {"one": 0, "again": 0, "another": 1}.items():
         search = Run(relaxation=relaxation, seed=seed).made(splits, tmp_path / name)
         seen = labels_seen(search)
-        candidate = search.search()
-        results[name] = candidate, metrics(tmp_path / name), seen
+        results[name] = search.search().candidate, metrics(tmp_path / name), seen
     assert results["one"] == results["again"]
     assert results["one"][1] != results["another"][1]
     assert results["one"][2][0] != results["another"][2][0]
@@ -622,7 +583,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_another_order(relaxa
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
 @pytest.mark.parametrize("step", [0, 2, 4, 6, 8, 10, 11])
-def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, splits, tmp_path):
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, splits, tmp_path, said):
     """Checkpoints are written every third step, epochs are four steps long."""
     whole = Run(relaxation=relaxation).made(splits, tmp_path / "whole")
     expected = whole.search()
@@ -631,14 +592,17 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
     before_step(killed, step, kill)
     with pytest.raises(Killed):
         killed.search()
-    run = Run(relaxation=relaxation)
-    resumed = run.made(splits, tmp_path / "killed")
-    assert resumed.search() == expected
-    assert run.said == [f"resumed at step {step - step % 3}"]
+    resumed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")
+    found = resumed.search()
+    assert said.messages == [f"resumed at step {step - step % 3}"]
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
-    assert resumed.final_metrics() == whole.final_metrics()
-    assert resumed.settled() == whole.settled()
-    assert resumed.remarks() == whole.remarks()
+    assert found.candidate == expected.candidate
+    assert found.metrics == expected.metrics
+    assert found.settled == expected.settled
+    assert found.remarks == expected.remarks
+    assert found.trajectory == expected.trajectory
+    assert (found.step, found.epoch) == (expected.step, expected.epoch)
+    assert replace(found.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
     assert equal(resumed.supernet.state_dict(), whole.supernet.state_dict())
 
 
@@ -648,13 +612,13 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
     ids=["rtho", "by kind", "last step"],
 )
 def test_a_strategy_with_a_memory_goes_on_too(strategy, splits, tmp_path):
-    expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search()
+    expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search().candidate
     killed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
     before_step(killed, 8, kill)
     with pytest.raises(Killed):
         killed.search()
     resumed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
-    assert resumed.search() == expected
+    assert resumed.search().candidate == expected
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
@@ -669,26 +633,25 @@ def test_a_restart_makes_a_strategy_forget(splits, tmp_path):
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
 def test_killed_between_the_last_step_and_the_end_it_measures_the_same(relaxation, splits, tmp_path):
     whole = Run(relaxation=relaxation).made(splits, tmp_path / "whole")
-    expected = whole.search()
+    expected = whole.search().candidate
     killed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")
-    killed._end = lambda *_: kill()
+    killed.end = kill
     with pytest.raises(Killed):
         killed.search()
     resumed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")
-    assert resumed.search() == expected
+    assert resumed.search().candidate == expected
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
-def test_a_search_that_is_asked_to_stop_saves_and_goes_on_from_there(splits, tmp_path):
-    expected = Run().made(splits, tmp_path / "whole").search()
+def test_a_search_that_is_asked_to_stop_saves_and_goes_on_from_there(splits, tmp_path, said):
+    expected = Run().made(splits, tmp_path / "whole").search().candidate
     asked = Run().made(splits, tmp_path / "asked")
     before_step(asked, 4, lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(Stopped) as stop:
         asked.search()
     assert stop.value.step == 5
-    run = Run()
-    assert run.made(splits, tmp_path / "asked").search() == expected
-    assert run.said == ["resumed at step 5"]
+    assert Run().made(splits, tmp_path / "asked").search().candidate == expected
+    assert said.messages == ["resumed at step 5"]
     assert metrics(tmp_path / "asked") == metrics(tmp_path / "whole")
 
 
@@ -699,23 +662,83 @@ def test_a_search_that_had_restarted_goes_on_too(splits, tmp_path):
         return search
 
     whole = poisoned(tmp_path / "whole")
-    expected = whole.search()
+    expected = whole.search().candidate
     killed = poisoned(tmp_path / "killed")
     before_step(killed, 8, kill)
     with pytest.raises(Killed):
         killed.search()
     resumed = poisoned(tmp_path / "killed")
-    assert resumed.search() == expected
+    assert resumed.search().candidate == expected
     assert resumed.guard.restarts == whole.guard.restarts == 1
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
 def test_a_finished_search_that_is_resumed_is_finished(splits, tmp_path):
-    expected = Run().made(splits, tmp_path).search()
+    expected = Run().made(splits, tmp_path).search().candidate
     before = metrics(tmp_path)
     again = Run().made(splits, tmp_path)
-    assert again.search() == expected
+    assert again.search().candidate == expected
     assert metrics(tmp_path) == before
+
+
+# ---------------------------------------------------------------- what a user adds
+
+
+class LowestLoss(Callback):
+    """Remembers the lowest training loss since the weights began, and what alpha preferred after each epoch."""
+
+    def __init__(self) -> None:
+        self.lowest, self.preferred = math.inf, list[dict[str, str]]()
+
+    def on_step(self, seen: SeenStep) -> None:
+        self.lowest = min(self.lowest, seen.numbers["the training loss"])
+
+    def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
+        self.preferred.append(dict(preferred))
+
+    def forget(self) -> None:
+        self.lowest = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest, "preferred": self.preferred}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.lowest, self.preferred = state["lowest"], state["preferred"]
+
+
+def watched(splits: DataSplits, path: Path) -> tuple[GradientSearch, LowestLoss]:
+    search = Run().made(splits, path)
+    search.callbacks["lowest loss"] = mine = LowestLoss()
+    return search, mine
+
+
+def test_a_callback_sees_every_step_and_epoch_and_is_part_of_the_checkpoint(splits, tmp_path):
+    search, mine = watched(splits, tmp_path / "whole")
+    expected = search.search()
+    losses = rows(tmp_path / "whole", "step/training_loss")
+    assert mine.lowest == pytest.approx(min(loss for _, loss in losses))
+    assert mine.preferred[-1] == dict(expected.candidate.architecture)
+    assert len(mine.preferred) == 3
+
+    killed, _ = watched(splits, tmp_path / "killed")
+    before_step(killed, 7, kill)
+    with pytest.raises(Killed):
+        killed.search()
+    resumed, again = watched(splits, tmp_path / "killed")
+    resumed.search()
+    assert again.state_dict() == mine.state_dict()
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+
+
+def test_a_callback_forgets_the_step_for_which_the_weights_start_again(splits, tmp_path):
+    search, mine = watched(splits, tmp_path)
+    before_step(search, 5, lambda: poison(search))
+    after: list[float] = []
+    before_step(search, 6, lambda: after.append(mine.lowest))
+    search.search()
+    assert after == [math.inf]
+    losses = [loss for step, loss in rows(tmp_path, "step/training_loss") if step > 6]
+    assert mine.lowest == pytest.approx(min(losses))
 
 
 # ---------------------------------------------------------------- what it refuses

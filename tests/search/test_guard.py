@@ -1,24 +1,32 @@
 import math
+from typing import Any
 
 import pytest
 
 from nas.errors import InvalidValue, RunFailed
-from nas.search.guard import Guard, GuardSettings, SearchDiverged
+from nas.search.callback import SeenStep
+from nas.search.guard import Guard, GuardSettings, Interventions, SearchDiverged
 
 INITIAL = 2.3
 
 
 def guard_of(**settings: object) -> Guard:
-    guard = Guard(GuardSettings(**settings))
+    guard = Guard(GuardSettings(**settings), lambda reason: guard.forget(), Interventions())
     guard.begin(INITIAL)
     return guard
+
+
+def broken_step(number: int) -> SeenStep:
+    nothing: Any = None
+    numbers = {"the training loss": 2.0, "the validation loss": math.nan, "the gradient of the weights": 1.0}
+    return SeenStep(number, 0, nothing, nothing, None, {}, numbers)
 
 
 def first_complaint(guard: Guard, steps: list[tuple[float, float]]) -> tuple[int, str] | None:
     for number, (loss, norm) in enumerate(steps):
         reason = guard.complaint(loss, norm)
         if reason is not None:
-            return number, reason.reason
+            return number, reason[1]
     return None
 
 
@@ -35,7 +43,7 @@ def test_a_loss_that_stays_above_the_jump_is_told():
 
 
 def test_it_is_the_measured_initial_loss_that_counts():
-    guard = Guard(GuardSettings())
+    guard = guard_of()
     guard.begin(9.0)
     assert first_complaint(guard, [(9.0, 1.0)] + [(17.0, 1.0)] * 50) is None
     assert first_complaint(guard, [(25.0, 1.0)] * 50) is not None
@@ -67,21 +75,32 @@ def test_a_slow_start_at_a_tiny_learning_rate_is_no_reason():
 
 
 def test_restarts_are_counted_until_there_are_too_many():
-    guard = guard_of(restarts=2)
-    guard.restart("step 3: it broke")
-    guard.restart("step 5: it broke")
+    reasons: list[str] = []
+    guard = Guard(GuardSettings(restarts=2), reasons.append, Interventions())
+    guard.on_step(broken_step(3))
+    guard.on_step(broken_step(5))
+    assert reasons == ["step 3: the loss is not finite", "step 5: the loss is not finite"]
     assert guard.restarts == 2
     with pytest.raises(SearchDiverged) as error:
-        guard.restart("step 7: it broke")
-    assert str(error.value) == "step 7: it broke, after 2 restarts; lower hyperparameters.learning_rate.initial."
+        guard.on_step(broken_step(7))
+    advice = "lower hyperparameters.learning_rate.initial."
+    assert str(error.value) == f"step 7: the loss is not finite, after 2 restarts; {advice}"
     assert isinstance(error.value, RunFailed)
-    assert guard.restarts == 2
+    assert guard.restarts == len(reasons) == 2
+    assert guard.interventions.by_kind() == {"loss_not_finite": 3}
+
+
+def test_where_nothing_can_start_again_the_first_complaint_ends_the_search():
+    guard = Guard(GuardSettings(), None, Interventions())
+    with pytest.raises(SearchDiverged, match=r"^step 3: the loss is not finite; lower .*initial or learn it\.$"):
+        guard.on_step(broken_step(3))
 
 
 def test_after_a_restart_it_judges_afresh_by_the_same_initial_loss():
     guard = guard_of(patience=3)
     first_complaint(guard, [(2.3, 1.0), (2.3, 1e-9), (2.3, 1e-9)] + [(4.5, 1.0)] * 30)
-    guard.restart("it broke")
+    guard.on_step(broken_step(33))
+    assert guard.restarts == 1
     assert guard.complaint(2.3, 1e-6) is None  # the norm that later ones are compared with
     assert first_complaint(guard, [(2.3, 1e-6)] * 20) is None
     assert guard.initial_loss == INITIAL
@@ -92,7 +111,7 @@ def test_the_state_goes_on_where_it_was(cut):
     steps = [(2.3, 1.0), (2.4, 1e-9), (2.4, 0.1)] + [(2.3, 1e-9)] * 20
     guard = guard_of(patience=7)
     assert first_complaint(guard, steps[:cut]) is None
-    resumed = Guard(GuardSettings(patience=7))
+    resumed = Guard(GuardSettings(patience=7), None, Interventions())
     resumed.load_state_dict(guard.state_dict())
     assert first_complaint(resumed, steps[cut:]) == first_complaint(guard, steps[cut:])
 

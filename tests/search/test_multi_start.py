@@ -1,14 +1,16 @@
 """The search from several starts."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
@@ -23,9 +25,10 @@ from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.gradient_search import GradientSearch
-from nas.search.guard import GuardSettings
-from nas.search.multi_start import SeveralStarts
+from nas.search.guard import GuardSettings, SearchDiverged
+from nas.search.multi_start import MultiStart
 from nas.search.parts import SearchParts, SearchSettings
+from nas.search.result import SearchResult
 from nas.spaces.macro.space import Macro
 from nas.training.settings import TrainingSettings
 
@@ -33,10 +36,9 @@ LAYERS = [{"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]}, {"type": "
 STARTS = [{"learning_rate": 1e-4}, {"learning_rate": 0.05, "dropout": 0.1}, {"learning_rate": 1e-3}]
 
 
-def made(folder: Path, said: list[str] | None = None, **settings: Any) -> SeveralStarts:
-    said = [] if said is None else said
+def made(folder: Path, **settings: Any) -> MultiStart:
     own = {"starts": STARTS, "start_epochs": 1}
-    own |= {name: settings.pop(name) for name in (*own, "rehearsal") if name in settings}
+    own |= {name: settings.pop(name) for name in own if name in settings}
     hyperparameters = HyperparameterSet(
         {
             "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.1)),
@@ -59,10 +61,9 @@ def made(folder: Path, said: list[str] | None = None, **settings: Any) -> Severa
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=Randomness(0),
         folder=RunFolder(folder),
-        say=said.append,
         **settings,
     )
-    return SeveralStarts(parts, **own)
+    return MultiStart(**own, parts=parts)
 
 
 def first_state(search: GradientSearch) -> dict[str, torch.Tensor]:
@@ -71,31 +72,34 @@ def first_state(search: GradientSearch) -> dict[str, torch.Tensor]:
 
 def test_the_long_search_begins_where_the_best_short_one_has_come(tmp_path, monkeypatch):
     begun: list[tuple[float, float, dict[str, torch.Tensor]]] = []
-    ended: list[GradientSearch] = []
-    original = GradientSearch._search_from
+    searches: list[GradientSearch] = []
+    ended: list[SearchResult] = []
+    original = GradientSearch.search
 
-    def noting(self, state, save):
+    def noting(self):
         numbers = self.hyperparameters.numbers()
         begun.append((numbers["learning_rate"], numbers["dropout"], first_state(self)))
-        ended.append(self)
-        return original(self, state, save)
+        searches.append(self)
+        ended.append(original(self))
+        return ended[-1]
 
-    monkeypatch.setattr(GradientSearch, "_search_from", noting)
-    search = made(tmp_path)
-    search.search()
+    monkeypatch.setattr(GradientSearch, "search", noting)
+    found = made(tmp_path).search()
     assert [one[0] for one in begun[:3]] == pytest.approx([1e-4, 0.05, 1e-3])
     assert [one[1] for one in begun[:3]] == pytest.approx([0.3, 0.1, 0.3])
     for name, entry in begun[0][2].items():
         assert torch.equal(entry, begun[1][2][name])  # all short ones begin with the same weights
-    assert search.losses == [one.final_metrics()["supernet/validation_loss"] for one in ended[:3]]
-    best = ended[search.losses.index(min(search.losses))]
+    losses = [one.metrics["supernet/validation_loss"] for one in ended[:3]]
+    assert found.remarks["validation loss by start"] == ", ".join(f"{loss:.4g}" for loss in losses)
+    best = searches[losses.index(min(losses))]
     average = best.trajectory.tail_average()
     assert begun[3][:2] == pytest.approx((average["learning_rate"], average["dropout"]))
     for name, alpha in best.supernet.alpha.items():
         assert torch.equal(begun[3][2][f"alpha.{name}"], alpha)
     assert not torch.equal(begun[3][2]["classifier.weight"], first_state(best)["classifier.weight"])
-    assert search.spent.samples == sum(one.spent.samples for one in ended)
-    assert "validation loss by start" in search.remarks()
+    assert found.cost.samples == found.metrics["samples"] == sum(one.cost.samples for one in ended)
+    assert found.seconds == pytest.approx(sum(one.seconds for one in ended))
+    assert found.candidate == ended[3].candidate
 
 
 class Killed(BaseException):
@@ -105,35 +109,52 @@ class Killed(BaseException):
 @pytest.mark.parametrize(("number", "step"), [(1, 2), (3, 1), (3, 5)])
 def test_killed_in_any_of_them_it_goes_on_as_if_nothing_had_happened(number, step, tmp_path, monkeypatch):
     expected = made(tmp_path / "whole").search()
-    original, searches = GradientSearch._one_step, []
+    original, searches = GradientSearch.advance, []
 
-    def dying(self, *arguments):
+    def dying(self):
         if self not in searches:
             searches.append(self)
         if searches.index(self) == number and self.step == step:
             raise Killed
-        original(self, *arguments)
+        original(self)
 
-    monkeypatch.setattr(GradientSearch, "_one_step", dying)
+    monkeypatch.setattr(GradientSearch, "advance", dying)
     with pytest.raises(Killed):
         made(tmp_path / "killed").search()
     monkeypatch.undo()
-    assert made(tmp_path / "killed").search() == expected
+    found = made(tmp_path / "killed").search()
+    assert found.candidate == expected.candidate
+    assert found.remarks == expected.remarks
+    assert replace(found.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
     for name in ("metrics.csv", "starts/1/metrics.csv", "trajectory.csv"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_a_budget_is_that_of_all_together(tmp_path):
-    said: list[str] = []
-    plenty = made(tmp_path / "plenty")
-    plenty.search()
-    whole = plenty.spent.samples
+def test_a_budget_is_that_of_all_together(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "nas")
+    whole = made(tmp_path / "plenty").search().cost.samples
     for share in (0.3, 0.8):
         limit = int(share * whole)
-        search = made(tmp_path / str(share), said, budget=Budget(samples=limit))
-        search.search()
-        assert search.spent.samples <= limit
-    assert any("the budget is too small" in one for one in said)
+        assert made(tmp_path / str(share), budget=Budget(samples=limit)).search().cost.samples <= limit
+    assert any("the budget is too small" in one for one in caplog.messages)
+
+
+def test_a_start_that_diverges_is_given_up_and_paid_for(tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "nas")
+    original, spent = GradientSearch.search, []
+
+    def diverging(self):
+        found = original(self)
+        spent.append(found.cost.samples)
+        if len(spent) == 2:
+            raise SearchDiverged("step 3: the loss is not finite, after 5 restarts.")
+        return found
+
+    monkeypatch.setattr(GradientSearch, "search", diverging)
+    found = made(tmp_path).search()
+    assert found.remarks["validation loss by start"].split(", ")[1] == "inf"
+    assert found.cost.samples == sum(spent)
+    assert "this start is given up: step 3: the loss is not finite, after 5 restarts." in caplog.messages
 
 
 @pytest.mark.parametrize(
