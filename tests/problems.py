@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
@@ -187,6 +187,12 @@ def problem_for(
         for weight in supernet.weight_parameters():
             problem.optimiser.state[weight]["momentum_buffer"] = 0.1 * torch.randn_like(weight)
     return problem
+
+
+def momentum_buffers(problem: BilevelProblem) -> dict[str, Tensor]:
+    """Copies of the optimiser's buffers by the names of their weights; none at the first step."""
+    found = {name: problem.optimiser.state.get(weight, {}) for name, weight in problem.weights().items()}
+    return {name: state["momentum_buffer"].clone() for name, state in found.items() if "momentum_buffer" in state}
 
 
 def batch_for(

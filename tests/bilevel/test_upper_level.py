@@ -35,7 +35,7 @@ class Counted(Hypergradient):
 def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each loss of ``problem`` is computed from now on."""
     counts: Counter = Counter()
-    for method, loss in (("training_pass", "training_loss"), ("validation_pass", "validation_loss")):
+    for method, loss in (("training_pass", "training_loss"), ("validation_loss", "validation_loss")):
         original = getattr(problem, method)
 
         def counted(*arguments, loss=loss, original=original):
