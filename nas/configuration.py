@@ -23,7 +23,7 @@ from nas.errors import InvalidValue, UnusableInput, _shown, require
 # Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
-RENAMED: dict[str, str] = {}
+RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart"}
 
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:

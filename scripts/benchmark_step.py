@@ -42,13 +42,14 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from torch.profiler import profile
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch

@@ -1,24 +1,58 @@
-"""Tiny bilevel problems, the same at every call."""
+"""Tiny spaces, supernets, batches, bilevel problems and searches, the same at every call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.exact import Exact
+from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
+from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
+from nas.data.dataset import DataSplits
+from nas.data.embedded import Digits
+from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.kinds import DropoutRate, Hyperparameter, LearningRate, WeightDecay
+from nas.hyperparameters.groups import GROUPS
+from nas.hyperparameters.kinds import (
+    Cutout,
+    DropoutRate,
+    DropPathRate,
+    Hyperparameter,
+    LabelSmoothing,
+    LayerDropoutRate,
+    LearningRate,
+    Mixing,
+    Momentum,
+    RateFactor,
+    WeightDecay,
+)
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
 from nas.operations.stochastic import set_noise_generator
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
-from nas.relaxations.relaxation import Temperature
+from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.softmax import Softmax
+from nas.run.folder import RunFolder
+from nas.run.randomness import Randomness
+from nas.run.tracking import TrackingSettings
+from nas.search.guard import GuardSettings
+from nas.search.parts import SearchParts, SearchSettings
+from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
-from nas.spaces.macro.supernet import MacroSupernet
+from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+from nas.training.settings import TrainingSettings
+from nas.training.sgd import grouped
 
 INPUT_SHAPE, CLASSES, BATCH_SIZE = (1, 6, 6), 3, 8
+ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+QUIET = TrackingSettings(tensorboard=False, console="quiet")
 
 SMOOTH_LAYERS: Sequence[Mapping[str, Any]] = [
     {"type": "conv", "filters": [2, 3], "kernel_size": [1, 3], "activations": ["softplus", "tanh"]},
@@ -31,9 +65,17 @@ KINKED_LAYERS: Sequence[Mapping[str, Any]] = [
     {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]},
     {"type": "dense", "units": [4, 6]},
 ]
+SEARCHED_LAYERS: Sequence[Mapping[str, Any]] = [
+    {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
+    {"type": "dense", "units": [8, 16]},
+]
+CELL_SPACES: dict[str, Callable[..., SearchSpace]] = {  # input_shape, classes and implementation are to be given
+    "darts": partial(Darts, channels=2, cells=3, steps=2, multiplier=2, stem_multiplier=1),
+    "nasbench201": partial(NasBench201, channels=2, cells_per_stage=1),
+}
 
 
-def relaxation_called(name: str) -> Any:
+def relaxation_called(name: str) -> Relaxation:
     temperature = Temperature(0.9, 0.9)
     return {
         "softmax": lambda: Softmax(temperature),
@@ -42,18 +84,26 @@ def relaxation_called(name: str) -> Any:
     }[name]()
 
 
-def supernet_for(relaxation: str, dtype: torch.dtype, smooth: bool) -> tuple[MacroSupernet, list[torch.Generator]]:
+def seeded_supernet(
+    space: SearchSpace, relaxation: str = "softmax", dtype: torch.dtype = torch.float64
+) -> tuple[Supernet, list[torch.Generator]]:
     """A supernet in training mode whose alphas are well apart, and its sources of noise: dropout's, relaxation's."""
     torch.manual_seed(1)
     generators = [torch.Generator().manual_seed(seed) for seed in (2, 3)]
     rule = relaxation_called(relaxation)
     rule.generator = generators[1]
-    layers, activation = (SMOOTH_LAYERS, "softplus") if smooth else (KINKED_LAYERS, "relu")
-    supernet = Macro(layers, [activation], input_shape=INPUT_SHAPE, classes=CLASSES).supernet(rule).to(dtype)
+    supernet = space.supernet(rule).to(dtype)
     set_noise_generator(supernet, generators[0])
     for alpha in supernet.architecture_parameters():
         nn.init.normal_(alpha, std=0.5)
     return supernet.train(), generators
+
+
+def supernet_for(relaxation: str, dtype: torch.dtype, smooth: bool) -> tuple[Supernet, list[torch.Generator]]:
+    """:func:`seeded_supernet` of a macro space: softplus, tanh and average pooling, or ReLU and max pooling."""
+    layers, activation = (SMOOTH_LAYERS, "softplus") if smooth else (KINKED_LAYERS, "relu")
+    space = Macro(layers, [activation], input_shape=INPUT_SHAPE, classes=CLASSES)
+    return seeded_supernet(space, relaxation, dtype)
 
 
 def entries(learned: Sequence[str]) -> dict[str, Hyperparameter]:
@@ -62,6 +112,52 @@ def entries(learned: Sequence[str]) -> dict[str, Hyperparameter]:
         "weight_decay": WeightDecay(0.03, 1e-4, 1.0, "log", "weight_decay" in learned, AdamUpdate(0.03)),
         "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", "dropout" in learned, AdamUpdate(0.1)),
     }
+
+
+def every_entry(
+    weight_decay: float = 0.03,
+    groups: Sequence[str] = GROUPS,
+    drop_path: bool = False,
+    layers: Mapping[str, float] | None = None,
+) -> dict[str, Hyperparameter]:
+    """A learned hyperparameter of every kind.
+
+    Args:
+        groups: The weights that have a rate factor.
+        layers: Dropout rates of layers by their names.
+    """
+    found: dict[str, Hyperparameter] = {
+        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, CosineNormalised(0.3)),
+        "weight_decay": WeightDecay(weight_decay, 1e-5, 1.0, "log", True, AdamUpdate(0.1)),
+        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, AdamUpdate(0.03)),
+        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
+        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, AdamUpdate(0.005)),
+        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
+        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, AdamUpdate(0.02)),
+    }
+    factors = {"convolution": 0.7, "dense": 2.0, "normalisation": 1.5}
+    for group in groups:
+        found[f"rate_factor_{group}"] = RateFactor(factors[group], 0.1, 10.0, "log", True, CosineNormalised(0.3))
+    if drop_path:
+        found["drop_path"] = DropPathRate(0.2, 0.0, 0.6, "logit", True, AdamUpdate(0.1))
+    for layer, rate in (layers or {}).items():
+        found[f"dropout_{layer}"] = LayerDropoutRate(rate, 0.0, 0.9, "logit", True, AdamUpdate(0.1), layer=layer)
+    return found
+
+
+def problem_over(
+    supernet: Supernet,
+    hyperparameters: HyperparameterSet | Mapping[str, Hyperparameter],
+    clip: float | None = None,
+    generators: Sequence[torch.Generator] = (),
+    momentum: float = 0.9,
+    **settings: Any,
+) -> BilevelProblem:
+    """The problem of ``supernet`` with SGD as a search has it; ``settings`` as those of :class:`BilevelProblem`."""
+    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=momentum)
+    if not isinstance(hyperparameters, HyperparameterSet):
+        hyperparameters = HyperparameterSet(hyperparameters)
+    return BilevelProblem(supernet, optimiser, hyperparameters, clip, tuple(generators), **settings)
 
 
 def problem_for(
@@ -73,24 +169,78 @@ def problem_for(
     momentum: float = 0.9,
     filled: bool = False,
     learned: Sequence[str] = ("learning_rate", "weight_decay", "dropout"),
+    **settings: Any,
 ) -> BilevelProblem:
-    """A problem, equal at every call.
+    """A problem of a macro space, equal at every call.
 
     Args:
         smooth: Softplus, tanh and average pooling; otherwise ReLU and max pooling. Batch norm either way.
         filled: Whether SGD's momentum buffers hold something.
         learned: The hyperparameters with a raw parameter.
+        **settings: As those of :class:`BilevelProblem`; ``hyperparameters`` other than :func:`entries`.
     """
     supernet, generators = supernet_for(relaxation, dtype, smooth)
-    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0, momentum=momentum)
+    hyperparameters = settings.pop("hyperparameters", None) or entries(learned)
+    problem = problem_over(supernet, hyperparameters, clip, generators, momentum, **settings)
     if filled:
         for weight in supernet.weight_parameters():
-            optimiser.state[weight]["momentum_buffer"] = 0.1 * torch.randn_like(weight)
-    hyperparameters = HyperparameterSet(entries(learned))
-    return BilevelProblem(supernet, optimiser, hyperparameters, clip, tuple(generators))
+            problem.optimiser.state[weight]["momentum_buffer"] = 0.1 * torch.randn_like(weight)
+    return problem
 
 
-def batch_for(seed: int, dtype: torch.dtype = torch.float64) -> Batch:
+def batch_for(
+    seed: int,
+    dtype: torch.dtype = torch.float64,
+    *,
+    shape: tuple[int, int, int] = INPUT_SHAPE,
+    classes: int = CLASSES,
+    size: int = BATCH_SIZE,
+) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(BATCH_SIZE, *INPUT_SHAPE, generator=generator, dtype=torch.float64).to(dtype)
-    return Batch(images, torch.randint(CLASSES, (BATCH_SIZE,), generator=generator))
+    images = torch.randn(size, *shape, generator=generator, dtype=torch.float64).to(dtype)
+    return Batch(images, torch.randint(classes, (size,), generator=generator))
+
+
+def digits(train: int = 64, validation: int = 48) -> DataSplits:
+    """The first digits, 8x8 pixels of one channel in ten classes."""
+    return Digits(SplitSettings(train, validation, 100), Augmentation()).load()
+
+
+def search_parts(folder: Path, **settings: Any) -> SearchParts:
+    """The parts of a search of two epochs of four steps on the digits.
+
+    Args:
+        **settings: Instead of the parts of the same names; of ``search``, a mapping of what differs.
+    """
+    splits = settings.pop("splits", None) or digits()
+    usual = {
+        "epochs": 2,
+        "warmup_epochs": 0,
+        "hyperparameter_every": 1,
+        "stop": "epochs",
+        "settled_epochs": 2,
+        "settled_ratio": 1.5,
+        "checkpoint_every": 3,
+        "architecture": ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
+        "guard": GuardSettings(),
+    }
+    hyperparameters = {
+        "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.3)),
+        "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
+        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
+    }
+    parts: dict[str, Any] = {
+        "space": Macro(SEARCHED_LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes),
+        "splits": splits,
+        "augmentation": Augmentation(),
+        "relaxation": Softmax(Temperature(1.0, 1.0)),
+        "architecture_gradient": FirstOrder(),
+        "hyperparameter_gradient": Exact(),
+        "hyperparameters": HyperparameterSet(hyperparameters),
+        "search": SearchSettings(**{**usual, **settings.pop("search", {})}),
+        "training": TrainingSettings(16, 0.9, 5.0, "cosine"),
+        "tracking": QUIET,
+        "randomness": Randomness(0),
+        "folder": RunFolder(folder),
+    }
+    return SearchParts(**{**parts, **settings})

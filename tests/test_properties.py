@@ -20,9 +20,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import nas.run.loop
 import train_search
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
 from nas.errors import InvalidValue, UnusableInput

@@ -1,5 +1,6 @@
 """Bilevel optimisation: hypergradients, learned hyperparameters and the gradient search."""
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.exact import Exact
@@ -10,7 +11,7 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 
 __all__ = [
     "ArchitectureOptimiser",

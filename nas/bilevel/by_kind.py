@@ -7,7 +7,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
-from nas.bilevel.problem import BilevelProblem, Step
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind

@@ -7,7 +7,7 @@ from torch import Tensor
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.distributed import Ranks
-from nas.training.loss import Values
+from nas.training.augment import Values
 
 Parameters = Mapping[str, Tensor]
 
@@ -24,7 +24,7 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
     """
     if ranks.count == 1:
         return problem
-    own_training_pass, own_validation_pass = problem.training_pass, problem.validation_pass
+    own_training_pass, own_validation_loss = problem.training_pass, problem.validation_loss
 
     def joint(tensors: Parameters) -> dict[str, Tensor]:
         return ranks.with_average_gradients(tensors)
@@ -41,10 +41,10 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
         )
         return ranks.average([loss])[0], logits
 
-    def validation_pass(
+    def validation_loss(
         parameters: Parameters, batch: Batch, operation_weights: Parameters | None = None
     ) -> tuple[Tensor, Tensor]:
-        loss, logits = own_validation_pass(
+        loss, logits = own_validation_loss(
             joint({**problem.network.parameters, **parameters}),
             batch,
             None if operation_weights is None else joint(operation_weights),
@@ -52,5 +52,5 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
         return ranks.average([loss])[0], logits
 
     problem.training_pass = training_pass  # type: ignore[method-assign]
-    problem.validation_pass = validation_pass  # type: ignore[method-assign]
+    problem.validation_loss = validation_loss  # type: ignore[method-assign]
     return problem

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from nas.bilevel.problem import BilevelProblem, Step
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
 from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 
@@ -17,7 +18,7 @@ class Report:
     """What a hypergradient found on its way.
 
     Attributes:
-        gradients: Of the validation loss, one per target and shaped like it.
+        gradients: Those of the validation loss, one per target and shaped like it.
         validation_loss: Mean loss of the validation batch, noise off, 0-dim.
         validation_logits: (batch, classes), detached.
         training_loss: The training batch's loss at the present weights, where the strategy computed it.
@@ -35,6 +36,10 @@ class Report:
     step_length: float = 0.0
     sensitivity: Mapping[nn.Parameter, float] = field(default_factory=dict)
     passes: tuple[int, int] = (0, 1)
+
+    def largest(self, target: nn.Parameter) -> float:
+        """The size of a hyperparameter's gradient if ``dw / draw`` and the validation gradient were parallel."""
+        return self.sensitivity.get(target, self.step_length) * self.validation_gradient_norm
 
 
 class Hypergradient(ABC):

@@ -1,4 +1,4 @@
-"""The gradient through the weight step that was just taken: the search's own step is the one that is differentiated.
+"""The gradient through the weight step that was just taken: the search differentiates its own step.
 
 A strategy that looks ahead takes a training pass for a step that is then thrown away, and the weight step repeats it.
 Here the weights move first, with alpha and h as they are, and the graph of that step is kept; one validation batch at

@@ -6,7 +6,7 @@ the two losses as functions of given weights, and the weight step; what differen
 
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,39 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
+from nas.bilevel.step import Step, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.groups import RATE_FACTORS, group_of, rates
+from nas.hyperparameters.groups import RATE_FACTORS
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
-from nas.training.loss import Values, presented, training_loss
-from nas.training.sgd import Weights, global_norm, set_step, sgd, take_step
-
-
-@dataclass(frozen=True)
-class Step:
-    """A weight step.
-
-    Attributes:
-        loss: The training loss before it, 0-dim; in the graph where that was kept.
-        logits: (batch, classes), detached.
-        gradients: By weight, before clipping; empty unless the graph was kept.
-        before: The weights that it begins from, leaves of the graph; empty unless the graph was kept.
-        buffers: The momentum buffers that it begins from.
-        after: ``w'``, in the graph; empty unless the graph was kept.
-        length: ``|w' - w|``, where the graph was kept.
-        norm: The gradient's norm before clipping, 0-dim; None where the step was not taken.
-    """
-
-    loss: Tensor
-    logits: Tensor
-    gradients: Weights
-    before: Weights
-    buffers: Weights
-    after: Weights
-    length: float = 0.0
-    norm: Tensor | None = None
+from nas.training.augment import Values, presented
+from nas.training.loss import training_loss
+from nas.training.sgd import Weights, set_step, take_step
 
 
 class BilevelProblem:
@@ -117,10 +94,6 @@ class BilevelProblem:
         with self.network.frozen_averages():
             return self.training_pass(weights, batch, values)[0]
 
-    def validation_loss(self, weights: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        """``L_val(weights, alpha)`` without dropout and drop path, and the logits (batch, classes)."""
-        return self.validation_pass(weights, batch)
-
     def training_pass(
         self,
         parameters: Mapping[str, Tensor],
@@ -139,13 +112,13 @@ class BilevelProblem:
         logits = self.network.logits(parameters, shown.images, operation_weights)
         return training_loss(logits, shown, values.get("label_smoothing", 0.0)), logits
 
-    def validation_pass(
+    def validation_loss(
         self,
         parameters: Mapping[str, Tensor],
         batch: Batch,
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The validation loss and the logits; arguments as for :meth:`training_pass`."""
+        """``L_val(weights, alpha)`` without dropout and drop path, and the logits; arguments as for a training pass."""
         with without_noise(self.supernet), self.network.frozen_averages():
             logits = self.network.logits(parameters, batch.images, operation_weights)
         return F.cross_entropy(logits, batch.labels), logits
@@ -164,7 +137,7 @@ class BilevelProblem:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
-            step = self._unrolled(before, batch, twice, self.gradient_clip, alphas)
+            step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
             gradients = [gradient.detach().clone() for gradient in step.gradients.values()]
         else:
             operation_weights = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
@@ -185,37 +158,18 @@ class BilevelProblem:
             clip: Whether the gradient is clipped as the real step's is.
         """
         with self.network.frozen_averages():
-            return self._unrolled(self.network.weights, batch, twice, self.gradient_clip if clip else None, {})
+            return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
 
     def _unrolled(
-        self,
-        weights: Mapping[str, Tensor],
-        batch: Batch,
-        twice: bool,
-        largest: float | None,
-        alphas: Mapping[str, Tensor],
+        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, largest: float | None
     ) -> Step:
-        """The step from ``weights``, in the graph."""
+        def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Tensor]:
+            return self.training_pass({**weights, **alphas}, batch, values)
+
         values = self.values()
-        loss, logits = self.training_pass({**weights, **alphas}, batch, values)
-        found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice)
-        gradients = dict(zip(weights, found, strict=True))
-        buffers = self.momentum_buffers(values["momentum"])
-        fixed = {name: weight.detach() for name, weight in weights.items()}
-        after, directions = sgd(fixed, gradients, buffers, values, largest)
-        # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
-        after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
-        before = dict(weights)
-        return Step(loss, logits.detach(), gradients, before, buffers, after, self._step_length(directions))
+        return unrolled(training_pass, weights, self._momentum_buffers(values["momentum"]), values, twice, largest)
 
-    def _step_length(self, directions: Weights) -> float:
-        """``|w' - w|`` of a step along ``directions``."""
-        rate = {group: float(value) for group, value in rates(self.numbers()).items()}
-        if len(set(rate.values())) == 1:
-            return rate["convolution"] * float(global_norm(directions).detach())
-        return float(global_norm({name: rate[group_of(entry)] * entry for name, entry in directions.items()}).detach())
-
-    def momentum_buffers(self, momentum: Tensor | float) -> Weights:
+    def _momentum_buffers(self, momentum: Tensor | float) -> Weights:
         """Copies of the optimiser's buffers by weight; none at the first step and without momentum."""
         if not isinstance(momentum, Tensor) and momentum == 0:
             return {}
@@ -230,7 +184,7 @@ class BilevelProblem:
         """The training loss, the logits and the weights' gradients, all detached; running averages move.
 
         Args:
-            values: Of the hyperparameters that act through the loss.
+            values: Those of the hyperparameters that act through the loss.
         """
         loss, logits = self.training_pass({}, batch, values, operation_weights)
         gradients = torch.autograd.grad(loss, list(self.network.weights.values()))
@@ -241,7 +195,7 @@ class BilevelProblem:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The validation loss, the logits and the gradients of ``operation_weights``, all detached."""
         weights = {name: weight.detach() for name, weight in self.network.weights.items()}  # nothing is kept for them
-        loss, logits = self.validation_pass(weights, batch, operation_weights)
+        loss, logits = self.validation_loss(weights, batch, operation_weights)
         gradients = torch.autograd.grad(loss, list(operation_weights.values()), materialize_grads=True)
         return loss.detach(), logits.detach(), list(gradients)
 

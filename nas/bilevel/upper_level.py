@@ -1,62 +1,23 @@
 """One step of either level, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
-their moves, and the weight step.
-
-What had to be held back is told as an intervention:
-
-========================== ====================================================================================
-kind                       what was done
-========================== ====================================================================================
-``gradient_not_finite``    alpha, or a hyperparameter, does not move: its hypergradient is not finite
-``gradient_silent``        nothing is done: a hyperparameter's gradient has been zero for many steps
-``trust_region``           a hyperparameter's change is cut to its trust region
-``bound``                  a hyperparameter stays at the end of its range
-========================== ====================================================================================
-"""
+their moves, and the weight step."""
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.hypergradient import Hypergradient, Report
-from nas.bilevel.problem import BilevelProblem, Step
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
 from nas.data.batches import Batch
-from nas.errors import InvalidValue, require
-from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.kinds import Kind
+from nas.hyperparameters.moves import HyperparameterMoves, Intervention
 
-SILENT_STEPS = 20  # with a gradient of zero, after which a hyperparameter counts as one that does not learn
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
-
-
-class Intervention(NamedTuple):
-    """``kind`` as in the table above; ``what`` is a hyperparameter's name, ``architecture`` or ``weights``."""
-
-    kind: str
-    what: str
-
-
-@dataclass(frozen=True)
-class ArchitectureOptimiser:
-    """Adam for alpha, as in DARTS."""
-
-    rate: float
-    betas: tuple[float, float]
-    weight_decay: float
-
-    def __post_init__(self) -> None:
-        require(self.rate > 0 and math.isfinite(self.rate), "rate", self.rate, "it must be a number above 0")
-        good = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        require(good, "betas", list(self.betas), "it must be two numbers from 0 to below 1")
-        require(0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "it must be at least 0")
-
-    def over(self, parameters: list[nn.Parameter]) -> torch.optim.Adam:
-        betas = (self.betas[0], self.betas[1])
-        return torch.optim.Adam(parameters, lr=self.rate, betas=betas, weight_decay=self.weight_decay)
 
 
 @dataclass(frozen=True)
@@ -110,7 +71,7 @@ class UpperLevel:
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         self.optimiser = architecture.over(self.alpha) if self.alpha else None
-        self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
+        self.moves = HyperparameterMoves(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
         """The strategies that a step asks.
@@ -169,8 +130,9 @@ class UpperLevel:
             samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
             if self.alpha and self.alpha[0] in set(targets):
                 self._add_penalty()
-        held: list[Intervention] = []
-        norms = self._move_architecture() | self._move_hyperparameters(report, held)
+        norms = self._move_architecture()
+        own, held = self.moves.take({raw: report.largest(raw) for raw in self.hyperparameters.raw_parameters()})
+        norms |= own
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
         return Move(report, samples, finite, tuple(held))
@@ -204,24 +166,6 @@ class UpperLevel:
         self.optimiser.zero_grad(set_to_none=True)
         return {"architecture": norm}
 
-    def _move_hyperparameters(self, report: Report, held: list[Intervention]) -> dict[str, float]:
-        """Returns the gradients' sizes; what had to be held back is added to ``held``."""
-        norms = {}
-        for name, raw in self.hyperparameters.named_raw():
-            entry = self.hyperparameters.entries[name]
-            if raw.grad is None or entry.update is None:
-                continue
-            norms[name], before = abs(float(raw.grad)), raw.detach().clone()
-            if math.isfinite(norms[name]):
-                sensitivity = report.sensitivity.get(raw, report.step_length)
-                entry.update.step(raw, sensitivity * report.validation_gradient_norm)
-                held.extend(Intervention(kind, name) for kind in entry.held(raw, before))
-            raw.grad = None
-            self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0
-            if self._silent[name] == SILENT_STEPS:
-                held.append(Intervention("gradient_silent", name))
-        return norms
-
     def forget_weights(self) -> None:
         """The weights have started again: what strategies remembered of them is no longer true."""
         for strategy in self.strategies:
@@ -234,63 +178,15 @@ class UpperLevel:
 
     def state_dict(self) -> dict[str, Any]:
         strategy = self.hyperparameter_gradient
-        updates = {name: self.hyperparameters.entries[name].update for name in self.hyperparameters.learned()}
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
-            "raw": {name: raw.detach().clone() for name, raw in self.hyperparameters.named_raw()},
-            "updates": {name: update.state_dict() for name, update in updates.items() if update is not None},
-            "silent": dict(self._silent),
+            "hyperparameters": self.moves.state_dict(),
             "strategy": {} if strategy is None else strategy.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._silent = dict(state["silent"])
         if self.hyperparameter_gradient is not None:
             self.hyperparameter_gradient.load_state_dict(state["strategy"])
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
-        for name, raw in self.hyperparameters.named_raw():
-            raw.data.copy_(state["raw"][name])
-            update = self.hyperparameters.entries[name].update
-            if update is not None:
-                update.load_state_dict(state["updates"][name])
-
-
-def check_reach(
-    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
-) -> None:
-    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
-
-    Raises:
-        InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
-    """
-    if architecture is not None:
-        able = "architecture" in architecture.reaches
-        allowed = "it gives the architecture no gradient, take first_order or exact"
-        require(able, "hypergradient", type(architecture).__name__, allowed)
-    for name in hyperparameters.learned():
-        kind = hyperparameters.entries[name].kind
-        if learned is None:
-            raise InvalidValue(
-                "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
-            )
-        where = "through the training loss" if kind == "loss" else "on the weight update"
-        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
-        require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
-    if architecture is None or learned is None or not hyperparameters.learned():
-        return
-    if learned.looks_back:
-        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
-        require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
-    elif architecture.looks_back:
-        allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"
-        require(False, "hyperparameters.gradient", type(learned).__name__, allowed)
-
-
-def differentiates_twice(
-    architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
-) -> bool:
-    """Whether the search needs second derivatives of the supernet."""
-    kinds: list[Kind] = hyperparameters.learned_kinds()
-    of_alpha = architecture is not None and architecture.differentiates_twice(["architecture"])
-    return of_alpha or (learned is not None and bool(kinds) and learned.differentiates_twice(kinds))
+        self.moves.load_state_dict(state["hyperparameters"])

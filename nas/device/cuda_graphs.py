@@ -54,7 +54,7 @@ class CudaRecording:
     Args:
         device: Where it computes.
         pool: Whence it takes its memory.
-        generators: Those of the GPU that the computation draws from; PyTorch's own is known.
+        generators: The GPU's generators that the computation draws from; PyTorch's own is known.
     """
 
     def __init__(self, device: torch.device, pool: Any, generators: Sequence[torch.Generator]) -> None:

@@ -29,7 +29,7 @@ class Discretisation(Protocol):
 
         Args:
             supernet: As the search left it.
-            space: Whose it is.
+            space: The space of the supernet.
             batches: Gives the same first validation images at every call: at most as many as it is asked for.
         """
         ...

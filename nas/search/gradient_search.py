@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.bilevel.upper_level import Intervention, Outcome, UpperLevel, check_reach
+from nas.bilevel.reach import check_reach
+from nas.bilevel.upper_level import Outcome, UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.device.transfer import as_numbers
@@ -15,6 +16,7 @@ from nas.distributed import Ranks
 from nas.errors import require
 from nas.evaluation.budget import CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
+from nas.hyperparameters.moves import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.checkpoint import write_atomically
 from nas.run.finiteness import DIVISOR

@@ -1,7 +1,7 @@
 """What goes wrong in a search: weights that have diverged or died, and all that had to be held back.
 
-Interventions are counted by kind, and each is told once. Those of the upper level are listed in
-:mod:`nas.bilevel.upper_level`; further ones are
+Interventions are counted by kind, and each is told once. Those of the upper level are in
+:mod:`nas.hyperparameters.moves`; further ones are
 
 ========================== ====================================================================================
 kind                       what was done
@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 
-from nas.bilevel.upper_level import Intervention, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.errors import RunFailed, require
+from nas.hyperparameters.moves import Intervention
 from nas.run.finiteness import NotFinite
 from nas.search.callback import Callback, SeenStep
 from nas.spaces.supernet import Supernet

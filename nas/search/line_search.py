@@ -147,7 +147,7 @@ class Lines:
         """The candidate to train next, or None.
 
         Args:
-            found: What the search has come to.
+            found: What the search has found.
             trials: The trainings so far.
             ranges: Where each learned hyperparameter may go.
         """
@@ -164,7 +164,7 @@ class Lines:
     def _open(
         self, found: Candidate, trials: Sequence[Evaluation], ranges: Mapping[str, Range]
     ) -> Iterator[tuple[str, Candidate]]:
-        """What is still to be tried, the first of it first: what follows depends on what that will come to."""
+        """What is still to be tried, in order; what follows the first depends on its loss."""
         known = {trial.candidate: loss(trial) for trial in trials}
         places: dict[str, int] = {}
         for name in self.steps:

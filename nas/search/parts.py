@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, differentiates_twice
+from nas.bilevel.reach import differentiates_twice
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded
@@ -41,7 +42,7 @@ class SearchSettings:
 
     Args:
         epochs: Passes over the training split.
-        warmup_epochs: Of these, how many at the start leave alpha alone.
+        warmup_epochs: How many epochs at the start leave alpha alone.
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a

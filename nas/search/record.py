@@ -28,7 +28,7 @@ class SearchRecord(Callback):
 
     Attributes:
         means: The present epoch's.
-        last_means: Those of the last epoch that has ended, and what was measured after the last of all.
+        last_means: The means of the last epoch that has ended, and what was measured after the last one.
     """
 
     def __init__(

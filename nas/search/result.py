@@ -18,7 +18,7 @@ class SearchResult:
         cost: What the search has spent.
         seconds: What the search took on the clock, resumed runs added up.
         step, epoch: Where the record ends, as its rows count them.
-        metrics: What the search has come to, for the record.
+        metrics: The numbers at its end, for the record.
         remarks: Rows for the table at the end.
         summary: How the search ended, for the last line.
         settled: Per decision (``architecture``, each learned hyperparameter) None where it has settled, or why it

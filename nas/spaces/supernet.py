@@ -1,8 +1,6 @@
 """What every supernet offers: relaxed weights, probabilities, discretisation, inherited weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -94,15 +92,6 @@ class Supernet(nn.Module, ABC):
     @abstractmethod
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights, one tensor per alpha, with which this supernet computes ``architecture``: 1 and 0."""
-
-    @contextmanager
-    def computing_with(self, weights: dict[str, Tensor]) -> Iterator[None]:
-        """A context in which the supernet computes with ``weights`` instead of its relaxed alphas."""
-        self.operation_weights = lambda: weights  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del self.operation_weights
 
     @abstractmethod
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -1,82 +1,9 @@
-"""What a weight step sees and minimises: cutout, mixing and label smoothing at given strengths.
+"""The training loss: cross-entropy with smoothed labels, of images that mixup may have faded into each other."""
 
-A strength is a number, or a tensor in the graph of what is learned; both compute the same thing, so that a retraining
-repeats what the search has learned. Neither operation is a choice between two images, which would have no gradient:
-
-- Cutout's square has a real side and a real centre, and a pixel that it covers in part fades in part. The loss is
-  continuous in the side, so the gradient at fixed draws is an unbiased one of the expected loss.
-- Mixing (after mixup, Zhang et al., 2018) fades every image into another one, by a share uniform from 0 to half of the
-  strength. A mixing *probability* would need a relaxed coin that the retraining does not toss.
-"""
-
-from collections.abc import Mapping
-from typing import NamedTuple
-
-import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
-from nas.data.batches import Batch
-
-Values = Mapping[str, Tensor | float]
-
-
-class Presented(NamedTuple):
-    """A batch as the network is shown it: with ``share`` (B,) of each image and label replaced by a partner's."""
-
-    images: Tensor
-    labels: Tensor
-    partners: Tensor | None = None
-    share: Tensor | None = None
-
-
-def presented(batch: Batch, values: Values, generator: Generator | None) -> Presented:
-    """``batch`` with ``values["cutout"]`` and ``values["mixing"]``; what is absent or the number 0 draws nothing.
-
-    Args:
-        generator: Where the draws come from, on the images' device.
-    """
-    images = batch.images
-    if _acts(side := values.get("cutout", 0.0)):
-        images = cut_out(images, side, generator)
-    if _acts(strength := values.get("mixing", 0.0)):
-        return mixed(images, batch.labels, strength, generator)
-    return Presented(images, batch.labels)
-
-
-def _acts(strength: Tensor | float) -> bool:
-    return isinstance(strength, Tensor) or strength > 0
-
-
-def cut_out(images: Tensor, side: Tensor | float, generator: Generator | None) -> Tensor:
-    """Fade a square of each normalised image (B, C, H, W) to the mean, 0.
-
-    Args:
-        side: Of the square, as a share of the image's shorter side. Its centre is uniform over the image.
-    """
-    batch, _, height, width = images.shape
-    half = _like(side, images) * min(height, width) / 2
-    covered = []
-    for length in (height, width):
-        centre = length * torch.rand(batch, 1, generator=generator, device=images.device, dtype=images.dtype)
-        start = torch.arange(length, device=images.device, dtype=images.dtype)
-        overlap = torch.minimum(start + 1, centre + half) - torch.maximum(start, centre - half)
-        covered.append(overlap.clamp(min=0))  # (B, length): of each row or column, the share that is covered
-    rows, columns = covered
-    return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
-
-
-def mixed(images: Tensor, labels: Tensor, strength: Tensor | float, generator: Generator | None) -> Presented:
-    """Each image and label with a share, uniform from 0 to ``strength / 2``, of another image's of the batch."""
-    noise = torch.rand(len(labels), generator=generator, device=images.device, dtype=images.dtype)
-    order = torch.randperm(len(labels), generator=generator, device=images.device)
-    share = _like(strength, images) / 2 * noise
-    mix = share.view(-1, 1, 1, 1)
-    return Presented((1 - mix) * images + mix * images[order], labels, labels[order], share)
-
-
-def _like(value: Tensor | float, images: Tensor) -> Tensor | float:
-    return value.to(images) if isinstance(value, Tensor) else value
+from nas.training.augment import Presented
 
 
 def training_loss(logits: Tensor, shown: Presented, smoothing: Tensor | float = 0.0) -> Tensor:

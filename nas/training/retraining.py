@@ -23,7 +23,8 @@ from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
 from nas.run.tracking import Tracker, TrackingSettings
-from nas.training.loss import presented, training_loss
+from nas.training.augment import presented
+from nas.training.loss import training_loss
 from nas.training.metrics import RunningMeans, accuracy
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
@@ -48,8 +49,8 @@ class FinalSettings:
         hyperparameters: ``learned`` takes the candidate's values under the schedule they were learned with;
             ``schedule`` lets them go the way they went in the search; ``fixed`` takes the configuration's initial ones.
         checkpoint: A file with weights to start from instead of fresh ones: ours, or the original code base's.
-        label_smoothing: Of the cross-entropy; null takes the hyperparameters'.
-        auxiliary_weight: Of the auxiliary head's loss, where the network has one.
+        label_smoothing: Smoothing of the cross-entropy's labels; null takes the hyperparameters'.
+        auxiliary_weight: Weight of the auxiliary head's loss, where the network has one.
         drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
         checkpoint_every: Steps from one checkpoint to the next.
         export: The kind of file that the trained network is also written to: ``onnx`` or ``torch_export``.
@@ -82,7 +83,7 @@ class Retraining:
     Args:
         hyperparameters: ``learning_rate`` and any other by its name in ``conf/hyperparameters``: ``weight_decay``,
             ``momentum``, ``dropout``, ``label_smoothing``, ...; what is absent is off.
-        schedule, schedule_end: Those these values were learned with.
+        schedule, schedule_end: The learning rate's schedule that these values were learned with.
         recorded: What replaces some of them as the training goes on (``nas.training.schedules.recorded_value``).
     """
 

@@ -18,9 +18,9 @@ class TrainingSettings:
 
     Args:
         batch_size: Samples per step.
-        momentum: Of SGD.
+        momentum: The momentum of SGD.
         gradient_clip: Largest norm of the gradient, or null for no clipping.
-        schedule: Of the learning rate over the epochs, in the search as in the retraining.
+        schedule: How the learning rate changes over the epochs, in the search as in the retraining.
         schedule_end: The share of the base that a cosine or exponential schedule has come down to at the end.
         on_non_finite: What a loss, gradient or alpha that is NaN or infinite leads to. ``stop`` ends the run,
             ``rollback`` takes it back to the last checkpoint and on at a lower learning rate; ``restart`` leaves it to
@@ -28,9 +28,9 @@ class TrainingSettings:
         compile: Whether training passes go through ``torch.compile``, region by region
             (:mod:`nas.device.compilation`): for GPUs; the first steps of the first run take minutes.
         cuda_graphs: Whether a GPU records the kernels of a step and replays them (:mod:`nas.device.cuda_graphs`).
-        precision: Of what networks compute in training: ``bfloat16`` by autocast; parameters, alpha too, losses and
+        precision: How networks compute in training: ``bfloat16`` by autocast; parameters, alpha too, losses and
             evaluations stay float32.
-        batch_norm: Of a data-parallel run: ``synchronised`` takes the statistics of the joint batch, so that the run
+        batch_norm: In a data-parallel run ``synchronised`` takes the statistics of the joint batch, so that the run
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
         keep_checkpoints: How many of the newest stay on the disk; the older ones are for when the newest is damaged.
         deterministic: Whether only deterministic algorithms are used, where PyTorch has them; what has none is named.

@@ -6,7 +6,7 @@ plain implementation: that the fast one has the same derivatives is tested besid
 """
 
 import math
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,99 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.exact import Exact
-from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.kinds import (
-    Cutout,
-    DropoutRate,
-    DropPathRate,
-    Hyperparameter,
-    LabelSmoothing,
-    LearningRate,
-    Mixing,
-    Momentum,
-    RateFactor,
-    WeightDecay,
-)
-from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
-from nas.operations.stochastic import set_noise_generator
-from nas.relaxations.relaxation import Temperature
-from nas.relaxations.softmax import Softmax
-from nas.run.folder import RunFolder
-from nas.run.randomness import Randomness
-from nas.run.tracking import TrackingSettings
 from nas.search.gradient_search import GradientSearch
-from nas.search.guard import GuardSettings
-from nas.search.parts import SearchParts, SearchSettings
-from nas.spaces.darts.space import Darts
-from nas.spaces.nasbench201.space import NasBench201
-from nas.spaces.space import SearchSpace
 from nas.training.settings import TrainingSettings
-from nas.training.sgd import grouped
-
-INPUT_SHAPE, CLASSES, BATCH_SIZE = (1, 8, 8), 10, 6
-LEARNED = (
-    "learning_rate",
-    "rate_factor_convolution",
-    "rate_factor_dense",
-    "rate_factor_normalisation",
-    "weight_decay",
-    "momentum",
-    "dropout",
-    "drop_path",
-    "label_smoothing",
-    "cutout",
-    "mixing",
+from tests.problems import (
+    ADAM,
+    CELL_SPACES,
+    batch_for,
+    digits,
+    every_entry,
+    problem_over,
+    search_parts,
+    seeded_supernet,
 )
+
+INPUT_SHAPE, CLASSES = (1, 8, 8), 10
+ENTRIES = every_entry(weight_decay=3e-3, drop_path=True)
 STEP = 2e-3  # of the raw hyperparameters, and along a direction of all alphas
 RELATIVE, ROUNDING = 1e-7, 1e-11
 CLIP = 0.5  # below the norm of the training gradient
 
-SPACES: dict[str, Callable[[], SearchSpace]] = {
-    "darts": lambda: Darts(
-        channels=2,
-        cells=3,
-        steps=2,
-        multiplier=2,
-        stem_multiplier=1,
-        implementation="plain",
-        input_shape=INPUT_SHAPE,
-        classes=CLASSES,
-    ),
-    "nasbench201": lambda: NasBench201(
-        channels=2, cells_per_stage=1, implementation="plain", input_shape=INPUT_SHAPE, classes=CLASSES
-    ),
+SPACES = {
+    name: partial(made, implementation="plain", input_shape=INPUT_SHAPE, classes=CLASSES)
+    for name, made in CELL_SPACES.items()
 }
-
-
-def hyperparameters() -> HyperparameterSet:
-    entries: dict[str, Hyperparameter] = {
-        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, CosineNormalised(0.3)),
-        "weight_decay": WeightDecay(3e-3, 1e-5, 1e-1, "log", True, AdamUpdate(0.1)),
-        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
-        "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", True, AdamUpdate(0.1)),
-        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, AdamUpdate(0.03)),
-        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, AdamUpdate(0.005)),
-        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
-        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, AdamUpdate(0.02)),
-    }
-    for group, factor in {"convolution": 0.7, "dense": 2.0, "normalisation": 1.5}.items():
-        entries[f"rate_factor_{group}"] = RateFactor(factor, 0.1, 10.0, "log", True, CosineNormalised(0.3))
-    return HyperparameterSet(entries)
-
-
-def batch(seed: int) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(BATCH_SIZE, *INPUT_SHAPE, generator=generator, dtype=torch.float64)
-    return Batch(images, torch.randint(CLASSES, (BATCH_SIZE,), generator=generator))
-
-
+batch = partial(batch_for, shape=INPUT_SHAPE, classes=CLASSES, size=6)
 TRAINING, VALIDATION = batch(10), batch(11)
 
 
@@ -122,15 +56,9 @@ def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """In float64, without kinks, after two steps, so that the momentum buffers are filled."""
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
     monkeypatch.setattr(F, "max_pool2d", smooth_maximum)
-    torch.manual_seed(0)
-    supernet = SPACES[request.param]().supernet(Softmax(Temperature(1.0, 1.0))).double()
-    for alpha in supernet.architecture_parameters():
-        nn.init.normal_(alpha, std=0.5)
-    noise = torch.Generator().manual_seed(1)
-    set_noise_generator(supernet, noise)
-    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0)
+    supernet, generators = seeded_supernet(SPACES[request.param]())
     augmentation = torch.Generator().manual_seed(3)
-    problem = BilevelProblem(supernet.train(), optimiser, hyperparameters(), CLIP, (noise,), augmentation)
+    problem = problem_over(supernet, ENTRIES, CLIP, generators, augmentation=augmentation)
     problem.schedule_factor = 0.7
     for seed in (12, 13):
         problem.step(batch(seed))
@@ -195,7 +123,7 @@ def assert_slope(
     assert abs(expected) > 1e3 * ROUNDING
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("name", ENTRIES)
 def test_a_hyperparameter_gets_the_exact_gradient_of_the_whole_step(problem: BilevelProblem, name: str) -> None:
     raw = problem.hyperparameters.raw[name]
     # Cutout's square has edges, which no pixel's border may cross between the two ends of a difference.
@@ -239,40 +167,23 @@ def test_drop_path_acts_on_the_cells_and_dropout_on_the_classifier_alone(problem
 
 @pytest.mark.parametrize("name", SPACES)
 def test_a_short_search_moves_every_hyperparameter_and_alpha(name: str, tmp_path: Path) -> None:
-    splits = Digits(SplitSettings(64, 64, 100), Augmentation()).load()
-    learned = hyperparameters()
+    learned = HyperparameterSet(ENTRIES)
     search = GradientSearch(
-        SearchParts(
+        search_parts(
+            tmp_path,
             space=SPACES[name](),
-            splits=splits,
+            splits=digits(64, 64),
             augmentation=Augmentation(crop_padding=1),
-            relaxation=Softmax(Temperature(1.0, 1.0)),
-            architecture_gradient=FirstOrder(),
-            hyperparameter_gradient=Exact(),
             hyperparameters=learned,
-            search=SearchSettings(
-                epochs=2,
-                warmup_epochs=0,
-                hyperparameter_every=2,
-                stop="epochs",
-                settled_epochs=2,
-                settled_ratio=1.5,
-                checkpoint_every=100,
-                architecture=ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3),
-                guard=GuardSettings(),
-            ),
+            search={"hyperparameter_every": 2, "checkpoint_every": 100, "architecture": ADAM},
             training=TrainingSettings(16, 0.9, 5.0, "cosine", 0.04),
-            tracking=TrackingSettings(tensorboard=False, console="quiet"),
-            randomness=Randomness(0),
-            folder=RunFolder(tmp_path),
-            say=lambda notice: None,
         )
     )
     alphas = {key: alpha.detach().clone() for key, alpha in search.supernet.alpha.items()}
     before = learned.numbers()
-    candidate = search.search()
+    candidate = search.search().candidate
     after = learned.numbers()
-    assert set(candidate.hyperparameters) == set(LEARNED)
+    assert set(candidate.hyperparameters) == set(ENTRIES)
     for key, entry in learned.entries.items():
         assert math.isfinite(after[key])
         assert abs(after[key] - before[key]) > 1e-3 * before[key]

@@ -1,6 +1,5 @@
 """Forward accumulation against reverse-mode differentiation through the same steps, written down independently."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,48 +11,21 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.groups import group_of
-from nas.hyperparameters.kinds import (
-    Cutout,
-    DropoutRate,
-    Hyperparameter,
-    LabelSmoothing,
-    LearningRate,
-    Mixing,
-    Momentum,
-    RateFactor,
-    WeightDecay,
-)
-from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
-from nas.training.sgd import grouped
+from nas.hyperparameters.rules import CosineNormalised
+from tests.problems import every_entry, problem_for
 
 STEPS = 4
 CLIP = 0.3
 
 
-def entries() -> dict[str, Hyperparameter]:
-    adam, cosine = AdamUpdate(0.1), CosineNormalised(0.3)
-    return {
-        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, cosine),
-        "rate_factor_dense": RateFactor(1.5, 0.1, 10.0, "log", True, cosine),
-        "weight_decay": WeightDecay(0.03, 1e-4, 1.0, "log", True, adam),
-        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, adam),
-        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, adam),
-        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, adam),
-        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, adam),
-        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, adam),
-    }
+ENTRIES = every_entry(groups=("dense",))
 
 
 @pytest.fixture(params=[None, CLIP], ids=["free", "clipped"])
-def problem(request: pytest.FixtureRequest, make_supernet: Callable) -> BilevelProblem:
-    supernet, generators = make_supernet("gumbel", torch.float64, True)
-    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0)
+def problem(request: pytest.FixtureRequest) -> BilevelProblem:
     augmentation = torch.Generator().manual_seed(5)
-    return BilevelProblem(
-        supernet, optimiser, HyperparameterSet(entries()), request.param, tuple(generators), augmentation
-    )
+    return problem_for(relaxation="gumbel", clip=request.param, hyperparameters=ENTRIES, augmentation=augmentation)
 
 
 def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list[Batch]) -> None:
@@ -147,8 +119,8 @@ def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_b
     after = problem.noise_state()
     state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     buffers = problem.momentum_buffers(0.8)
-    assert strategy.follow(problem, step, problem.hyperparameters.raw_parameters()) == len(entries())
-    assert strategy.most_passes(len(entries())) == 1 + len(entries())
+    assert strategy.follow(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
+    assert strategy.most_passes(len(ENTRIES)) == 1 + len(ENTRIES)
     assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
     assert all(weight.grad is None for weight in problem.weights().values())

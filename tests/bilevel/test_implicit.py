@@ -9,7 +9,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
-from nas.bilevel.upper_level import check_reach
+from nas.bilevel.reach import check_reach
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 

@@ -11,12 +11,12 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem, Step
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.step import Step
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 def kept_step(problem: BilevelProblem, batch: Batch) -> Step:

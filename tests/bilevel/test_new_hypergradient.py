@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from nas.bilevel import ArchitectureOptimiser, BilevelProblem, Exact, FirstOrder, Hypergradient, Report, UpperLevel
-from nas.bilevel.upper_level import check_reach, differentiates_twice
+from nas.bilevel import BilevelProblem, Exact, FirstOrder, Hypergradient, Report, UpperLevel
+from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.configuration import build
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
-from nas.data.batches import Batch
-from nas.hyperparameters.collection import HyperparameterSet
-from nas.relaxations.relaxation import Temperature
-from nas.relaxations.softmax import Softmax
 from nas.spaces.nasbench201.space import NasBench201
 from nas.training.settings import TrainingSettings
+from tests.problems import batch_for, entries, problem_over, seeded_supernet
 
 BFLOAT16 = TrainingSettings(16, 0.9, 5.0, "cosine", precision="bfloat16")
 
@@ -40,14 +37,12 @@ def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem
 
 
 @pytest.mark.parametrize("strategy", [FirstOrder(), Exact()], ids=["first order", "exact"])
-def test_bfloat16_in_fast_cells(strategy, make_entries) -> None:
-    torch.manual_seed(0)
+def test_bfloat16_in_fast_cells(strategy) -> None:
     space = NasBench201(4, 1, input_shape=(3, 8, 8), classes=5)
-    supernet = space.supernet(Softmax(Temperature(1.0, 1.0))).train()
-    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0, momentum=0.9)
+    supernet, _ = seeded_supernet(space, dtype=torch.float32)
     precision = partial(BFLOAT16.autocast, torch.device("cpu"))
-    problem = BilevelProblem(supernet, optimiser, HyperparameterSet(make_entries(())), 5.0, precision=precision)
-    batches = [Batch(torch.randn(4, 3, 8, 8), torch.randint(5, (4,))) for _ in range(2)]
+    problem = problem_over(supernet, entries(()), 5.0, precision=precision)
+    batches = [batch_for(seed, torch.float32, shape=(3, 8, 8), classes=5, size=4) for seed in (1, 2)]
     report = strategy.gradients(problem, *batches, supernet.architecture_parameters())
     step = problem.step(batches[0])
     (gradient,) = report.gradients

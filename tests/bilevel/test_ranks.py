@@ -1,9 +1,7 @@
 """Two gloo processes, each with half of every batch, against one process with the joint batch."""
 
-import importlib.util
 import multiprocessing
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,20 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch, ShardedStream
 from nas.distributed import Ranks
 from nas.errors import UnusableInput
-from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LabelSmoothing
 from nas.hyperparameters.rules import AdamUpdate
 from nas.operations.fast.library import without_kernels
 from nas.operations.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
-from nas.relaxations.relaxation import Temperature
-from nas.relaxations.softmax import Softmax
 from nas.run.randomness import Randomness
-from nas.spaces.darts.space import Darts
-from nas.spaces.nasbench201.space import NasBench201
+from tests.problems import (
+    CELL_SPACES,
+    CLASSES,
+    batch_for,
+    entries,
+    problem_for,
+    problem_over,
+    seeded_supernet,
+)
 
 COUNT = 2
 STRATEGIES: dict[str, Hypergradient] = {
@@ -47,16 +49,6 @@ STRATEGIES: dict[str, Hypergradient] = {
 }
 CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", None), ("gumbel", 0.1))]
 Result = dict[str, Tensor]
-
-
-def problems() -> Any:
-    """The makers of tiny problems; another process does not have pytest's fixtures."""
-    spec = importlib.util.spec_from_file_location("problems", Path(__file__).parents[1] / "problems.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def share_of(batch: Batch, ranks: Ranks) -> Batch:
@@ -78,14 +70,12 @@ def follow(strategy: Hypergradient, problem: BilevelProblem, batch: Batch, steps
 
 def results(ranks: Ranks) -> dict[str, Result]:
     """Per case every gradient, what the step reports, and the weights and statistics after a weight step."""
-    make = problems()
-    batches = [share_of(make.batch_for(seed), ranks) for seed in (10, 11)]
+    batches = [share_of(batch_for(seed), ranks) for seed in (10, 11)]
     found = {}
     for strategy, relaxation, clip in CASES:
-        plain = make.problem_for(relaxation=relaxation, clip=clip, filled=True)
-        entries = make.entries(("learning_rate", "weight_decay"))
-        entries["label_smoothing"] = LabelSmoothing(0.1, 0.0, 0.5, "logit", True, AdamUpdate(0.1))
-        problem = BilevelProblem(plain.supernet, plain.optimiser, HyperparameterSet(entries), clip, plain.generators)
+        learned = entries(("learning_rate", "weight_decay"))
+        learned["label_smoothing"] = LabelSmoothing(0.1, 0.0, 0.5, "logit", True, AdamUpdate(0.1))
+        problem = problem_for(relaxation=relaxation, clip=clip, filled=True, hyperparameters=learned)
         data_parallel(problem, ranks)
         problem.supernet.dropout.eval()  # every rank has noise of its own
         synchronise_batch_norm(problem.supernet, ranks)
@@ -105,13 +95,9 @@ def results(ranks: Ranks) -> dict[str, Result]:
     return found
 
 
-CELLS = {
-    "DARTS": partial(Darts, channels=2, cells=3, steps=2, multiplier=2, stem_multiplier=1, implementation="fast"),
-    "NAS-Bench-201": partial(NasBench201, channels=2, cells_per_stage=1, implementation="fast"),
-}
 CELL_CASES = [
     f"{space}, {strategy}, {kernels}"
-    for space in CELLS
+    for space in CELL_SPACES
     for strategy in ("first order", "exact", "forward accumulation")
     for kernels in ("kernels", "stock")
 ]
@@ -119,25 +105,17 @@ CELL_CASES = [
 
 def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     """As :func:`results`, of the fast supernets of cells, with drop path's and dropout's noise off."""
-    make = problems()
-    generator = torch.Generator().manual_seed(4)
-    images = torch.randn(2, 8, 2, 6, 6, generator=generator, dtype=torch.float64)
-    batches = [share_of(Batch(one, torch.arange(8) % 3), ranks) for one in images]
+    shape = (2, 6, 6)
+    batches = [share_of(batch_for(seed, shape=shape), ranks) for seed in (4, 5)]
     found = {}
     for case in CELL_CASES:
         space, strategy, kernels = case.split(", ")
-        torch.manual_seed(1)
-        supernet = (
-            CELLS[space](input_shape=(2, 6, 6), classes=3).supernet(Softmax(Temperature(0.9, 0.9))).double().train()
-        )
-        for alpha in supernet.architecture_parameters():
-            nn.init.normal_(alpha, std=0.5)
+        made = CELL_SPACES[space](implementation="fast", input_shape=shape, classes=CLASSES)
+        supernet, noise = seeded_supernet(made)
         synchronise_batch_norm(supernet, ranks)
-        optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0, momentum=0.9)
-        learned = () if strategy == "first order" else ("learning_rate", "weight_decay")
-        entries = {name: entry for name, entry in make.entries(learned).items() if name != "dropout"}
-        noise = (torch.Generator(), torch.Generator())
-        problem = data_parallel(BilevelProblem(supernet, optimiser, HyperparameterSet(entries), None, noise), ranks)
+        learned = entries(() if strategy == "first order" else ("learning_rate", "weight_decay"))
+        del learned["dropout"]
+        problem = data_parallel(problem_over(supernet, learned, None, noise), ranks)
         targets: dict[str, nn.Parameter] = {**problem.hyperparameters.raw}
         if "architecture" in STRATEGIES[strategy].reaches:
             targets |= supernet.alpha

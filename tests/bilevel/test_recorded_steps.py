@@ -2,6 +2,7 @@
 
 import gc
 import math
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.bilevel.exact import Exact
-from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.dataset import DataSplits
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import (
     Cutout,
@@ -38,11 +34,8 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
-from nas.run.tracking import TrackingSettings
 from nas.search import gradient_search as search_module
 from nas.search.gradient_search import GradientSearch
-from nas.search.guard import GuardSettings
-from nas.search.parts import SearchParts, SearchSettings
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -52,6 +45,7 @@ from nas.training import retraining as retraining_module
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from tests.device.cpu_recording import CpuRecording
+from tests.problems import QUIET, digits, problem_over, search_parts
 
 IMAGES = {"input_shape": (1, 8, 8), "classes": 10}
 LAYERS = [
@@ -75,12 +69,12 @@ RELAXATIONS = {
     "gumbel": lambda: GumbelSoftmax(Temperature(2.0, 0.5)),
     "gumbel, hard": lambda: GumbelSoftmax(Temperature(1.0, 1.0), hard=True),
 }
-QUIET = TrackingSettings(tensorboard=False, console="quiet", log_every=1)
+EVERY_STEP = replace(QUIET, log_every=1)
 
 
 @pytest.fixture(scope="module")
 def splits() -> DataSplits:
-    return Digits(SplitSettings(80, 48, 100), Augmentation()).load()
+    return digits(80, 48)
 
 
 @pytest.fixture(autouse=True)
@@ -109,22 +103,17 @@ def made(
     splits: DataSplits, folder: Path, space: str, relaxation: str, learned: bool, precision: Any = "float32"
 ) -> GradientSearch:
     return GradientSearch(
-        SearchParts(
+        search_parts(
+            folder,
             space=SPACES[space],
             splits=splits,
             augmentation=Augmentation(crop_padding=1),
             relaxation=RELAXATIONS[relaxation](),
-            architecture_gradient=FirstOrder(),
             hyperparameter_gradient=Exact() if learned else None,
             hyperparameters=entries(learned, space),
-            search=SearchSettings(
-                2, 0, 2, "epochs", 2, 1.5, 4, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
-            ),
+            search={"hyperparameter_every": 2, "checkpoint_every": 4},
             training=TrainingSettings(16, 0.9, 5.0, "cosine", precision=precision),
-            tracking=QUIET,
-            randomness=Randomness(0),
-            folder=RunFolder(folder),
-            say=lambda notice: None,
+            tracking=EVERY_STEP,
         )
     )
 
@@ -188,18 +177,17 @@ def test_it_is_the_same_after_a_restart_of_the_weights_and_after_a_stop(splits, 
     def disturbed(folder: Path, stop: bool) -> GradientSearch:
         """A search whose weights are spoiled at step 7, and which is stopped at step 8 if asked to."""
         search = made(splits, folder, "macro", "softmax", True)
-        step = search._one_step
+        advance = search.advance
 
-        def stepping(*arguments: Any) -> None:
+        def advancing() -> None:
             if search.step == 7 and not search.guard.restarts:
                 with torch.no_grad():
                     search.supernet.classifier.weight[0, 0] = float("nan")
-            step(*arguments)
+            advance()
             if search.step == 8 and stop:
-                search._save(arguments[0])
-                raise Stopped(8, folder)
+                signal.raise_signal(signal.SIGTERM)
 
-        search._one_step = stepping
+        search.advance = advancing
         return search
 
     plain = disturbed(tmp_path / "plain", False)
@@ -225,10 +213,9 @@ def retraining_of(space: SearchSpace, values: dict[str, float], splits: DataSpli
         schedule="cosine",
         final=FinalSettings(2, "learned", None, None, 0.4, "linear", 100),
         training=replace(TrainingSettings(16, 0.9, 5.0, "cosine"), keep_checkpoints=1),
-        tracking=QUIET,
+        tracking=EVERY_STEP,
         randomness=randomness,
         folder=RunFolder(folder),
-        say=lambda notice: None,
     )
 
 
@@ -272,8 +259,7 @@ def test_what_is_recorded_stays_on_the_device_of_the_weights(name, implementatio
         supernet = space.supernet(Softmax(Temperature()))
         images, labels = torch.empty(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64)
         rates = {rate: torch.empty((), dtype=torch.float64) for rate in ("dropout", "label_smoothing")}
-    optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.0)
-    problem = BilevelProblem(supernet, optimiser, entries(True, name))
+    problem = problem_over(supernet, entries(True, name))
     relaxed = {key: weight.detach() for key, weight in supernet.operation_weights().items()}
     batch = Batch(images, labels)
     steered = {key: weight.requires_grad_() for key, weight in relaxed.items()}
@@ -302,17 +288,17 @@ def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
         waits.append(tensor)
         return tensor.detach().numpy().tolist()
 
-    step = search._one_step
+    advance = search.advance
 
-    def stepping(*arguments: Any) -> None:
+    def advancing() -> None:
         with monkeypatch.context() as patches, Watching():
             patches.setattr(torch.Tensor, "tolist", as_list)
-            step(*arguments)
+            advance()
         assert search.upper_level.optimiser is not None
         counters = [state["step"] for state in search.upper_level.optimiser.state.values()]  # Adam's, on the CPU
         found = [one for one in waits if not any(one is counter for counter in counters)]
         assert len(found) == 2
         waits.clear()
 
-    search._one_step = stepping
+    search.advance = advancing
     search.search()

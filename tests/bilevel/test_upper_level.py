@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import SILENT_STEPS, ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
+from nas.hyperparameters.moves import SILENT_STEPS
 from nas.hyperparameters.rules import GradientDescent
-
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+from tests.problems import ADAM
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import compile_regions, regions
 from nas.hyperparameters.collection import HyperparameterSet
@@ -35,6 +34,7 @@ from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure
+from tests.problems import ADAM, batch_for, problem_over
 
 SHAPE, CLASSES = (3, 8, 8), 5
 LAYERS: Sequence[Mapping[str, object]] = [
@@ -82,9 +82,7 @@ def supernet(space: SearchSpace, dtype: torch.dtype = torch.float64) -> Supernet
 
 
 def batch(seed: int, size: int = 4, dtype: torch.dtype = torch.float64) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(size, *SHAPE, generator=generator, dtype=dtype)
-    return Batch(images, torch.randint(CLASSES, (size,), generator=generator))
+    return batch_for(seed, dtype, shape=SHAPE, classes=CLASSES, size=size)
 
 
 class Search:
@@ -104,11 +102,9 @@ class Search:
                 "drop_path": DropPathRate(0.2, 0.0, 0.6, "logit", False),
             }
         )
-        optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
         generators = noise, network.relaxation.generator
-        self.problem = BilevelProblem(network, optimiser, self.hyperparameters, clip, generators)  # type: ignore[arg-type]
-        rule = ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3)
-        self.upper = UpperLevel(self.problem, FirstOrder(), strategy, rule)
+        self.problem = problem_over(network, self.hyperparameters, clip, generators)  # type: ignore[arg-type]
+        self.upper = UpperLevel(self.problem, FirstOrder(), strategy, ADAM)
         self.upper.forget_weights()
         self.learn = bool(learn)
 

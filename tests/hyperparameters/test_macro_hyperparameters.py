@@ -10,48 +10,18 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.groups import GROUPS
-from nas.hyperparameters.kinds import (
-    Cutout,
-    DropoutRate,
-    Hyperparameter,
-    LabelSmoothing,
-    LayerDropoutRate,
-    LearningRate,
-    Mixing,
-    Momentum,
-    RateFactor,
-    WeightDecay,
-)
-from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
-from nas.training.sgd import grouped
+from tests.problems import every_entry, problem_for
 
 TOLERANCE = 1e-6
 
 
-def entries() -> dict[str, Hyperparameter]:
-    adam, cosine = AdamUpdate(0.1), CosineNormalised(0.3)
-    return {
-        "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", True, cosine),
-        "weight_decay": WeightDecay(0.03, 1e-4, 1.0, "log", True, adam),
-        "momentum": Momentum(0.8, 0.0, 0.99, "logit", True, adam),
-        "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, adam),
-        "dropout_layer1": LayerDropoutRate(0.2, 0.0, 0.9, "logit", True, adam, layer="layer1"),
-        "dropout_layer4": LayerDropoutRate(0.4, 0.0, 0.9, "logit", True, adam, layer="layer4"),
-        "label_smoothing": LabelSmoothing(0.1, 0.0, 0.4, "linear", True, adam),
-        "cutout": Cutout(0.4, 0.0, 0.9, "logit", True, adam),
-        "mixing": Mixing(0.3, 0.0, 1.0, "linear", True, adam),
-        **{f"rate_factor_{group}": RateFactor(1.5, 0.1, 10.0, "log", True, cosine) for group in GROUPS},
-    }
+ENTRIES = every_entry(layers={"layer1": 0.2, "layer4": 0.4})
 
 
 @pytest.fixture
-def problem(make_supernet: Callable, make_batch: Callable) -> BilevelProblem:
-    supernet, generators = make_supernet("gumbel", torch.float64, True)
-    optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0)
+def problem(make_batch: Callable) -> BilevelProblem:
     augmentation = torch.Generator().manual_seed(5)
-    hyperparameters = HyperparameterSet(entries())
-    problem = BilevelProblem(supernet, optimiser, hyperparameters, 0.1, tuple(generators), augmentation)
+    problem = problem_for(relaxation="gumbel", clip=0.1, hyperparameters=ENTRIES, augmentation=augmentation)
     problem.schedule_factor = 0.7
     problem.step(make_batch(1))  # fills the momentum buffers
     return problem
@@ -78,7 +48,7 @@ def loss_after_a_step(problem: BilevelProblem, make_batch: Callable) -> float:
 
 
 @pytest.mark.parametrize("strategy", [Exact(), LastStep()], ids=["exact", "last step"])
-@pytest.mark.parametrize("name", entries())
+@pytest.mark.parametrize("name", ENTRIES)
 def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, problem, make_batch):
     problem.hyperparameters.require_effect_on(problem.supernet)
     raw = problem.hyperparameters.raw[name]
@@ -103,4 +73,4 @@ def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, pr
 def test_rate_factors_need_groups(make_supernet):
     supernet, _ = make_supernet("softmax", torch.float64, True)
     with pytest.raises(ValueError, match="grouped"):
-        BilevelProblem(supernet, torch.optim.SGD(supernet.weight_parameters(), lr=0.1), HyperparameterSet(entries()))
+        BilevelProblem(supernet, torch.optim.SGD(supernet.weight_parameters(), lr=0.1), HyperparameterSet(ENTRIES))

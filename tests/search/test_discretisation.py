@@ -46,8 +46,8 @@ class Images:
     def __init__(self, supernet: Supernet, space: SearchSpace, teacher: Architecture, number: int = 60) -> None:
         images = torch.randn(number, *space.input_shape)
         weights = supernet.architecture_weights(teacher)
-        with torch.no_grad(), supernet.computing_with(weights):
-            self.batch = Batch(images, supernet(images).argmax(1))
+        with torch.no_grad():
+            self.batch = Batch(images, supernet(images, weights).argmax(1))
         self.handed_out = 0
 
     def __call__(self, most: int) -> Iterator[Batch]:

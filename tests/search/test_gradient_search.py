@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.candidate import Architecture, Candidate
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits

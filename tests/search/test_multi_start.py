@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
-from nas.bilevel.upper_level import ArchitectureOptimiser
 from nas.data.augmentation import Augmentation
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings

@@ -17,8 +17,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import ArchitectureOptimiser, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
@@ -43,6 +42,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.supernet import Implementation, Supernet
+from tests.problems import ADAM, batch_for, problem_over
 
 CLASSES, BATCH_SIZE = 5, 4
 LOGITS, GRADIENTS = 1e-10, 1e-9
@@ -127,9 +127,7 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
 
 
 def batch(name: str, seed: int, size: int = BATCH_SIZE) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(size, *SHAPES[name], generator=generator, dtype=torch.float64)
-    return Batch(images, torch.randint(CLASSES, (size,), generator=generator))
+    return batch_for(seed, shape=SHAPES[name], classes=CLASSES, size=size)
 
 
 def everywhere(cases: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -262,18 +260,18 @@ def searched(
         }
     )
     noise = next(layer.generator for layer in network.modules() if isinstance(layer, StochasticLayer))
-    optimiser = torch.optim.SGD(network.weight_parameters(), lr=0.0, momentum=0.9)
-    problem = BilevelProblem(network, optimiser, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
+    problem = problem_over(network, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
     alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
-    upper = UpperLevel(problem, alpha, strategy if learn else None, ArchitectureOptimiser(0.03, (0.5, 0.999), 1e-3))
+    upper = UpperLevel(problem, alpha, strategy if learn else None, ADAM)
     upper.forget_weights()
     gradients: dict[str, Tensor] = {}
 
     def keep_gradients(moving: torch.optim.Optimizer, *_: Any) -> None:
-        gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moving.param_groups[0]["params"]})
+        moved = [one for group in moving.param_groups for one in group["params"]]
+        gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moved})
 
     names = {parameter: name for name, parameter in network.named_parameters()}
-    for moving in (optimiser, upper.optimiser):
+    for moving in (problem.optimiser, upper.optimiser):
         assert moving is not None
         moving.register_step_pre_hook(keep_gradients)
     for step in range(steps):

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.batches import Batch
-from nas.training.loss import Presented, cut_out, mixed, presented, smoothed_cross_entropy, training_loss
+from nas.training.augment import Presented, cut_out, mixed, presented
+from nas.training.loss import smoothed_cross_entropy, training_loss
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -7,6 +7,7 @@ passes compute them again from ``y``.
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.autograd import Function
 
 from nas.operations.fast import library
 from nas.operations.fast.batch_norm_tangent import BatchNormTangent, combine
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs
+from nas.operations.fast.derivatives import Derivatives, KernelGradient, wanted_inputs
 from nas.operations.fast.normalisation import RunningAverages, Statistics, channel_statistics, normalised
 
 KNOWN: tuple[type[nn.Module], ...] = (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.GELU, nn.SiLU, nn.ELU, nn.Softplus)
@@ -88,42 +89,22 @@ class _Activated(Function):
         inputs, g = ctx.saved_tensors, g.permute(0, 2, 3, 1)
         wanted = wanted_inputs(ctx, len(inputs))
         if torch.is_grad_enabled():
-            return None, *_ActivatedGradient.apply(ctx.layer, wanted, g, *inputs)
-        return None, *_gradient(ctx.layer, wanted, g, inputs)
+            return None, *KernelGradient.apply(_derivatives(ctx.layer), wanted, 1, g, *inputs)
+        return None, *_gradient(ctx.layer, inputs, [g], wanted)
 
 
-class _ActivatedGradient(Function):
-    """The gradient as a function of its own, with the second derivative's kernel behind it."""
+def _derivatives(layer: _Layer) -> Derivatives:
+    def in_torch(*inputs: Tensor) -> list[Tensor]:
+        return [activated_in_torch(inputs, layer)]
 
-    @staticmethod
-    def forward(
-        ctx: Any, layer: _Layer, given: Sequence[bool], g: Tensor, *inputs: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        ctx.save_for_backward(g, *inputs)
-        ctx.layer, ctx.given = layer, given
-        ctx.set_materialize_grads(False)
-        return _gradient(layer, given, g, inputs)
-
-    @staticmethod
-    def backward(ctx: Any, *directions: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors = ctx.saved_tensors
-        wanted = wanted_inputs(ctx, len(tensors))
-        if not torch.is_grad_enabled():
-            return None, None, *_second_gradient(ctx.layer, wanted, tensors[0], tensors[1:], directions)
-
-        def given(of: Sequence[Any]) -> list[Any]:
-            return [one for one, needed in zip(of, ctx.given, strict=True) if needed]
-
-        def value(g: Tensor, *inputs: Tensor) -> Sequence[Tensor]:
-            out = activated_in_torch(inputs, ctx.layer)
-            return torch.autograd.grad(out, given(inputs), g, create_graph=True)
-
-        return None, None, *differentiable_gradients(value, tensors, wanted, given(directions))
+    return Derivatives(in_torch, partial(_gradient, layer), partial(_second_gradient, layer))
 
 
-def _gradient(layer: _Layer, wanted: Sequence[bool], g: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def _gradient(
+    layer: _Layer, inputs: Sequence[Tensor], gradients: Sequence[Tensor], wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
     """The gradients of the inputs, those of weight and bias in any case."""
-    y, weight, _, factors = inputs
+    (g,), (y, weight, _, factors) = gradients, inputs
     samples, channels = len(y), y.shape[-1]
     gy = _like(y) if wanted[0] else None
     sums = y.new_empty(samples, *factors.shape) if wanted[3] else None
@@ -141,26 +122,27 @@ def _gradient(layer: _Layer, wanted: Sequence[bool], g: Tensor, inputs: Sequence
 
 
 def _second_gradient(
-    layer: _Layer, wanted: Sequence[bool], g: Tensor, inputs: Sequence[Tensor], directions: Sequence[Tensor | None]
+    layer: _Layer,
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """The gradients of ``<gradient, directions>`` with respect to ``g`` and the inputs.
 
     It is the sum of ``g`` times the value's tangent along the directions. The tangent of ``z`` is a weighted sum of
     ``vy`` and ``y``, by that of the batch norm (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
-    y, weight, _, factors = inputs
+    (g,), (y, weight, _, factors) = gradients, inputs
     y = y.contiguous()
-    vy, vweight, vbias = (
-        torch.zeros_like(one) if v is None else v.contiguous()
-        for one, v in zip((y, weight, weight), directions[:3], strict=True)
-    )
+    vy, vweight, vbias, vfactors = (direction.contiguous() for direction in directions)
     tangent = BatchNormTangent.of(y.unsqueeze(1), vy.unsqueeze(1), layer.statistics)
     scale, across, shift = tangent.scale[0], tangent.across[0], tangent.shift[0]
     moved, gy, moving = (_like(y) if needed else None for needed in (wanted[0], wanted[1], wanted[1]))
     sums = y.new_empty(len(y), *factors.shape) if wanted[4] else None
     moments = y.new_empty(5, len(y), y.shape[-1])
     of_z = {"along": weight * scale, "tilt": weight * across + vweight * scale, "offset": weight * shift + vbias}
-    given = {"g": g, "vy": vy, "vweight": vweight, "vfactors": directions[3], **of_z}
+    given = {"g": g, "vy": vy, "vweight": vweight, "vfactors": vfactors, **of_z}
     results = {"tangent": moved, "out": gy, "moving": moving, "sums": sums, "moments": moments}
     _run("activation_second_backward", layer, inputs, **given, **results)
     h1, h1_centred, h2, h2_centred, h2_vy = moments.sum(1)
@@ -168,8 +150,8 @@ def _second_gradient(
     if gy is not None and moving is not None:
         of_value = [weight * h1 + vweight * h2, weight * h1_centred + vweight * h2_centred]
         of_tangent = [weight * h2, weight * h2_centred, weight * h2_vy]
-        gradients, paths = (gy.unsqueeze(1), moving.unsqueeze(1)), (y.unsqueeze(1), vy.unsqueeze(1))
-        tangent.through_statistics(*gradients, *paths, torch.stack([*of_value, *of_tangent]).unsqueeze(1))
+        gx, moving_gx, x, vx = (one.unsqueeze(1) for one in (gy, moving, y, vy))
+        tangent.through_statistics(gx, moving_gx, x, vx, torch.stack([*of_value, *of_tangent]).unsqueeze(1))
     return moved, gy, gweight, h1, None if sums is None else sums.sum(0)
 
 

@@ -8,6 +8,7 @@ scales its batch norm, no normalised tensor is stored. In the backward pass the 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.autograd import Function
 
 from nas.operations.fast import library
 from nas.operations.fast.batch_norm_tangent import BatchNormTangent
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
+from nas.operations.fast.derivatives import Derivatives, KernelGradient
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -97,57 +98,30 @@ class _MixtureFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, *gouts: Tensor) -> tuple[Tensor | None, ...]:
-        factors, *planes = ctx.saved_tensors
+        inputs = ctx.saved_tensors
         if torch.is_grad_enabled():
-            edges = len(gouts)
-            gfactors, *gradients = _MixtureGradient.apply(factors, ctx.statistics, edges, *gouts, *planes)
+            wanted = [True] * len(inputs)
+            gfactors, *found = KernelGradient.apply(_derivatives(ctx.statistics), wanted, len(gouts), *gouts, *inputs)
         else:
-            gfactors, *gradients = _gradient(factors, ctx.statistics, planes, gouts, ctx.needs_input_grad[2:])
-        return gfactors, None, *gradients
+            gfactors, *found = _gradient(ctx.statistics, inputs, gouts, [True, *ctx.needs_input_grad[2:]])
+        return gfactors, None, *found
 
 
-class _MixtureGradient(Function):
-    """The gradient as a function of its own, with the second derivative's kernels behind it."""
+def _derivatives(statistics: tuple[Statistics | None, ...]) -> Derivatives:
+    def in_torch(factors: Tensor, *planes: Tensor) -> list[Tensor]:
+        return mixture_in_torch(factors, [Term(*pair) for pair in zip(planes, statistics, strict=True)])
 
-    @staticmethod
-    def forward(
-        ctx: Any, factors: Tensor, statistics: tuple[Statistics | None, ...], edges: int, *tensors: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        gouts, planes = tensors[:edges], tensors[edges:]
-        ctx.statistics, ctx.edges = statistics, edges
-        ctx.save_for_backward(factors, *tensors)
-        ctx.set_materialize_grads(False)
-        return tuple(_gradient(factors, statistics, planes, gouts, [True] * len(planes)))
-
-    @staticmethod
-    def backward(ctx: Any, vfactors: Tensor | None, *vplanes: Tensor | None) -> tuple[Tensor | None, ...]:
-        factors, *tensors = ctx.saved_tensors
-        edges, statistics = ctx.edges, ctx.statistics
-        gouts, planes = tensors[:edges], tensors[edges:]
-        wanted = wanted_inputs(ctx, 1 + len(tensors))
-        if torch.is_grad_enabled():
-
-            def value(factors: Tensor, *tensors: Tensor) -> list[Tensor]:
-                terms = [Term(*pair) for pair in zip(tensors[edges:], statistics, strict=True)]
-                outs = mixture_in_torch(factors, terms)
-                return list(torch.autograd.grad(outs, [factors, *tensors[edges:]], tensors[:edges], create_graph=True))
-
-            found = differentiable_gradients(value, [factors, *tensors], wanted, [vfactors, *vplanes])
-        else:
-            directions = zeros_for_none([vfactors, *vplanes], [factors, *planes])
-            found = _second_gradient(factors, statistics, planes, gouts, directions, wanted)
-        return found[0], None, None, *found[1:]
+    return Derivatives(in_torch, partial(_gradient, statistics), partial(_second_gradient, statistics))
 
 
 def _gradient(
-    factors: Tensor,
     statistics: tuple[Statistics | None, ...],
-    planes: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     gouts: Sequence[Tensor],
-    needed: Sequence[bool],
+    wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of the factors and of the terms."""
-    planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
+    """The gradients of the factors, in any case, and of the terms."""
+    factors, planes, gouts = inputs[0], list(map(_dense, inputs[1:])), [gout.contiguous() for gout in gouts]
     first, edges = planes[0], factors.shape[1]
     batch, _, height, width, _ = first.shape
     _, scales = _stacked(statistics, first, edges)
@@ -161,7 +135,7 @@ def _gradient(
     settings.fill(gout=gouts)
     gradients: list[Tensor | None] = [None] * len(planes)
     for index, (entry, one) in enumerate(zip(statistics, planes, strict=True)):
-        if not needed[index]:
+        if not wanted[1 + index]:
             continue
         gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
         settings.term[index].gradient = gradient.data_ptr()
@@ -178,19 +152,18 @@ def _gradient(
 
 
 def _second_gradient(
-    factors: Tensor,
     statistics: tuple[Statistics | None, ...],
-    planes: Sequence[Tensor],
+    inputs: Sequence[Tensor],
     gouts: Sequence[Tensor],
     directions: Sequence[Tensor],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of ``<gradient, directions>`` with respect to the factors, ``gouts`` and the terms.
+    """The gradients of ``<gradient, directions>`` with respect to ``gouts``, the factors and the terms.
 
     It is the sum over edges of ``<g_e, the tangent of out_e along the directions>``, and that tangent is a mixture of
     the terms and their directions, by those of the batch norms (:mod:`nas.operations.fast.batch_norm_tangent`).
     """
-    planes, gouts = list(map(_dense, planes)), [gout.contiguous() for gout in gouts]
+    factors, planes, gouts = inputs[0], list(map(_dense, inputs[1:])), [gout.contiguous() for gout in gouts]
     vfactors, vplanes = directions[0], [_alike(v, one) for v, one in zip(directions[1:], planes, strict=True)]
     first, edges, terms = planes[0], factors.shape[1], len(planes)
     batch, channels = first.shape[0], first.shape[4]
@@ -209,12 +182,12 @@ def _second_gradient(
 
     both = [*planes, *vplanes]
     touts: list[Tensor] | None = None
-    if any(wanted[1 : 1 + edges]):
+    if any(wanted[:edges]):
         offset = -(on_terms * means[:, None] + on_directions * mean_tangents[:, None]).sum(0).contiguous()
         touts = _mixed(both, edges, torch.cat([on_terms, on_directions]), offset)
     gfactors: Tensor | None = None
     gradients: list[Tensor | None] = [None] * terms
-    if wanted[0] or any(wanted[1 + edges :]):
+    if any(wanted[edges:]):
         sums, all_products = _sums((*statistics, *[None] * terms), both, gouts)
         products, pairs = all_products[:terms], all_products[terms:]
         moved = pairs - mean_tangents[:, None] * sums
@@ -226,7 +199,7 @@ def _second_gradient(
         settings = _settings(planes, edges, on_terms)
         settings.fill(gout=gouts)
         for index, (tangent, one) in enumerate(zip(tangents, planes, strict=True)):
-            if not wanted[1 + edges + index]:
+            if not wanted[edges + 1 + index]:
                 continue
             gradient = gradients[index] = torch.empty_strided(one.shape, one.stride(), dtype=one.dtype)
             settings.term[index].gradient = gradient.data_ptr()
@@ -240,7 +213,7 @@ def _second_gradient(
             term.mean, term.constant, term.slope = (one.data_ptr() for one in (tangent.mean, constant, slope))
             term.second, term.steepness = vplanes[index].data_ptr(), along.data_ptr()
         settings.run("mix_backward", first.dtype)
-    return [gfactors, *(touts if touts is not None else [None] * edges), *gradients]
+    return [*(touts if touts is not None else [None] * edges), gfactors, *gradients]
 
 
 def _mixed(planes: Sequence[Tensor], edges: int, by_channel: Tensor, offset: Tensor) -> list[Tensor]:

@@ -3,6 +3,7 @@
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.autograd import Function
 from nas.operations.fast import library
 from nas.operations.fast.batch_norm_tangent import BatchNormTangent
 from nas.operations.fast.depthwise import depthwise_convolution
-from nas.operations.fast.derivatives import differentiable_gradients, wanted_inputs, zeros_for_none
+from nas.operations.fast.derivatives import Derivatives, KernelGradient
 from nas.operations.fast.normalisation import Statistics, normalised
 
 
@@ -119,56 +120,35 @@ class _SeparableFunction(Function):
     @staticmethod
     def backward(ctx: Any, gy: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
-        groups = len(ctx.layer.kernels)
-        wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
         if gy is None:
-            return (None,) * (2 + 2 * groups)
+            return (None,) * (2 + len(weights))
+        of_weights = [any(ctx.needs_input_grad[2:])] * len(weights)
         if torch.is_grad_enabled():
-            gx, *gradients = _SeparableGradient.apply(gy, x, ctx.layer, any(wanted[1:]), *weights)
-            return gx, None, *gradients
-        gx, *gradients = _gradient(gy, x, ctx.layer, weights, wanted[0], any(wanted[1:]))
-        return gx, None, *gradients
-
-
-class _SeparableGradient(Function):
-    """The gradient as a function of its own, with the second derivative's kernel behind it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, gy: Tensor, x: Tensor, layer: Layer, weights_wanted: bool, *weights: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        ctx.layer = layer
-        ctx.save_for_backward(gy, x, *weights)
-        ctx.set_materialize_grads(False)
-        return tuple(_gradient(gy, x, layer, weights, True, weights_wanted))
-
-    @staticmethod
-    def backward(ctx: Any, vx: Tensor | None, *vweights: Tensor | None) -> tuple[Tensor | None, ...]:
-        gy, x, *weights = ctx.saved_tensors
-        layer, groups = ctx.layer, len(ctx.layer.kernels)
-        wanted = wanted_inputs(ctx, 2 + len(weights))
-        if torch.is_grad_enabled():
-
-            def value(gy: Tensor, x: Tensor, *weights: Tensor) -> list[Tensor]:
-                y = separable_in_torch(x, layer, weights[:groups], weights[groups:])
-                return list(torch.autograd.grad(y, [x, *weights], gy, create_graph=True))
-
-            found = differentiable_gradients(value, [gy, x, *weights], wanted, [vx, *vweights])
+            gx, *found = KernelGradient.apply(_derivatives(ctx.layer), [True, *of_weights], 1, gy, x, *weights)
         else:
-            directions = zeros_for_none([vx, *vweights], [x, *weights])
-            found = _second_gradient(gy, [x, *weights], layer, directions, wanted)
-        return *found[:2], None, None, *found[2:]
+            gx, *found = _gradient(ctx.layer, [x, *weights], [gy], [ctx.needs_input_grad[0], *of_weights])
+        return gx, None, *found
+
+
+def _derivatives(layer: Layer) -> Derivatives:
+    groups = len(layer.kernels)
+
+    def in_torch(x: Tensor, *weights: Tensor) -> list[Tensor]:
+        return [separable_in_torch(x, layer, weights[:groups], weights[groups:])]
+
+    return Derivatives(in_torch, partial(_gradient, layer), partial(_second_gradient, layer))
 
 
 def _gradient(
-    gy: Tensor, x: Tensor, layer: Layer, weights: Sequence[Tensor], x_wanted: bool, weights_wanted: bool
+    layer: Layer, inputs: Sequence[Tensor], gradients: Sequence[Tensor], wanted: Sequence[bool]
 ) -> list[Tensor | None]:
+    """The gradients of ``x`` and the weights, of all weights where one is wanted."""
     groups = len(layer.kernels)
-    x, gy, weights = x.contiguous(), gy.contiguous(), [weight.contiguous() for weight in weights]
+    gy, (x, *weights) = gradients[0].contiguous(), [one.contiguous() for one in inputs]
     settings = _settings(x, layer, weights, gy)
-    gx = torch.empty_like(x) if x_wanted else None
+    gx = torch.empty_like(x) if wanted[0] else None
     settings.fill(gy=gy, gx=gx)
-    found = [torch.empty_like(weight) for weight in weights] if weights_wanted else []
+    found = [torch.empty_like(weight) for weight in weights] if any(wanted[1:]) else []
     if found:
         settings.fill(gdepthwise=found[:groups], gpointwise=found[groups:])
     settings.run("separable_backward", x.dtype)
@@ -176,11 +156,15 @@ def _gradient(
 
 
 def _second_gradient(
-    gy: Tensor, inputs: Sequence[Tensor], layer: Layer, directions: Sequence[Tensor], wanted: Sequence[bool]
+    layer: Layer,
+    inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    directions: Sequence[Tensor],
+    wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of ``<gradient(gy, x, weights), directions>`` with respect to ``gy``, ``x`` and the weights."""
+    """The gradients of ``<gradient, directions>`` with respect to ``gy``, ``x`` and the weights."""
     groups, statistics = len(layer.kernels), layer.statistics
-    gy, (x, *weights) = gy.contiguous(), [one.contiguous() for one in inputs]
+    gy, (x, *weights) = gradients[0].contiguous(), [one.contiguous() for one in inputs]
     vx, *vweights = [one.contiguous() for one in directions]
     settings = _settings(x, layer, weights, gy)
     settings.fill(gy=gy, vx=vx, vdepthwise=vweights[:groups], vpointwise=vweights[groups:])

@@ -1,0 +1,70 @@
+"""A weight step, and the weight step in the graph of what it depends on."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nas.hyperparameters.groups import group_of, rates
+from nas.training.augment import Values
+from nas.training.sgd import Weights, global_norm, sgd
+
+
+@dataclass(frozen=True)
+class Step:
+    """A weight step.
+
+    Attributes:
+        loss: The training loss before it, 0-dim; in the graph where that was kept.
+        logits: (batch, classes), detached.
+        gradients: By weight, before clipping; empty unless the graph was kept.
+        before: The weights that it begins from, leaves of the graph; empty unless the graph was kept.
+        buffers: The momentum buffers that it begins from.
+        after: ``w'``, in the graph; empty unless the graph was kept.
+        length: ``|w' - w|``, where the graph was kept.
+        norm: The gradient's norm before clipping, 0-dim; None where the step was not taken.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    gradients: Weights
+    before: Weights
+    buffers: Weights
+    after: Weights
+    length: float = 0.0
+    norm: Tensor | None = None
+
+
+def unrolled(
+    training_pass: Callable[[Weights, Values], tuple[Tensor, Tensor]],
+    weights: Weights,
+    buffers: Weights,
+    values: Values,
+    twice: bool,
+    largest: float | None,
+) -> Step:
+    """The step from ``weights``, in the graph of everything that ``training_pass`` and ``values`` depend on.
+
+    Args:
+        training_pass: From weights and hyperparameters to the training loss and the logits.
+        twice: Whether the gradient's own dependence is part of the graph.
+        largest: The norm to which the gradient is clipped; None leaves it.
+    """
+    loss, logits = training_pass(weights, values)
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice)
+    gradients = dict(zip(weights, found, strict=True))
+    fixed = {name: weight.detach() for name, weight in weights.items()}
+    after, directions = sgd(fixed, gradients, buffers, values, largest)
+    # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
+    after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
+    return Step(loss, logits.detach(), gradients, weights, buffers, after, step_length(directions, values))
+
+
+def step_length(directions: Mapping[str, Tensor], values: Values) -> float:
+    """``|w' - w|`` of a step along ``directions``, by the names of the weights."""
+    own = rates(values).items()
+    rate = {group: float(value.detach() if isinstance(value, Tensor) else value) for group, value in own}
+    if len(set(rate.values())) == 1:
+        return rate["convolution"] * float(global_norm(directions).detach())
+    return float(global_norm({name: rate[group_of(entry)] * entry for name, entry in directions.items()}).detach())
