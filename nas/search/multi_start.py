@@ -52,7 +52,8 @@ class MultiStart:
         self.long = GradientSearch(parts)
 
     def search(self) -> SearchResult:
-        spent, seconds, losses = Cost(), 0.0, []
+        spent, seconds = Cost(), 0.0
+        losses: list[float] = []
         best: GradientSearch | None = None
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
