@@ -306,7 +306,7 @@ class GradientSearch:
             "reader": self.reader,
             **{f"{split} stream": stream for split, stream in self._streams.items()},
             "randomness": self.randomness,
-            **self.callbacks,
+            **{f"callback {name}": callback for name, callback in self.callbacks.items()},
         }
         return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
 
