@@ -18,8 +18,8 @@ from nas.data.dataset import DataSplits
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.groups import GROUPS
 from nas.hyperparameters.kinds import (
+    GROUPS,
     Cutout,
     DropoutRate,
     DropPathRate,

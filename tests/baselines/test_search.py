@@ -187,7 +187,7 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, t
     assert (again.meter.spent.samples, again.meter.spent.evaluations) == (
         80,
         8,
-    )  # metrics that change are measured anew
+    )  # measured anew
 
 
 def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:

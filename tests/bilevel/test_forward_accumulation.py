@@ -11,7 +11,7 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-from nas.hyperparameters.groups import group_of
+from nas.hyperparameters.kinds import group_of
 from nas.hyperparameters.rules import CosineNormalised
 from tests.problems import every_entry, momentum_buffers, problem_for
 

@@ -15,7 +15,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
-from nas.hyperparameters.moves import SILENT_STEPS
+from nas.hyperparameters.collection import SILENT_STEPS
 from nas.hyperparameters.rules import GradientDescent
 from tests.problems import ADAM
 
