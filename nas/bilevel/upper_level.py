@@ -14,7 +14,7 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
-from nas.hyperparameters.moves import HyperparameterMoves, Intervention
+from nas.hyperparameters.collection import HyperparameterMoves, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what

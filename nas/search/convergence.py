@@ -11,6 +11,7 @@ from nas.hyperparameters.collection import HyperparameterSet
 from nas.search.callback import Callback, SeenStep
 
 RECORDED_POINTS = 50  # of a trajectory in a candidate's file
+NOTHING_LEARNED = 0.95  # a validation loss above this share of the untrained supernet's says so
 SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
 
 
@@ -129,3 +130,9 @@ class Trajectory(Callback):
         self._values = list(values)
         self._architectures = list(state["architectures"])
         self._epoch_ends = list(state["epoch_ends"])
+
+
+def nothing_learned(loss: float, untrained: float) -> str | None:
+    """Why a validation loss of ``loss`` says that the supernet has learned nothing, or None."""
+    told = f"nothing was learned: validation loss {loss:.3g}, {untrained:.3g} untrained"
+    return told if loss > NOTHING_LEARNED * untrained else None

@@ -184,7 +184,10 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, t
     assert (search.meter.spent.samples, search.meter.spent.evaluations) == (20, 8)
     again = searching(task, tmp_path / "b", Budget(evaluations=8), strategy=repeating, evaluator=Widths(False))
     again.search()
-    assert (again.meter.spent.samples, again.meter.spent.evaluations) == (80, 8)  # metrics that change are measured anew
+    assert (again.meter.spent.samples, again.meter.spent.evaluations) == (
+        80,
+        8,
+    )  # measured anew
 
 
 def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+"""Labelled images in memory, and the three parts of a data set."""
+
 import pytest
 import torch
 

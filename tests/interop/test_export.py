@@ -1,3 +1,5 @@
+"""Exported networks compute what the trained network computes."""
+
 import subprocess
 import sys
 
