@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas.candidate import Architecture, Hyperparameters
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.run.checkpoint import write_atomically
 from nas.search.callback import Callback, SeenStep
 
 RECORDED_POINTS = 50  # of a trajectory in a candidate's file
@@ -74,6 +76,10 @@ class Trajectory(Callback):
         lines = [",".join(("step", *self._hyperparameters.learned()))]
         lines += [",".join((str(first + row), *map(repr, values))) for row, values in enumerate(self._values)]
         return "\n".join(lines) + "\n"
+
+    def write(self, path: Path, last_step: int) -> None:
+        """Write :meth:`table` to ``path``."""
+        write_atomically(path, self.table(last_step).encode())
 
     def capped(self) -> list[str]:
         """Whose average over the last half is above its cap."""

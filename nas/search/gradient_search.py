@@ -16,7 +16,6 @@ from nas.evaluation.budget import CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.checkpoint import write_atomically
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
 from nas.search.callback import Callback, SeenStep, numbers_of
@@ -168,13 +167,10 @@ class GradientSearch:
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)
         if self.hyperparameters.learned():
-            table = self.trajectory.table(self.step).encode()
-            write_atomically(self.parts.folder.path / "trajectory.csv", table)
+            self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         settled, held = self.settled(), self.interventions.in_words()
-        against_alpha = self.reader.against_alpha()
-        other = {"chosen (alpha's)": against_alpha} if against_alpha else {}
         spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
@@ -184,7 +180,7 @@ class GradientSearch:
             step=self.step,
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
-            remarks={**other, "not settled": unsettled_in_words(settled), "interventions": held},
+            remarks={**self.reader.remarks(), "not settled": unsettled_in_words(settled), "interventions": held},
             summary=f"interventions: {held}",
             settled=settled,
             trajectory=self.trajectory.recorded(),
