@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.candidate import Domain, Range
+from nas.candidate import Categorical, Domain, Range
+from nas.configuration import build_each
 from nas.errors import InvalidValue, require
 from nas.hyperparameters.kinds import Hyperparameter, Kind
 
@@ -186,3 +187,18 @@ class HyperparameterMoves:
             update = self.hyperparameters.entries[name].update
             if update is not None:
                 update.load_state_dict(state["updates"][name])
+
+
+def built_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
+    """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones.
+
+    Raises:
+        InvalidValue: An entry cannot be built, or a search lacks one.
+    """
+    entries = build_each(config, "hyperparameters", without=["gradient"])
+    categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
+    try:
+        continuous = {name: entry for name, entry in entries.items() if name not in categorical}
+        return HyperparameterSet(continuous), categorical
+    except InvalidValue as error:
+        raise error.below("hyperparameters") from error
