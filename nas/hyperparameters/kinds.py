@@ -282,7 +282,7 @@ class LabelSmoothing(Hyperparameter):
 
 
 class Cutout(Hyperparameter):
-    """The side of the faded square as a share of the image's (``nas.training.loss``).
+    """The side of the faded square as a share of the image's (``nas.training.augment``).
 
     At 0 the square's area has no slope: a learned one starts above.
     """
@@ -298,7 +298,7 @@ class Cutout(Hyperparameter):
 
 
 class Mixing(Hyperparameter):
-    """The strength of mixup (``nas.training.loss``): 1 fades an image at most by half into another."""
+    """The strength of mixup (``nas.training.augment``): 1 fades an image at most by half into another."""
 
     acts_through_loss = True
     names = ("mixing",)
