@@ -380,6 +380,28 @@ def _shown(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:.4g}' for value in values)})"
 
 
+def loaded(source: "DataSource") -> DataSplits:
+    """The data of ``source``, which may be a class of a user's own.
+
+    Raises:
+        UnusableInput: It is no data source, or its data cannot be used.
+        InvalidValue: See :meth:`DataSource.load`.
+    """
+    kind = type(source).__name__
+    for member in ("name", "augmentation", "load"):
+        if not hasattr(source, member):
+            raise UnusableInput(f"The data source {kind} has no {member}: it needs name, augmentation and load().")
+    if not isinstance(source.augmentation, Augmentation | None):
+        given = type(source.augmentation).__name__
+        raise UnusableInput(f"The augmentation of the data source {kind} is a {given}, not a nas.data.Augmentation.")
+    splits: object = source.load()
+    if not isinstance(splits, DataSplits):
+        raise UnusableInput(
+            f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
+        )
+    return splits
+
+
 class DataSource(Protocol):
     """A data set that can be loaded, with the augmentation of its training images."""
 

@@ -336,7 +336,8 @@ class ImageNet:
         entries = (entry for entry in os.scandir(self._location) if entry.is_dir() and not _is_hidden(entry.name))
         folders = sorted(entry.name for entry in entries if entry.name not in ("train", "val"))
         kinds = [f"{count:,} {kind}" for kind, count in left_out.most_common()]
-        parts = [f"{left_out.total():,} files ({listed(kinds)}; read are {' '.join(IMG_EXTENSIONS)})"] if kinds else []
+        files = f"{left_out.total():,} file{'s' if left_out.total() > 1 else ''}"
+        parts = [f"{files} ({listed(kinds)}; read are {' '.join(IMG_EXTENSIONS)})"] if kinds else []
         parts += [f"what is in {listed(folders)}"] if folders else []
         if parts:
             log.info("%s: left out below %s: %s.", self.name, self._location, " and ".join(parts))

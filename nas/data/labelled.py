@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.errors import UnusableInput
 
 IMAGES = "(N, C, H, W) uint8 from 0 to 255 or float32 from 0 to 1"
-TASK = "one class per image is all that is learned here"
+TASK = "only single-label classification is done here, one class per image"
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
@@ -19,14 +19,14 @@ def class_count(classes: object) -> int:
     """``classes`` as a whole number.
 
     Raises:
-        UnusableInput: It is none, or below 1.
+        UnusableInput: It is none, or below 0.
     """
     try:
         count = operator.index(classes)  # type: ignore[arg-type]
     except TypeError:
         raise UnusableInput(f"The number of classes is {classes!r}, not a whole number.") from None
-    if count < 1:
-        raise UnusableInput(f"The number of classes is {count}, not 1 or above.")
+    if count < 0:
+        raise UnusableInput(f"The number of classes is {count}, not 0 or above.")
     return count
 
 

@@ -152,7 +152,8 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
 
 def _mend_transparency(image: Image.Image) -> None:
     """Bring a PNG's transparent value to 8 bits, as Pillow does with its pixels."""
-    transparent, depth = image.info.get("transparency"), image.tile[0].args if image.tile else None
+    transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    depth = tiles[0].args if tiles else None
     if isinstance(transparent, tuple) and max(transparent) > 255:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if isinstance(transparent, int) and depth in ("L;2", "L;4"):
