@@ -32,7 +32,8 @@ from nas.errors import UnusableInput, require
 
 CHANNELS, WHITE = 3, 255.0
 LARGEST_SEED = 2**63 - 1
-FEW, LOOKED_AT_ONCE = 2000, 256  # files: looked at in the run's own process, and in a worker's go
+FEW, MANY = 2000, 100_000  # files that the run looks at alone, and so many that it says so
+LOOKED_AT_ONCE = 256  # files, by one process
 NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
 log = logging.getLogger(__name__)
 
@@ -201,6 +202,8 @@ class ImageFiles(Dataset):
     def look(self) -> Findings:
         """Read the header of every file; many files are shared among the processes that decode later."""
         workers = self.decoding.workers if len(self) >= FEW else 0
+        if len(self) >= MANY:
+            log.info("the headers of %s image files are read, which may take minutes", f"{len(self):,}")
         chunks = [self.files[start : start + LOOKED_AT_ONCE] for start in range(0, len(self), LOOKED_AT_ONCE)]
         return Looks.together(list(_served(Looks(), chunks, workers)))
 

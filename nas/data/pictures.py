@@ -95,7 +95,8 @@ def look_at(file: str, findings: Findings) -> None:
             findings.remarks[NEARLY_BLACK] += of_16_bits and int(np.asarray(shown).max()) <= 1
     # A damaged file can raise nearly anything.
     except Exception as error:
-        findings.unreadable.append((file, reason_in_words(error)))
+        empty = os.path.isfile(file) and not os.path.getsize(file)
+        findings.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
         return
     findings.remarks[SEVERAL_FRAMES] += bool(several)
     findings.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)

@@ -240,6 +240,11 @@ def test_a_truncated_picture_is_found(name: str, tmp_path: Path) -> None:
         assert reason
 
 
+def test_an_empty_file_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").write_bytes(b"")
+    assert looked(tmp_path / "empty.png").unreadable == [(str(tmp_path / "empty.png"), "the file is empty")]
+
+
 def test_what_follows_the_end_of_a_picture_does_no_harm(tmp_path: Path) -> None:
     for name in ("p.png", "p.jpg", "p.gif"):
         Image.fromarray(GREY).save(tmp_path / name)
@@ -267,3 +272,12 @@ def test_the_colours_of_a_profile_are_converted(tmp_path: Path) -> None:
     converted = shown(tmp_path / "exchanged.webp")
     assert converted[0, 0].tolist() == [255, 255, 255]
     assert np.abs(converted[1:] - COLOUR[1:, :, ::-1]).max() <= 2
+
+
+def test_12_bits_are_white_at_4095(tmp_path: Path) -> None:
+    tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3)]
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = b"\xff\xf8\x00"  # 4095 and 2048, packed
+    file = b"II*\0" + struct.pack("<I", 12) + content + b"\0" + struct.pack("<H", len(tags)) + directory + bytes(4)
+    (tmp_path / "12.tif").write_bytes(file)
+    assert shown(tmp_path / "12.tif")[0, :, 0].tolist() == [255, 128]
