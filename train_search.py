@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
-from nas.data.dataset import DataSplits
+from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import built_hyperparameters
@@ -55,7 +55,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     try:
-        splits = source.load()
+        splits = loaded(source)
     except InvalidValue as error:
         raise error.below("data") from error
     ranges = hyperparameters.candidate_ranges() | categorical
