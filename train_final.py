@@ -5,11 +5,13 @@ from nas.stopping import leave_when_stopped
 if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import io
 import json
+import logging
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
+from nas.data.class_names import require_same_classes
 from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, require
+from nas.evaluation.network_cost import as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
-from nas.interop.original_state import load_weights
+from nas.interop.original_state import load_weights, write_weights
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
@@ -41,6 +45,7 @@ from nas.spaces.space import SearchSpace
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
+log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
 CONF = Path(__file__).parent / "conf"
 
@@ -65,6 +70,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
+    require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
+    found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
@@ -75,8 +82,10 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     require(bool(recorded) or not follows, "final.hyperparameters", "schedule", allowed)
 
     network = found.space.network(found.candidate.architecture)
+    for doubt in found.space.doubts(found.candidate.architecture):
+        log.info(f"this architecture cannot work well: {doubt}")
     if final.checkpoint is not None:
-        load_weights(network, Path(final.checkpoint))
+        load_weights(network, Path(final.checkpoint), splits.class_names)
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
@@ -121,7 +130,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     }
     result = {
         **measured,
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": int(count_parameters(network, splits.input_shape)),
         "seed": config.seed,
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
@@ -130,9 +139,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "schedule_end": schedule.schedule_end,
         "candidate": found.to_json(),
     }
-    weights = io.BytesIO()
-    torch.save(network.state_dict(), weights)
-    write_atomically(path / "weights.pt", weights.getvalue())
+    write_weights(network, path / "weights.pt", splits.class_names)
     with retraining.open_tracker() as tracker:
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)
@@ -182,17 +189,19 @@ def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpac
 
 
 def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """A table of the network's layers with shapes, parameters and multiply-adds for one image."""
+    """A table of the layers with shapes, parameters and multiply-adds for one image; no auxiliary head is in it."""
     from torchinfo import summary  # here and not above: a run that is refused needs none
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return str(summary(network, input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval"))
+    return str(
+        summary(as_used(network), input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval")
+    )
 
 
 def final_folder(candidate: str) -> str:
     """Where the retraining of ``candidate`` goes: ``<run folder>/final``, or ``runs/final/<date>`` for any other."""
     path = Path(candidate)
-    return str(path / "final" if path.is_dir() else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
+    return str(path / "final" if os.path.isdir(path) else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
 def check(arguments: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     randomness.ranks.leave_the_rest()
 
     schedule = training.schedule, result.has_settled(), training.schedule_end, result.trajectory
-    found = CandidateFile(result.candidate, space, splits.name, *schedule)
+    found = CandidateFile(result.candidate, space, splits.name, *schedule, splits.class_names)
     found.write(path / "candidate.json")
     return result, found, splits
 

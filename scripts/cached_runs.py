@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not i
 import train_search  # noqa: E402
 from nas.configuration import build  # noqa: E402
 from nas.errors import RunFailed  # noqa: E402
-from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds  # noqa: E402
+from nas.evaluation.network_cost import TRAINING_PASS, count_multiply_adds, count_parameters  # noqa: E402
 from nas.run.candidate_file import read_candidate_file  # noqa: E402
 from nas.run.checkpoint import write_atomically  # noqa: E402
 from nas.run.folder import RunFolder  # noqa: E402
@@ -218,7 +218,7 @@ def trained(run: Training, folder: Path) -> Outcome:
         test_accuracy=test.accuracy,
         samples=trained_on + validation.samples,
         multiply_adds=per_image * (TRAINING_PASS * trained_on + validation.samples),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=int(count_parameters(network, splits.input_shape)),
     )
 
 

@@ -1,4 +1,6 @@
-"""What a network costs: parameters, multiply-adds and measured latency.
+"""What a network costs in use: parameters, multiply-adds and measured latency.
+
+All three are of evaluation mode, without the auxiliary head, which only the training has.
 
 A convention of this package: a forward and backward pass costs three forward passes, because the backward pass computes
 one gradient for each layer's input and one for its weights.
@@ -25,8 +27,20 @@ NetworkCost = Callable[[nn.Module, tuple[int, ...]], float]
 
 
 def count_parameters(network: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """The number of learnable parameters of ``network``."""
-    return float(sum(parameter.numel() for parameter in network.parameters()))
+    """The number of learnable parameters of ``network``, without those of its auxiliary head."""
+    return float(sum(parameter.numel() for parameter in as_used(network).parameters()))
+
+
+def as_used(network: nn.Module) -> nn.Module:
+    """``network`` without its auxiliary head, sharing all else with it; ``network`` itself where it has none.
+
+    A part that works in training mode only is called ``auxiliary_head`` in every space.
+    """
+    if getattr(network, "auxiliary_head", None) is None:
+        return network
+    used = copy(network)
+    used._modules = {**network._modules, "auxiliary_head": None}
+    return used
 
 
 @torch.no_grad()

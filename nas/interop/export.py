@@ -1,8 +1,10 @@
 """A trained network as a file for other programs: ONNX or PyTorch's exported program, checked against the network."""
 
 import copy
+import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
+from nas.evaluation.network_cost import as_used
 from nas.interop.standalone import standalone_source
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace
@@ -51,7 +54,7 @@ def write_for_other_programs(
         RunFailed: The exported file does not compute what the network computes.
     """
     try:
-        source = standalone_source(space, architecture, splits.mean, splits.std, title)
+        source = standalone_source(space, architecture, splits.mean, splits.std, title, splits.class_names)
         write_atomically(folder / "network.py", source.encode())
     except InvalidValue as error:
         log.info(f"no network.py: {error}")
@@ -59,23 +62,28 @@ def write_for_other_programs(
         return
     images = next(iter(splits.test.evaluation_batches(CHECKED_IMAGES, splits.mean, splits.std))).images
     try:
-        exported, difference = export_network(network, kind, folder, images)
+        exported, difference = export_network(network, kind, folder, images, splits.class_names)
     except ExportDiffers as error:
         raise RunFailed(f"{error}; the result is in {folder}") from error
     if not quiet:
         log.info(f"exported, logits within {difference:.1g} on {len(images)} test images: {exported}")
 
 
-def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: Tensor) -> tuple[Path, float]:
+def export_network(
+    network: nn.Module, kind: ExportKind, folder: Path, images: Tensor, class_names: Sequence[str] | None = None
+) -> tuple[Path, float]:
     """Write ``network`` into ``folder`` and run the file on ``images``.
 
     The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``.
+    The names of the classes are a JSON list: ONNX's metadata ``class_names``, or ``class_names.json`` among the extra
+    files of ``torch.export``.
 
     Args:
         network: Trained; it stays as it is.
         kind: ``onnx`` is run with onnxruntime, ``torch_export`` with ``torch.export.load``.
         folder: The folder of the file.
         images: At least two real images, normalised as in training.
+        class_names: What the classes are called, in the order of the logits; None leaves the file without them.
 
     Returns:
         The file, and the largest difference of its logits.
@@ -87,12 +95,14 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     lacking = missing_packages(kind)
     if lacking:
         raise UnusableInput(f"Exporting to {kind} needs {', '.join(lacking)}: pip install -e .[export]")
-    network = copy.deepcopy(network).cpu().eval()
+    network = copy.deepcopy(as_used(network)).cpu().eval()
     images = images.cpu().float()
     with torch.no_grad():
         expected = network(images)
     path = folder / FILES[kind]
-    logits = _onnx(network, path, images) if kind == "onnx" else _torch_export(network, path, images)
+    names = {} if class_names is None else {"class_names": json.dumps(list(class_names))}
+    export = _onnx if kind == "onnx" else _torch_export
+    logits = export(network, path, images, **names)
     difference = float((logits - expected).detach().abs().max())
     limit = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= limit:
@@ -103,7 +113,8 @@ def export_network(network: nn.Module, kind: ExportKind, folder: Path, images: T
     return path, difference
 
 
-def _onnx(network: nn.Module, path: Path, images: Tensor) -> Tensor:
+def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
+    import onnx
     import onnxruntime
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
@@ -122,14 +133,18 @@ def _onnx(network: nn.Module, path: Path, images: Tensor) -> Tensor:
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
         )
+    if class_names is not None:
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, {"class_names": class_names})
+        onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (logits,) = session.run(["logits"], {"images": images.numpy()})
     return torch.from_numpy(logits)
 
 
-def _torch_export(network: nn.Module, path: Path, images: Tensor) -> Tensor:
+def _torch_export(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
     program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, path)
+    torch.export.save(program, path, extra_files=None if class_names is None else {"class_names.json": class_names})
     with torch.no_grad():
         logits = torch.export.load(path).module()(images)
     assert isinstance(logits, Tensor)

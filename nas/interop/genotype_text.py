@@ -1,27 +1,38 @@
 """The text ``Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), ...)`` of quark0/darts.
 
-Such a text is Python, and the original evaluates it. Here it is read by a grammar of its own, without recursion:
+Such a text is Python, and the original evaluates it. Here it is read by a grammar of its own, without recursion. It
+knows what the forks write, too: a list of two edges per node (pt.darts), tuples, and the scalars of NumPy and torch.
 
     genotype := "Genotype" "(" field ("," field)* [","] ")"        each of the four fields once, in any order
-    field    := name "=" (edges | concat)
-    edges    := "[" [edge ("," edge)* [","]] "]"
-    edge     := "(" string "," number ")"
-    concat   := "[" [number ("," number)* [","]] "]" | "range" "(" number "," number ")"
+    field    := name "=" (list of edges, or of lists of two edges | numbers)
+    edge     := a list of two, string and number
+    numbers  := list of numbers | "range" "(" number "," number ")" | ("list" | "tuple") "(" numbers ")"
+    number   := digits | scalar "(" digits ")"                     scalar is np.int64, int, tensor, ...
+    string   := in quotes | "np.str_" "(" in quotes ")"
+    list     := "[" [entry ("," entry)* [","]] "]" | "(" ... ")"
 """
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
 
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, require
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 
+log = logging.getLogger(__name__)
 LONGEST_TEXT = 10_000
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<name>[A-Za-z_]+)|(?P<number>[0-9]{1,4}(?![0-9A-Za-z_]))|(?P<string>'\w+'|"\w+")|(?P<mark>[()\[\],=]))""",
+    r"""\s*(?:(?P<name>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)|(?P<number>[0-9]{1,4}(?!\w))"""
+    r"""|(?P<string>'\w+'|"\w+")|(?P<mark>[()\[\],=]))""",
     re.ASCII,
 )
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+CLOSING = {"[": "]", "(": ")"}
+SCALARS = re.compile(r"(np|numpy)\.(str_|u?int\d+)|int|str|(torch\.)?tensor")
+SEQUENCES = ("list", "tuple")
+BEGINNING = re.compile(r"\bGenotype\s*\((?=\s*\w+\s*=)|\bGenotype\s*\((?!\w)")
+LOGGED = re.compile(r"genotype\s*[=:]\s*$")  # before a genotype: the line of a search's log
 
 
 class _Reader:
@@ -70,43 +81,94 @@ class _Reader:
                 break
         return entries
 
-    def number(self) -> int:
-        return int(self.take("number", "a whole number"))
+    def next_is(self, kind: str) -> bool:
+        token = self._next()
+        return token is not None and token.lastgroup == kind
 
-    def edge(self) -> Edge:
+    def opening(self) -> str:
+        """Take the mark that opens a list, and give the one that closes it."""
+        for opening, closing in CLOSING.items():
+            if self.skip_mark(opening):
+                return closing
+        raise self.refuse("a [ or a (")
+
+    def scalar(self, kind: str, expected: str) -> str:
+        """A token of ``kind``, bare or in the call of a scalar's type."""
+        if not self.next_is("name"):
+            return self.take(kind, expected)
+        before = self.position
+        if not SCALARS.fullmatch(self.take("name", expected)):
+            self.position = before
+            raise self.refuse(expected)
         self.take_mark("(")
-        operation = self.take("string", "an operation's name in quotes")[1:-1]
+        value = self.take(kind, expected)
+        self.take_mark(")")
+        return value
+
+    def number(self) -> int:
+        return int(self.scalar("number", "a whole number"))
+
+    def edge_in(self, closing: str) -> Edge:
+        """The rest of an edge whose list is open already."""
+        operation = self.scalar("string", "an operation's name in quotes")[1:-1]
         self.take_mark(",")
         source = self.number()
-        self.take_mark(")")
+        self.take_mark(closing)
         return operation, source
 
-    def edges(self) -> list[Edge]:
-        self.take_mark("[")
-        return self.take_list(self.edge, "]")
+    def edge(self) -> Edge:
+        return self.edge_in(self.opening())
 
-    def concat(self) -> list[int]:
-        if self.skip_mark("["):
-            return self.take_list(self.number, "]")
-        if self.take("name", "a list of whole numbers or range(first, end)") != "range":
-            raise self.refuse("a list of whole numbers or range(first, end)")
-        self.take_mark("(")
-        first = self.number()
-        self.take_mark(",")
-        end = self.number()
-        self.take_mark(")")
-        return list(range(first, min(end, LARGEST_STEPS + 3)))
+    def edge_or_node(self) -> list[Edge]:
+        """An edge, or the list of a node's two."""
+        before, closing = self.position, self.opening()
+        if self.next_is("mark"):
+            edges = self.take_list(self.edge, closing)
+            if len(edges) != 2:
+                self.position = before
+                raise self.refuse("the two edges of a node")
+            return edges
+        return [self.edge_in(closing)]
+
+    def edges(self) -> list[Edge]:
+        return [edge for entry in self.take_list(self.edge_or_node, self.opening()) for edge in entry]
+
+    def numbers(self) -> list[int]:
+        if not self.next_is("name"):
+            return self.take_list(self.number, self.opening())
+        before, expected = self.position, "a list of whole numbers or range(first, end)"
+        name = self.take("name", expected)
+        wrapped = 0
+        while name in SEQUENCES:
+            self.take_mark("(")
+            wrapped += 1
+            name = self.take("name", expected) if self.next_is("name") else ""
+        if name == "range":
+            self.take_mark("(")
+            first = self.number()
+            self.take_mark(",")
+            end = self.number()
+            self.take_mark(")")
+            found = list(range(first, min(end, LARGEST_STEPS + 3)))
+        elif name == "" and wrapped:
+            found = self.take_list(self.number, self.opening())
+        else:
+            self.position = before
+            raise self.refuse(expected)
+        for _ in range(wrapped):
+            self.take_mark(")")
+        return found
 
     def field(self) -> tuple[str, list[Any]]:
         name = self.take("name", f"one of {', '.join(FIELDS)}")
         if name not in FIELDS:
             raise self.refuse(f"one of {', '.join(FIELDS)} before")
         self.take_mark("=")
-        return name, self.concat() if name.endswith("_concat") else self.edges()
+        return name, self.numbers() if name.endswith("_concat") else self.edges()
 
 
 def parse_genotype(text: object) -> Genotype:
-    """The genotype that ``text`` spells out; nothing in it is executed.
+    """The genotype that ``text`` spells out, and nothing else; nothing in it is executed.
 
     Raises:
         InvalidValue: ``text`` is too long, not of the form above, or its cells are impossible.
@@ -114,14 +176,38 @@ def parse_genotype(text: object) -> Genotype:
     if not isinstance(text, str) or len(text) > LONGEST_TEXT:
         raise InvalidValue("genotype", text, f"it must be a text of at most {LONGEST_TEXT} characters")
     reader = _Reader(text)
-    if reader.take("name", "Genotype(") != "Genotype":
-        raise InvalidValue("genotype", text, "it must begin with Genotype(")
-    reader.take_mark("(")
-    fields = reader.take_list(reader.field, ")")
+    genotype = _read(reader)
     if text[reader.position :].strip():
         raise reader.refuse("nothing more")
-    if sorted(name for name, _ in fields) != sorted(FIELDS):
-        raise InvalidValue("genotype", text, f"it must give each of {', '.join(FIELDS)} once")
+    return genotype
+
+
+def find_genotypes(text: str) -> list[Genotype]:
+    """The genotypes in ``text``, whatever stands around them, each once; of a search's log only the last.
+
+    A log is what has ``genotype =`` before every one: the last is what the search ended with. In any other text, such
+    as a file of published cells, the last has no claim over the others.
+
+    Raises:
+        InvalidValue: What begins as a genotype is none.
+    """
+    places = list(BEGINNING.finditer(text))
+    found = [_read(_Reader(text[place.start() :][:LONGEST_TEXT])) for place in places]
+    different = list(dict.fromkeys(found))
+    logged = all(LOGGED.search(text[max(0, place.start() - 40) : place.start()]) for place in places)
+    if logged and len(different) > 1:
+        log.info(f"the last of the log's {len(found)} genotypes is taken")
+        return found[-1:]
+    return different
+
+
+def _read(reader: _Reader) -> Genotype:
+    if reader.take("name", "Genotype(") != "Genotype":
+        raise InvalidValue("genotype", reader.text, "it must begin with Genotype(")
+    reader.take_mark("(")
+    fields = reader.take_list(reader.field, ")")
+    good = sorted(name for name, _ in fields) == sorted(FIELDS)
+    require(good, "genotype", reader.text, f"it must give each of {', '.join(FIELDS)} once")
     try:
         return Genotype.from_mapping(dict(fields))
     except InvalidValue as error:

@@ -1,12 +1,16 @@
 """What ``candidate=`` may name: a run folder, a ``candidate.json``, a published genotype, another code base's text."""
 
-from collections.abc import Callable
+import codecs
+import os
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
-from nas.interop.genotype_text import parse_genotype
+from nas.interop.genotype_text import BEGINNING, find_genotypes, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
@@ -14,7 +18,10 @@ from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.training.settings import TrainingSettings
 
+Found = TypeVar("Found")
 LARGEST_TEXT = 100_000  # bytes
+CELL = re.compile(r"\|[\w~|+]*~[\w~|+]*\|", re.ASCII)  # of NAS-Bench-201
+ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _TEXTS = {  # as quark0/darts and PC-DARTS publish them
     # first order, Liu et al., 2019
     "darts_v1": """Genotype(
@@ -79,12 +86,14 @@ def candidate_path(candidate: object) -> Path:
         InvalidValue: It is neither.
     """
     path = Path("" if candidate is None else str(candidate))
-    file = path / "candidate.json" if path.is_dir() else path
+    file = (
+        path / "candidate.json" if os.path.isdir(path) else path
+    )  # pathlib raises where a text is too long for a name
     allowed = (
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
         f"or one of {', '.join(PUBLISHED)}"
     )
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise InvalidValue("candidate", candidate, allowed)
     return file
 
@@ -109,29 +118,55 @@ def read_candidate(
         return read_candidate_file(candidate_path(candidate))
     space, architecture = named_architecture(text, space_named)
     named = Candidate(architecture, Hyperparameters())
-    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=training.schedule_end)
+    end, names = training.schedule_end, splits.class_names
+    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=end, class_names=names)
 
 
 def architecture_text(name: str) -> str | None:
     """The text that ``name`` stands for: itself, or the content of the file of that name; None for anything else.
 
-    A text is a published name (``darts_v2``), a genotype (``Genotype(normal=[...], ...)``) or a NAS-Bench-201 cell
-    (``|nor_conv_3x3~0|+|...``). A file that ends in ``.json`` is a candidate and no text.
+    A text is a published name (``darts_v2``), or has a genotype (``Genotype(normal=[...], ...)``) or a NAS-Bench-201
+    cell (``|nor_conv_3x3~0|+|...``) in it, whatever stands around that. A file that ends in ``.json`` is a candidate
+    and no text.
 
     Raises:
         UnusableInput: The file is too large or not text.
+        InvalidValue: The file's text is none of these.
     """
-    if name in PUBLISHED or name.startswith(("Genotype(", "|")):
+    if _tells(name):
         return name
     path = Path(name)
-    if path.suffix == ".json" or not path.is_file():
+    if path.suffix == ".json" or not os.path.isfile(path):
         return None
     if path.stat().st_size > LARGEST_TEXT:
         raise UnusableInput(f"{path} is larger than the text of an architecture can be ({LARGEST_TEXT} bytes).")
     try:
-        return path.read_text(encoding="utf-8").strip()
+        content = path.read_bytes()
+        text, readable = _decoded(content)
     except (OSError, UnicodeDecodeError) as error:
         raise UnusableInput(f"{path} cannot be read as text.") from error
+    if not _tells(text):
+        if not readable:
+            raise UnusableInput(f"{path} cannot be read as text.")
+        forms = "a genotype (Genotype(normal=[...], ...)) nor a NAS-Bench-201 cell (|nor_conv_3x3~0|+|...|)"
+        raise InvalidValue("candidate", name, f"the file {'has neither ' + forms if text else 'is empty'}")
+    return text
+
+
+def _tells(text: str) -> bool:
+    """Whether ``text`` is a published name, or an architecture can be looked for in it."""
+    return text in PUBLISHED or bool(BEGINNING.search(text) or CELL.search(text))
+
+
+def _decoded(content: bytes) -> tuple[str, bool]:
+    """The text that the bytes ``content`` are, and whether they are in an encoding that is known for sure."""
+    for mark, encoding in ENCODINGS.items():
+        if content.startswith(mark):
+            return content.decode(encoding).strip(), True
+    try:
+        return content.decode("utf-8").strip(), True
+    except UnicodeDecodeError:  # an architecture is ASCII, whatever language the words around it are in
+        return content.decode("latin-1").strip(), False
 
 
 def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> tuple[SearchSpace, Architecture]:
@@ -142,19 +177,28 @@ def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> 
         space_named: Builds ``darts`` or ``nasbench201`` for the data at hand.
 
     Raises:
-        InvalidValue: The text is none of the known forms, or tells no architecture of its space.
+        InvalidValue: The text is none of the known forms, has several architectures, or none of its space.
     """
-    if text.startswith("|"):
-        space = space_named("nasbench201")
-        assert isinstance(space, NasBench201)
-        architecture = parse_architecture(text)
-        architecture.check(space.choices)
-        return space, architecture
-    if text not in PUBLISHED and not text.startswith("Genotype("):
+    genotypes = [PUBLISHED[text]] if text in PUBLISHED else find_genotypes(text)
+    if genotypes:
+        cells = space_named("darts")
+        assert isinstance(cells, Darts)
+        genotype = _only("genotypes", genotypes, text)
+        cells = cells.for_genotype(genotype)
+        return cells, cells.architecture(genotype)
+    found = [parse_architecture(cell) for cell in dict.fromkeys(CELL.findall(text))]
+    if not found:
         allowed = f"it must be one of {', '.join(PUBLISHED)}, a genotype, a NAS-Bench-201 cell, or a candidate.json"
         raise InvalidValue("candidate", text, allowed)
-    genotype = PUBLISHED[text] if text in PUBLISHED else parse_genotype(text)
-    cells = space_named("darts")
-    assert isinstance(cells, Darts)
-    cells = cells.for_genotype(genotype)
-    return cells, cells.architecture(genotype)
+    space = space_named("nasbench201")
+    assert isinstance(space, NasBench201)
+    architecture = _only("NAS-Bench-201 cells", found, text)
+    architecture.check(space.choices)
+    return space, architecture
+
+
+def _only(kind: str, found: Sequence[Found], text: str) -> Found:
+    """The one entry of ``found``; several have equal claims."""
+    if len(found) > 1:
+        raise InvalidValue("candidate", text, f"it has {len(found)} different {kind}, and must have one")
+    return found[0]

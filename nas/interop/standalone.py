@@ -1,6 +1,7 @@
 """A found network as a short Python file of its own, which needs only torch and loads the weights."""
 
 from collections.abc import Mapping, Sequence
+from pprint import pformat
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +42,7 @@ def standalone_source(
     mean: Sequence[float],
     std: Sequence[float],
     title: str,
+    class_names: Sequence[str] | None = None,
 ) -> str:
     """The text of the file.
 
@@ -49,6 +51,7 @@ def standalone_source(
         architecture: The architecture that the file builds.
         mean, std: The numbers per channel that normalise images from 0 to 1.
         title: The first line of the file's docstring.
+        class_names: What the classes are called, in the order of the logits; None leaves the file without them.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.
@@ -65,12 +68,13 @@ def standalone_source(
         made = _call(type(network).__name__, arguments)
     channels, height, width = space.input_shape
     quotes = '"""'
+    names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
     return (
         f"{quotes}{_one_line(title)}\n\n"
         f"Depends on torch only. Images (batch, {channels}, {height}, {width}) from 0 to 1, normalised with MEAN and "
         f'STD per channel,\nto logits (batch, {space.classes}): network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
-        f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n\n\n"
+        f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n{names}\n\n"
         f"{definitions.strip()}{_GAP if definitions else ''}"
         f"def network():\n"
         f'    """The network with fresh weights."""\n'

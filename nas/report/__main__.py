@@ -1,6 +1,7 @@
 """``python -m nas.report``: pages, comparisons, drawings and animations of runs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,17 +111,17 @@ def _points(effect: float | None) -> str:
 
 def _draw(options: argparse.Namespace) -> None:
     path = Path(options.architecture)
-    text = None if path.is_dir() else architecture_text(options.architecture)
+    text = None if os.path.isdir(path) else architecture_text(options.architecture)
     if text is None:
-        file = path / "candidate.json" if path.is_dir() else path
-        if not file.is_file():
+        file = path / "candidate.json" if os.path.isdir(path) else path
+        if not os.path.isfile(file):
             allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
             raise InvalidValue("architecture", options.architecture, allowed)
         found = read_candidate_file(file)
         space, architecture = found.space, found.candidate.architecture
     else:
         space, architecture = named_architecture(text, _space_named)
-    default = path / "figures" if path.is_dir() else Path()
+    default = path / "figures" if os.path.isdir(path) else Path()
     name = options.architecture if text is not None and text.isidentifier() else "architecture"
     for written in save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name):
         print(f"drawing: {written}")

@@ -21,8 +21,9 @@ from nas.spaces.space import SearchSpace, space_from_description
 
 SCHEMA = 1
 LARGEST_FILE = 1_000_000  # bytes
+MOST_NAMES = 500_000  # bytes of a file's class names, which leave room for all else
 ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled")
-OPTIONAL = ("trajectory",)
+OPTIONAL = ("trajectory", "class_names")
 LONGEST_TRAJECTORY = 1000
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
@@ -39,6 +40,7 @@ class CandidateFile:
         settled: Per decision (``architecture`` and each learned hyperparameter) whether it had come to rest.
         schedule_end: The share of the learning rate that the schedule had come down to at the end.
         trajectory: How the learned hyperparameters moved: per name equally many values, evenly spread over the search.
+        class_names: What the space's classes are called, in the order of the logits; None where the data have no names.
     """
 
     candidate: Candidate
@@ -48,9 +50,11 @@ class CandidateFile:
     settled: dict[str, bool] = field(default_factory=dict)
     schedule_end: float = 0.0
     trajectory: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         recorded = {name: list(values) for name, values in self.trajectory.items()}
+        names = None if self.class_names is None else list(self.class_names)
         return {
             "schema": SCHEMA,
             "data": self.data,
@@ -61,6 +65,7 @@ class CandidateFile:
             "schedule_end": self.schedule_end,
             "settled": self.settled,
             **({"trajectory": recorded} if recorded else {}),
+            **({} if names is None or len(json.dumps(names, indent=2)) > MOST_NAMES else {"class_names": names}),
         }
 
     def write(self, path: Path) -> None:
@@ -91,7 +96,7 @@ def read_candidate_file(path: Path) -> CandidateFile:
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise UnusableInput(f"{path} is larger than a candidate can be ({LARGEST_FILE} bytes).")
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_duplicates)
     except OSError as error:
         raise UnusableInput(f"The candidate {path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
@@ -139,12 +144,23 @@ def parse_candidate(content: object) -> CandidateFile:
     good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
     require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
     trajectory = _parsed_trajectory(content.get("trajectory", {}), values)
+    class_names = _parsed_class_names(content.get("class_names"), space.classes)
     if "fingerprint" in content:
         found = content.pop("fingerprint")
         allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
         require(found == fingerprint(content), "fingerprint", found, allowed)
     candidate = Candidate(architecture, Hyperparameters(values))
-    return CandidateFile(candidate, space, data, schedule, settled, float(end), trajectory)
+    return CandidateFile(candidate, space, data, schedule, settled, float(end), trajectory, class_names)
+
+
+def _parsed_class_names(content: object, classes: int) -> tuple[str, ...] | None:
+    if content is None:
+        return None
+    allowed = f"it must be a list of {classes} texts, a name per class"
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise InvalidValue("class_names", content, allowed)
+    require(len(content) == classes, "class_names", content, allowed)
+    return tuple(content)
 
 
 def _parsed_trajectory(content: object, hyperparameters: Mapping[str, float]) -> dict[str, list[float]]:

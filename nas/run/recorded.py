@@ -73,7 +73,7 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
         ``config`` itself where the candidate is a lone file.
     """
     folder = Path(str(config.candidate))
-    if not (folder / ".hydra" / "config.yaml").is_file():
+    if not os.path.isfile(folder / ".hydra" / "config.yaml"):  # pathlib raises: a genotype is too long for a name
         return config
     run_config = recorded_configuration(folder)
     merged = OmegaConf.create(OmegaConf.to_container(config, resolve=False))

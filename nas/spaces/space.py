@@ -100,6 +100,21 @@ class SearchSpace(ABC):
         """
         raise InvalidValue("space", self.name, "its networks cannot be written into a file of their own")
 
+    def reduction(self, architecture: Architecture) -> int:
+        """How many pixels of an image's side become one in the smallest layers of the network of ``architecture``."""
+        return 1
+
+    def doubts(self, architecture: Architecture) -> list[str]:
+        """Why the network of ``architecture`` cannot work as it should, in words; nothing speaks against a sound one.
+
+        Such a network can be trained all the same, so nobody would notice.
+        """
+        side, reduction = min(self.input_shape[1:]), self.reduction(architecture)
+        if reduction <= side:
+            return []
+        height, width = self.input_shape[1:]
+        return [f"it reduces {height}x{width} images {reduction} times, to less than a pixel"]
+
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """The architecture in words; here one entry per choice."""
         return [LayerDescription("conv", name, option) for name, option in architecture.items()]

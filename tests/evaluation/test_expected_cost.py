@@ -12,6 +12,7 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import (
     BlockCosts,
+    as_used,
     count_multiply_adds,
     count_parameters,
     measure_latency,
@@ -19,6 +20,7 @@ from nas.evaluation.network_cost import (
     supernet_multiply_adds,
 )
 from nas.evaluation.objective import CostPenalty
+from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts.space import Darts
@@ -149,6 +151,50 @@ def test_a_supernets_multiply_adds_are_those_of_its_plain_implementation(name: s
     counted = supernet_multiply_adds(space, relaxation)
     space.implementation = "plain"
     assert counted == count_multiply_adds(space.supernet(relaxation), space.input_shape) > 0
+
+
+def test_parameters_and_multiply_adds_are_those_of_darts_v2_in_use() -> None:
+    """Both columns of a table are of one network, the one without the head of the training."""
+    published = {
+        "cifar": (3_349_342, 528.4e6, {"input_shape": (3, 32, 32), "classes": 10}),
+        "imagenet": (
+            4_718_752,
+            529.9e6,
+            {"final_channels": 48, "final_cells": 14, "input_shape": (3, 224, 224), "classes": 1000},
+        ),
+    }
+    for kind, (parameters, multiply_adds, settings) in published.items():
+        for auxiliary in (True, False):
+            space = Darts(final_network=kind, auxiliary=auxiliary, **settings).for_genotype(PUBLISHED["darts_v2"])
+            with torch.device("meta"):
+                network = space.network(space.architecture(PUBLISHED["darts_v2"]))
+            assert count_parameters(network, space.input_shape) == parameters
+            assert count_multiply_adds(network, space.input_shape) == pytest.approx(multiply_adds, abs=5e4)
+
+
+def test_a_network_as_it_is_used_shares_its_weights_and_lacks_the_head() -> None:
+    space = Darts(final_channels=2, final_cells=3, auxiliary=True, input_shape=(3, 16, 16), classes=4)
+    network = space.network(sampled(space, 1)[0])
+    used, images = as_used(network), torch.randn(2, 3, 16, 16)
+    assert isinstance(network.train()(images), tuple)  # the network itself keeps its head
+    assert isinstance(used.train()(images), Tensor)
+    assert torch.equal(used.eval()(images), network.eval()(images))
+    assert not any(name.startswith("auxiliary_head") for name in used.state_dict())
+    own = dict(network.named_parameters())
+    assert all(parameter is own[name] for name, parameter in used.named_parameters())
+    plain = torch.nn.Linear(2, 2)
+    assert as_used(plain) is plain
+
+
+def test_an_evaluation_and_the_expected_cost_count_no_auxiliary_head() -> None:
+    space = Darts(
+        channels=2, cells=3, final_channels=2, final_cells=3, auxiliary=True, input_shape=(3, 8, 8), classes=4
+    )
+    (architecture,) = sampled(space, 1)
+    expected = space.expected_cost(space.architecture_weights(architecture), BlockCosts("parameters"))
+    network = space.network(architecture)
+    assert float(expected) == count_parameters(network, space.input_shape) < 10_000
+    assert sum(parameter.numel() for parameter in network.parameters()) > 400_000
 
 
 def test_latency_grows_with_the_network_and_is_measured_once() -> None:

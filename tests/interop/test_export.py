@@ -1,5 +1,6 @@
 """Exported networks compute what the trained network computes."""
 
+import json
 import subprocess
 import sys
 
@@ -172,6 +173,36 @@ def test_a_small_chain_is_exported_and_checked(trained, test_images, tmp_path):
     path, difference = export_network(network, "torch_export", tmp_path, test_images)
     assert path == tmp_path / "network.pt2"
     assert difference <= 1e-5
+
+
+def test_an_exported_file_holds_no_auxiliary_head(trained, test_images, tmp_path):
+    network = trained("darts")[2]
+    path, _ = export_network(network, "torch_export", tmp_path, test_images)
+    assert not any("auxiliary" in name for name in torch.export.load(path).state_dict)
+    assert network.auxiliary_head is not None
+
+
+@pytest.mark.slow
+def test_an_onnx_file_has_the_names_of_its_classes(trained, test_images, tmp_path):
+    needs("onnx")
+    import onnxruntime
+
+    names = [f"class {number}: ü" for number in range(10)]
+    path, _ = export_network(trained("macro")[2], "onnx", tmp_path, test_images, names)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["class_names"]) == names
+    assert [file.name for file in tmp_path.iterdir()] == ["network.onnx"]
+
+
+def test_the_names_of_many_classes_stand_in_short_lines():
+    space = Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=300)
+    architecture = space.sample(torch.Generator().manual_seed(5)).architecture
+    names = [f"n{number:08} 'quoted'\n" for number in range(300)]
+    source = standalone_source(space, architecture, [0.5], [0.5], "many", names)
+    assert max(map(len, source.splitlines())) <= 120
+    made = {}
+    exec(compile(source, "network", "exec"), made)
+    assert made["CLASSES"] == tuple(names)
 
 
 def test_a_file_with_other_logits_is_removed(trained, test_images, tmp_path, monkeypatch):

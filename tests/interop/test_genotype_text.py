@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InvalidValue
-from nas.interop.genotype_text import LONGEST_TEXT, genotype_text, parse_genotype
+from nas.interop.genotype_text import LONGEST_TEXT, find_genotypes, genotype_text, parse_genotype
 from nas.interop.named_architecture import PUBLISHED
 
 TEXT = (
@@ -40,6 +40,84 @@ def test_layout_quotes_order_and_trailing_commas_do_not_matter() -> None:
       )
     """
     assert parse_genotype(text) == parse_genotype(TEXT)
+
+
+EDGES, ONE = "[('sep_conv_3x3', 1), ('skip_connect', 0)]", "range(2, 3)"
+
+
+@pytest.mark.parametrize(
+    ("written", "otherwise"),
+    [
+        (EDGES, "[[('sep_conv_3x3', 1), ('skip_connect', 0)]]"),  # pt.darts
+        (EDGES, "[(('sep_conv_3x3', 1), ('skip_connect', 0)),]"),  # GDAS
+        (EDGES, "(('sep_conv_3x3', 1), ('skip_connect', 0))"),
+        (EDGES, '[["sep_conv_3x3", 1], ["skip_connect", 0]]'),  # JSON has no tuples
+        ("'sep_conv_3x3'", "np.str_('sep_conv_3x3')"),
+        (" 1)", " np.int64(1))"),
+        (" 1)", " numpy.int32(1))"),
+        (" 1)", " tensor(1))"),
+        (ONE, "(2,)"),
+        (ONE, "list(range(2, 3))"),
+        (ONE, "tuple(range(2, 3))"),
+        (ONE, "list([2])"),
+        (ONE, "range(np.int64(2), np.int64(3))"),
+        (ONE, "[np.int64(2)]"),
+    ],
+)
+def test_what_forks_and_libraries_write_is_the_same_genotype(written: str, otherwise: str) -> None:
+    assert parse_genotype(TEXT.replace(written, otherwise)) == parse_genotype(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("written", "otherwise", "sentence"),
+    [
+        (EDGES, "[[('sep_conv_3x3', 1)]]", "must have the two edges of a node"),
+        (EDGES, "[[[('sep_conv_3x3', 1), ('skip_connect', 0)]]]", "an operation's name in quotes"),
+        (" 1)", " os.system(1))", "must have a whole number"),
+        (" 1)", " np.load(1))", "must have a whole number"),
+        (" 1)", " np.int64(1.5))", r"must have a \)"),
+        (ONE, "list(range(2, 3)", r"must have a \)"),
+        (ONE, "set(range(2, 3))", "a list of whole numbers or range"),
+        (ONE, "list(list)", r"must have a \("),
+        ("'sep_conv_3x3'", "'sep_conv_3X3'", r"normal\[0\]=sep_conv_3X3 .* must be one of none, max_pool_3x3"),
+        ("'skip_connect', 0", "'skip_connect', 2", r"normal\[1\]=2 .* a whole number from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_what_was_expected(written: str, otherwise: str, sentence: str) -> None:
+    with pytest.raises(InvalidValue, match=sentence):
+        parse_genotype(TEXT.replace(written, otherwise))
+
+
+OTHER = TEXT.replace("('sep_conv_3x3', 1)", "('sep_conv_5x5', 1)")
+LINE = "11/20 03:51:40 PM genotype = "
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MINE = " + TEXT,
+        LINE + TEXT + "\n11/20 03:51:41 PM train 000 2.3e+00\n",
+        "# my best Genotype (of 50)\n" + TEXT,
+        "class Genotype(NamedTuple): ...\n" + TEXT,
+        "genotypes." + TEXT + ")",
+        f"{TEXT}\n{TEXT}",  # the same twice
+        f"{LINE}{OTHER}\n{LINE}{TEXT}\n",  # a search's log: the last is what it ended with
+    ],
+)
+def test_a_genotype_is_found_whatever_stands_around_it(text: str) -> None:
+    assert find_genotypes(text) == [parse_genotype(TEXT)]
+
+
+def test_several_genotypes_are_all_found_where_none_is_the_last_of_a_search() -> None:
+    both = [parse_genotype(OTHER), parse_genotype(TEXT)]
+    assert find_genotypes(f"DARTS_V1 = {OTHER}\nDARTS_V2 = {TEXT}") == both
+    assert find_genotypes(f"{LINE}{OTHER}\nMINE = {TEXT}") == both
+    assert find_genotypes("no genotype at all") == []
+
+
+def test_a_log_that_ends_within_its_last_genotype_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="it ends before"):
+        find_genotypes(f"{LINE}{OTHER}\n{LINE}{TEXT[:33]}")
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
-from nas.interop.named_architecture import PUBLISHED, architecture_text, named_architecture
+from nas.interop.named_architecture import PUBLISHED, architecture_text, candidate_path, named_architecture
+from nas.run.recorded import inherited_configuration
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -62,6 +64,76 @@ def test_what_is_a_text(tmp_path: Path) -> None:
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(UnusableInput, match="cannot be read as text"):
         architecture_text(str(tmp_path / "binary.txt"))
+
+
+def test_a_text_that_is_too_long_for_a_files_name_is_no_fault_of_the_machine() -> None:
+    text = genotype_text(PUBLISHED["darts_v2"])
+    assert architecture_text(text) == text
+    config = OmegaConf.create({"candidate": text})
+    assert inherited_configuration(config, []) is config
+    slip = text.replace("Genotype", "Genotpe")
+    assert architecture_text(slip) is None
+    with pytest.raises(InvalidValue, match=r"the text of an architecture"):
+        candidate_path(slip)
+
+
+SAME = ("assigned", "bom", "comment", "crlf", "list", "listrange", "logline", "npint", "tuple", "two", "utf16")
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_file_as_other_tools_write_it_is_read(name: str, data_folder: Path) -> None:
+    """The files hold one genotype each, in the form that their name tells."""
+    files = [data_folder / "genotypes" / f"g_{one}.txt" for one in (name, "plain")]
+    found, plain = (named_architecture(str(architecture_text(str(file))), space_named) for file in files)
+    assert found[1] == plain[1]
+
+
+def test_the_nested_genotype_of_pt_darts_is_read(data_folder: Path) -> None:
+    space, architecture = named_architecture(
+        str(architecture_text(str(data_folder / "genotypes" / "g_ptdarts.txt"))), space_named
+    )
+    assert isinstance(space, Darts)
+    genotype = space.genotype(architecture)
+    assert genotype.normal[2:4] == (("sep_conv_3x3", 0), ("skip_connect", 1))
+    assert genotype.reduce_concat == (2, 3, 4, 5)
+
+
+def test_a_cell_in_a_file_as_other_tools_write_it_is_read(data_folder: Path, tmp_path: Path) -> None:
+    cell = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+    (tmp_path / "log.txt").write_text(f"[2026-01-01] genotype : Structure(4 nodes with {cell})\n", encoding="utf-16")
+    files = (data_folder / "genotypes" / "nb_bom.txt", data_folder / "genotypes" / "nb_crlf.txt", tmp_path / "log.txt")
+    for file in files:
+        space, architecture = named_architecture(str(architecture_text(str(file))), space_named)
+        assert "+".join(layer.detail for layer in space.layer_descriptions(architecture)) == cell
+
+
+def test_what_a_file_lacks_is_said(data_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match=r"g_empty\.txt is not allowed: the file is empty"):
+        architecture_text(str(data_folder / "genotypes" / "g_empty.txt"))
+    with pytest.raises(InvalidValue, match=r"normal\[0\]=sep_conv_3X3 is not allowed: the operation must be one of"):
+        named_architecture(str(architecture_text(str(data_folder / "genotypes" / "g_typo.txt"))), space_named)
+    (tmp_path / "other.txt").write_text("| op | ~ |\n|---|---|")
+    with pytest.raises(InvalidValue, match=r"neither a genotype .* nor a NAS-Bench-201 cell"):
+        architecture_text(str(tmp_path / "other.txt"))
+
+
+def test_words_in_another_encoding_do_not_hide_a_genotype(tmp_path: Path) -> None:
+    text = genotype_text(PUBLISHED["darts_v2"])
+    (tmp_path / "latin.txt").write_bytes("# très bon\n".encode("latin-1") + text.encode())
+    space, architecture = named_architecture(str(architecture_text(str(tmp_path / "latin.txt"))), space_named)
+    assert isinstance(space, Darts)
+    assert space.genotype(architecture) == PUBLISHED["darts_v2"]
+    (tmp_path / "latin.txt").write_bytes("# très bon\n".encode("latin-1"))
+    with pytest.raises(UnusableInput, match="cannot be read as text"):
+        architecture_text(str(tmp_path / "latin.txt"))
+
+
+def test_of_several_architectures_none_is_taken() -> None:
+    both = f"A = {genotype_text(PUBLISHED['darts_v1'])}\nB = {genotype_text(PUBLISHED['darts_v2'])}"
+    with pytest.raises(InvalidValue, match="it has 2 different genotypes, and must have one"):
+        named_architecture(both, space_named)
+    with pytest.raises(InvalidValue, match="it has 2 different NAS-Bench-201 cells, and must have one"):
+        named_architecture(f"{CELL} {CELL.replace('avg_pool_3x3', 'none')} {CELL}", space_named)
 
 
 @pytest.mark.parametrize("text", ["darts_v9", "__import__('os')", "Genotype(normal=1)", "|rm~0|", ""])

@@ -9,11 +9,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.errors import UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.interop.named_architecture import PUBLISHED
-from nas.interop.original_state import from_original, load_original, original_name, read_state, to_original
+from nas.interop.original_state import (
+    from_original,
+    load_original,
+    load_weights,
+    original_name,
+    read_state,
+    to_original,
+)
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.run.checkpoint import CheckpointFolder
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -120,6 +128,81 @@ def test_what_does_not_fit_is_named() -> None:
         load_original(small_network(auxiliary=True), state)
 
 
+def checkpoints(state: dict[str, Tensor]) -> dict[str, object]:
+    """One state dict as training scripts leave it."""
+    profiled = {"total_ops": torch.zeros(1), "cells.0.total_params": torch.zeros(1)}
+    numbers = {"best_acc_top1": np.float64(97.2), "epoch": np.int64(3), "history": np.arange(3.0)}
+    prefixed = {f"module.{name}": tensor for name, tensor in state.items()}
+    return {
+        "DataParallel": prefixed,
+        "torch.compile": {f"_orig_mod.{name}": tensor for name, tensor in state.items()},
+        "both": {f"_orig_mod.{name}": tensor for name, tensor in prefixed.items()},
+        "compiled cells": {name.replace("cells.0", "cells.0._orig_mod"): tensor for name, tensor in state.items()},
+        "Lightning": {"state_dict": {f"model.{name}": tensor for name, tensor in state.items()}, "epoch": 3},
+        "quark0's train_imagenet": {"state_dict": prefixed, "optimizer": {"state": {}, "param_groups": []}, **numbers},
+        "AutoDL": {"network": state, "args": {"lr": 0.1}},
+        "wrapped twice": {"model": {"state_dict": state}},
+        "any other entry": {"weights": state, "epoch": 3},
+        "thop": state | profiled,
+        "half precision": {name: tensor.to(torch.bfloat16) for name, tensor in state.items()},
+        "parameters": {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in state.items()},
+    }
+
+
+@pytest.mark.parametrize("spelling", ["original", "ours"])
+@pytest.mark.parametrize("form", checkpoints({}))
+def test_a_state_dict_as_a_training_script_leaves_it_is_loaded(form: str, spelling: str, tmp_path: Path) -> None:
+    source, target = small_network(), small_network()
+    with torch.no_grad():
+        for tensor in source.state_dict().values():
+            tensor.copy_(torch.randint(1, 9, tensor.shape))  # numbers that half precision holds
+    state = source.state_dict() if spelling == "ours" else to_original(source, source.state_dict())
+    torch.save(checkpoints(dict(state))[form], tmp_path / "checkpoint.pt")
+    load_weights(target, tmp_path / "checkpoint.pt")
+    assert all(torch.equal(tensor, target.state_dict()[name]) for name, tensor in source.state_dict().items())
+
+
+def test_our_weights_with_an_auxiliary_head_fit_a_network_without(tmp_path: Path) -> None:
+    source, target = small_network(auxiliary=True), small_network()
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    load_weights(target, tmp_path / "weights.pt")
+    assert torch.equal(source.classifier.weight, target.classifier.weight)
+    torch.save(target.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(InvalidValue, match=r"lacks auxiliary_head.* space\.auxiliary=false leaves it out"):
+        load_weights(source, tmp_path / "weights.pt")
+
+
+def test_what_does_not_fit_is_named_in_the_files_spelling(tmp_path: Path) -> None:
+    network, file = small_network(), tmp_path / "weights.pt"
+    ours = dict(network.state_dict())
+    for state, sentence in (
+        (ours | {"classifier.bias": torch.zeros(7)}, r"classifier\.bias has shape \(7,\), this network needs \(4,\)"),
+        ({name: one for name, one in ours.items() if "edges.0" not in name}, r"lacks cells\.0\.edges\.0\.1\.weight"),
+        (
+            {name.replace("preprocess", "preproc"): one for name, one in ours.items()},  # pt.darts
+            r"entry cells\.0\.preproc0\.\S+ that .* it needs cells\.0\.preprocess0\.\S+, which is not",
+        ),
+    ):
+        torch.save(state, file)
+        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        with pytest.raises(InvalidValue, match=sentence):
+            load_weights(network, file)
+        assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
+
+
+def test_a_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None:
+    torch.save(small_network(), tmp_path / "model.pt")
+    sentence = r"it holds nas\.spaces\.darts\.network\.DartsNetwork, and only tensors .* save the network's state_dict"
+    with pytest.raises(UnusableInput, match=sentence):
+        read_state(tmp_path / "model.pt")
+
+
+def test_a_checkpoint_of_a_run_says_what_it_is_for(tmp_path: Path) -> None:
+    CheckpointFolder(tmp_path).save(3, {"step": 3})
+    with pytest.raises(UnusableInput, match=r"checkpoint of a run, for resume=<run folder>"):
+        read_state(tmp_path / "step-00000003.pt")
+
+
 class Payload:
     """What a hostile checkpoint holds: unpickling it would run a command."""
 
@@ -132,7 +215,8 @@ class Payload:
 
 def test_a_hostile_checkpoint_is_refused_and_not_executed(tmp_path: Path) -> None:
     witness = tmp_path / "executed"
-    torch.save({"classifier.bias": Payload(f"touch {witness}")}, tmp_path / "hostile.pt")
+    numbers = {"best": np.float64(3)}  # what is passed over opens no way for anything else
+    torch.save({"classifier.bias": Payload(f"touch {witness}"), **numbers}, tmp_path / "hostile.pt")
     with pytest.raises(UnusableInput, match="cannot be read as a PyTorch checkpoint"):
         read_state(tmp_path / "hostile.pt")
     assert not witness.exists()

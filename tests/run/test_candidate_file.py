@@ -1,5 +1,6 @@
 """``candidate.json``: a round trip, and broken or hostile files that must end in one sentence."""
 
+import codecs
 import copy
 import json
 import math
@@ -42,6 +43,37 @@ SETTLED = {"architecture": True, "learning_rate": False}
 def example(space: SearchSpace = MACRO) -> CandidateFile:
     architecture = space.sample(torch.Generator().manual_seed(1)).architecture
     return CandidateFile(Candidate(architecture, Hyperparameters(VALUES)), space, "mnist5k", "cosine", SETTLED)
+
+
+def test_class_names_are_optional_and_one_per_class(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.json"
+    example().write(path)
+    assert read_candidate_file(path).class_names is None
+    assert "class_names" not in json.loads(path.read_text())  # what has no names is written as ever
+    names = (*map(str, range(9)), "naïve \U0001f600")
+    replace(example(), class_names=names).write(path)
+    assert read_candidate_file(path).class_names == names
+    content = json.loads(path.read_text())
+    del content["fingerprint"]
+    for wrong in (["a"], [*names[:9], 3], "0123456789", {"0": "a"}):
+        sentence = str(refused(written(tmp_path, content | {"class_names": wrong})))
+        assert "it must be a list of 10 texts, a name per class" in sentence
+
+
+def test_names_that_would_make_the_file_unreadable_are_left_out(tmp_path: Path) -> None:
+    space = Macro([{"type": "dense", "units": [4]}], ["relu"], input_shape=(1, 2, 2), classes=21_841)
+    names = tuple(f"n{number:08}" for number in range(21_841))  # the whole of ImageNet fits
+    for class_names in (names, tuple(name * 3 for name in names)):
+        replace(example(space), class_names=class_names).write(tmp_path / "candidate.json")
+        found = read_candidate_file(tmp_path / "candidate.json").class_names
+        assert found == (class_names if class_names is names else None)
+
+
+def test_a_byte_order_mark_in_front_of_a_candidate_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.json"
+    example().write(path)
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())  # as some editors save a text
+    assert read_candidate_file(path).candidate == example().candidate
 
 
 def written(folder: Path, content: Any) -> Path:

@@ -83,6 +83,10 @@ class Darts(DartsChoices):
         genotype = self.genotype(architecture)
         return {"genotype": SimpleNamespace(**vars(genotype))} | self._network_settings()
 
+    def reduction(self, architecture: Architecture) -> int:
+        halved = {self.final_cells // 3, 2 * self.final_cells // 3}
+        return 2 ** len(halved) * (8 if self.final_network == "imagenet" else 1)
+
     def _network_settings(self) -> dict[str, Any]:
         return {
             "in_channels": self.input_shape[0],

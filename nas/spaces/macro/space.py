@@ -1,6 +1,7 @@
 """The macro space: a chain of convolution, pooling and dense layers, declared in YAML."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -34,6 +35,9 @@ class Macro(MacroChoices):
 
     def network(self, architecture: Architecture) -> nn.Sequential:
         return chain(self, architecture)
+
+    def reduction(self, architecture: Architecture) -> int:
+        return math.prod(getattr(layer, "stride", 1) for _, _, layer, _, _ in self.plain_layers(architecture))
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The mean cost of the networks; exact, by the probability with which each width arrives at each layer."""

@@ -15,7 +15,7 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.nasbench201.choices import LARGEST, OPERATIONS, NasBench201Choices
+from nas.spaces.nasbench201.choices import EDGES, LARGEST, OPERATIONS, NasBench201Choices
 from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, last_activation, stem
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
 from nas.spaces.space import BlockCost
@@ -41,6 +41,19 @@ class NasBench201(NasBench201Choices):
         architecture.check(self.choices)
         operations = [architecture[choice.name] for choice in self.choices]
         return NasBench201Network(self, operations)
+
+    def reduction(self, architecture: Architecture) -> int:
+        return 4
+
+    def doubts(self, architecture: Architecture) -> list[str]:
+        reached = {0}  # the states of the cell that depend on its input
+        for (node, source), choice in zip(EDGES, self.choices, strict=True):
+            if source in reached and architecture[choice.name] != "none":
+                reached.add(node)
+        found = super().doubts(architecture)
+        if 3 not in reached:
+            found.append("every way through its cell has a none, so that its logits are the same for every image")
+        return found
 
     def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
         bound = {"input_shape": self.input_shape, "classes": self.classes}

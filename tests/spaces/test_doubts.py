@@ -1,0 +1,69 @@
+"""Architectures that cannot work are told by what they are, before anything is trained."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.interop.named_architecture import PUBLISHED
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.choices import parse_architecture
+from nas.spaces.nasbench201.space import NasBench201
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DEAD = "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_3x3~1|none~2|"
+
+
+def test_a_cell_is_doubted_exactly_where_its_logits_are_the_same_for_every_image() -> None:
+    torch.manual_seed(0)
+    space = NasBench201(channels=2, cells_per_stage=1, input_shape=(1, 8, 8), classes=3)
+    generator, images, dead = torch.Generator().manual_seed(0), torch.randn(8, 1, 8, 8), 0
+    sampled = [space.sample(generator).architecture for _ in range(60)]
+    rare = [{**one, **dict.fromkeys(list(one)[index::2], "none")} for index, one in enumerate(sampled[:2])]
+    architectures = [*sampled, *(type(sampled[0])("nasbench201", one) for one in rare), parse_architecture(DEAD)]
+    for architecture in architectures:
+        with torch.no_grad():
+            logits = space.network(architecture)(images)  # in training mode, whose batch norm magnifies what is left
+        same = bool((logits == logits[0]).all())
+        dead += same
+        assert bool(space.doubts(architecture)) == same
+    assert dead >= 2
+
+
+@pytest.mark.parametrize("side", [8, 31])
+def test_a_stem_for_large_images_is_doubted_on_small_ones(side: int) -> None:
+    space = Darts(final_channels=2, final_cells=3, final_network="imagenet", input_shape=(3, side, 40), classes=4)
+    (doubt,) = space.doubts(space.architecture(PUBLISHED["darts_v2"]))
+    assert doubt == f"it reduces {side}x40 images 32 times, to less than a pixel"
+
+
+@pytest.mark.parametrize(("side", "kind"), [(32, "imagenet"), (4, "cifar"), (28, "cifar")])
+def test_images_that_are_large_enough_raise_no_doubt(side: int, kind: str) -> None:
+    space = Darts(final_channels=2, final_cells=3, final_network=kind, input_shape=(3, side, side), classes=4)
+    assert space.doubts(space.architecture(PUBLISHED["darts_v2"])) == []
+
+
+@pytest.mark.parametrize(("pools", "doubts"), [(2, []), (3, ["it reduces 4x9 images 8 times, to less than a pixel"])])
+def test_a_chain_is_doubted_by_its_strides(pools: int, doubts: list[str]) -> None:
+    pool = {"type": "pool", "pool_size": 2, "kind": "max", "stride": 2}
+    conv = {"type": "conv", "filters": [2, 4], "kernel_size": 3, "stride": 1, "optional": True}
+    layers = [*[pool] * pools, conv, {"type": "dense", "units": 4}]
+    space = Macro(layers, ["relu"], input_shape=(1, 4, 9), classes=3)
+    assert space.doubts(space.sample(torch.Generator().manual_seed(0)).architecture) == doubts
+
+
+def test_the_retraining_says_so_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "cell.txt").write_text(DEAD)
+    command = [sys.executable, str(ROOT / "train_final.py"), "data=digits", "space=nasbench201", "candidate=cell.txt"]
+    settings = ("space.channels=2", "space.cells_per_stage=1", "final.epochs=1", "hydra.run.dir=run")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *settings], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("this architecture cannot work well: every way through its cell has a none")
