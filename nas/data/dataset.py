@@ -231,7 +231,7 @@ class DataSplits:
 
     def __post_init__(self) -> None:
         self._refuse_parts_that_differ()
-        self._refuse_too_few_classes()
+        self._check_classes()
         object.__setattr__(self, "mean", self._per_channel("mean", self.mean))
         object.__setattr__(self, "std", self._deviations(self._per_channel("std", self.std)))
         for part, dataset in self.parts.items():
@@ -274,15 +274,18 @@ class DataSplits:
                     f"The parts of {self.name} differ: train is {types[0].split()[-1]}, {part} {types[1].split()[-1]}."
                 )
 
-    def _refuse_too_few_classes(self) -> None:
+    def _check_classes(self) -> None:
         found = self.train.labels.unique().tolist()
         if self.classes < 2 or len(found) < 2:
             of_them = f", and all training images are of {self._class(found[0])}" if self.classes > 1 else ""
             raise UnusableInput(
                 f"The data set {self.name} needs at least two classes to tell apart: it has {self.classes}{of_them}."
             )
-        names = self.class_names
-        if names is not None and not (len(names) == len(set(names)) == self.classes):
+        if self.class_names is None:
+            return
+        names = tuple(map(str, self.class_names))
+        object.__setattr__(self, "class_names", names)
+        if not (len(names) == len(set(names)) == self.classes):
             raise UnusableInput(f"The data set {self.name} has {self.classes} classes, its names are {names}.")
 
     def _per_channel(self, key: str, values: Sequence[float]) -> tuple[float, ...]:

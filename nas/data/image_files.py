@@ -338,7 +338,8 @@ class ImageNet:
     def _say_what_is_left_out(self, left_out: Counter[str]) -> None:
         entries = (entry for entry in os.scandir(self._location) if entry.is_dir() and not _is_hidden(entry.name))
         folders = sorted(entry.name for entry in entries if entry.name not in ("train", "val"))
-        kinds = [f"{count:,} {kind}" for kind, count in left_out.most_common()]
+        by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+        kinds = [f"{count:,} {kind}" for kind, count in by_count]
         files = f"{left_out.total():,} file{'s' if left_out.total() > 1 else ''}"
         parts = [f"{files} ({listed(kinds)}; read are {' '.join(IMG_EXTENSIONS)})"] if kinds else []
         parts += [f"what is in {listed(folders)}"] if folders else []

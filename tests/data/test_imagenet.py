@@ -154,7 +154,7 @@ def test_what_is_left_out_is_told_in_one_line(copy: Path, caplog: pytest.LogCapt
     load(copy)
     (line,) = caplog.messages
     assert line == (
-        f"imagenet: left out below {copy}: 6 files (3 .jfif, 1 in no class, 1 without an extension, 1 .db; read are "
+        f"imagenet: left out below {copy}: 6 files (3 .jfif, 1 .db, 1 in no class, 1 without an extension; read are "
         ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp) and what is in test."
     )
 
