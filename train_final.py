@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits
+from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
@@ -63,7 +63,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     tracking = build(config.tracking, "tracking")
     source = build(config.data, "data")
     try:
-        splits = source.load()
+        splits = loaded(source)
     except InvalidValue as error:
         raise error.below("data") from error
     found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))

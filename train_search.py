@@ -8,17 +8,16 @@ if __name__ == "__main__":
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
-from nas.candidate import Categorical, Hyperparameters
-from nas.configuration import assemble, build, build_each
-from nas.data.dataset import DataSplits
+from nas.candidate import Hyperparameters
+from nas.configuration import assemble, build, build_or_none
+from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue
 from nas.evaluation.training_setup import TrainingSetup
-from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.collection import built_hyperparameters
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome, space_figure
@@ -38,23 +37,6 @@ COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
 
 
-def build_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
-    """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones."""
-    entries = build_each(config, "hyperparameters", without=["gradient"])
-    categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
-    try:
-        continuous = {name: entry for name, entry in entries.items() if name not in categorical}
-        return HyperparameterSet(continuous), categorical
-    except InvalidValue as error:
-        raise error.below("hyperparameters") from error
-
-
-def build_gradient(config: Any, key: str) -> Any:
-    """A hypergradient strategy, or None where ``none`` was chosen."""
-    none = config is None or (isinstance(config, DictConfig) and config.get("_target_") is None)
-    return None if none else build(config, key)
-
-
 def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, DataSplits]:
     """One search into the run folder ``path``, down to its ``candidate.json``.
 
@@ -67,13 +49,13 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
-    hyperparameters, categorical = build_hyperparameters(config.hyperparameters)
+    hyperparameters, categorical = built_hyperparameters(config.hyperparameters)
     held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
     training = training.chosen_by(held)
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     try:
-        splits = source.load()
+        splits = loaded(source)
     except InvalidValue as error:
         raise error.below("data") from error
     ranges = hyperparameters.candidate_ranges() | categorical
@@ -98,8 +80,8 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         splits=splits,
         augmentation=source.augmentation,
         relaxation=relaxation,
-        architecture_gradient=build_gradient(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_gradient(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
+        hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
         hyperparameters=hyperparameters,
         categorical=categorical,
         discretisation=build(config.discretisation, "discretisation"),

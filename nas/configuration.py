@@ -67,6 +67,12 @@ def assemble(config: Any, key: str, parts: Mapping[str, Any]) -> Any:
     return build(config, key, **{name: part for name, part in parts.items() if name in wanted})
 
 
+def build_or_none(config: Any, key: str) -> Any:
+    """As :func:`build`; None where ``config`` is null or its ``_target_`` is."""
+    none = config is None or (isinstance(config, DictConfig) and config.get("_target_") is None)
+    return None if none else build(config, key)
+
+
 def build_each(config: Any, key: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """The objects that the entries of ``config``, a group of groups at ``key``, name; those of ``without`` are not."""
     return {str(name): build(entry, f"{key}.{name}") for name, entry in config.items() if name not in without}

@@ -37,8 +37,9 @@ from nas.training.metrics import measure  # noqa: E402
 from nas.training.retraining import Retraining  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
-TRAINING_SOURCES = ("candidate.py", "configuration.py", "data", "operations", "spaces", "training")
-SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations")
+COMMON_SOURCES = ("candidate.py", "configuration.py", "data", "hyperparameters", "operations", "run", "spaces")
+TRAINING_SOURCES = (*COMMON_SOURCES, "training")
+SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations", "search")
 
 
 @dataclass(frozen=True)

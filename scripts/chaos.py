@@ -42,9 +42,9 @@ SMALL = (
 BLACK_BOX = (*SMALL, "evaluation.epochs=1", "training.batch_size=64")
 SUBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "gradient": ("train_search.py", (*SMALL, "search.checkpoint_every=3"), ("candidate.json", "metrics.csv")),
-    "rehearsed": (
+    "tuned": (
         "train_search.py",
-        (*SMALL, "method=rehearsed", "method.rehearsal.trials=3", "search.checkpoint_every=3"),
+        (*SMALL, "method=tuned", "method.trials=3", "search.checkpoint_every=3"),
         ("candidate.json", "metrics.csv"),
     ),
     **{

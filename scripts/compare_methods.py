@@ -148,7 +148,7 @@ class Plan:
             int(last_value(run / "metrics.csv", "budget/samples")),
             last_value(run / "metrics.csv", "budget/multiply_adds"),
             0,
-            float(state["seconds"]),
+            float(state["meter"]["seconds"]),
         )
         if not (run / "evaluations.jsonl").exists():
             return {SAMPLES: (run, spent), MULTIPLY_ADDS: (run, spent)}

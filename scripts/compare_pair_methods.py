@@ -21,10 +21,8 @@ from nas.stopping import Stopped
 FACTORS = ("convolution", "dense", "normalisation")
 METHODS = {
     "gradient": ("method=gradient",),
-    "rehearsed": ("method=rehearsed",),
-    "several_starts": ("method=several_starts",),
-    "refined": ("method=refined",),
-    "gradient, pair=best": ("method=gradient", "search.guard.pair=best"),
+    "tuned": ("method=tuned",),
+    "multi_start": ("method=multi_start",),
     "gradient, rate factors": (
         "method=gradient",
         *(f"hyperparameters.rate_factor_{one}.learn=true" for one in FACTORS),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
@@ -18,8 +18,8 @@ from nas.data.dataset import DataSplits
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.groups import GROUPS
 from nas.hyperparameters.kinds import (
+    GROUPS,
     Cutout,
     DropoutRate,
     DropPathRate,
@@ -47,6 +47,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
 
@@ -188,6 +189,12 @@ def problem_for(
     return problem
 
 
+def momentum_buffers(problem: BilevelProblem) -> dict[str, Tensor]:
+    """Copies of the optimiser's buffers by the names of their weights; none at the first step."""
+    found = {name: problem.optimiser.state.get(weight, {}) for name, weight in problem.weights().items()}
+    return {name: state["momentum_buffer"].clone() for name, state in found.items() if "momentum_buffer" in state}
+
+
 def batch_for(
     seed: int,
     dtype: torch.dtype = torch.float64,
@@ -244,3 +251,24 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "folder": RunFolder(folder),
     }
     return SearchParts(**{**parts, **settings})
+
+
+def retraining_of(
+    network: nn.Module, folder: Path, hyperparameters: Mapping[str, float], **settings: Any
+) -> Retraining:
+    """An epoch of ``network`` on the digits at a constant learning rate.
+
+    Args:
+        **settings: Instead of the arguments of :class:`Retraining`; also ``splits``.
+    """
+    splits = settings.pop("splits", None) or digits()
+    randomness = settings.pop("randomness", None) or Randomness(0)
+    usual: dict[str, Any] = {
+        "stream": splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
+        "schedule": "constant",
+        "final": FinalSettings(1, "learned", None, None, 0.4, "constant", 100),
+        "training": TrainingSettings(16, 0.9, None, "constant"),
+        "tracking": QUIET,
+        "folder": RunFolder(folder),
+    }
+    return Retraining(network=network, hyperparameters=hyperparameters, randomness=randomness, **{**usual, **settings})

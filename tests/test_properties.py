@@ -18,32 +18,19 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-import nas.run.loop
+import nas.run.loop as loop_module
 import train_search
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
-from nas.bilevel.exact import Exact
-from nas.bilevel.first_order import FirstOrder
-from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
 from nas.errors import InvalidValue, UnusableInput
-from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
-from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
 from nas.operations.mixed import ACTIVATIONS
-from nas.relaxations.relaxation import Temperature
-from nas.relaxations.softmax import Softmax
 from nas.run.candidate_file import CandidateFile, read_candidate_file
-from nas.run.folder import RunFolder
 from nas.run.overrides import refuse_impossible_options
 from nas.run.randomness import Randomness
-from nas.run.tracking import TrackingSettings
 from nas.search.gradient_search import GradientSearch
-from nas.search.guard import GuardSettings
-from nas.search.parts import SearchParts, SearchSettings
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped, StopRequest
-from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
+from tests.problems import retraining_of, search_parts
 
 CONF = str(Path(__file__).resolve().parent.parent / "conf")
 BASE = (
@@ -156,7 +143,7 @@ def outcome(chosen: list[Override]) -> str:
         return "refused by Hydra"
     except InvalidValue:
         return "refused"
-    with tempfile.TemporaryDirectory() as folder, patch.object(nas.run.loop, "StopRequest", TwoSteps):
+    with tempfile.TemporaryDirectory() as folder, patch.object(loop_module, "StopRequest", TwoSteps):
         path = Path(folder) / "run"
         try:
             train_search.run(config, path)
@@ -260,29 +247,13 @@ def noise_images(space: Macro) -> DataSplits:
 
 
 def searched(space: Macro, splits: DataSplits, folder: Path) -> CandidateFile:
-    update = AdamUpdate(0.1)
     search = GradientSearch(
-        SearchParts(
+        search_parts(
+            folder,
             space=space,
             splits=splits,
-            augmentation=Augmentation(0, False, 0),
-            relaxation=Softmax(Temperature(1.0, 1.0)),
-            architecture_gradient=FirstOrder(),
-            hyperparameter_gradient=Exact(),
-            hyperparameters=HyperparameterSet(
-                {
-                    "learning_rate": LearningRate(0.01, 1e-5, 0.5, "log", True, CosineNormalised(0.3)),
-                    "weight_decay": WeightDecay(3e-4, 1e-6, 1e-2, "log", False),
-                    "dropout": DropoutRate(0.2, 0.0, 0.9, "logit", True, update),
-                }
-            ),
-            search=SearchSettings(
-                1, 0, 1, "epochs", 2, 1.5, 10, ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3), GuardSettings()
-            ),
+            search={"epochs": 1, "checkpoint_every": 10},
             training=TrainingSettings(8, 0.9, 5.0, "cosine"),
-            tracking=TrackingSettings(tensorboard=False, console="quiet"),
-            randomness=Randomness(0),
-            folder=RunFolder(folder),
         )
     )
     assert search.total_steps == 2
@@ -293,16 +264,15 @@ def searched(space: Macro, splits: DataSplits, folder: Path) -> CandidateFile:
 def retrained(found: CandidateFile, splits: DataSplits, folder: Path) -> torch.nn.Module:
     randomness = Randomness(1)
     network = found.space.network(found.candidate.architecture)
-    Retraining(
-        network=network,
-        stream=splits.train_and_validation().stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
-        hyperparameters=found.candidate.hyperparameters,
-        schedule="cosine",
-        final=FinalSettings(1, "learned", None, None, 0.4, "constant", 100),
-        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
-        tracking=TrackingSettings(tensorboard=False, console="quiet"),
+    both = splits.train_and_validation()
+    retraining_of(
+        network,
+        folder,
+        found.candidate.hyperparameters,
         randomness=randomness,
-        folder=RunFolder(folder),
+        stream=both.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
+        schedule="cosine",
+        training=TrainingSettings(16, 0.9, 5.0, "cosine"),
     ).train()
     return network
 

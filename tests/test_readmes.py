@@ -1,7 +1,8 @@
-"""Every command line in a README or a results file can be typed, and every link leads somewhere.
+"""Every command line in a README or a results file can be typed, every link leads somewhere, every name is a thing.
 
 Hydra composes the settings of the two entry points, and they are built as a run builds them. The scripts' own argument
-parsers read their flags, and the scripts end there. Nothing is run.
+parsers read their flags, and the scripts end there. Nothing is run. Files and settings that are named in the text are
+looked for, too.
 """
 
 import argparse
@@ -25,12 +26,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import InvalidValue, build
+from nas.run.overrides import refuse_impossible_options
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("conf", "nas", "scripts", "tests")
 COMMAND = re.compile(r"(?:\w+=\S* )*(?:python |bash scripts/|torchrun )")
 PLACEHOLDER = re.compile(r"<[^<>]*>")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+QUOTED = re.compile(r"`([^`]+)`")
+FILE = re.compile(r"[\w./{},-]+\.(?:py|sh|md|yaml|txt|cpp|jinja|css|toml)")
+NOT_HERE = {"final/network.py", "conf/method/both.yaml"}  # what a run writes, and an example
+SETTING = re.compile(r"(\w+)((?:\.\w+)*)(?:=(\w+))?")
 LAUNCHERS = {"basic", "submitit_local", "submitit_slurm", "ray"}  # some come with the extra "cluster"
 BUILT = ("data", "relaxation", "training", "final", "tracking", "search", "discretisation", "budget")
 
@@ -52,7 +58,7 @@ class Parsed(BaseException):
 
 def documents() -> list[Path]:
     """The READMEs of all rooms, and the results."""
-    found = [ROOT / "README.md"]
+    found = [ROOT / "README.md", *sorted((ROOT / ".github").glob("*.md"))]
     for folder in FOLDERS:
         found += sorted((ROOT / folder).rglob("*.md"))
     return found
@@ -109,6 +115,7 @@ def check(command: Command) -> None:
 
 def check_settings(name: str, arguments: Sequence[str]) -> None:
     """Compose the configuration ``name`` with the overrides among ``arguments``, and build what needs nothing else."""
+    refuse_impossible_options(arguments, ROOT / "conf")
     groups, settings = [], []
     for override in OverridesParser.create().parse_overrides(get_args_parser().parse_args(arguments).overrides):
         values = list(override.sweep_iterator()) if override.is_sweep_override() else [override.value()]
@@ -218,3 +225,62 @@ def test_commands_are_found_in_fenced_blocks_with_their_continuation_lines() -> 
 def test_links_lead_somewhere(document: Path) -> None:
     links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (document.parent / link.partition("#")[0]).exists()] == []
+
+
+def quoted(document: Path) -> set[str]:
+    """What stands between backticks in the text of ``document``, on one line or on two, outside of fenced blocks."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    return {" ".join(found.split()) for found in QUOTED.findall(text)}
+
+
+def alternatives(text: str) -> list[str]:
+    """``a/b.py`` and ``a/c.py`` for ``a/{b,c}.py``."""
+    before, brace, rest = text.partition("{")
+    if not brace:
+        return [text]
+    inside, _, after = rest.partition("}")
+    return [one for name in inside.split(",") for one in alternatives(before + name + after)]
+
+
+@cache
+def known_settings() -> dict[str, set[str]]:
+    """By group of ``conf/`` all that a file of it sets, such as ``split.train``, inner groups included."""
+    found: dict[str, set[str]] = {}
+    for path in sorted((ROOT / "conf").glob("*/*.yaml")):
+        entries = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        known = found.setdefault(path.parent.name, set())
+        known |= set(flattened(entries)) if isinstance(entries, dict) else set()
+    found["hyperparameters"] |= {"gradient"}  # composed from the group hypergradient
+    return found
+
+
+def flattened(entries: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for name, entry in entries.items():
+        yield f"{prefix}{name}"
+        if isinstance(entry, dict):
+            yield from flattened(entry, f"{prefix}{name}.")
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_that_are_named_exist(document: Path) -> None:
+    """A path begins at the top, in ``nas/`` or in the document's own folder; a bare name is one from anywhere."""
+    named = {one for text in quoted(document) if FILE.fullmatch(text) for one in alternatives(text)} - NOT_HERE
+    known = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*.*")}
+    places = ROOT, ROOT / "nas", document.parent
+    assert {one for one in named - known if not any((place / one).exists() for place in places)} == set()
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_that_are_named_exist(document: Path) -> None:
+    """``group.key`` is in a file of the group, and ``group=option`` is a file of it."""
+    missing = set()
+    for text in quoted(document):
+        match = SETTING.fullmatch(text)
+        if match is None or match[1] not in known_settings() or FILE.fullmatch(text):
+            continue
+        group, keys, value = match.groups()
+        if keys and keys.removeprefix(".") not in known_settings()[group]:
+            missing.add(text)
+        if not keys and value is not None and not (ROOT / "conf" / group / f"{value}.yaml").is_file():
+            missing.add(text)
+    assert missing == set()

@@ -1,4 +1,4 @@
-"""Bilevel optimisation: hypergradients, learned hyperparameters and the gradient search."""
+"""The bilevel problem, its hypergradients, and one step of either level."""
 
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind

@@ -14,8 +14,7 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import require
-from nas.hyperparameters.groups import group_of, rates
-from nas.hyperparameters.kinds import Kind
+from nas.hyperparameters.kinds import Kind, group_of, rates
 from nas.training.sgd import Weights, global_norm
 
 

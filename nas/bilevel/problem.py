@@ -18,7 +18,7 @@ from nas.bilevel.step import Step, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.hyperparameters.groups import RATE_FACTORS
+from nas.hyperparameters.kinds import RATE_FACTORS
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
 from nas.training.augment import Values, presented

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.hyperparameters.groups import group_of, rates
+from nas.hyperparameters.kinds import group_of, rates
 from nas.training.augment import Values
 from nas.training.sgd import Weights, global_norm, sgd
 

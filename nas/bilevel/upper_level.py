@@ -14,7 +14,7 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
-from nas.hyperparameters.moves import HyperparameterMoves, Intervention
+from nas.hyperparameters.collection import HyperparameterMoves, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
@@ -177,16 +177,15 @@ class UpperLevel:
             self.optimiser.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
-        strategy = self.hyperparameter_gradient
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
             "hyperparameters": self.moves.state_dict(),
-            "strategy": {} if strategy is None else strategy.state_dict(),
+            "strategies": [strategy.state_dict() for strategy in self.strategies],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.hyperparameter_gradient is not None:
-            self.hyperparameter_gradient.load_state_dict(state["strategy"])
+        for strategy, own in zip(self.strategies, state["strategies"], strict=True):
+            strategy.load_state_dict(own)
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
         self.moves.load_state_dict(state["hyperparameters"])

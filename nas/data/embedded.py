@@ -13,6 +13,8 @@ from nas.data.dataset import DataSplits, ImageDataset
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput
 
+DIGIT_NAMES = tuple("0123456789")
+
 
 @dataclass(frozen=True)
 class EmbeddedDataset(ABC):
@@ -33,7 +35,7 @@ class EmbeddedDataset(ABC):
         self.augmentation.check_fits(dataset.images)
         train, validation, test = split_dataset(dataset, self.split)
         mean, std = train.channel_statistics()
-        return DataSplits(self.name, train, validation, test, mean, std)
+        return DataSplits(self.name, train, validation, test, mean, std, DIGIT_NAMES)
 
     @abstractmethod
     def _read(self) -> ImageDataset: ...

@@ -5,9 +5,11 @@ that neither the number of workers nor how far they read ahead can change a batc
 number and the place in the epoch.
 """
 
+import logging
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,20 +17,25 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Generator, Tensor
 from torch.utils import data
 from torchvision import transforms
-from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.batches import Batch, EpochStream, Normalisation, Preparation
-from nas.data.dataset import Dataset, DataSplits
+from nas.data.dataset import Dataset, DataSplits, Findings
+from nas.data.labelled import as_labels, listed
+from nas.data.pictures import Looks, read_picture, reason_in_words
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput, require
 
 CHANNELS, WHITE = 3, 255.0
 LARGEST_SEED = 2**63 - 1
+FEW, MANY = 2000, 100_000  # files that the run looks at alone, and so many that it says so
+LOOKED_AT_ONCE = 256  # files, by one process
+NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,22 +98,13 @@ class Decoder(data.Dataset[Tensor | Unreadable]):
         images = []
         for request in requests:
             try:
-                with Image.open(request.file) as image:
-                    pixels = image.convert("RGB")
+                pixels = read_picture(request.file)
             # A damaged file can raise nearly anything.
             except Exception as error:
-                return Unreadable(request.file, _reason(error))
+                return Unreadable(request.file, reason_in_words(error))
             with _global_seed(request.seed):
                 images.append(self._transform(pixels))
         return torch.stack(images)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is in no known image format"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
@@ -130,19 +128,23 @@ def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int
     Raises:
         UnusableInput: A file cannot be read.
     """
-    loader = data.DataLoader(
-        decoder,
-        batch_size=None,  # the sampler gives whole batches
-        sampler=batches,
+    for images in _served(decoder, batches, workers, pinned):
+        if isinstance(images, Unreadable):
+            raise UnusableInput(f"The image {images.file} cannot be read ({images.reason}): replace or remove it.")
+        yield images
+
+
+def _served(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = False) -> Iterable[Any]:
+    """``dataset[request]`` of every request in order, by ``workers`` processes."""
+    return data.DataLoader(
+        dataset,
+        batch_size=None,  # a request is a whole batch
+        sampler=requests,
         num_workers=workers,
         pin_memory=pinned,
         worker_init_fn=_leave_signals_to_the_run,
         generator=Generator(),  # its draw for the workers' own seeds must not come from the run's generators
     )
-    for images in loader:
-        if isinstance(images, Unreadable):
-            raise UnusableInput(f"The image {images.file} cannot be read ({images.reason}): replace or remove it.")
-        yield images
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -171,7 +173,7 @@ class ImageFiles(Dataset):
         device: The device of the batches.
 
     Raises:
-        ValueError: There are not as many labels as files.
+        UnusableInput: There are not as many labels as files, or they are no class numbers.
     """
 
     files: Sequence[str]
@@ -181,10 +183,7 @@ class ImageFiles(Dataset):
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - it is immutable
 
     def __post_init__(self) -> None:
-        if self.labels.shape != (len(self.files),) or self.labels.dtype != torch.int64:
-            raise ValueError(
-                f"labels are {tuple(self.labels.shape)} {self.labels.dtype}, not ({len(self.files)},) int64"
-            )
+        object.__setattr__(self, "labels", as_labels(self.labels, len(self.files), self.classes))
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -199,6 +198,14 @@ class ImageFiles(Dataset):
 
     def to(self, device: torch.device | str) -> "ImageFiles":
         return replace(self, device=torch.device(device))
+
+    def look(self) -> Findings:
+        """Read the header of every file; many files are shared among the processes that decode later."""
+        workers = self.decoding.workers if len(self) >= FEW else 0
+        if len(self) >= MANY:
+            log.info("the headers of %s image files are read, which may take minutes", f"{len(self):,}")
+        chunks = [self.files[start : start + LOOKED_AT_ONCE] for start in range(0, len(self), LOOKED_AT_ONCE)]
+        return Looks.together(list(_served(Looks(), chunks, workers)))
 
     def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
         return Normalisation(mean, std, CHANNELS, WHITE, self.device)
@@ -291,8 +298,9 @@ class ImageNet:
 
     def load(self) -> DataSplits:
         self.augmentation.check_fits_side(self.decoding.size)
-        training, names = self._read("train")
-        official_test, test_names = self._read("val")
+        left_out: Counter[str] = Counter()
+        training, names = self._read("train", left_out)
+        official_test, test_names = self._read("val", left_out)
         if names != test_names:
             only = sorted(set(names) ^ set(test_names))
             raise UnusableInput(
@@ -301,6 +309,7 @@ class ImageNet:
             )
         if len(names) < 2:
             raise UnusableInput(f"The data set {self.name} needs at least two classes, {self._location} has {names}.")
+        self._say_what_is_left_out(left_out)
         train, validation, test = split_dataset(training, self.split, official_test)
         return DataSplits(self.name, train, validation, test, self.mean, self.std, tuple(names))
 
@@ -308,7 +317,7 @@ class ImageNet:
     def _location(self) -> Path:
         return Path(self.folder).expanduser().absolute()
 
-    def _read(self, part: str) -> tuple[ImageFiles, list[str]]:
+    def _read(self, part: str, left_out: Counter[str]) -> tuple[ImageFiles, list[str]]:
         """The list of the part's files, and the names of its classes."""
         location = self._location / part
         if not location.is_dir():
@@ -317,10 +326,73 @@ class ImageNet:
                 f"name the folder that has train/<class>/ and val/<class>/ with data.folder=<path>."
             )
         try:
-            found = ImageFolder(str(location))
+            names, pictures = class_folders(location, left_out)
         except OSError as error:  # no classes, a class without images, a folder that may not be read
             raise UnusableInput(
                 f"The data set {self.name} cannot be read from {location} ({' '.join(str(error).split())})."
             ) from None
-        labels = torch.tensor(found.targets, dtype=torch.int64)
-        return ImageFiles([file for file, _ in found.samples], labels, len(found.classes), self.decoding), found.classes
+        files = [file for of_class in pictures for file in of_class]
+        labels = torch.tensor([label for label, of_class in enumerate(pictures) for _ in of_class], dtype=torch.int64)
+        return ImageFiles(files, labels, len(names), self.decoding), names
+
+    def _say_what_is_left_out(self, left_out: Counter[str]) -> None:
+        entries = (entry for entry in os.scandir(self._location) if entry.is_dir() and not _is_hidden(entry.name))
+        folders = sorted(entry.name for entry in entries if entry.name not in ("train", "val"))
+        by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+        kinds = [f"{count:,} {kind}" for kind, count in by_count]
+        files = f"{left_out.total():,} file{'s' if left_out.total() > 1 else ''}"
+        parts = [f"{files} ({listed(kinds)}; read are {' '.join(IMG_EXTENSIONS)})"] if kinds else []
+        parts += [f"what is in {listed(folders)}"] if folders else []
+        if parts:
+            log.info("%s: left out below %s: %s.", self.name, self._location, " and ".join(parts))
+
+
+def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], list[list[str]]]:
+    """The classes of a folder and the pictures below each, in torchvision's order (``ImageFolder``).
+
+    Names that begin with a dot are neither classes nor pictures: editors and systems keep their own things there.
+
+    Args:
+        location: The folder of the classes' folders.
+        left_out: Counts what is no picture, by extension.
+
+    Raises:
+        OSError: There is no class, a class has no picture, or a folder cannot be read.
+    """
+    entries = sorted(os.scandir(location), key=lambda entry: entry.name)
+    classes = [one.name for one in entries if one.is_dir() and not _is_hidden(one.name) and one.name not in NO_CLASSES]
+    left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
+    if not classes:
+        raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
+    pictures = [_pictures_below(str(location / name), left_out) for name in classes]
+    empty = [name for name, files in zip(classes, pictures, strict=True) if not files]
+    if empty:
+        supported = f"Supported extensions are: {', '.join(IMG_EXTENSIONS)}"
+        raise FileNotFoundError(f"Found no valid file for the classes {', '.join(empty)}. {supported}")
+    return classes, pictures
+
+
+def _pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
+    def hand_on(error: OSError) -> None:  # os.walk leaves out what it cannot read
+        raise error
+
+    found = []
+    for below, folders, names in os.walk(folder, followlinks=True, onerror=hand_on):
+        left_out.update("hidden" for name in folders if _is_hidden(name))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found.append((below, sorted(names)))
+    pictures = []
+    for below, names in sorted(found):
+        chosen = [name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not _is_hidden(name)]
+        pictures += [os.path.join(below, name) for name in chosen]
+        left_out.update(_kind(name) for name in set(names) - set(chosen))
+    return pictures
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _kind(name: str, otherwise: str | None = None) -> str:
+    extension = os.path.splitext(name)[1].lower()
+    return "hidden" if _is_hidden(name) else otherwise or extension or "without an extension"

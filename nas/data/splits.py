@@ -15,7 +15,7 @@ AnyDataset = TypeVar("AnyDataset", bound=Dataset)
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """How many images each part gets, and the seed that draws them.
+    """The number of images of each part, and the seed that draws them.
 
     The seed is the split's own, not the run's, so that runs with different seeds share one test set.
 

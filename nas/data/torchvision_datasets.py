@@ -3,14 +3,20 @@
 The official test set is the test set; training and validation images are drawn from the official training set.
 """
 
+import gzip
+import shutil
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.embedded import DIGIT_NAMES
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput
 
@@ -45,22 +51,25 @@ class TorchvisionDataset:
     """The folder inside of ``folder`` that torchvision reads."""
     files: ClassVar[tuple[str, ...]]
     """The files in the subfolder."""
+    archive: ClassVar[str] = ""
+    """The archive that is downloaded, beside the subfolder; torchvision unpacks it."""
     classes: ClassVar[int]
     mean: ClassVar[tuple[float, ...]]
     std: ClassVar[tuple[float, ...]]
     """Mean and standard deviation of the official training set, per channel, with white at 1."""
 
     def load(self) -> DataSplits:
-        training, official_test = self._read()
+        training, official_test, names = self._read()
         self.augmentation.check_fits(training.images)
         train, validation, test = split_dataset(training, self.split, official_test)
-        return DataSplits(self.name, train, validation, test, self.mean, self.std)
+        return DataSplits(self.name, train, validation, test, self.mean, self.std, names)
 
     @property
     def _location(self) -> Path:
         return Path(self.folder).expanduser().absolute() / self.subfolder
 
-    def _read(self) -> tuple[ImageDataset, ImageDataset]:
+    def _read(self) -> tuple[ImageDataset, ImageDataset, tuple[str, ...]]:
+        """The official training and test set, and the names of the classes."""
         try:
             from torchvision import datasets
         except ImportError:
@@ -68,28 +77,35 @@ class TorchvisionDataset:
                 f"The data set {self.name} is read by torchvision, which is not installed: pip install torchvision."
             )
             raise UnusableInput(message) from None
-        dataset_class = getattr(datasets, self.torchvision_name)
         try:
-            training = dataset_class(self.folder, train=True, download=self.download)
-            test = dataset_class(self.folder, train=False)
-            return self._in_memory(training), self._in_memory(test)
+            return self._read_with(getattr(datasets, self.torchvision_name))
         # A missing network, a missing file and a damaged one can raise nearly anything.
         except Exception as error:
             raise UnusableInput(self._complaint(error)) from None
 
+    def _read_with(self, dataset_class: Any) -> tuple[ImageDataset, ImageDataset, tuple[str, ...]]:
+        training = dataset_class(self.folder, train=True, download=self.download)
+        test = dataset_class(self.folder, train=False)
+        return self._in_memory(training), self._in_memory(test), tuple(training.classes)
+
     def _in_memory(self, dataset: Any) -> ImageDataset:
-        images = torch.as_tensor(dataset.data)
-        # MNIST is (N, H, W), CIFAR (N, H, W, C).
-        images = images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+        images = torch.as_tensor(dataset.data).permute(0, 3, 1, 2).contiguous()
         return ImageDataset(images, torch.as_tensor(dataset.targets).long(), self.classes)
 
+    def _missing_file(self) -> str | None:
+        return next((file for file in self.files if not (self._location / file).is_file()), None)
+
     def _complaint(self, error: Exception) -> str:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200].removesuffix(".") or type(error).__name__
         remedy = "set data.download=true on a machine with network, or copy the files to that folder"
-        missing = next((file for file in self.files if not (self._location / file).is_file()), None)
+        missing = self._missing_file()
+        archive = self._location.parent / self.archive
         if missing is None:
             problem = f"cannot be read from {self._location} ({reason})"
             remedy = f"delete that folder and {remedy}"
+        elif self.archive and archive.is_file() and not self.download:
+            problem = f"is not unpacked, {missing} was looked for in {self._location}"
+            remedy = f"unpack {archive} with tar -xzf, or set data.download=true"
         elif self.download:
             problem = f"could not be downloaded to {self._location} ({reason})"
         else:
@@ -97,26 +113,88 @@ class TorchvisionDataset:
         return f"The data set {self.name} {problem}: {remedy}."
 
 
-class Mnist(TorchvisionDataset):
+class IdxDataset(TorchvisionDataset):
+    """A data set of four idx files, as they are or still compressed (``.gz``).
+
+    They lie in torchvision's place below ``folder``, or in ``folder`` itself.
+    """
+
+    files = IDX_FILES
+    class_names: ClassVar[tuple[str, ...]]
+
+    @property
+    def _location(self) -> Path:
+        of_torchvision = super()._location
+        places = (of_torchvision, of_torchvision.parents[1], of_torchvision.parents[0])
+        return next((place for place in places if _stored(place / self.files[0])), of_torchvision)
+
+    def _missing_file(self) -> str | None:
+        return next((file for file in self.files if not _stored(self._location / file)), None)
+
+    def _read_with(self, dataset_class: Any) -> tuple[ImageDataset, ImageDataset, tuple[str, ...]]:
+        from torchvision.datasets.mnist import read_image_file, read_label_file
+
+        if self.download and self._missing_file() is not None:
+            dataset_class(self.folder, download=True)
+        contents = [
+            _uncompressed(self._location / file, read_label_file if "labels" in file else read_image_file)
+            for file in self.files
+        ]
+        training, test = (
+            ImageDataset(images.unsqueeze(1), labels, self.classes)
+            for images, labels in zip(contents[::2], contents[1::2], strict=True)
+        )
+        return training, test, self.class_names
+
+
+def _stored(file: Path) -> Path | None:
+    """``file``, or the compressed one of its name, whichever there is."""
+    return next((one for one in (file, file.with_name(f"{file.name}.gz")) if one.is_file()), None)
+
+
+def _uncompressed(file: Path, read: Callable[[str], Tensor]) -> Tensor:
+    """What torchvision's ``read`` makes of ``file``; it wants the name of a file that is not compressed."""
+    stored = _stored(file) or file
+    if stored == file:
+        return read(str(file))
+    with tempfile.NamedTemporaryFile() as plain:
+        with gzip.open(stored) as compressed:
+            shutil.copyfileobj(compressed, plain)
+        plain.flush()
+        return read(plain.name)
+
+
+class Mnist(IdxDataset):
     """60000 + 10000 grey images of digits, 28 x 28."""
 
     name = "mnist"
     torchvision_name = "MNIST"
     subfolder = "MNIST/raw"
-    files = IDX_FILES
     classes = 10
+    class_names = DIGIT_NAMES
     mean = (0.1307,)
     std = (0.3081,)
 
 
-class FashionMnist(TorchvisionDataset):
+class FashionMnist(IdxDataset):
     """60000 + 10000 grey images of clothes, 28 x 28."""
 
     name = "fashion_mnist"
     torchvision_name = "FashionMNIST"
     subfolder = "FashionMNIST/raw"
-    files = IDX_FILES
     classes = 10
+    class_names = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
     mean = (0.2860,)
     std = (0.3530,)
 
@@ -127,6 +205,7 @@ class Cifar10(TorchvisionDataset):
     name = "cifar10"
     torchvision_name = "CIFAR10"
     subfolder = "cifar-10-batches-py"
+    archive = "cifar-10-python.tar.gz"
     files = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
     classes = 10
     # As in DARTS.
@@ -140,6 +219,7 @@ class Cifar100(TorchvisionDataset):
     name = "cifar100"
     torchvision_name = "CIFAR100"
     subfolder = "cifar-100-python"
+    archive = "cifar-100-python.tar.gz"
     files = ("train", "test", "meta")
     classes = 100
     mean = (0.5071, 0.4867, 0.4408)

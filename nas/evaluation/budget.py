@@ -120,6 +120,16 @@ class CostMeter:
         """The most that a search of one step can cost: the untrained supernet's loss, then :meth:`reserve`."""
         return self.reserve() + self._forward(self.untrained)
 
+    def require_one_step(self) -> None:
+        """Check that the budget pays for a search of one step.
+
+        Raises:
+            InvalidValue: A limit is below its cost.
+        """
+        for name, limit in self.budget.limits().items():
+            cost = getattr(self.least(), name)
+            require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
+
     def images_to_choose(self) -> int:
         """Images that the discretisation may use: ``choosing``, or 0 if the budget would then not pay for one step."""
         affordable = self.budget.allows(self._step_and(self.untrained + self.validation + self.choosing))

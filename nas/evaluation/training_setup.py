@@ -13,7 +13,7 @@ from torch import nn
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
-from nas.data.dataset import Dataset, DataSource
+from nas.data.dataset import Dataset, DataSource, loaded
 from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
 from nas.spaces.space import SearchSpace, space_from_description
@@ -63,7 +63,7 @@ class TrainingSetup:
 
     def on(self, source: DataSource) -> "TrainingSetup":
         """The same space and settings with other images, whose shape and classes may differ."""
-        splits = source.load()
+        splits = loaded(source)
         description = {**self.space.describe(), "input_shape": list(splits.input_shape), "classes": splits.classes}
         space = space_from_description(description)
         space.ranges = self.space.ranges

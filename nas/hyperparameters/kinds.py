@@ -6,15 +6,15 @@ under which names the training loop knows it.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from nas.candidate import Range, Scale
 from nas.errors import require
-from nas.hyperparameters.groups import RATE_FACTORS
 from nas.hyperparameters.rules import CosineNormalised, Update
 from nas.operations.stochastic import (
     LAYER_DROPOUT,
@@ -26,11 +26,29 @@ from nas.operations.stochastic import (
     set_layer_dropout,
 )
 
+# Weights by what they are, read off their dimensions, so that each group can have a learning rate of its own: the same
+# rule for every space, for its supernet and for what is found.
+Group = Literal["convolution", "dense", "normalisation"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # what the hyperparameters are called
+OF_THE_STEP = frozenset({"learning_rate", "weight_decay", "momentum", *RATE_FACTORS.values()})  # not of its gradient
+
 Kind = Literal[
     "architecture", "loss", "decay", "update"
 ]  # what a hypergradient may be asked for: see Hyperparameter.kind
 LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
 LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
+
+
+def group_of(weight: Tensor) -> Group:
+    """``convolution``: kernels; ``dense``: matrices; ``normalisation``: vectors (scales, shifts and biases)."""
+    return "convolution" if weight.dim() > 2 else "dense" if weight.dim() == 2 else "normalisation"
+
+
+def rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
+    """Every group's learning rate: the common one times the group's factor, where ``values`` have one."""
+    common = values["learning_rate"]
+    return {group: common * values[name] if name in values else common for group, name in RATE_FACTORS.items()}
 
 
 @dataclass(frozen=True)
@@ -264,7 +282,7 @@ class LabelSmoothing(Hyperparameter):
 
 
 class Cutout(Hyperparameter):
-    """The side of the faded square as a share of the image's (``nas.training.loss``).
+    """The side of the faded square as a share of the image's (``nas.training.augment``).
 
     At 0 the square's area has no slope: a learned one starts above.
     """
@@ -280,7 +298,7 @@ class Cutout(Hyperparameter):
 
 
 class Mixing(Hyperparameter):
-    """The strength of mixup (``nas.training.loss``): 1 fades an image at most by half into another."""
+    """The strength of mixup (``nas.training.augment``): 1 fades an image at most by half into another."""
 
     acts_through_loss = True
     names = ("mixing",)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from nas.candidate import Architecture
 from nas.configuration import build
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits
+from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
@@ -65,7 +65,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
         raise InvalidValue("run folder", folder, allowed)
     found, config = run.found, resumed_configuration([], folder)
     source = build(config.data, "data")
-    splits: DataSplits = source.load()
+    splits = loaded(source)
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
     supernet, step = _supernet(config, folder, run, splits)
     alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])

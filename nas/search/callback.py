@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor, nn
+
 from nas.bilevel.upper_level import Outcome
 from nas.candidate import Architecture
 from nas.data.batches import Batch
+from nas.device.transfer import as_numbers
 
 
 @dataclass(frozen=True)
@@ -50,3 +53,17 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+def numbers_of(outcome: Outcome, alphas: list[nn.Parameter]) -> dict[str, float]:
+    """The numbers of a step for :class:`SeenStep`; what spoils the rest comes first.
+
+    Args:
+        alphas: Those whose norm is taken.
+    """
+    measured: dict[str, Tensor] = {"alpha": nn.utils.get_total_norm(alphas)} if alphas else {}
+    if outcome.move is not None:
+        measured["the validation loss"] = outcome.move.report.validation_loss
+    assert outcome.step.norm is not None
+    measured |= {"the training loss": outcome.step.loss, "the gradient of the weights": outcome.step.norm}
+    return dict(zip(measured, as_numbers(list(measured.values())), strict=True))

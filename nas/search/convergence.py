@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from nas.candidate import Architecture, Hyperparameters
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.run.checkpoint import write_atomically
 from nas.search.callback import Callback, SeenStep
 
 RECORDED_POINTS = 50  # of a trajectory in a candidate's file
+NOTHING_LEARNED = 0.95  # a validation loss above this share of the untrained supernet's says so
 SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
 
 
@@ -74,6 +77,10 @@ class Trajectory(Callback):
         lines += [",".join((str(first + row), *map(repr, values))) for row, values in enumerate(self._values)]
         return "\n".join(lines) + "\n"
 
+    def write(self, path: Path, last_step: int) -> None:
+        """Write :meth:`table` to ``path``."""
+        write_atomically(path, self.table(last_step).encode())
+
     def capped(self) -> list[str]:
         """Whose average over the last half is above its cap."""
         rows = torch.tensor(self._values[len(self._values) // 2 :], dtype=torch.float64)
@@ -129,3 +136,9 @@ class Trajectory(Callback):
         self._values = list(values)
         self._architectures = list(state["architectures"])
         self._epoch_ends = list(state["epoch_ends"])
+
+
+def nothing_learned(loss: float, untrained: float) -> str | None:
+    """Why a validation loss of ``loss`` says that the supernet has learned nothing, or None."""
+    told = f"nothing was learned: validation loss {loss:.3g}, {untrained:.3g} untrained"
+    return told if loss > NOTHING_LEARNED * untrained else None

@@ -8,21 +8,18 @@ import torch
 from torch import Tensor
 
 from nas.bilevel.reach import check_reach
-from nas.bilevel.upper_level import Outcome, UpperLevel
+from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
-from nas.device.transfer import as_numbers
 from nas.distributed import Ranks
-from nas.errors import require
 from nas.evaluation.budget import CostMeter
 from nas.evaluation.network_cost import supernet_multiply_adds
-from nas.hyperparameters.moves import Intervention
+from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.checkpoint import write_atomically
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
-from nas.search.callback import Callback, SeenStep
-from nas.search.convergence import Trajectory
+from nas.search.callback import Callback, SeenStep, numbers_of
+from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_problem, built_streams, built_supernet
 from nas.search.reader import CandidateReader
@@ -32,7 +29,6 @@ from nas.training.schedules import schedule_factor
 from nas.training.sgd import grouped
 
 log = logging.getLogger(__name__)
-NOTHING_LEARNED = 0.95  # of the untrained supernet's loss: a validation loss above it tells that nothing was learned
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
 
@@ -76,10 +72,7 @@ class GradientSearch:
             len(validation),
             parts.discretisation.images(parts.space, len(validation)),
         )
-        least = self.meter.least()
-        for name, limit in parts.budget.limits().items():
-            cost = getattr(least, name)
-            require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
+        self.meter.require_one_step()
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
         self.interventions = Interventions()
@@ -95,7 +88,6 @@ class GradientSearch:
             "interventions": self.interventions,
             "record": self.record,
             "trajectory": self.trajectory,
-            "guard": self.guard,
         }
         if not self._is_guarded:
             gradients = self.training.on_non_finite != "restart"
@@ -147,10 +139,11 @@ class GradientSearch:
         self.meter.trained(self.ranks.count * outcome.samples)
         self.step += 1
 
-        hyperparameters, numbers = self.hyperparameters.numbers(), self._numbers(outcome)
+        alphas = [] if self._is_guarded else self.supernet.architecture_parameters()
+        hyperparameters, numbers = self.hyperparameters.numbers(), numbers_of(outcome, alphas)
         seen = SeenStep(self.step, self._epoch, outcome, training, validation, hyperparameters, numbers)
         # The guard comes last: when it starts the weights again, the others have seen the step that they forget.
-        for callback in sorted(self.callbacks.values(), key=lambda one: one is self.guard):
+        for callback in (*self.callbacks.values(), self.guard):
             callback.on_step(seen)
         if self.step % self.steps_per_epoch == 0:
             self._end_epoch()
@@ -174,13 +167,10 @@ class GradientSearch:
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)
         if self.hyperparameters.learned():
-            table = self.trajectory.table(self.step).encode()
-            write_atomically(self.parts.folder.path / "trajectory.csv", table)
+            self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         settled, held = self.settled(), self.interventions.in_words()
-        against_alpha = self.reader.against_alpha()
-        other = {"chosen (alpha's)": against_alpha} if against_alpha else {}
         spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
@@ -190,7 +180,7 @@ class GradientSearch:
             step=self.step,
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
-            remarks={**other, "not settled": unsettled_in_words(settled), "interventions": held},
+            remarks={**self.reader.remarks(), "not settled": unsettled_in_words(settled), "interventions": held},
             summary=f"interventions: {held}",
             settled=settled,
             trajectory=self.trajectory.recorded(),
@@ -245,16 +235,6 @@ class GradientSearch:
         """Whether a number that is not finite has the weights started again."""
         return self.training.on_non_finite == "restart" and self.learns_rate
 
-    def _numbers(self, outcome: Outcome) -> dict[str, float]:
-        """What a step tells of its health; what spoils the rest comes first."""
-        alphas = [] if self._is_guarded else self.supernet.architecture_parameters()
-        measured: dict[str, Tensor] = {"alpha": torch.nn.utils.get_total_norm(alphas)} if alphas else {}
-        if outcome.move is not None:
-            measured["the validation loss"] = outcome.move.report.validation_loss
-        assert outcome.step.norm is not None
-        measured |= {"the training loss": outcome.step.loss, "the gradient of the weights": outcome.step.norm}
-        return dict(zip(measured, as_numbers(list(measured.values())), strict=True))
-
     def _untrained_loss(self) -> float:
         batch = next(self.reader.batches())
         self.meter.passed(len(batch.labels))
@@ -265,7 +245,7 @@ class GradientSearch:
     def _restart(self, reason: str) -> None:
         """Go back to the initial weights at a lower learning rate."""
         rate = self.fresh_start.take(self.settings.guard.divisor)
-        for callback in self.callbacks.values():
+        for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)
@@ -273,13 +253,9 @@ class GradientSearch:
     def settled(self) -> dict[str, str | None]:
         """Per decision None, or why it cannot be said to have settled."""
         loss = self.record.last_means.get("supernet/validation_loss", 0.0)
-        if not loss > NOTHING_LEARNED * self.guard.initial_loss:
-            settings = self.settings
-            return self.trajectory.settled(
-                settings.settled_epochs, settings.settled_ratio, settings.hyperparameter_every
-            )
-        nothing = f"nothing was learned: validation loss {loss:.3g}, {self.guard.initial_loss:.3g} untrained"
-        return dict.fromkeys(("architecture", *self.hyperparameters.learned()), nothing)
+        nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
+        settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
+        return dict.fromkeys(settled, nothing) if nothing else settled
 
     # Checkpoints.
 
@@ -306,7 +282,8 @@ class GradientSearch:
             "reader": self.reader,
             **{f"{split} stream": stream for split, stream in self._streams.items()},
             "randomness": self.randomness,
-            **self.callbacks,
+            "guard": self.guard,
+            **{f"callback {name}": callback for name, callback in self.callbacks.items()},
         }
         return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
 

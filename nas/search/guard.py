@@ -1,7 +1,7 @@
 """What goes wrong in a search: weights that have diverged or died, and all that had to be held back.
 
 Interventions are counted by kind, and each is told once. Those of the upper level are in
-:mod:`nas.hyperparameters.moves`; further ones are
+:mod:`nas.hyperparameters.collection`; further ones are
 
 ========================== ====================================================================================
 kind                       what was done
@@ -24,7 +24,7 @@ import torch
 
 from nas.bilevel.upper_level import UpperLevel
 from nas.errors import RunFailed, require
-from nas.hyperparameters.moves import Intervention
+from nas.hyperparameters.collection import Intervention
 from nas.run.finiteness import NotFinite
 from nas.search.callback import Callback, SeenStep
 from nas.spaces.supernet import Supernet

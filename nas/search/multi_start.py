@@ -52,26 +52,26 @@ class MultiStart:
         self.long = GradientSearch(parts)
 
     def search(self) -> SearchResult:
-        spent, seconds, losses = Cost(), 0.0, []
-        best: tuple[float, GradientSearch] | None = None
+        spent, seconds = Cost(), 0.0
+        losses: list[float] = []
+        best: GradientSearch | None = None
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
             left = self.parts.budget.without(spent)
             if left is None or not left.allows(short.meter.least() + self.long.meter.least()):
                 log.info(f"the budget is too small for start {number} and those after it")
                 break
-            result = self._result(short)
-            spent, seconds = spent + result.cost, seconds + result.seconds
-            loss = result.metrics.get("supernet/validation_loss", math.inf)
-            if loss < (math.inf if best is None else best[0]):
-                best = loss, short
+            loss = self._loss(short)
+            spent, seconds = spent + short.meter.spent, seconds + short.meter.seconds
+            if loss < min(losses, default=math.inf):
+                best = short
             losses.append(loss)
             values = {name: short.trajectory.tail_average()[name] for name in short.hyperparameters.learned()}
             told = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
             log.info(f"start {number}: supernet's validation loss {loss:.4g}, {told}")
         self.long.meter.budget = self.parts.budget.without(spent) or self.parts.budget
         if best is not None:
-            self._take_over(best[1])
+            self._take_over(best)
         found = self.long.search()
         cost = found.cost + spent
         return replace(
@@ -96,16 +96,15 @@ class MultiStart:
         )
         return GradientSearch(parts)
 
-    def _result(self, short: GradientSearch) -> SearchResult:
-        """The result of a short search; without a validation loss where it has diverged."""
+    def _loss(self, short: GradientSearch) -> float:
+        """Run a short search. Returns its supernet's validation loss; infinite where it has diverged."""
         try:
-            return short.search()
+            return short.search().metrics["supernet/validation_loss"]
         except Stopped as stop:
             raise Stopped(stop.step, self.parts.folder.path) from stop
         except SearchDiverged as error:
             log.info(f"this start is given up: {error}")
-            failed = short.result()
-            return replace(failed, metrics={})
+            return math.inf
 
     @torch.no_grad()
     def _take_over(self, best: GradientSearch) -> None:

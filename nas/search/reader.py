@@ -70,6 +70,11 @@ class CandidateReader:
             f"{name} {chosen[name]} ({preferred[name]})" for name in preferred if chosen[name] != preferred[name]
         )
 
+    def remarks(self) -> dict[str, str]:
+        """What the table at the end says where something else was chosen than alpha prefers."""
+        against_alpha = self.against_alpha()
+        return {"chosen (alpha's)": against_alpha} if against_alpha else {}
+
     def state_dict(self) -> dict[str, Any]:
         return {"chosen": None if self.chosen is None else dict(self.chosen)}
 

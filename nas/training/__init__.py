@@ -1,4 +1,4 @@
-"""The ordinary training loop and what every run needs: randomness, schedules, checkpoints, tracking."""
+"""The weight step, the losses, the schedules, and the retraining."""
 
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings

@@ -15,7 +15,7 @@ from nas.data.batches import Batch, Stream, sharded
 from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import require
-from nas.hyperparameters.groups import OF_THE_STEP
+from nas.hyperparameters.kinds import OF_THE_STEP
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR, Watch

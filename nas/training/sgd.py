@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.groups import GROUPS, Group, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, Group, group_of, rates
 
 Weights = dict[str, Tensor]
 

@@ -155,10 +155,10 @@ def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
 def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: Budget, evaluations: int) -> None:
     evaluator = Widths()
     search = searching(task, tmp_path, budget, evaluator=evaluator)
-    candidate = search.search()
-    assert sum(evaluator.evaluated.values()) == evaluations == search.spent.evaluations
-    assert (search.spent.samples, search.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
-    assert budget.allows(search.spent)
+    candidate = search.search().candidate
+    assert sum(evaluator.evaluated.values()) == evaluations == search.meter.spent.evaluations
+    assert (search.meter.spent.samples, search.meter.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
+    assert budget.allows(search.meter.spent)
     best = max(search.history.evaluations, key=lambda one: one.metrics["accuracy"])
     assert candidate.architecture == best.candidate.architecture
     assert candidate.hyperparameters["weight_decay"] == 3e-4  # what is not searched is told, too
@@ -168,8 +168,8 @@ def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: 
 def test_the_clock_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
     search = searching(task, tmp_path, Budget(seconds=0.2))
     search.search()
-    assert search.spent.seconds >= 0.2
-    assert search.spent.evaluations > 0
+    assert search.meter.spent.seconds >= 0.2
+    assert search.meter.spent.evaluations > 0
 
 
 def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, tmp_path: Path) -> None:
@@ -181,10 +181,13 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, t
     search = searching(task, tmp_path, Budget(evaluations=8), strategy=repeating, evaluator=evaluator)
     search.search()
     assert sorted(evaluator.evaluated.values()) == [1, 1]
-    assert (search.spent.samples, search.spent.evaluations) == (20, 8)
+    assert (search.meter.spent.samples, search.meter.spent.evaluations) == (20, 8)
     again = searching(task, tmp_path / "b", Budget(evaluations=8), strategy=repeating, evaluator=Widths(False))
     again.search()
-    assert (again.spent.samples, again.spent.evaluations) == (80, 8)  # metrics that change are measured anew
+    assert (again.meter.spent.samples, again.meter.spent.evaluations) == (
+        80,
+        8,
+    )  # measured anew
 
 
 def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
@@ -225,15 +228,15 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
 
     budget = Budget(samples=80)
     whole = searching(task, tmp_path / "whole", budget, objective=objective())
-    candidate = whole.search()
+    candidate = whole.search().candidate
     interrupted(task, tmp_path / "cut", after, budget=budget, objective=objective())
-    caplog.set_level(logging.INFO, logger="nas.baselines.search")
+    caplog.set_level(logging.INFO, logger="nas")
     evaluator = Widths()
     resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator)
-    assert resumed.search() == candidate
+    assert resumed.search().candidate == candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert sum(evaluator.evaluated.values()) == 8 - after, "what was evaluated before the kill was not lost"
-    assert resumed.spent.samples == whole.spent.samples == 80
+    assert resumed.meter.spent.samples == whole.meter.spent.samples == 80
     assert caplog.messages[0].startswith("resumed at step")
     assert resumed.strategy.told == whole.strategy.told
 
@@ -241,11 +244,12 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
 @pytest.mark.parametrize("budget", [Budget(evaluations=5), Budget(samples=49)])
 def test_a_search_that_is_over_stays_over(task: TrainingSetup, tmp_path: Path, budget: Budget) -> None:
     """As after a kill between the last checkpoint and candidate.json, the last round having been cut."""
-    candidate = searching(task, tmp_path, budget).search()
+    candidate = searching(task, tmp_path, budget).search().candidate
     record = (tmp_path / "metrics.csv").read_bytes()
     again = searching(task, tmp_path, budget, evaluator=Widths(stop_after=0))
-    assert again.search() == candidate
-    assert "the budget is spent" in again.in_words()
+    result = again.search()
+    assert result.candidate == candidate
+    assert "the budget is spent" in result.summary
     assert (tmp_path / "metrics.csv").read_bytes() == record
 
 
@@ -271,11 +275,11 @@ def test_a_killed_search_prunes_as_if_nothing_had_happened(task: TrainingSetup, 
         return searching(task, tmp_path / folder, Budget(evaluations=16), strategy=strategy, evaluator=evaluator)
 
     whole = search("whole")
-    candidate = whole.search()
+    candidate = whole.search().candidate
     with pytest.raises(KeyboardInterrupt):
         search("cut", stop_after=8).search()
     resumed = search("cut")
-    assert resumed.search() == candidate
+    assert resumed.search().candidate == candidate
     assert isinstance(whole.strategy, TPE)
     assert isinstance(resumed.strategy, TPE)
     assert resumed.strategy.state_dict() == whole.strategy.state_dict()
@@ -319,12 +323,12 @@ def test_asked_to_stop_it_says_where_it_is(
 
         def __exit__(self, *details: object) -> None: ...
 
-    whole = searching(task, tmp_path / "whole", Budget(evaluations=6)).search()
+    whole = searching(task, tmp_path / "whole", Budget(evaluations=6)).search().candidate
     with monkeypatch.context() as patch:
-        patch.setattr("nas.baselines.search.StopRequest", Asked)
+        patch.setattr("nas.run.loop.StopRequest", Asked)
         with pytest.raises(Stopped):
             searching(task, tmp_path / "cut", Budget(evaluations=6)).search()
-    assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search() == whole
+    assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search().candidate == whole
 
 
 def test_a_dynamic_objective_compares_all_under_its_present_weights(task: TrainingSetup, tmp_path: Path) -> None:
@@ -332,7 +336,7 @@ def test_a_dynamic_objective_compares_all_under_its_present_weights(task: Traini
         {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=task.space
     )
     search = searching(task, tmp_path, Budget(evaluations=8), objective=objective)
-    found = search.search()
+    found = search.search().candidate
     assert objective.position == 1.0
     units = [int(one.candidate.architecture["layer1.units"]) for one in search.history.evaluations]
     assert int(found.architecture["layer1.units"]) == min(units)
@@ -347,8 +351,8 @@ def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: Training
 
     search = searching(task, tmp_path, Budget(evaluations=20), evaluator=Pruned())
     search.search()
-    assert search.best.metrics["fidelity"] == 1.0
-    assert max(one.metrics["accuracy"] for one in search.history.evaluations) > search.best.metrics["accuracy"]
+    assert search.history.best.metrics["fidelity"] == 1.0
+    assert max(one.metrics["accuracy"] for one in search.history.evaluations) > search.history.best.metrics["accuracy"]
 
 
 def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: TrainingSetup, tmp_path: Path) -> None:
@@ -367,6 +371,6 @@ def test_jobs_change_nothing_that_is_written(task: TrainingSetup, tmp_path: Path
         objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
         evaluator = TrainedFromScratch(1, jobs=jobs, task=task, objective=objective)
         search = searching(task, tmp_path / str(jobs), Budget(evaluations=4), evaluator=evaluator)
-        found.append(search.search())
+        found.append(search.search().candidate)
     assert found[0] == found[1]
     assert (tmp_path / "1" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()

@@ -14,6 +14,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
 from nas.training.sgd import sgd
+from tests.problems import momentum_buffers
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -232,7 +233,7 @@ def test_what_acts_on_the_update_alone_is_the_closed_form_without_a_double_backw
     values = without_graph(problem.values())
     rate, decay = values["learning_rate"], values["weight_decay"]
     gradients = torch.autograd.grad(problem.training_loss(weights, training, values), list(weights.values()))
-    buffers = problem.momentum_buffers(values["momentum"])
+    buffers = momentum_buffers(problem)
     _, update = sgd(without_graph(weights), dict(zip(weights, gradients, strict=True)), buffers, values, clip)
     moved = {name: (weight - rate * update[name]).detach().requires_grad_() for name, weight in weights.items()}
     loss, _ = problem.validation_loss(moved, validation)

@@ -11,6 +11,7 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.problem import BilevelProblem
 from nas.errors import InvalidValue
 from nas.training.sgd import sgd
+from tests.problems import momentum_buffers
 
 SCALES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 SUITABLE_SCALE = 1e-4  # on the smooth supernet in float64: above it truncation rules, far below it rounding
@@ -27,7 +28,7 @@ def direct_gradients(problem: BilevelProblem, make_batch) -> dict[str, Tensor]:
     training, validation = make_batch(10), make_batch(11)
     weights, values = problem.weights(), problem.values()
     found = torch.autograd.grad(problem.training_loss(weights, training, values), list(weights.values()))
-    buffers = problem.momentum_buffers(values["momentum"])
+    buffers = momentum_buffers(problem)
     moved, _ = sgd(weights, dict(zip(weights, found, strict=True)), buffers, values)
     loss, _ = problem.validation_loss({name: weight.detach() for name, weight in moved.items()}, validation)
     alpha = dict(problem.supernet.alpha)

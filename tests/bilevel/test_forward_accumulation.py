@@ -11,9 +11,9 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
-from nas.hyperparameters.groups import group_of
+from nas.hyperparameters.kinds import group_of
 from nas.hyperparameters.rules import CosineNormalised
-from tests.problems import every_entry, problem_for
+from tests.problems import every_entry, momentum_buffers, problem_for
 
 STEPS = 4
 CLIP = 0.3
@@ -118,13 +118,13 @@ def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_b
     step = problem.step(make_batch(1), keep_graph=True, twice=True)
     after = problem.noise_state()
     state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
-    buffers = problem.momentum_buffers(0.8)
+    buffers = momentum_buffers(problem)
     assert strategy.follow(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
     assert strategy.most_passes(len(ENTRIES)) == 1 + len(ENTRIES)
     assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
     assert all(weight.grad is None for weight in problem.weights().values())
-    assert all(torch.equal(buffer, buffers[name]) for name, buffer in problem.momentum_buffers(0.8).items())
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in momentum_buffers(problem).items())
     problem.supernet.load_state_dict(start)
     problem.optimiser.state.clear()
     problem.repeat_noise(noise)

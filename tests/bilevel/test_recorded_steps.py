@@ -32,9 +32,8 @@ from nas.operations.fast.library import without_kernels
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
-from nas.search import gradient_search as search_module
+from nas.search import parts as parts_module
 from nas.search.gradient_search import GradientSearch
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -45,7 +44,7 @@ from nas.training import retraining as retraining_module
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from tests.device.cpu_recording import CpuRecording
-from tests.problems import QUIET, digits, problem_over, search_parts
+from tests.problems import QUIET, digits, problem_over, retraining_of, search_parts
 
 IMAGES = {"input_shape": (1, 8, 8), "classes": 10}
 LAYERS = [
@@ -125,8 +124,7 @@ def test_on_a_gpu_everything_together_searches_as_nothing_of_it_does(space, spli
         plain = made(splits, tmp_path / name, space, "softmax", False)
         training = TrainingSettings(16, 0.9, 5.0, "cosine", **settings)
         search = GradientSearch(replace(plain.parts, training=training, randomness=Randomness(0, "cuda")))
-        search.search()
-        return search.final_metrics()["supernet/validation_loss"]
+        return search.search().metrics["supernet/validation_loss"]
 
     everything = searched("everything", compile=True, cuda_graphs=True, precision="bfloat16")
     assert everything == pytest.approx(searched("nothing"), rel=0.1)
@@ -135,13 +133,13 @@ def test_on_a_gpu_everything_together_searches_as_nothing_of_it_does(space, spli
 def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """As ``training.cuda_graphs=true`` does, were there a GPU."""
     CpuRecording.made = 0
-    for module in (search_module, retraining_module):
+    for module in (parts_module, retraining_module):
         monkeypatch.setattr(module, "recording_for", lambda asked, device, ranks: CpuRecording)
 
 
 def same(one: GradientSearch, other: GradientSearch) -> bool:
     states = one.supernet.state_dict(), other.supernet.state_dict()
-    metrics = [(search.folder.path / "metrics.csv").read_bytes() for search in (one, other)]
+    metrics = [(search.parts.folder.path / "metrics.csv").read_bytes() for search in (one, other)]
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0]) and metrics[0] == metrics[1]
 
 
@@ -156,10 +154,10 @@ def same(one: GradientSearch, other: GradientSearch) -> bool:
 )
 def test_a_recorded_search_is_the_same(space, relaxation, learned, splits, tmp_path, monkeypatch):
     plain = made(splits, tmp_path / "plain", space, relaxation, learned)
-    found = plain.search()
+    found = plain.search().candidate
     recording(monkeypatch)
     recorded = made(splits, tmp_path / "recorded", space, relaxation, learned)
-    assert recorded.search() == found
+    assert recorded.search().candidate == found
     assert same(recorded, plain)
     assert CpuRecording.made == 2, "one for the weights, one for alpha"
 
@@ -204,29 +202,29 @@ def test_it_is_the_same_after_a_restart_of_the_weights_and_after_a_stop(splits, 
     assert same(resumed, plain)
 
 
-def retraining_of(space: SearchSpace, values: dict[str, float], splits: DataSplits, folder: Path) -> Retraining:
+def retraining(space: SearchSpace, values: dict[str, float], splits: DataSplits, folder: Path) -> Retraining:
     randomness = Randomness(1)
-    return Retraining(
-        network=space.network(space.sample(torch.Generator().manual_seed(3)).architecture),
-        stream=splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
-        hyperparameters=values,
+    return retraining_of(
+        space.network(space.sample(torch.Generator().manual_seed(3)).architecture),
+        folder,
+        values,
+        splits=splits,
+        randomness=randomness,
         schedule="cosine",
         final=FinalSettings(2, "learned", None, None, 0.4, "linear", 100),
         training=replace(TrainingSettings(16, 0.9, 5.0, "cosine"), keep_checkpoints=1),
         tracking=EVERY_STEP,
-        randomness=randomness,
-        folder=RunFolder(folder),
     )
 
 
 def test_a_retraining_s_memory_is_given_back_with_it(splits, tmp_path):
     """At once: a GPU's memory may be used up by many of them before Python looks for what nobody uses any more."""
-    retraining = retraining_of(SPACES["macro"], {"learning_rate": 0.05, "dropout": 0.3}, splits, tmp_path)
-    gone = ref(retraining.network)
+    run = retraining(SPACES["macro"], {"learning_rate": 0.05, "dropout": 0.3}, splits, tmp_path)
+    gone = ref(run.network)
     gc.disable()
     try:
-        retraining.fit(5)
-        del retraining
+        run.fit(5)
+        del run
         assert gone() is None
     finally:
         gc.enable()
@@ -238,9 +236,9 @@ def test_a_recorded_retraining_is_the_same(name, splits, tmp_path, monkeypatch):
     values |= {} if name == "macro" else {"drop_path": 0.2}
 
     def retrained(folder: Path) -> dict[str, torch.Tensor]:
-        retraining = retraining_of(SPACES[name], values, splits, folder)
-        retraining.train()
-        return retraining.network.state_dict()
+        run = retraining(SPACES[name], values, splits, folder)
+        run.train()
+        return run.network.state_dict()
 
     plain = retrained(tmp_path / "plain")
     recording(monkeypatch)
@@ -288,17 +286,24 @@ def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
         waits.append(tensor)
         return tensor.detach().numpy().tolist()
 
-    advance = search.advance
+    advance, end_epoch = search.advance, search._end_epoch
+    at_epoch_end: list[int] = []
+
+    def ending() -> None:
+        at_epoch_end.append(len(waits))
+        end_epoch()
 
     def advancing() -> None:
         with monkeypatch.context() as patches, Watching():
             patches.setattr(torch.Tensor, "tolist", as_list)
             advance()
+        if at_epoch_end:
+            del waits[at_epoch_end.pop() :]  # what belongs to the epoch, not to the step
         assert search.upper_level.optimiser is not None
         counters = [state["step"] for state in search.upper_level.optimiser.state.values()]  # Adam's, on the CPU
         found = [one for one in waits if not any(one is counter for counter in counters)]
         assert len(found) == 2
         waits.clear()
 
-    search.advance = advancing
+    search.advance, search._end_epoch = advancing, ending
     search.search()

@@ -15,7 +15,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
-from nas.hyperparameters.moves import SILENT_STEPS
+from nas.hyperparameters.collection import SILENT_STEPS
 from nas.hyperparameters.rules import GradientDescent
 from tests.problems import ADAM
 
@@ -35,7 +35,7 @@ class Counted(Hypergradient):
 def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How often each loss of ``problem`` is computed from now on."""
     counts: Counter = Counter()
-    for method, loss in (("training_pass", "training_loss"), ("validation_pass", "validation_loss")):
+    for method, loss in (("training_pass", "training_loss"), ("validation_loss", "validation_loss")):
         original = getattr(problem, method)
 
         def counted(*arguments, loss=loss, original=original):

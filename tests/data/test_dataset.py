@@ -1,7 +1,11 @@
+"""Labelled images in memory, and the three parts of a data set."""
+
 import pytest
 import torch
 
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.augmentation import Augmentation
+from nas.data.dataset import DataSplits, ImageDataset, loaded
+from nas.errors import UnusableInput
 
 
 def dataset(count: int, seed: int = 0) -> ImageDataset:
@@ -35,24 +39,6 @@ def test_channel_statistics_do_not_depend_on_the_type_of_the_images() -> None:
         assert of_bytes == pytest.approx(of_floats, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels", "complaint"),
-    [
-        (torch.zeros(4, 8, 8), torch.zeros(4, dtype=torch.int64), r"images are \(4, 8, 8\) float32"),
-        (torch.zeros(4, 1, 8, 8, dtype=torch.float64), torch.zeros(4, dtype=torch.int64), "float64"),
-        (torch.zeros(4, 1, 8, 8), torch.zeros(3, dtype=torch.int64), r"labels are \(3,\) int64, not \(4,\) int64"),
-        (torch.zeros(4, 1, 8, 8), torch.zeros(4, dtype=torch.int32), "int32"),
-        (torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]), "outside 0..2"),
-        (torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, -1]), "outside 0..2"),
-    ],
-)
-def test_tensors_that_are_no_labelled_images_are_refused(
-    images: torch.Tensor, labels: torch.Tensor, complaint: str
-) -> None:
-    with pytest.raises(ValueError, match=complaint):
-        ImageDataset(images, labels, classes=3)
-
-
 def test_splits_know_their_shape_and_join_training_and_validation() -> None:
     splits = DataSplits("toy", dataset(6, 1), dataset(4, 2), dataset(2, 3), (0.5,) * 3, (0.2,) * 3)
     assert splits.input_shape == (3, 4, 5)
@@ -62,3 +48,27 @@ def test_splits_know_their_shape_and_join_training_and_validation() -> None:
     assert torch.equal(joined.images[:6], splits.train.images)
     assert torch.equal(joined.images[6:], splits.validation.images)
     assert torch.equal(joined.labels, torch.cat([splits.train.labels, splits.validation.labels]))
+
+
+class Own:
+    name = "own"
+    augmentation: object = Augmentation()
+
+    def load(self) -> object:
+        return DataSplits("own", dataset(6, 1), dataset(4, 2), dataset(2, 3), (0.5,) * 3, (0.2,) * 3)
+
+
+def test_a_data_source_of_a_users_own_is_looked_at() -> None:
+    source = Own()
+    assert loaded(source).name == "own"  # type: ignore[arg-type]
+    source.augmentation = None
+    assert loaded(source).name == "own"  # type: ignore[arg-type]
+    source.augmentation = {"flip": True}
+    with pytest.raises(UnusableInput, match=r"augmentation of the data source Own is a dict, not a nas\.data\.Augm"):
+        loaded(source)  # type: ignore[arg-type]
+    with pytest.raises(UnusableInput, match=r"The data source dict has no name: it needs name, augmentation and load"):
+        loaded({})  # type: ignore[arg-type]
+    source.augmentation = Augmentation()
+    source.load = lambda: (1, 2)  # type: ignore[method-assign]
+    with pytest.raises(UnusableInput, match=r"load\(\) of the data source Own gave a tuple, not nas\.data\.DataSplits"):
+        loaded(source)  # type: ignore[arg-type]

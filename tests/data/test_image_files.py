@@ -276,5 +276,5 @@ def test_mistakes_of_the_caller_are_refused(image_folder: Path) -> None:
         images.stream(5, MEAN, STD, seeded(0), DARTS)
     with pytest.raises(ValueError, match="3 channels need as many means"):
         images.stream(5, (0.5,), (0.5,), seeded(0))
-    with pytest.raises(ValueError, match=r"labels are \(3,\)"):
+    with pytest.raises(UnusableInput, match=r"The labels are \(3,\) int64, not \(24,\) whole numbers"):
         replace(images, labels=torch.arange(3))

@@ -1,16 +1,23 @@
 """ImageNet's folders: what is read from them, how they are split, and what is wrong with them in one sentence."""
 
+import logging
+import os
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 from nas.configuration import build
+from nas.data import image_files
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.dataset import DataSource, DataSplits
-from nas.data.image_files import Decoding, ImageFiles, ImageNet
+from nas.data.image_files import Decoding, ImageFiles, ImageNet, class_folders
+from nas.data.pictures import ELONGATED
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
@@ -100,3 +107,121 @@ def test_its_configuration_wants_an_augmentation_of_image_files() -> None:
         InvalidValue, match=r"data\.augmentation=.* it must be a group with the _target_ of an ImageFileAugmentation"
     ):
         build(config, "data")
+
+
+@pytest.fixture
+def copy(image_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Path:
+    """A folder of pictures to be written to; what is logged is captured."""
+    caplog.set_level(logging.INFO, logger="nas")
+    return Path(shutil.copytree(image_folder, tmp_path / "copy"))
+
+
+def test_the_classes_names_are_those_of_their_folders(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert load(copy).class_names == ("ant", "bee", "cat")
+    assert not caplog.text
+
+
+def test_hidden_names_are_neither_classes_nor_pictures(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    expected = names(load(copy).train_and_validation())
+    picture = copy / "train" / "ant" / "0.jpg"
+    for part in ("train", "val"):
+        for folder in (".ipynb_checkpoints", "__MACOSX", "ant/.ipynb_checkpoints", "ant/.cache/deep"):
+            (copy / part / folder).mkdir(parents=True)
+            shutil.copy(picture, copy / part / folder)
+        (copy / part / ".DS_Store").write_bytes(b"junk")
+        (copy / part / "bee" / "._0.jpg").write_bytes(b"junk")
+        shutil.copy(picture, copy / part / "bee" / ".copy.jpg")
+    splits = load(copy)
+    assert names(splits.train_and_validation()) == expected
+    assert splits.class_names == ("ant", "bee", "cat")
+    assert len(splits.test) == 6
+    assert "10 files (10 hidden; read are .jpg" in caplog.text
+
+
+def test_a_hidden_folder_above_is_no_matter(image_folder: Path, tmp_path: Path) -> None:
+    hidden = shutil.copytree(image_folder, tmp_path / ".cache" / "data")
+    assert len(load(hidden).train_and_validation()) == 24
+
+
+def test_what_is_left_out_is_told_in_one_line(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for number in range(3):
+        file = copy / "train" / "bee" / f"{number}.{('jpg', 'png', 'jpeg')[number]}"
+        file.rename(file.with_suffix(".jfif"))
+    (copy / "val" / "cat" / "Thumbs.DB").write_bytes(b"")
+    (copy / "val" / "cat" / "README").write_bytes(b"")
+    (copy / "val" / "0.jpg").write_bytes(b"")
+    (copy / "test" / "ant").mkdir(parents=True)
+    load(copy)
+    (line,) = caplog.messages
+    assert line == (
+        f"imagenet: left out below {copy}: 6 files (3 .jfif, 1 .db, 1 in no class, 1 without an extension; read are "
+        ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp) and what is in test."
+    )
+
+
+def test_the_order_is_that_of_torchvision(copy: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    (copy / "train" / "bee" / "more.png").mkdir()
+    shutil.copy(copy / "train" / "ant" / "1.png", copy / "train" / "bee" / "more.png" / "Z.PNG")
+    os.symlink(copy / "train" / "cat", copy / "train" / "ant" / "linked")
+    classes, pictures = class_folders(copy / "train", Counter())
+    expected = ImageFolder(str(copy / "train"))
+    assert classes == expected.classes
+    assert [(file, label) for label, files in enumerate(pictures) for file in files] == expected.samples
+
+
+def test_a_folder_that_cannot_be_read_is_told(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def forbidden(path: str) -> object:
+        if str(path).endswith("bee"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    with pytest.raises(UnusableInput, match=r"cannot be read from .*train \(.*Permission denied: .*bee"):
+        load(copy)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_pictures_that_cannot_be_read_are_found_before_the_first_step(copy: Path, part: str) -> None:
+    first = copy / part / "ant" / "1.png"
+    first.write_bytes(first.read_bytes()[:300])
+    with pytest.raises(UnusableInput) as caught:
+        load(copy)
+    assert str(caught.value) == f"The image {first} cannot be read (image file is truncated): replace or remove it."
+    for name in ("bee", "cat"):
+        (copy / part / name / "0.jpg").write_bytes(b"")
+        Image.new("F", (20, 20), 3.0).save(copy / part / name / "9.tif")
+        os.symlink("nowhere", copy / part / name / "broken.png")
+    with pytest.raises(UnusableInput) as caught:
+        load(copy)
+    sentence = str(caught.value)
+    assert sentence.startswith("7 of 34 images cannot be read: ")
+    assert sentence.endswith(" and 4 more; replace or remove them.")
+    assert sentence.count(str(copy)) == 3
+    assert "\n" not in sentence
+
+
+def test_many_files_are_shared_among_processes(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(image_files, "FEW", 1)
+    monkeypatch.setattr(image_files, "LOOKED_AT_ONCE", 5)
+    state = torch.get_rng_state()
+    files = sorted(map(str, copy.glob("train/*/*")))
+    Image.new("RGB", (90, 30)).save(files[3])
+    Path(files[7]).write_bytes(b"")
+    for workers in (0, 2):
+        found = ImageFiles(files, torch.arange(24), 24, Decoding(12, 16, workers)).look()
+        assert [file for file, _ in found.unreadable] == [files[7]]
+        assert dict(found.remarks) == {ELONGATED: 1}
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_class_without_an_image_in_a_part_is_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in sorted((copy / "train" / "cat").iterdir())[1:]:
+        file.unlink()
+    load(copy, validation=4)
+    assert re.search(r"imagenet: (train|validation) has no image of cat\.", caplog.text)

@@ -1,3 +1,5 @@
+"""Drawing the parts of a data set: their sizes, their classes and their seed."""
+
 import pytest
 import torch
 from torch import Generator, Tensor

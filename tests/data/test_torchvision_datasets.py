@@ -1,5 +1,6 @@
 """The torchvision sets, read from small files in their real formats that the tests write."""
 
+import gzip
 import hashlib
 import pickle
 import sys
@@ -205,7 +206,9 @@ def test_truncated_images_and_impossible_labels_are_damage(tmp_path: Path) -> No
     labels = place / "train-labels-idx1-ubyte"
     intact = labels.read_bytes()
     write_idx(labels, torch.full((300,), 10))
-    with pytest.raises(UnusableInput, match=r"cannot be read from .* \(a label is outside 0\.\.9\)"):
+    with pytest.raises(
+        UnusableInput, match=r"cannot be read from .* \(The label 10 \(300 of 300\) is outside 0\.\.9: labels"
+    ):
         source(Mnist, tmp_path).load()
     labels.write_bytes(intact)
     images = place / "train-images-idx3-ubyte"
@@ -218,3 +221,69 @@ def test_missing_torchvision_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "torchvision", None)
     with pytest.raises(UnusableInput, match="mnist is read by torchvision, which is not installed"):
         source(Mnist, tmp_path).load()
+
+
+@pytest.mark.parametrize(
+    ("data_set", "place"),
+    [(Mnist, ""), (Mnist, "MNIST/raw"), (FashionMnist, ""), (FashionMnist, "FashionMNIST")],
+)
+@pytest.mark.parametrize("compressed", [1, 4])
+def test_compressed_idx_files_are_read_as_they_are(
+    data_set: type[TorchvisionDataset], place: str, compressed: int, tmp_path: Path
+) -> None:
+    # In the folder itself: as Debian's package dataset-fashion-mnist installs them in /usr/share/datasets.
+    folder = tmp_path / "given" / place
+    images, labels = write_mnist(folder)
+    for name in data_set.files[:compressed]:
+        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+        (folder / name).unlink()
+    before = sorted(folder.iterdir())
+    splits = source(data_set, tmp_path / "given", download=True).load()  # which needs no network
+    assert torch.equal(splits.test.images, images)
+    assert torch.equal(splits.test.labels, labels)
+    assert len(splits.train_and_validation()) == 250
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no idx file"), "half"])
+def test_a_damaged_compressed_file_is_told_in_one_sentence(content: bytes | str, tmp_path: Path) -> None:
+    write_mnist(tmp_path / "given")
+    name = Mnist.files[2]
+    whole = gzip.compress((tmp_path / "given" / name).read_bytes())
+    (tmp_path / "given" / name).unlink()
+    damaged = whole[: len(whole) // 2] if isinstance(content, str) else content
+    (tmp_path / "given" / f"{name}.gz").write_bytes(damaged)
+    with pytest.raises(UnusableInput) as caught:
+        source(Mnist, tmp_path / "given").load()
+    assert str(caught.value).startswith(f"The data set mnist cannot be read from {tmp_path / 'given'} (")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named_where_the_others_are(tmp_path: Path) -> None:
+    write_mnist(tmp_path / "given")
+    (tmp_path / "given" / Mnist.files[3]).unlink()
+    with pytest.raises(UnusableInput, match=f"{Mnist.files[3]} was looked for in {tmp_path / 'given'}: set"):
+        source(Mnist, tmp_path / "given").load()
+
+
+@pytest.mark.parametrize("data_set", [Cifar10, Cifar100])
+def test_an_archive_that_is_not_unpacked_is_named(data_set: type[TorchvisionDataset], tmp_path: Path) -> None:
+    (tmp_path / data_set.archive).write_bytes(b"")
+    with pytest.raises(UnusableInput) as caught:
+        source(data_set, tmp_path).load()
+    assert str(caught.value) == (
+        f"The data set {data_set.name} is not unpacked, {data_set.files[0]} was looked for in "
+        f"{tmp_path / data_set.subfolder}: unpack {tmp_path / data_set.archive} with tar -xzf, "
+        "or set data.download=true."
+    )
+
+
+@pytest.mark.parametrize("data_set", SETS)
+def test_the_classes_have_their_names(
+    data_set: type[TorchvisionDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(data_set, tmp_path, monkeypatch)
+    names = source(data_set, tmp_path).load().class_names
+    assert names is not None
+    assert len(set(names)) == data_set.classes
+    assert names[-1] == {"fashion_mnist": "Ankle boot", "cifar100": "99"}.get(data_set.name, "9")

@@ -1,3 +1,5 @@
+"""Exported networks compute what the trained network computes."""
+
 import json
 import subprocess
 import sys

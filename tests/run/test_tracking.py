@@ -1,3 +1,5 @@
+"""The record of a run: its rows, TensorBoard, and where a resumed run goes on."""
+
 import csv
 import json
 import math

@@ -26,10 +26,10 @@ def test_a_row_per_method(
     tiny = (*script.MACRO, "data.split={train:32,validation:64,test:64}", "search.epochs=1", "final.epochs=1")
     one_layer = ("space.layers=[{type:conv,filters:[2,3],kernel_size:3,stride:2}]", "space.activations=[relu]")
     monkeypatch.setattr(script, "MACRO", (*tiny, *one_layer, "search.warmup_epochs=0"))
-    monkeypatch.setattr(script, "METHODS", {"rehearsed": script.METHODS["rehearsed"]})
+    monkeypatch.setattr(script, "METHODS", {"tuned": script.METHODS["tuned"]})
     monkeypatch.setattr(script, "STARTS", script.STARTS[:1])
     monkeypatch.setattr(sys, "argv", ["", "--folder", str(tmp_path), "--jobs", "1", "--seeds", "3"])
     assert script.main() == 0
     printed = capsys.readouterr().out
     assert "from lr 0.0001, dropout 0.05, seeds [3]" in printed
-    assert printed.endswith("compared: rehearsed\n")
+    assert printed.endswith("compared: tuned\n")

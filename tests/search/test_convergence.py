@@ -1,3 +1,5 @@
+"""What a search has come to: averages of its last steps, and what has settled."""
+
 from dataclasses import replace
 from typing import Any
 

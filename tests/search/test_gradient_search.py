@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
@@ -23,8 +22,6 @@ from nas.bilevel.last_step import LastStep
 from nas.candidate import Architecture, Candidate
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
@@ -33,17 +30,15 @@ from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.run.finiteness import NotFinite
-from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
-from nas.run.tracking import TrackingSettings
 from nas.search.callback import Callback, SeenStep
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings, SearchDiverged
-from nas.search.parts import SearchParts, SearchSettings
 from nas.search.record import normalised_entropy
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
 from nas.training.settings import TrainingSettings
+from tests.problems import QUIET, digits, search_parts
 
 STEPS_PER_EPOCH = 4
 LAYERS = [
@@ -55,7 +50,7 @@ LAYERS = [
 
 @pytest.fixture(scope="module")
 def splits() -> DataSplits:
-    return Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0)).load()
+    return digits()
 
 
 @pytest.fixture
@@ -84,19 +79,11 @@ class Run:
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
 
     def made(self, splits: DataSplits, path: Path) -> GradientSearch:
-        settings: dict[str, Any] = {
-            "epochs": 3,
-            "warmup_epochs": 1,
-            "hyperparameter_every": 2,
-            "stop": "epochs",
-            "settled_epochs": 2,
-            "settled_ratio": 1.5,
-            "checkpoint_every": 3,
-        }
         relaxation = {"softmax": Softmax, "gumbel": GumbelSoftmax}[self.relaxation](self.temperature)
-        randomness = Randomness(self.seed)
+        settings = {"epochs": 3, "warmup_epochs": 1, "hyperparameter_every": 2, **self.search}
         return GradientSearch(
-            SearchParts(
+            search_parts(
+                path,
                 space=Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
                 splits=splits,
                 augmentation=Augmentation(1, False, 2),
@@ -112,17 +99,12 @@ class Run:
                         "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", self.learned, AdamUpdate(0.1), cap=0.5),
                     }
                 ),
-                search=SearchSettings(
-                    **{**settings, **self.search},
-                    architecture=ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
-                    guard=GuardSettings(**self.guard),
-                ),
+                search={**settings, "guard": GuardSettings(**self.guard)},
                 training=TrainingSettings(
                     16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile
                 ),
-                tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=self.log_every),
-                randomness=randomness,
-                folder=RunFolder(path),
+                tracking=replace(QUIET, log_every=self.log_every),
+                randomness=Randomness(self.seed),
             )
         )
 

@@ -1,3 +1,5 @@
+"""The guard over the weights: when it restarts them, and when it gives up."""
+
 import math
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""The metrics of a network on a whole data set."""
+
 import math
 
 import numpy as np

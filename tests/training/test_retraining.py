@@ -9,18 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
 from nas.operations.stochastic import LayerDropout
 from nas.run.finiteness import NotFinite
-from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
-from nas.run.tracking import TrackingSettings
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.schedules import recorded_value
 from nas.training.settings import TrainingSettings
+from tests.problems import QUIET, retraining_of
 
 COMMON = {"learning_rate": 0.1, "weight_decay": 0.01}
 FINAL = FinalSettings(1, "learned", None, None, 0.4, "constant", 100)
@@ -37,23 +33,20 @@ def retraining(
     training: TrainingSettings = PLAIN,
     recorded: dict[str, list[float]] | None = None,
 ) -> Retraining:
-    splits = Digits(SplitSettings(64, 48, 100), Augmentation()).load()
     randomness = Randomness(0)
     network = nn.Sequential()
     network.add_module("layer1", nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
     network.add_module("flatten", nn.Flatten())
     network.add_module("classifier", nn.Linear(144, 10))
-    return Retraining(
-        network=network,
-        stream=splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
-        hyperparameters=hyperparameters,
-        schedule="constant",
+    return retraining_of(
+        network,
+        path,
+        hyperparameters,
+        randomness=randomness,
         final=final,
         recorded=recorded,
         training=training,
-        tracking=TrackingSettings(tensorboard=False, console="quiet", log_every=5),
-        randomness=randomness,
-        folder=RunFolder(path),
+        tracking=replace(QUIET, log_every=5),
     )
 
 

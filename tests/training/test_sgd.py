@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.groups import GROUPS, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, group_of, rates
 from nas.training.sgd import grouped, set_step, sgd, take_step
 
 FACTORS = {"rate_factor_convolution": 0.5, "rate_factor_dense": 3.0, "rate_factor_normalisation": 1.5}

@@ -1,0 +1,209 @@
+"""Picture files as a good viewer shows them, and a quick look at many of them before a run begins.
+
+A viewer turns a picture as its orientation says, lays transparent parts on white, knows how bright 16 bits are, and
+converts colours to sRGB by the profile that is embedded. Of an animation, the first frame is taken.
+"""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch.utils import data
+
+from nas.data.dataset import Findings
+
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 258, 262, 339, 274  # tags of TIFF; the last of EXIF, too
+WHITE_IS_ZERO, SIGNED = 0, 2
+DEEP_MODES = ("I", "F")  # and all that begin with I;16
+ALWAYS_CONVERTIBLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV")
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+NEARLY_BLACK = "have 16 bits and use the darkest 1/256 of them only: they are nearly black, as a viewer shows them"
+SEVERAL_FRAMES = "have several frames, of which the first is taken"
+ELONGATED = "are more than twice as long as wide or the reverse: a square from their centre leaves out both ends"
+
+
+class UnsuitablePicture(ValueError):  # noqa: N818 - it is about the picture
+    """A picture of which nobody knows what black and white are, with the reason in words."""
+
+
+def read_picture(file: str) -> Image.Image:
+    """The picture in ``file`` as a viewer shows it: mode RGB, values from 0 to 255, in sRGB.
+
+    Raises:
+        UnsuitablePicture: Its values have no known black and white.
+        Exception: Nearly any, where the file is damaged or is no picture.
+    """
+    with Image.open(file) as image:
+        return as_shown(image)
+
+
+def as_shown(image: Image.Image) -> Image.Image:
+    """An open picture in mode RGB; see :func:`read_picture`."""
+    _mend_transparency(image)
+    image.load()
+    orientation, profile = _orientation(image), image.info.get("icc_profile")
+    if _is_deep(image):
+        image = _in_eight_bits(image)
+    alpha = None
+    if image.has_transparency_data:
+        image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+        alpha = image.getchannel("A")
+    image = _in_srgb(image, profile)
+    if alpha is not None and alpha.getextrema() != (255, 255):
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def reason_in_words(error: Exception) -> str:
+    """Why a picture cannot be read, without a full stop."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no known image format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, Image.DecompressionBombError):
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        return f"it has more than {most:.0f} million pixels: make it smaller"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def look_at(file: str, findings: Findings) -> None:
+    """Add to ``findings`` what there is to say about ``file``.
+
+    Its header is read. It is decoded only where that leaves open whether it is whole and can be shown.
+    """
+    try:
+        with open(file, "rb") as bytes_, Image.open(bytes_) as image:
+            width, height = image.size
+            several = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: a photograph's previews
+            of_16_bits = image.mode == "I" or image.mode.startswith("I;16")
+            surely_whole = _ends_as_it_should(bytes_, image.format)
+        if not surely_whole or image.mode not in ALWAYS_CONVERTIBLE:
+            shown = read_picture(file)
+            findings.remarks[NEARLY_BLACK] += of_16_bits and int(np.asarray(shown).max()) <= 1
+    # A damaged file can raise nearly anything.
+    except Exception as error:
+        empty = os.path.isfile(file) and not os.path.getsize(file)
+        findings.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
+        return
+    findings.remarks[SEVERAL_FRAMES] += bool(several)
+    findings.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
+
+
+class Looks(data.Dataset[Findings]):
+    """The data set of a worker process: indexed by a list of files, it gives what was found in them."""
+
+    def __getitem__(self, files: Sequence[str]) -> Findings:
+        findings = Findings()
+        for file in files:
+            look_at(file, findings)
+        return findings
+
+    @staticmethod
+    def together(several: Sequence[Findings]) -> Findings:
+        unreadable = [one for findings in several for one in findings.unreadable]
+        return Findings(unreadable, sum((findings.remarks for findings in several), Counter()))
+
+
+def _is_deep(image: Image.Image) -> bool:
+    return image.mode in DEEP_MODES or image.mode.startswith("I;16")
+
+
+def _orientation(image: Image.Image) -> int:
+    # Asked for after the picture was loaded: Pillow turns TIFF by itself, and forgets the tag then.
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # viewers show a picture with damaged EXIF data, too
+        return 1
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits or floating point, in mode L, or LA where one value is transparent."""
+    values = np.asarray(image).astype(np.float64)
+    tags: Any = getattr(image, "tag_v2", {})
+    white = 1.0 if image.mode == "F" else 65535.0
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
+    if image.mode != "F" and bits <= 16:
+        white = float(2 ** (bits - (tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED)) - 1)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= white):
+        kind = "floating-point" if image.mode == "F" else f"{bits}-bit"
+        known = f"where 0 is black and {white:g} is white"
+        raise UnsuitablePicture(f"its {kind} values of mode {image.mode} go from {low:g} to {high:g}, {known}")
+    shown = Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        shown = ImageOps.invert(shown)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shown.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return shown
+
+
+def _mend_transparency(image: Image.Image) -> None:
+    """Bring a PNG's transparent value to 8 bits, as Pillow does with its pixels."""
+    transparent, tiles = image.info.get("transparency"), getattr(image, "tile", None)
+    depth = tiles[0].args if tiles else None
+    if isinstance(transparent, tuple) and max(transparent) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    if isinstance(transparent, int) and depth in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * (255 // (2 ** int(str(depth)[2:]) - 1))
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The picture in mode RGB without its transparency, its colours converted by its profile if it has one."""
+    if image.mode == "RGB" and not profile:
+        return image.copy()
+    if image.mode == "LAB":
+        transform = _to_srgb(None, "LAB")
+    else:
+        if image.mode not in ("L", "CMYK"):
+            image = image.convert("RGB")
+        transform = _to_srgb(profile, image.mode) if profile else None
+    if transform is None:
+        return image.convert("RGB")
+    converted = ImageCms.applyTransform(image, transform)
+    assert converted is not None
+    return converted
+
+
+@lru_cache(maxsize=16)
+def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """From ``profile`` (None: CIE Lab) to sRGB; None where that changes nothing or the profile does not fit."""
+    try:
+        if profile is None:
+            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+        else:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "srgb" in ImageCms.getProfileDescription(source).lower():
+                return None
+        return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):  # viewers show a picture with a damaged profile, too
+        return None
+
+
+def _ends_as_it_should(file: io.BufferedReader, kind: str | None) -> bool:
+    """Whether a file of this format is surely whole; False where only decoding can tell."""
+    file.seek(0)
+    head = file.read(8)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 16))
+    tail = file.read()
+    if kind in ("JPEG", "MPO"):
+        return tail.endswith(b"\xff\xd9")
+    if kind == "PNG":
+        return tail.endswith(b"\0\0\0\0IEND\xaeB`\x82")
+    if kind == "WEBP":
+        return int.from_bytes(head[4:], "little") + len(head) <= size
+    return kind == "GIF" and tail.endswith(b";")
