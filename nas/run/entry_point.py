@@ -101,7 +101,9 @@ def _refuse_flags(arguments: Sequence[str]) -> None:
     parser = get_args_parser()
 
     def error(message: str) -> NoReturn:
-        raise UnusableInput(f"{message[:1].upper()}{message[1:]}; --hydra-help lists the flags.")
+        raise UnusableInput(
+            f"{message[:1].upper()}{message[1:]}; flags go before or behind all settings (--hydra-help)."
+        )
 
     parser.error = error  # type: ignore[method-assign]
     parser.parse_args(list(arguments))

@@ -80,7 +80,10 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
             continue
         name, value = override.get_key_element(), override.value()
         text = "" if override.value_type is None else override.get_value_string()
-        require(name.startswith("tracking."), name, text, allowed)
+        longer = (
+            "; for more epochs begin a new run from it: search.from=<run folder>" if name == "search.epochs" else ""
+        )
+        require(name.startswith("tracking."), name, text, allowed + longer)
         require(not override.is_sweep_override(), name, text, "with resume= it must be a single value")
         tracking, setting = config.get("tracking"), name.removeprefix("tracking.")
         if not isinstance(tracking, DictConfig) or setting not in tracking:
