@@ -1,8 +1,10 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
 from nas.stopping import leave_when_stopped
+from nas.surroundings import make_do
 
 if __name__ == "__main__":
+    make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 import io

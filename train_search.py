@@ -1,8 +1,10 @@
 """Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
 from nas.stopping import leave_when_stopped
+from nas.surroundings import make_do
 
 if __name__ == "__main__":
+    make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 from collections.abc import Sequence

@@ -29,7 +29,6 @@ from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
 from nas.run.overrides import as_typed, overridden_key, typed, typed_script, value_of
 from nas.run.ownership import claimed
 from nas.run.recorded import record_configuration, recorded_overrides, resumed_configuration
-from nas.run.surroundings import go_on_without
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
 
@@ -67,7 +66,6 @@ def start(
         check: Refuses arguments for which Hydra prints a traceback, or which would overwrite a run.
         begin: Makes the configuration that runs from the one that Hydra composed and the overrides.
     """
-    go_on_without()
     arguments = sys.argv[1:]
     if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
