@@ -84,7 +84,7 @@ def candidate_path(candidate: object) -> Path:
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
         f"or one of {', '.join(PUBLISHED)}"
     )
-    if not file.is_file():
+    if candidate in (None, "") or not file.is_file():
         raise InvalidValue("candidate", candidate, allowed)
     return file
 

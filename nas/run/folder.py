@@ -10,9 +10,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.overrides import typed, value_of
+from nas.run.overrides import parse_overrides, typed, value_of
 from nas.run.ownership import Held, claimed, owned
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,10 @@ def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None)
             argument.
         UnusableInput: It cannot be written.
     """
+    for override in parse_overrides(arguments):
+        key = override.key_or_group
+        named = key not in ("hydra.run.dir", "hydra.sweep.dir") or override.value() not in ("", None)
+        require(named, key, "", "it must name a folder")
     folder = value_of(arguments, "hydra.run.dir") or default
     refuse_unusable_folder(Path((folder or value_of(arguments, "hydra.sweep.dir") or "runs").partition("${")[0]))
     if folder is not None:

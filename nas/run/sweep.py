@@ -69,7 +69,9 @@ class Sweep:
         self.stack.close()
         records = self.records()
         if not records:
-            return code
+            if code == 0:
+                print(f"{command}: the sweep has no jobs: one of its settings has no values.", file=sys.stderr)
+            return code or BAD_INPUT
         common = set.intersection(*(set(one.overrides) for one in records)) if len(records) > 1 else set()
         done = [one for one in records if one.code == 0]
         stopped = [one for one in records if one.code == STOPPED]
