@@ -32,7 +32,6 @@ from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.overrides import refuse_impossible_options, typed, typed_script
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.tracking import Tracker
-from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 
@@ -101,7 +100,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
     source = parts.search.from_
-    if source is not None and not isinstance(getattr(method, "inner", method), GradientSearch):
+    if source is not None and not method.begins_with_another:
         raise InvalidValue("search.from", source, "only method=gradient and method=tuned begin with another search")
     if randomness.ranks.count > 1 and not method.data_parallel:
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"

@@ -52,7 +52,7 @@ class BlackBoxSearch:
         InvalidValue: Nothing would end the search, or the budget does not pay for one evaluation.
     """
 
-    data_parallel = False
+    data_parallel = begins_with_another = False
     rollbacks = 0
 
     def __init__(

@@ -3,6 +3,7 @@
 Schedules, optimisers, random numbers and the budget begin anew: it is a new run, with a record of its own.
 """
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from nas.hyperparameters.collection import HyperparameterSet
 from nas.run.candidate_file import read_candidate_file
 from nas.run.checkpoint import BrokenCheckpoint, read_checkpoint, write_checkpoint
 from nas.run.folder import RunFolder
+from nas.search.parts import SearchParts
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
+log = logging.getLogger(__name__)
 KEY = "search.from"
 FILE = "beginning.pt"  # in the new run's folder, which needs the old one no longer
 
@@ -70,9 +73,12 @@ class Beginning:
     def in_words(self) -> str:
         return f"step {self.step} of {self.source}"
 
-    def keep(self, folder: Path) -> None:
-        """Write it into the new run's folder."""
-        write_checkpoint(folder / FILE, vars(self))
+    def take(self, parts: SearchParts) -> float:
+        """Keep it in the new run's folder, and tell of it. Returns the initial loss."""
+        log.info(f"begins with {self.in_words()}")
+        if parts.randomness.ranks.is_first:
+            write_checkpoint(parts.folder.path / FILE, vars(self))
+        return self.initial_loss
 
     @torch.no_grad()
     def give(self, supernet: Supernet, hyperparameters: HyperparameterSet) -> None:
@@ -93,6 +99,15 @@ class Beginning:
         for name in hyperparameters.learned():
             if name in self.hyperparameters:
                 hyperparameters.set_value(name, self.hyperparameters[name])
+
+
+def begun(parts: SearchParts, supernet: Supernet) -> Beginning | None:
+    """Where a search of ``parts`` begins, once ``supernet`` and the hyperparameters have it; None for a fresh one."""
+    source = parts.search.from_
+    beginning = None if source is None else Beginning.of(source, parts.folder, parts.space)
+    if beginning is not None:
+        beginning.give(supernet, parts.hyperparameters)
+    return beginning
 
 
 def _refuse_other_space(source: str, there: SearchSpace, here: SearchSpace) -> None:

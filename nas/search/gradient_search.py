@@ -18,7 +18,7 @@ from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
-from nas.search.beginning import Beginning
+from nas.search.beginning import begun
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
@@ -40,7 +40,7 @@ class GradientSearch:
         InvalidValue: The parts do not go together, or the budget does not pay for one step.
     """
 
-    data_parallel = True
+    data_parallel = begins_with_another = True
 
     def __init__(self, parts: SearchParts) -> None:
         check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
@@ -51,10 +51,7 @@ class GradientSearch:
 
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
-        source = self.settings.from_
-        self.beginning = None if source is None else Beginning.of(source, parts.folder, parts.space)
-        if self.beginning is not None:
-            self.beginning.give(self.supernet, self.hyperparameters)
+        self.beginning = begun(parts, self.supernet)
         self.optimiser = torch.optim.SGD(
             grouped(self.supernet.weight_parameters()), lr=0.0, momentum=self.training.momentum, foreach=True
         )
@@ -124,11 +121,7 @@ class GradientSearch:
         self.meter.begin_epoch()
         if start == "fresh":
             self.upper_level.forget_weights()  # a strategy may have served another search before
-            self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.initial_loss)
-            if self.beginning is not None:
-                log.info(f"begins with {self.beginning.in_words()}")
-                if self.ranks.is_first:
-                    self.beginning.keep(self.parts.folder.path)
+            self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.take(self.parts))
         elif start == "rolled back" and self.learns_rate:
             rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
             self.hyperparameters.set_value("learning_rate", rate)

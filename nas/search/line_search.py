@@ -56,7 +56,7 @@ class LineSearch:
         assert parts.objective is not None
         self.lines = Lines(steps, trials)
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
-        self.data_parallel = self.inner.data_parallel
+        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         entries = parts.hyperparameters.entries
         learned = [name for name in parts.hyperparameters.learned() if name in steps]
         self.ranges = {

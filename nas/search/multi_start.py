@@ -38,7 +38,7 @@ class MultiStart:
         parts: The pieces of every search; the budget is that of all together.
     """
 
-    data_parallel = False
+    data_parallel = begins_with_another = False
 
     def __init__(self, starts: Sequence[Mapping[str, float]], start_epochs: int, *, parts: SearchParts) -> None:
         require(len(starts) >= 2, "starts", len(starts), "it must hold two starts or more")

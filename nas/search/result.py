@@ -63,9 +63,11 @@ class Search(Protocol):
 
     Attributes:
         data_parallel: Whether ``torchrun`` may spread it over processes.
+        begins_with_another: Whether it can begin with the weights and values of another run (``search.from``).
     """
 
     data_parallel: bool
+    begins_with_another: bool
 
     def search(self) -> SearchResult:
         """Run to the end.
