@@ -13,6 +13,7 @@ import pytest
 
 from nas.errors import InvalidValue
 from nas.run.sweep import JobRecord, Sweep, refuse_other_job
+from tests.run.test_ownership import Holder
 from tests.test_commands import ROOT, call, start
 
 SMALL = ("experiment=debug", "data=digits", "search.epochs=1", "tracking.tensorboard=false", "tracking.console=quiet")
@@ -86,9 +87,6 @@ def test_a_sweep_that_is_stopped_resumes_its_job_and_runs_the_rest(tmp_path: Pat
     while not list(tmp_path.glob("sw/0/checkpoints/*.pt")):
         assert process.poll() is None
         time.sleep(0.05)
-    code, _, error = call("train_search.py", "--multirun", *SMALL, *longer, folder=tmp_path)
-    assert code == 2
-    assert f"process {process.pid} (train_search.py) is writing into it" in error
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 75
@@ -98,6 +96,16 @@ def test_a_sweep_that_is_stopped_resumes_its_job_and_runs_the_rest(tmp_path: Pat
     assert code == 0, error
     assert "resumed at step " in output
     assert len(list(tmp_path.glob("sw/*/candidate.json"))) == 2
+
+
+def test_a_sweep_of_another_process_is_refused(tmp_path: Path) -> None:
+    holder = Holder(tmp_path / "sw")
+    code, output, error = sweep("seed=0,1", folder=tmp_path)
+    holder.kill()
+    assert (code, output) == (2, "")
+    assert error.startswith("train_search.py: hydra.sweep.dir=sw is not allowed: process ")
+    assert error.count("\n") == 1
+    assert [path.name for path in (tmp_path / "sw").iterdir()] == [".lock"]
 
 
 def test_a_retraining_sweep_skips_what_cannot_be_read(tmp_path: Path) -> None:
