@@ -1,14 +1,16 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
 from nas.stopping import leave_when_stopped
+from nas.surroundings import make_do
 
 if __name__ == "__main__":
+    make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 import json
 import logging
 import os
-import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +40,8 @@ from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, value_of
+from nas.run.overrides import refuse_impossible_options, typed_path, value_of
+from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration
 from nas.spaces.space import SearchSpace
@@ -48,6 +51,7 @@ from nas.training.retraining import Retraining
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
 OTHER_CLASSES = "; for other classes on purpose, remove class_names and fingerprint from its candidate.json"
+PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
 
@@ -165,8 +169,13 @@ def run(config: DictConfig, path: Path) -> None:
         print_table(outcome_table(final_outcome(found, result, recorded_seconds(Path(str(config.candidate))))))
     searched = Path(str(config.candidate))
     of_run = path.resolve().parent == searched.resolve()  # the page is that of the search, with its retraining
-    page = write_page_if_possible(searched if of_run else path)
-    following = f"python -m nas.report compare {shlex.quote(str(searched if of_run else path))} <another run folder>"
+    page = None
+    try:
+        with owned(searched if of_run else path, wait=PAGE_WAIT):
+            page = write_page_if_possible(searched if of_run else path)
+    except Held as holder:
+        print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
+    following = f"python -m nas.report compare {typed_path(searched if of_run else path)} <another run folder>"
     accuracy, images = 100 * result["test_accuracy"], result["test_samples"]
     summary = f"test accuracy {accuracy:.2f} % ({images} images): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
@@ -226,8 +235,8 @@ OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_final")
-def compose_and_run(config: DictConfig) -> None:
-    run_composed(COMMAND, run, config, begin=inherited_configuration)
+def compose_and_run(config: DictConfig) -> int:
+    return run_composed(COMMAND, run, config, begin=inherited_configuration)
 
 
 if __name__ == "__main__":

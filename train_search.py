@@ -1,8 +1,10 @@
 """Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
 from nas.stopping import leave_when_stopped
+from nas.surroundings import make_do
 
 if __name__ == "__main__":
+    make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 from collections.abc import Sequence
@@ -27,9 +29,10 @@ from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed
+from nas.run.overrides import refuse_impossible_options, typed, typed_script
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.tracking import Tracker
+from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 
@@ -97,6 +100,9 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     )
     evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
+    source = parts.search.from_
+    if source is not None and not isinstance(getattr(method, "inner", method), GradientSearch):
+        raise InvalidValue("search.from", source, "only method=gradient and method=tuned begin with another search")
     if randomness.ranks.count > 1 and not method.data_parallel:
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
         raise InvalidValue("method", type(method).__name__, allowed)
@@ -128,7 +134,7 @@ def run(config: DictConfig, path: Path) -> None:
         print_table(outcome_table(search_outcome(found, result.seconds) | dict(result.remarks)))
     done = f"searched in {result.seconds:.0f} s, {result.in_words()}: {path}"
     page = write_page_if_possible(path)
-    say_at_the_end(done, page, f"python train_final.py {typed('candidate', path)}", console)
+    say_at_the_end(done, page, f"{typed_script('train_final.py')} {typed('candidate', path)}", console)
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -138,8 +144,8 @@ def check(arguments: Sequence[str]) -> None:
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
-def compose_and_run(config: DictConfig) -> None:
-    run_composed(COMMAND, run, config)
+def compose_and_run(config: DictConfig) -> int:
+    return run_composed(COMMAND, run, config)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ need no such call, :func:`build` reads them from the constructor's annotations. 
 import difflib
 import importlib
 import inspect
+import keyword
 import re
 import sys
 import types
@@ -48,7 +49,7 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         raise InvalidValue(key, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
     target = _resolve(entries.pop("_target_"), f"{key}._target_")
-    settings = {name: _built(value, name, key) for name, value in entries.items()}
+    settings = {_parameter(name): _built(value, name, key) for name, value in entries.items()}
     _check_settings(target, settings, set(arguments), key)
     try:
         return target(**settings, **arguments)
@@ -140,6 +141,15 @@ def _built(value: Any, key: str, owner: str) -> Any:
     return value
 
 
+def _parameter(name: str) -> str:
+    """The parameter that takes the setting ``name``: ``from_`` for ``from``, which Python keeps for itself."""
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def _setting(parameter: str) -> str:
+    return parameter[:-1] if keyword.iskeyword(parameter[:-1]) else parameter
+
+
 def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], key: str) -> None:
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
@@ -155,9 +165,10 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
                 continue
             close = difflib.get_close_matches(str(name), names, n=1)
             hint = f" (did you mean {close[0]}?)" if close else ""
-            raise InvalidValue(f"{key}.{name}", value, f"{key} knows {', '.join(sorted(names))}{hint}")
+            known = ", ".join(sorted(map(_setting, names)))
+            raise InvalidValue(f"{key}.{name}", value, f"{key} knows {known}{hint}")
         if name in hints and not matches(value, hints[name]):
-            raise InvalidValue(f"{key}.{name}", value, f"it must be {described(hints[name])}")
+            raise InvalidValue(f"{key}.{_setting(name)}", value, f"it must be {described(hints[name])}")
         if isinstance(value, int) and hints.get(name) is float:
             settings[name] = float(value)
     for name in names - settings.keys():

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The terminal may be closed, too, unless nohup has seen to it that this is no matter.
+_HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 STOPPED = 75  # the exit code: EX_TEMPFAIL, try again later
 GRACE = 8.0  # seconds; schedulers kill a process that is still there after 10 to 30
 Item = TypeVar("Item")

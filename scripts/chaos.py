@@ -4,12 +4,14 @@
 
 Every method is run once undisturbed. Then it is killed again and again: by the clock, and inside the writing of a
 checkpoint (half of it written, before it takes its name, just after). Each time the same command resumes it. At the end
-its files must have the bytes of the undisturbed run; a process that has a checkpoint and starts over is lost.
+its files must have the bytes of the undisturbed run; a process that has a checkpoint and starts over is lost. Meanwhile
+a second process tries to take the folder: it must fail as long as the run lives, and succeed once it is killed.
 Processes are forked from one that has imported everything, so that a life costs no seconds of imports. Exit code 0
 where every kill was survived, 1 where one was not.
 """
 
 import argparse
+import json
 import os
 import random
 import re
@@ -20,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ import nas.baselines.search
 import nas.run.checkpoint
 from nas.report.tables import comparison_table, print_table
 from nas.run.checkpoint import CheckpointFolder
+from nas.run.ownership import Held, owned
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -61,6 +65,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     },
     "retraining": ("train_final.py", ("final.checkpoint_every=3",), ("result.json", "metrics.csv", "weights.pt")),
 }
+FAILED, STOLEN = 1, 3
 WRITING = ("half of a checkpoint written", "checkpoint not yet renamed", "checkpoint just renamed")
 CLOCK = "by the clock"
 
@@ -136,6 +141,36 @@ def life(script: str, arguments: list[str], log: Path, prepare: Callable[[], Non
         os._exit(code)
 
 
+def rival(run: Path, living: int) -> int:
+    """Start a process that tries to take the folder ``run`` from the process ``living``; returns its process id.
+
+    It ends with 0 once it has the folder and ``living`` is dead, with ``STOLEN`` if that is alive.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = FAILED
+    try:
+        while not _holds(run, living):
+            time.sleep(0.005)
+        while True:
+            with suppress(Held), owned(run):
+                state = Path(f"/proc/{living}/stat")
+                dead = not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
+                code = 0 if dead else STOLEN
+                break
+            time.sleep(0.005)
+    finally:
+        os._exit(code)
+
+
+def _holds(run: Path, process: int) -> bool:
+    try:
+        return bool(json.loads((run / ".lock").read_text())["process"] == process)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def until_dead(process: int, seconds: float | None = None) -> tuple[bool, int]:
     """Wait for the end of ``process``, and kill it after ``seconds``; whether it was killed, and its exit code."""
     deadline = None if seconds is None else time.monotonic() + seconds
@@ -158,6 +193,7 @@ class Subject:
     seed: int
     survived: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
+    contested: int = 0
     lives: int = 0
     runs: int = 0
     seconds: float = 0.0
@@ -191,7 +227,15 @@ class Subject:
         resumable = (run / ".hydra" / "overrides.yaml").exists()
         arguments = [f"resume={run}"] if resumable else [*self.arguments, f"hydra.run.dir={run}"]
         self.lives += 1
-        return until_dead(life(self.script, arguments, self._log(run), prepare), seconds)
+        living = life(self.script, arguments, self._log(run), prepare)
+        other = rival(run, living)
+        killed, code = until_dead(living, seconds)
+        _, ended = until_dead(other, 2.0 if killed else 0.0)
+        if killed and ended == STOLEN:
+            self.lost.append(f"a second process took {run} while the run lived")
+        if killed and ended == 0:
+            self.contested += 1
+        return killed, code
 
     def torment(self, kills: int) -> None:
         """Kill runs until ``kills`` were delivered, and see every run through to its end."""
@@ -267,7 +311,9 @@ def report(subjects: list[Subject], kills: int) -> int:
         for loss in one.lost:
             print(f"lost: {one.name}: {loss}", file=sys.stderr)
     survived = sum(one.survived.total() for one in subjects)
+    contested = sum(one.contested for one in subjects)
     lost = sum(bool(one.lost) for one in subjects)
+    print(f"{contested} of the killed runs kept a second process from their folder, which had it once they were dead")
     print(
         f"chaos: {survived} of {max(kills, survived)} kills survived, {lost} of {len(subjects)} subjects lost something"
     )

@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("conf", "nas", "scripts", "tests")
 COMMAND = re.compile(r"(?:\w+=\S* )*(?:python |bash scripts/|torchrun )")
 PLACEHOLDER = re.compile(r"<[^<>]*>")
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 QUOTED = re.compile(r"`([^`]+)`")
 FILE = re.compile(r"[\w./{},-]+\.(?:py|sh|md|yaml|txt|cpp|jinja|css|toml)")
@@ -225,6 +226,14 @@ def test_commands_are_found_in_fenced_blocks_with_their_continuation_lines() -> 
 def test_links_lead_somewhere(document: Path) -> None:
     links = [link for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (document.parent / link.partition("#")[0]).exists()] == []
+
+
+@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_are_whole_modules(document: Path, tmp_path: Path) -> None:
+    """What a reader copies into a module can be imported."""
+    for example in PYTHON.findall(document.read_text(encoding="utf-8")):
+        (tmp_path / "mine.py").write_text(example, encoding="utf-8")
+        runpy.run_path(str(tmp_path / "mine.py"), run_name="mine")
 
 
 def quoted(document: Path) -> set[str]:

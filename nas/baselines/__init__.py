@@ -4,6 +4,7 @@ from nas.baselines.evolution import AgingEvolution
 from nas.baselines.genetic import Genetic, GeneticOperators
 from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
+from nas.baselines.population import PopulationStrategy
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.search import BlackBoxSearch
 from nas.baselines.strategy import EncodedStrategy, RandomSearch, Scored, Strategy
@@ -19,6 +20,7 @@ __all__ = [
     "GeneticOperators",
     "LSTMController",
     "MuPlusLambda",
+    "PopulationStrategy",
     "RandomSearch",
     "Reinforce",
     "Scored",

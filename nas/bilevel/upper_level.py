@@ -98,7 +98,7 @@ class UpperLevel:
         if self.looks_back:
             step, followed = self.weight_step(training, work)
         if validation is not None:
-            move = self.step(training, validation, work)
+            move = self.upper_step(training, validation, work)
         if not self.looks_back:
             step, followed = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
@@ -120,7 +120,7 @@ class UpperLevel:
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
         return step, strategy.follow(self.problem, step, raw)
 
-    def step(self, training: Batch, validation: Batch, work: Work) -> Move:
+    def upper_step(self, training: Batch, validation: Batch, work: Work) -> Move:
         """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
         samples = 0
         for strategy, targets in work:

@@ -2,10 +2,10 @@
 
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
-from nas.data.dataset import Dataset, DataSource, DataSplits
+from nas.data.dataset import Dataset, DataSource, DataSplits, ImageDataset
 from nas.data.embedded import Digits, Mnist5k
 from nas.data.image_files import Decoding, ImageNet
-from nas.data.splits import SplitSettings
+from nas.data.splits import SplitSettings, split_dataset
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "Decoding",
     "Digits",
     "FashionMnist",
+    "ImageDataset",
     "ImageFileAugmentation",
     "ImageNet",
     "Mnist",
     "Mnist5k",
     "SplitSettings",
     "Stream",
+    "split_dataset",
 ]

@@ -93,7 +93,7 @@ def candidate_path(candidate: object) -> Path:
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
         f"or one of {', '.join(PUBLISHED)}"
     )
-    if not os.path.isfile(file):
+    if candidate in (None, "") or not os.path.isfile(file):
         raise InvalidValue("candidate", candidate, allowed)
     return file
 

@@ -4,12 +4,13 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from nas.errors import InvalidValue
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.report.animation import write_animation
-from nas.report.comparison import OUTCOME_COLUMNS, found_runs, outcome_rows, write_comparison
+from nas.report.comparison import OUTCOME_COLUMNS, comparison_place, found_runs, outcome_rows, write_comparison
 from nas.report.drawing import save_drawing
 from nas.report.explanation import decisions
 from nas.report.outcome import space_figure
@@ -18,10 +19,13 @@ from nas.report.recorded_run import RecordedRun
 from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
+from nas.run.ownership import claimed
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.surroundings import make_do
 
+WAIT = 2.0  # seconds, for another command that writes a page
 EXAMPLES = """
   python -m nas.report runs/mine                        write runs/mine/report.html anew
   python -m nas.report compare runs/one runs/two        one page for several runs, or for a multirun's folder
@@ -76,11 +80,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _page(options: argparse.Namespace) -> None:
     for folder in options.folder:
-        print(f"page: {write_page(folder)}")
+        with _writing_into(folder):
+            page = write_page(folder)
+        print(f"page: {page}")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    path = write_comparison(options.folder, options.output)
+    place = comparison_place(options.folder, options.output)
+    with _writing_into(place.parent):
+        path = write_comparison(options.folder, place)
     rows = outcome_rows(found_runs(options.folder))
     print_table(comparison_table(f"{len(rows)} runs", OUTCOME_COLUMNS, rows))
     print(f"page: {path}")
@@ -90,14 +98,16 @@ def _why(options: argparse.Namespace) -> None:
     from nas.report.measured_swaps import SwapSettings, measure_swaps  # the training loop takes a while to import
 
     settings = SwapSettings(options.images, options.retrain, options.epochs, options.seeds)
-    path = measure_swaps(options.folder, settings)
+    with _writing_into(options.folder):
+        path = measure_swaps(options.folder, settings)
+        page = write_page(options.folder)
     columns = ["choice", "chosen", "runner-up", "margin", "swapped in the supernet", "swapped and retrained"]
     rows = []
     for one in decisions(RecordedRun.read(options.folder)):
         effects = [_points(one.effect), _points(one.retrained_effect)]
         rows.append([one.choice, one.option, one.runner_up or "-", _share(one.margin), *effects])
     print_table(comparison_table("What each choice is worth, in points of validation accuracy", columns, rows))
-    print(f"page: {write_page(options.folder)}")
+    print(f"page: {page}")
     print(f"measured: {path}")
 
 
@@ -123,7 +133,9 @@ def _draw(options: argparse.Namespace) -> None:
         space, architecture = named_architecture(text, _space_named)
     default = path / "figures" if os.path.isdir(path) else Path()
     name = options.architecture if text is not None and text.isidentifier() else "architecture"
-    for written in save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name):
+    with _writing_into(path) if path.is_dir() and options.output is None else nullcontext():
+        drawings = save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name)
+    for written in drawings:
         print(f"drawing: {written}")
 
 
@@ -135,11 +147,26 @@ def _space_named(name: str) -> SearchSpace:
 
 def _animate(options: argparse.Namespace) -> None:
     output = options.output or options.folder / "figures" / "search.gif"
-    print(f"animation: {write_animation(RecordedRun.read(options.folder), output)}")
+    run = RecordedRun.read(options.folder)
+    with _writing_into(options.folder) if options.output is None else nullcontext():
+        path = write_animation(run, output)
+    print(f"animation: {path}")
+
+
+def _writing_into(folder: Path) -> AbstractContextManager[None]:
+    """Own a run folder, or the folder of several, while something is written into it.
+
+    Raises:
+        InvalidValue: A run is writing into it.
+    """
+    if not folder.is_dir():  # which the command itself refuses
+        return nullcontext()
+    return claimed(folder, "folder", "wait until it has ended, or name another place with --output", wait=WAIT)
 
 
 COMMANDS = {"page": _page, "compare": _compare, "why": _why, "draw": _draw, "animate": _animate}
 
 
 if __name__ == "__main__":
+    make_do()
     main()

@@ -47,10 +47,21 @@ def write_comparison(folders: Sequence[Path], output: Path | None = None) -> Pat
         InvalidValue: See :func:`found_runs`.
     """
     runs = found_runs(folders)
-    path = output or Path(commonpath([run.folder.resolve().parent for run in runs])) / "comparison.html"
+    path = comparison_place(folders, output)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, comparison(runs).encode())
     return path
+
+
+def comparison_place(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """The file that :func:`write_comparison` writes.
+
+    Raises:
+        InvalidValue: See :func:`found_runs`.
+    """
+    if output is not None:
+        return output
+    return Path(commonpath([run.folder.resolve().parent for run in found_runs(folders)])) / "comparison.html"
 
 
 def comparison(runs: Sequence[RecordedRun]) -> str:

@@ -12,6 +12,7 @@ from nas.report.explanation import Decision, ObservedOption, decisions, observed
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, percent, quoted, render, whole
 from nas.run.checkpoint import write_atomically
+from nas.run.overrides import typed
 
 Row = list[str]
 
@@ -51,6 +52,8 @@ def page(run: RecordedRun) -> str:
         title=outcome_line(run),
         run=run,
         folder=quoted(run.folder),
+        candidate=typed("candidate", run.folder),
+        resume=typed("resume", run.folder),
         charts=charts,
         facts={name: value for name, value in _facts(run).items() if value is not None},
         why=_why(run),

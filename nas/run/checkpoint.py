@@ -90,6 +90,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return state
 
 
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state``, which has a ``step``, such that :func:`read_checkpoint` finds it whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    body = buffer.getvalue()
+    write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
+
+
 @contextmanager
 def fitting(state: dict[str, Any]) -> Iterator[None]:
     """In the block, the parts of a run load ``state``.
@@ -132,11 +140,7 @@ class CheckpointFolder:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         make_folder(self.folder, parents=False)  # a run folder that has vanished is not to be made up again
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        body = buffer.getvalue()
-        path = self.folder / f"step-{step:08d}.pt"
-        write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
+        write_checkpoint(self.folder / f"step-{step:08d}.pt", state)
         # A file of a later step is a broken one that the run was not resumed from: it must not push out a good one.
         kept = [file for file in self.files() if _step(file) <= step][-self.keep :]
         for file in self.files():

@@ -8,27 +8,45 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.distributed import ShareDone, join, present
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence
-from nas.run.checkpoint import write_atomically
-from nas.run.folder import RunFolder
-from nas.run.overrides import typed, value_of
-from nas.run.recorded import recorded_overrides, resumed_configuration
+from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
+from nas.run.overrides import as_typed, overridden_key, typed, typed_script, value_of
+from nas.run.ownership import claimed
+from nas.run.recorded import record_configuration, recorded_overrides, resumed_configuration
+from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
 
-FAILED, BAD_INPUT = 1, 2
 _HYDRA_ADVICE = re.compile("Config search path:|See https:")  # what comes next is no part of a sentence
+_PLUGIN = re.compile(r"hydra/(launcher|sweeper)/(\w+)|hydra/\w+_logging/(colorlog)")
+_PLUGINS = {  # what pip calls the packages of those options of Hydra that come in packages of their own
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "ray": "hydra-ray-launcher",
+    "ray_aws": "hydra-ray-launcher",
+    "rq": "hydra-rq-launcher",
+    "optuna": "hydra-optuna-sweeper",
+    "ax": "hydra-ax-sweeper",
+    "nevergrad": "hydra-nevergrad-sweeper",
+    "colorlog": "hydra-colorlog",
+}
+log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
@@ -54,9 +72,58 @@ def start(
     folder = guarded(lambda: resumed_folder(arguments), command)
     if guarded(lambda: run_resumed(arguments, on_all_ranks(run), begin), command, folder):
         return None
+    guarded(lambda: _refuse_flags(arguments), command)
     guarded(lambda: check(arguments), command)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra hands its errors on, and they are told in one sentence
-    return guarded(compose, command)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told in one sentence
+    code = 0
+    try:
+        guarded(lambda: _composed(compose), command)
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILED
+        if led_sweep() is None:
+            raise
+    sweep = led_sweep()
+    if sweep is not None:
+        code = sweep.conclude(command, code)
+    if code:
+        sys.exit(code)
+    return None
+
+
+def _refuse_flags(arguments: Sequence[str]) -> None:
+    """Refuse flags that Hydra's parser would refuse with its whole usage.
+
+    Raises:
+        UnusableInput: It cannot read them.
+    """
+    parser = get_args_parser()
+
+    def error(message: str) -> NoReturn:
+        raise UnusableInput(
+            f"{message[:1].upper()}{message[1:]}; flags go before or behind all settings (--hydra-help)."
+        )
+
+    parser.error = error  # type: ignore[method-assign]
+    parser.parse_args(list(arguments))
+
+
+_begun: list[Path] = []  # run folders of this process: from then on, a failure is none of the command line's
+
+
+def _composed(compose: Callable[[], None]) -> None:
+    """Call Hydra's main function.
+
+    Raises:
+        UnusableInput: Hydra has failed before any run began, in a way that is none of its own errors.
+    """
+    try:
+        compose()
+    except (HydraException, OmegaConfBaseException, InvalidValue, UnusableInput):
+        raise
+    except Exception as error:
+        if _begun or fault_sentence(error) is not None:
+            raise
+        raise UnusableInput(f"The configuration cannot be composed: {_in_one_line(str(error))}.") from error
 
 
 def run_composed(
@@ -64,19 +131,90 @@ def run_composed(
     run: Callable[[DictConfig, Path], None],
     config: DictConfig,
     begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+) -> int:
+    """Run what Hydra composed, in the folder that it names; the arguments are those of :func:`start`.
+
+    Returns:
+        The exit code of a job of a multirun. A single run ends the process instead if it is not 0.
+    """
+    hydra: Any = HydraConfig.get()
+    overrides = as_typed(hydra.overrides.task)
+    path = Path(hydra.runtime.output_dir)
+    _begun.append(path)
+    with chdir(hydra.runtime.cwd):  # paths are of the folder where the command was typed, whatever hydra.job.chdir says
+        if hydra.mode == RunMode.MULTIRUN:
+            return _run_job(command, on_all_ranks(run), config, begin, hydra, overrides)
+        explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
+
+        def owning() -> None:
+            with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
+                guarded(lambda: _run_fresh(on_all_ranks(run), config, begin, hydra, overrides, own), command, own)
+
+        guarded(owning, command, path)
+    return 0
+
+
+def _run_fresh(
+    run: Callable[[DictConfig, Path], None],
+    config: DictConfig,
+    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
+    hydra: DictConfig,
+    overrides: Sequence[str],
+    folder: Path,
 ) -> None:
-    """Run what Hydra composed, in the folder that Hydra made for it; the arguments are those of :func:`start`."""
-    hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    """Begin a run in ``folder``, which is this process's own and holds none; what runs is what is recorded."""
+    settings = config if begin is None else begin(config, overrides)
+    with read_write(hydra.runtime):
+        hydra.runtime.output_dir = str(folder)
+    record_configuration(folder, settings, hydra, overrides)
+    run(settings, folder)
+
+
+def _run_job(
+    command: str,
+    run: Callable[[DictConfig, Path], None],
+    config: DictConfig,
+    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
+    hydra: DictConfig,
+    overrides: Sequence[str],
+) -> int:
+    """Run, resume or skip a job of a multirun, and note how it ended: it must not decide over the others.
+
+    Returns:
+        Its exit code.
+    """
+    folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir)
+    name = f"job {hydra.job.num}"
 
     def work() -> None:
-        settings = config if begin is None else begin(config, hydra.overrides.task)
-        RunFolder(folder).refuse_if_occupied()  # again: only now are interpolations in its name resolved
-        if begin is not None:  # what runs is what is resumed
-            write_atomically(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(settings).encode())
-        on_all_ranks(run)(settings, folder)
+        with claimed(folder, "hydra.sweep.dir", "wait until it has ended or name another"):
+            found = RunFolder(folder)
+            if not found.holds_a_run():
+                return _run_fresh(run, config, begin, hydra, overrides, folder)
+            refuse_other_job(folder, overrides, name)
+            if found.is_finished():
+                return log.info(f"{name} is done already: {folder}")
+            tracking = [one for one in overrides if overridden_key(one).startswith("tracking.")]
+            run(resumed_configuration(tracking, folder), folder)
 
-    guarded(work, command, folder)
+    record = JobRecord(hydra.job.num, list(overrides), None)
+    record.write(sweep)
+    code = 0
+    try:
+        with messages_on_console():
+            work()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else FAILED
+    except BaseException as error:
+        told = _told(error, command, folder)
+        if told is None:
+            traceback.print_exc()
+        code, sentence = told or (FAILED, f"{command}: {name} failed: {type(error).__name__}.")
+        print(sentence, file=sys.stderr, flush=True)
+    replace(record, code=code).write(sweep)
+    if code == STOPPED and led_sweep() is not None:  # whoever stops the process of the sweep stops the sweep
+        sys.exit(STOPPED)
+    return code
 
 
 def resumed_folder(arguments: Sequence[str]) -> Path | None:
@@ -123,10 +261,11 @@ def run_resumed(
     if folder is None:
         return False
     config = resumed_configuration(arguments, folder)
-    if not RunFolder(folder).checkpoints.files():
-        overrides = recorded_overrides(folder)
-        config = config if begin is None else begin(config, overrides)
-    run(config, folder)
+    with claimed(folder, "resume", "wait until it has ended"):
+        if not RunFolder(folder).checkpoints.files():
+            overrides = recorded_overrides(folder)
+            config = config if begin is None else begin(config, overrides)
+        run(config, folder)
     return True
 
 
@@ -142,30 +281,45 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
     try:
         with messages_on_console():
             return work()
-    except (InvalidValue, UnusableInput) as error:
-        _leave(BAD_INPUT, f"{command}: {error}")
-    except HydraException as error:
-        paragraphs = _HYDRA_ADVICE.split(str(error))[0].strip().split("\n\n")
-        reason = "; ".join(" ".join(one.split()) for one in paragraphs).removesuffix(".")
-        _leave(BAD_INPUT, f"{command}: The configuration cannot be composed: {reason}.")
-    except OmegaConfBaseException as error:
-        _leave(BAD_INPUT, f"{command}: The configuration cannot be read: {str(error).splitlines()[0]}.")
-    except Stopped as stop:
-        _leave(STOPPED, f"stopped at step {stop.step}; go on with: python {command} {typed('resume', stop.folder)}")
-    except FloatingPointError as error:
-        _leave(FAILED, f"{command}: {error}.")
-    except RunFailed as error:
-        _leave(FAILED, f"{command}: {error}")
-    except KeyboardInterrupt:
-        _leave(STOPPED, f"{command}: interrupted between steps; go on with resume=<run folder> if it had begun")
-    except Exception as error:
-        sentence = fault_sentence(error, command)
-        if sentence is None:
+    except (Exception, KeyboardInterrupt) as error:
+        told = _told(error, command, folder)
+        if told is None:
             raise
         if not present().is_first and isinstance(error, torch.distributed.DistError):
             sys.exit(FAILED)  # whoever has gone, and the first rank, tell it
-        _leave(FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
-    raise AssertionError("unreachable")
+        _leave(*told)
+
+
+def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int, str] | None:
+    """The exit code and the sentence that ``error`` ends the process with; None for a mistake in the program."""
+    if isinstance(error, InvalidValue | UnusableInput):
+        return BAD_INPUT, f"{command}: {error}"
+    if isinstance(error, HydraException):
+        return BAD_INPUT, f"{command}: The configuration cannot be composed: {_in_one_line(str(error))}."
+    if isinstance(error, OmegaConfBaseException):
+        return BAD_INPUT, f"{command}: The configuration cannot be read: {str(error).splitlines()[0]}."
+    if isinstance(error, Stopped):
+        way_on = f"{typed_script(command)} {typed('resume', error.folder)}"
+        return STOPPED, f"stopped at step {error.step}; go on with: {way_on}"
+    if isinstance(error, FloatingPointError):
+        return FAILED, f"{command}: {error}."
+    if isinstance(error, RunFailed):
+        return FAILED, f"{command}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED, f"{command}: interrupted between steps; go on with resume=<run folder> if it had begun"
+    sentence = fault_sentence(error, command)
+    return None if sentence is None else (FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
+
+
+def _in_one_line(text: str) -> str:
+    """Hydra's message without its advice, and with the package that an option of Hydra's own needs."""
+    paragraphs = _HYDRA_ADVICE.split(text)[0].strip().split("\n\n")
+    reason = "; ".join(" ".join(one.split()) for one in paragraphs if one.strip()).removesuffix(".")
+    missing = _PLUGIN.search(reason)
+    option = (missing[2] or missing[3]) if missing else None
+    if option not in _PLUGINS:
+        return reason
+    return f"{reason}; {option} needs: {sys.executable} -m pip install {_PLUGINS[option]}"
 
 
 class _Console(logging.Handler):
@@ -200,7 +354,9 @@ def messages_on_console() -> Iterator[None]:
 
 def _way_on(command: str, folder: Path | None) -> str:
     steps = [] if folder is None else RunFolder(folder).checkpoints.steps()
-    return f"; the checkpoint of step {steps[-1]} is kept: python {command} {typed('resume', folder)}" if steps else ""
+    if not steps:
+        return ""
+    return f"; the checkpoint of step {steps[-1]} is kept: {typed_script(command)} {typed('resume', folder)}"
 
 
 def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
@@ -209,7 +365,7 @@ def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(arguments)
 
 
-def _leave(code: int, sentence: str) -> None:
+def _leave(code: int, sentence: str) -> NoReturn:
     if present().is_first or code == FAILED:  # what the ranks do together is told once
         print(sentence, file=sys.stderr)
     sys.exit(code)

@@ -2,17 +2,22 @@
 
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.overrides import value_of
+from nas.run.overrides import parse_overrides, typed, value_of
+from nas.run.ownership import Held, claimed, owned
 
 log = logging.getLogger(__name__)
 
+DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # what a folder is called that nobody has named
 LEAST_SPACE = 1_000_000  # bytes: Hydra's files and a first checkpoint
 
 
@@ -46,8 +51,14 @@ class RunFolder:
         """Whether a new run would destroy anything; a run killed before its first checkpoint has left nothing."""
         record = self.path / "metrics.csv"
         recorded = record.is_file() and record.stat().st_size > len("step,epoch,tag,value\n")
-        results = any((self.path / name).exists() for name in ("candidate.json", "result.json"))
-        return recorded or results or bool(self.checkpoints.files())
+        starts = any(self.path.glob("starts/*/checkpoints/step-*.pt"))  # of method=multi_start
+        logs = (self.path / name for name in ("evaluations.jsonl", "line_search.jsonl"))
+        evaluated = any(path.is_file() and path.stat().st_size > 0 for path in logs)
+        return recorded or starts or evaluated or self.is_finished() or bool(self.checkpoints.files())
+
+    def is_finished(self) -> bool:
+        """Whether a search or a retraining has come to its end here."""
+        return any((self.path / name).exists() for name in ("candidate.json", "result.json"))
 
     def refuse_if_occupied(self) -> None:
         """Refuse to start a run where one already is.
@@ -56,8 +67,42 @@ class RunFolder:
             InvalidValue: The folder holds a run.
         """
         if self.holds_a_run():
-            ways = f"continue it with resume={self.path} or name another with hydra.run.dir="
+            ways = f"continue it with {typed('resume', self.path)} or name another with hydra.run.dir="
             raise InvalidValue("hydra.run.dir", self.path, f"that folder holds a run; {ways}")
+
+
+@contextmanager
+def own_run_folder(path: Path, key: str, explicit: bool, refuse: Callable[[Path], None]) -> Iterator[Path]:
+    """In the block, this process owns a folder for something new: ``path``, or with a suffix if only a date names it.
+
+    Args:
+        key: The setting that names ``path``.
+        explicit: Whether the user has named it.
+        refuse: Raises InvalidValue if the folder is not free.
+
+    Raises:
+        InvalidValue: ``path`` is not free, and has a name of its own.
+    """
+    if explicit or not DATE.fullmatch(path.name):
+        with claimed(path, key, f"wait until it has ended or name another with {key}="):
+            refuse(path)
+            yield path
+        return
+    for number in count(1):
+        one = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(owned(one))
+                refuse(one)
+            except (Held, InvalidValue):
+                continue
+            yield one
+            return
+
+
+def refuse_a_run(folder: Path) -> None:
+    """See :meth:`RunFolder.refuse_if_occupied`."""
+    RunFolder(folder).refuse_if_occupied()
 
 
 def refuse_unusable_folder(folder: Path) -> None:
@@ -85,7 +130,11 @@ def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None)
             argument.
         UnusableInput: It cannot be written.
     """
+    for override in parse_overrides(arguments):
+        key = override.key_or_group
+        named = key not in ("hydra.run.dir", "hydra.sweep.dir") or override.value() not in ("", None)
+        require(named, key, "", "it must name a folder")
     folder = value_of(arguments, "hydra.run.dir") or default
     refuse_unusable_folder(Path((folder or value_of(arguments, "hydra.sweep.dir") or "runs").partition("${")[0]))
     if folder is not None:
-        RunFolder(Path(folder)).refuse_if_occupied()
+        refuse_a_run(Path(folder))

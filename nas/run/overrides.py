@@ -1,12 +1,16 @@
 """The overrides on a command line, ``group=option`` and ``key=value``, as Hydra's own parser reads them."""
 
+import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue
 
@@ -33,6 +37,8 @@ def parse_override(argument: str) -> Override:
         allowed = (
             f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
         )
+        if not argument.isascii() and argument != argument.encode(errors="replace").decode():
+            allowed = "this locale cannot read its characters; the environment variable PYTHONUTF8=1 helps"
         raise InvalidValue(key, value, allowed) from error
 
 
@@ -59,7 +65,14 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
     if not given or given[-1].value() is None:
         return None
     value = given[-1].value()
-    return (value if isinstance(value, str) else given[-1].get_value_string()) or None
+    text = str(value) if isinstance(value, str) else given[-1].get_value_string()
+    return re.sub(r"(\\+)\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text) or None
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """The texts of a list of overrides that Hydra keeps as a configuration, interpolations in them as they are."""
+    texts = OmegaConf.to_container(overrides, resolve=False)
+    return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
 def overridden_key(override: str) -> str:
@@ -71,13 +84,33 @@ def overridden_key(override: str) -> str:
 
 def typed(key: str, value: object) -> str:
     """``key=value`` as it is typed in a shell, in quotes where the shell or Hydra needs them."""
-    text = str(value)
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # or OmegaConf takes it for an interpolation
     try:
         plain = parse_override(f"{key}={text}").value() == text
     except InvalidValue:
         plain = False
-    quoted = text if plain else "'" + text.replace("'", "\\'") + "'"
+    # Inside of quotes, backslashes count only in front of a quote.
+    quoted = text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
     return shlex.quote(f"{key}={quoted}")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    backslashes, quote = found.groups()
+    return 2 * backslashes + ("\\" + quote if quote else "")
+
+
+def typed_path(path: Path | str) -> str:
+    """``path`` as an argument in a shell that no command takes for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def typed_script(script: str) -> str:
+    """How ``train_search.py`` and its siblings are called from where this process was started."""
+    running = Path(sys.argv[0])
+    if running.suffix != ".py" or not (running.parent / script).is_file():
+        return f"python {script}"
+    return f"python {typed_path(running.parent / script)}"
 
 
 def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:

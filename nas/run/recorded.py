@@ -8,9 +8,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, require
-from nas.run.overrides import overridden_key, parse_override
+from nas.run.checkpoint import make_folder, write_atomically
+from nas.run.overrides import as_typed, overridden_key, parse_override
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
+PATHS = ("candidate", "data.folder", "evaluation.path", "final.checkpoint", "search.from")
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
 
@@ -34,7 +36,32 @@ def recorded_configuration(folder: Path) -> DictConfig:
         raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
     _require_trusted(OmegaConf.to_container(config, resolve=False), path)
     _drop_removed_settings(config)
+    _locate(config, folder)
     return config
+
+
+def record_configuration(folder: Path, config: DictConfig, hydra: DictConfig, overrides: Sequence[str]) -> None:
+    """Write what runs in ``folder``: ``config.yaml``, ``hydra.yaml`` and, last, ``overrides.yaml`` in ``.hydra``."""
+    place = folder / ".hydra"
+    make_folder(place)
+    (place / "overrides.yaml").unlink(missing_ok=True)  # of a run that was killed before it began
+    texts = OmegaConf.to_yaml(config), OmegaConf.to_yaml({"hydra": hydra}), OmegaConf.to_yaml(list(overrides))
+    for name, text in zip(("config", "hydra", "overrides"), texts, strict=True):
+        write_atomically(place / f"{name}.yaml", text.encode())
+
+
+def _locate(config: DictConfig, folder: Path) -> None:
+    """Let relative paths be of the folder where the run's command was typed, if that has them."""
+    try:
+        typed_in = Path(str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.cwd))
+    except Exception:  # an older run, or one from elsewhere: there is no such folder to look in
+        return
+    if typed_in == Path.cwd():
+        return
+    for key in PATHS:
+        path = OmegaConf.select(config, key, throw_on_missing=False)
+        if isinstance(path, str) and not Path(path).is_absolute() and (typed_in / path).exists():
+            OmegaConf.update(config, key, str(typed_in / path))
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
@@ -53,7 +80,10 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
             continue
         name, value = override.get_key_element(), override.value()
         text = "" if override.value_type is None else override.get_value_string()
-        require(name.startswith("tracking."), name, text, allowed)
+        longer = (
+            "; for more epochs begin a new run from it: search.from=<run folder>" if name == "search.epochs" else ""
+        )
+        require(name.startswith("tracking."), name, text, allowed + longer)
         require(not override.is_sweep_override(), name, text, "with resume= it must be a single value")
         tracking, setting = config.get("tracking"), name.removeprefix("tracking.")
         if not isinstance(tracking, DictConfig) or setting not in tracking:
@@ -100,7 +130,7 @@ def recorded_overrides(folder: Path) -> list[str]:
     """
     path = folder / ".hydra" / "overrides.yaml"  # what Hydra writes last
     try:
-        return [str(override) for override in OmegaConf.load(path)]
+        return as_typed(OmegaConf.load(path))
     except Exception as error:  # as above
         raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 

@@ -1,5 +1,6 @@
 """The gradient search, and what is built on it."""
 
+from nas.search.callback import Callback, SeenStep
 from nas.search.discretisation import Alone, Discretisation, Strongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
@@ -10,6 +11,7 @@ from nas.search.result import Search, SearchResult
 
 __all__ = [
     "Alone",
+    "Callback",
     "Discretisation",
     "GradientSearch",
     "GuardSettings",
@@ -19,5 +21,6 @@ __all__ = [
     "SearchParts",
     "SearchResult",
     "SearchSettings",
+    "SeenStep",
     "Strongest",
 ]

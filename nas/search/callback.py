@@ -37,13 +37,22 @@ class SeenStep:
 
 
 class Callback:
-    """Override what is needed; what is remembered belongs into the state, which is part of a checkpoint."""
+    """Override what is needed, and add it to ``callbacks`` in a subclass of ``GradientSearch``.
+
+    What is remembered belongs into the state, which is part of a checkpoint.
+    """
 
     def on_step(self, seen: SeenStep) -> None:
         pass
 
     def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
-        """An epoch has ended, at whose end alpha prefers ``preferred``."""
+        """An epoch has ended.
+
+        Args:
+            step: Steps done.
+            epoch: The epoch, from 0.
+            preferred: The architecture that alpha prefers at its end.
+        """
 
     def forget(self) -> None:
         """The weights start again: what was seen of the failed ones belongs to no average."""

@@ -18,6 +18,7 @@ from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
+from nas.search.beginning import Beginning
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
@@ -50,6 +51,10 @@ class GradientSearch:
 
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
+        source = self.settings.from_
+        self.beginning = None if source is None else Beginning.of(source, parts.folder, parts.space)
+        if self.beginning is not None:
+            self.beginning.give(self.supernet, self.hyperparameters)
         self.optimiser = torch.optim.SGD(
             grouped(self.supernet.weight_parameters()), lr=0.0, momentum=self.training.momentum, foreach=True
         )
@@ -119,7 +124,11 @@ class GradientSearch:
         self.meter.begin_epoch()
         if start == "fresh":
             self.upper_level.forget_weights()  # a strategy may have served another search before
-            self.guard.begin(self._untrained_loss())
+            self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.initial_loss)
+            if self.beginning is not None:
+                log.info(f"begins with {self.beginning.in_words()}")
+                if self.ranks.is_first:
+                    self.beginning.keep(self.parts.folder.path)
         elif start == "rolled back" and self.learns_rate:
             rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
             self.hyperparameters.set_value("learning_rate", rate)
@@ -171,6 +180,7 @@ class GradientSearch:
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         settled, held = self.settled(), self.interventions.in_words()
+        begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
         spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
@@ -180,7 +190,12 @@ class GradientSearch:
             step=self.step,
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
-            remarks={**self.reader.remarks(), "not settled": unsettled_in_words(settled), "interventions": held},
+            remarks={
+                **self.reader.remarks(),
+                **begun,
+                "not settled": unsettled_in_words(settled),
+                "interventions": held,
+            },
             summary=f"interventions: {held}",
             settled=settled,
             trajectory=self.trajectory.recorded(),

@@ -48,6 +48,7 @@ class SearchSettings:
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next.
+        from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
     """
 
     epochs: int
@@ -59,6 +60,7 @@ class SearchSettings:
     checkpoint_every: int
     architecture: ArchitectureOptimiser
     guard: GuardSettings
+    from_: str | None = None
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")

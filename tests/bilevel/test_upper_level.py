@@ -47,7 +47,7 @@ def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Co
 
 
 def stepped(upper_level: UpperLevel, make_batch, architecture: bool = True, hyperparameters: bool = True):
-    return upper_level.step(make_batch(10), make_batch(11), upper_level.work(architecture, hyperparameters))
+    return upper_level.upper_step(make_batch(10), make_batch(11), upper_level.work(architecture, hyperparameters))
 
 
 def test_equal_strategies_share_one_set_of_passes(make_problem, make_batch, monkeypatch):

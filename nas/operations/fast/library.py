@@ -61,15 +61,28 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_built(compiler)))
-    except (OSError, subprocess.SubprocessError):
-        return None  # an old compiler, a read-only home, no room left
+    except (OSError, RuntimeError, subprocess.SubprocessError):
+        return None  # an old compiler, a read-only home or none, no room left
 
 
 def lacking() -> str | None:
     """Why there are no kernels, in words; None where there are, or where they are switched off."""
     if _switch() == "off" or library() is not None:
         return None
-    return f"no C++ compiler is here ({', '.join(COMPILERS)})" if _compiler() is None else "the compiler failed"
+    if _compiler() is None:
+        return f"no C++ compiler is here ({', '.join(COMPILERS)})"
+    folder = _cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        return f"{folder} cannot be written, name another folder with XDG_CACHE_HOME"
+    return "the compiler failed"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nas"
 
 
 def _switch() -> str:
@@ -83,7 +96,7 @@ def _compiler() -> str | None:
 
 
 def _built(compiler: str) -> Path:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+    folder = _cache()
     path = folder / f"kernels-{_fingerprint(compiler)}.so"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,96 @@
+"""What may be missing around a run that it can do without: readers of its output, caches, a user's name, a display.
+
+Call :func:`make_do` before PyTorch is imported, which looks at some of this while it is.
+"""
+
+import getpass
+import os
+import sys
+from typing import Any, TextIO
+
+_told: list[str] = []
+
+
+def make_do() -> None:
+    """Let this process go on without what is missing or cannot be used, and say so once."""
+    os.environ["MPLBACKEND"] = "agg"  # drawings go to files: a display, or a name that matplotlib refuses, is no matter
+    for descriptor in (0, 1, 2):  # a file of the run's must not take the place of a closed one
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    closed = sys.stdout is None
+    sys.stderr = Tolerant(sys.stderr or os.fdopen(2, "w", closefd=False), 2)
+    sys.stdout = Tolerant(sys.stdout or os.fdopen(1, "w", closefd=False), 1)
+    if closed:
+        say("standard output is closed: what is printed is lost, the run goes on")
+    _without_a_name()
+    _without_the_cache("TORCHINDUCTOR_CACHE_DIR")
+
+
+def say(sentence: str) -> None:
+    """Print ``sentence`` on standard error, once, by the first process of a data-parallel run."""
+    if sentence not in _told and os.environ.get("RANK", "0") == "0":
+        _told.append(sentence)
+        print(sentence, file=sys.stderr, flush=True)
+
+
+class Tolerant:
+    """A stream that is written to as long as that works: a run must not end because nobody reads what it prints.
+
+    Args:
+        stream: Standard output or standard error.
+        descriptor: Its number.
+    """
+
+    def __init__(self, stream: TextIO, descriptor: int) -> None:
+        self._stream, self._descriptor = stream, descriptor
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a character, such as C
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._go_on_without(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._go_on_without(error)
+
+    def _go_on_without(self, error: OSError) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._descriptor)  # what is still in buffers goes there, too
+        os.close(nowhere)
+        if self._descriptor == 1:
+            reason = "nobody reads the output any more" if isinstance(error, BrokenPipeError) else error.strerror
+            say(f"standard output cannot be written ({reason}): what is printed is lost, the run goes on")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _without_a_name() -> None:
+    """Give this process's user a name where the machine knows none, as in a container: PyTorch asks for it."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"user-{os.getuid()}"
+
+
+def _without_the_cache(variable: str) -> None:
+    """Let PyTorch choose its folder where ``variable`` names one that cannot be made or written."""
+    folder = os.environ.get(variable)
+    if not folder:
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return
+    except OSError:
+        pass
+    del os.environ[variable]
+    say(f"{variable}={folder} cannot be written: the run goes on without it; name a folder that can be")
