@@ -50,6 +50,7 @@ from nas.training.retraining import Retraining
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
+OTHER_CLASSES = "; for other classes on purpose, remove class_names and fingerprint from its candidate.json"
 PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
@@ -74,8 +75,9 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
-    require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
-    found = replace(found, class_names=found.class_names or splits.class_names)
+    if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
+        require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, OTHER_CLASSES)
+        found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
     hyperparameters = chosen_hyperparameters(entries, found, fixed)

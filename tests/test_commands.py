@@ -68,7 +68,7 @@ def test_both_commands_end_with_the_page_the_next_command_and_the_folder(finishe
     page, following, done = searched.splitlines()[-3:]
     assert page.startswith("page: ")
     assert page.endswith("run/report.html")
-    assert following.startswith("next: python train_final.py candidate=")
+    assert following.startswith(f"next: python {ROOT / 'train_final.py'} candidate=")  # typed from another folder
     assert done.endswith(str(run))
     page, following, done = retrained.splitlines()[-3:]
     assert page == "page: run/report.html"  # the search's, with its retraining

@@ -6,7 +6,12 @@ from nas.errors import InvalidValue
 
 
 def require_same_classes(
-    key: str, value: object, owner: str, recorded: Sequence[str] | None, found: Sequence[str] | None
+    key: str,
+    value: object,
+    owner: str,
+    recorded: Sequence[str] | None,
+    found: Sequence[str] | None,
+    way_out: str = "",
 ) -> None:
     """Refuse data whose classes are not those that ``owner`` was made for.
 
@@ -15,6 +20,7 @@ def require_same_classes(
         owner: Who has recorded the names, in words.
         recorded: The names that it has recorded; None where it has none, and anything fits.
         found: The names of the data; None where they have none, and they fit anything.
+        way_out: What the sentence ends with, on what can be done about it.
 
     Raises:
         InvalidValue: The lists differ; the sentence has the first difference.
@@ -29,5 +35,5 @@ def require_same_classes(
         key,
         value,
         f"class {first} of {owner} is {recorded[first]!r}, that of the data is {found[first]!r} "
-        f"({len(different)} of {len(found)} classes differ)",
+        f"({len(different)} of {len(found)} classes differ){way_out}",
     )

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
-from nas.data.embedded import DIGIT_NAMES
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput
 
@@ -171,7 +170,7 @@ class Mnist(IdxDataset):
     torchvision_name = "MNIST"
     subfolder = "MNIST/raw"
     classes = 10
-    class_names = DIGIT_NAMES
+    class_names = tuple("0123456789")
     mean = (0.1307,)
     std = (0.3081,)
 

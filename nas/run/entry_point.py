@@ -297,7 +297,10 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
     if isinstance(error, HydraException):
         return BAD_INPUT, f"{command}: The configuration cannot be composed: {_in_one_line(str(error))}."
     if isinstance(error, OmegaConfBaseException):
-        return BAD_INPUT, f"{command}: The configuration cannot be read: {str(error).splitlines()[0]}."
+        first, *rest = str(error).splitlines() or [type(error).__name__]
+        keys = (line.partition("full_key: ")[2] for line in rest)
+        where = next((f"{key}: " for key in keys if key and key not in first), "")
+        return BAD_INPUT, f"{command}: The configuration cannot be read: {where}{first.removesuffix('.')}."
     if isinstance(error, Stopped):
         way_on = f"{typed_script(command)} {typed('resume', error.folder)}"
         return STOPPED, f"stopped at step {error.step}; go on with: {way_on}"

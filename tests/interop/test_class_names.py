@@ -78,15 +78,16 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
         (finished / "images" / part / "10").rename(finished / "images" / part / "zzz")
     try:
         code, last = call("train_final.py", "candidate=run", "hydra.run.dir=again", folder=finished)
-        difference = "is '10', that of the data is '2' (3 of 4 classes differ)."
+        difference = "is '10', that of the data is '2' (3 of 4 classes differ)"
         assert (code, last) == (
             2,
-            f"train_final.py: data=imagenet is not allowed: class 1 of the candidate {difference}",
+            f"train_final.py: data=imagenet is not allowed: class 1 of the candidate {difference}; for other classes "
+            "on purpose, remove class_names and fingerprint from its candidate.json.",
         )
         assert not (finished / "again" / "weights.pt").exists()
         code, last = call("nas.report", "why", "run", folder=finished)
         assert code == 2
-        assert last.endswith(f"data=imagenet is not allowed: class 1 of the candidate {difference}")
+        assert last.endswith(f"data=imagenet is not allowed: class 1 of the candidate {difference}.")
         data = [argument for argument in SETTINGS if argument.startswith("data")]
         named = ("candidate=darts_v2", "space=darts", "space.final_cells=2", "hydra.run.dir=other", *data)
         checkpoint = "final.checkpoint=run/final/weights.pt"
@@ -94,8 +95,16 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
         assert (code, last) == (
             2,
             "train_final.py: final.checkpoint=run/final/weights.pt is not allowed: class 1 of the weights "
-            + difference,
+            f"{difference}.",
         )
+        content = json.loads((finished / "run" / "candidate.json").read_text())
+        del content["class_names"], content["fingerprint"]
+        (finished / "on_purpose.json").write_text(json.dumps(content))
+        settings = ("final.epochs=0", "hydra.run.dir=on_purpose", *data)
+        code, last = call("train_final.py", "candidate=on_purpose.json", *settings, folder=finished)
+        assert code == 0, last
+        state = torch.load(finished / "on_purpose" / "weights.pt", weights_only=True)
+        assert class_names_of(state) == ["1", "2", "grün", "zzz"]
     finally:
         for part in ("train", "val"):
             (finished / "images" / part / "zzz").rename(finished / "images" / part / "10")

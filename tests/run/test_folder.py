@@ -29,6 +29,12 @@ def test_a_free_folder_is_accepted(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("argument", ["hydra.run.dir=", "hydra.run.dir=null", "hydra.sweep.dir=''"])
+def test_a_folder_needs_a_name(argument: str) -> None:
+    with pytest.raises(InvalidValue, match="it must name a folder"):
+        refuse_occupied_folder([argument])
+
+
 def test_a_part_of_a_run_keeps_as_many_checkpoints(tmp_path: Path) -> None:
     part = RunFolder(tmp_path, keep=3).below("starts", "1")
     part.path.mkdir(parents=True)

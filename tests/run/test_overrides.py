@@ -4,9 +4,20 @@ import shlex
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nas.errors import InvalidValue
-from nas.run.overrides import overridden_key, parse_overrides, refuse_impossible_options, typed, value_of
+from nas.run.overrides import (
+    overridden_key,
+    parse_overrides,
+    refuse_impossible_options,
+    typed,
+    typed_path,
+    typed_script,
+    value_of,
+)
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -67,6 +78,42 @@ def test_flags_and_their_values_are_no_overrides() -> None:
 def test_what_is_to_be_typed_is_read_back(path: str) -> None:
     (argument,) = shlex.split(typed("resume", path))
     assert value_of([argument], "resume") == path
+
+
+CHARACTERS = st.one_of(
+    st.sampled_from("\\'\"${}[](),=: ~#%@!*?-.+|&;<>^`é☃"), st.characters(exclude_categories=("C", "Zl", "Zp"))
+)
+
+
+@given(st.text(CHARACTERS, min_size=1, max_size=12))
+@settings(max_examples=300, deadline=None, derandomize=True)
+def test_any_name_that_is_to_be_typed_is_read_back(name: str) -> None:
+    (argument,) = shlex.split(typed("resume", name))
+    assert value_of([argument], "resume") == name
+
+
+@given(st.text(CHARACTERS, min_size=1, max_size=12))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_hydra_composes_it_the_same(name: str) -> None:
+    (argument,) = shlex.split(typed("resume", name))
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose("train_search", overrides=[argument]).resume == name
+
+
+def test_a_script_is_named_as_it_can_be_called_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for called, shown in [
+        ("train_search.py", "python train_final.py"),
+        ("../a b/train_search.py", "python train_final.py"),  # there is no such script
+        (str(CONF.parent / "train_search.py"), f"python {CONF.parent / 'train_final.py'}"),
+        ("/usr/bin/pytest", "python train_final.py"),
+    ]:
+        monkeypatch.setattr("sys.argv", [called])
+        assert typed_script("train_final.py") == shown
+
+
+@pytest.mark.parametrize(("path", "shown"), [("a b", "'a b'"), ("-x", "./-x"), ("a", "a")])
+def test_a_folder_is_no_option(path: str, shown: str) -> None:
+    assert typed_path(path) == shown
 
 
 def test_what_is_plain_is_typed_as_it_is() -> None:
