@@ -79,8 +79,6 @@ class LineSearch:
             while (trial := self.lines.next(found.candidate, done, self.ranges)) is not None:
                 evaluation: Evaluation | None = ranks.share(kept.get(trial) if kept is not None else None)
                 if evaluation is None:
-                    if ranks.any(request.requested):
-                        raise Stopped(found.step + len(done), folder)
                     price = self.training.price(trial)
                     if ranks.any(not self.parts.budget.allows(_total(found, done) + price)):
                         break
@@ -89,6 +87,8 @@ class LineSearch:
                         kept.add([evaluation])
                 done.append(evaluation)
                 self._tell(tracker, found, done)
+                if ranks.any(request.requested):
+                    raise Stopped(found.step + len(done), folder)
             record = tracker.state_dict()
         return self._improved(found, done, record) if done else found
 

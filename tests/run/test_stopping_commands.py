@@ -11,28 +11,30 @@ import pytest
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import nas.search.gradient_search as search_module
+import nas.search.reader as reader_module
 import train_final
 import train_search
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.run.entry_point import guarded
+from nas.search.convergence import Trajectory
+from nas.search.gradient_search import GradientSearch
 from nas.stopping import SIGNALS, leave_when_stopped
 from nas.training.retraining import Retraining
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
 TINY = ("experiment=debug", "data.split={train: 320, validation: 64, test: 64}", "tracking.console=quiet")
-SEARCH = (*TINY, "search.epochs=2", "search.checkpoint_every=4", "discretisation=perturbation")
+SEARCH = (*TINY, "search.epochs=2", "search.checkpoint_every=4", "discretisation=alone")
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gradient": ("train_search", (*SEARCH, "method=rehearsed", "method.rehearsal.trials=2", "final.epochs=1")),
+    "gradient": ("train_search", (*SEARCH, "method=tuned", "method.trials=2", "final.epochs=1")),
     "black box": ("train_search", (*TINY, "method=random", "budget.evaluations=4", "evaluation.epochs=1")),
     "retraining": ("train_final", ("final.checkpoint_every=4", "final.epochs=2")),
 }
 PHASES: dict[str, tuple[str, Any, str, int]] = {
-    "before the first step": ("gradient", search_module.GradientSearch, "_untrained_loss", 1),
-    "a step": ("gradient", search_module.Trajectory, "record_step", 7),
-    "the supernet's measurement": ("gradient", search_module, "measure", 1),
-    "reading the architecture off": ("gradient", search_module, "first_images", 2),
-    "a rehearsal": ("gradient", TrainedFromScratch, "evaluate", 2),
+    "before the first step": ("gradient", GradientSearch, "_untrained_loss", 1),
+    "a step": ("gradient", Trajectory, "on_step", 7),
+    "the supernet's measurement": ("gradient", reader_module, "measure", 1),
+    "reading the architecture off": ("gradient", reader_module, "first_images", 2),
+    "a line search": ("gradient", TrainedFromScratch, "evaluate", 2),
     "the discretisation gap": ("gradient", train_search, "write_discretisation_gap", 1),
     "the page": ("gradient", train_search, "write_page_if_possible", 1),
     "a candidate's training": ("black box", Retraining, "fit", 3),
@@ -128,9 +130,9 @@ def test_a_run_stopped_in_any_phase_goes_on_to_the_same_end(
 def test_the_checkpoint_before_a_damaged_one_leads_to_the_same_end(
     undisturbed: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    step = search_module.Trajectory.record_step
+    step = Trajectory.on_step
     with monkeypatch.context() as patched:
-        patched.setattr(search_module.Trajectory, "record_step", signalling(step, 7))
+        patched.setattr(Trajectory, "on_step", signalling(step, 7))
         with pytest.raises(SystemExit):
             run("gradient", tmp_path / "run", undisturbed["gradient"])
     older, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
