@@ -12,8 +12,6 @@ from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
-from nas.evaluation.budget import CostMeter
-from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR
@@ -22,15 +20,13 @@ from nas.search.beginning import begun
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
-from nas.search.parts import SearchParts, built_problem, built_streams, built_supernet
+from nas.search.parts import SearchParts, built_meter, built_problem, built_streams, built_supernet
 from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.training.schedules import schedule_factor
-from nas.training.sgd import grouped
 
 log = logging.getLogger(__name__)
-LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
 
 class GradientSearch:
@@ -52,10 +48,7 @@ class GradientSearch:
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
         self.beginning = begun(parts, self.supernet)
-        self.optimiser = torch.optim.SGD(
-            grouped(self.supernet.weight_parameters()), lr=0.0, momentum=self.training.momentum, foreach=True
-        )
-        self.problem = built_problem(parts, self.supernet, self.optimiser, noise)
+        self.problem = built_problem(parts, self.supernet, noise)
         self.upper_level = UpperLevel(
             self.problem,
             parts.architecture_gradient,
@@ -67,14 +60,7 @@ class GradientSearch:
 
         validation = parts.splits.validation.to(self.randomness.device)
         self._streams = built_streams(parts, validation)
-        self.meter = CostMeter(
-            parts.budget,
-            supernet_multiply_adds(parts.space, parts.relaxation),
-            max(LARGEST_STEP, 1 + self.upper_level.most_passes()) * self.training.batch_size,
-            len(validation),
-            parts.discretisation.images(parts.space, len(validation)),
-        )
-        self.meter.require_one_step()
+        self.meter = built_meter(parts, self.upper_level.most_passes(), len(validation))
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
         self.interventions = Interventions()
@@ -285,7 +271,7 @@ class GradientSearch:
         parts = {
             "meter": self.meter,
             "supernet": self.supernet,
-            "optimiser": self.optimiser,
+            "optimiser": self.problem.optimiser,
             "upper_level": self.upper_level,
             "reader": self.reader,
             **{f"{split} stream": stream for split, stream in self._streams.items()},

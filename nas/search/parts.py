@@ -19,7 +19,8 @@ from nas.data.dataset import Dataset, DataSplits
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, require
-from nas.evaluation.budget import Budget
+from nas.evaluation.budget import Budget, CostMeter
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
@@ -34,6 +35,9 @@ from nas.search.guard import GuardSettings
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.settings import TrainingSettings
+from nas.training.sgd import grouped
+
+LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
 
 @dataclass(frozen=True)
@@ -124,14 +128,32 @@ def built_streams(parts: SearchParts, validation: Dataset) -> dict[str, Stream]:
     return {"train": sharded(train, randomness.ranks), "validation": sharded(upper, randomness.ranks)}
 
 
+def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMeter:
+    """The cost meter of a search whose upper level takes ``most_passes`` at most, with ``validation`` images.
+
+    Raises:
+        InvalidValue: The budget does not pay for one step.
+    """
+    meter = CostMeter(
+        parts.budget,
+        supernet_multiply_adds(parts.space, parts.relaxation),
+        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size,
+        validation,
+        parts.discretisation.images(parts.space, validation),
+    )
+    meter.require_one_step()
+    return meter
+
+
 def built_problem(
-    parts: SearchParts, supernet: Supernet, optimiser: torch.optim.SGD, noise: tuple[torch.Generator, torch.Generator]
+    parts: SearchParts, supernet: Supernet, noise: tuple[torch.Generator, torch.Generator]
 ) -> BilevelProblem:
     """The bilevel problem, with what ranks and CUDA graphs add around it."""
     randomness, training = parts.randomness, parts.training
+    weights = grouped(supernet.weight_parameters())
     problem = BilevelProblem(
         supernet,
-        optimiser,
+        torch.optim.SGD(weights, lr=0.0, momentum=training.momentum, foreach=True),
         parts.hyperparameters,
         training.gradient_clip,
         generators=noise,

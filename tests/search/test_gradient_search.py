@@ -212,7 +212,7 @@ def test_temperature_and_learning_rate_follow_their_schedules(splits, tmp_path):
 
     def looking(_: SeenStep) -> None:
         temperatures.append(search.supernet.relaxation.temperature)
-        rates.append(search.optimiser.param_groups[0]["lr"])
+        rates.append(search.problem.optimiser.param_groups[0]["lr"])
 
     search.callbacks["schedules"] = AtEveryStep(looking)
     search.search()
@@ -337,7 +337,7 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
     def looking(*arguments):
         if search.step == 6:
             at_restart["state after"] = {name: entry.clone() for name, entry in search.supernet.state_dict().items()}
-            assert not search.optimiser.state
+            assert not search.problem.optimiser.state
             assert equal(alphas(search), at_restart["alphas"])
             assert search.hyperparameters.numbers()["learning_rate"] == pytest.approx(at_restart["rate"] / 4)
         return upper_level_step(*arguments)
