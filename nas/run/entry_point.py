@@ -29,7 +29,7 @@ from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
 from nas.run.overrides import as_typed, overridden_key, typed, typed_script, value_of
 from nas.run.ownership import claimed
 from nas.run.recorded import record_configuration, recorded_overrides, resumed_configuration
-from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, led_sweep, refuse_other_job
+from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
 
 _HYDRA_ADVICE = re.compile("Config search path:|See https:")  # what comes next is no part of a sentence
@@ -118,6 +118,8 @@ def _composed(compose: Callable[[], None]) -> None:
     """
     try:
         compose()
+    except SweepRefused as refused:
+        raise refused.reason from refused
     except (HydraException, OmegaConfBaseException, InvalidValue, UnusableInput):
         raise
     except Exception as error:

@@ -105,6 +105,14 @@ def led_sweep() -> Sweep | None:
     return _leading[-1] if _leading else None
 
 
+class SweepRefused(BaseException):  # Hydra turns an Exception of a callback into a warning, and goes on
+    """The sweep cannot begin, because of ``reason``."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class OwnsSweepFolder(Callback):
     """Hydra calls it: claims the sweep's folder before anything is written there."""
 
@@ -112,8 +120,14 @@ class OwnsSweepFolder(Callback):
         """Claim the folder of the sweep.
 
         Raises:
-            InvalidValue: Another process owns it, or it holds a run.
+            SweepRefused: Another process owns it, or it holds a run.
         """
+        try:
+            self._claim(config)
+        except Exception as error:
+            raise SweepRefused(error) from error
+
+    def _claim(self, config: DictConfig) -> None:
         key = "hydra.sweep.dir"
         explicit = any(overridden_key(one) == key for one in as_typed(config.hydra.overrides.hydra))
         stack = ExitStack()
