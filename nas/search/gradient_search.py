@@ -52,7 +52,8 @@ class GradientSearch:
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
         source = self.settings.from_
-        self.beginning = None if source is None else Beginning.of(source, parts.folder, parts.space)
+        class_names = parts.splits.class_names
+        self.beginning = None if source is None else Beginning.of(source, parts.folder, parts.space, class_names)
         if self.beginning is not None:
             self.beginning.give(self.supernet, self.hyperparameters)
         self.optimiser = torch.optim.SGD(
