@@ -60,7 +60,7 @@ def _locate(config: DictConfig, folder: Path) -> None:
         return
     for key in PATHS:
         path = OmegaConf.select(config, key, throw_on_missing=False)
-        if isinstance(path, str) and not Path(path).is_absolute() and (typed_in / path).exists():
+        if isinstance(path, str) and not Path(path).is_absolute() and os.path.exists(typed_in / path):
             OmegaConf.update(config, key, str(typed_in / path))
 
 

@@ -4,6 +4,7 @@ Schedules, optimisers, random numbers and the budget begin anew: it is a new run
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas.data.class_names import require_same_classes
 from nas.errors import InvalidValue, UnusableInput
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.run.candidate_file import read_candidate_file
@@ -44,8 +46,16 @@ class Beginning:
     initial_loss: float
 
     @classmethod
-    def of(cls, source: str, folder: RunFolder, space: SearchSpace) -> "Beginning":
+    def of(
+        cls, source: str, folder: RunFolder, space: SearchSpace, class_names: Sequence[str] | None = None
+    ) -> "Beginning":
         """That of the search in ``source``, or what a run in ``folder``, which is resumed, has kept of it.
+
+        Args:
+            source: The old run's folder.
+            folder: The new run's.
+            space: The new run's, which must be the old one's.
+            class_names: What the new run's classes are called; the old weights must be for the same.
 
         Raises:
             InvalidValue: ``source`` holds no finished gradient search, or one of another space or of other data.
@@ -59,7 +69,9 @@ class Beginning:
         old = Path(source)
         if not (old / "candidate.json").is_file() or not RunFolder(old).checkpoints.files():
             raise InvalidValue(KEY, source, "it must be the folder of a search that has finished")
-        _refuse_other_space(source, read_candidate_file(old / "candidate.json").space, space)
+        found = read_candidate_file(old / "candidate.json")
+        _refuse_other_space(source, found.space, space)
+        require_same_classes(KEY, source, "that search", found.class_names, class_names)
         state, _ = RunFolder(old).checkpoints.newest()
         if state is None:
             raise UnusableInput(f"No checkpoint in {RunFolder(old).checkpoints.folder} can be read.")
@@ -104,7 +116,7 @@ class Beginning:
 def begun(parts: SearchParts, supernet: Supernet) -> Beginning | None:
     """Where a search of ``parts`` begins, once ``supernet`` and the hyperparameters have it; None for a fresh one."""
     source = parts.search.from_
-    beginning = None if source is None else Beginning.of(source, parts.folder, parts.space)
+    beginning = None if source is None else Beginning.of(source, parts.folder, parts.space, parts.splits.class_names)
     if beginning is not None:
         beginning.give(supernet, parts.hyperparameters)
     return beginning

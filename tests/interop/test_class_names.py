@@ -97,6 +97,10 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
             "train_final.py: final.checkpoint=run/final/weights.pt is not allowed: class 1 of the weights "
             f"{difference}.",
         )
+        further = ("search.from=run", "hydra.run.dir=further")
+        code, last = call("train_search.py", *SETTINGS[:-1], *further, folder=finished)
+        sentence = f"train_search.py: search.from=run is not allowed: class 1 of that search {difference}."
+        assert (code, last) == (2, sentence)
         content = json.loads((finished / "run" / "candidate.json").read_text())
         del content["class_names"], content["fingerprint"]
         (finished / "on_purpose.json").write_text(json.dumps(content))

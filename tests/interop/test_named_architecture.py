@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
 from nas.interop.named_architecture import PUBLISHED, architecture_text, candidate_path, named_architecture
-from nas.run.recorded import inherited_configuration
+from nas.run.recorded import inherited_configuration, recorded_configuration
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -66,11 +66,15 @@ def test_what_is_a_text(tmp_path: Path) -> None:
         architecture_text(str(tmp_path / "binary.txt"))
 
 
-def test_a_text_that_is_too_long_for_a_files_name_is_no_fault_of_the_machine() -> None:
+def test_a_text_that_is_too_long_for_a_files_name_is_no_fault_of_the_machine(tmp_path: Path) -> None:
     text = genotype_text(PUBLISHED["darts_v2"])
     assert architecture_text(text) == text
     config = OmegaConf.create({"candidate": text})
     assert inherited_configuration(config, []) is config
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text("hydra: {runtime: {cwd: /}}")
+    assert recorded_configuration(tmp_path).candidate == text
     slip = text.replace("Genotype", "Genotpe")
     assert architecture_text(slip) is None
     with pytest.raises(InvalidValue, match=r"the text of an architecture"):

@@ -37,8 +37,8 @@ class Holder:
         assert self.process.stdout.readline() == "held\n"
 
     def kill(self) -> None:
-        self.process.kill()  # SIGKILL; without effect on one that is dead
-        self.process.communicate()
+        self.process.kill()  # SIGKILL; without effect on a dead process
+        self.process.wait()
 
 
 @pytest.fixture
