@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.distributed import ShareDone, join, present
-from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence
+from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
 from nas.run.overrides import as_typed, overridden_key, typed, typed_script, value_of
 from nas.run.ownership import claimed
@@ -70,7 +70,7 @@ def start(
     if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
     folder = guarded(lambda: resumed_folder(arguments), command)
-    if guarded(lambda: run_resumed(arguments, on_all_ranks(run), begin), command, folder):
+    if guarded(lambda: run_resumed(arguments, on_all_ranks(run), begin, command), command, folder):
         return None
     guarded(lambda: _refuse_flags(arguments), command)
     guarded(lambda: check(arguments), command)
@@ -252,17 +252,22 @@ def run_resumed(
     arguments: Sequence[str],
     run: Callable[[DictConfig, Path], None],
     begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+    command: str = "",
 ) -> bool:
     """Continue the run that ``resume=<run folder>`` names, if it is among ``arguments``; Hydra has no part in it.
 
     Args:
         run: Called with the run's configuration and folder.
         begin: See :func:`start`. A run that was killed before its first checkpoint may not have recorded what it made.
+        command: The entry point's file name; a run of the other one is refused.
     """
     folder = resumed_folder(arguments)
     if folder is None:
         return False
     config = resumed_configuration(arguments, folder)
+    other = "train_final.py" if "candidate" in config else "train_search.py"
+    allowed = f"it is a run of {other}: {typed_script(other)} {typed('resume', folder)}"
+    require(command in ("", other), "resume", folder, allowed)
     with claimed(folder, "resume", "wait until it has ended"):
         if not RunFolder(folder).checkpoints.files():
             overrides = recorded_overrides(folder)

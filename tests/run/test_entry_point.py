@@ -121,6 +121,21 @@ def test_resuming_runs_the_run_with_its_own_settings(tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize(
+    ("config", "own", "other"),
+    [({"seed": 3}, "train_search.py", "train_final.py"), ({"candidate": "x"}, "train_final.py", "train_search.py")],
+)
+def test_a_run_of_the_other_script_is_refused_with_its_command(
+    config: dict[str, Any], own: str, other: str, tmp_path: Path
+) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(config), tmp_path / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create([]), tmp_path / ".hydra" / "overrides.yaml")
+    with pytest.raises(InvalidValue, match=rf"it is a run of {own}: python {own} resume="):
+        run_resumed([f"resume={tmp_path}"], lambda *_: None, command=other)
+    assert run_resumed([f"resume={tmp_path}"], lambda *_: None, command=own)
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_as_it_would_have(tmp_path: Path) -> None:
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create({"seed": 0, "device": "cpu"}), tmp_path / ".hydra" / "config.yaml")
