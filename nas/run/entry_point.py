@@ -115,6 +115,7 @@ def _composed(compose: Callable[[], None]) -> None:
 
     Raises:
         UnusableInput: Hydra has failed before any run began, in a way that is none of its own errors.
+        RunFailed: A sweep's launcher has.
     """
     try:
         compose()
@@ -125,6 +126,9 @@ def _composed(compose: Callable[[], None]) -> None:
     except Exception as error:
         if _begun or fault_sentence(error) is not None:
             raise
+        sweep = led_sweep()
+        if sweep is not None and (sweep.folder / "multirun.yaml").exists():
+            raise RunFailed(f"The launcher has failed: {_in_one_line(str(error))}.") from error
         raise UnusableInput(f"The configuration cannot be composed: {_in_one_line(str(error))}.") from error
 
 

@@ -119,7 +119,8 @@ def test_a_retraining_sweep_skips_what_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_another_launcher_keeps_the_jobs_apart(launcher: str, tmp_path: Path) -> None:
+def test_another_launcher_keeps_the_jobs_apart(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))  # the workers'
     package = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
     pytest.importorskip(package, reason=f"pip install hydra-{launcher.partition('_')[0]}-launcher")
     code, _, error = sweep("seed=0,-1,1", f"hydra/launcher={launcher}", folder=tmp_path)
