@@ -19,7 +19,7 @@ from PIL import Image
 
 import nas.search.gradient_search as search_module
 from nas.run.entry_point import guarded, messages_on_console
-from nas.stopping import StopRequest
+from nas.stopping import Stopped, StopRequest
 from train_search import run
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
@@ -50,17 +50,17 @@ def ended(work: Callable[[], Any], folder: Path, capsys: pytest.CaptureFixture[s
 
 def stopped_at(step: int, config: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run until after ``step``, where a signal asks to stop."""
-    record, steps = search_module.Trajectory.record_step, []
+    record, steps = search_module.Trajectory.on_step, []
 
-    def signalled(trajectory: Any) -> None:
-        record(trajectory)
+    def signalled(trajectory: Any, seen: Any) -> None:
+        record(trajectory, seen)
         steps.append(1)
         if len(steps) == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(search_module.Trajectory, "record_step", signalled)
-        with pytest.raises(search_module.Stopped):
+        patched.setattr(search_module.Trajectory, "on_step", signalled)
+        with pytest.raises(Stopped):
             run(config, folder)
 
 
@@ -162,13 +162,13 @@ def test_a_folder_that_may_no_longer_be_written(
 def test_a_run_folder_that_vanishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    record, folder = search_module.Trajectory.record_step, tmp_path / "run"
+    record, folder = search_module.Trajectory.on_step, tmp_path / "run"
 
-    def removing(trajectory: Any) -> None:
-        record(trajectory)
+    def removing(trajectory: Any, seen: Any) -> None:
+        record(trajectory, seen)
         shutil.rmtree(folder, ignore_errors=True)
 
-    monkeypatch.setattr(search_module.Trajectory, "record_step", removing)
+    monkeypatch.setattr(search_module.Trajectory, "on_step", removing)
     code, error = ended(lambda: run(settings("tracking.tensorboard=false"), folder), folder, capsys)
     assert code == 1
     assert "vanished" in error
