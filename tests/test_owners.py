@@ -121,7 +121,7 @@ def test_a_run_is_resumed_from_any_folder(run: Path, tmp_path: Path) -> None:
     assert code == 0, error
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", "a=b", "a,b", "[x]", "☃ é", "${x}", "back\\slash'"])
+@pytest.mark.parametrize("name", ["a b", "it's", "a=b", "a,b", "[x]", "☃ é", "back\\slash'"])
 def test_what_is_printed_works_when_typed(name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / name)
     from nas.run.overrides import typed
