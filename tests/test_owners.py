@@ -95,7 +95,7 @@ def test_a_run_is_resumed_by_one_and_read_by_nobody_who_writes(tmp_path: Path) -
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("multirun", [False, True])
+@pytest.mark.parametrize("multirun", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_relative_paths_are_of_the_folder_where_the_command_was_typed(
     multirun: bool, run: Path, tmp_path: Path
 ) -> None:
@@ -121,7 +121,10 @@ def test_a_run_is_resumed_from_any_folder(run: Path, tmp_path: Path) -> None:
     assert code == 0, error
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", "a=b", "a,b", "[x]", "☃ é", "back\\slash'"])
+SLOW_NAMES = [pytest.param(name, marks=pytest.mark.slow) for name in ("a b", "a=b", "a,b", "[x]", "back\\slash'")]
+
+
+@pytest.mark.parametrize("name", ["it's ☃, [x]=é", *SLOW_NAMES])
 def test_what_is_printed_works_when_typed(name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / name)
     from nas.run.overrides import typed

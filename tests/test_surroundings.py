@@ -57,13 +57,13 @@ def test_what_is_missing_is_told_once_and_does_not_end_the_run(line: str, said: 
     "line",
     [
         "env -u HOME $COMMAND",
-        "HOME=/proc/nowhere MPLCONFIGDIR=/tmp $COMMAND",
-        "TMPDIR=/nonexistent $COMMAND",
-        "MPLBACKEND=TkAgg DISPLAY= $COMMAND",
+        pytest.param("HOME=/proc/nowhere MPLCONFIGDIR=/tmp $COMMAND", marks=pytest.mark.slow),
+        pytest.param("TMPDIR=/nonexistent $COMMAND", marks=pytest.mark.slow),
+        pytest.param("MPLBACKEND=TkAgg DISPLAY= $COMMAND", marks=pytest.mark.slow),
         "MPLBACKEND=no_such_backend $COMMAND",
         "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $COMMAND",
-        "TERM=dumb $COMMAND",
-        "env -u TERM $COMMAND < /dev/null",
+        pytest.param("TERM=dumb $COMMAND", marks=pytest.mark.slow),
+        pytest.param("env -u TERM $COMMAND < /dev/null", marks=pytest.mark.slow),
     ],
 )
 def test_what_no_run_needs_is_not_missed(line: str, tmp_path: Path) -> None:

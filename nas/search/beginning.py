@@ -76,7 +76,10 @@ class Beginning:
         if state is None:
             raise UnusableInput(f"No checkpoint in {RunFolder(old).checkpoints.folder} can be read.")
         try:
-            learned, rows = state["upper_level"]["hyperparameters"]["raw"], state["trajectory"]["values"].tolist()
+            learned, rows = (
+                state["upper_level"]["hyperparameters"]["raw"],
+                state["callback trajectory"]["values"].tolist(),
+            )
             values = dict(zip(learned, rows[-1], strict=True)) if rows else {}
             return cls(source, state["step"], state["supernet"], values, float(state["guard"]["initial_loss"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:

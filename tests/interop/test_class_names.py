@@ -73,6 +73,7 @@ def test_the_file_of_the_network_has_them_and_loads_the_weights(finished: Path) 
     assert ast.literal_eval(done.stdout) == NAMES
 
 
+@pytest.mark.slow
 def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finished: Path) -> None:
     for part in ("train", "val"):
         (finished / "images" / part / "10").rename(finished / "images" / part / "zzz")

@@ -108,6 +108,7 @@ def test_a_sweep_of_another_process_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "sw").iterdir()] == [".lock"]
 
 
+@pytest.mark.slow
 def test_a_retraining_sweep_skips_what_cannot_be_read(tmp_path: Path) -> None:
     code, _, error = call("train_search.py", *SMALL, "hydra.run.dir=a", folder=tmp_path)
     assert code == 0, error
