@@ -61,6 +61,7 @@ def test_two_searches_of_one_name_are_one_search(tmp_path: Path) -> None:
     assert "seed=1" in (tmp_path / "a" / ".hydra" / "overrides.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_two_retrainings_of_a_lone_candidate_have_a_folder_each(run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "candidate.json", tmp_path)
     arguments = ("train_final.py", "candidate=candidate.json", "data=digits", "final.epochs=1")
@@ -69,6 +70,7 @@ def test_two_retrainings_of_a_lone_candidate_have_a_folder_each(run: Path, tmp_p
     assert len(list((tmp_path / "runs" / "final").glob("*/result.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_by_one_and_read_by_nobody_who_writes(tmp_path: Path) -> None:
     long = (*QUICK, "search.epochs=200", "search.checkpoint_every=5", "hydra.run.dir=run")
     first = start("train_search.py", *long, folder=tmp_path)
@@ -95,7 +97,8 @@ def test_a_run_is_resumed_by_one_and_read_by_nobody_who_writes(tmp_path: Path) -
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("multirun", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("multirun", [False, True])
 def test_relative_paths_are_of_the_folder_where_the_command_was_typed(
     multirun: bool, run: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +115,7 @@ def test_relative_paths_are_of_the_folder_where_the_command_was_typed(
     assert [one["test_loss"] for one in results] == [first["test_loss"]] * (2 if multirun else 1)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_any_folder(run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     code, _, error = call("train_final.py", "candidate=run", "final.epochs=1", "hydra.run.dir=out", folder=tmp_path)
@@ -121,10 +125,8 @@ def test_a_run_is_resumed_from_any_folder(run: Path, tmp_path: Path) -> None:
     assert code == 0, error
 
 
-SLOW_NAMES = [pytest.param(name, marks=pytest.mark.slow) for name in ("a b", "a=b", "a,b", "[x]", "back\\slash'")]
-
-
-@pytest.mark.parametrize("name", ["it's ☃, [x]=é", *SLOW_NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a b", "a=b", "a,b", "[x]", "it's ☃, [x]=é", "back\\slash'"])
 def test_what_is_printed_works_when_typed(name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / name)
     from nas.run.overrides import typed

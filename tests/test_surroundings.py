@@ -56,11 +56,11 @@ def test_what_is_missing_is_told_once_and_does_not_end_the_run(line: str, said: 
 @pytest.mark.parametrize(
     "line",
     [
-        "env -u HOME $COMMAND",
+        pytest.param("env -u HOME $COMMAND", marks=pytest.mark.slow),
         pytest.param("HOME=/proc/nowhere MPLCONFIGDIR=/tmp $COMMAND", marks=pytest.mark.slow),
         pytest.param("TMPDIR=/nonexistent $COMMAND", marks=pytest.mark.slow),
         pytest.param("MPLBACKEND=TkAgg DISPLAY= $COMMAND", marks=pytest.mark.slow),
-        "MPLBACKEND=no_such_backend $COMMAND",
+        pytest.param("MPLBACKEND=no_such_backend $COMMAND", marks=pytest.mark.slow),
         "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $COMMAND",
         pytest.param("TERM=dumb $COMMAND", marks=pytest.mark.slow),
         pytest.param("env -u TERM $COMMAND < /dev/null", marks=pytest.mark.slow),

@@ -81,6 +81,7 @@ def test_a_job_that_fails_does_not_decide_over_the_others_and_the_sweep_goes_on(
     assert "job 0 began there with" in error
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_stopped_resumes_its_job_and_runs_the_rest(tmp_path: Path) -> None:
     longer = ("search.epochs=30", "search.checkpoint_every=5", "seed=0,1", "hydra.sweep.dir=sw")
     process = start("train_search.py", "--multirun", *SMALL, *longer, folder=tmp_path)

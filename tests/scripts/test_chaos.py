@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_a_search_survives_three_kills(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "chaos.py"), "--kills", "3", "--subjects", "gradient"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
