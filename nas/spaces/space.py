@@ -5,12 +5,12 @@ import math
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-import nas.spaces
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
@@ -205,7 +205,8 @@ def space_from_description(description: object) -> SearchSpace:
     """
     if not isinstance(description, dict):
         raise InvalidValue("space", description, "it must be an object")
-    modules = [importlib.import_module(f"nas.spaces.{one.name}") for one in pkgutil.iter_modules(nas.spaces.__path__)]
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    modules = [importlib.import_module(f"nas.spaces.{one.name}") for one in found]
     known = {one.__name__.rpartition(".")[2]: one for one in modules if hasattr(one, "from_description")}
     name = description.get("name")
     if not isinstance(name, str) or name not in known:
