@@ -138,6 +138,7 @@ class BilevelProblem:
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
             step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
+            step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
             gradients = [gradient.detach().clone() for gradient in step.gradients.values()]
         else:
             operation_weights = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
@@ -170,11 +171,12 @@ class BilevelProblem:
         return unrolled(training_pass, weights, self._momentum_buffers(values["momentum"]), values, twice, largest)
 
     def _momentum_buffers(self, momentum: Tensor | float) -> Weights:
-        """Copies of the optimiser's buffers by weight; none at the first step and without momentum."""
+        """The optimiser's buffers by weight, copies for a learned momentum's graph; none before the first step."""
         if not isinstance(momentum, Tensor) and momentum == 0:
             return {}
         found = {name: self.optimiser.state.get(weight, {}) for name, weight in self.network.weights.items()}
-        return {name: state["momentum_buffer"].clone() for name, state in found.items() if "momentum_buffer" in state}
+        live = {name: state["momentum_buffer"] for name, state in found.items() if "momentum_buffer" in state}
+        return {name: buffer.clone() for name, buffer in live.items()} if isinstance(momentum, Tensor) else live
 
     # What a GPU may record and replay: all that changes from call to call is an argument.
 
