@@ -37,14 +37,19 @@ def without_times(path: Path) -> list[str]:
     return [lines[0], *(",".join(row.split(",")[:place] + row.split(",")[place + 1 :]) for row in lines[1:])]
 
 
-def test_one_job_two_jobs_and_a_resumed_run_write_the_same(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one, two, grown = (tmp_path / f"{name}.csv" for name in ("one", "two", "grown"))
+@pytest.mark.slow  # two processes import everything anew
+def test_two_jobs_write_the_same(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    one, two = (tmp_path / f"{name}.csv" for name in ("one", "two"))
     assert called(script, monkeypatch, "--rows", "4", "--repeats", "2x1", "--output", str(one)) == 0
     assert called(script, monkeypatch, "--rows", "4", "--repeats", "2x1", "--jobs", "2", "--output", str(two)) == 0
     assert without_times(one) == without_times(two)
 
+
+def test_a_resumed_run_writes_the_same(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, grown = (tmp_path / f"{name}.csv" for name in ("one", "grown"))
+    assert called(script, monkeypatch, "--rows", "4", "--repeats", "2x1", "--output", str(one)) == 0
     rows = grown.with_name("grown.csv.rows")
     kept: list[str] = []
     write = script.Truth.write
