@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from nas.baselines.evolution import AgingEvolution
 from nas.baselines.search import BlackBoxSearch
 from nas.baselines.strategy import Scored, Strategy
 from nas.baselines.tpe import TPE
@@ -239,6 +240,30 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
     assert resumed.meter.spent.samples == whole.meter.spent.samples == 80
     assert caplog.messages[0].startswith("resumed at step")
     assert resumed.strategy.told == whole.strategy.told
+
+
+def test_the_first_candidate_can_have_the_initial_hyperparameters(task: TrainingSetup, tmp_path: Path) -> None:
+    def search(folder: str, stop_after: int | None = None, **settings: Any) -> BlackBoxSearch:
+        strategy, evaluator = partial(AgingEvolution, population=3), Widths(stop_after=stop_after)
+        budget = Budget(evaluations=9)
+        return searching(task, tmp_path / folder, budget, strategy=strategy, evaluator=evaluator, **settings)
+
+    plain, whole = search("plain"), search("whole", enqueue="initial")
+    plain.search()
+    candidate = whole.search().candidate
+    rates = [one.history.evaluations[0].candidate.hyperparameters["learning_rate"] for one in (plain, whole)]
+    assert rates[1] == pytest.approx(0.05) != rates[0]
+    for after in (0, 2, 3, 4):  # between the first ask and tell, too
+        with pytest.raises(KeyboardInterrupt):
+            search(f"cut{after}", after, enqueue="initial").search()
+        assert search(f"cut{after}", enqueue="initial").search().candidate == candidate
+        for name in ("metrics.csv", "evaluations.jsonl"):
+            assert (tmp_path / f"cut{after}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_strategy_that_takes_no_values_says_so(task: TrainingSetup, tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="enqueue=initial is not allowed: Drawn"):
+        searching(task, tmp_path, Budget(evaluations=1), enqueue="initial")
 
 
 @pytest.mark.parametrize("budget", [Budget(evaluations=5), Budget(samples=49)])
