@@ -33,7 +33,7 @@ class BlackBoxSearch:
     """Searches with ``strategy`` for what ``evaluator`` measures and ``objective`` scores.
 
     It never spends more than the budget's samples, multiply-adds and evaluations: a round is cut where the budget may
-    not pay for the next evaluation, and the search ends there.
+    not pay for the next evaluation. The search ends there, or goes on if the strategy takes a part of a round.
 
     Args:
         strategy: Makes the strategy from the keywords ``space`` and ``generator``.
@@ -115,7 +115,7 @@ class BlackBoxSearch:
         """
         asked = self.strategy.ask()
         candidates = self.meter.affordable(asked)
-        self.exhausted = len(candidates) < len(asked)
+        self.exhausted = len(candidates) < (1 if self.strategy.takes_a_part else len(asked))
         if not candidates:
             return
         evaluations = self._evaluated(candidates)

@@ -31,7 +31,13 @@ class Strategy(ABC):
 
     The configuration names the class in ``_target_``, with its settings. The search adds the keywords ``space`` (a
     SearchSpace) and ``generator`` (a CPU ``torch.Generator``, whose state the search saves).
+
+    Attributes:
+        takes_a_part: Whether the search goes on where the budget may not pay for all that was asked for, and tells the
+            scores of the first ones. It pays where trainings that are ended early leave much of their price.
     """
+
+    takes_a_part: bool = False
 
     @property
     def pruner(self) -> Pruner | None:

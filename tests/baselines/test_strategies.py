@@ -115,7 +115,7 @@ def test_failed_candidates_do_no_harm(make_strategy: Make) -> None:
     advance(strategy, space, 2)
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "random"])
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in ("random", "hyperband")])
 def test_it_learns(name: str) -> None:
     space = SPACES["macro"]()
     strategy = STRATEGIES[name](space=space, generator=seeded())
