@@ -3,14 +3,14 @@ their moves, and the weight step."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
-from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.outcome import Move, Outcome
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
@@ -18,32 +18,6 @@ from nas.hyperparameters.collection import HyperparameterMoves, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
-
-
-@dataclass(frozen=True)
-class Move:
-    """A step of the upper level.
-
-    Attributes:
-        report: What the last strategy asked found.
-        samples: Images that went forward and backward for it.
-        gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
-        interventions: What had to be held back.
-    """
-
-    report: Report
-    samples: int
-    gradient_norms: dict[str, float]
-    interventions: tuple[Intervention, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
-
-    step: Step
-    move: Move | None
-    samples: int
 
 
 class UpperLevel:
