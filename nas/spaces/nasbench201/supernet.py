@@ -58,6 +58,7 @@ class NasBench201Supernet(Supernet):
         self.space = space
         self.stem = stem(space)
         self.cells = stages(space, FastSearchCell if space.implementation == "fast" else SearchCell)
+        self._sample_edges()
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
