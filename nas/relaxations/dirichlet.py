@@ -1,4 +1,4 @@
-"""The Dirichlet distribution of DrNAS (Chen et al., 2021, "DrNAS: Dirichlet Neural Architecture Search", section 3.1)."""
+"""The Dirichlet distribution of DrNAS (Chen et al., 2021, "DrNAS: Dirichlet Neural Architecture Search", sec. 3.1)."""
 
 from typing import Any
 

@@ -34,7 +34,9 @@ class GumbelSoftmax(TemperedRelaxation):
         self, temperature: Temperature, hard: bool = False, gradient: Gradient = "dense", sampled: bool = False
     ) -> None:
         super().__init__(temperature)
-        require(hard or gradient == "dense", "gradient", gradient, "soft weights have the dense one only: set hard=true")
+        require(
+            hard or gradient == "dense", "gradient", gradient, "soft weights have the dense one only: set hard=true"
+        )
         require(hard or not sampled, "sampled", sampled, "soft weights need every option's output: set hard=true")
         needs_all = "every option's output is in the dense gradient: take chosen_only or official"
         require(gradient != "dense" or not sampled, "sampled", sampled, needs_all)

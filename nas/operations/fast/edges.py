@@ -102,7 +102,8 @@ def node_states(
         if columns is None:
             outs = bundle(states[source], chosen(factors, 1, rows))
         else:
-            outs = _chosen_alone(states[source], bundle.edges, [columns[row] for row in rows], factors[:, list(rows)])
+            own = [edges[row] for row in rows]
+            outs = _chosen_alone(states[source], own, [columns[row] for row in rows], factors[:, list(rows)])  # type: ignore[arg-type]
         for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
