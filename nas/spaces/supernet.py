@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
+from nas.operations.cell_operations import MixedEdge
 from nas.relaxations.relaxation import Relaxation
 
 Implementation = Literal["plain", "fast"]
@@ -48,6 +49,12 @@ class Supernet(nn.Module, ABC):
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
         return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
+
+    def _sample_edges(self) -> None:
+        """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
+        for module in self.modules():
+            if isinstance(module, MixedEdge):
+                module.sampled = self.relaxation.sampled
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
