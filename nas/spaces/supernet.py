@@ -49,6 +49,10 @@ class Supernet(nn.Module, ABC):
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
         return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
 
+    def advance(self, progress: float) -> None:
+        """Follow the search, of which the share ``progress`` (0 to 1) is done."""
+        self.relaxation.advance(progress)
+
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
         """Images (batch, channels, H, W) in the memory format in which an implementation is fastest."""
