@@ -5,7 +5,6 @@ from collections.abc import Iterable
 
 import torch
 
-from nas.bilevel.reach import check_reach
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
@@ -17,6 +16,7 @@ from nas.run.loop import Loop, Session, Start
 from nas.search.beginning import begun
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.checkpointed import CheckpointedSearch
+from nas.search.composition import check_composition
 from nas.search.convergence import Trajectory
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_meter, built_problem, built_streams, built_supernet
@@ -38,7 +38,7 @@ class GradientSearch(CheckpointedSearch):
     data_parallel = begins_with_another = True
 
     def __init__(self, parts: SearchParts) -> None:
-        check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
+        check_composition(parts)
         self.parts, self.settings, self.training = parts, parts.search, parts.training
         self.hyperparameters, self.randomness = parts.hyperparameters, parts.randomness
         self.ranks = parts.randomness.ranks
@@ -54,6 +54,7 @@ class GradientSearch(CheckpointedSearch):
             parts.hyperparameter_gradient,
             self.settings.architecture,
             None if parts.objective is None else parts.objective.expected_penalty,
+            parts.regulariser,
         )
         self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
@@ -173,7 +174,7 @@ class GradientSearch(CheckpointedSearch):
         return max(self.step / self.total_steps, self.meter.progress())
 
     def _follow_schedules(self) -> None:
-        progress = self._progress()
+        progress = self.problem.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
         self.supernet.advance(progress)

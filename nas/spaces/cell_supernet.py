@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from nas.errors import require
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
@@ -16,11 +17,20 @@ class CellSupernet(Supernet):
     """A supernet of cells whose edges have the given structure.
 
     The weight of the auxiliary skip is a buffer: the search moves it, no gradient does.
+
+    Raises:
+        InvalidValue: The structure and the relaxation do not go together.
     """
 
     auxiliary_skip: Tensor | None
 
     def __init__(self, relaxation: Relaxation, structure: EdgeStructure) -> None:
+        whole = relaxation.on_simplex or not structure.edge_normalisation
+        allowed = "the weights of a node's edges must sum to 1, and those of this relaxation do not"
+        require(whole, "space.edge_normalisation", True, allowed)
+        for key in ("edge_normalisation", "auxiliary_skip"):
+            more = relaxation.sampled and getattr(structure, key)
+            require(not more, f"space.{key}", True, "a sampled relaxation computes one operation of every edge alone")
         super().__init__(relaxation)
         self.structure = structure
         self.register_buffer(AUXILIARY_SKIP, torch.ones(()) if structure.auxiliary_skip else None)

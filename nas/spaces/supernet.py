@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
+from nas.operations.cell_operations import MixedEdge
 from nas.relaxations.relaxation import Relaxation
 
 Implementation = Literal["plain", "fast"]
@@ -52,6 +53,12 @@ class Supernet(nn.Module, ABC):
     def advance(self, progress: float) -> None:
         """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.relaxation.advance(progress)
+
+    def _sample_edges(self) -> None:
+        """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
+        for module in self.modules():
+            if isinstance(module, MixedEdge):
+                module.sampled = self.relaxation.sampled
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:

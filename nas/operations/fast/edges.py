@@ -7,7 +7,7 @@ same random draws.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,14 @@ from nas.operations.fast.mixture import Term, mixture
 from nas.operations.fast.normalisation import RunningAverages, channel_statistics, normalised
 from nas.operations.fast.pooling import Known, poolings
 from nas.operations.fast.separable import Kernel, Layer, separable
+from nas.operations.sampled import bare, chosen_columns
 from nas.operations.stochastic import GaussianNoise, keep_mask
+
+
+class Alone(NamedTuple):
+    """One operation of an edge, in place of the edge."""
+
+    operations: tuple[nn.Module]
 
 
 class Bundle(nn.Module):
@@ -94,9 +101,11 @@ def node_states(
     """
     first = edges[0]
     partial = Passing(edges, pairs, weights) if isinstance(first, PartialEdge) else None
+    weights = weights if partial is None else weights[:, :-1]
+    columns = chosen_columns(weights) if first.sampled else None
     mixed: list[Tensor] = []
     states: list[Tensor] = []
-    sums: dict[int, Tensor] = {}
+    sums = {} if columns is None else _bare_sums(pairs, weights, columns)
 
     def arrived(state: Tensor) -> None:
         states.append(state)
@@ -104,14 +113,18 @@ def node_states(
 
     for state in inputs:
         arrived(state.contiguous(memory_format=torch.channels_last))
-    of_operations = weights if partial is None else weights[:, :-1]
-    factors = _factors(edges, pairs, of_operations, mixed)  # type: ignore[arg-type]
+    factors = _factors(edges, pairs, weights, mixed, columns)  # type: ignore[arg-type]
     for bundle in bundles:
         source: int = bundle.state  # type: ignore[assignment]
         if source >= len(states):
             arrived(_state(sums[source]) if partial is None else partial.state(source, sums[source]))
         rows: tuple[int, ...] = bundle.rows  # type: ignore[assignment]
-        for row, out in zip(rows, bundle(mixed[source], chosen(factors, 1, rows)), strict=True):
+        if columns is None:
+            outs = bundle(mixed[source], chosen(factors, 1, rows))
+        else:
+            own = [edges[row] for row in rows]
+            outs = _chosen_alone(mixed[source], own, [columns[row] for row in rows], factors[:, list(rows)])  # type: ignore[arg-type]
+        for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
     last = pairs[-1][0]
@@ -147,6 +160,36 @@ class Passing:
         return _state(together.flatten(-2))
 
 
+def _chosen_alone(state: Tensor, edges: Sequence[MixedEdge], columns: Sequence[int], factors: Tensor) -> list[Tensor]:
+    """Per edge the operation of its column alone, (batch, H', W', C); edges with the same one are computed together.
+
+    Args:
+        factors: (batch or 1, edges).
+    """
+    averages = RunningAverages()
+    outs: dict[int, Tensor] = {}
+    for column in sorted(set(columns)):
+        places = [place for place, own in enumerate(columns) if own == column]
+        alike = [edges[place].operations[column] for place in places]
+        own = factors[:, places]
+        if isinstance(alike[0], Zero):  # the layers before stay part of the graph, with a gradient of zero
+            nothing = alike[0](state).permute(0, 2, 3, 1)
+            found = [nothing * factor[:, None, None, None] for factor in own.unbind(1)]
+        else:
+            found = mixed_edges(state, [Alone((operation,)) for operation in alike], own.unsqueeze(2), averages)
+        outs |= dict(zip(places, found, strict=True))
+    averages.update()
+    return [outs[place] for place in range(len(columns))]
+
+
+def _bare_sums(pairs: Sequence[tuple[int, int]], weights: Tensor, columns: list[int]) -> dict[int, Tensor]:
+    """Per node what the operations that are not chosen add to it (:func:`nas.operations.sampled.bare`)."""
+    if not weights.requires_grad:
+        return {}
+    rows = {node: [row for row, (end, _) in enumerate(pairs) if end == node] for node, _ in pairs}
+    return {node: bare(weights[own], [columns[row] for row in own]) for node, own in rows.items()}
+
+
 def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
     """Those ``places`` of ``tensor`` along ``dim``."""
     if torch.compiler.is_compiling():
@@ -179,7 +222,9 @@ class _DenseGradient(Function):
         return gradient.contiguous()
 
 
-def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def mixed_edges(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
 
     Args:
@@ -190,7 +235,9 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
     return (_edge_by_edge if stock else _all_at_once)(state, edges, factors, averages)
 
 
-def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def _all_at_once(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """:func:`mixed_edges` with each kind of operation computed for all edges at a time."""
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
@@ -219,7 +266,7 @@ def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, ave
 
 
 def _edge_by_edge(
-    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
 ) -> list[Tensor]:
     """:func:`mixed_edges` as PyTorch is fastest without the kernels on a CPU, whose grouped convolutions are slow.
 
@@ -289,21 +336,27 @@ def _convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 
 def _factors(
-    edges: Sequence[MixedEdge], pairs: Sequence[tuple[int, int]], weights: Tensor, inputs: Sequence[Tensor]
+    edges: Sequence[MixedEdge],
+    pairs: Sequence[tuple[int, int]],
+    weights: Tensor,
+    inputs: Sequence[Tensor],
+    columns: list[int] | None,
 ) -> Tensor:
     """``weights`` (1, edges, operations), or times the drop-path masks (batch, edges, operations).
 
-    Masks and noise are drawn here, in the order in which one operation after the other would draw them.
+    With ``columns`` those of the chosen operations alone, (1 or batch, edges). Masks and noise are drawn here, in the
+    order in which one operation after the other would draw them.
     """
     like, whole = inputs[0], edges[0].drop_path.is_identity()
-    noisy = [edge for edge in edges if NOISE in edge.names]
-    if whole and not noisy:
+    if columns is not None:
+        weights = weights[range(len(columns)), columns]
+    if whole and not any(NOISE in edge.names for edge in edges):
         return weights.unsqueeze(0)
     sides = [-(-side // edges[0].stride) for side in like.shape[2:]]  # of the nodes
     node, ones = like[:, :, : sides[0], : sides[1]], like.new_ones(like.shape[0])
     masks = []
-    for edge, (_, source) in zip(edges, pairs, strict=True):
-        for operation in edge.operations:
+    for row, (edge, (_, source)) in enumerate(zip(edges, pairs, strict=True)):
+        for operation in edge.operations if columns is None else [edge.operations[columns[row]]]:
             if isinstance(operation, GaussianNoise):
                 operation.drawn = operation.draw(inputs[source] if source < len(inputs) else node)
             masks.append(ones if whole or isinstance(operation, nn.Identity) else _mask(edge, like))

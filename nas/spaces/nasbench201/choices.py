@@ -63,9 +63,8 @@ class NasBench201Choices(SearchSpace):
         weights = torch.zeros(len(EDGES), len(OPERATIONS))
         for row, choice in enumerate(self.choices):
             weights[row, choice.options.index(architecture[choice.name])] = 1
-        return (
-            {"cell": weights, AUXILIARY_SKIP: torch.zeros(())} if self.structure.auxiliary_skip else {"cell": weights}
-        )
+        skip = {AUXILIARY_SKIP: torch.zeros(())} if self.structure.auxiliary_skip else {}
+        return {"cell": weights, **skip}
 
 
 def edge_name(node: int, source: int) -> str:

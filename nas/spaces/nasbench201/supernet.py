@@ -50,8 +50,8 @@ class FastSearchCell(SearchCell):
 class NasBench201Supernet(CellSupernet):
     """The search network; the plain implementation computes one operation after the other.
 
-    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
-    activation have.
+    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms
+    inside the cells have no affine parameters; those of stem, residual blocks and the last activation have.
     """
 
     def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
@@ -60,6 +60,7 @@ class NasBench201Supernet(CellSupernet):
         self.stem = stem(space)
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
         self.cells = stages(space, partial(cell_class, space.structure))
+        self._sample_edges()
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
