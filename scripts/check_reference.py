@@ -27,8 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from replays.beta_darts import replay_beta_darts
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
+from replays.darts_minus import replay_darts_minus
 from replays.gaea import replay_gaea
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
+from replays.pc_darts import replay_pc_darts
 from replays.reference import ArrayFile, Comparison
 from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
 
@@ -38,6 +40,8 @@ from nas.report.tables import comparison_table, print_table
 LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
+    "DARTS-": replay_darts_minus,
+    "PC-DARTS": replay_pc_darts,
     "beta-DARTS": replay_beta_darts,
     "GAEA": replay_gaea,
     "SDARTS-ADV": replay_sdarts_adversarial,

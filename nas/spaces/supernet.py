@@ -50,6 +50,10 @@ class Supernet(nn.Module, ABC):
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
         return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
 
+    def advance(self, progress: float) -> None:
+        """Follow the search, of which the share ``progress`` (0 to 1) is done."""
+        self.relaxation.advance(progress)
+
     def _sample_edges(self) -> None:
         """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
         for module in self.modules():
