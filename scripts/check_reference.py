@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
+from replays.darts_pt import replay_darts_pt
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.reference import ArrayFile, Comparison
 
@@ -34,7 +35,9 @@ from nas.report.tables import comparison_table, print_table
 
 LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
-METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {}
+METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
+    "DARTS-PT": replay_darts_pt,
+}
 
 
 def is_archive(path: Path) -> bool:

@@ -7,6 +7,7 @@ from nas.search.guard import GuardSettings
 from nas.search.line_search import LineSearch
 from nas.search.multi_start import MultiStart
 from nas.search.parts import SearchParts, SearchSettings
+from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "GuardSettings",
     "LineSearch",
     "MultiStart",
+    "Removal",
     "Search",
     "SearchParts",
     "SearchResult",
