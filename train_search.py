@@ -81,6 +81,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         relaxation=relaxation,
         architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
         hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        regulariser=build_or_none(config.get("regulariser"), "regulariser"),
+        perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         hyperparameters=hyperparameters,
         categorical=categorical,
         discretisation=build(config.discretisation, "discretisation"),

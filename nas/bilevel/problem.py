@@ -7,6 +7,7 @@ the two losses as functions of given weights, and the weight step; what differen
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
+from nas.bilevel.perturbation import Perturbation
 from nas.bilevel.step import Step, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
@@ -38,9 +40,11 @@ class BilevelProblem:
         generators: Every source of noise in a forward pass (dropout, relaxation).
         augmentation: Where learned cutout and mixup draw from.
         precision: The context in which the supernet computes; losses are float32 at least.
+        perturbation: What the training loss does to the operation weights.
 
     Attributes:
         schedule_factor: What the learning rate is multiplied by at the present step.
+        progress: The share of the search that is done, 0 to 1.
         last_step: The weight step taken last, where its graph was kept.
     """
 
@@ -53,6 +57,7 @@ class BilevelProblem:
         generators: tuple[torch.Generator, ...] = (),
         augmentation: torch.Generator | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        perturbation: Perturbation | None = None,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -63,7 +68,9 @@ class BilevelProblem:
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
-        self.schedule_factor = 1.0
+        self.schedule_factor, self.progress = 1.0, 0.0
+        self.perturbation, self._perturbing = perturbation, 0
+        self._disturbance: dict[str, Tensor] | None = None
         self.last_step: Step | None = None
 
     def weights(self) -> Weights:
@@ -105,9 +112,11 @@ class BilevelProblem:
 
         Args:
             parameters: Weights, and alphas as ``alpha.<name>``; the supernet's own stand in for the others.
-            operation_weights: What stands in for the relaxed alphas.
+            operation_weights: What stands in for the relaxed and perturbed alphas.
         """
         self.hyperparameters.bind(self.supernet, values)
+        if operation_weights is None and self.perturbation is not None:
+            operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
         logits = self.network.logits(parameters, shown.images, operation_weights)
         return training_loss(logits, shown, values.get("label_smoothing", 0.0)), logits
@@ -133,6 +142,7 @@ class BilevelProblem:
             twice: Whether that graph includes the gradient's own dependence: on what acts through the training loss,
                 and on the weights.
         """
+        self._disturbance = None
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
@@ -141,13 +151,14 @@ class BilevelProblem:
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
             gradients = [gradient.detach().clone() for gradient in step.gradients.values()]
         else:
-            operation_weights = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
+            relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
+            operation_weights = self._perturbed(relaxed, batch)
             acting = on_device(self.hyperparameters.acting(), self._device)
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
             step = Step(loss.clone(), logits.clone(), {}, {}, {}, {})
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
-        step = replace(step, norm=norm)
+        step, self._disturbance = replace(step, norm=norm), None
         self.last_step = step if keep_graph else None
         return step
 
@@ -158,6 +169,7 @@ class BilevelProblem:
             twice: As for :meth:`step`.
             clip: Whether the gradient is clipped as the real step's is.
         """
+        self._disturbance = None
         with self.network.frozen_averages():
             return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
 
@@ -177,6 +189,33 @@ class BilevelProblem:
         found = {name: self.optimiser.state.get(weight, {}) for name, weight in self.network.weights.items()}
         live = {name: state["momentum_buffer"] for name, state in found.items() if "momentum_buffer" in state}
         return {name: buffer.clone() for name, buffer in live.items()} if isinstance(momentum, Tensor) else live
+
+    # The perturbation of the operation weights.
+
+    def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """``relaxed + d``; ``d`` is found once, and stays for all training losses until the next weight step."""
+        if self.perturbation is None:
+            return relaxed
+        if self._disturbance is None:
+            fixed = {name: relaxed[name].detach() for name in self.supernet.alpha}
+            moved = self.perturbation(fixed, partial(self._evaluation_loss, batch), self.progress)
+            self._disturbance = {name: moved[name] - fixed[name] for name in fixed}
+            self._perturbing += self.perturbation.passes
+        return relaxed | {name: relaxed[name] + d for name, d in self._disturbance.items()}
+
+    def _evaluation_loss(self, batch: Batch, operation_weights: Mapping[str, Tensor]) -> Tensor:
+        """The loss of ``batch`` without noise, and with batch norm's running statistics."""
+        weights = {name: weight.detach() for name, weight in self.network.weights.items()}
+        self.supernet.eval()
+        try:
+            return self.validation_loss(weights, batch, operation_weights)[0]
+        finally:
+            self.supernet.train()
+
+    def count_perturbing(self) -> int:
+        """The passes over the training batch that perturbations have taken since this was last asked."""
+        passes, self._perturbing = self._perturbing, 0
+        return passes
 
     # What a GPU may record and replay: all that changes from call to call is an argument.
 

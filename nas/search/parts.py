@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import AlphaRule
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.perturbation import Perturbation
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.reach import differentiates_twice
+from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded
@@ -62,7 +64,7 @@ class SearchSettings:
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int
-    architecture: ArchitectureOptimiser
+    architecture: AlphaRule
     guard: GuardSettings
     from_: str | None = None
 
@@ -85,6 +87,8 @@ class SearchParts:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
+        regulariser: What is added to alpha's gradient.
+        perturbation: What the weight step does to the operation weights.
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
@@ -104,6 +108,8 @@ class SearchParts:
     tracking: TrackingSettings
     randomness: Randomness
     folder: RunFolder
+    regulariser: Regulariser | None = None
+    perturbation: Perturbation | None = None
     discretisation: Discretisation = field(default_factory=Strongest)
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
@@ -151,6 +157,8 @@ def built_problem(
     """The bilevel problem, with what ranks and CUDA graphs add around it."""
     randomness, training = parts.randomness, parts.training
     weights = grouped(supernet.weight_parameters())
+    if parts.perturbation is not None:
+        parts.perturbation.generator = randomness.on_device("perturbation")
     problem = BilevelProblem(
         supernet,
         torch.optim.SGD(weights, lr=0.0, momentum=training.momentum, foreach=True),
@@ -159,6 +167,7 @@ def built_problem(
         generators=noise,
         precision=partial(training.autocast, randomness.device),
         augmentation=randomness.on_device("learned augmentation"),
+        perturbation=parts.perturbation,
     )
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)

@@ -69,8 +69,8 @@ class FastSearchCell(SearchCell):
 class DartsSupernet(Supernet):
     """The search network; the plain implementation computes one operation after the other, as the paper has it.
 
-    ``alpha["normal"]`` and ``alpha["reduce"]`` are (edges, operations), shared by all cells of their type and drawn
-    from a normal distribution with standard deviation 1e-3. Batch norms have no affine parameters except the stem's.
+    ``alpha["normal"]`` and ``alpha["reduce"]`` are (edges, operations), shared by all cells of their type; the
+    relaxation says where they begin. Batch norms have no affine parameters except the stem's.
     """
 
     def __init__(self, space: DartsChoices, relaxation: Relaxation) -> None:
@@ -89,7 +89,7 @@ class DartsSupernet(Supernet):
         self.classifier = nn.Linear(made[-1].width, space.classes)
         for kind in CELLS:
             rows = len(cell_edges(space.steps))
-            self.alpha[kind] = nn.Parameter(1e-3 * torch.randn(rows, len(space.operations)))
+            self.alpha[kind] = nn.Parameter(relaxation.initial((rows, len(space.operations))))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Images (batch, channels, H, W) to logits (batch, classes).

@@ -38,7 +38,7 @@ class MacroSupernet(Supernet):
         self.dropout = Dropout()
         self.classifier = nn.Linear(flattened(shape)[0], space.classes)
         for choice in space.choices:
-            self.alpha[alpha_name(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
+            self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """(batch, channels, height, width) to logits (batch, classes).

@@ -49,8 +49,7 @@ class FastSearchCell(SearchCell):
 class NasBench201Supernet(Supernet):
     """The search network; the plain implementation computes one operation after the other.
 
-    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells and drawn from a normal distribution with standard
-    deviation 1e-3. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
+    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
     activation have.
     """
 
@@ -62,7 +61,7 @@ class NasBench201Supernet(Supernet):
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
-        self.alpha["cell"] = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(OPERATIONS)))
+        self.alpha["cell"] = nn.Parameter(relaxation.initial((len(EDGES), len(OPERATIONS))))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Images (batch, channels, H, W) to logits (batch, classes).
