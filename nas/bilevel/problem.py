@@ -149,7 +149,8 @@ class BilevelProblem:
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
             step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
-            gradients = [gradient.detach().clone() for gradient in step.gradients.values()]
+            kept = {name: gradient.detach().clone() for name, gradient in step.gradients.items()}
+            gradients = [kept.get(name) for name in self.network.weights]
         else:
             relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
             operation_weights = self._perturbed(relaxed, batch)
@@ -221,14 +222,16 @@ class BilevelProblem:
 
     def weight_gradients(
         self, batch: Batch, operation_weights: Mapping[str, Tensor], values: Values
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The training loss, the logits and the weights' gradients, all detached; running averages move.
+
+        A weight on which the loss does not depend, because its operation was not sampled, has none.
 
         Args:
             values: Those of the hyperparameters that act through the loss.
         """
         loss, logits = self.training_pass({}, batch, values, operation_weights)
-        gradients = torch.autograd.grad(loss, list(self.network.weights.values()))
+        gradients = torch.autograd.grad(loss, list(self.network.weights.values()), allow_unused=True)
         return loss.detach(), logits.detach(), list(gradients)
 
     def operation_gradients(

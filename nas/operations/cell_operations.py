@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.sampled import bare, chosen_columns
 from nas.operations.stochastic import DropPath
 
 
@@ -135,7 +136,12 @@ class MixedEdge(nn.Module):
         stride: The stride of every operation.
         normalise_pooling: Whether a batch norm without affine parameters follows each pooling operation, as in the
             search network of DARTS; without one a pooling operation would outweigh the normalised ones.
+
+    Attributes:
+        sampled: Whether the operation of a one-hot weight is computed alone (:mod:`nas.operations.sampled`).
     """
+
+    sampled = False
 
     def __init__(self, names: Sequence[str], channels: int, stride: int, normalise_pooling: bool) -> None:
         super().__init__()
@@ -149,6 +155,10 @@ class MixedEdge(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """``x`` (batch, channels, H, W), ``weights`` (operations,)."""
+        columns = chosen_columns(weights[None]) if self.sampled else None
+        if columns is not None:
+            alone = weights[columns[0]] * self._path(self.operations[columns[0]], x)
+            return alone + bare(weights[None], columns) if weights.requires_grad else alone
         return reduce(
             add, (w * self._path(operation, x) for w, operation in zip(weights, self.operations, strict=True))
         )

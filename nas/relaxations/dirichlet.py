@@ -1,4 +1,4 @@
-"""The Dirichlet distribution of DrNAS (Chen et al., 2021, "DrNAS: Dirichlet Neural Architecture Search", section 3.1)."""
+"""The Dirichlet distribution of DrNAS (Chen et al., 2021, "DrNAS: Dirichlet Neural Architecture Search", sec. 3.1)."""
 
 from typing import Any
 
@@ -18,8 +18,13 @@ class Dirichlet(Relaxation):
     """
 
     def __call__(self, alpha: Tensor) -> Tensor:
-        sample: Tensor = _Sample.apply(concentration(alpha), self.generator)
+        parameters = concentration(alpha)
+        sample: Tensor = _Pathwise.apply(parameters, self.draw(parameters.detach()))
         return sample
+
+    def draw(self, concentration: Tensor) -> Tensor:
+        """A sample for every row of ``concentration`` (..., options)."""
+        return torch._sample_dirichlet(concentration, generator=self.generator)
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         """The mean of the distribution; within a row it has the order of alpha."""
@@ -31,17 +36,18 @@ def concentration(alpha: Tensor) -> Tensor:
     return torch.where(alpha > 0, alpha + 1, alpha.clamp_max(0).exp())
 
 
-class _Sample(Function):
+class _Pathwise(Function):
+    """A sample as a function of its concentration: that of the same quantiles."""
+
     @staticmethod
-    def forward(ctx: Any, concentration: Tensor, generator: torch.Generator | None) -> Tensor:
-        sample = torch._sample_dirichlet(concentration, generator=generator)
-        ctx.save_for_backward(sample, concentration)
-        return sample
+    def forward(ctx: Any, concentration: Tensor, sample: Tensor) -> Tensor:
+        ctx.save_for_backward(concentration, sample)
+        return sample.view_as(sample)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        sample, concentration = ctx.saved_tensors
+        concentration, sample = ctx.saved_tensors
         total = concentration.sum(-1, keepdim=True).expand_as(concentration)
         slopes = torch._dirichlet_grad(sample, concentration, total)
         return slopes * (gradient - (sample * gradient).sum(-1, keepdim=True)), None

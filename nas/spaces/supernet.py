@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
+from nas.operations.cell_operations import MixedEdge
 from nas.relaxations.relaxation import Relaxation
 
 Implementation = Literal["plain", "fast"]
@@ -80,6 +81,12 @@ class Supernet(nn.Module, ABC):
         for name in self.alpha:
             self.keep(name, state_dict.get(f"kept.{name}"))
         return super().load_state_dict(state_dict, strict, assign)
+
+    def _sample_edges(self) -> None:
+        """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
+        for module in self.modules():
+            if isinstance(module, MixedEdge):
+                module.sampled = self.relaxation.sampled
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:

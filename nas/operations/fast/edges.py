@@ -7,7 +7,7 @@ same random draws.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,14 @@ from nas.operations.fast.mixture import Term, mixture
 from nas.operations.fast.normalisation import RunningAverages, channel_statistics, normalised
 from nas.operations.fast.pooling import Known, poolings
 from nas.operations.fast.separable import Kernel, Layer, separable
+from nas.operations.sampled import bare, chosen_columns
 from nas.operations.stochastic import keep_mask
+
+
+class Alone(NamedTuple):
+    """One operation of an edge, in place of the edge."""
+
+    operations: tuple[nn.Module]
 
 
 class Bundle(nn.Module):
@@ -84,17 +91,53 @@ def node_states(
         pairs: Per edge its node and the state it reads, nodes in order.
         weights: (edges, operations).
     """
-    factors = _factors(edges, weights, inputs[0])  # type: ignore[arg-type]
+    columns = chosen_columns(weights) if edges[0].sampled else None
+    factors = _factors(edges, weights, inputs[0], columns)  # type: ignore[arg-type]
     states = [state.contiguous(memory_format=torch.channels_last) for state in inputs]
-    sums: dict[int, Tensor] = {}
+    sums = {} if columns is None else _bare_sums(pairs, weights, columns)
     for source, bundle in enumerate(bundles):
         if source >= len(states):
             states.append(_state(sums[source]))
         rows: tuple[int, ...] = bundle.rows  # type: ignore[assignment]
-        for row, out in zip(rows, bundle(states[source], chosen(factors, 1, rows)), strict=True):
+        if columns is None:
+            outs = bundle(states[source], chosen(factors, 1, rows))
+        else:
+            own = [edges[row] for row in rows]
+            outs = _chosen_alone(states[source], own, [columns[row] for row in rows], factors[:, list(rows)])  # type: ignore[arg-type]
+        for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
     return [*states, _state(sums[pairs[-1][0]])]
+
+
+def _chosen_alone(state: Tensor, edges: Sequence[MixedEdge], columns: Sequence[int], factors: Tensor) -> list[Tensor]:
+    """Per edge the operation of its column alone, (batch, H', W', C); edges with the same one are computed together.
+
+    Args:
+        factors: (batch or 1, edges).
+    """
+    averages = RunningAverages()
+    outs: dict[int, Tensor] = {}
+    for column in sorted(set(columns)):
+        places = [place for place, own in enumerate(columns) if own == column]
+        alike = [edges[place].operations[column] for place in places]
+        own = factors[:, places]
+        if isinstance(alike[0], Zero):  # the layers before stay part of the graph, with a gradient of zero
+            nothing = alike[0](state).permute(0, 2, 3, 1)
+            found = [nothing * factor[:, None, None, None] for factor in own.unbind(1)]
+        else:
+            found = mixed_edges(state, [Alone((operation,)) for operation in alike], own.unsqueeze(2), averages)
+        outs |= dict(zip(places, found, strict=True))
+    averages.update()
+    return [outs[place] for place in range(len(columns))]
+
+
+def _bare_sums(pairs: Sequence[tuple[int, int]], weights: Tensor, columns: list[int]) -> dict[int, Tensor]:
+    """Per node what the operations that are not chosen add to it (:func:`nas.operations.sampled.bare`)."""
+    if not weights.requires_grad:
+        return {}
+    rows = {node: [row for row, (end, _) in enumerate(pairs) if end == node] for node, _ in pairs}
+    return {node: bare(weights[own], [columns[row] for row in own]) for node, own in rows.items()}
 
 
 def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
@@ -129,7 +172,9 @@ class _DenseGradient(Function):
         return gradient.contiguous()
 
 
-def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def mixed_edges(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
 
     Args:
@@ -140,7 +185,9 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
     return (_edge_by_edge if stock else _all_at_once)(state, edges, factors, averages)
 
 
-def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def _all_at_once(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """:func:`mixed_edges` with each kind of operation computed for all edges at a time."""
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
@@ -169,7 +216,7 @@ def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, ave
 
 
 def _edge_by_edge(
-    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
 ) -> list[Tensor]:
     """:func:`mixed_edges` as PyTorch is fastest without the kernels on a CPU, whose grouped convolutions are slow.
 
@@ -238,18 +285,21 @@ def _convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
     return y
 
 
-def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor) -> Tensor:
+def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor, columns: list[int] | None) -> Tensor:
     """``weights`` (1, edges, operations), or times the drop-path masks (batch, edges, operations).
 
+    With ``columns`` those of the chosen operations alone, (1 or batch, edges).
     The masks are drawn in the order in which one operation after the other would draw them.
     """
+    if columns is not None:
+        weights = weights[range(len(columns)), columns]
     if edges[0].drop_path.is_identity():
         return weights.unsqueeze(0)
     whole = like.new_ones(like.shape[0])
     masks = [
         whole if isinstance(operation, nn.Identity) else _mask(edge, like)
-        for edge in edges
-        for operation in edge.operations
+        for row, edge in enumerate(edges)
+        for operation in (edge.operations if columns is None else [edge.operations[columns[row]]])
     ]
     return weights * torch.stack(masks, dim=1).view(like.shape[0], *weights.shape)
 

@@ -85,6 +85,7 @@ class DartsSupernet(Supernet):
         made = [cell_class(space.operations, space.steps, space.concat[shape.kind], shape) for shape in shapes]
         self.cells = nn.ModuleList(made)
         self.cell_types = [shape.kind for shape in shapes]
+        self._sample_edges()
         self.dropout = Dropout()
         self.classifier = nn.Linear(made[-1].width, space.classes)
         for kind in CELLS:

@@ -49,8 +49,8 @@ class FastSearchCell(SearchCell):
 class NasBench201Supernet(Supernet):
     """The search network; the plain implementation computes one operation after the other.
 
-    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
-    activation have.
+    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms
+    inside the cells have no affine parameters; those of stem, residual blocks and the last activation have.
     """
 
     def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
@@ -58,6 +58,7 @@ class NasBench201Supernet(Supernet):
         self.space = space
         self.stem = stem(space)
         self.cells = stages(space, FastSearchCell if space.implementation == "fast" else SearchCell)
+        self._sample_edges()
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
