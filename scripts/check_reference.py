@@ -29,6 +29,7 @@ from replays.darts import replay_darts_evaluation, replay_genotype_parameters, r
 from replays.darts_pt import replay_darts_pt
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.reference import ArrayFile, Comparison
+from replays.robust_darts import replay_robust_darts
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.tables import comparison_table, print_table
@@ -37,6 +38,7 @@ LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
     "DARTS-PT": replay_darts_pt,
+    "RobustDARTS (DARTS-ES)": replay_robust_darts,
 }
 
 

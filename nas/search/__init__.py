@@ -9,14 +9,19 @@ from nas.search.multi_start import MultiStart
 from nas.search.parts import SearchParts, SearchSettings
 from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
+from nas.search.shrinking import Mask
+from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
 
 __all__ = [
     "Alone",
     "Callback",
+    "Converged",
     "Discretisation",
+    "Eigenvalue",
     "GradientSearch",
     "GuardSettings",
     "LineSearch",
+    "Mask",
     "MultiStart",
     "Removal",
     "Search",
@@ -24,5 +29,7 @@ __all__ = [
     "SearchResult",
     "SearchSettings",
     "SeenStep",
+    "Skips",
+    "StoppingRule",
     "Strongest",
 ]

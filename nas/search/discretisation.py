@@ -115,6 +115,11 @@ def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:
     return {row: (name, number) for name in supernet.alpha for number, (row, _) in enumerate(supernet.alpha_rows(name))}
 
 
+def decided_rows(space: SearchSpace) -> set[str]:
+    """The rows of alpha that choose an option; the weights of edges, where there are any, are not among them."""
+    return {row for rivals in space.rivals() for row in rivals.rows} or {choice.name for choice in space.choices}
+
+
 def _with(weights: dict[str, Tensor], name: str, row: int, option: int) -> dict[str, Tensor]:
     """``weights`` with one option alone in one row."""
     alone = weights[name].clone()

@@ -1,13 +1,14 @@
 """Discretisation by removal: an option is worth what the trained supernet loses without it (DARTS-PT).
 
-Wang et al. (2021), "Rethinking architecture selection in differentiable NAS", and the code they published. Where the two
-differ from each other, or from what is done here:
+Wang et al. (2021), "Rethinking architecture selection in differentiable NAS". What their published code does, beyond
+what the paper says, is done here:
 
 - The weights that stay are not renormalised when one is taken away.
 - Edges are judged against the cell with all edges of the node still there, so that the two that are kept are the two
   whose single removal hurts most.
 - Ties go to the option named first, and to the edges that come first.
-- The criterion there is the accuracy, of all validation images. Of few images most accuracies tie; the loss does not.
+
+The criterion there is the accuracy of all validation images. Of few images most accuracies tie; the loss does not.
 """
 
 import math
@@ -22,7 +23,7 @@ from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
-from nas.search.discretisation import alpha_places
+from nas.search.discretisation import alpha_places, decided_rows
 from nas.spaces.space import Rivals, SearchSpace
 from nas.spaces.supernet import Supernet
 
@@ -146,9 +147,12 @@ class Decisions:
 def drawn_order(supernet: Supernet, space: SearchSpace, generator: torch.Generator | None) -> RemovalOrder:
     """A random order of all decisions: rows and competing rows permuted cell by cell, the cells in turn.
 
-    Alphas of a single row each, as those of the macro space, are permuted as if they were one cell.
+    Alphas of a single row each, as those of the macro space, are permuted as if they were one cell. The weights of
+    edges (PC-DARTS) are no decisions of their own.
     """
-    rows = {name: [row for row, _ in supernet.alpha_rows(name)] for name in supernet.alpha}
+    decisions = decided_rows(space)
+    names = {name: [row for row, _ in supernet.alpha_rows(name)] for name in supernet.alpha}
+    rows = {name: [row for row in of_alpha if row in decisions] for name, of_alpha in names.items()}
     cells = [of_cell for of_cell in rows.values() if len(of_cell) > 1]
     alone = [of_cell[0] for of_cell in rows.values() if len(of_cell) == 1]
     cells = [*cells, alone] if alone else cells

@@ -13,49 +13,66 @@ from nas.relaxations.softmax import Softmax
 from nas.search.removal import Decisions, Removal, RemovalOrder
 from nas.spaces.darts.choices import CELLS, cell_edges, edge_name
 from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import Rivals
 from replays.packed_darts import searched_darts
-from replays.reference import FORWARD, ArrayFile, Comparison, Configuration, compared, compared_equal
+from replays.reference import FORWARD, LARGEST_STEPS, ArrayFile, Comparison, Configuration, compared, compared_equal
 
-CRITERIA: tuple[Literal["loss", "accuracy"], ...] = ("loss", "accuracy")
+Criterion = Literal["loss", "accuracy"]
+OF_PLAIN = 2  # decisions: it is slow, and gives the same numbers
 
 
 def replay_darts_pt(file: ArrayFile) -> Iterator[Comparison]:
-    """Every number that the original compared, and what it chose."""
-    for implementation in ("plain", "fast"):
-        for criterion in CRITERIA:
-            yield from _projected(file, implementation, criterion)
-
-
-def _projected(
-    file: ArrayFile, implementation: Literal["plain", "fast"], criterion: Literal["loss", "accuracy"]
-) -> Iterator[Comparison]:
+    """Every number that the original compared, and what it chose; the first of them in the plain implementation too."""
     configuration = Configuration(file.json("config"))
     images, labels = file.tensor("x", dimensions=5).double(), file.tensor("y", dimensions=2)
-    supernet = searched_darts(file, images.shape[2:], Softmax(Temperature()), implementation=implementation)
-    space, queue = supernet.space, [Batch(*pair) for pair in zip(images, labels, strict=True)]
-    label = f"{implementation}/{criterion}"
-    relaxed = supernet_metrics(supernet, queue, relaxed_weights(supernet))
-    if criterion == "loss":
+    queue = [Batch(*pair) for pair in zip(images, labels, strict=True)]
+    for implementation in ("plain", "fast"):
+        supernet = searched_darts(file, images.shape[2:], Softmax(Temperature()), implementation=implementation)
+        relaxed = supernet_metrics(supernet, queue, relaxed_weights(supernet))
         found = torch.tensor([100 * relaxed["accuracy"], relaxed["loss"]], dtype=torch.float64)
         yield compared(f"{implementation}/relaxed", found, file.tensor("relaxed_accuracy_and_loss"), FORWARD)
-        ours = space.genotype(supernet.discretise())
-        yield compared_equal(f"{implementation}/alpha_genotype", _edges(ours), _edges(_genotype(file, "alpha_genotype")))
+        ours, theirs = supernet.space.genotype(supernet.discretise()), _genotype(file, "alpha_genotype")
+        yield compared_equal(f"{implementation}/alpha_genotype", _edges(ours), _edges(theirs))
+        criteria: tuple[Criterion, ...] = ("loss",) if implementation == "plain" else ("loss", "accuracy")
+        for criterion in criteria:
+            label, most = f"{implementation}/{criterion}", OF_PLAIN if implementation == "plain" else None
+            order = _order(file.json(f"{criterion}/order"), configuration.whole("steps", LARGEST_STEPS))
+            yield from _removed(file, label, supernet, queue, criterion, order, most)
 
-    removal = Removal(images=labels.numel() + 1, criterion=criterion)
-    harm, measured = removal.harm(supernet, lambda most: queue), []
+
+def _removed(
+    file: ArrayFile,
+    label: str,
+    supernet: DartsSupernet,
+    queue: Sequence[Batch],
+    criterion: Criterion,
+    order: RemovalOrder,
+    most: int | None,
+) -> Iterator[Comparison]:
+    """The first ``most`` decisions, or all and the genotype."""
+    space = supernet.space
+    harm = Removal(images=2, criterion=criterion).harm(supernet, lambda most: queue)
+    measured: list[float] = []
 
     def noting(weights: Mapping[str, torch.Tensor]) -> float:
         measured.append(harm(weights))
         return measured[-1]
 
-    order = _order(file.json(f"{criterion}/order"), configuration.whole("steps", 16))
     decisions = Decisions(supernet, space, noting)
-    chosen = space.genotype(decisions.made_in(order))
-    yield compared_equal(f"{label}/operations", decisions.operations, _operations(file, criterion, space.operations))
-    yield compared_equal(f"{label}/genotype", _edges(chosen), _edges(_genotype(file, f"{criterion}/genotype")))
-    reference = torch.tensor(list(_compared_by_the_original(file.json(f"{criterion}/steps"), criterion)))
-    yield compared(f"{label}/numbers", torch.tensor(measured, dtype=torch.float64), reference.double(), FORWARD)
+    names = _operations(file, criterion, space.operations)
+    if most is None:
+        genotype = space.genotype(decisions.made_in(order))
+        theirs = _genotype(file, f"{criterion}/genotype")
+        yield compared_equal(f"{label}/genotype", _edges(genotype), _edges(theirs))
+    else:
+        names = {row: names[row] for row in order.rows[:most]}
+        for row in names:
+            decisions.choose_option(row)
+    yield compared_equal(f"{label}/operations", decisions.operations, names)
+    reference = list(_compared_by_the_original(file.json(f"{criterion}/steps")[:most], criterion))
+    found = torch.tensor(measured, dtype=torch.float64)
+    yield compared(f"{label}/numbers", found, torch.tensor(reference, dtype=torch.float64), FORWARD)
 
 
 def _order(order: Any, steps: int) -> RemovalOrder:
@@ -75,7 +92,7 @@ def _order(order: Any, steps: int) -> RemovalOrder:
 
 
 def _operations(file: ArrayFile, criterion: str, names: Sequence[str]) -> dict[str, str]:
-    edges = cell_edges(Configuration(file.json("config")).whole("steps", 16))
+    edges = cell_edges(Configuration(file.json("config")).whole("steps", LARGEST_STEPS))
     kept = file.json(f"{criterion}/operations")
     return {edge_name(cell, *edges[int(edge)]): names[place] for cell in CELLS for edge, place in kept[cell].items()}
 
