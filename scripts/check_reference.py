@@ -9,8 +9,8 @@ A FILE is one of
 - a list of parameter counts, of published genotypes or of NAS-Bench-201 cells (.json).
 
 Everything is computed in float64. The error of a quantity is the largest absolute difference over the largest absolute
-value of the reference, or that difference itself where the reference is told with an absolute tolerance. Exit code: 0 if every error is within its tolerance, 1 if one is past it, 2 if a file cannot be
-read or is of no known kind.
+value of the reference, or that difference itself where the tolerance is an absolute one. Exit code: 0 if every error is
+within its tolerance, 1 if one is past it, 2 if a file cannot be read or is of no known kind.
 """
 
 import argparse
@@ -25,11 +25,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from replays.beta_darts import replay_beta_darts
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
 from replays.darts_pt import replay_darts_pt
+from replays.gaea import replay_gaea
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.reference import ArrayFile, Comparison
 from replays.robust_darts import replay_robust_darts
+from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.tables import comparison_table, print_table
@@ -39,6 +42,10 @@ LARGEST_JSON = 10_000_000  # bytes
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
     "DARTS-PT": replay_darts_pt,
     "RobustDARTS (DARTS-ES)": replay_robust_darts,
+    "beta-DARTS": replay_beta_darts,
+    "GAEA": replay_gaea,
+    "SDARTS-ADV": replay_sdarts_adversarial,
+    "SDARTS-RS": replay_sdarts_random,
 }
 
 

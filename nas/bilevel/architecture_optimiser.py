@@ -13,6 +13,11 @@ from nas.relaxations.relaxation import Relaxation
 from nas.relaxations.simplex import Simplex
 
 
+def weighs_edges(alpha: str) -> bool:
+    """Whether the alpha of this name holds the weights of a node's edges (``space.edge_normalisation``)."""
+    return alpha.endswith("_edges")
+
+
 class AlphaRule(ABC):
     """The rule by which alpha moves. A new one is one class with :meth:`over`."""
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.architecture_optimiser import AlphaRule, weighs_edges
 from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.relaxations.simplex import Simplex
@@ -56,8 +56,8 @@ class ExponentiatedGradient(AlphaRule):
         require(self.weight_decay == 0, "weight_decay", self.weight_decay, allowed)
 
     def over(self, alphas: Mapping[str, nn.Parameter]) -> "SimplexDescent":
-        edges = [alpha for name, alpha in alphas.items() if name.endswith("_edges")]
-        operations = [alpha for name, alpha in alphas.items() if not name.endswith("_edges")]
+        edges = [alpha for name, alpha in alphas.items() if weighs_edges(name)]
+        operations = [alpha for name, alpha in alphas.items() if not weighs_edges(name)]
         groups = [
             {"params": operations, "rate": self.rate, "floor": self.floor},
             {"params": edges, "rate": self.edge_rate, "floor": 0.0},

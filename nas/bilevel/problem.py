@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.bilevel.architecture_optimiser import weighs_edges
 from nas.bilevel.functional import FunctionalSupernet
 from nas.bilevel.perturbation import Perturbation
 from nas.bilevel.step import Step, unrolled
@@ -198,7 +199,7 @@ class BilevelProblem:
         if self.perturbation is None:
             return relaxed
         if self._disturbance is None:
-            fixed = {name: relaxed[name].detach() for name in self.supernet.alpha}
+            fixed = {name: relaxed[name].detach() for name in self.supernet.alpha if not weighs_edges(name)}
             moved = self.perturbation(fixed, partial(self._evaluation_loss, batch), self.progress)
             self._disturbance = {name: moved[name] - fixed[name] for name in fixed}
             self._perturbing += self.perturbation.passes

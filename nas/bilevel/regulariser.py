@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from nas.bilevel.architecture_optimiser import weighs_edges
 from nas.errors import require
 from nas.relaxations.dirichlet import Dirichlet, concentration
 from nas.relaxations.relaxation import Relaxation
@@ -35,11 +36,14 @@ class Regulariser(ABC):
         """What is added, 0-dim, in the graph of ``alphas``.
 
         Args:
-            alphas: By name, each (..., options).
+            alphas: By name, each (..., options); those that weigh edges are left alone.
             progress: The share of the search that is done, 0 to 1.
         """
-        weight = self.initial + (self.final - self.initial) * progress
-        return weight * self.value(alphas, relaxation)
+        operations = {name: alpha for name, alpha in alphas.items() if not weighs_edges(name)}
+        return self.weight(progress) * self.value(operations, relaxation)
+
+    def weight(self, progress: float) -> float:
+        return self.initial + (self.final - self.initial) * progress
 
     @abstractmethod
     def value(self, alphas: Mapping[str, Tensor], relaxation: Relaxation) -> Tensor:

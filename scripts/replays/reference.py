@@ -19,7 +19,7 @@ LARGEST_WIDTH, LARGEST_DEPTH, LARGEST_CLASSES, LARGEST_STEPS = 1024, 200, 100_00
 
 @dataclass(frozen=True)
 class Comparison:
-    """One quantity: its largest relative error and what it may be."""
+    """One quantity: its error and what that may be."""
 
     quantity: str
     error: float

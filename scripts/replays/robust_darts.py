@@ -38,7 +38,7 @@ def replay_robust_darts(file: ArrayFile) -> Iterator[Comparison]:
         problem = BilevelProblem(
             supernet,
             torch.optim.SGD(supernet.weight_parameters(), lr=0.0),
-            unused,
+            no_step,
         )
         report = FirstOrder().gradients(problem, batch, batch, supernet.architecture_parameters())
         yield compared(f"{implementation}/loss", report.validation_loss, file.tensor("loss"), FORWARD)
