@@ -2,6 +2,7 @@
 
 from nas.search.callback import Callback, SeenStep
 from nas.search.discretisation import Alone, Discretisation, Strongest
+from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
 from nas.search.line_search import LineSearch
@@ -10,6 +11,7 @@ from nas.search.parts import SearchParts, SearchSettings
 from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
 from nas.search.shrinking import Mask
+from nas.search.staged import Staged
 from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Converged",
     "Discretisation",
     "Eigenvalue",
+    "FewSkips",
     "GradientSearch",
     "GuardSettings",
     "LineSearch",
@@ -30,6 +33,7 @@ __all__ = [
     "SearchSettings",
     "SeenStep",
     "Skips",
+    "Staged",
     "StoppingRule",
     "Strongest",
 ]

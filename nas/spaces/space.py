@@ -146,6 +146,18 @@ class SearchSpace(ABC):
         """Where ``architecture`` skips, as (row of alpha, option); too many of them are how a search collapses."""
         return [(choice, option) for choice, option in architecture.items() if option in SKIPS]
 
+    def narrowed(self, options: Mapping[str, Sequence[str]], further_cells: int) -> "SearchSpace":
+        """This space with less to choose, whose supernet is deeper; its architectures are architectures of this one.
+
+        Args:
+            options: What each row of alpha chooses from, equally many in all.
+            further_cells: By how many cells the supernet is deeper.
+
+        Raises:
+            InvalidValue: Its supernets are not made of cells that are shared.
+        """
+        raise InvalidValue("space", self.name, "its search network has no number of cells that could grow: take darts")
+
     def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
         """The strongest option of ``choice`` that ``architecture`` does not have, None where there is no other."""
         options = probabilities[choice]
