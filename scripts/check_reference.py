@@ -30,6 +30,7 @@ from replays.darts import replay_darts_evaluation, replay_genotype_parameters, r
 from replays.darts_pt import replay_darts_pt
 from replays.gaea import replay_gaea
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
+from replays.p_darts import is_p_darts, replay_p_darts
 from replays.reference import ArrayFile, Comparison
 from replays.robust_darts import replay_robust_darts
 from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
@@ -84,6 +85,8 @@ def replayed(path: Path) -> tuple[str, list[Comparison]]:
     """As :func:`replay`, with the errors of the operating system and of PyTorch as they come."""
     if not is_archive(path):
         content = read_json(path)
+        if isinstance(content, dict) and is_p_darts(content):
+            return "stages of P-DARTS", list(replay_p_darts(content))
         if isinstance(content, dict):
             return "parameter counts of DARTS genotypes", list(replay_genotype_parameters(content))
         if isinstance(content, list):

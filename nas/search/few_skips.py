@@ -38,7 +38,7 @@ class FewSkips:
         return with_few_skips(space, supernet.finite_probabilities(), self.most)
 
 
-def with_few_skips(space: SearchSpace, probabilities: Mapping[str, Mapping[str, float]], most: int) -> Architecture:
+def with_few_skips(space: SearchSpace, probabilities: Mapping[str, Mapping[str, float]], most: float) -> Architecture:
     """What ``probabilities`` prefer once the weakest skips that are chosen are set to 0, one after the other.
 
     A row of alpha that has nothing else to choose keeps its skip.
@@ -47,15 +47,12 @@ def with_few_skips(space: SearchSpace, probabilities: Mapping[str, Mapping[str, 
     while True:
         architecture = space.preferred(left)
         skips = dict(space.skips(architecture))
-        movable = [
-            row
-            for row in left
-            if row in skips
-            and any(
-                share > 0 for one, share in left[row].items() if one != skips[row] and one not in space.never_chosen
-            )
-        ]
+        movable = [row for row in left if row in skips and _has_another(space, left[row], skips[row])]
         if len(skips) <= most or not movable:
             return architecture
         weakest = min(movable, key=lambda row: left[row][skips[row]])
         left[weakest][skips[weakest]] = 0.0
+
+
+def _has_another(space: SearchSpace, options: Mapping[str, float], skip: str) -> bool:
+    return any(share > 0 for one, share in options.items() if one != skip and one not in space.never_chosen)

@@ -29,8 +29,8 @@ def replay_robust_darts(file: ArrayFile) -> Iterator[Comparison]:
     batch = Batch(file.tensor("x", dimensions=4).double(), file.tensor("y", dimensions=1))
     no_step = HyperparameterSet(
         {
-            "learning_rate": LearningRate(0.0, 0.0, 1.0, "linear", learn=False),
-            "weight_decay": WeightDecay(0.0, 0.0, 1.0, "linear", learn=False),
+            "learning_rate": LearningRate(0.1, 0.0, 1.0, "linear", learn=False),
+            "weight_decay": WeightDecay(0.1, 0.0, 1.0, "linear", learn=False),
         }
     )
     for implementation in ("plain", "fast"):
