@@ -53,8 +53,8 @@ def replay_robust_darts(file: ArrayFile) -> Iterator[Comparison]:
         for times, products, tolerance in ((product, 12, BY_LANCZOS), (hessian.matmul, size, FORWARD)):
             value, _ = largest_eigenvalue(times, start, products)
             reference = file.tensor("largest_eigenvalue_without_decay")
-            yield compared(f"{implementation}/{products}_products", torch.tensor(value), reference, tolerance)
-            with_decay = torch.tensor(value + decay)
+            yield compared(f"{implementation}/{products}_products", torch.tensor(value, dtype=torch.float64), reference, tolerance)
+            with_decay = torch.tensor(value + decay, dtype=torch.float64)
             yield compared(
                 f"{implementation}/{products}_products_decay", with_decay, file.tensor("largest_eigenvalue"), tolerance
             )
