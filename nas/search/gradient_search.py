@@ -151,7 +151,7 @@ class GradientSearch(CheckpointedSearch):
             self._end_epoch()  # the budget has ended the search inside an epoch
         if "supernet/validation_loss" not in self.record.last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
-            self.supernet.relaxation.advance(self._progress())
+            self.supernet.advance(self._progress())
             self._average_statistics()
             measured = self.reader.measure_and_choose(self._until_requested)
             for name in self.trajectory.capped():
@@ -180,7 +180,7 @@ class GradientSearch(CheckpointedSearch):
         progress = self.problem.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
-        self.supernet.relaxation.advance(progress)
+        self.supernet.advance(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()

@@ -82,6 +82,10 @@ class Supernet(nn.Module, ABC):
             self.keep(name, state_dict.get(f"kept.{name}"))
         return super().load_state_dict(state_dict, strict, assign)
 
+    def advance(self, progress: float) -> None:
+        """Follow the search, of which the share ``progress`` (0 to 1) is done."""
+        self.relaxation.advance(progress)
+
     def _sample_edges(self) -> None:
         """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
         for module in self.modules():
