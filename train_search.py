@@ -83,6 +83,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
+        shrinking=build_or_none(config.get("shrinking"), "shrinking"),
+        stopping=build_or_none(config.get("stopping"), "stopping"),
         hyperparameters=hyperparameters,
         categorical=categorical,
         discretisation=build(config.discretisation, "discretisation"),

@@ -96,6 +96,11 @@ def noisy_layers(network: nn.Module) -> list[nn.Module]:
     return _noisy_layers[network]
 
 
+def look_again(network: nn.Module) -> None:
+    """Noisy layers were added to ``network`` after rates were set in it."""
+    _noisy_layers.pop(network, None)
+
+
 def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
     """Set the rates among ``values`` in ``network``: ``dropout``, and ``dropout_layer2`` for the one behind a layer."""
     set_dropout(network, values.get("dropout", 0.0))
@@ -128,7 +133,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
         found = [LayerDropout()]
-        _noisy_layers.pop(network, None)
+        look_again(network)
         plain.add_module("dropout", found[0])
     for module in found:
         module.rate = rate

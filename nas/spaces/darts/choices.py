@@ -17,7 +17,7 @@ from nas.operations.edge_structure import Decay, EdgeStructure
 from nas.spaces.cell_supernet import AUXILIARY_SKIP
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 from nas.spaces.darts.network import NetworkKind
-from nas.spaces.space import LayerDescription, Probabilities, RunnerUp, SearchSpace
+from nas.spaces.space import SKIPS, LayerDescription, Probabilities, Rivals, RunnerUp, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
 
 OPERATIONS = (
@@ -39,6 +39,7 @@ class DartsChoices(SearchSpace):
     """A normal and a reduction cell, two edges per node; see :class:`~nas.spaces.darts.space.Darts`."""
 
     name: ClassVar[str] = "darts"
+    never_chosen: ClassVar[frozenset[str]] = frozenset({"none"})
 
     def __init__(
         self,
@@ -250,6 +251,17 @@ class DartsChoices(SearchSpace):
                 chosen += [(operation, source) for operation, _, source in strongest]
             cells[cell] = tuple(chosen)
         return self.architecture(self._genotype(cells))
+
+    def rivals(self) -> list[Rivals]:
+        """The edges that enter a node: two of them are kept."""
+        nodes = [(cell, node) for cell in CELLS for node in range(2, self.steps + 2)]
+        return [Rivals(tuple(edge_name(cell, node, source) for source in range(node)), 2) for cell, node in nodes]
+
+    def skips(self, architecture: Architecture) -> list[tuple[str, str]]:
+        """Those of the normal cell: the literature counts no others."""
+        edges = self._edges(architecture, "normal")
+        named = [(edge_name("normal", 2 + place // 2, source), option) for place, (option, source) in enumerate(edges)]
+        return [(row, option) for row, option in named if option in SKIPS]
 
     def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
         """The next operation on the edge, or for an input the strongest edge that the node left out.

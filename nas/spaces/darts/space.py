@@ -18,7 +18,7 @@ from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.darts.choices import OPERATIONS, DartsChoices, cell_edges, edges_alpha
+from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges, edge_name, edges_alpha
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
@@ -77,6 +77,13 @@ class Darts(DartsChoices):
             space.architecture(genotype)
             return space
         return self
+
+    def narrowed(self, options: Mapping[str, Sequence[str]], further_cells: int) -> "Darts":
+        edges = cell_edges(self.steps)
+        operations = {cell: [list(options[edge_name(cell, *edge)]) for edge in edges] for cell in CELLS}
+        settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
+        made_for = {"input_shape": self.input_shape, "classes": self.classes, "ranges": self.ranges}
+        return Darts(**settings, implementation=self.implementation, **made_for)
 
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
