@@ -33,12 +33,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cached_runs import CachedRuns
 from make_truth import QUIET, composed, problem_of
-from nas.evaluation.surrogate import Surrogate
 from surrogate_optimum import proposals
 from truth_report import Found, Score, anytime, in_short, print_report
 from truth_runs import BLACK_BOXES, GRADIENTS, Arm, LiveSearch, Prior, Row, Unit, arms_of, overrides_of
 
 from nas.errors import InvalidValue, UnusableInput, require
+from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth, read_truth
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.stopping import STOPPED
