@@ -41,7 +41,7 @@ from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth, read_truth
 from nas.run.entry_point import BAD_INPUT, FAILED
-from nas.stopping import STOPPED
+from nas.stopping import STOPPED, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS: dict[Unit, str] = {"samples": "samples", "multiply_adds": "multiply_adds", "seconds": "cpu_seconds"}
@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from truth_diagnosis import diagnose
 
             diagnose(instrument, surrogate, [arm for arm in arms if arm.is_gradient], budgets, seeds)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         print("benchmark_truth.py: stopped; started again, it goes on where it was", file=sys.stderr)
         return STOPPED
     print(in_short(name, found, ours, reached, folder))
