@@ -27,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from replays.beta_darts import replay_beta_darts
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
+from replays.drnas import replay_drnas
+from replays.fair_darts import replay_fair_darts
 from replays.gaea import replay_gaea
+from replays.gdas import replay_gdas
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.reference import ArrayFile, Comparison
 from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
@@ -39,7 +42,10 @@ LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
     "beta-DARTS": replay_beta_darts,
+    "DrNAS": replay_drnas,
+    "FairDARTS": replay_fair_darts,
     "GAEA": replay_gaea,
+    "GDAS": replay_gdas,
     "SDARTS-ADV": replay_sdarts_adversarial,
     "SDARTS-RS": replay_sdarts_random,
 }

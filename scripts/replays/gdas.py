@@ -66,7 +66,9 @@ def _pass(
     for entry in file.state(f"{sample}/grad_weight/"):
         yield against(f"grad_weight/{entry}", weights.get(our_name(entry)))
     relaxed = relaxation(parameters["alpha.cell"])
-    yield compared_equal(f"{sample}/chosen ({way})", relaxed.argmax(-1).tolist(), file.tensor(f"{sample}/chosen").tolist())
+    yield compared_equal(
+        f"{sample}/chosen ({way})", relaxed.argmax(-1).tolist(), file.tensor(f"{sample}/chosen").tolist()
+    )
     if sampled:
         idle = {name for name, gradient in gradients.items() if gradient is None}
         theirs = {our_name(name) for name in file.json(f"{sample}/weights_without_gradient")}
