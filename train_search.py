@@ -39,11 +39,8 @@ COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
 
 
-def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, DataSplits]:
-    """One search into the run folder ``path``, down to its ``candidate.json``.
-
-    Nothing is written before every setting has been checked.
-    """
+def built_parts(config: DictConfig, path: Path) -> SearchParts:
+    """The pieces of a run in the folder ``path``, into which nothing is written yet."""
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     source = build(config.data, "data")
@@ -77,7 +74,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         seed=seed,
         device=device,
     )
-    parts = SearchParts(
+    return SearchParts(
         space=space,
         splits=splits,
         augmentation=source.augmentation,
@@ -86,6 +83,8 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
+        shrinking=build_or_none(config.get("shrinking"), "shrinking"),
+        stopping=build_or_none(config.get("stopping"), "stopping"),
         hyperparameters=hyperparameters,
         categorical=categorical,
         discretisation=build(config.discretisation, "discretisation"),
@@ -99,6 +98,15 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         folder=folder,
         draw=partial(space_figure, space),
     )
+
+
+def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, DataSplits]:
+    """One search into the run folder ``path``, down to its ``candidate.json``.
+
+    Nothing is written before every setting has been checked.
+    """
+    parts = built_parts(config, path)
+    space, splits, training, randomness = parts.space, parts.splits, parts.training, parts.randomness
     evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
     source = parts.search.from_
@@ -109,7 +117,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device)
+        record_environment(path, randomness.device, splits)
     result = method.search()
     randomness.ranks.leave_the_rest()
 

@@ -63,6 +63,18 @@ class FunctionalSupernet:
                 held[key] = self.parameters[name]
 
     @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let all modules be in evaluation mode: batch norm normalises by its running averages."""
+        training = [module for module in self.supernet.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
+    @contextmanager
     def frozen_averages(self) -> Iterator[None]:
         """Let batch norms that use the batch's statistics leave their running averages alone."""
         tracking = [norm for norm in self._norms if norm.training and norm.track_running_stats]

@@ -208,11 +208,8 @@ class BilevelProblem:
     def _evaluation_loss(self, batch: Batch, operation_weights: Mapping[str, Tensor]) -> Tensor:
         """The loss of ``batch`` without noise, and with batch norm's running statistics."""
         weights = {name: weight.detach() for name, weight in self.network.weights.items()}
-        self.supernet.eval()
-        try:
+        with self.network.evaluating():
             return self.validation_loss(weights, batch, operation_weights)[0]
-        finally:
-            self.supernet.train()
 
     def count_perturbing(self) -> int:
         """The passes over the training batch that perturbations have taken since this was last asked."""

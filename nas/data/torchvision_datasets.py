@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import DataSplits, ImageDataset
 from nas.data.splits import SplitSettings, split_dataset
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, require
 
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -36,12 +37,15 @@ class TorchvisionDataset:
         augmentation: The augmentation of the training images.
         folder: The folder of the files, relative to the working directory.
         download: Whether files that are not there are downloaded.
+        shrink: Each square of so many by so many pixels becomes their mean, rounded; the channels' statistics are then
+            those of the training part.
     """
 
     split: SplitSettings
     augmentation: Augmentation
     folder: str = "data"
     download: bool = False
+    shrink: int = 1
 
     name: ClassVar[str]
     torchvision_name: ClassVar[str]
@@ -57,11 +61,17 @@ class TorchvisionDataset:
     std: ClassVar[tuple[float, ...]]
     """Mean and standard deviation of the official training set, per channel, with white at 1."""
 
+    def __post_init__(self) -> None:
+        require(self.shrink >= 1, "shrink", self.shrink, "it must be 1 (off) or above")
+
     def load(self) -> DataSplits:
         training, official_test, names = self._read()
+        if self.shrink > 1:
+            training, official_test = (shrunk(images, self.shrink) for images in (training, official_test))
         self.augmentation.check_fits(training.images)
         train, validation, test = split_dataset(training, self.split, official_test)
-        return DataSplits(self.name, train, validation, test, self.mean, self.std, names)
+        mean, std = (self.mean, self.std) if self.shrink == 1 else train.channel_statistics()
+        return DataSplits(self.name, train, validation, test, mean, std, names)
 
     @property
     def _location(self) -> Path:
@@ -110,6 +120,19 @@ class TorchvisionDataset:
         else:
             problem = f"is not on disk, {missing} was looked for in {self._location}"
         return f"The data set {self.name} {problem}: {remedy}."
+
+
+def shrunk(dataset: ImageDataset, factor: int) -> ImageDataset:
+    """``dataset`` with each square of ``factor`` by ``factor`` pixels averaged into one, uint8 as before.
+
+    Raises:
+        InvalidValue: The images' sides are no multiples of ``factor``; the key is ``shrink``.
+    """
+    height, width = dataset.images.shape[-2:]
+    whole = height % factor == width % factor == 0
+    require(whole, "shrink", factor, f"it must divide the images' sides, {height} and {width}")
+    images = functional.avg_pool2d(dataset.images.float(), factor).round().to(torch.uint8)
+    return ImageDataset(images, dataset.labels, dataset.classes)
 
 
 class IdxDataset(TorchvisionDataset):

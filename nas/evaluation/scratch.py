@@ -84,11 +84,7 @@ class TrainedFromScratch(Evaluator):
         return [progress[index].evaluation(candidate) for index, candidate in enumerate(candidates)]
 
     def price(self, candidate: Candidate) -> Cost:
-        training = self.task.training.chosen_by(self.task.hyperparameters(candidate))
-        size = min(training.batch_size, len(self.task.train))
-        trained = self.epochs * (len(self.task.train) // size) * size
-        measured = len(self.rungs) * len(self.task.validation)
-        return Cost.of_passes(self.task.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
+        return self.task.price(candidate, self.epochs, len(self.rungs))
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,33 @@ class CandidateTraining:
         return Evaluation(candidate, self.metrics, replace(self.cost, evaluations=1))
 
 
+def training_of(task: TrainingSetup, candidate: Candidate, epochs: int, randomness: Randomness) -> Retraining:
+    """The training of ``candidate`` from fresh weights, which the global generator draws now; it keeps no record."""
+    hyperparameters = task.hyperparameters(candidate)
+    training = task.training.chosen_by(hyperparameters)
+    network = task.space.network(candidate.architecture)
+    task.bind(network, hyperparameters)
+    return Retraining(
+        network=network,
+        stream=task.train.stream(
+            training.batch_size,
+            task.mean,
+            task.std,
+            randomness.on_cpu("training order"),
+            task.augmentation,
+            randomness.on_device("augmentation"),
+        ),
+        hyperparameters=hyperparameters,
+        schedule=training.schedule,
+        schedule_end=training.schedule_end,
+        final=replace(task.final, epochs=epochs),
+        training=training,
+        tracking=TrackingSettings(tensorboard=False, console="quiet"),
+        randomness=randomness,
+        folder=RunFolder(Path()),  # nothing is written: fit() keeps no record
+    )
+
+
 def train(
     task: TrainingSetup, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
 ) -> CandidateTraining:
@@ -120,29 +143,7 @@ def train(
     devices = [task.device] if task.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         randomness = Randomness(task.seed_for(candidate), task.device)
-        hyperparameters = task.hyperparameters(candidate)
-        training = task.training.chosen_by(hyperparameters)
-        network = task.space.network(candidate.architecture)
-        task.bind(network, hyperparameters)
-        retraining = Retraining(
-            network=network,
-            stream=task.train.stream(
-                training.batch_size,
-                task.mean,
-                task.std,
-                randomness.on_cpu("training order"),
-                task.augmentation,
-                randomness.on_device("augmentation"),
-            ),
-            hyperparameters=hyperparameters,
-            schedule=training.schedule,
-            schedule_end=training.schedule_end,
-            final=replace(task.final, epochs=epochs),
-            training=training,
-            tracking=TrackingSettings(tensorboard=False, console="quiet"),
-            randomness=randomness,
-            folder=RunFolder(Path()),  # nothing is written: fit() keeps no record
-        )
+        retraining = training_of(task, candidate, epochs, randomness)
         if progress.state is not None:
             retraining.load_state_dict(dict(progress.state))
         before = retraining.step
@@ -151,10 +152,10 @@ def train(
             retraining.fit(until_epoch * retraining.stream.steps_per_epoch)
         except FloatingPointError:
             failed = True
-        measured = measure(network, task.validation_batches(), task.space.classes, task.device)
+        measured = measure(retraining.network, task.validation_batches(), task.space.classes, task.device)
         finished = until_epoch == epochs or failed
         state = None if finished else retraining.state_dict()  # here: the global generator's state is part of it
-    trained = (retraining.step - before) * min(training.batch_size, len(task.train))
+    trained = (retraining.step - before) * min(retraining.training.batch_size, len(task.train))
     metrics = {**task.metrics(candidate.architecture, measured), "fidelity": until_epoch / epochs}
     seconds = time.perf_counter() - began
     spent = Cost.of_passes(metrics["multiply_adds"], trained, measured.samples, seconds=seconds)
