@@ -27,9 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from replays.beta_darts import replay_beta_darts
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
+from replays.darts_minus import replay_darts_minus
+from replays.darts_pt import replay_darts_pt
 from replays.gaea import replay_gaea
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
+from replays.p_darts import is_p_darts, replay_p_darts
+from replays.pc_darts import replay_pc_darts
 from replays.reference import ArrayFile, Comparison
+from replays.robust_darts import replay_robust_darts
 from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
 
 from nas.errors import InvalidValue, UnusableInput
@@ -38,6 +43,10 @@ from nas.report.tables import comparison_table, print_table
 LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
+    "DARTS-PT": replay_darts_pt,
+    "RobustDARTS (DARTS-ES)": replay_robust_darts,
+    "DARTS-": replay_darts_minus,
+    "PC-DARTS": replay_pc_darts,
     "beta-DARTS": replay_beta_darts,
     "GAEA": replay_gaea,
     "SDARTS-ADV": replay_sdarts_adversarial,
@@ -80,6 +89,8 @@ def replayed(path: Path) -> tuple[str, list[Comparison]]:
     """As :func:`replay`, with the errors of the operating system and of PyTorch as they come."""
     if not is_archive(path):
         content = read_json(path)
+        if isinstance(content, dict) and is_p_darts(content):
+            return "stages of P-DARTS", list(replay_p_darts(content))
         if isinstance(content, dict):
             return "parameter counts of DARTS genotypes", list(replay_genotype_parameters(content))
         if isinstance(content, list):

@@ -118,9 +118,7 @@ class UpperLevel:
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
-        supernet = self.problem.supernet
-        weights = {name: supernet.relaxation.probabilities(alpha) for name, alpha in supernet.alpha.items()}
-        return None if self.penalty is None or not self.alpha else self.penalty(weights)
+        return None if self.penalty is None or not self.alpha else self.penalty(self.problem.supernet.mean_weights())
 
     def regularisation(self) -> Tensor | None:
         """The regulariser of the present alpha, 0-dim, in its graph."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.operations.sampled import bare, chosen_columns
-from nas.operations.stochastic import DropPath
+from nas.operations.stochastic import DropPath, GaussianNoise
 
 
 class Zero(nn.Module):
@@ -110,8 +110,10 @@ def skip_connection(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, affine)
 
 
+NOISE = "noise"
 CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
+    NOISE: lambda channels, stride, affine: GaussianNoise(stride),
     "max_pool_3x3": lambda channels, stride, affine: max_pooling(stride),
     "avg_pool_3x3": lambda channels, stride, affine: average_pooling(stride),
     "skip_connect": skip_connection,
@@ -145,6 +147,7 @@ class MixedEdge(nn.Module):
 
     def __init__(self, names: Sequence[str], channels: int, stride: int, normalise_pooling: bool) -> None:
         super().__init__()
+        self.names, self.stride = tuple(names), stride
         self.operations = nn.ModuleList()
         for name in names:
             operation = CELL_OPERATIONS[name](channels, stride, False)

@@ -56,6 +56,12 @@ class CheckpointedSearch:
         """That of the step taken last."""
         return (self.step - 1) // self.steps_per_epoch
 
+    def alpha_moves(self) -> bool:
+        """Whether alpha takes part in the next step: not while the search, or one of its later stages, warms up."""
+        epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
+        rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
+        return epoch >= self.settings.warmup_epochs and not rests
+
     def _average_statistics(self) -> None:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
         named = self.supernet.named_buffers()
@@ -101,9 +107,16 @@ class CheckpointedSearch:
         settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
         return dict.fromkeys(settled, nothing) if nothing else settled
 
+    def stopped_by(self) -> str | None:
+        """Why a stopping rule has ended the search before its last epoch, or None."""
+        reason: str | None = getattr(self.callbacks.get("stopping"), "reason", None)
+        return reason
+
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         settled, held = self.settled(), self.interventions.in_words()
         begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
+        reason = self.stopped_by()
+        stopped = {} if reason is None else {"ended early": f"after epoch {self._epoch + 1}: {reason}"}
         spent = self.meter.spent
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
@@ -116,6 +129,7 @@ class CheckpointedSearch:
             remarks={
                 **self.reader.remarks(),
                 **begun,
+                **stopped,
                 "not settled": unsettled_in_words(settled),
                 "interventions": held,
             },

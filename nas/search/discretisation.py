@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from nas.candidate import Architecture
 from nas.data.batches import Batch
@@ -21,16 +21,23 @@ class Discretisation(Protocol):
         ...
 
     def images(self, space: SearchSpace, available: int) -> int:
-        """How many images of ``available`` go forward through the supernet, each pass counted."""
+        """How many images of ``available`` go forward through the supernet at most, each pass counted."""
         ...
 
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Callable[[int], Iterable[Batch]],
+        generator: Generator | None = None,
+    ) -> Architecture:
         """The architecture; ``supernet`` is left as it was.
 
         Args:
             supernet: As the search left it.
             space: The space of the supernet.
             batches: Gives the same first validation images at every call: at most as many as it is asked for.
+            generator: Of what is random in the choice; in the same state at every call.
         """
         ...
 
@@ -44,7 +51,13 @@ class Strongest:
     def images(self, space: SearchSpace, available: int) -> int:
         return 0
 
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Callable[[int], Iterable[Batch]],
+        generator: Generator | None = None,
+    ) -> Architecture:
         return supernet.discretise()
 
 
@@ -69,15 +82,21 @@ class Alone:
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
-        if set(_rows(supernet)) != {choice.name for choice in space.choices}:
+        if set(alpha_places(supernet)) != {choice.name for choice in space.choices}:
             raise InvalidValue("", "alone", f"{space.name} has choices without an alpha of their own, take strongest")
 
     def images(self, space: SearchSpace, available: int) -> int:
         return sum(len(choice.options) for choice in space.choices) * min(self.most, available)
 
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Callable[[int], Iterable[Batch]],
+        generator: Generator | None = None,
+    ) -> Architecture:
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
-        weights, rows = relaxed_weights(supernet), _rows(supernet)
+        weights, rows = relaxed_weights(supernet), alpha_places(supernet)
         chosen = dict(preferred)
         for choice in sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values())):
             name, row = rows[choice.name]
@@ -91,9 +110,14 @@ class Alone:
         return Architecture(preferred.space, chosen)
 
 
-def _rows(supernet: Supernet) -> dict[str, tuple[str, int]]:
+def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:
     """Where each decision's row is: the name of its alpha and its number in it."""
     return {row: (name, number) for name in supernet.alpha for number, (row, _) in enumerate(supernet.alpha_rows(name))}
+
+
+def decided_rows(space: SearchSpace) -> set[str]:
+    """The rows of alpha that choose an option; the weights of edges, where there are any, are not among them."""
+    return {row for rivals in space.rivals() for row in rivals.rows} or {choice.name for choice in space.choices}
 
 
 def _with(weights: dict[str, Tensor], name: str, row: int, option: int) -> dict[str, Tensor]:

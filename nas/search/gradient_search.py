@@ -23,6 +23,7 @@ from nas.search.parts import SearchParts, built_meter, built_problem, built_stre
 from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult
+from nas.search.stop_watch import stage_callbacks
 from nas.training.schedules import schedule_factor
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class GradientSearch(CheckpointedSearch):
         if not self._is_guarded:
             gradients = self.training.on_non_finite != "restart"
             self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
+        self.callbacks |= stage_callbacks(self)
 
     # The search, from top to bottom.
 
@@ -118,7 +120,7 @@ class GradientSearch(CheckpointedSearch):
         """One step of either level: Algorithm 1 of DARTS (Liu et al., 2019)."""
         self._follow_schedules()
         work = self.upper_level.work(
-            architecture=self.step >= self.settings.warmup_epochs * self.steps_per_epoch,
+            architecture=self.alpha_moves(),
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
         training = self._streams["train"].next()
@@ -140,7 +142,8 @@ class GradientSearch(CheckpointedSearch):
         if self.step >= self.total_steps or not self.meter.budget.allows(self.meter.spent + self.meter.reserve()):
             return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
-        return self.settings.stop == "settled" and at_epoch_end and not any(self.settled().values())
+        settled = self.settings.stop == "settled" and at_epoch_end and not any(self.settled().values())
+        return settled or self.stopped_by() is not None
 
     def end(self) -> None:
         """Measure the supernet on the whole validation split and read the architecture off it, once."""
@@ -148,7 +151,7 @@ class GradientSearch(CheckpointedSearch):
             self._end_epoch()  # the budget has ended the search inside an epoch
         if "supernet/validation_loss" not in self.record.last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
-            self.supernet.relaxation.advance(self._progress())
+            self.supernet.advance(self._progress())
             self._average_statistics()
             measured = self.reader.measure_and_choose(self._until_requested)
             for name in self.trajectory.capped():
@@ -177,7 +180,7 @@ class GradientSearch(CheckpointedSearch):
         progress = self.problem.progress = self.hyperparameters.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
-        self.supernet.relaxation.advance(progress)
+        self.supernet.advance(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()

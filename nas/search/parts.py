@@ -34,7 +34,9 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.discretisation import Discretisation, Strongest
 from nas.search.guard import GuardSettings
+from nas.search.shrinking import Mask
 from nas.search.soundness import check_relaxation
+from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.settings import TrainingSettings
@@ -90,6 +92,8 @@ class SearchParts:
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
         regulariser: What is added to alpha's gradient.
         perturbation: What the weight step does to the operation weights.
+        shrinking: Which options are taken away on the way.
+        stopping: What may end the search before its last epoch.
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
@@ -111,6 +115,8 @@ class SearchParts:
     folder: RunFolder
     regulariser: Regulariser | None = None
     perturbation: Perturbation | None = None
+    shrinking: Mask | None = None
+    stopping: StoppingRule | None = None
     discretisation: Discretisation = field(default_factory=Strongest)
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
@@ -141,10 +147,11 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     Raises:
         InvalidValue: The budget does not pay for one step.
     """
+    at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
     meter = CostMeter(
         parts.budget,
         supernet_multiply_adds(parts.space, parts.relaxation),
-        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size,
+        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
         parts.discretisation.images(parts.space, validation),
     )
@@ -200,7 +207,8 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
         synchronise_batch_norm(supernet, parts.randomness.ranks)
     if parts.training.compile:
         strategies = parts.architecture_gradient, parts.hyperparameter_gradient
-        once = not differentiates_twice(*strategies, parts.hyperparameters)
+        bends = parts.stopping is not None and parts.stopping.differentiates_twice
+        once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
         compile_regions(supernet)

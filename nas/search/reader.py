@@ -1,7 +1,7 @@
 """Reading the candidate off the supernet that a search leaves behind."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -56,9 +56,17 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-            images = lambda most: watched(first_images(self.batches(), most))  # noqa: E731
-            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images)
-            self.meter.passed(self.meter.choosing)
+            passed = 0
+
+            def images(most: int) -> Iterator[Batch]:
+                nonlocal passed
+                for batch in watched(first_images(self.batches(), most)):
+                    passed += len(batch.labels)
+                    yield batch
+
+            generator = self.parts.randomness.anew("discretisation")
+            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator)
+            self.meter.passed(passed)
         self.meter.passed(metrics.samples)
         return {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
 

@@ -1,6 +1,6 @@
 """The DARTS supernet whose packed weights, alphas and sizes are in a file of a one-shot method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nas.errors import UnusableInput
@@ -11,8 +11,21 @@ from nas.spaces.darts.supernet import DartsSupernet
 from replays.reference import LARGEST_CLASSES, LARGEST_DEPTH, LARGEST_WIDTH, ArrayFile, Configuration
 
 
-def searched_darts(file: ArrayFile, shape: Sequence[int], relaxation: Relaxation, **settings: Any) -> DartsSupernet:
-    """The supernet of ``file`` in float64, for images of ``shape``; ``settings`` are further ones of the space."""
+def searched_darts(
+    file: ArrayFile,
+    shape: Sequence[int],
+    relaxation: Relaxation,
+    prefix: str = "",
+    renamed: Callable[[str], str] = str,
+    **settings: Any,
+) -> DartsSupernet:
+    """The supernet of ``file`` in float64, for images of ``shape``.
+
+    Args:
+        prefix: That of the entries with the alphas.
+        renamed: Gives a weight the name that it has in quark0/darts.
+        settings: Further ones of the space.
+    """
     values = file.json("config")
     configuration = Configuration(values)
     operations = values.get("operations")
@@ -30,7 +43,8 @@ def searched_darts(file: ArrayFile, shape: Sequence[int], relaxation: Relaxation
         **settings,
     )
     supernet = space.supernet(relaxation).double()
-    alphas = {name: file.tensor(name, 2) for name in ("alphas_normal", "alphas_reduce")}
+    alphas = {name: file.tensor(prefix + name, 2) for name in ("alphas_normal", "alphas_reduce")}
     averages = to_original(supernet, dict(supernet.named_buffers()))  # the files leave those of a fresh network out
-    load_original(supernet, averages | file.packed_state() | alphas)
+    weights = {renamed(name): weight for name, weight in file.packed_state().items()}
+    load_original(supernet, averages | weights | alphas)
     return supernet.train()

@@ -189,6 +189,21 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
         assert relative_error(gradient, reference) < 1e-10, name
 
 
+def test_it_does_so_once_options_are_taken_away(make_problem, make_batch):
+    case, batches = CASES["gumbel, clipped"], [make_batch(10), make_batch(11)]
+    problem = case.problem(make_problem)
+    for name, alpha in problem.supernet.alpha.items():
+        problem.supernet.keep(name, torch.arange(len(alpha)).clamp(max=1) if len(alpha) > 2 else None)
+        problem.supernet.keep(name, torch.tensor([0.0, 1.0]) if len(alpha) == 2 else None)
+    step = DifferentiableStep(case, problem, batches)
+    inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
+    references = torch.autograd.grad(step(*inputs), inputs)
+    for generator, state in zip(problem.generators, step.noise, strict=True):
+        generator.set_state(state)
+    for (name, gradient), reference in zip(gradients_by_exact(problem, *batches).items(), references, strict=True):
+        assert relative_error(gradient, reference) < 1e-10, name
+
+
 def test_the_independent_differentiation_passes_gradcheck(make_problem, make_batch):
     case = CASES["gumbel, clipped"]
     problem = case.problem(make_problem)
