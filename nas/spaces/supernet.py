@@ -72,7 +72,7 @@ class Supernet(nn.Module, ABC):
         if kept is None:
             return weights
         weights = weights * kept
-        if not getattr(self.relaxation, "on_simplex", True):
+        if not self.relaxation.on_simplex:
             return weights
         return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 
