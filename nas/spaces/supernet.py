@@ -67,6 +67,10 @@ class Supernet(nn.Module, ABC):
         if kept is not None:
             self.kept.register_buffer(name, kept.to(self.alpha[name]).detach().clone())
 
+    def taken_away(self) -> dict[str, Tensor | None]:
+        """Per alpha what :meth:`keep` was last given."""
+        return {name: self.kept._buffers.get(name) for name in self.alpha}
+
     def _of_kept(self, name: str, weights: Tensor) -> Tensor:
         kept = self.kept._buffers.get(name)
         if kept is None:

@@ -1,6 +1,7 @@
 """The search in stages, its dropout behind skips and its cap on them."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_each_stage_is_deeper_and_has_less_to_choose(tmp_path: Path, searches: l
     spaces = [one.parts.space for one in searches]
     assert [space.cells for space in spaces] == [2, 3, 3]  # type: ignore[attr-defined]
     assert [one.supernet.alpha["normal"].shape[1] for one in searches] == [4, 3, 2]
-    for before, after in zip(searches, searches[1:], strict=False):
+    for before, after in pairwise(searches):
         options = kept_options(before.supernet.probabilities(), after.supernet.alpha["normal"].shape[1])
         rows = {row: options for name in after.supernet.alpha for row, options in after.supernet.alpha_rows(name)}
         assert rows == options
