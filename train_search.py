@@ -117,7 +117,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device)
+        record_environment(path, randomness.device, splits)
     result = method.search()
     randomness.ranks.leave_the_rest()
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from nas.evaluation.surrogate import Surrogate
 
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
+from nas.evaluation.surrogate import Surrogate
 
 DRAWN, ROUNDS, CHILDREN = 4000, 40, 10  # random candidates first, then so many changed copies of each of the best
 STEP = 0.1  # of a hyperparameter's change, in units of its range

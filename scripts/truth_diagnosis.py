@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from cached_runs import composed
-from nas.evaluation.surrogate import Surrogate
 from scipy.stats import spearmanr
 from surrogate_optimum import proposals
 from truth_runs import Arm, LiveSearch
@@ -25,6 +24,7 @@ from nas.data.batches import Batch
 from nas.data.dataset import DataSplits
 from nas.errors import RunFailed
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
+from nas.evaluation.surrogate import Surrogate
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet

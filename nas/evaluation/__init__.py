@@ -7,6 +7,7 @@ from nas.evaluation.multi_task import EveryTask, MultiTask, TaskWeight
 from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.shared_weights import SharedWeights
+from nas.evaluation.surrogate_lookup import SurrogateLookup
 from nas.evaluation.table import TableLookup
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Pruner",
     "SharedWeights",
     "SuccessiveHalving",
+    "SurrogateLookup",
     "TableLookup",
     "TaskWeight",
     "TrainedFromScratch",

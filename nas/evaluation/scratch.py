@@ -84,11 +84,7 @@ class TrainedFromScratch(Evaluator):
         return [progress[index].evaluation(candidate) for index, candidate in enumerate(candidates)]
 
     def price(self, candidate: Candidate) -> Cost:
-        training = self.task.training.chosen_by(self.task.hyperparameters(candidate))
-        size = min(training.batch_size, len(self.task.train))
-        trained = self.epochs * (len(self.task.train) // size) * size
-        measured = len(self.rungs) * len(self.task.validation)
-        return Cost.of_passes(self.task.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
+        return self.task.price(candidate, self.epochs, len(self.rungs))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.dataset import Dataset, DataSource, loaded
 from nas.evaluation.budget import MEASURED_AT_ONCE
+from nas.evaluation.evaluation import Cost
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.training.metrics import ClassificationMetrics
@@ -99,6 +100,17 @@ class TrainingSetup:
     def multiply_adds(self, architecture: Architecture) -> float:
         """Multiply-adds of one image's forward pass through the network of ``architecture``."""
         return self._counted(architecture)["multiply_adds"]
+
+    def price(self, candidate: Candidate, epochs: int, measurements: int) -> Cost:
+        """What it costs to train ``candidate`` and to measure it so many times on the validation images."""
+        size = min(self.training.chosen_by(self.hyperparameters(candidate)).batch_size, len(self.train))
+        trained = epochs * (len(self.train) // size) * size
+        measured = measurements * len(self.validation)
+        return Cost.of_passes(self.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
+
+    def size(self, architecture: Architecture) -> dict[str, float]:
+        """The ``parameters`` and ``multiply_adds`` of the network of ``architecture``."""
+        return dict(self._counted(architecture))
 
     def metrics(self, architecture: Architecture, measured: ClassificationMetrics) -> dict[str, float]:
         """An evaluation's metrics: those that were measured, and the size of the network of ``architecture``."""

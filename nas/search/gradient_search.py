@@ -180,7 +180,7 @@ class GradientSearch(CheckpointedSearch):
         return max(self.step / self.total_steps, self.meter.progress())
 
     def _follow_schedules(self) -> None:
-        progress = self.problem.progress = self._progress()
+        progress = self.problem.progress = self.hyperparameters.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
         self.supernet.advance(progress)
