@@ -35,7 +35,6 @@ from nas.run.tracking import TrackingSettings
 from nas.search.discretisation import Discretisation, Strongest
 from nas.search.guard import GuardSettings
 from nas.search.shrinking import Mask
-from nas.search.soundness import check_relaxation
 from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -191,7 +190,6 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     Raises:
         InvalidValue: A hyperparameter has no effect on it, the discretisation cannot read it, or it cannot be compiled.
     """
-    check_relaxation(parts.relaxation, parts.objective, parts.training, parts.randomness.ranks)
     parts.relaxation.generator = relaxation
     supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
     try:

@@ -90,7 +90,9 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("stage", "step"), [(0, 5), (1, 4), (2, 7)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [(1, 4), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 5), (2, 7)))]
+)
 def test_killed_and_resumed_it_ends_alike(stage: int, step: int, tmp_path: Path, monkeypatch: Any) -> None:
     expected = staged(tmp_path / "whole").search()
     original, begun = GradientSearch.advance, [0]

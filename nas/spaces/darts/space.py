@@ -166,6 +166,7 @@ def from_description(settings: object, input_shape: Sequence[int], classes: int)
     names = set(Darts(input_shape=input_shape, classes=classes).settings())
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
-    given = set(settings) - {one.name for one in fields(EdgeStructure)}  # those are written where they are not as usual
+    unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where they are not as usual
+    given = set(settings) - unusual
     require(given == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
     return Darts(**settings, input_shape=input_shape, classes=classes)
