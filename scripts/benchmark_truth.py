@@ -35,13 +35,13 @@ from cached_runs import CachedRuns
 from make_truth import QUIET, composed, problem_of
 from surrogate_optimum import proposals
 from truth_report import Found, Score, anytime, in_short, print_report
-from truth_runs import BLACK_BOXES, GRADIENTS, Arm, LiveSearch, Prior, Row, Unit, arms_of, overrides_of
+from truth_runs import BLACK_BOXES, GRADIENTS, PRIORS, Arm, LiveSearch, Row, Unit, arms_of, overrides_of
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth, read_truth
 from nas.run.entry_point import BAD_INPUT, FAILED
-from nas.stopping import STOPPED
+from nas.stopping import STOPPED, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS: dict[Unit, str] = {"samples": "samples", "multiply_adds": "multiply_adds", "seconds": "cpu_seconds"}
@@ -289,8 +289,9 @@ def differences(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--truth", required=True, help="a file of make_truth.py, or the name of one in scripts/truth")
-    parser.add_argument("--methods", nargs="+", default=["joint", *BLACK_BOXES], metavar="METHOD")
-    parser.add_argument("--priors", nargs="+", default=["default", "expert", "wide"], choices=Prior.__args__)
+    arms = f"{', '.join([*GRADIENTS, *BLACK_BOXES])}; with every prior, or with one: METHOD@PRIOR"
+    parser.add_argument("--methods", nargs="+", default=["joint", *BLACK_BOXES], metavar="METHOD", help=arms)
+    parser.add_argument("--priors", nargs="+", default=list(PRIORS), choices=PRIORS)
     parser.add_argument("--variant", action="append", default=[], help="name=override,override: a gradient search")
     parser.add_argument("--ours", default="joint", metavar="METHOD", help="which is tested against all others")
     parser.add_argument("--budgets", nargs="+", default=["samples=1.25", "multiply_adds=6,20", "seconds=4"])
@@ -310,11 +311,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parse(arguments)
     try:
         variants = parsed_variants(asked.variant)
-        methods = list(dict.fromkeys([*asked.methods, *variants]))
-        for name in methods:
-            known = {**GRADIENTS, **BLACK_BOXES, **variants}
-            require(name in known, "--methods", name, f"it must be one of {', '.join(known)}")
-        require(asked.ours in methods, "--ours", asked.ours, f"it must be one of {', '.join(methods)}")
+        arms = arms_of([*asked.methods, *variants], asked.priors)
+        known = {**GRADIENTS, **BLACK_BOXES, **variants}
+        for name in asked.methods:
+            method, _, prior = name.partition("@")
+            allowed = f"it must be one of {', '.join(known)}, or one of them with a prior, such as joint@wide"
+            require(method in known and prior in ("", *PRIORS), "--methods", name, allowed)
+        present = list(dict.fromkeys(arm.method for arm in arms))
+        require(asked.ours in present, "--ours", asked.ours, f"it must be one of {', '.join(present)}")
         require(asked.jobs >= 1, "--jobs", asked.jobs, "it must be at least 1")
         budgets, seeds = parsed_budgets(asked.budgets), parsed_seeds(asked.seeds)
         path = located(asked.truth)
@@ -327,7 +331,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = asked.folder or Path("runs") / "benchmark_truth" / name
     runs = CachedRuns(folder / "kept", asked.jobs)
     instrument = Instrument(truth, overrides, runs, asked.known, variants)
-    arms = arms_of(methods, asked.priors)
     try:
         surrogate = Surrogate(truth)
         found: list[Found] = []
@@ -350,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from truth_diagnosis import diagnose
 
             diagnose(instrument, surrogate, [arm for arm in arms if arm.is_gradient], budgets, seeds)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         print("benchmark_truth.py: stopped; started again, it goes on where it was", file=sys.stderr)
         return STOPPED
     print(in_short(name, found, ours, reached, folder))

@@ -29,7 +29,10 @@ from replays.beta_darts import replay_beta_darts
 from replays.darts import replay_darts_evaluation, replay_genotype_parameters, replay_search
 from replays.darts_minus import replay_darts_minus
 from replays.darts_pt import replay_darts_pt
+from replays.drnas import replay_drnas
+from replays.fair_darts import replay_fair_darts
 from replays.gaea import replay_gaea
+from replays.gdas import replay_gdas
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.p_darts import is_p_darts, replay_p_darts
 from replays.pc_darts import replay_pc_darts
@@ -48,7 +51,10 @@ METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
     "DARTS-": replay_darts_minus,
     "PC-DARTS": replay_pc_darts,
     "beta-DARTS": replay_beta_darts,
+    "DrNAS": replay_drnas,
+    "FairDARTS": replay_fair_darts,
     "GAEA": replay_gaea,
+    "GDAS": replay_gdas,
     "SDARTS-ADV": replay_sdarts_adversarial,
     "SDARTS-RS": replay_sdarts_random,
 }

@@ -9,7 +9,7 @@ Every method runs live, in this code and on the problem's own data. Prior knowle
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from nas.evaluation.truth import Truth
 from nas.run.randomness import Randomness
 
 Prior = Literal["default", "expert", "wide"]
+PRIORS: tuple[Prior, ...] = ("default", "expert", "wide")
 Unit = Literal["samples", "multiply_adds", "seconds"]
 
 # What somebody writes who knows such networks; by the beginning of a hyperparameter's name.
@@ -84,13 +85,19 @@ class Arm:
         return self.method + (told[self.prior] if self.is_gradient else ranges[self.prior])
 
 
-def arms_of(names: list[str], priors: list[Prior]) -> list[Arm]:
-    """Every method with every prior that makes sense for it: ranges have no defaults, fixed values no random start."""
+def arms_of(names: Sequence[str], priors: Sequence[Prior]) -> list[Arm]:
+    """Every method with every prior that makes sense for it: ranges have no defaults, fixed values no random start.
+
+    ``method@prior`` is that one arm.
+    """
     found = []
     for name in names:
-        own = [prior for prior in priors if prior != "default"] if name in BLACK_BOXES else priors
-        found += [Arm(name, prior) for prior in own if name != "fixed" or prior == "default"]
-    return found
+        method, _, only = name.partition("@")
+        own = [prior for prior in priors if prior != "default"] if method in BLACK_BOXES else list(priors)
+        if method == "fixed":
+            own = ["default"]
+        found += [Arm(method, prior) for prior in ([one for one in PRIORS if one == only] if only else own)]
+    return list(dict.fromkeys(found))
 
 
 def expert_range(name: str, domain: Domain) -> tuple[float, float] | None:

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from nas.relaxations.relaxation import Relaxation
 
@@ -33,7 +32,7 @@ class Dirichlet(Relaxation):
 
 def concentration(alpha: Tensor) -> Tensor:
     """``elu(alpha) + 1``, which stays above 0 where the sum would be rounded to it."""
-    return torch.where(alpha > 0, alpha + 1, alpha.clamp_max(0).exp())
+    return torch.where(alpha > 0, alpha + 1, alpha.masked_fill(alpha > 0, 0.0).exp())
 
 
 class _Pathwise(Function):
@@ -45,9 +44,20 @@ class _Pathwise(Function):
         return sample.view_as(sample)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        concentration, sample = ctx.saved_tensors
+        return _Gradient.apply(gradient, *ctx.saved_tensors), None
+
+
+class _Gradient(Function):
+    """The gradient of the concentration, which nothing can be differentiated through."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, concentration: Tensor, sample: Tensor) -> Tensor:
         total = concentration.sum(-1, keepdim=True).expand_as(concentration)
         slopes = torch._dirichlet_grad(sample, concentration, total)
-        return slopes * (gradient - (sample * gradient).sum(-1, keepdim=True)), None
+        return slopes * (gradient - (sample * gradient).sum(-1, keepdim=True))
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        # PyTorch's once_differentiable is passed by where the derivative is asked for alpha alone.
+        raise RuntimeError("a Dirichlet sample cannot be differentiated twice: its second derivative is not known")

@@ -43,16 +43,21 @@ def _check_stopping(parts: SearchParts) -> None:
 
 
 def _check_shrinking(parts: SearchParts) -> None:
-    if parts.shrinking is None:
-        return
     try:
-        parts.shrinking.check(parts.space, parts.search.epochs)
+        if parts.shrinking is not None:
+            parts.shrinking.check(parts.space, parts.search.epochs)
     except InvalidValue as error:
         raise error.below("shrinking") from error
+    tunes = parts.discretisation.tuning_epochs(parts.space) > 0
+    if parts.shrinking is None and not tunes:
+        return
+    key, name = ("discretisation.tuning", True) if tunes else ("shrinking", type(parts.shrinking).__name__)
     weights, _ = _two_samples(parts.relaxation)
     if bool(((weights == 0) | (weights == 1)).all()):
         why = "with one option per sample, that option may be one that was taken away: take a relaxation that mixes"
-        raise InvalidValue("shrinking", type(parts.shrinking).__name__, why)
+        raise InvalidValue(key, name, why)
+    if tunes and not parts.relaxation.on_simplex:
+        raise InvalidValue(key, name, "what is decided needs a weight of 1, which this relaxation cannot give")
 
 
 def _draws(relaxation: Relaxation) -> bool:

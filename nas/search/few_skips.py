@@ -1,17 +1,17 @@
 """Discretisation with a cap on skip connections (P-DARTS, Chen et al., 2019, section 3.3)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Generator
 
 from nas.candidate import Architecture
-from nas.data.batches import Batch
 from nas.errors import require
+from nas.search.discretisation import Batches, Discretisation, Tune
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
 
-class FewSkips:
+class FewSkips(Discretisation):
     """The options that alpha prefers, with at most so many skip connections (in DARTS cells: in the normal cell).
 
     Args:
@@ -22,18 +22,13 @@ class FewSkips:
         require(most >= 0, "most", most, "it must be at least 0")
         self.most = most
 
-    def check(self, supernet: Supernet, space: SearchSpace) -> None:
-        pass
-
-    def images(self, space: SearchSpace, available: int) -> int:
-        return 0
-
     def choose(
         self,
         supernet: Supernet,
         space: SearchSpace,
-        batches: Callable[[int], Iterable[Batch]],
+        batches: Batches,
         generator: Generator | None = None,
+        tune: Tune | None = None,
     ) -> Architecture:
         return with_few_skips(space, supernet.finite_probabilities(), self.most)
 

@@ -24,6 +24,7 @@ from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult
 from nas.search.stop_watch import stage_callbacks
+from nas.search.tuning import Tuning
 from nas.training.schedules import schedule_factor
 
 log = logging.getLogger(__name__)
@@ -153,7 +154,9 @@ class GradientSearch(CheckpointedSearch):
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.advance(self._progress())
             self._average_statistics()
-            measured = self.reader.measure_and_choose(self._until_requested)
+            tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
+            with tuning.undone():
+                measured = self.reader.measure_and_choose(self._until_requested, tuning)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)

@@ -154,6 +154,7 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
         max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
         parts.discretisation.images(parts.space, validation),
+        parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * len(parts.splits.train),
     )
     meter.require_one_step()
     return meter

@@ -12,7 +12,8 @@ The criterion there is the accuracy of all validation images. Of few images most
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Literal, NamedTuple, TypeVar
 
@@ -20,10 +21,9 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Architecture
-from nas.data.batches import Batch
 from nas.errors import require
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
-from nas.search.discretisation import alpha_places, decided_rows
+from nas.search.discretisation import Batches, Discretisation, Tune, alpha_places, decided_rows
 from nas.spaces.space import Rivals, SearchSpace
 from nas.spaces.supernet import Supernet
 
@@ -32,13 +32,17 @@ One = TypeVar("One")
 
 
 class RemovalOrder(NamedTuple):
-    """In which order decisions are made: rows of alpha by name, then the rows that compete for a place."""
+    """In which order decisions are made: rows of alpha by name, then the rows that compete for a place.
+
+    They go round the ``cells``.
+    """
 
     rows: Sequence[str]
     rivals: Sequence[Rivals]
+    cells: int = 1
 
 
-class Removal:
+class Removal(Discretisation):
     """Of every row the option whose removal hurts most, then of competing rows those whose removal hurts most.
 
     Rows are visited in random order, the cells in turn. Decided rows are one-hot, the others stay relaxed.
@@ -46,14 +50,17 @@ class Removal:
     Args:
         images: Validation images at most for one removal.
         criterion: What is to suffer: the ``loss`` or the ``accuracy``.
+        tuning: Epochs for which weights and alpha are trained on, together, each time that all cells have had their
+            turn. All of it is taken back at the end.
     """
 
-    def __init__(self, images: int, criterion: Literal["loss", "accuracy"] = "loss") -> None:
+    def __init__(self, images: int, criterion: Literal["loss", "accuracy"] = "loss", tuning: int = 0) -> None:
         require(images >= 2, "images", images, "it must be at least 2: batch norm needs two")
-        self.most, self.criterion = images, criterion
+        require(tuning >= 0, "tuning", tuning, "it must be at least 0")
+        self.most, self.criterion, self.tuning = images, criterion, tuning
 
-    def check(self, supernet: Supernet, space: SearchSpace) -> None:
-        pass
+    def tuning_epochs(self, space: SearchSpace) -> int:
+        return self.tuning * (len(decided_rows(space)) + len(contested(space)))
 
     def images(self, space: SearchSpace, available: int) -> int:
         any_architecture = space.sample(torch.Generator().manual_seed(0)).architecture
@@ -64,16 +71,16 @@ class Removal:
         self,
         supernet: Supernet,
         space: SearchSpace,
-        batches: Callable[[int], Iterable[Batch]],
+        batches: Batches,
         generator: torch.Generator | None = None,
+        tune: Tune | None = None,
     ) -> Architecture:
         supernet.finite_probabilities()  # an alpha that is not finite is named
         order = drawn_order(supernet, space, generator)
-        return Decisions(supernet, space, self.harm(supernet, batches)).made_in(order)
+        between = None if tune is None or self.tuning == 0 else partial(tune, self.tuning)
+        return Decisions(supernet, space, self.harm(supernet, batches)).made_in(order, between)
 
-    def harm(
-        self, supernet: Supernet, batches: Callable[[int], Iterable[Batch]]
-    ) -> Callable[[Mapping[str, Tensor]], float]:
+    def harm(self, supernet: Supernet, batches: Batches) -> Callable[[Mapping[str, Tensor]], float]:
         """How bad ``supernet`` is with given operation weights."""
 
         def measured(weights: Mapping[str, Tensor]) -> float:
@@ -93,17 +100,32 @@ class Decisions:
     """
 
     def __init__(self, supernet: Supernet, space: SearchSpace, harm: Callable[[Mapping[str, Tensor]], float]) -> None:
-        self.space, self.harm, self.places = space, harm, alpha_places(supernet)
+        self.supernet, self.space, self.harm, self.places = supernet, space, harm, alpha_places(supernet)
         self.options = {row: options for name in supernet.alpha for row, options in supernet.alpha_rows(name)}
         self.weights = relaxed_weights(supernet)
         self.operations: dict[str, str] = {}
         self.dropped: set[str] = set()
 
-    def made_in(self, order: RemovalOrder) -> Architecture:
-        for row in order.rows:
-            self.choose_option(row)
-        for rivals in order.rivals:
-            self.keep_strongest(rivals)
+    def made_in(self, order: RemovalOrder, between: Callable[[int, int], None] | None = None) -> Architecture:
+        """The architecture, once all is decided in that order.
+
+        Args:
+            between: Called whenever all cells have had their turn, but for the last time: trains the supernet, as the
+                which time (from 0) of how many.
+        """
+        decisions = [partial(self.choose_option, row) for row in order.rows]
+        decisions += [partial(self.keep_strongest, rivals) for rivals in order.rivals]
+        rounds = -(-len(decisions) // order.cells)
+        gone = self.supernet.taken_away()
+        for number in range(rounds):
+            for decide in decisions[number * order.cells : (number + 1) * order.cells]:
+                decide()
+            if between is not None and number < rounds - 1:
+                self._fix(gone)
+                between(number, rounds - 1)
+                self.weights = relaxed_weights(self.supernet)
+        for name, kept in gone.items():
+            self.supernet.keep(name, kept)
         decided = {
             row: {option: float(option == chosen and row not in self.dropped) for option in self.options[row]}
             for row, chosen in self.operations.items()
@@ -132,6 +154,17 @@ class Decisions:
             self.dropped.add(row)
             self.weights = self._with(row, torch.zeros_like(self._row(row)))
 
+    def _fix(self, gone: Mapping[str, Tensor | None]) -> None:
+        """Let the supernet compute what is decided; ``gone`` is what it kept before any decision."""
+        for name, alpha in self.supernet.alpha.items():
+            before = gone[name]
+            kept = torch.ones_like(alpha) if before is None else before.clone()
+            for place, (row, options) in enumerate(self.supernet.alpha_rows(name)):
+                if row in self.operations:
+                    chosen = [row not in self.dropped and option == self.operations[row] for option in options]
+                    kept.view(-1, kept.shape[-1])[place] = torch.tensor(chosen).to(kept)
+            self.supernet.keep(name, kept)
+
     def _row(self, row: str) -> Tensor:
         name, number = self.places[row]
         return self.weights[name].view(-1, self.weights[name].shape[-1])[number]
@@ -156,12 +189,17 @@ def drawn_order(supernet: Supernet, space: SearchSpace, generator: torch.Generat
     cells = [of_cell for of_cell in rows.values() if len(of_cell) > 1]
     alone = [of_cell[0] for of_cell in rows.values() if len(of_cell) == 1]
     cells = [*cells, alone] if alone else cells
-    contested = [rivals for rivals in space.rivals() if len(rivals.rows) > rivals.kept]
-    of_cells = [[rivals for rivals in contested if rivals.rows[0] in cell] for cell in cells]
+    of_cells = [[rivals for rivals in contested(space) if rivals.rows[0] in cell] for cell in cells]
     return RemovalOrder(
         list(_in_turn([_permuted(cell, generator) for cell in cells])),
         list(_in_turn([_permuted(cell, generator) for cell in of_cells])),
+        len(cells),
     )
+
+
+def contested(space: SearchSpace) -> list[Rivals]:
+    """The rows that compete for fewer places than they are."""
+    return [rivals for rivals in space.rivals() if len(rivals.rows) > rivals.kept]
 
 
 def _permuted(items: Sequence[One], generator: torch.Generator | None) -> list[One]:

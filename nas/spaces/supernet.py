@@ -67,13 +67,17 @@ class Supernet(nn.Module, ABC):
         if kept is not None:
             self.kept.register_buffer(name, kept.to(self.alpha[name]).detach().clone())
 
+    def taken_away(self) -> dict[str, Tensor | None]:
+        """Per alpha what :meth:`keep` was last given."""
+        return {name: self.kept._buffers.get(name) for name in self.alpha}
+
     def of_kept(self, name: str, weights: Tensor) -> Tensor:
         """``weights`` of ``alpha[name]`` without those of the options that were taken away."""
         kept = self.kept._buffers.get(name)
         if kept is None:
             return weights
         weights = weights * kept
-        if not getattr(self.relaxation, "on_simplex", True):
+        if not self.relaxation.on_simplex:
             return weights
         return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
 

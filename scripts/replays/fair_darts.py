@@ -47,7 +47,7 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
             yield against(f"{norm}/zero_one_loss", zero_one)
             yield against(f"{norm}/total_loss", total)
             yield from gradients(f"{norm}/grad_total", total)
-            yield from gradients(f"{norm}/grad_zero_one", zero_one)
+            yield from gradients(f"{norm}/grad_zero_one", weight * zero_one)  # the file has it at its weight
     genotype = supernet.space.genotype(supernet.discretise())
     for entry in sorted(name for name in file.arrays if name.startswith("genotype/darts_")):
         theirs = file.json(entry)

@@ -134,8 +134,16 @@ def test_both_kinds_are_told_the_same(script: ModuleType, truth: Truth, script_o
 
 
 def test_arms_that_make_sense(script: ModuleType) -> None:
-    arms = script.arms_of(["joint", "fixed", "random"], ["default", "expert", "wide"])
-    names = ["joint", "joint (expert start)", "joint (random start)", "fixed", "random (expert)", "random (wide)"]
+    arms = script.arms_of(["joint", "fixed", "random", "random@wide", "tpe@wide"], ["default", "expert", "wide"])
+    names = [
+        "joint",
+        "joint (expert start)",
+        "joint (random start)",
+        "fixed",
+        "random (expert)",
+        "random (wide)",
+        "tpe (wide)",
+    ]
     assert [str(arm) for arm in arms] == names
 
 

@@ -152,6 +152,43 @@ def test_a_search_that_chooses_by_removal_is_the_same_once_resumed(tmp_path: Pat
     assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
 
 
+def test_between_two_rounds_it_tunes_with_what_is_decided() -> None:
+    space = SPACES["darts"]
+    supernet, _ = seeded_supernet(space)
+    order = drawn_order(supernet, space, torch.Generator().manual_seed(0))
+    seen: list[int] = []
+
+    def between(number: int, times: int) -> None:
+        weights = supernet.operation_weights()
+        one_hot = sum(int((entry == 1).any(-1).sum()) for entry in weights.values())
+        gone = sum(int((entry == 0).all(-1).sum()) for entry in weights.values())
+        seen.append(one_hot + gone)
+        assert (number, times) == (len(seen) - 1, 5)
+        assert gone == 0
+
+    before = supernet.operation_weights()
+    Decisions(supernet, space, lambda weights: 1.0).made_in(order, between)
+    assert seen == [2, 4, 6, 8, 10]  # rows of five edges in each of two cells; the last round drops edges
+    assert all(torch.equal(entry, before[name]) for name, entry in supernet.operation_weights().items())
+
+
+def test_a_search_that_tunes_meanwhile_pays_for_it_and_stays_as_it_was(tmp_path: Path) -> None:
+    from nas.search.gradient_search import GradientSearch
+
+    def searched(folder: str, tuning: int) -> tuple[GradientSearch, int]:
+        rule = Removal(images=20, tuning=tuning)
+        search = GradientSearch(search_parts(tmp_path / folder, discretisation=rule, search={"epochs": 1}))
+        return search, search.search().cost.samples
+
+    (plain, cheap), (tuned, dear), (again, same) = searched("plain", 0), searched("tuned", 1), searched("again", 1)
+    rounds = len(plain.parts.space.choices)
+    assert dear == same == cheap + (rounds - 1) * 4 * 16 * 2  # a training and a validation batch in each of four steps
+    assert again.result().candidate == tuned.result().candidate
+    states = [search.supernet.state_dict() for search in (plain, tuned)]
+    assert all(torch.equal(entry, states[1][name]) for name, entry in states[0].items())
+    assert searched("tuned", 1)[0].result().candidate == tuned.result().candidate
+
+
 def test_a_relaxed_supernet_is_measured_in_double_precision() -> None:
     supernet, _ = seeded_supernet(SPACES["macro"])
     weights = Softmax(Temperature())

@@ -181,6 +181,6 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_a_space_with_an_optional_layer_can_skip() -> None:
-    layers = [{**SEARCHED_LAYERS[0], "optional": True}, SEARCHED_LAYERS[1]]
+    layers = [SEARCHED_LAYERS[0], {**SEARCHED_LAYERS[0], "optional": True}, SEARCHED_LAYERS[1]]
     space = Macro(layers, ["relu"], input_shape=(1, 6, 6), classes=3)
     Skips().check(space)
