@@ -82,8 +82,8 @@ class Darts(DartsChoices):
         edges = cell_edges(self.steps)
         operations = {cell: [list(options[edge_name(cell, *edge)]) for edge in edges] for cell in CELLS}
         settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
-        made_for = {"input_shape": self.input_shape, "classes": self.classes, "ranges": self.ranges}
-        return Darts(**settings, implementation=self.implementation, **made_for)
+        settings |= {"implementation": self.implementation}
+        return Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
 
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
