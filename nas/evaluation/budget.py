@@ -74,6 +74,7 @@ class CostMeter:
     Attributes:
         samples: Samples spent so far.
         measured: Those among them that only went forward.
+        saved: Multiply-adds that passes took less than those of whole images through the whole supernet.
         seconds: Time on the clock until the end of the last epoch, summed over the resumed parts of a run.
     """
 
@@ -82,17 +83,23 @@ class CostMeter:
     ) -> None:
         self.budget, self.samples, self.measured, self.seconds = budget, 0, 0, 0.0
         self.validation, self.choosing, self.tuning = validation, choosing, tuning
-        self.per_image, self._step = per_image, step
+        self.per_image, self._step, self.saved = per_image, step, 0.0
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
-    def trained(self, samples: int) -> None:
-        """Count samples that went forward and backward."""
+    def trained(self, samples: int, per_image: float | None = None) -> None:
+        """Count samples that went forward and backward, at ``per_image`` multiply-adds forward where that is less."""
         self.samples += samples
+        self._save(samples, 0, per_image)
 
-    def passed(self, images: int) -> None:
-        """Count images that only went forward."""
+    def passed(self, images: int, per_image: float | None = None) -> None:
+        """Count images that only went forward, at ``per_image`` multiply-adds where that is less."""
         self.samples += images
         self.measured += images
+        self._save(0, images, per_image)
+
+    def _save(self, trained: int, measured: int, per_image: float | None) -> None:
+        if per_image is not None:
+            self.saved += Cost.of_passes(self.per_image - per_image, trained, measured).multiply_adds
 
     @property
     def clock(self) -> float:
@@ -102,8 +109,8 @@ class CostMeter:
     @property
     def spent(self) -> Cost:
         """The cost until now."""
-        trained = self.samples - self.measured
-        return Cost.of_passes(self.per_image, trained, self.measured, seconds=self.clock)
+        whole = Cost.of_passes(self.per_image, self.samples - self.measured, self.measured, seconds=self.clock)
+        return replace(whole, multiply_adds=whole.multiply_adds - self.saved)
 
     @property
     def counted(self) -> Cost:
@@ -174,9 +181,10 @@ class CostMeter:
             "samples": self.samples,
             "samples_before": self._samples_before,
             "measured": self.measured,
+            "saved": self.saved,
             "seconds": self.clock,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.samples, self.measured, self.seconds = state["samples"], state["measured"], state["seconds"]
-        self._samples_before = state["samples_before"]
+        self._samples_before, self.saved = state["samples_before"], state.get("saved", 0.0)

@@ -13,6 +13,7 @@ from nas.search.result import Search, SearchResult
 from nas.search.shrinking import Mask
 from nas.search.staged import Staged
 from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
+from nas.search.threshold import Threshold
 
 __all__ = [
     "Alone",
@@ -36,4 +37,5 @@ __all__ = [
     "Staged",
     "StoppingRule",
     "Strongest",
+    "Threshold",
 ]

@@ -124,9 +124,8 @@ class Staged:
 
     def _budget(self) -> Budget:
         """A stage's share."""
-        shares: dict[str, Any] = {
-            name: limit / (len(self.keep) + 1) for name, limit in self.parts.budget.limits().items()
-        }
+        stages, limits = len(self.keep) + 1, self.parts.budget.limits()
+        shares: dict[str, Any] = {name: limit / stages for name, limit in limits.items()}
         return Budget(**shares)
 
     def _cells(self, number: int) -> Any:

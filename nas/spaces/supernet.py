@@ -50,11 +50,11 @@ class Supernet(nn.Module, ABC):
 
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
-        return {name: self._of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
 
     def mean_weights(self) -> dict[str, Tensor]:
         """The relaxed weights without noise, in the graph of their alphas."""
-        return {name: self._of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
 
     def keep(self, name: str, kept: Tensor | None) -> None:
         """Take options of ``alpha[name]`` away: their weights are 0, and those of the others sum up to 1 again.
@@ -71,7 +71,8 @@ class Supernet(nn.Module, ABC):
         """Per alpha what :meth:`keep` was last given."""
         return {name: self.kept._buffers.get(name) for name in self.alpha}
 
-    def _of_kept(self, name: str, weights: Tensor) -> Tensor:
+    def of_kept(self, name: str, weights: Tensor) -> Tensor:
+        """``weights`` of ``alpha[name]`` without those of the options that were taken away."""
         kept = self.kept._buffers.get(name)
         if kept is None:
             return weights
