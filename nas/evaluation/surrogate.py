@@ -74,7 +74,7 @@ class Encoding:
             ]
             row += [domain.to_unit(candidate.hyperparameters[name]) for name, domain in self.space.ranges.items()]
             rows.append(row)
-        return np.array(rows, dtype=np.float64).reshape(len(candidates), -1)
+        return np.array(rows, dtype=np.float64)
 
 
 def _option_columns(choice: Choice) -> dict[str, tuple[float, ...]]:

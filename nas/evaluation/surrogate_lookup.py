@@ -100,7 +100,7 @@ class SurrogateLookup(Evaluator):
         return self.task.price(candidate, self.rungs[-1], len(self.rungs))
 
     def _values(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
-        """Every target of the surrogate in natural units, with noise where it belongs: (targets,) for each candidate."""
+        """Each candidate's targets in natural units, (targets,), with noise where it belongs."""
         whole = [Candidate(one.architecture, self.task.hyperparameters(one)) for one in candidates]
         noise = self.surrogate.noise * [name.startswith("validation") for name, _ in self.surrogate.targets]
         found = []
