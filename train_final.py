@@ -119,7 +119,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device)
+        record_environment(path, randomness.device, splits)
         write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()

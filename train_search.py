@@ -81,6 +81,10 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         relaxation=relaxation,
         architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
         hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        regulariser=build_or_none(config.get("regulariser"), "regulariser"),
+        perturbation=build_or_none(config.get("perturbation"), "perturbation"),
+        shrinking=build_or_none(config.get("shrinking"), "shrinking"),
+        stopping=build_or_none(config.get("stopping"), "stopping"),
         hyperparameters=hyperparameters,
         categorical=categorical,
         discretisation=build(config.discretisation, "discretisation"),
@@ -113,7 +117,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device)
+        record_environment(path, randomness.device, splits)
     result = method.search()
     randomness.ranks.leave_the_rest()
 

@@ -11,11 +11,12 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import joblib
 import torch
@@ -42,24 +43,19 @@ TRAINING_SOURCES = (*COMMON_SOURCES, "training")
 SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations", "search")
 
 
-@dataclass(frozen=True)
-class Search:
-    """One run of ``train_search.py``."""
+class Run(ABC):
+    """Something to compute that is known by what it depends on: a frozen dataclass, so that equal ones are one."""
 
-    overrides: tuple[str, ...]
-    seed: int
+    sources: ClassVar[tuple[str, ...]]
+    """The files and folders of ``nas`` that it is computed with."""
 
+    @abstractmethod
+    def depends_on(self) -> Any:
+        """JSON values: all that the result depends on beside the sources."""
 
-@dataclass(frozen=True)
-class Training:
-    """A candidate's network from fresh weights, on the training split alone.
-
-    ``candidate`` is the text of a ``candidate.json``, whose hyperparameters and schedule it is trained with.
-    """
-
-    candidate: str
-    overrides: tuple[str, ...]
-    seed: int
+    @abstractmethod
+    def computed(self, folder: Path) -> dict[str, Any]:
+        """The result as JSON values, in this process; ``folder`` is empty and deleted afterwards."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +86,6 @@ class Outcome:
         return all(self.candidate.get("settled", {}).values())
 
 
-Run = Search | Training
-
-
 @cache
 def composed(overrides: tuple[str, ...], seed: int) -> DictConfig:
     """The configuration that ``train_search.py`` would have got on its command line."""
@@ -108,6 +101,50 @@ def candidate_text(candidate: Mapping[str, Any], **hyperparameters: float) -> st
     return json.dumps(plain, sort_keys=True)
 
 
+@dataclass(frozen=True)
+class Search(Run):
+    """One run of ``train_search.py``."""
+
+    sources = SEARCH_SOURCES
+    overrides: tuple[str, ...]
+    seed: int
+
+    def depends_on(self) -> Any:
+        return [plain(composed(self.overrides, self.seed)), self.seed]
+
+    def computed(self, folder: Path) -> dict[str, Any]:
+        return asdict(outcome_of(searched, self, folder))
+
+
+@dataclass(frozen=True)
+class Training(Run):
+    """A candidate's network from fresh weights, on the training split alone.
+
+    ``candidate`` is the text of a ``candidate.json``, whose hyperparameters and schedule it is trained with.
+    """
+
+    sources = TRAINING_SOURCES
+    candidate: str
+    overrides: tuple[str, ...]
+    seed: int
+
+    def depends_on(self) -> Any:
+        settings = plain(composed(self.overrides, self.seed))
+        kept = {group: settings[group] for group in ("data", "training", "final")}  # the others have no part
+        return [self.candidate, kept, self.seed]
+
+    def computed(self, folder: Path) -> dict[str, Any]:
+        return asdict(outcome_of(trained, self, folder))
+
+
+def outcome_of(run: Callable[[Any, Path], Outcome], what: Run, folder: Path) -> Outcome:
+    """What ``run`` makes of ``what``; that it failed is a result like any other: these settings do not work."""
+    try:
+        return run(what, folder)
+    except (RunFailed, FloatingPointError) as error:
+        return Outcome(failure=str(error))
+
+
 class CachedRuns:
     """Runs into ``folder``, ``jobs`` at a time with one thread each."""
 
@@ -116,7 +153,11 @@ class CachedRuns:
         self.computed = 0
 
     def outcomes(self, runs: Sequence[Run], what: str) -> list[Outcome]:
-        """One outcome per run, in order; those not yet known are computed now, with a line about it on stderr."""
+        """One outcome per search or training, see :meth:`results`."""
+        return [Outcome(**one) for one in self.results(runs, what)]
+
+    def results(self, runs: Sequence[Run], what: str) -> list[dict[str, Any]]:
+        """One result per run, in order; those not yet known are computed now, with a line about it on stderr."""
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [run for run in dict.fromkeys(runs) if not self._path(run).exists()]
         if missing:
@@ -125,37 +166,36 @@ class CachedRuns:
             for _ in joblib.Parallel(self.jobs, return_as="generator_unordered", pre_dispatch="all")(tasks):
                 self.computed += 1
             print(f"{what}: {len(missing)} of {len(runs)} runs in {time.monotonic() - began:.0f} s", file=sys.stderr)
-        return [Outcome(**json.loads(self._path(run).read_text())) for run in runs]
+        return [json.loads(self._path(run).read_text()) for run in runs]
+
+    def known(self, run: Run) -> dict[str, Any] | None:
+        """The result of ``run`` if it is there."""
+        path = self._path(run)
+        return json.loads(path.read_text()) if path.exists() else None
 
     def _path(self, run: Run) -> Path:
-        settings: Any = OmegaConf.to_container(composed(run.overrides, run.seed), resolve=True)
-        candidate = ""
-        if isinstance(run, Training):
-            candidate = run.candidate
-            settings = {group: settings[group] for group in ("data", "training", "final")}  # the others have no part
-        key = json.dumps([candidate, settings, run.seed, sources(type(run)), torch.__version__])
+        key = json.dumps([type(run).__name__, run.depends_on(), sources(run.sources), torch.__version__])
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 @cache
-def sources(kind: type[Run]) -> str:
-    """A hash of the code that a run of this kind is computed with."""
-    parts = SEARCH_SOURCES if kind is Search else TRAINING_SOURCES
+def sources(parts: tuple[str, ...]) -> str:
+    """A hash of the code in ``parts`` of ``nas``."""
     paths = [path for part in parts for path in sorted((ROOT / "nas" / part).rglob("*.py")) or [ROOT / "nas" / part]]
     content = b"".join(path.read_bytes() for path in [*paths, Path(__file__)])
     return hashlib.sha256(content).hexdigest()
 
 
+def plain(config: DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=True)
+
+
 def compute(run: Run, path: Path) -> None:
-    """Run it, in this process, and write its outcome to ``path``."""
+    """Compute it, in this process, and write its result to ``path``, with the seconds that it took."""
     torch.set_num_threads(1)
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=path.parent) as folder, contextlib.redirect_stdout(sys.stderr):
-        try:
-            outcome = searched(run, Path(folder)) if isinstance(run, Search) else trained(run, Path(folder))
-        except (RunFailed, FloatingPointError) as error:  # a result like any other: these settings do not work
-            outcome = Outcome(failure=str(error))
-    found = asdict(outcome) | {"seconds": time.perf_counter() - began}
+        found = run.computed(Path(folder)) | {"seconds": time.perf_counter() - began}
     write_atomically(path, json.dumps(found).encode())
 
 

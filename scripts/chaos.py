@@ -60,6 +60,7 @@ SUBJECTS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
             "mu_plus_lambda": ("budget.evaluations=25",),
             "reinforce": ("budget.evaluations=20",),
             "reinforce_lstm": ("budget.evaluations=20",),
+            "hyperband": ("budget.evaluations=20", "evaluation.epochs=3", "evaluation.rungs=[1,2]"),
             "tpe": ("budget.evaluations=20",),
         }.items()
     },

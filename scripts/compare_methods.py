@@ -30,6 +30,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
+from paired_tests import holm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -293,16 +294,6 @@ def paired_tests(budget: str, results: Sequence[Result]) -> list[PairedTest]:
         found.append(PairedTest(budget, first, second, len(seeds), statistics.fmean(differences), p, p))
     corrected = holm([test.p for test in found])
     return [replace(test, p_holm=p) for test, p in zip(found, corrected, strict=True)]
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """The values corrected for their number (Holm, 1979): the smallest times n, the next times n - 1, never falling."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    corrected, largest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[index]))
-        corrected[index] = largest
-    return corrected
 
 
 def sentence(budget: str, results: Sequence[Result], tests: Sequence[PairedTest]) -> str:

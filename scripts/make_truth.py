@@ -31,8 +31,7 @@ from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # the entry points lie beside the packages, not in them
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import train_search
 from nas.candidate import Candidate
@@ -49,6 +48,7 @@ from nas.run.randomness import Randomness
 from nas.stopping import STOPPED
 from nas.training.metrics import ClassificationMetrics, measure
 
+ROOT = Path(__file__).resolve().parent.parent
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
 
 

@@ -126,7 +126,7 @@ def test_a_run_is_resumed_from_any_folder(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a b", "a=b", "a,b", "[x]", "it's ☃, [x]=é", "back\\slash'"])
+@pytest.mark.parametrize("name", ["a b", "a=b", "a,b", "[x]", "it's ☃, [x]=é", "back\\slash'", "${x}"])
 def test_what_is_printed_works_when_typed(name: str, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / name)
     from nas.run.overrides import typed

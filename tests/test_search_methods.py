@@ -63,9 +63,11 @@ def tags(folder: Path) -> set[str]:
 
 @pytest.mark.parametrize("method", BLACK_BOX)
 def test_every_competitor_searches_and_writes_the_same_run_folder(method: str, tmp_path: Path) -> None:
-    result, found = searched(tmp_path, f"method={method}", "budget.evaluations=3", "hyperparameters=with_batch_size")
+    overrides = (f"method={method}", "budget.evaluations=3", "hyperparameters=with_batch_size")
+    rungs = ("evaluation.epochs=2", "evaluation.rungs=[1]") if method == "hyperband" else ()
+    result, found = searched(tmp_path, *overrides, *rungs)
     assert result.cost.evaluations == 3
-    assert result.cost.samples <= 3 * (128 + 64)
+    assert result.cost.samples <= 3 * (2 if rungs else 1) * (128 + 64)
     ranges = found.space.ranges
     assert set(ranges) == {"learning_rate", "dropout", "batch_size"}
     assert all(domain.contains(found.candidate.hyperparameters[name]) for name, domain in ranges.items())
@@ -146,6 +148,8 @@ def test_what_has_no_gradient_is_held_and_told(
         (("objective.cost_weight=-1",), "objective.cost_weight"),
         (("objective=multi_task",), "objective"),
         (("method=random", "evaluation.rungs=[5]"), "evaluation.rungs"),
+        (("method=hyperband",), "method.strategy.rungs"),
+        (("method=random", "method.enqueue=defaults"), "method.enqueue"),
         (("evaluation.jobs=0",), "evaluation.jobs"),
     ],
 )

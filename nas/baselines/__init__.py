@@ -2,6 +2,7 @@
 
 from nas.baselines.evolution import AgingEvolution
 from nas.baselines.genetic import Genetic, GeneticOperators
+from nas.baselines.hyperband import Hyperband
 from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.population import PopulationStrategy
@@ -18,6 +19,7 @@ __all__ = [
     "Factorised",
     "Genetic",
     "GeneticOperators",
+    "Hyperband",
     "LSTMController",
     "MuPlusLambda",
     "PopulationStrategy",

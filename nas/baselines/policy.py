@@ -10,6 +10,7 @@ the next input; the hyperparameters come after the choices.
 """
 
 import math
+import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from nas.errors import require
 
 LARGEST_LOG_DEVIATION = 3.0
+LARGEST_Z = 3.0  # of an action that was not drawn; one drawn in 370 lies beyond
 
 
 class Policy(nn.Module, ABC):
@@ -87,6 +89,12 @@ def place_entropy(mean: Tensor, log_deviation: Tensor) -> Tensor:
 def place_of(z: float) -> float:
     """The standard normal's distribution function."""
     return 0.5 * math.erfc(-z / math.sqrt(2))
+
+
+def z_of(place: float) -> float:
+    """The inverse of :func:`place_of`, bounded: at the very ends, 0 and 1, it would be infinite."""
+    least = place_of(-LARGEST_Z)
+    return statistics.NormalDist().inv_cdf(min(max(place, least), 1 - least))
 
 
 IMPOSSIBLE = -1e9  # as a logit: finite, since 0 * inf in the entropy would be nan

@@ -5,13 +5,13 @@ Williams (1992), "Simple Statistical Gradient-Following Algorithms for Connectio
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from nas.baselines.policy import Policy, PolicySettings, place_of
+from nas.baselines.policy import Policy, PolicySettings, place_of, z_of
 from nas.baselines.strategy import EncodedStrategy, Vector
 from nas.errors import require
 from nas.spaces.space import SearchSpace
@@ -67,6 +67,12 @@ class Reinforce(EncodedStrategy):
         choices = len(self.sizes)
         actions: list[Vector] = self.policy.sample(self.batch, self.generator).tolist()
         return [[*action[:choices], *map(place_of, action[choices:]), *action] for action in actions]
+
+    def rewritten(self, vector: Vector, entries: Mapping[int, float]) -> Vector:
+        """Also rewrites the action: the policy learns from what was scored, as if it had drawn it."""
+        choices = len(self.sizes)
+        actions = {entry: number if entry < choices else z_of(number) for entry, number in entries.items()}
+        return super().rewritten(vector, {**entries, **{self.length + entry: one for entry, one in actions.items()}})
 
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
         rewards = self._rewards(scores)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -33,12 +33,14 @@ class BlackBoxSearch:
     """Searches with ``strategy`` for what ``evaluator`` measures and ``objective`` scores.
 
     It never spends more than the budget's samples, multiply-adds and evaluations: a round is cut where the budget may
-    not pay for the next evaluation, and the search ends there.
+    not pay for the next evaluation. The search ends there, or goes on if the strategy takes a part of a round.
 
     Args:
         strategy: Makes the strategy from the keywords ``space`` and ``generator``.
         pruner: Ends the training of candidates that are behind, if the evaluator has rungs; by default the strategy's.
         patience: The search ends after so many evaluations without a better score; null: only the budget ends it.
+        enqueue: ``initial`` gives the first candidate the initial hyperparameters of the configuration, each brought
+            into its range; null leaves them to the strategy, like the architecture.
         space: The joint space of architectures and hyperparameters.
         task: Knows the values of hyperparameters that candidates do not carry.
         evaluator: Turns candidates into evaluations.
@@ -49,7 +51,8 @@ class BlackBoxSearch:
         folder: The run folder.
 
     Raises:
-        InvalidValue: Nothing would end the search, or the budget does not pay for one evaluation.
+        InvalidValue: Nothing would end the search, the budget does not pay for one evaluation, or the strategy takes
+            no values for its first candidate.
     """
 
     data_parallel = begins_with_another = False
@@ -60,6 +63,7 @@ class BlackBoxSearch:
         strategy: Callable[..., Strategy],
         pruner: Pruner | None = None,
         patience: int | None = None,
+        enqueue: Literal["initial"] | None = None,
         *,
         space: SearchSpace,
         task: TrainingSetup,
@@ -76,6 +80,8 @@ class BlackBoxSearch:
         self.task, self.evaluator, self.objective, self.patience = task, evaluator, objective, patience
         self.tracking, self.randomness, self.folder = tracking, randomness, folder
         self.strategy = strategy(space=space, generator=randomness.on_cpu("strategy"))
+        if enqueue is not None:
+            self.strategy.enqueue({name: task.held[name] for name in space.ranges if name in task.held})
         self.pruner = self.strategy.pruner if pruner is None else pruner
         self.meter = EvaluationMeter(budget, evaluator)
         self.meter.require_one(space.sample(randomness.on_cpu("price")))
@@ -109,7 +115,7 @@ class BlackBoxSearch:
         """
         asked = self.strategy.ask()
         candidates = self.meter.affordable(asked)
-        self.exhausted = len(candidates) < len(asked)
+        self.exhausted = len(candidates) < (1 if self.strategy.takes_a_part else len(asked))
         if not candidates:
             return
         evaluations = self._evaluated(candidates)

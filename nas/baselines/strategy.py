@@ -5,7 +5,7 @@
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nas.candidate import Candidate, Categorical
-from nas.errors import require
+from nas.errors import InvalidValue, require
 from nas.evaluation.evaluator import Pruner
 from nas.spaces.space import SearchSpace
 
@@ -31,7 +31,13 @@ class Strategy(ABC):
 
     The configuration names the class in ``_target_``, with its settings. The search adds the keywords ``space`` (a
     SearchSpace) and ``generator`` (a CPU ``torch.Generator``, whose state the search saves).
+
+    Attributes:
+        takes_a_part: Whether the search goes on where the budget may not pay for all that was asked for, and tells the
+            scores of the first ones. It pays where trainings that are ended early leave much of their price.
     """
+
+    takes_a_part: bool = False
 
     @property
     def pruner(self) -> Pruner | None:
@@ -47,6 +53,14 @@ class Strategy(ABC):
             folder: The run folder.
         """
         return
+
+    def enqueue(self, values: Mapping[str, float]) -> None:
+        """Give the first candidate these hyperparameters. Called before a state is loaded and before :meth:`ask`.
+
+        Raises:
+            InvalidValue: The strategy cannot do this.
+        """
+        raise InvalidValue("enqueue", "initial", f"{type(self).__name__} chooses its first candidate itself")
 
     @abstractmethod
     def ask(self) -> list[Candidate]:
@@ -106,6 +120,7 @@ class EncodedStrategy(Strategy):
         allowed = "there is nothing to search: it needs a choice with several options or a hyperparameter that may move"
         require(len(self.variable) > 0, "space", space.name, allowed)
         self._pending: list[Vector] = []
+        self._enqueued: dict[int, float] = {}  # entries of the first vector
 
     @abstractmethod
     def propose(self) -> list[Vector]:
@@ -115,9 +130,24 @@ class EncodedStrategy(Strategy):
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
         """Take in the scores of the vectors that were proposed; a score may be ``-inf``."""
 
+    def enqueue(self, values: Mapping[str, float]) -> None:
+        """Give the first vector these hyperparameters; its architecture stays as proposed.
+
+        Args:
+            values: By name; one beyond the space's range counts as the nearer end, one of no option as the nearest.
+        """
+        first = len(self.space.choices)
+        for entry, name in enumerate((*self._categorical, *self.continuous), start=first):
+            if name in values:
+                place = self.space.ranges[name].to_unit(values[name])
+                self._enqueued[entry] = place if name in self.continuous else self._option(name, place)
+
     def ask(self) -> list[Candidate]:
         if not self._pending:
             self._pending = [self.repaired(vector) for vector in self.propose()]
+            if self._enqueued:
+                self._pending[0] = self.rewritten(self._pending[0], self._enqueued)
+                self._enqueued = {}
         return [self.space.decode(self._encoded(vector)) for vector in self._pending]
 
     def tell(self, scored: Sequence[Scored]) -> None:
@@ -127,10 +157,16 @@ class EncodedStrategy(Strategy):
         self.learn(vectors, [one.score for one in scored])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"pending": list(self._pending)}
+        waiting = {"enqueued": dict(self._enqueued)} if self._enqueued else {}
+        return {"pending": list(self._pending), **waiting}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._pending = [list(vector) for vector in state["pending"]]
+        self._enqueued = dict(state.get("enqueued", {}))
+
+    def rewritten(self, vector: Vector, entries: Mapping[int, float]) -> Vector:
+        """The pending ``vector`` with other ``entries``; a method that keeps more of it than its entries overrides."""
+        return [entries.get(entry, number) for entry, number in enumerate(vector)]
 
     def repaired(self, vector: Vector) -> Vector:
         """``vector``, changed where needed so that the space can sample it."""
@@ -142,8 +178,12 @@ class EncodedStrategy(Strategy):
         candidate = self.space.sample(self.generator)
         encoded = self.space.encode(candidate)
         places = dict(zip(self.space.ranges, encoded[len(self.space.choices) :], strict=True))
-        options = [float(int(places[name] * len(values))) for name, values in self._categorical.items()]
+        options = [self._option(name, places[name]) for name in self._categorical]
         return [*encoded[: len(self.space.choices)], *options, *(places[name] for name in self.continuous)]
+
+    def _option(self, name: str, place: float) -> float:
+        """The index of a categorical hyperparameter's option at ``place``."""
+        return float(int(place * len(self._categorical[name])))
 
     def _encoded(self, vector: Vector) -> list[float]:
         """``vector`` as :meth:`SearchSpace.encode` writes it: a categorical's option is the middle of its share."""

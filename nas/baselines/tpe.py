@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from nas.baselines.strategy import EncodedStrategy, Vector
-from nas.candidate import Range
+from nas.candidate import Candidate, Range
 from nas.configuration import optional_module
 from nas.errors import UnusableInput, require
 from nas.spaces.space import SearchSpace
@@ -127,14 +127,28 @@ class TPE(EncodedStrategy):
             vector = self.repaired(self._vector(suggested)) if suggested else self.random_vector()
             if not self.distinct or tuple(vector) not in self.seen:
                 break
-        self.seen.add(tuple(vector))
-        identity = self._identity(trial.number)
-        for name, value in self._parameters(vector).items():
+        return self._noted([*vector, float(trial.number)])
+
+    def _noted(self, vector: Vector) -> Vector:
+        """``vector``, which is seen from now on and whose trial has its parameters."""
+        *entries, number = vector
+        self.seen.add(tuple(entries))
+        for name, value in self._parameters(entries).items():
             distribution = self.distributions[name]
-            self.records.set_trial_param(identity, name, distribution.to_internal_repr(value), distribution)
+            internal = distribution.to_internal_repr(value)
+            self.records.set_trial_param(self._identity(int(number)), name, internal, distribution)
+        return vector
+
+    def rewritten(self, vector: Vector, entries: Mapping[int, float]) -> Vector:
+        self.seen.discard(tuple(vector[: self.length]))
+        return self._noted(super().rewritten(vector, entries))
+
+    def ask(self) -> list[Candidate]:
+        asked = super().ask()
         if self.kept is not None:
-            self.kept.check(self._frozen(trial.number))
-        return [*vector, float(trial.number)]
+            for vector in self._pending:
+                self.kept.check(self._frozen(int(vector[self.length])))
+        return asked
 
     def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
         """The candidates that Optuna's asynchronous successive halving promotes, among all that reached this rung."""

@@ -1,31 +1,46 @@
 """The bilevel problem, its hypergradients, and one step of either level."""
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.exact import Exact
+from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.last_step import LastStep
+from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
+from nas.bilevel.single_level import SingleLevel
 from nas.bilevel.upper_level import UpperLevel
 
 __all__ = [
+    "AdversarialPerturbation",
+    "AlphaRule",
     "ArchitectureOptimiser",
+    "BetaDecay",
     "BilevelProblem",
     "ByKind",
     "ConjugateGradient",
+    "DirichletKL",
+    "Entropy",
     "Exact",
+    "ExponentiatedGradient",
     "FiniteDifference",
     "FirstOrder",
     "ForwardAccumulation",
     "Hypergradient",
     "LastStep",
     "NeumannSeries",
+    "Perturbation",
+    "RandomPerturbation",
+    "Regulariser",
     "Report",
+    "SingleLevel",
     "UpperLevel",
+    "ZeroOne",
     "data_parallel",
 ]

@@ -111,7 +111,7 @@ class ForwardAccumulation(Hypergradient):
 
         primals = _detached(step.before), _detached(step.gradients), step.buffers, raw[target]
         moved = {name: before[1][name] for name in step.buffers}
-        tangents = before[0], through, moved, torch.ones_like(raw[target])
+        tangents = before[0], {name: through[name] for name in step.gradients}, moved, torch.ones_like(raw[target])
         with warnings.catch_warnings():
             # What PyTorch itself loads for forward mode uses something that it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)

@@ -44,6 +44,11 @@ class FunctionalSupernet:
             logits: Tensor = self.supernet(images, operation_weights)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
+    def operation_weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The relaxed alphas of ``parameters``; one noise sample."""
+        with self._holding(parameters):
+            return self.supernet.operation_weights()
+
     @contextmanager
     def _holding(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
         """Put ``parameters`` into the modules, which need not be leaves there; nothing is copied."""
@@ -56,6 +61,18 @@ class FunctionalSupernet:
             for name in parameters:
                 held, key = self._places[name]
                 held[key] = self.parameters[name]
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Let all modules be in evaluation mode: batch norm normalises by its running averages."""
+        training = [module for module in self.supernet.modules() if module.training]
+        for module in training:
+            module.training = False
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
 
     @contextmanager
     def frozen_averages(self) -> Iterator[None]:

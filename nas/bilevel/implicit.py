@@ -49,7 +49,9 @@ class Implicit(Hypergradient):
     ) -> Report:
         weights, values = problem.weights(), problem.values()
         training_loss = problem.training_loss(weights, training, values)
-        gradients = torch.autograd.grad(training_loss, list(weights.values()), create_graph=True)
+        gradients = torch.autograd.grad(
+            training_loss, list(weights.values()), create_graph=True, materialize_grads=True
+        )
         pairs = zip(gradients, weights.values(), strict=True)
         stationary = [(one + values["weight_decay"] * weight).to(weight.dtype) for one, weight in pairs]
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
+from nas.bilevel.perturbation import Disturbance, Perturbation
 from nas.bilevel.step import Step, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
@@ -38,9 +39,11 @@ class BilevelProblem:
         generators: Every source of noise in a forward pass (dropout, relaxation).
         augmentation: Where learned cutout and mixup draw from.
         precision: The context in which the supernet computes; losses are float32 at least.
+        perturbation: What the training loss does to the operation weights.
 
     Attributes:
         schedule_factor: What the learning rate is multiplied by at the present step.
+        progress: The share of the search that is done, 0 to 1.
         last_step: The weight step taken last, where its graph was kept.
     """
 
@@ -53,6 +56,7 @@ class BilevelProblem:
         generators: tuple[torch.Generator, ...] = (),
         augmentation: torch.Generator | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        perturbation: Perturbation | None = None,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -63,7 +67,8 @@ class BilevelProblem:
         self.gradient_clip, self.augmentation = gradient_clip, augmentation
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
-        self.schedule_factor = 1.0
+        self.schedule_factor, self.progress = 1.0, 0.0
+        self.disturbance = Disturbance(perturbation, supernet)
         self.last_step: Step | None = None
 
     def weights(self) -> Weights:
@@ -105,9 +110,11 @@ class BilevelProblem:
 
         Args:
             parameters: Weights, and alphas as ``alpha.<name>``; the supernet's own stand in for the others.
-            operation_weights: What stands in for the relaxed alphas.
+            operation_weights: What stands in for the relaxed and perturbed alphas.
         """
         self.hyperparameters.bind(self.supernet, values)
+        if operation_weights is None and self.disturbance.perturbation is not None:
+            operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
         logits = self.network.logits(parameters, shown.images, operation_weights)
         return training_loss(logits, shown, values.get("label_smoothing", 0.0)), logits
@@ -133,21 +140,25 @@ class BilevelProblem:
             twice: Whether that graph includes the gradient's own dependence: on what acts through the training loss,
                 and on the weights.
         """
+        self.disturbance.forget()
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
             step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
-            gradients = [gradient.detach().clone() for gradient in step.gradients.values()]
+            kept = {name: gradient.detach().clone() for name, gradient in step.gradients.items()}
+            gradients = [kept.get(name) for name in self.network.weights]
         else:
-            operation_weights = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
+            relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
+            operation_weights = self._perturbed(relaxed, batch)
             acting = on_device(self.hyperparameters.acting(), self._device)
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
             step = Step(loss.clone(), logits.clone(), {}, {}, {}, {})
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
         step = replace(step, norm=norm)
+        self.disturbance.forget()
         self.last_step = step if keep_graph else None
         return step
 
@@ -158,6 +169,7 @@ class BilevelProblem:
             twice: As for :meth:`step`.
             clip: Whether the gradient is clipped as the real step's is.
         """
+        self.disturbance.forget()
         with self.network.frozen_averages():
             return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
 
@@ -178,18 +190,30 @@ class BilevelProblem:
         live = {name: state["momentum_buffer"] for name, state in found.items() if "momentum_buffer" in state}
         return {name: buffer.clone() for name, buffer in live.items()} if isinstance(momentum, Tensor) else live
 
+    def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The operation weights with which the weights are trained."""
+
+        def loss(operation_weights: Mapping[str, Tensor]) -> Tensor:
+            weights = {name: weight.detach() for name, weight in self.network.weights.items()}
+            with self.network.evaluating():
+                return self.validation_loss(weights, batch, operation_weights)[0]
+
+        return self.disturbance.added_to(relaxed, loss, self.progress)
+
     # What a GPU may record and replay: all that changes from call to call is an argument.
 
     def weight_gradients(
         self, batch: Batch, operation_weights: Mapping[str, Tensor], values: Values
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
         """The training loss, the logits and the weights' gradients, all detached; running averages move.
+
+        A weight on which the loss does not depend, because its operation was not sampled, has none.
 
         Args:
             values: Those of the hyperparameters that act through the loss.
         """
         loss, logits = self.training_pass({}, batch, values, operation_weights)
-        gradients = torch.autograd.grad(loss, list(self.network.weights.values()))
+        gradients = torch.autograd.grad(loss, list(self.network.weights.values()), allow_unused=True)
         return loss.detach(), logits.detach(), list(gradients)
 
     def operation_gradients(

@@ -18,7 +18,7 @@ class Step:
     Attributes:
         loss: The training loss before it, 0-dim; in the graph where that was kept.
         logits: (batch, classes), detached.
-        gradients: By weight, before clipping; empty unless the graph was kept.
+        gradients: By weight, before clipping, of those that the loss depends on; empty unless the graph was kept.
         before: The weights that it begins from, leaves of the graph; empty unless the graph was kept.
         buffers: The momentum buffers that it begins from.
         after: ``w'``, in the graph; empty unless the graph was kept.
@@ -52,13 +52,14 @@ def unrolled(
         largest: The norm to which the gradient is clipped; None leaves it.
     """
     loss, logits = training_pass(weights, values)
-    found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice)
-    gradients = dict(zip(weights, found, strict=True))
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice, allow_unused=True)
+    gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}
     fixed = {name: weight.detach() for name, weight in weights.items()}
     after, directions = sgd(fixed, gradients, buffers, values, largest)
     # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
     after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
-    return Step(loss, logits.detach(), gradients, weights, buffers, after, step_length(directions, values))
+    length = step_length({name: directions[name] for name in gradients}, values)
+    return Step(loss, logits.detach(), gradients, weights, buffers, after, length)
 
 
 def step_length(directions: Mapping[str, Tensor], values: Values) -> float:

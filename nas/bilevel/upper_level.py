@@ -3,15 +3,16 @@ their moves, and the weight step."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
-from nas.bilevel.hypergradient import Hypergradient, Report
+from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.outcome import Move, Outcome
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.regulariser import Regulariser
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterMoves, Intervention
@@ -20,39 +21,15 @@ Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
 
 
-@dataclass(frozen=True)
-class Move:
-    """A step of the upper level.
-
-    Attributes:
-        report: What the last strategy asked found.
-        samples: Images that went forward and backward for it.
-        gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
-        interventions: What had to be held back.
-    """
-
-    report: Report
-    samples: int
-    gradient_norms: dict[str, float]
-    interventions: tuple[Intervention, ...]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
-
-    step: Step
-    move: Move | None
-    samples: int
-
-
 class UpperLevel:
     """Alpha and the raw hyperparameters, their hypergradients and the rules that move them.
 
     Args:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: The same for the learned hyperparameters.
+        architecture: How alpha moves along its gradient.
         penalty: A function of alpha's probabilities that is added to the validation loss where it is not None.
+        regulariser: A function of alpha that is added as well.
     """
 
     def __init__(
@@ -60,17 +37,18 @@ class UpperLevel:
         problem: BilevelProblem,
         architecture_gradient: Hypergradient | None,
         hyperparameter_gradient: Hypergradient | None,
-        architecture: ArchitectureOptimiser,
+        architecture: AlphaRule,
         penalty: Penalty | None = None,
+        regulariser: Regulariser | None = None,
     ) -> None:
-        self.problem, self.penalty = problem, penalty
+        self.problem, self.penalty, self.regulariser = problem, penalty, regulariser
         self.alpha = problem.supernet.architecture_parameters()
         self.hyperparameters = problem.hyperparameters
         self.architecture_gradient = architecture_gradient if self.alpha else None
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
-        self.optimiser = architecture.over(self.alpha) if self.alpha else None
+        self.optimiser = architecture.over(dict(problem.supernet.alpha.items())) if self.alpha else None
         self.moves = HyperparameterMoves(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
@@ -102,7 +80,8 @@ class UpperLevel:
         if not self.looks_back:
             step, followed = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
-        samples = len(training.labels) * (1 + followed) + (0 if move is None else move.samples)
+        passes = 1 + followed + self.problem.disturbance.count()
+        samples = len(training.labels) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
     def weight_step(self, training: Batch, work: Work) -> tuple[Step, int]:
@@ -139,22 +118,28 @@ class UpperLevel:
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
+        return None if self.penalty is None or not self.alpha else self.penalty(self.problem.supernet.mean_weights())
+
+    def regularisation(self) -> Tensor | None:
+        """The regulariser of the present alpha, 0-dim, in its graph."""
         supernet = self.problem.supernet
-        weights = {name: supernet.relaxation.probabilities(alpha) for name, alpha in supernet.alpha.items()}
-        return None if self.penalty is None or not self.alpha else self.penalty(weights)
+        alphas, relaxation = dict(supernet.alpha.items()), supernet.relaxation
+        return None if self.regulariser is None else self.regulariser(alphas, relaxation, self.problem.progress)
 
     def _add_penalty(self) -> None:
-        penalty = self.expected_penalty()
-        if penalty is None:
+        penalties = [one for one in (self.expected_penalty(), self.regularisation()) if one is not None]
+        if not penalties:
             return
-        gradients = torch.autograd.grad(penalty, self.alpha, materialize_grads=True)
+        gradients = torch.autograd.grad(penalties, self.alpha, materialize_grads=True)
         for alpha, gradient in zip(self.alpha, gradients, strict=True):
             alpha.grad = gradient if alpha.grad is None else alpha.grad + gradient
 
     def most_passes(self) -> int:
         """Forward-backward passes over a batch that a step takes at most."""
         targets = len(self.hyperparameters.raw_parameters())
-        return sum(strategy.most_passes(targets) for strategy in self.strategies)
+        own = sum(strategy.most_passes(targets) for strategy in self.strategies)
+        # A perturbation is found at most in every strategy's step ahead, and in the weight step.
+        return own + self.problem.disturbance.most_passes * (len(self.strategies) + 1)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]

@@ -31,6 +31,7 @@ from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput, require
 
 CHANNELS, WHITE = 3, 255.0
+PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
 LARGEST_SEED = 2**63 - 1
 FEW, MANY = 2000, 100_000  # files that the run looks at alone, and so many that it says so
 LOOKED_AT_ONCE = 256  # files, by one process
@@ -341,7 +342,7 @@ class ImageNet:
         by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
         kinds = [f"{count:,} {kind}" for kind, count in by_count]
         files = f"{left_out.total():,} file{'s' if left_out.total() > 1 else ''}"
-        parts = [f"{files} ({listed(kinds)}; read are {' '.join(IMG_EXTENSIONS)})"] if kinds else []
+        parts = [f"{files} ({listed(kinds)}; read are {' '.join(PICTURES)})"] if kinds else []
         parts += [f"what is in {listed(folders)}"] if folders else []
         if parts:
             log.info("%s: left out below %s: %s.", self.name, self._location, " and ".join(parts))
@@ -367,7 +368,7 @@ def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], li
     pictures = [_pictures_below(str(location / name), left_out) for name in classes]
     empty = [name for name, files in zip(classes, pictures, strict=True) if not files]
     if empty:
-        supported = f"Supported extensions are: {', '.join(IMG_EXTENSIONS)}"
+        supported = f"Supported extensions are: {', '.join(PICTURES)}"
         raise FileNotFoundError(f"Found no valid file for the classes {', '.join(empty)}. {supported}")
     return classes, pictures
 
@@ -383,7 +384,7 @@ def _pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
         found.append((below, sorted(names)))
     pictures = []
     for below, names in sorted(found):
-        chosen = [name for name in names if name.lower().endswith(IMG_EXTENSIONS) and not _is_hidden(name)]
+        chosen = [name for name in names if name.lower().endswith(PICTURES) and not _is_hidden(name)]
         pictures += [os.path.join(below, name) for name in chosen]
         left_out.update(_kind(name) for name in set(names) - set(chosen))
     return pictures

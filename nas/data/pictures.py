@@ -1,7 +1,8 @@
 """Picture files as a good viewer shows them, and a quick look at many of them before a run begins.
 
 A viewer turns a picture as its orientation says, lays transparent parts on white, knows how bright 16 bits are, and
-converts colours to sRGB by the profile that is embedded. Of an animation, the first frame is taken.
+converts colours to sRGB by the profile that is embedded. Of several pages, the first is taken; an animation, of which
+it shows no single picture, is refused.
 """
 
 import io
@@ -31,12 +32,13 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 NEARLY_BLACK = "have 16 bits and use the darkest 1/256 of them only: they are nearly black, as a viewer shows them"
-SEVERAL_FRAMES = "have several frames, of which the first is taken"
+SEVERAL_PAGES = "have several pages, of which the first is taken"
+ANIMATED = ("GIF", "PNG", "WEBP")  # formats in which several frames follow each other in time
 ELONGATED = "are more than twice as long as wide or the reverse: a square from their centre leaves out both ends"
 
 
 class UnsuitablePicture(ValueError):  # noqa: N818 - it is about the picture
-    """A picture of which nobody knows what black and white are, with the reason in words."""
+    """A picture of which nobody knows what black and white are, or which frame is meant, with the reason in words."""
 
 
 def read_picture(file: str) -> Image.Image:
@@ -88,6 +90,8 @@ def look_at(file: str, findings: Findings) -> None:
         with open(file, "rb") as bytes_, Image.open(bytes_) as image:
             width, height = image.size
             several = image.format != "MPO" and getattr(image, "is_animated", False)  # MPO: a photograph's previews
+            if several and image.format in ANIMATED:
+                raise UnsuitablePicture(f"it is an animation of {getattr(image, 'n_frames', 'several')} frames")
             of_16_bits = image.mode == "I" or image.mode.startswith("I;16")
             surely_whole = _ends_as_it_should(bytes_, image.format)
         if not surely_whole or image.mode not in ALWAYS_CONVERTIBLE:
@@ -98,7 +102,7 @@ def look_at(file: str, findings: Findings) -> None:
         empty = os.path.isfile(file) and not os.path.getsize(file)
         findings.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
         return
-    findings.remarks[SEVERAL_FRAMES] += bool(several)
+    findings.remarks[SEVERAL_PAGES] += bool(several)
     findings.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
 
 

@@ -69,6 +69,7 @@ class CostMeter:
         step: The most samples that go forward and backward in one step.
         validation: Images of the validation split, on which the supernet is measured at the end.
         choosing: Images that the discretisation passes through the supernet where the budget allows it.
+        tuning: Samples that go forward and backward meanwhile.
 
     Attributes:
         samples: Samples spent so far.
@@ -76,9 +77,11 @@ class CostMeter:
         seconds: Time on the clock until the end of the last epoch, summed over the resumed parts of a run.
     """
 
-    def __init__(self, budget: Budget, per_image: float, step: int, validation: int, choosing: int) -> None:
+    def __init__(
+        self, budget: Budget, per_image: float, step: int, validation: int, choosing: int, tuning: int = 0
+    ) -> None:
         self.budget, self.samples, self.measured, self.seconds = budget, 0, 0, 0.0
-        self.validation, self.choosing = validation, choosing
+        self.validation, self.choosing, self.tuning = validation, choosing, tuning
         self.per_image, self._step = per_image, step
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
@@ -114,7 +117,8 @@ class CostMeter:
 
     def reserve(self) -> Cost:
         """The most that the next step, the measurement at the end and the discretisation can cost together."""
-        return self._step_and(self.validation + self.images_to_choose())
+        choosing = self.images_to_choose()
+        return self._step_and(self.validation + choosing, self.tuning if choosing else 0)
 
     def least(self) -> Cost:
         """The most that a search of one step can cost: the untrained supernet's loss, then :meth:`reserve`."""
@@ -132,21 +136,23 @@ class CostMeter:
 
     def images_to_choose(self) -> int:
         """Images that the discretisation may use: ``choosing``, or 0 if the budget would then not pay for one step."""
-        affordable = self.budget.allows(self._step_and(self.untrained + self.validation + self.choosing))
+        measured = self.untrained + self.validation + self.choosing
+        affordable = self.budget.allows(self._step_and(measured, self.tuning))
         return self.choosing if affordable else 0
 
     def pays_for_choosing(self, measured: int) -> bool:
         """Whether the discretisation may use its images, when ``measured`` images are spent and not counted yet."""
-        within = self.budget.allows(self.counted + self._forward(measured + self.choosing))
+        choosing = Cost.of_passes(self.per_image, self.tuning, measured + self.choosing)
+        within = self.budget.allows(self.counted + choosing)
         return self.images_to_choose() == self.choosing and within
 
     def progress(self) -> float:
         """The share of the budget (0 to 1) that is spent together with the reserve."""
         return self.budget.progress(self.counted + self.reserve())
 
-    def _step_and(self, measured: int) -> Cost:
-        """The most that one step costs, and ``measured`` images that only go forward."""
-        return Cost.of_passes(self.per_image, self._step, measured)
+    def _step_and(self, measured: int, tuned: int = 0) -> Cost:
+        """The most that one step and ``tuned`` samples cost, and ``measured`` images that only go forward."""
+        return Cost.of_passes(self.per_image, self._step + tuned, measured)
 
     def _forward(self, images: int) -> Cost:
         """The cost of ``images`` that only go forward."""

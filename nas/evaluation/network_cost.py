@@ -67,13 +67,25 @@ def supernet_multiply_adds(space: SearchSpace, relaxation: Relaxation) -> float:
     """The multiply-adds of one image's forward pass through the supernet of ``space``.
 
     The plain implementation is counted: the fast one computes the same by kernels that PyTorch's counter does not see.
+    Where the relaxation samples one option per edge, it is the mean over samples of an alpha that prefers none.
     """
     plain = copy(space)
     plain.implementation = "plain"  # type: ignore[attr-defined]  # of those spaces that have several
     with torch.device("meta"):
         supernet = plain.supernet(relaxation)
-        weights = {name: alpha.detach() for name, alpha in supernet.alpha.items()}
-        return count_multiply_adds(supernet, space.input_shape, weights)
+    alphas = {name: alpha.detach() for name, alpha in supernet.alpha.items()}
+    if not relaxation.sampled:
+        return count_multiply_adds(supernet, space.input_shape, alphas)
+    options = max(alpha.shape[-1] for alpha in alphas.values())
+    samples = ({name: _one_hot(alpha, option) for name, alpha in alphas.items()} for option in range(options))
+    return statistics.fmean(count_multiply_adds(supernet, space.input_shape, one) for one in samples)
+
+
+def _one_hot(alpha: torch.Tensor, option: int) -> torch.Tensor:
+    """Weights shaped as ``alpha`` that take the same ``option`` in every row."""
+    weights = torch.zeros(alpha.shape)
+    weights[..., option % alpha.shape[-1]] = 1.0
+    return weights
 
 
 @torch.no_grad()

@@ -259,7 +259,8 @@ def supernet_metrics(supernet: Supernet, batches: Iterable[Batch], weights: Mapp
         for batch in batches:
             if samples and len(batch.labels) == 1:
                 continue
-            logits = supernet(batch.images, weights).float()
+            logits = supernet(batch.images, weights)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
             correct += float((logits.argmax(1) == batch.labels).sum())
             samples += len(batch.labels)
@@ -269,4 +270,4 @@ def supernet_metrics(supernet: Supernet, batches: Iterable[Batch], weights: Mapp
 def relaxed_weights(supernet: Supernet) -> dict[str, Tensor]:
     """The operation weights of every alpha of ``supernet``, without noise."""
     with torch.no_grad():
-        return {name: supernet.relaxation.probabilities(alpha).detach() for name, alpha in supernet.alpha.items()}
+        return supernet.mean_weights()

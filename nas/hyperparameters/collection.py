@@ -35,7 +35,13 @@ class Intervention(NamedTuple):
 
 
 class HyperparameterSet(nn.Module):
-    """All hyperparameters of a search: the raw parameters of the learned ones, the fixed values of the others."""
+    """All hyperparameters of a search: the raw parameters of the learned ones, the fixed values of the others.
+
+    Attributes:
+        progress: The share of the search that is done, 0 to 1.
+    """
+
+    progress = 1.0
 
     def __init__(self, entries: Mapping[str, Hyperparameter]) -> None:
         super().__init__()
@@ -85,7 +91,10 @@ class HyperparameterSet(nn.Module):
             raw: What stands in for the raw parameters, by name.
         """
         raw = dict(self.raw.items()) if raw is None else raw
-        return {name: entry.value(raw[name]) if name in raw else entry.initial for name, entry in self.entries.items()}
+        return {
+            name: entry.value(raw[name]) if name in raw else entry.fixed(self.progress)
+            for name, entry in self.entries.items()
+        }
 
     @torch.no_grad()
     def acting(self) -> dict[str, Tensor | float]:
@@ -94,7 +103,7 @@ class HyperparameterSet(nn.Module):
         What is learned stays a tensor, so that its mask is as relaxed as what the hypergradient differentiates.
         """
         return {
-            name: entry.value(self.raw[name]) if name in self.raw else entry.initial
+            name: entry.value(self.raw[name]) if name in self.raw else entry.fixed(self.progress)
             for name, entry in self.entries.items()
             if entry.acts_through_loss
         }

@@ -63,6 +63,8 @@ class Hyperparameter:
         cap: The largest value a candidate may carry; the search itself may go up to ``high``.
         trust_region: The most that one step may change the raw parameter: the logarithm of a value on a log scale, the
             logit of its place on a logit scale, the value itself on a linear one. None: as its update rule has it.
+        rises: Whether a fixed value that acts through the loss goes up to ``initial`` from 0 in a straight line over
+            the search.
     """
 
     acts_through_loss: ClassVar[bool]
@@ -77,9 +79,12 @@ class Hyperparameter:
     update: Update | None = None
     cap: float | None = None
     trust_region: float | None = None
+    rises: bool = False
 
     def __post_init__(self) -> None:
         lowest, highest = self.limits
+        able = self.acts_through_loss and not self.learn
+        require(able or not self.rises, "rises", True, "only what acts through the loss and is not learned can rise")
         inside = math.isfinite(self.initial) and lowest <= self.initial <= highest
         require(inside, "initial", self.initial, _between(lowest, highest))
         if not self.learn:
@@ -134,6 +139,10 @@ class Hyperparameter:
         if self.scale == "log":
             return math.log(self.low), math.log(self.high)
         return (-LOGIT_BOUND, LOGIT_BOUND) if self.scale == "logit" else (self.low, self.high)
+
+    def fixed(self, progress: float) -> float:
+        """The value where it is not learned, when the share ``progress`` (0 to 1) of the search is done."""
+        return self.initial * progress if self.rises else self.initial
 
     def value(self, raw: Tensor) -> Tensor:
         """The value of a raw parameter; differentiable."""

@@ -26,6 +26,7 @@ from nas.operations.cell_operations import (
     ReLUConvBN,
     SeparableConvolution,
 )
+from nas.operations.edge_structure import PartialEdge
 from nas.run.checkpoint import MAGIC, write_atomically
 from nas.spaces.darts import network as darts_network
 from nas.spaces.darts import supernet as darts_supernet
@@ -37,6 +38,7 @@ ORIGINAL_PARTS: dict[type[nn.Module], dict[str, str]] = {
     darts_network.Cell: {"edges": "_ops"},
     darts_network.ImageNetStem: {"quarter": "stem0", "eighth": "stem1"},
     MixedEdge: {"operations": "_ops"},
+    PartialEdge: {"operations": "_ops"},
     FactorisedReduction: {"even": "conv_1", "odd": "conv_2", "normalisation": "bn"},
     nasbench201_network.Cell: {"edges": "layers"},
     nasbench201_network.ResidualBlock: {"first": "conv_a", "second": "conv_b", "shortcut": "downsample"},

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.operations.stochastic import DropPath
+from nas.operations.sampled import bare, chosen_columns
+from nas.operations.stochastic import DropPath, GaussianNoise
 
 
 class Zero(nn.Module):
@@ -109,8 +110,10 @@ def skip_connection(channels: int, stride: int, affine: bool) -> nn.Module:
     return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, affine)
 
 
+NOISE = "noise"
 CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
+    NOISE: lambda channels, stride, affine: GaussianNoise(stride),
     "max_pool_3x3": lambda channels, stride, affine: max_pooling(stride),
     "avg_pool_3x3": lambda channels, stride, affine: average_pooling(stride),
     "skip_connect": skip_connection,
@@ -135,10 +138,16 @@ class MixedEdge(nn.Module):
         stride: The stride of every operation.
         normalise_pooling: Whether a batch norm without affine parameters follows each pooling operation, as in the
             search network of DARTS; without one a pooling operation would outweigh the normalised ones.
+
+    Attributes:
+        sampled: Whether the operation of a one-hot weight is computed alone (:mod:`nas.operations.sampled`).
     """
+
+    sampled = False
 
     def __init__(self, names: Sequence[str], channels: int, stride: int, normalise_pooling: bool) -> None:
         super().__init__()
+        self.names, self.stride = tuple(names), stride
         self.operations = nn.ModuleList()
         for name in names:
             operation = CELL_OPERATIONS[name](channels, stride, False)
@@ -149,6 +158,10 @@ class MixedEdge(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """``x`` (batch, channels, H, W), ``weights`` (operations,)."""
+        columns = chosen_columns(weights[None]) if self.sampled else None
+        if columns is not None:
+            alone = weights[columns[0]] * self._path(self.operations[columns[0]], x)
+            return alone + bare(weights[None], columns) if weights.requires_grad else alone
         return reduce(
             add, (w * self._path(operation, x) for w, operation in zip(weights, self.operations, strict=True))
         )

@@ -1,4 +1,4 @@
-"""Dropout and drop path, whose rates may be learned, and the functions that set the rates of a network.
+"""Dropout and drop path, whose rates may be learned, noise as an operation, and the functions that set the rates.
 
 A rate that is a number draws a hard mask. A rate that is a tensor is being learned: the mask is then the concrete
 relaxation (Gal et al., 2017, "Concrete Dropout", eq. 5), so that the loss is differentiable in the rate.
@@ -63,6 +63,27 @@ class DropPath(StochasticLayer):
         return x * keep_mask(shape, self.rate, x, self.generator)
 
 
+class GaussianNoise(StochasticLayer):
+    """The operation ``noise`` of S4 (Zela et al., 2020): noise from N(0, 1) of its input's shape, in every mode.
+
+    It belongs to the architecture and is no regularisation, so that no rate and no mode turns it off.
+    """
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.drawn: Tensor | None = None  # what the next forward pass takes instead of a draw of its own
+
+    def draw(self, x: Tensor) -> Tensor:
+        """Noise for an input ``x`` (batch, channels, H, W): (batch, channels, ceil(H / stride), ceil(W / stride))."""
+        shape = (*x.shape[:2], *(-(-side // self.stride) for side in x.shape[2:]))
+        return torch.randn(shape, generator=self.generator, device=x.device, dtype=x.dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise, self.drawn = self.draw(x) if self.drawn is None else self.drawn, None
+        return x[:, :, :: self.stride, :: self.stride] * 0.0 + noise  # as in Zero, the layers before stay in the graph
+
+
 LAYER_DROPOUT = "dropout_"  # followed by a layer's name: the name of the rate of its own dropout
 _noisy_layers: WeakKeyDictionary[nn.Module, list[nn.Module]] = WeakKeyDictionary()
 
@@ -73,6 +94,11 @@ def noisy_layers(network: nn.Module) -> list[nn.Module]:
         kinds = (StochasticLayer, nn.Dropout)
         _noisy_layers[network] = [module for module in network.modules() if isinstance(module, kinds)]
     return _noisy_layers[network]
+
+
+def look_again(network: nn.Module) -> None:
+    """Noisy layers were added to ``network`` after rates were set in it."""
+    _noisy_layers.pop(network, None)
 
 
 def set_dropouts(network: nn.Module, values: Mapping[str, float]) -> None:
@@ -107,7 +133,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
         found = [LayerDropout()]
-        _noisy_layers.pop(network, None)
+        look_again(network)
         plain.add_module("dropout", found[0])
     for module in found:
         module.rate = rate

@@ -2,9 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+import torch
 from torch import Generator, Tensor
 
 from nas.errors import require
@@ -15,9 +17,17 @@ class Relaxation(ABC):
 
     Attributes:
         generator: The source of any noise; the run sets it before the first use.
+        on_simplex: Whether the weights of a row add up to 1.
+        sampled: Whether every row of weights is one-hot, and a network computes that one option alone.
     """
 
     generator: Generator | None = None
+    on_simplex: ClassVar[bool] = True
+    sampled: bool = False
+
+    def initial(self, shape: Sequence[int]) -> Tensor:
+        """Where an alpha of this ``shape`` begins; what is random in it comes from PyTorch's global generator."""
+        return 1e-3 * torch.randn(*shape)
 
     @abstractmethod
     def __call__(self, alpha: Tensor) -> Tensor:

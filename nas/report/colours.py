@@ -13,6 +13,7 @@ LIGHT_ORANGE, LIGHT_GREY, WINE = "#F6C244", "#D0D0D0", "#882255"
 
 OPERATION_COLOURS: Mapping[str, str] = {
     "none": LIGHT_GREY,
+    "noise": "#8C8C8C",
     "max_pool_3x3": VERMILLION,
     "avg_pool_3x3": LIGHT_ORANGE,
     "skip_connect": PURPLE,

@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from nas.distributed import ShareDone, join, present
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
-from nas.run.overrides import as_typed, overridden_key, typed, typed_script, value_of
+from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, typed, typed_script, value_of
 from nas.run.ownership import claimed
 from nas.run.recorded import record_configuration, recorded_overrides, resumed_configuration
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
@@ -145,9 +145,11 @@ def run_composed(
     """
     hydra: Any = HydraConfig.get()
     overrides = as_typed(hydra.overrides.task)
-    path = Path(hydra.runtime.output_dir)
+    path = hydra_path(hydra, "output_dir")
     _begun.append(path)
-    with chdir(hydra.runtime.cwd):  # paths are of the folder where the command was typed, whatever hydra.job.chdir says
+    with chdir(
+        hydra_path(hydra, "cwd")
+    ):  # paths are of the folder where the command was typed, whatever hydra.job.chdir says
         if hydra.mode == RunMode.MULTIRUN:
             return _run_job(command, on_all_ranks(run), config, begin, hydra, overrides)
         explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
@@ -171,7 +173,7 @@ def _run_fresh(
     """Begin a run in ``folder``, which is this process's own and holds none; what runs is what is recorded."""
     settings = config if begin is None else begin(config, overrides)
     with read_write(hydra.runtime):
-        hydra.runtime.output_dir = str(folder)
+        hydra.runtime.output_dir = escaped(str(folder))
     record_configuration(folder, settings, hydra, overrides)
     run(settings, folder)
 
@@ -189,7 +191,7 @@ def _run_job(
     Returns:
         Its exit code.
     """
-    folder, sweep = Path(hydra.runtime.output_dir), Path(hydra.sweep.dir)
+    folder, sweep = hydra_path(hydra, "output_dir"), Path(hydra.sweep.dir)
     name = f"job {hydra.job.num}"
 
     def work() -> None:

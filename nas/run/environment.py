@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine and command, in ``environment.json``, one entry per start."""
+"""What a run ran on: versions, machine, command and classes, in ``environment.json``, one entry per start."""
 
 import json
 import logging
@@ -14,13 +14,17 @@ from typing import Any
 
 import torch
 
+from nas.data.class_names import require_same_classes
+from nas.data.dataset import DataSplits
 from nas.distributed import present
 from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
 from nas.run.checkpoint import make_folder, write_atomically
+from nas.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
+CLASS_NAMES = "class_names"  # the entry of a run's first start
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:
@@ -40,16 +44,32 @@ def environment(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def record_environment(folder: Path, device: torch.device | str) -> None:
-    """Append :func:`environment` to ``folder/environment.json``; a file that cannot be read is started afresh."""
-    path = folder / "environment.json"
+def record_environment(folder: Path, device: torch.device | str, splits: DataSplits | None = None) -> None:
+    """Append :func:`environment` to ``folder/environment.json``; a file that cannot be read is started afresh.
+
+    Args:
+        splits: The data of the run. A run that goes on needs classes of the same names as those it began with: its
+            weights are for them.
+
+    Raises:
+        InvalidValue: The classes have other names.
+    """
+    path, names = folder / "environment.json", None if splits is None else splits.class_names
     try:
         starts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         starts = []
     starts = starts if isinstance(starts, list) else []
+    recorded = [start.get(CLASS_NAMES) for start in starts if isinstance(start, dict)]
+    began = next((one for one in reversed(recorded) if isinstance(one, list)), None)
+    entry = environment(device)
+    if splits is not None and began is not None and RunFolder(folder).holds_a_run():  # or it was killed before it began
+        way_out = "; a run that is resumed needs the classes that it began with"
+        require_same_classes("data", splits.name, "the run", began, names, way_out)
+    elif names is not None:
+        entry[CLASS_NAMES] = list(names)
     make_folder(folder)
-    write_atomically(path, (json.dumps([*starts, environment(device)], indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps([*starts, entry], indent=2) + "\n").encode())
 
 
 def say_what_is_lacking(device: torch.device) -> None:

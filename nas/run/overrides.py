@@ -75,6 +75,16 @@ def as_typed(overrides: Any) -> list[str]:
     return [str(text) for text in texts] if isinstance(texts, list) else []
 
 
+def hydra_path(hydra: Any, key: str) -> Path:
+    """The path that Hydra has written into its configuration as ``hydra.runtime.<key>``.
+
+    Hydra writes what it is, and OmegaConf would take a folder called ``${x}`` for an interpolation.
+    """
+    entries = OmegaConf.to_container(hydra.runtime, resolve=False)
+    assert isinstance(entries, dict)
+    return Path(str(entries[key]))
+
+
 def overridden_key(override: str) -> str:
     """What ``override`` sets: ``data`` for ``data=digits``, ``hyperparameters.gradient`` for
     ``hypergradient@hyperparameters.gradient=exact``."""
@@ -82,9 +92,14 @@ def overridden_key(override: str) -> str:
     return parsed.package or parsed.key_or_group.replace("/", ".")
 
 
+def escaped(text: str) -> str:
+    """The path ``text`` as a value that OmegaConf takes neither for an interpolation nor for a missing value."""
+    return "./???" if text == "???" else re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
 def typed(key: str, value: object) -> str:
     """``key=value`` as it is typed in a shell, in quotes where the shell or Hydra needs them."""
-    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", str(value))  # or OmegaConf takes it for an interpolation
+    text = escaped(str(value))
     try:
         plain = parse_override(f"{key}={text}").value() == text
     except InvalidValue:

@@ -55,6 +55,10 @@ class Randomness:
         """For noise that is drawn where the network computes."""
         return self._generator(name, self.device)
 
+    def anew(self, name: str) -> torch.Generator:
+        """A generator on the CPU in the same state at every call: for what is drawn at once, and may be drawn again."""
+        return torch.Generator().manual_seed(self._derived(name))
+
     def _generator(self, name: str, device: torch.device) -> torch.Generator:
         if name not in self._generators:
             self._generators[name] = torch.Generator(device).manual_seed(self._derived(name))

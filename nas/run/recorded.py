@@ -9,7 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
-from nas.run.overrides import as_typed, overridden_key, parse_override
+from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
 PATHS = ("candidate", "data.folder", "evaluation.path", "final.checkpoint", "search.from")
@@ -53,7 +53,7 @@ def record_configuration(folder: Path, config: DictConfig, hydra: DictConfig, ov
 def _locate(config: DictConfig, folder: Path) -> None:
     """Let relative paths be of the folder where the run's command was typed, if that has them."""
     try:
-        typed_in = Path(str(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra.runtime.cwd))
+        typed_in = hydra_path(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra, "cwd")
     except Exception:  # an older run, or one from elsewhere: there is no such folder to look in
         return
     if typed_in == Path.cwd():
@@ -61,7 +61,7 @@ def _locate(config: DictConfig, folder: Path) -> None:
     for key in PATHS:
         path = OmegaConf.select(config, key, throw_on_missing=False)
         if isinstance(path, str) and not Path(path).is_absolute() and os.path.exists(typed_in / path):
-            OmegaConf.update(config, key, str(typed_in / path))
+            OmegaConf.update(config, key, escaped(str(typed_in / path)))
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:

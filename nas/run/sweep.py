@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from nas.errors import InvalidValue
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import RunFolder, own_run_folder
-from nas.run.overrides import as_typed, overridden_key, typed, typed_script
+from nas.run.overrides import as_typed, escaped, overridden_key, typed, typed_script
 from nas.run.recorded import recorded_overrides
 from nas.stopping import STOPPED
 
@@ -136,7 +136,7 @@ class OwnsSweepFolder(Callback):
         for record in (folder / "jobs").glob("*.json"):
             record.unlink()
         with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.sweep.dir = str(folder)
+            config.hydra.sweep.dir = escaped(str(folder))
             if folder != wanted:  # the jobs are composed anew, from the overrides
                 (argument,) = shlex.split(typed(key, folder))
                 config.hydra.overrides.hydra.append(argument)

@@ -2,25 +2,40 @@
 
 from nas.search.callback import Callback, SeenStep
 from nas.search.discretisation import Alone, Discretisation, Strongest
+from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
 from nas.search.line_search import LineSearch
 from nas.search.multi_start import MultiStart
 from nas.search.parts import SearchParts, SearchSettings
+from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
+from nas.search.shrinking import Mask
+from nas.search.staged import Staged
+from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
+from nas.search.threshold import Threshold
 
 __all__ = [
     "Alone",
     "Callback",
+    "Converged",
     "Discretisation",
+    "Eigenvalue",
+    "FewSkips",
     "GradientSearch",
     "GuardSettings",
     "LineSearch",
+    "Mask",
     "MultiStart",
+    "Removal",
     "Search",
     "SearchParts",
     "SearchResult",
     "SearchSettings",
     "SeenStep",
+    "Skips",
+    "Staged",
+    "StoppingRule",
     "Strongest",
+    "Threshold",
 ]

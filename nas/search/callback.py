@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas.bilevel.upper_level import Outcome
+from nas.bilevel.outcome import Outcome
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.device.transfer import as_numbers

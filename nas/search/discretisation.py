@@ -1,9 +1,9 @@
 """From the supernet that a search leaves behind to one architecture."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
-from torch import Tensor
+from torch import Generator, Tensor
 
 from nas.candidate import Architecture
 from nas.data.batches import Batch
@@ -12,43 +12,59 @@ from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
+Batches = Callable[[int], Iterable[Batch]]
+Tune = Callable[[int, int, int], None]
 
-class Discretisation(Protocol):
+
+class Discretisation(ABC):
     """How the architecture is read off a finished supernet."""
 
-    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
-        ...
 
     def images(self, space: SearchSpace, available: int) -> int:
-        """How many images of ``available`` go forward through the supernet, each pass counted."""
-        ...
+        """How many images of ``available`` go forward through the supernet at most, each pass counted."""
+        return 0
 
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
-        """The architecture; ``supernet`` is left as it was.
+    def tuning_epochs(self, space: SearchSpace) -> int:
+        """For how many epochs the supernet is trained on meanwhile, at most."""
+        return 0
+
+    @abstractmethod
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Batches,
+        generator: Generator | None = None,
+        tune: Tune | None = None,
+    ) -> Architecture:
+        """The architecture; ``supernet`` is left as it was, but for its weights and alphas where it is tuned.
 
         Args:
             supernet: As the search left it.
             space: The space of the supernet.
             batches: Gives the same first validation images at every call: at most as many as it is asked for.
+            generator: Of what is random in the choice; in the same state at every call.
+            tune: Trains the supernet for so many epochs, as the which time (from 0) of how many.
         """
-        ...
 
 
-class Strongest:
+class Strongest(Discretisation):
     """The options that alpha prefers (Liu et al., 2019)."""
 
-    def check(self, supernet: Supernet, space: SearchSpace) -> None:
-        pass
-
-    def images(self, space: SearchSpace, available: int) -> int:
-        return 0
-
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Batches,
+        generator: Generator | None = None,
+        tune: Tune | None = None,
+    ) -> Architecture:
         return supernet.discretise()
 
 
-class Alone:
+class Alone(Discretisation):
     """One choice after the other takes the option with which alone the supernet's validation loss is lowest.
 
     The size of alpha need not tell what an option is worth: behind a gate that scales some channels up the next layer's
@@ -69,15 +85,22 @@ class Alone:
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
-        if set(_rows(supernet)) != {choice.name for choice in space.choices}:
+        if set(alpha_places(supernet)) != {choice.name for choice in space.choices}:
             raise InvalidValue("", "alone", f"{space.name} has choices without an alpha of their own, take strongest")
 
     def images(self, space: SearchSpace, available: int) -> int:
         return sum(len(choice.options) for choice in space.choices) * min(self.most, available)
 
-    def choose(self, supernet: Supernet, space: SearchSpace, batches: Callable[[int], Iterable[Batch]]) -> Architecture:
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Batches,
+        generator: Generator | None = None,
+        tune: Tune | None = None,
+    ) -> Architecture:
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
-        weights, rows = relaxed_weights(supernet), _rows(supernet)
+        weights, rows = relaxed_weights(supernet), alpha_places(supernet)
         chosen = dict(preferred)
         for choice in sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values())):
             name, row = rows[choice.name]
@@ -91,9 +114,14 @@ class Alone:
         return Architecture(preferred.space, chosen)
 
 
-def _rows(supernet: Supernet) -> dict[str, tuple[str, int]]:
+def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:
     """Where each decision's row is: the name of its alpha and its number in it."""
     return {row: (name, number) for name in supernet.alpha for number, (row, _) in enumerate(supernet.alpha_rows(name))}
+
+
+def decided_rows(space: SearchSpace) -> set[str]:
+    """The rows of alpha that choose an option; the weights of edges, where there are any, are not among them."""
+    return {row for rivals in space.rivals() for row in rivals.rows} or {choice.name for choice in space.choices}
 
 
 def _with(weights: dict[str, Tensor], name: str, row: int, option: int) -> dict[str, Tensor]:

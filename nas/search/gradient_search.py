@@ -2,12 +2,9 @@
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from nas.bilevel.reach import check_reach
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
@@ -18,18 +15,22 @@ from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
 from nas.search.beginning import begun
 from nas.search.callback import Callback, SeenStep, numbers_of
-from nas.search.convergence import Trajectory, nothing_learned
+from nas.search.checkpointed import CheckpointedSearch
+from nas.search.composition import check_composition
+from nas.search.convergence import Trajectory
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_meter, built_problem, built_streams, built_supernet
 from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
-from nas.search.result import SearchResult, unsettled_in_words
+from nas.search.result import SearchResult
+from nas.search.stop_watch import stage_callbacks
+from nas.search.tuning import Tuning
 from nas.training.schedules import schedule_factor
 
 log = logging.getLogger(__name__)
 
 
-class GradientSearch:
+class GradientSearch(CheckpointedSearch):
     """Alternates weight steps with upper-level steps and reads the candidate off at the end.
 
     Raises:
@@ -39,7 +40,7 @@ class GradientSearch:
     data_parallel = begins_with_another = True
 
     def __init__(self, parts: SearchParts) -> None:
-        check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
+        check_composition(parts)
         self.parts, self.settings, self.training = parts, parts.search, parts.training
         self.hyperparameters, self.randomness = parts.hyperparameters, parts.randomness
         self.ranks = parts.randomness.ranks
@@ -55,6 +56,7 @@ class GradientSearch:
             parts.hyperparameter_gradient,
             self.settings.architecture,
             None if parts.objective is None else parts.objective.expected_penalty,
+            parts.regulariser,
         )
         self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
@@ -80,6 +82,7 @@ class GradientSearch:
         if not self._is_guarded:
             gradients = self.training.on_non_finite != "restart"
             self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
+        self.callbacks |= stage_callbacks(self)
 
     # The search, from top to bottom.
 
@@ -118,7 +121,7 @@ class GradientSearch:
         """One step of either level: Algorithm 1 of DARTS (Liu et al., 2019)."""
         self._follow_schedules()
         work = self.upper_level.work(
-            architecture=self.step >= self.settings.warmup_epochs * self.steps_per_epoch,
+            architecture=self.alpha_moves(),
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
         training = self._streams["train"].next()
@@ -140,7 +143,8 @@ class GradientSearch:
         if self.step >= self.total_steps or not self.meter.budget.allows(self.meter.spent + self.meter.reserve()):
             return True
         at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
-        return self.settings.stop == "settled" and at_epoch_end and not any(self.settled().values())
+        settled = self.settings.stop == "settled" and at_epoch_end and not any(self.settled().values())
+        return settled or self.stopped_by() is not None
 
     def end(self) -> None:
         """Measure the supernet on the whole validation split and read the architecture off it, once."""
@@ -148,54 +152,22 @@ class GradientSearch:
             self._end_epoch()  # the budget has ended the search inside an epoch
         if "supernet/validation_loss" not in self.record.last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
-            self.supernet.relaxation.advance(self._progress())
+            self.supernet.advance(self._progress())
             self._average_statistics()
-            measured = self.reader.measure_and_choose(self._until_requested)
+            tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
+            with tuning.undone():
+                measured = self.reader.measure_and_choose(self._until_requested, tuning)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)
         if self.hyperparameters.learned():
             self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
-    def result(self, record: dict[str, int] | None = None) -> SearchResult:
-        settled, held = self.settled(), self.interventions.in_words()
-        begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
-        spent = self.meter.spent
-        counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
-        return SearchResult(
-            candidate=self.reader.candidate(),
-            cost=spent,
-            seconds=self.meter.seconds,
-            step=self.step,
-            epoch=self._epoch,
-            metrics={**self.record.last_means, **counts},
-            remarks={
-                **self.reader.remarks(),
-                **begun,
-                "not settled": unsettled_in_words(settled),
-                "interventions": held,
-            },
-            summary=f"interventions: {held}",
-            settled=settled,
-            trajectory=self.trajectory.recorded(),
-            supernet=self.supernet,
-            record=record,
-        )
-
     # Steps and epochs.
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._streams["train"].steps_per_epoch
 
     @property
     def total_steps(self) -> int:
         return self.settings.epochs * self.steps_per_epoch
-
-    @property
-    def _epoch(self) -> int:
-        """That of the step taken last."""
-        return (self.step - 1) // self.steps_per_epoch
 
     def place(self) -> tuple[int, int]:
         return self.step, self.total_steps
@@ -208,10 +180,10 @@ class GradientSearch:
         return max(self.step / self.total_steps, self.meter.progress())
 
     def _follow_schedules(self) -> None:
-        progress = self._progress()
+        progress = self.problem.progress = self.hyperparameters.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
-        self.supernet.relaxation.advance(progress)
+        self.supernet.advance(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()
@@ -243,48 +215,3 @@ class GradientSearch:
             callback.forget()
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)
-
-    def settled(self) -> dict[str, str | None]:
-        """Per decision None, or why it cannot be said to have settled."""
-        loss = self.record.last_means.get("supernet/validation_loss", 0.0)
-        nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
-        settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
-        return dict.fromkeys(settled, nothing) if nothing else settled
-
-    # Checkpoints.
-
-    def _average_statistics(self) -> None:
-        """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
-        named = self.supernet.named_buffers()
-        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
-
-    def tensors(self) -> dict[str, Tensor]:
-        self._average_statistics()
-        return {**self.supernet.state_dict(), **dict(self.hyperparameters.named_raw())}
-
-    def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Steps that are taken back stay paid for."""
-        paid = {name: entry for name, entry in self.meter.state_dict().items() if name != "samples_before"}
-        return {**state, "meter": {**state["meter"], **paid}}
-
-    def _stateful(self) -> dict[str, Any]:
-        parts = {
-            "meter": self.meter,
-            "supernet": self.supernet,
-            "optimiser": self.problem.optimiser,
-            "upper_level": self.upper_level,
-            "reader": self.reader,
-            **{f"{split} stream": stream for split, stream in self._streams.items()},
-            "randomness": self.randomness,
-            "guard": self.guard,
-            **{f"callback {name}": callback for name, callback in self.callbacks.items()},
-        }
-        return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._stateful().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        for name, part in self._stateful().items():
-            part.load_state_dict(state[name])

@@ -152,11 +152,12 @@ class FreshStart:
         supernet, hyperparameters = self.problem.supernet, self.problem.hyperparameters
         rate = hyperparameters.numbers()["learning_rate"] / divisor
         hyperparameters.set_value("learning_rate", rate)
-        state = dict(self._initial)
+        state, stays = dict(self._initial), ["kept."]
         if all(bool(torch.isfinite(alpha).all()) for alpha in supernet.architecture_parameters()):
-            state |= {f"alpha.{name}": alpha.detach() for name, alpha in supernet.alpha.items()}
+            stays.append("alpha.")
         else:
             self.upper_level.forget()
+        state |= {name: one for name, one in supernet.state_dict().items() if name.startswith(tuple(stays))}
         supernet.load_state_dict(state)
         self.problem.optimiser.state.clear()
         self.upper_level.forget_weights()

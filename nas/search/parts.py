@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import AlphaRule
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.perturbation import Perturbation
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.reach import differentiates_twice
+from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded
@@ -32,6 +34,8 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.discretisation import Discretisation, Strongest
 from nas.search.guard import GuardSettings
+from nas.search.shrinking import Mask
+from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.training.settings import TrainingSettings
@@ -62,7 +66,7 @@ class SearchSettings:
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int
-    architecture: ArchitectureOptimiser
+    architecture: AlphaRule
     guard: GuardSettings
     from_: str | None = None
 
@@ -85,6 +89,10 @@ class SearchParts:
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
+        regulariser: What is added to alpha's gradient.
+        perturbation: What the weight step does to the operation weights.
+        shrinking: Which options are taken away on the way.
+        stopping: What may end the search before its last epoch.
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
@@ -104,6 +112,10 @@ class SearchParts:
     tracking: TrackingSettings
     randomness: Randomness
     folder: RunFolder
+    regulariser: Regulariser | None = None
+    perturbation: Perturbation | None = None
+    shrinking: Mask | None = None
+    stopping: StoppingRule | None = None
     discretisation: Discretisation = field(default_factory=Strongest)
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
@@ -134,12 +146,14 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     Raises:
         InvalidValue: The budget does not pay for one step.
     """
+    at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
     meter = CostMeter(
         parts.budget,
         supernet_multiply_adds(parts.space, parts.relaxation),
-        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size,
+        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
         parts.discretisation.images(parts.space, validation),
+        parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * len(parts.splits.train),
     )
     meter.require_one_step()
     return meter
@@ -151,6 +165,8 @@ def built_problem(
     """The bilevel problem, with what ranks and CUDA graphs add around it."""
     randomness, training = parts.randomness, parts.training
     weights = grouped(supernet.weight_parameters())
+    if parts.perturbation is not None:
+        parts.perturbation.generator = randomness.on_device("perturbation")
     problem = BilevelProblem(
         supernet,
         torch.optim.SGD(weights, lr=0.0, momentum=training.momentum, foreach=True),
@@ -159,6 +175,7 @@ def built_problem(
         generators=noise,
         precision=partial(training.autocast, randomness.device),
         augmentation=randomness.on_device("learned augmentation"),
+        perturbation=parts.perturbation,
     )
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
@@ -189,7 +206,8 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
         synchronise_batch_norm(supernet, parts.randomness.ranks)
     if parts.training.compile:
         strategies = parts.architecture_gradient, parts.hyperparameter_gradient
-        once = not differentiates_twice(*strategies, parts.hyperparameters)
+        bends = parts.stopping is not None and parts.stopping.differentiates_twice
+        once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
         compile_regions(supernet)

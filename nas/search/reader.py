@@ -1,7 +1,7 @@
 """Reading the candidate off the supernet that a search leaves behind."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from nas.data.batches import Batch, first_images
 from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
 from nas.search.convergence import Trajectory
+from nas.search.discretisation import Tune
 from nas.search.parts import SearchParts
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure
@@ -42,8 +43,12 @@ class CandidateReader:
         values = Hyperparameters({**self.trajectory.tail_average(), **held})
         return Candidate(self.chosen or self.supernet.discretise(), values)
 
-    def measure_and_choose(self, watched: Watched) -> dict[str, float]:
+    def measure_and_choose(self, watched: Watched, tune: Tune) -> dict[str, float]:
         """Measure the supernet on the whole validation split, and read the architecture off it.
+
+        Args:
+            watched: What cuts batches short.
+            tune: Trains the supernet on between two decisions.
 
         Raises:
             StopRequested: A signal asked to stop; nothing is counted then.
@@ -56,9 +61,17 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-            images = lambda most: watched(first_images(self.batches(), most))  # noqa: E731
-            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images)
-            self.meter.passed(self.meter.choosing)
+            passed = 0
+
+            def images(most: int) -> Iterator[Batch]:
+                nonlocal passed
+                for batch in watched(first_images(self.batches(), most)):
+                    passed += len(batch.labels)
+                    yield batch
+
+            generator = self.parts.randomness.anew("discretisation")
+            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
+            self.meter.passed(passed)
         self.meter.passed(metrics.samples)
         return {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
 

@@ -106,6 +106,9 @@ class SearchRecord(Callback):
     def tell_restart(self, step: int, epoch: int) -> None:
         self._tracker.scalar("guard/restart", float(self.guard.restarts), step, epoch)
 
+    def tell(self, scalars: dict[str, float], step: int, epoch: int) -> None:
+        self._tracker.scalars(scalars, step, epoch)
+
     def tell_end(self, measured: dict[str, float], step: int, epoch: int) -> None:
         """Add what was measured of the finished supernet."""
         self.last_means |= measured

@@ -21,6 +21,8 @@ BlockCost = Callable[[str, Callable[[], nn.Module], tuple[int, ...]], float]
 """The cost of a part of a network, from a text that identifies the part and its shapes, a function that makes it, and
 the shape of one input without its batch."""
 
+SKIPS = ("skip", "skip_connect")  # options that pass their input on
+
 
 class LayerDescription(NamedTuple):
     """A layer in words: its ``kind`` (conv, pool, dense or skip), a ``label`` and ``detail``."""
@@ -28,6 +30,13 @@ class LayerDescription(NamedTuple):
     kind: str
     label: str
     detail: str
+
+
+class Rivals(NamedTuple):
+    """Rows of alpha of which only so many are ``kept`` in an architecture, as the edges that enter a node."""
+
+    rows: tuple[str, ...]
+    kept: int
 
 
 class RunnerUp(NamedTuple):
@@ -48,9 +57,11 @@ class SearchSpace(ABC):
         input_shape: (channels, height, width) of one image.
         classes: The number of classes that the networks tell apart.
         ranges: The hyperparameters that are part of the joint space.
+        never_chosen: Options of alpha's rows that no architecture has.
     """
 
     name: ClassVar[str]
+    never_chosen: ClassVar[frozenset[str]] = frozenset()
     _choices: tuple[Choice, ...]
 
     def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Domain] | None = None) -> None:
@@ -126,6 +137,26 @@ class SearchSpace(ABC):
         """
         strongest = {name: max(options, key=options.__getitem__) for name, options in probabilities.items()}
         return Architecture(self.name, {choice.name: strongest[choice.name] for choice in self.choices})
+
+    def rivals(self) -> list[Rivals]:
+        """The rows of alpha that compete for their place; in most spaces each row has a place of its own."""
+        return []
+
+    def skips(self, architecture: Architecture) -> list[tuple[str, str]]:
+        """Where ``architecture`` skips, as (row of alpha, option); too many of them are how a search collapses."""
+        return [(choice, option) for choice, option in architecture.items() if option in SKIPS]
+
+    def narrowed(self, options: Mapping[str, Sequence[str]], further_cells: int) -> "SearchSpace":
+        """This space with less to choose, whose supernet is deeper; its architectures are architectures of this one.
+
+        Args:
+            options: What each row of alpha chooses from, equally many in all.
+            further_cells: By how many cells the supernet is deeper.
+
+        Raises:
+            InvalidValue: Its supernets are not made of cells that are shared.
+        """
+        raise InvalidValue("space", self.name, "its search network has no number of cells that could grow: take darts")
 
     def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
         """The strongest option of ``choice`` that ``architecture`` does not have, None where there is no other."""

@@ -1,13 +1,15 @@
 """What every supernet offers: relaxed weights, probabilities, discretisation, inherited weights."""
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
+from nas.operations.cell_operations import MixedEdge
 from nas.relaxations.relaxation import Relaxation
 
 Implementation = Literal["plain", "fast"]
@@ -35,6 +37,7 @@ class Supernet(nn.Module, ABC):
         super().__init__()
         self.relaxation = relaxation
         self.alpha = nn.ParameterDict()
+        self.kept = nn.Module()  # a buffer per alpha of which options were taken away
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         return list(self.alpha.values())
@@ -47,7 +50,52 @@ class Supernet(nn.Module, ABC):
 
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
-        return {name: self.relaxation(alpha) for name, alpha in self.alpha.items()}
+        return {name: self.of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
+
+    def mean_weights(self) -> dict[str, Tensor]:
+        """The relaxed weights without noise, in the graph of their alphas."""
+        return {name: self.of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
+
+    def keep(self, name: str, kept: Tensor | None) -> None:
+        """Take options of ``alpha[name]`` away: their weights are 0, and those of the others sum up to 1 again.
+
+        Args:
+            kept: Shaped as the alpha, 1 where an option stays and 0 where it goes; a row without options weighs
+                nothing. None gives all of them back.
+        """
+        self.kept._buffers.pop(name, None)
+        if kept is not None:
+            self.kept.register_buffer(name, kept.to(self.alpha[name]).detach().clone())
+
+    def taken_away(self) -> dict[str, Tensor | None]:
+        """Per alpha what :meth:`keep` was last given."""
+        return {name: self.kept._buffers.get(name) for name in self.alpha}
+
+    def of_kept(self, name: str, weights: Tensor) -> Tensor:
+        """``weights`` of ``alpha[name]`` without those of the options that were taken away."""
+        kept = self.kept._buffers.get(name)
+        if kept is None:
+            return weights
+        weights = weights * kept
+        if not self.relaxation.on_simplex:
+            return weights
+        return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As PyTorch has it; the options that ``state_dict`` has taken away are taken away here."""
+        for name in self.alpha:
+            self.keep(name, state_dict.get(f"kept.{name}"))
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def advance(self, progress: float) -> None:
+        """Follow the search, of which the share ``progress`` (0 to 1) is done."""
+        self.relaxation.advance(progress)
+
+    def _sample_edges(self) -> None:
+        """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
+        for module in self.modules():
+            if isinstance(module, MixedEdge):
+                module.sampled = self.relaxation.sampled
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
@@ -58,9 +106,9 @@ class Supernet(nn.Module, ABC):
     def probabilities(self) -> dict[str, dict[str, float]]:
         """The probability of every option of every row of alpha: what is logged."""
         rows: dict[str, dict[str, float]] = {}
-        for name, alpha in self.alpha.items():
-            weights = self.relaxation.probabilities(alpha).reshape(-1, alpha.shape[-1]).tolist()
-            for (row, options), values in zip(self.alpha_rows(name), weights, strict=True):
+        for name, weights in self.mean_weights().items():
+            values_of_rows = weights.reshape(-1, weights.shape[-1]).tolist()
+            for (row, options), values in zip(self.alpha_rows(name), values_of_rows, strict=True):
                 rows[row] = dict(zip(options, values, strict=True))
         return rows
 

@@ -26,6 +26,7 @@ def sgd(
     ``b' = momentum * b + clipped(g) + weight_decay * w`` and ``w' = w - rate * b'``.
 
     Args:
+        gradients: A weight without one stays as it is, as in ``torch.optim.SGD``.
         buffers: The momentum buffers; a weight without one has no momentum yet, as at PyTorch's first step.
         values: ``learning_rate``, ``weight_decay``, rate factors, and ``momentum`` where there are buffers.
         largest: The norm to which the gradients are clipped together; None leaves them.
@@ -37,6 +38,11 @@ def sgd(
     rate = rates(values)
     moved, directions = {}, {}
     for name, weight in weights.items():
+        if name not in gradients:
+            moved[name] = weight
+            if name in buffers:
+                directions[name] = buffers[name]
+            continue
         direction = gradients[name] + values["weight_decay"] * weight
         if name in buffers:
             direction = direction + values["momentum"] * buffers[name]
@@ -69,7 +75,7 @@ def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
 
 
 def take_step(
-    optimiser: torch.optim.SGD, weights: Sequence[Tensor], gradients: Sequence[Tensor], largest: float | None
+    optimiser: torch.optim.SGD, weights: Sequence[Tensor], gradients: Sequence[Tensor | None], largest: float | None
 ) -> Tensor:
     """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``largest``.
 
@@ -78,7 +84,7 @@ def take_step(
     """
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient
-    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    norm = nn.utils.get_total_norm([one for one in gradients if one is not None], foreach=True)
     if largest is not None:
         nn.utils.clip_grads_with_norm_(weights, largest, norm, foreach=True)
     optimiser.step()

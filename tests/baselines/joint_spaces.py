@@ -7,6 +7,7 @@ import torch
 
 from nas.baselines.evolution import AgingEvolution
 from nas.baselines.genetic import Genetic
+from nas.baselines.hyperband import Hyperband
 from nas.baselines.mu_plus_lambda import MuPlusLambda
 from nas.baselines.policy import Factorised, LSTMController
 from nas.baselines.reinforce import Reinforce
@@ -36,6 +37,7 @@ SPACES: dict[str, Callable[[], SearchSpace]] = {
 }
 STRATEGIES: dict[str, Callable[..., EncodedStrategy]] = {
     "random": RandomSearch,
+    "hyperband": lambda **given: Hyperband([1, 3], 9, **given),
     "genetic": Genetic,
     "genetic, roulette, multi-point": lambda **given: Genetic(selection="roulette", crossover="multi_point", **given),
     "genetic, single-point": lambda **given: Genetic(crossover="single_point", population=7, elite=1, **given),

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from joint_spaces import SPACES, seeded
@@ -149,3 +150,15 @@ def test_impossible_settings_are_refused(make: type, settings: dict[str, float],
     with pytest.raises(InvalidValue) as caught:
         make(**settings, space=NasBench201(input_shape=(3, 8, 8), classes=10), generator=seeded())
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize("make", [AgingEvolution, MuPlusLambda])
+def test_a_population_begins_with_what_was_enqueued(make: Callable[..., AgingEvolution | MuPlusLambda]) -> None:
+    space = SPACES["macro"]()
+    strategy = make(space=space, generator=seeded())
+    strategy.enqueue({"learning_rate": 0.1, "batch_size": 16, "dropout": 0.4})
+    first = step(strategy)[0]
+    (member,) = [one for one in strategy.members if one.score == sum(space.encode(first))]
+    options = [float(index) for index in space.encode(first)[: len(space.choices)]]
+    assert member.vector[: strategy.length] == [*options, 0.0, 1.0, 0.5]
+    assert member.vector[strategy.length :] == ([0.2, 0.2] if make is MuPlusLambda else [])  # the first step sizes

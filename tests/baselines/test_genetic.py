@@ -203,3 +203,16 @@ def test_impossible_settings_are_refused(settings: dict[str, float], key: str) -
     with pytest.raises(InvalidValue) as caught:
         Genetic(**settings, space=SPACES["macro"](), generator=seeded())  # type: ignore[arg-type]
     assert caught.value.key == key
+
+
+def test_children_inherit_what_was_enqueued() -> None:
+    space = SPACES["macro"]()
+    strategy = Genetic(
+        population=4, elite=1, gene_mutation=0.0, random_mutation=0.0, distinct=False, space=space, generator=seeded()
+    )
+    strategy.enqueue({"learning_rate": 0.1, "batch_size": 64, "dropout": 0.4})
+    first, *others = strategy.ask()
+    strategy.tell([Scored(first, 1.0), *(Scored(other, 0.0) for other in others)])
+    assert max(strategy.members, key=lambda member: member.score).vector[-3:] == [2.0, 1.0, 0.5]
+    children = strategy.ask()
+    assert any(dict(child.hyperparameters) == dict(first.hyperparameters) for child in children)

@@ -9,7 +9,7 @@ from joint_spaces import SPACES, seeded, small_space
 from scipy import stats
 from torch import Tensor
 
-from nas.baselines.policy import Factorised, LSTMController, Policy, PolicySettings, place_entropy, place_of
+from nas.baselines.policy import Factorised, LSTMController, Policy, PolicySettings, place_entropy, place_of, z_of
 from nas.baselines.reinforce import Reinforce
 from nas.baselines.strategy import Scored
 from nas.candidate import Range
@@ -216,3 +216,32 @@ def test_a_learning_policy_records_its_probabilities_by_choice_and_option() -> N
     for choice in space.choices:
         values = [found[f"probability/{choice.name}/{option}"] for option in choice.options]
         assert sum(values) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("settings", POLICIES, ids=["factorised", "lstm"])
+def test_it_learns_from_the_enqueued_values_as_if_it_had_drawn_them(settings: PolicySettings) -> None:
+    """The gradient of the first update is that of the changed actions."""
+    space = SPACES["macro"]()
+    strategy = Reinforce(
+        settings, "sgd", 1.0, normalise=False, entropy_weight=0.0, batch=3, space=space, generator=seeded()
+    )
+    strategy.enqueue({"learning_rate": 0.01, "batch_size": 64, "dropout": 0.9})
+    drawn = strategy.propose()
+    strategy.generator.manual_seed(0)
+    settings.policy(strategy.sizes, 2, strategy.generator)  # what the constructor draws
+    scored = [Scored(one, score) for one, score in zip(strategy.ask(), [3.0, 1.0, 2.0], strict=True)]
+    choices = len(space.choices)
+    actions = torch.tensor([vector[strategy.length :] for vector in drawn], dtype=torch.float64)
+    actions[0, choices:] = torch.tensor([2.0, stats.norm.ppf(2 / 3), 3.0])  # the option, z, and z at the bound
+    expected = gradient(strategy.surrogate(actions, torch.tensor([1.0, -1.0, 0.0]))[0], strategy.policy)
+    before = torch.cat([one.detach().flatten() for one in strategy.policy.parameters()])
+    strategy.tell(scored)
+    after = torch.cat([one.detach().flatten() for one in strategy.policy.parameters()])
+    assert torch.allclose(after - before, expected, atol=1e-12)
+    assert expected.abs().max() > 0.1
+
+
+def test_z_is_the_inverse_of_the_place_within_its_bound() -> None:
+    for place in (0.002, 0.3, 0.5, 0.99):
+        assert place_of(z_of(place)) == pytest.approx(place, abs=1e-12)
+    assert (z_of(0.0), z_of(1.0)) == (pytest.approx(-3.0), pytest.approx(3.0))

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from nas.baselines.evolution import AgingEvolution
+from nas.baselines.hyperband import Hyperband
 from nas.baselines.search import BlackBoxSearch
 from nas.baselines.strategy import Scored, Strategy
 from nas.baselines.tpe import TPE
@@ -241,6 +243,30 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
     assert resumed.strategy.told == whole.strategy.told
 
 
+def test_the_first_candidate_can_have_the_initial_hyperparameters(task: TrainingSetup, tmp_path: Path) -> None:
+    def search(folder: str, stop_after: int | None = None, **settings: Any) -> BlackBoxSearch:
+        strategy, evaluator = partial(AgingEvolution, population=3), Widths(stop_after=stop_after)
+        budget = Budget(evaluations=9)
+        return searching(task, tmp_path / folder, budget, strategy=strategy, evaluator=evaluator, **settings)
+
+    plain, whole = search("plain"), search("whole", enqueue="initial")
+    plain.search()
+    candidate = whole.search().candidate
+    rates = [one.history.evaluations[0].candidate.hyperparameters["learning_rate"] for one in (plain, whole)]
+    assert rates[1] == pytest.approx(0.05) != rates[0]
+    for after in (0, 2, 3, 4):  # between the first ask and tell, too
+        with pytest.raises(KeyboardInterrupt):
+            search(f"cut{after}", after, enqueue="initial").search()
+        assert search(f"cut{after}", enqueue="initial").search().candidate == candidate
+        for name in ("metrics.csv", "evaluations.jsonl"):
+            assert (tmp_path / f"cut{after}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_strategy_that_takes_no_values_says_so(task: TrainingSetup, tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="enqueue=initial is not allowed: Drawn"):
+        searching(task, tmp_path, Budget(evaluations=1), enqueue="initial")
+
+
 @pytest.mark.parametrize("budget", [Budget(evaluations=5), Budget(samples=49)])
 def test_a_search_that_is_over_stays_over(task: TrainingSetup, tmp_path: Path, budget: Budget) -> None:
     """As after a kill between the last checkpoint and candidate.json, the last round having been cut."""
@@ -266,11 +292,17 @@ class WidthsInRungs(Widths):
         ]
 
 
-def test_a_killed_search_prunes_as_if_nothing_had_happened(task: TrainingSetup, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "strategy",
+    [partial(TPE, startup=4, batch=4, reduction=2, storage="study.journal"), partial(Hyperband, [1], 2)],
+    ids=["tpe", "hyperband"],
+)
+def test_a_killed_search_prunes_as_if_nothing_had_happened(
+    strategy: Callable[..., Strategy], task: TrainingSetup, tmp_path: Path
+) -> None:
     """The strategy's pruner sees the same whether or not the killed run had evaluated some of it before."""
 
     def search(folder: str, stop_after: int | None = None) -> BlackBoxSearch:
-        strategy = partial(TPE, startup=4, batch=4, reduction=2, storage="study.journal")
         evaluator = WidthsInRungs(stop_after=stop_after)
         return searching(task, tmp_path / folder, Budget(evaluations=16), strategy=strategy, evaluator=evaluator)
 
@@ -280,11 +312,26 @@ def test_a_killed_search_prunes_as_if_nothing_had_happened(task: TrainingSetup, 
         search("cut", stop_after=8).search()
     resumed = search("cut")
     assert resumed.search().candidate == candidate
-    assert isinstance(whole.strategy, TPE)
-    assert isinstance(resumed.strategy, TPE)
     assert resumed.strategy.state_dict() == whole.strategy.state_dict()
-    assert whole.strategy.statistics()["study/pruned"] > 0
+    assert sum(one.metrics["fidelity"] < 1 for one in whole.history.evaluations) > 0
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+
+
+def test_brackets_go_on_until_the_budget_does_not_pay_for_one_training(task: TrainingSetup, tmp_path: Path) -> None:
+    """Three full trainings' price: three candidates, of which one goes on, then the two that are paid for at most."""
+    objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
+    evaluator = TrainedFromScratch(2, [1], task=task, objective=objective)
+    price = evaluator.price(task.space.sample(Randomness(0).on_cpu("any"))).samples
+    assert price == 2 * 64 + 2 * 48
+    search = searching(
+        task, tmp_path, Budget(samples=3 * price), strategy=partial(Hyperband, [1], 2), evaluator=evaluator
+    )
+    search.search()
+    shares = [one.metrics["fidelity"] for one in search.history.evaluations]
+    assert sorted(shares[:3]) == [0.5, 0.5, 1.0]
+    assert shares[3:] == [1.0]
+    assert 2 * price < search.meter.spent.samples <= 3 * price
+    assert [step for step, _ in rows(tmp_path, "best/score")] == [3, 4]
 
 
 def test_a_pruner_sees_the_places_of_a_whole_batch() -> None:
@@ -365,12 +412,18 @@ def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Trai
     assert not list(tmp_path.iterdir())
 
 
-def test_jobs_change_nothing_that_is_written(task: TrainingSetup, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "rungs", "epochs"), [(Drawn, [], 1), (partial(Hyperband, [1], 2), [1], 2)], ids=["drawn", "hyperband"]
+)
+def test_jobs_change_nothing_that_is_written(
+    strategy: Callable[..., Strategy], rungs: list[int], epochs: int, task: TrainingSetup, tmp_path: Path
+) -> None:
     found = []
     for jobs in (1, 2):
         objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
-        evaluator = TrainedFromScratch(1, jobs=jobs, task=task, objective=objective)
-        search = searching(task, tmp_path / str(jobs), Budget(evaluations=4), evaluator=evaluator)
+        evaluator = TrainedFromScratch(epochs, rungs, jobs, task=task, objective=objective)
+        budget = Budget(evaluations=5)
+        search = searching(task, tmp_path / str(jobs), budget, strategy=strategy, evaluator=evaluator)
         found.append(search.search().candidate)
     assert found[0] == found[1]
     assert (tmp_path / "1" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()

@@ -169,3 +169,16 @@ def test_impossible_settings_are_refused(settings: dict[str, int], key: str) -> 
     with pytest.raises(InvalidValue) as caught:
         TPE(**settings, space=small_space([2]), generator=seeded())  # type: ignore[arg-type]
     assert caught.value.key == key
+
+
+def test_the_study_has_the_enqueued_values_and_takes_them_up_again(tmp_path: Path) -> None:
+    space = SPACES["macro"]()
+    for _ in range(2):  # the second search was killed before its first checkpoint, and finds what the first has written
+        strategy = TPE(startup=3, storage="study.journal", space=space, generator=seeded())
+        strategy.enqueue({"learning_rate": 0.005, "batch_size": 64, "dropout": 0.9})
+        strategy.open(tmp_path / "run")
+        asked = advance(strategy, 3)
+    assert_holds(journal(tmp_path / "run" / "study.journal"), asked)
+    first = strategy.study.trials[0].params
+    assert (first["learning_rate"], first["batch_size"], first["dropout"]) == (pytest.approx(0.005), 64, 0.8)
+    assert len(strategy.seen) == 3

@@ -14,7 +14,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
 from nas.training.sgd import sgd
-from tests.problems import momentum_buffers
+from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -186,6 +186,21 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
         generator.set_state(state)
     found = gradients_by_exact(problem, *batches)
     for (name, gradient), reference in zip(found.items(), references, strict=True):
+        assert relative_error(gradient, reference) < 1e-10, name
+
+
+def test_it_does_so_once_options_are_taken_away(make_batch):
+    space = CELL_SPACES["nasbench201"](input_shape=INPUT_SHAPE, classes=CLASSES, implementation="plain")
+    supernet, generators = seeded_supernet(space, "gumbel")
+    problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
+    supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))
+    batches = [make_batch(10), make_batch(11)]
+    step = DifferentiableStep(Case(filled=False), problem, batches)
+    inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
+    references = torch.autograd.grad(step(*inputs), inputs)
+    for generator, state in zip(problem.generators, step.noise, strict=True):
+        generator.set_state(state)
+    for (name, gradient), reference in zip(gradients_by_exact(problem, *batches).items(), references, strict=True):
         assert relative_error(gradient, reference) < 1e-10, name
 
 

@@ -146,7 +146,7 @@ def test_a_hidden_folder_above_is_no_matter(image_folder: Path, tmp_path: Path) 
 def test_what_is_left_out_is_told_in_one_line(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(3):
         file = copy / "train" / "bee" / f"{number}.{('jpg', 'png', 'jpeg')[number]}"
-        file.rename(file.with_suffix(".jfif"))
+        file.rename(file.with_suffix(".heic"))
     (copy / "val" / "cat" / "Thumbs.DB").write_bytes(b"")
     (copy / "val" / "cat" / "README").write_bytes(b"")
     (copy / "val" / "0.jpg").write_bytes(b"")
@@ -154,9 +154,29 @@ def test_what_is_left_out_is_told_in_one_line(copy: Path, caplog: pytest.LogCapt
     load(copy)
     (line,) = caplog.messages
     assert line == (
-        f"imagenet: left out below {copy}: 6 files (3 .jfif, 1 .db, 1 in no class, 1 without an extension; read are "
-        ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp) and what is in test."
+        f"imagenet: left out below {copy}: 6 files (3 .heic, 1 .db, 1 in no class, 1 without an extension; read are "
+        ".jpg .jpeg .png .ppm .bmp .pgm .tif .tiff .webp .jfif .jpe .gif .pbm .pnm) and what is in test."
     )
+
+
+def test_jpegs_of_other_names_and_still_gifs_are_pictures(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ants = copy / "train" / "ant"
+    with Image.open(ants / "0.jpg") as picture:
+        for name in ("a.jfif", "b.JPE", "c.gif", "d.pbm", "e.pnm"):
+            kind = {".jfif": "JPEG", ".JPE": "JPEG", ".gif": "GIF"}.get(Path(name).suffix, "PPM")
+            picture.convert("1" if name == "d.pbm" else "RGB").save(ants / name, kind)
+    splits = load(copy)
+    assert {"a.jfif", "b.JPE", "c.gif", "d.pbm", "e.pnm"} <= {
+        Path(file).name for file in names(splits.train_and_validation())
+    }
+    assert not caplog.text
+    next(iter(splits.train.evaluation_batches(64, splits.mean, splits.std)))
+    frames = [Image.new("L", (20, 20), value) for value in (0, 255)]
+    frames[0].save(ants / "moves.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(
+        UnusableInput, match=r"moves\.gif cannot be read \(it is an animation of 2 frames\): replace or"
+    ):
+        load(copy)
 
 
 def test_the_order_is_that_of_torchvision(copy: Path) -> None:

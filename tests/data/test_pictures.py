@@ -12,7 +12,7 @@ from nas.data.dataset import Findings
 from nas.data.pictures import (
     ELONGATED,
     NEARLY_BLACK,
-    SEVERAL_FRAMES,
+    SEVERAL_PAGES,
     TURNS,
     UnsuitablePicture,
     look_at,
@@ -209,12 +209,21 @@ def test_an_embedded_profile_is_converted_to_srgb(tmp_path: Path) -> None:
     assert np.array_equal(shown(tmp_path / "other.png")[..., 0], GREY)
 
 
-def test_the_first_frame_of_several_is_taken_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["frames.gif", "frames.webp", "frames.png"])
+def test_an_animation_is_refused_with_its_frames(name: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (0, 100, 200)]
-    for name in ("frames.gif", "frames.tif", "frames.webp", "frames.png"):
-        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-        assert (shown(tmp_path / name) == 0).all()
-        assert remarks(tmp_path / name) == [SEVERAL_FRAMES]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    assert looked(tmp_path / name).unreadable == [(str(tmp_path / name), "it is an animation of 3 frames")]
+    frames[0].save(tmp_path / name)  # a still picture of the same format
+    assert not looked(tmp_path / name).unreadable
+    assert (shown(tmp_path / name) == 0).all()
+
+
+def test_the_first_of_several_pages_is_taken_and_told(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((20, 30), value, np.uint8)) for value in (0, 100, 200)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    assert (shown(tmp_path / "pages.tif") == 0).all()
+    assert remarks(tmp_path / "pages.tif") == [SEVERAL_PAGES]
 
 
 def test_pictures_whose_ends_are_cut_off_are_told(tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
         code, last = call("train_search.py", *SETTINGS[:-1], *further, folder=finished)
         sentence = f"train_search.py: search.from=run is not allowed: class 1 of that search {difference}."
         assert (code, last) == (2, sentence)
+        for script, run in (("train_search.py", "run"), ("train_final.py", "run/final")):
+            code, last = call(script, f"resume={run}", folder=finished)
+            assert code == 2
+            owner = "run" if script == "train_search.py" else "candidate"
+            assert f"{script}: data=imagenet is not allowed: class 1 of the {owner} {difference}; " in last
         content = json.loads((finished / "run" / "candidate.json").read_text())
         del content["class_names"], content["fingerprint"]
         (finished / "on_purpose.json").write_text(json.dumps(content))

@@ -1,9 +1,15 @@
 """The Gumbel-softmax: frequencies, straight-through gradients and where its noise comes from."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from scipy import stats
 
+from nas.configuration import build
+from nas.errors import InvalidValue
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 
@@ -104,3 +110,42 @@ def test_advancing_follows_the_schedule() -> None:
     assert one.temperature == 4.0
     one.advance(0.5)
     assert one.temperature == 2.5
+
+
+def test_the_chosen_option_alone_may_contribute_to_the_gradient() -> None:
+    factors = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
+    gradients = []
+    for gradient in ("dense", "chosen_only"):
+        one = GumbelSoftmax(Temperature(0.5, 0.5), True, gradient)  # type: ignore[arg-type]
+        one.generator = torch.Generator().manual_seed(3)
+        alpha = ALPHA.clone().requires_grad_()
+        weights = one(alpha)
+        chosen = int(weights.argmax())
+        # What reaches alpha through the other options is kept away from the dense gradient by hand.
+        seen = [index for index in range(4) if gradient == "chosen_only" or index == chosen]
+        gradients.append(torch.autograd.grad((weights * factors)[seen].sum(), alpha)[0])
+        assert set(weights.tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(*gradients, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "says"),
+    [
+        ({"gradient": "chosen_only"}, "gradient", "set hard=true"),
+        ({"sampled": True}, "sampled", "set hard=true"),
+        ({"hard": True, "sampled": True}, "sampled", "take chosen_only or official"),
+        ({"hard": True, "gradient": "official"}, "gradient", "set sampled=true"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], key: str, says: str) -> None:
+    with pytest.raises(InvalidValue, match=says) as caught:
+        GumbelSoftmax(Temperature(), **settings)
+    assert caught.value.key == key
+
+
+def test_gdas_is_configured_as_published() -> None:
+    path = Path(__file__).parents[2] / "conf"
+    with initialize_config_dir(str(path), version_base="1.3"):
+        found = build(compose("train_search", ["relaxation=gdas"]).relaxation, "relaxation")
+    assert (found.hard, found.gradient, found.sampled) == (True, "official", True)
+    assert [found.schedule.at(progress) for progress in (0.0, 1.0)] == pytest.approx([10.0, 0.1])

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from nas.data.dataset import DataSplits, ImageDataset
 from nas.errors import InvalidValue
 from nas.operations.fast import library
 from nas.run.environment import PACKAGES, environment, record_environment, say_what_is_lacking
@@ -34,6 +35,30 @@ def test_an_unreadable_record_is_started_afresh(tmp_path):
     (tmp_path / "environment.json").write_text("{")
     record_environment(tmp_path, "cpu")
     assert len(json.loads((tmp_path / "environment.json").read_text())) == 1
+
+
+def named_data(*names):
+    images = torch.rand(2 * len(names), 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    dataset = ImageDataset(images, torch.arange(2 * len(names)) % len(names), len(names))
+    return DataSplits("mine", dataset, dataset, dataset, (0.5,), (0.3,), names)
+
+
+def test_a_run_that_goes_on_needs_the_classes_that_it_began_with(tmp_path):
+    record_environment(tmp_path, "cpu", named_data("a", "b"))
+    record_environment(tmp_path, "cpu", named_data("a", "c"))  # the first start was killed before it began
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.pt").touch()
+    record_environment(tmp_path, "cpu", named_data("a", "c"))
+    record_environment(tmp_path, "cpu")  # data without names fit any
+    starts = (tmp_path / "environment.json").read_text()
+    assert [start.get("class_names") for start in json.loads(starts)] == [["a", "b"], ["a", "c"], None, None]
+    with pytest.raises(
+        InvalidValue, match="data=mine is not allowed: class 1 of the run is 'c', that of the data is 'd'"
+    ):
+        record_environment(tmp_path, "cpu", named_data("a", "d"))
+    with pytest.raises(InvalidValue, match="the run is for 2 classes, the data have 3"):
+        record_environment(tmp_path, "cpu", named_data("a", "c", "d"))
+    assert (tmp_path / "environment.json").read_text() == starts
 
 
 @pytest.mark.parametrize(("kernels", "path", "told"), [("off", "", 0), ("on", "", 1), ("on", os.environ["PATH"], None)])

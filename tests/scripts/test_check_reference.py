@@ -213,5 +213,5 @@ def test_searches_that_are_past_or_cannot_be_replayed(
 
 def test_searches_are_replayed_in_the_order_of_the_original(script: Callable[[str], ModuleType]) -> None:
     """The fast supernet sums in another order, which a finite difference can magnify a millionfold."""
-    module = script("check_reference")
-    assert module.SearchReplay(module.ArrayFile(tiny_search())).space.implementation == "plain"
+    darts, reference = script("replays.darts"), script("replays.reference")
+    assert darts.SearchReplay(reference.ArrayFile(tiny_search())).space.implementation == "plain"

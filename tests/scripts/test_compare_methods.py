@@ -16,12 +16,6 @@ def script(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("compare_methods")
 
 
-def test_holm_by_hand(script: ModuleType) -> None:
-    assert script.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert script.holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert script.holm([]) == []
-
-
 def test_intervals_are_students(script: ModuleType) -> None:
     values = [97.0, 98.0, 98.5, 97.5]
     low, high = stats.t.interval(0.95, 3, loc=97.75, scale=stats.sem(values))

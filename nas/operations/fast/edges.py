@@ -7,7 +7,7 @@ same random draws.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from nas.operations.cell_operations import (
+    NOISE,
     DilatedSeparableConvolution,
     FactorisedReduction,
     MixedEdge,
@@ -22,22 +23,34 @@ from nas.operations.cell_operations import (
     SeparableConvolution,
     Zero,
 )
+from nas.operations.edge_structure import PartialEdge
 from nas.operations.fast import library
 from nas.operations.fast.depthwise import depthwise_convolution
 from nas.operations.fast.mixture import Term, mixture
 from nas.operations.fast.normalisation import RunningAverages, channel_statistics, normalised
 from nas.operations.fast.pooling import Known, poolings
 from nas.operations.fast.separable import Kernel, Layer, separable
-from nas.operations.stochastic import keep_mask
+from nas.operations.sampled import bare, chosen_columns
+from nas.operations.stochastic import GaussianNoise, keep_mask
+
+
+class Alone(NamedTuple):
+    """One operation of an edge, in place of the edge."""
+
+    operations: tuple[nn.Module]
 
 
 class Bundle(nn.Module):
-    """The mixed operations on the edges that leave one state; the parameters are and stay those of the edges."""
+    """The mixed operations on edges that leave one state and choose from the same operations.
+
+    The parameters are and stay those of the edges.
+    """
 
     is_region: ClassVar[bool] = True  # of nas.device.compilation
 
-    def __init__(self, rows: Sequence[int], edges: Sequence[MixedEdge]) -> None:
+    def __init__(self, state: int, rows: Sequence[int], edges: Sequence[MixedEdge]) -> None:
         super().__init__()
+        self.state = state
         self.rows, self.edges = tuple(rows), tuple(edges)  # a tuple's modules are not registered again
 
     def extra_repr(self) -> str:
@@ -57,15 +70,17 @@ class Bundle(nn.Module):
 
 
 def bundles(edges: nn.ModuleList, pairs: Sequence[tuple[int, int]]) -> nn.ModuleList:
-    """The edges of a cell by the state they leave, in the states' order.
+    """The edges of a cell by the state they leave and by their operations, in the states' order.
 
     Args:
         edges: One :class:`~nas.operations.cell_operations.MixedEdge` per pair.
         pairs: Per edge its node and the state it reads, nodes in order.
     """
     given: list[MixedEdge] = list(edges)  # type: ignore[arg-type]
-    by_state = [[row for row, (_, read) in enumerate(pairs) if read == state] for state in range(pairs[-1][0])]
-    return nn.ModuleList(Bundle(rows, [given[row] for row in rows]) for rows in by_state)
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
+    for row, (_, state) in sorted(enumerate(pairs), key=lambda pair: pair[1][1]):
+        groups.setdefault((state, given[row].names), []).append(row)
+    return nn.ModuleList(Bundle(state, rows, [given[row] for row in rows]) for (state, _), rows in groups.items())
 
 
 def node_states(
@@ -79,22 +94,100 @@ def node_states(
 
     Args:
         inputs: The input states, (batch, channels, H, W).
-        edges: One :class:`~nas.operations.cell_operations.MixedEdge` per edge.
+        edges: One :class:`~nas.operations.cell_operations.MixedEdge` per edge, or one with partial channels.
         bundles: The same edges as :func:`bundles`.
         pairs: Per edge its node and the state it reads, nodes in order.
-        weights: (edges, operations).
+        weights: (edges, columns), as the edges take them.
     """
-    factors = _factors(edges, weights, inputs[0])  # type: ignore[arg-type]
-    states = [state.contiguous(memory_format=torch.channels_last) for state in inputs]
-    sums: dict[int, Tensor] = {}
-    for source, bundle in enumerate(bundles):
+    first = edges[0]
+    partial = Passing(edges, pairs, weights) if isinstance(first, PartialEdge) else None
+    weights = weights if partial is None else weights[:, :-1]
+    columns = chosen_columns(weights) if first.sampled else None
+    mixed: list[Tensor] = []
+    states: list[Tensor] = []
+    sums = {} if columns is None else _bare_sums(pairs, weights, columns)
+
+    def arrived(state: Tensor) -> None:
+        states.append(state)
+        mixed.append(state if partial is None else partial.keep(state))
+
+    for state in inputs:
+        arrived(state.contiguous(memory_format=torch.channels_last))
+    factors = _factors(edges, pairs, weights, mixed, columns)  # type: ignore[arg-type]
+    for bundle in bundles:
+        source: int = bundle.state  # type: ignore[assignment]
         if source >= len(states):
-            states.append(_state(sums[source]))
+            arrived(_state(sums[source]) if partial is None else partial.state(source, sums[source]))
         rows: tuple[int, ...] = bundle.rows  # type: ignore[assignment]
-        for row, out in zip(rows, bundle(states[source], chosen(factors, 1, rows)), strict=True):
+        if columns is None:
+            outs = bundle(mixed[source], chosen(factors, 1, rows))
+        else:
+            own = [edges[row] for row in rows]
+            outs = _chosen_alone(mixed[source], own, [columns[row] for row in rows], factors[:, list(rows)])  # type: ignore[arg-type]
+        for row, out in zip(rows, outs, strict=True):
             node = pairs[row][0]
             sums[node] = sums[node] + out if node in sums else out
-    return [*states, _state(sums[pairs[-1][0]])]
+    last = pairs[-1][0]
+    return [*states, _state(sums[last]) if partial is None else partial.state(last, sums[last])]
+
+
+class Passing:
+    """What passes by the operations of partial channels: pooled once per state, summed and shuffled once per node.
+
+    The shuffle only moves channels, so that it may follow the sum of the edges (:class:`PartialEdge` has it on each).
+    """
+
+    def __init__(self, edges: nn.ModuleList, pairs: Sequence[tuple[int, int]], weights: Tensor) -> None:
+        self.edges: list[PartialEdge] = list(edges)  # type: ignore[arg-type]
+        self.pairs, self.weights = pairs, weights[:, -1]
+        self.parts = self.edges[0].parts
+        self.rests: list[Tensor] = []  # (batch, 1, H, W, channels), at the resolution of the nodes
+
+    def keep(self, state: Tensor) -> Tensor:
+        """Put the channels of ``state`` (batch, channels, H, W) aside that pass; returns those to be mixed."""
+        mixed, rest = state.tensor_split((self.edges[0].mixed,), dim=1)
+        row = next((row for row, (_, source) in enumerate(self.pairs) if source == len(self.rests)))
+        self.rests.append(self.edges[row].passing(rest).permute(0, 2, 3, 1).unsqueeze(1))
+        return mixed.contiguous(memory_format=torch.channels_last)
+
+    def state(self, node: int, mixed: Tensor) -> Tensor:
+        """The state of ``node`` (batch, channels, H, W), of the sum of what its edges mix, (batch, H, W, channels)."""
+        rows = [row for row, (end, _) in enumerate(self.pairs) if end == node]
+        factors = chosen(self.weights, 0, rows).view(1, 1, -1)
+        (rest,) = mixture(factors, [Term(one) for one in self.rests[: len(rows)]])
+        rest = rest.unflatten(-1, (self.parts - 1, -1)).transpose(-1, -2)
+        together = torch.cat([mixed.unsqueeze(-1), rest], dim=-1)
+        return _state(together.flatten(-2))
+
+
+def _chosen_alone(state: Tensor, edges: Sequence[MixedEdge], columns: Sequence[int], factors: Tensor) -> list[Tensor]:
+    """Per edge the operation of its column alone, (batch, H', W', C); edges with the same one are computed together.
+
+    Args:
+        factors: (batch or 1, edges).
+    """
+    averages = RunningAverages()
+    outs: dict[int, Tensor] = {}
+    for column in sorted(set(columns)):
+        places = [place for place, own in enumerate(columns) if own == column]
+        alike = [edges[place].operations[column] for place in places]
+        own = factors[:, places]
+        if isinstance(alike[0], Zero):  # the layers before stay part of the graph, with a gradient of zero
+            nothing = alike[0](state).permute(0, 2, 3, 1)
+            found = [nothing * factor[:, None, None, None] for factor in own.unbind(1)]
+        else:
+            found = mixed_edges(state, [Alone((operation,)) for operation in alike], own.unsqueeze(2), averages)
+        outs |= dict(zip(places, found, strict=True))
+    averages.update()
+    return [outs[place] for place in range(len(columns))]
+
+
+def _bare_sums(pairs: Sequence[tuple[int, int]], weights: Tensor, columns: list[int]) -> dict[int, Tensor]:
+    """Per node what the operations that are not chosen add to it (:func:`nas.operations.sampled.bare`)."""
+    if not weights.requires_grad:
+        return {}
+    rows = {node: [row for row, (end, _) in enumerate(pairs) if end == node] for node, _ in pairs}
+    return {node: bare(weights[own], [columns[row] for row in own]) for node, own in rows.items()}
 
 
 def chosen(tensor: Tensor, dim: int, places: Sequence[int]) -> Tensor:
@@ -129,7 +222,9 @@ class _DenseGradient(Function):
         return gradient.contiguous()
 
 
-def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def mixed_edges(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """Per edge its mixed operation on ``state`` (batch, C, H, W), as (batch, H', W', C).
 
     Args:
@@ -140,7 +235,9 @@ def mixed_edges(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, aver
     return (_edge_by_edge if stock else _all_at_once)(state, edges, factors, averages)
 
 
-def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages) -> list[Tensor]:
+def _all_at_once(
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
+) -> list[Tensor]:
     """:func:`mixed_edges` with each kind of operation computed for all edges at a time."""
     x = state.permute(0, 2, 3, 1).unsqueeze(1)
     pooled: dict[type[nn.Module], tuple[Tensor, Known]] = {}
@@ -169,7 +266,7 @@ def _all_at_once(state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, ave
 
 
 def _edge_by_edge(
-    state: Tensor, edges: Sequence[MixedEdge], factors: Tensor, averages: RunningAverages
+    state: Tensor, edges: Sequence[MixedEdge | Alone], factors: Tensor, averages: RunningAverages
 ) -> list[Tensor]:
     """:func:`mixed_edges` as PyTorch is fastest without the kernels on a CPU, whose grouped convolutions are slow.
 
@@ -238,20 +335,32 @@ def _convolved(x: Tensor, layer: nn.Conv2d) -> Tensor:
     return y
 
 
-def _factors(edges: Sequence[MixedEdge], weights: Tensor, like: Tensor) -> Tensor:
+def _factors(
+    edges: Sequence[MixedEdge],
+    pairs: Sequence[tuple[int, int]],
+    weights: Tensor,
+    inputs: Sequence[Tensor],
+    columns: list[int] | None,
+) -> Tensor:
     """``weights`` (1, edges, operations), or times the drop-path masks (batch, edges, operations).
 
-    The masks are drawn in the order in which one operation after the other would draw them.
+    With ``columns`` those of the chosen operations alone, (1 or batch, edges). Masks and noise are drawn here, in the
+    order in which one operation after the other would draw them.
     """
-    if edges[0].drop_path.is_identity():
+    like, whole = inputs[0], edges[0].drop_path.is_identity()
+    if columns is not None:
+        weights = weights[range(len(columns)), columns]
+    if whole and not any(NOISE in edge.names for edge in edges):
         return weights.unsqueeze(0)
-    whole = like.new_ones(like.shape[0])
-    masks = [
-        whole if isinstance(operation, nn.Identity) else _mask(edge, like)
-        for edge in edges
-        for operation in edge.operations
-    ]
-    return weights * torch.stack(masks, dim=1).view(like.shape[0], *weights.shape)
+    sides = [-(-side // edges[0].stride) for side in like.shape[2:]]  # of the nodes
+    node, ones = like[:, :, : sides[0], : sides[1]], like.new_ones(like.shape[0])
+    masks = []
+    for row, (edge, (_, source)) in enumerate(zip(edges, pairs, strict=True)):
+        for operation in edge.operations if columns is None else [edge.operations[columns[row]]]:
+            if isinstance(operation, GaussianNoise):
+                operation.drawn = operation.draw(inputs[source] if source < len(inputs) else node)
+            masks.append(ones if whole or isinstance(operation, nn.Identity) else _mask(edge, like))
+    return weights.unsqueeze(0) if whole else weights * torch.stack(masks, 1).view(like.shape[0], *weights.shape)
 
 
 def _mask(edge: MixedEdge, like: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Decisions are named after their place: ``normal.node2.first.input`` (the number 
 ``normal.node2.first.operation``; ``first`` is the stronger edge.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 from nas.candidate import Architecture, Candidate, Choice, Domain
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.operations.edge_structure import Decay, EdgeStructure
+from nas.spaces.cell_supernet import AUXILIARY_SKIP
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 from nas.spaces.darts.network import NetworkKind
-from nas.spaces.space import LayerDescription, Probabilities, RunnerUp, SearchSpace
+from nas.spaces.space import SKIPS, LayerDescription, Probabilities, Rivals, RunnerUp, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
 
 OPERATIONS = (
@@ -37,6 +39,7 @@ class DartsChoices(SearchSpace):
     """A normal and a reduction cell, two edges per node; see :class:`~nas.spaces.darts.space.Darts`."""
 
     name: ClassVar[str] = "darts"
+    never_chosen: ClassVar[frozenset[str]] = frozenset({"none"})
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class DartsChoices(SearchSpace):
         steps: int = 4,
         multiplier: int = 4,
         stem_multiplier: int = 3,
-        operations: Sequence[str] = OPERATIONS,
+        operations: Sequence[str] | Mapping[str, Any] = OPERATIONS,
         normal_concat: Sequence[int] | None = None,
         reduce_concat: Sequence[int] | None = None,
         final_channels: int = 36,
@@ -53,6 +56,11 @@ class DartsChoices(SearchSpace):
         final_network: NetworkKind = "cifar",
         auxiliary: bool = False,
         implementation: Implementation = "fast",
+        partial_channels: int = 1,
+        edge_normalisation: bool = False,
+        auxiliary_skip: bool = False,
+        auxiliary_decay: Decay = "linear",
+        optional_edges: bool = False,
         *,
         input_shape: Sequence[int],
         classes: int,
@@ -64,7 +72,8 @@ class DartsChoices(SearchSpace):
         self.steps = _whole("steps", steps, LARGEST["steps"])
         self.multiplier = _whole("multiplier", multiplier, self.steps)
         self.stem_multiplier = _whole("stem_multiplier", stem_multiplier, LARGEST["stem_multiplier"])
-        self.operations = _operations(operations)
+        self.edge_operations = edge_operations(operations, self.steps)
+        self.operations = _union(row for rows in self.edge_operations.values() for row in rows)
         self.concat = {
             "normal": self._concat("normal_concat", normal_concat),
             "reduce": self._concat("reduce_concat", reduce_concat),
@@ -78,7 +87,11 @@ class DartsChoices(SearchSpace):
         self.final_network: NetworkKind = final_network
         require(isinstance(auxiliary, bool), "auxiliary", auxiliary, "it must be true or false")
         self.auxiliary = auxiliary
+        require(isinstance(optional_edges, bool), "optional_edges", optional_edges, "it must be true or false")
+        self.optional_edges = optional_edges
         self.implementation = checked_implementation(implementation)
+        self.structure = EdgeStructure(partial_channels, edge_normalisation, auxiliary_skip, auxiliary_decay)
+        self.structure.require_parts(self.channels)
         self._choices = tuple(choice for cell in CELLS for choice in self._cell_choices(cell))
 
     def _concat(self, key: str, concat: Sequence[int] | None) -> tuple[int, ...]:
@@ -93,15 +106,24 @@ class DartsChoices(SearchSpace):
         return tuple(concat)
 
     def _cell_choices(self, cell: str) -> list[Choice]:
-        operations = tuple(operation for operation in self.operations if operation != "none")
         choices = []
         for node in range(2, self.steps + 2):
+            operations = _union(self.chosen_from(cell, node, source) for source in range(node))
             for place in PLACES:
                 choices.append(Choice(f"{cell}.node{node}.{place}.input", tuple(map(str, range(node)))))
                 choices.append(Choice(f"{cell}.node{node}.{place}.operation", operations))
         return choices
 
+    def chosen_from(self, cell: str, node: int, source: int) -> tuple[str, ...]:
+        """What an architecture may have on an edge: its operations without ``none``, or with it at the end where edges
+        are optional."""
+        row = cell_edges(self.steps).index((node, source))
+        found = tuple(name for name in self.edge_operations[cell][row] if name != "none")
+        return (*found, "none") if self.optional_edges else found
+
     def settings(self) -> dict[str, Any]:
+        rows = {cell: [list(row) for row in rows] for cell, rows in self.edge_operations.items()}
+        alike = all(row == list(self.operations) for cell in CELLS for row in rows[cell])
         default = self._concat("", None)
         return {
             "channels": self.channels,
@@ -109,17 +131,20 @@ class DartsChoices(SearchSpace):
             "steps": self.steps,
             "multiplier": self.multiplier,
             "stem_multiplier": self.stem_multiplier,
-            "operations": list(self.operations),
+            "operations": list(self.operations) if alike else rows,
             "normal_concat": None if self.concat["normal"] == default else list(self.concat["normal"]),
             "reduce_concat": None if self.concat["reduce"] == default else list(self.concat["reduce"]),
             "final_channels": self.final_channels,
             "final_cells": self.final_cells,
             "final_network": self.final_network,
             "auxiliary": self.auxiliary,
+            **({"optional_edges": True} if self.optional_edges else {}),
+            **self.structure.settings(),
         }
 
     def sample(self, generator: torch.Generator) -> Candidate:
-        """A uniform candidate whose nodes read two different states each, as those of a searched cell do.
+        """A candidate whose nodes read two different states each, as those of a searched cell do; inputs are uniform,
+        and so are the operations of an edge.
 
         The choices themselves do not exclude equal inputs: published cells of other searches have them.
         """
@@ -130,15 +155,28 @@ class DartsChoices(SearchSpace):
                 first, second = (f"{cell}.node{node}.{place}.input" for place in PLACES)
                 while options[second] == options[first]:
                     options[second] = str(int(torch.randint(node, (), generator=generator)))
+                for place in PLACES:
+                    name = f"{cell}.node{node}.{place}"
+                    allowed = self.chosen_from(cell, node, int(options[f"{name}.input"]))
+                    if options[f"{name}.operation"] not in allowed:
+                        drawn = int(torch.randint(len(allowed), (), generator=generator))
+                        options[f"{name}.operation"] = allowed[drawn]
         return Candidate(Architecture(self.name, options), candidate.hyperparameters)
 
     def repair(self, indices: list[float], generator: torch.Generator) -> list[float]:
-        """Where both edges of a node read the same state, the second one reads another."""
+        """Where both edges of a node read the same state, the second one reads another; an operation that its edge does
+        not have becomes one that it has."""
         repaired = list(indices)
         for first in range(0, len(self.choices), 4):  # per node: input and operation of the first edge, of the second
             second = first + 2
             while repaired[second] == repaired[first]:
                 repaired[second] = float(torch.randint(len(self.choices[second].options), (), generator=generator))
+            for place in (first, second):
+                node, choice = self.choices[place].name.split("."), self.choices[place + 1]
+                allowed = self.chosen_from(node[0], int(node[1].removeprefix("node")), round(repaired[place]))
+                if choice.options[round(repaired[place + 1])] not in allowed:
+                    name = allowed[int(torch.randint(len(allowed), (), generator=generator))]
+                    repaired[place + 1] = float(choice.options.index(name))
         return repaired
 
     def genotype(self, architecture: Architecture) -> Genotype:
@@ -147,9 +185,19 @@ class DartsChoices(SearchSpace):
         Raises:
             InvalidValue: It is no architecture of this space.
         """
-        architecture.check(self.choices)
+        self._check(architecture)
         cells = {cell: tuple(self._edges(architecture, cell)) for cell in CELLS}
         return self._genotype(cells)
+
+    def _check(self, architecture: Architecture) -> None:
+        """Raise ``InvalidValue`` where ``architecture`` is none of this space."""
+        architecture.check(self.choices)
+        for cell in CELLS:
+            for index, (operation, source) in enumerate(self._edges(architecture, cell)):
+                node, place = index // 2 + 2, PLACES[index % 2]
+                allowed = self.chosen_from(cell, node, source)
+                key = f"architecture.{cell}.node{node}.{place}.operation"
+                require(operation in allowed, key, operation, f"the edge from {source} has {', '.join(allowed)}")
 
     def _genotype(self, cells: Mapping[str, tuple[Edge, ...]]) -> Genotype:
         return Genotype(cells["normal"], self.concat["normal"], cells["reduce"], self.concat["reduce"])
@@ -189,25 +237,38 @@ class DartsChoices(SearchSpace):
                 options[f"{name}.input"] = str(source)
                 options[f"{name}.operation"] = operation
         architecture = Architecture(self.name, options)
-        architecture.check(self.choices)
+        self._check(architecture)
         return architecture
 
     def preferred(self, probabilities: Probabilities) -> Architecture:
         """The two strongest edges of every node, each with its strongest operation but ``none`` (section 2.4).
 
-        The stronger edge comes first. Among equal edges the one from the earlier state wins, among equal operations
-        the one named earlier, as in the original.
+        With edge weights an edge is as strong as its weight times its strongest operation's. The stronger edge comes
+        first. Among equal edges the one from the earlier state wins, among equal operations the one named earlier, as
+        in the original. An optional edge without any strength is left out.
         """
         cells: dict[str, tuple[Edge, ...]] = {}
         for cell in CELLS:
             chosen: list[Edge] = []
             for node in range(2, self.steps + 2):
-                edges = [(*_strongest(probabilities[edge_name(cell, node, one)]), one) for one in range(node)]
+                edges = [(*_strongest(weighted(probabilities, cell, node, one)), one) for one in range(node)]
                 # max and sorted keep the first of equals.
                 strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
-                chosen += [(operation, source) for operation, _, source in strongest]
+                for operation, strength, source in strongest:
+                    chosen.append(("none" if self.optional_edges and strength == 0 else operation, source))
             cells[cell] = tuple(chosen)
         return self.architecture(self._genotype(cells))
+
+    def rivals(self) -> list[Rivals]:
+        """The edges that enter a node: two of them are kept."""
+        nodes = [(cell, node) for cell in CELLS for node in range(2, self.steps + 2)]
+        return [Rivals(tuple(edge_name(cell, node, source) for source in range(node)), 2) for cell, node in nodes]
+
+    def skips(self, architecture: Architecture) -> list[tuple[str, str]]:
+        """Those of the normal cell: the literature counts no others."""
+        edges = self._edges(architecture, "normal")
+        named = [(edge_name("normal", 2 + place // 2, source), option) for place, (option, source) in enumerate(edges)]
+        return [(row, option) for row, option in named if option in SKIPS]
 
     def runner_up(self, choice: str, architecture: Architecture, probabilities: Probabilities) -> RunnerUp | None:
         """The next operation on the edge, or for an input the strongest edge that the node left out.
@@ -217,7 +278,9 @@ class DartsChoices(SearchSpace):
         place, _, kind = choice.rpartition(".")
         cell, node = place.split(".")[0], int(place.split(".")[1].removeprefix("node"))
         source, operation = architecture[f"{place}.input"], architecture[f"{place}.operation"]
-        kept = probabilities[edge_name(cell, node, int(source))]
+        if operation == "none":
+            return None
+        kept = weighted(probabilities, cell, node, int(source))
         if kind == "operation":
             others = {name: value for name, value in kept.items() if name not in (operation, "none")}
             if not others:
@@ -229,7 +292,7 @@ class DartsChoices(SearchSpace):
         left_out = [one for one in range(node) if str(one) not in taken]
         if not left_out:
             return None
-        edges = {one: _strongest(probabilities[edge_name(cell, node, one)]) for one in left_out}
+        edges = {one: _strongest(weighted(probabilities, cell, node, one)) for one in left_out}
         best = max(edges, key=lambda one: edges[one][1])
         option, strength = edges[best]
         options = {**architecture, f"{place}.input": str(best), f"{place}.operation": option}
@@ -248,16 +311,48 @@ class DartsChoices(SearchSpace):
         rows = {edge: row for row, edge in enumerate(cell_edges(self.steps))}
         weights: dict[str, Tensor] = {}
         for kind in CELLS:
-            weights[kind] = torch.zeros(len(rows), len(self.operations))
+            names = self.edge_operations[kind]
+            weights[kind] = torch.zeros(len(rows), len(names[0]))
             edges: tuple[Edge, ...] = getattr(genotype, kind)
             for index, (operation, source) in enumerate(edges):
-                weights[kind][rows[index // 2 + 2, source], self.operations.index(operation)] += 1
+                row = rows[index // 2 + 2, source]
+                if operation in names[row]:  # not so the none of an optional edge
+                    weights[kind][row, names[row].index(operation)] += 1
+            if self.structure.edge_normalisation:
+                for node in range(2, self.steps + 2):
+                    own = [row for (end, _), row in rows.items() if end == node]
+                    weights[edges_alpha(kind, node)] = (weights[kind][own].sum(1) > 0).to(weights[kind])
+        if self.structure.auxiliary_skip:
+            weights[AUXILIARY_SKIP] = torch.zeros(())
         return weights
 
 
 def edge_name(cell: str, node: int, source: int) -> str:
     """The row of alpha that holds an edge."""
     return f"{cell}.node{node}.from{source}"
+
+
+def edges_name(cell: str, node: int) -> str:
+    """The row of the weights of the edges of a node; its options are ``from0``, ``from1``, ..."""
+    return f"{cell}.node{node}.edges"
+
+
+def edges_alpha(cell: str, node: int) -> str:
+    """The alpha that holds that row."""
+    return f"{cell}_node{node}_edges"
+
+
+def edges_row(alpha: str) -> tuple[str, tuple[str, ...]]:
+    """The name and the options of the row that :func:`edges_alpha` holds."""
+    cell, node = alpha.removesuffix("_edges").split("_node")
+    return edges_name(cell, int(node)), tuple(f"from{source}" for source in range(int(node)))
+
+
+def weighted(probabilities: Probabilities, cell: str, node: int, source: int) -> dict[str, float]:
+    """The probabilities of an edge's operations, times the edge's own where edges have weights (Xu et al., 2020)."""
+    of_edges = probabilities.get(edges_name(cell, node))
+    share = 1.0 if of_edges is None else of_edges[f"from{source}"]
+    return {name: share * value for name, value in probabilities[edge_name(cell, node, source)].items()}
 
 
 def _strongest(options: Mapping[str, float]) -> tuple[str, float]:
@@ -273,15 +368,46 @@ def _whole(key: str, value: object, largest: int) -> int:
     return value
 
 
-def _operations(names: object) -> tuple[str, ...]:
+def edge_operations(operations: object, steps: int) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """What each edge chooses from: per kind of cell a row of operations per edge, in the order of alpha.
+
+    Args:
+        operations: One list for all edges, or per kind of cell (``normal``, ``reduce``) a list of lists, one per edge.
+
+    Raises:
+        InvalidValue: ``operations`` are anything else, or some edges have more of them than others.
+    """
+    edges = len(cell_edges(steps))
+    if not isinstance(operations, Mapping):
+        return dict.fromkeys(CELLS, (_operations("operations", operations),) * edges)
+    fields = f"it must hold {' and '.join(CELLS)}"
+    require(set(operations) == set(CELLS), "operations", sorted(map(str, operations)), fields)
+    found: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for cell in CELLS:
+        rows, key = operations[cell], f"operations.{cell}"
+        if not isinstance(rows, Sequence) or isinstance(rows, str) or len(rows) != edges:
+            raise InvalidValue(key, rows, f"it must be a list of {edges} lists, one for each edge of {steps} nodes")
+        found[cell] = tuple(_operations(f"{key}[{row}]", names) for row, names in enumerate(rows))
+        many = len(found[cell][0])
+        alike = all(len(row) == many for row in found[cell])
+        require(alike, key, [list(row) for row in found[cell]], "every edge must choose from equally many operations")
+    return found
+
+
+def _operations(key: str, names: object) -> tuple[str, ...]:
     allowed = f"it must be a list of different operations out of {', '.join(CELL_OPERATIONS)}"
     if not isinstance(names, Sequence) or isinstance(names, str) or not 0 < len(names) <= len(CELL_OPERATIONS):
-        raise InvalidValue("operations", names, allowed)
+        raise InvalidValue(key, names, allowed)
     for name in names:
-        require(isinstance(name, str) and name in CELL_OPERATIONS, "operations", list(names), allowed)
-    require(len(set(names)) == len(names), "operations", list(names), allowed)
-    require(set(names) != {"none"}, "operations", list(names), "it needs at least one operation besides none")
+        require(isinstance(name, str) and name in CELL_OPERATIONS, key, list(names), allowed)
+    require(len(set(names)) == len(names), key, list(names), allowed)
+    require(set(names) != {"none"}, key, list(names), "it needs at least one operation besides none")
     return tuple(names)
+
+
+def _union(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """The operations of all ``rows``, each once, in the order in which they come first."""
+    return tuple(dict.fromkeys(name for row in rows for name in row))
 
 
 def cell_edges(steps: int) -> list[tuple[int, int]]:

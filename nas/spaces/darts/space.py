@@ -5,17 +5,20 @@ the sum of a mixed operation from every state before it; afterwards each keeps t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.darts.choices import OPERATIONS, DartsChoices, cell_edges
+from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges, edge_name, edges_alpha
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
@@ -31,7 +34,8 @@ class Darts(DartsChoices):
         steps: The number of nodes that a cell computes.
         multiplier: A cell's output concatenates this many of its last nodes.
         stem_multiplier: Channels of the stem in units of ``channels``.
-        operations: What an edge chooses from, in the order of alpha's columns.
+        operations: What an edge chooses from, in the order of alpha's columns: one list for all edges, or a mapping of
+            ``normal`` and ``reduce`` to a list per edge, in the order of alpha's rows and all of one length.
         normal_concat: The states that the normal cell's output concatenates instead of the last ``multiplier`` nodes.
         reduce_concat: The same for the reduction cell.
         final_channels: ``channels`` of the stand-alone network.
@@ -41,6 +45,8 @@ class Darts(DartsChoices):
             logits.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
             that edges share done once. Both have the same parameters and give the same numbers.
+        partial_channels, edge_normalisation, auxiliary_skip, auxiliary_decay: What an edge of the search network has
+            besides (:class:`~nas.operations.edge_structure.EdgeStructure`).
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
@@ -72,6 +78,13 @@ class Darts(DartsChoices):
             return space
         return self
 
+    def narrowed(self, options: Mapping[str, Sequence[str]], further_cells: int) -> "Darts":
+        edges = cell_edges(self.steps)
+        operations = {cell: [list(options[edge_name(cell, *edge)]) for edge in edges] for cell in CELLS}
+        settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
+        made_for = {"input_shape": self.input_shape, "classes": self.classes, "ranges": self.ranges}
+        return Darts(**settings, implementation=self.implementation, **made_for)
+
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
 
@@ -101,7 +114,8 @@ class Darts(DartsChoices):
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The cost of the retrained network, without the auxiliary head, which is used in training only.
 
-        An edge that is not discretised yet counts with the whole weight of its operations.
+        An edge that is not discretised yet counts with the whole weight of its operations, or with ``min(1, 2 q)`` of
+        it where edges have weights q: a node keeps two.
         """
         cifar = self.final_network == "cifar"
         width = self.stem_multiplier * self.final_channels if cifar else self.final_channels
@@ -124,16 +138,20 @@ class Darts(DartsChoices):
             total = total + cost(f"preprocess {(last, *sides)} {channels} False", make, (last, *sides))
             smaller = [-(-side // 2) for side in sides] if reduction else sides
             rows = []
-            for _, source in cell_edges(self.steps):
+            for (_, source), names in zip(cell_edges(self.steps), self.edge_operations[cell.kind], strict=True):
                 stride, inside = (2, sides) if reduction and source < 2 else (1, smaller)
                 shape = (channels, *inside)
                 rows.append(
                     [
                         cost(f"{name} {shape} {stride}", partial(CELL_OPERATIONS[name], channels, stride, True), shape)
-                        for name in self.operations
+                        for name in names
                     ]
                 )
-            total = total + (weights[cell.kind] * weights[cell.kind].new_tensor(rows)).sum()
+            of_operations = weights[cell.kind]
+            if self.structure.edge_normalisation:
+                of_nodes = [weights[edges_alpha(cell.kind, node)] for node in range(2, self.steps + 2)]
+                of_operations = of_operations * (2 * torch.cat(of_nodes)).clamp(max=1)[:, None]
+            total = total + (of_operations * of_operations.new_tensor(rows)).sum()
             older_sides, sides = sides, smaller
         last = len(self.concat[cell.kind]) * channels
         return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
@@ -148,5 +166,7 @@ def from_description(settings: object, input_shape: Sequence[int], classes: int)
     names = set(Darts(input_shape=input_shape, classes=classes).settings())
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
-    require(set(settings) == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
+    unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where they are not as usual
+    given = set(settings) - unusual
+    require(given == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
     return Darts(**settings, input_shape=input_shape, classes=classes)

@@ -4,8 +4,9 @@ A cell has two input states, the outputs of the two cells before it, and ``steps
 mixed operation (eq. 2) from every state before it, ``x_j = sum over i < j of o_ij(x_i)`` (eq. 1).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import reduce
+from itertools import product
 from operator import add
 from typing import Any
 
@@ -14,34 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.errors import require
-from nas.operations.cell_operations import MixedEdge, ReLUConvBN
+from nas.operations.cell_operations import ReLUConvBN
 from nas.operations.fast.edges import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name
-from nas.spaces.darts.genotype import Edge
+from nas.spaces.cell_supernet import CellSupernet
+from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name, edges_alpha, edges_row
+from nas.spaces.darts.inheritance import inherited_state
 from nas.spaces.darts.network import CellShape, older_input, stacked_shapes
-from nas.spaces.supernet import Supernet
 
 
 class SearchCell(nn.Module):
-    """A cell with a mixed operation on every edge; its arguments are those of a stand-alone cell."""
+    """A cell with a mixed operation on every edge."""
 
-    def __init__(self, operations: Sequence[str], steps: int, concat: Sequence[int], shape: CellShape) -> None:
+    def __init__(self, space: DartsChoices, shape: CellShape) -> None:
         super().__init__()
         self.preprocess0 = older_input(shape.before, shape.channels, shape.halve_before, affine=False)
         self.preprocess1 = ReLUConvBN(shape.last, shape.channels, 1, 1, affine=False)
         self.edges = nn.ModuleList(
-            MixedEdge(operations, shape.channels, 2 if shape.reduction and source < 2 else 1, normalise_pooling=True)
-            for _, source in cell_edges(steps)
+            space.structure.edge(names, shape.channels, 2 if shape.reduction and source < 2 else 1, True)
+            for (_, source), names in zip(cell_edges(space.steps), space.edge_operations[shape.kind], strict=True)
         )
-        self.steps = steps
-        self.concat = tuple(concat)
+        self.steps = space.steps
+        self.concat = space.concat[shape.kind]
         self.width = len(self.concat) * shape.channels
 
     def forward(self, before: Tensor, last: Tensor, weights: Tensor) -> Tensor:
-        """``weights`` (edges, operations), the rows in the order of :func:`cell_edges`."""
+        """``weights`` (edges, columns), the rows in the order of :func:`cell_edges`; see ``EdgeStructure.weights``."""
         states = [self.preprocess0(before), self.preprocess1(last)]
         offset = 0
         for _ in range(self.steps):
@@ -66,15 +66,15 @@ class FastSearchCell(SearchCell):
         return torch.cat([states[index] for index in self.concat], dim=1)
 
 
-class DartsSupernet(Supernet):
+class DartsSupernet(CellSupernet):
     """The search network; the plain implementation computes one operation after the other, as the paper has it.
 
-    ``alpha["normal"]`` and ``alpha["reduce"]`` are (edges, operations), shared by all cells of their type and drawn
-    from a normal distribution with standard deviation 1e-3. Batch norms have no affine parameters except the stem's.
+    ``alpha["normal"]`` and ``alpha["reduce"]`` are (edges, operations), shared by all cells of their type; the
+    relaxation says where they begin. Batch norms have no affine parameters except the stem's.
     """
 
     def __init__(self, space: DartsChoices, relaxation: Relaxation) -> None:
-        super().__init__(relaxation)
+        super().__init__(relaxation, space.structure)
         self.space = space
         width = space.stem_multiplier * space.channels
         self.stem = nn.Sequential(
@@ -82,14 +82,18 @@ class DartsSupernet(Supernet):
         )
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
         shapes = list(stacked_shapes(space.cells, space.channels, width, False, space.concat))
-        made = [cell_class(space.operations, space.steps, space.concat[shape.kind], shape) for shape in shapes]
+        made = [cell_class(space, shape) for shape in shapes]
         self.cells = nn.ModuleList(made)
         self.cell_types = [shape.kind for shape in shapes]
+        self._sample_edges()
         self.dropout = Dropout()
         self.classifier = nn.Linear(made[-1].width, space.classes)
         for kind in CELLS:
-            rows = len(cell_edges(space.steps))
-            self.alpha[kind] = nn.Parameter(1e-3 * torch.randn(rows, len(space.operations)))
+            operations = space.edge_operations[kind]
+            self.alpha[kind] = nn.Parameter(relaxation.initial((len(operations), len(operations[0]))))
+        if space.structure.edge_normalisation:
+            for kind, node in product(CELLS, range(2, space.steps + 2)):
+                self.alpha[edges_alpha(kind, node)] = nn.Parameter(relaxation.initial((node,)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Images (batch, channels, H, W) to logits (batch, classes).
@@ -99,12 +103,14 @@ class DartsSupernet(Supernet):
         weights = self.operation_weights() if weights is None else weights
         before = last = self.stem(self.laid_out(x, self.space.implementation))
         for cell, kind in zip(self.cells, self.cell_types, strict=True):
-            before, last = last, cell(before, last, weights[kind])
+            before, last = last, cell(before, last, self.edge_weights(kind, weights))
         return self.classifier(self.dropout(F.adaptive_avg_pool2d(last, 1).flatten(1)))
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        edges = cell_edges(self.space.steps)
-        return [(edge_name(name, node, source), self.space.operations) for node, source in edges]
+        if name in CELLS:
+            edges = zip(cell_edges(self.space.steps), self.space.edge_operations[name], strict=True)
+            return [(edge_name(name, *edge), operations) for edge, operations in edges]
+        return [edges_row(name)]
 
     def discretise(self) -> Architecture:
         return self.space.preferred(self.finite_probabilities())
@@ -115,37 +121,8 @@ class DartsSupernet(Supernet):
         A node that reads one state twice through one operation has a 2 there.
         """
         weights = self.space.architecture_weights(architecture)
-        return {kind: weights[kind].to(self.alpha[kind]) for kind in CELLS}
+        return {name: weight.to(self.alpha[CELLS[0]]) for name, weight in weights.items()}
 
-    @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
-        """A state dict for the stand-alone network, where it has the size of this one.
-
-        Its batch norms get a scale of 1 and a shift of 0, which is what theirs without affine parameters compute.
-
-        Raises:
-            InvalidValue: The stand-alone network is larger, has other parts, or pools: its pooling operations have no
-                batch norm. :meth:`architecture_weights` computes such an architecture in the supernet itself.
-        """
-        space = self.space
-        genotype = space.genotype(architecture)
-        allowed = "weights can be inherited only where the stand-alone network has the search network's size and parts"
-        require(space.final_channels == space.channels, "final_channels", space.final_channels, allowed)
-        require(space.final_cells == space.cells, "final_cells", space.final_cells, allowed)
-        require(space.final_network == "cifar", "final_network", space.final_network, allowed)
-        require(not space.auxiliary, "auxiliary", space.auxiliary, allowed)
-        pools = [operation for operation in genotype.operations() if "pool" in operation]
-        require(not pools, "architecture", pools, "a stand-alone pooling operation has no batch norm to inherit")
-        rows = {edge: row for row, edge in enumerate(cell_edges(space.steps))}
-        own = self.state_dict()
-        state: dict[str, Tensor] = {}
-        for name, fresh in space.network(architecture).state_dict().items():
-            parts = name.split(".")
-            if parts[0] == "cells" and parts[2] == "edges":
-                edges: tuple[Edge, ...] = getattr(genotype, self.cell_types[int(parts[1])])
-                operation, source = edges[int(parts[3])]
-                row = rows[int(parts[3]) // 2 + 2, source]
-                parts[3:4] = [str(row), "operations", str(space.operations.index(operation))]
-            # Affine parameters that this network has not are 1 and 0, as freshly made.
-            state[name] = own.get(".".join(parts), fresh).detach().clone()
-        return state
+        fresh = self.space.network(architecture).state_dict()
+        return inherited_state(self.space, architecture, self.cell_types, self.state_dict(), fresh)

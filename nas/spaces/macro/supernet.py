@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
+from nas.errors import require
 from nas.operations.fast import library
 from nas.operations.fast.chain import FastSlot
 from nas.operations.mixed import MixedSlot
@@ -20,11 +21,28 @@ from nas.spaces.macro.layers import Shape, flattened
 from nas.spaces.supernet import Supernet
 
 
+def check(space: MacroChoices, relaxation: Relaxation) -> None:
+    """Refuse a relaxation whose weights these layers cannot take.
+
+    Raises:
+        InvalidValue: The key is a part of ``relaxation``.
+    """
+    mixed = "the options of a layer are mixed in one tensor here: cells can compute one operation alone"
+    require(not relaxation.sampled, "relaxation.sampled", True, mixed)
+    widths = [choice.name for choice in space.choices if choice.name.endswith((".filters", ".units"))]
+    name = type(relaxation).__name__
+    adds_up = (
+        f"the mask of {', '.join(widths[:1])} adds up the weights of its widths, and those of {name} do not make 1"
+    )
+    require(relaxation.on_simplex or not widths, "relaxation", name, adds_up)
+
+
 class MacroSupernet(Supernet):
     """Every option of every slot, weighted by the relaxation; one alpha of shape (options,) per choice."""
 
     def __init__(self, space: MacroChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
+        check(space, relaxation)
         self.space = space
         self.slots = nn.ModuleDict()
         make = FastSlot if space.implementation == "fast" else MixedSlot
@@ -38,7 +56,7 @@ class MacroSupernet(Supernet):
         self.dropout = Dropout()
         self.classifier = nn.Linear(flattened(shape)[0], space.classes)
         for choice in space.choices:
-            self.alpha[alpha_name(choice.name)] = nn.Parameter(1e-3 * torch.randn(len(choice.options)))
+            self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """(batch, channels, height, width) to logits (batch, classes).

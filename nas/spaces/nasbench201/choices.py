@@ -11,6 +11,8 @@ from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
 from nas.errors import InvalidValue, require
+from nas.operations.edge_structure import Decay, EdgeStructure
+from nas.spaces.cell_supernet import AUXILIARY_SKIP
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
 
@@ -30,6 +32,9 @@ class NasBench201Choices(SearchSpace):
         channels: int = 16,
         cells_per_stage: int = 5,
         implementation: Implementation = "fast",
+        partial_channels: int = 1,
+        auxiliary_skip: bool = False,
+        auxiliary_decay: Decay = "linear",
         *,
         input_shape: Sequence[int],
         classes: int,
@@ -41,10 +46,12 @@ class NasBench201Choices(SearchSpace):
             require(good, key, value, f"it must be a whole number from 1 to {LARGEST[key]}")
         self.channels, self.cells_per_stage = channels, cells_per_stage
         self.implementation = checked_implementation(implementation)
+        self.structure = EdgeStructure(partial_channels, False, auxiliary_skip, auxiliary_decay)
+        self.structure.require_parts(channels)
         self._choices = tuple(Choice(edge_name(node, source), OPERATIONS) for node, source in EDGES)
 
     def settings(self) -> dict[str, Any]:
-        return {"channels": self.channels, "cells_per_stage": self.cells_per_stage}
+        return {"channels": self.channels, "cells_per_stage": self.cells_per_stage, **self.structure.settings()}
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """One entry per node of the cell."""
@@ -56,7 +63,8 @@ class NasBench201Choices(SearchSpace):
         weights = torch.zeros(len(EDGES), len(OPERATIONS))
         for row, choice in enumerate(self.choices):
             weights[row, choice.options.index(architecture[choice.name])] = 1
-        return {"cell": weights}
+        skip = {AUXILIARY_SKIP: torch.zeros(())} if self.structure.auxiliary_skip else {}
+        return {"cell": weights, **skip}
 
 
 def edge_name(node: int, source: int) -> str:

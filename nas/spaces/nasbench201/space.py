@@ -5,6 +5,7 @@ State 0 is the cell's input, state ``n`` the sum of one edge from every state be
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
+from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.nasbench201.choices import EDGES, LARGEST, OPERATIONS, NasBench201Choices
 from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, last_activation, stem
@@ -29,6 +31,9 @@ class NasBench201(NasBench201Choices):
         cells_per_stage: The number of cells of each of the three stages.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``, with the work
             that edges share done once. Both have the same parameters and give the same numbers.
+        partial_channels, auxiliary_skip, auxiliary_decay: What an edge of the search network has besides
+            (:class:`~nas.operations.edge_structure.EdgeStructure`). Edges have no weights of their own here: every one
+            is kept, so that a weight would be learned and lost.
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
@@ -58,7 +63,8 @@ class NasBench201(NasBench201Choices):
     def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
         bound = {"input_shape": self.input_shape, "classes": self.classes}
         operations = tuple(architecture[choice.name] for choice in self.choices)
-        return {"space": SimpleNamespace(**bound, **self.settings()), "operations": operations}
+        size = {"channels": self.channels, "cells_per_stage": self.cells_per_stage}
+        return {"space": SimpleNamespace(**bound, **size), "operations": operations}
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         fixed = cost(f"stem {self.channels} {self.input_shape}", partial(stem, self), self.input_shape)
@@ -86,5 +92,6 @@ def from_description(settings: object, input_shape: Sequence[int], classes: int)
     """
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
-    require(set(settings) == set(LARGEST), "", sorted(map(str, settings)), f"it must hold {', '.join(LARGEST)}")
+    given = set(settings) - {one.name for one in fields(EdgeStructure)}  # those are written where they are not as usual
+    require(given == set(LARGEST), "", sorted(map(str, settings)), f"it must hold {', '.join(LARGEST)}")
     return NasBench201(**settings, input_shape=input_shape, classes=classes)

@@ -1,7 +1,7 @@
 """The search network of the NAS-Bench-201 space (Dong and Yang, 2020): its cells with a mixed operation per edge."""
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import torch
@@ -9,24 +9,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.operations.cell_operations import MixedEdge
+from nas.errors import require
+from nas.operations.edge_structure import EdgeStructure
 from nas.operations.fast.edges import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
+from nas.spaces.cell_supernet import CellSupernet
 from nas.spaces.nasbench201.choices import EDGES, OPERATIONS, NasBench201Choices
 from nas.spaces.nasbench201.network import last_activation, stages, stem
-from nas.spaces.supernet import Supernet
 
 
 class SearchCell(nn.Module):
     """A mixed operation per edge: (batch, channels, H, W) to the same shape."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, structure: EdgeStructure, channels: int) -> None:
         super().__init__()
-        self.edges = nn.ModuleList(MixedEdge(OPERATIONS, channels, 1, normalise_pooling=False) for _ in EDGES)
+        self.edges = nn.ModuleList(structure.edge(OPERATIONS, channels, 1, normalise_pooling=False) for _ in EDGES)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """``weights`` (edges, operations)."""
+        """``weights`` (edges, columns); see ``EdgeStructure.weights``."""
         states = [x]
         for node in range(1, 4):
             rows = [row for row, (end, _) in enumerate(EDGES) if end == node]
@@ -38,31 +39,32 @@ class SearchCell(nn.Module):
 class FastSearchCell(SearchCell):
     """The same cell with the edges that leave one state computed together."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
+    def __init__(self, structure: EdgeStructure, channels: int) -> None:
+        super().__init__(structure, channels)
         self.bundles = bundles(self.edges, EDGES)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         return node_states([x], self.edges, self.bundles, EDGES, weights)[-1]
 
 
-class NasBench201Supernet(Supernet):
+class NasBench201Supernet(CellSupernet):
     """The search network; the plain implementation computes one operation after the other.
 
-    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells and drawn from a normal distribution with standard
-    deviation 1e-3. Batch norms inside the cells have no affine parameters; those of stem, residual blocks and the last
-    activation have.
+    ``alpha["cell"]`` is (6 edges, 5 operations), shared by all cells; the relaxation says where it begins. Batch norms
+    inside the cells have no affine parameters; those of stem, residual blocks and the last activation have.
     """
 
     def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
-        super().__init__(relaxation)
+        super().__init__(relaxation, space.structure)
         self.space = space
         self.stem = stem(space)
-        self.cells = stages(space, FastSearchCell if space.implementation == "fast" else SearchCell)
+        cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
+        self.cells = stages(space, partial(cell_class, space.structure))
+        self._sample_edges()
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)
-        self.alpha["cell"] = nn.Parameter(1e-3 * torch.randn(len(EDGES), len(OPERATIONS)))
+        self.alpha["cell"] = nn.Parameter(relaxation.initial((len(EDGES), len(OPERATIONS))))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Images (batch, channels, H, W) to logits (batch, classes).
@@ -70,9 +72,10 @@ class NasBench201Supernet(Supernet):
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
         weights = self.operation_weights() if weights is None else weights
+        of_edges = self.edge_weights("cell", weights)
         x = self.stem(self.laid_out(x, self.space.implementation))
         for cell in self.cells:
-            x = cell(x, weights["cell"]) if isinstance(cell, SearchCell) else cell(x)
+            x = cell(x, of_edges) if isinstance(cell, SearchCell) else cell(x)
         x = F.adaptive_avg_pool2d(self.last_activation(x), 1).flatten(1)
         return self.classifier(self.dropout(x))
 
@@ -85,11 +88,15 @@ class NasBench201Supernet(Supernet):
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which this supernet computes ``architecture``: one-hot rows."""
-        return {"cell": self.space.architecture_weights(architecture)["cell"].to(self.alpha["cell"])}
+        weights = self.space.architecture_weights(architecture)
+        return {name: weight.to(self.alpha["cell"]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
         architecture.check(self.space.choices)
+        parts_mixed = self.structure.partial_channels
+        allowed = "the network's operations see all channels, the search's a part"
+        require(parts_mixed == 1, "partial_channels", parts_mixed, allowed)
         own = self.state_dict()
         columns = [choice.options.index(architecture[choice.name]) for choice in self.space.choices]
         state = {}

@@ -1,0 +1,33 @@
+"""What one step of either level returns."""
+
+from dataclasses import dataclass
+
+from nas.bilevel.hypergradient import Report
+from nas.bilevel.step import Step
+from nas.hyperparameters.collection import Intervention
+
+
+@dataclass(frozen=True)
+class Move:
+    """A step of the upper level.
+
+    Attributes:
+        report: What the last strategy asked found.
+        samples: Images that went forward and backward for it.
+        gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
+        interventions: What had to be held back.
+    """
+
+    report: Report
+    samples: int
+    gradient_norms: dict[str, float]
+    interventions: tuple[Intervention, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
+
+    step: Step
+    move: Move | None
+    samples: int

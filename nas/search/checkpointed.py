@@ -1,0 +1,141 @@
+"""A gradient search as its checkpoints and its result show it; the search itself is in ``gradient_search``."""
+
+from typing import Any
+
+from torch import Tensor
+
+from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.upper_level import UpperLevel
+from nas.data.batches import Stream
+from nas.distributed import Ranks
+from nas.evaluation.budget import CostMeter
+from nas.hyperparameters.collection import HyperparameterSet
+from nas.run.randomness import Randomness
+from nas.search.beginning import Beginning
+from nas.search.callback import Callback
+from nas.search.convergence import Trajectory, nothing_learned
+from nas.search.guard import Guard, Interventions
+from nas.search.parts import SearchParts, SearchSettings
+from nas.search.reader import CandidateReader
+from nas.search.record import SearchRecord
+from nas.search.result import SearchResult, unsettled_in_words
+from nas.spaces.supernet import Supernet
+
+
+class CheckpointedSearch:
+    """What has a state in a search, and what it returns.
+
+    A subclass builds the pieces, and may add to ``callbacks``; all of them are in the checkpoints.
+    """
+
+    parts: SearchParts
+    settings: SearchSettings
+    step: int
+    supernet: Supernet
+    hyperparameters: HyperparameterSet
+    randomness: Randomness
+    ranks: Ranks
+    problem: BilevelProblem
+    upper_level: UpperLevel
+    beginning: Beginning | None
+    meter: CostMeter
+    guard: Guard
+    interventions: Interventions
+    trajectory: Trajectory
+    reader: CandidateReader
+    record: SearchRecord
+    callbacks: dict[str, Callback]
+    _streams: dict[str, Stream]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._streams["train"].steps_per_epoch
+
+    @property
+    def _epoch(self) -> int:
+        """That of the step taken last."""
+        return (self.step - 1) // self.steps_per_epoch
+
+    def alpha_moves(self) -> bool:
+        """Whether alpha takes part in the next step: not while the search, or one of its later stages, warms up."""
+        epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
+        rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
+        return epoch >= self.settings.warmup_epochs and not rests
+
+    def _average_statistics(self) -> None:
+        """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
+        named = self.supernet.named_buffers()
+        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+
+    def tensors(self) -> dict[str, Tensor]:
+        self._average_statistics()
+        return {**self.supernet.state_dict(), **dict(self.hyperparameters.named_raw())}
+
+    def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
+        """Steps that are taken back stay paid for."""
+        paid = {name: entry for name, entry in self.meter.state_dict().items() if name != "samples_before"}
+        return {**state, "meter": {**state["meter"], **paid}}
+
+    def _stateful(self) -> dict[str, Any]:
+        parts = {
+            "meter": self.meter,
+            "supernet": self.supernet,
+            "optimiser": self.problem.optimiser,
+            "upper_level": self.upper_level,
+            "reader": self.reader,
+            **{f"{split} stream": stream for split, stream in self._streams.items()},
+            "randomness": self.randomness,
+            "guard": self.guard,
+            **{f"callback {name}": callback for name, callback in self.callbacks.items()},
+        }
+        return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._stateful().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        for name, part in self._stateful().items():
+            part.load_state_dict(state[name])
+
+    # The end.
+
+    def settled(self) -> dict[str, str | None]:
+        """Per decision None, or why it cannot be said to have settled."""
+        loss = self.record.last_means.get("supernet/validation_loss", 0.0)
+        nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
+        settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
+        return dict.fromkeys(settled, nothing) if nothing else settled
+
+    def stopped_by(self) -> str | None:
+        """Why a stopping rule has ended the search before its last epoch, or None."""
+        reason: str | None = getattr(self.callbacks.get("stopping"), "reason", None)
+        return reason
+
+    def result(self, record: dict[str, int] | None = None) -> SearchResult:
+        settled, held = self.settled(), self.interventions.in_words()
+        begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
+        reason = self.stopped_by()
+        stopped = {} if reason is None else {"ended early": f"after epoch {self._epoch + 1}: {reason}"}
+        spent = self.meter.spent
+        counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
+        return SearchResult(
+            candidate=self.reader.candidate(),
+            cost=spent,
+            seconds=self.meter.seconds,
+            step=self.step,
+            epoch=self._epoch,
+            metrics={**self.record.last_means, **counts},
+            remarks={
+                **self.reader.remarks(),
+                **begun,
+                **stopped,
+                "not settled": unsettled_in_words(settled),
+                "interventions": held,
+            },
+            summary=f"interventions: {held}",
+            settled=settled,
+            trajectory=self.trajectory.recorded(),
+            supernet=self.supernet,
+            record=record,
+        )

@@ -1,0 +1,91 @@
+"""Which parts go together: what does not is refused before a search begins, in one sentence that says why."""
+
+import torch
+from torch import Tensor
+
+from nas.bilevel.reach import check_reach
+from nas.errors import InvalidValue, require
+from nas.relaxations.relaxation import Relaxation
+from nas.search.parts import SearchParts
+
+
+def check_composition(parts: SearchParts) -> None:
+    """Let every part look at those that it depends on.
+
+    Raises:
+        InvalidValue: Two of them do not go together.
+    """
+    check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
+    parts.search.architecture.check(parts.relaxation)
+    _check_relaxation(parts)
+    _check_shrinking(parts)
+    _check_stopping(parts)
+    for part in (parts.regulariser, parts.perturbation):
+        if part is not None:
+            part.check(parts.relaxation)
+
+
+def _check_relaxation(parts: SearchParts) -> None:
+    relaxation, training = parts.relaxation, parts.training
+    if not relaxation.on_simplex and parts.objective is not None:
+        costs = ", ".join(sorted(parts.objective.penalty.shares))
+        why = f"a mean cost needs weights that add up to 1, and those of {type(relaxation).__name__} do not"
+        require(not costs, "objective.costs", costs, why)
+    if relaxation.sampled:
+        why = "a sampled relaxation computes other operations at every step: set it to false, or sample nothing"
+        require(not training.cuda_graphs, "training.cuda_graphs", True, why)
+        require(not training.compile, "training.compile", True, why)
+        why = "under torchrun every process would need a gradient of every weight: take the dense gradient"
+        require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
+
+
+def _check_stopping(parts: SearchParts) -> None:
+    rule = parts.stopping
+    if rule is None:
+        return
+    try:
+        rule.check(parts.space)
+    except InvalidValue as error:
+        raise error.below("stopping") from error
+    name = type(rule).__name__
+    if rule.differentiates_twice and _draws(parts.relaxation):
+        why = f"{type(parts.relaxation).__name__} draws its weights: the loss that the search sees has no one curvature"
+        raise InvalidValue("stopping", name, f"{why}, take relaxation=softmax")
+    if rule.goes_back and parts.discretisation.images(parts.space, 1):
+        why = f"{name} may go back to an old alpha, which the last weights were not trained with"
+        asked = type(parts.discretisation).__name__
+        raise InvalidValue("discretisation", asked, f"{why}: they cannot be asked what an option is worth")
+
+
+def _check_shrinking(parts: SearchParts) -> None:
+    try:
+        if parts.shrinking is not None:
+            parts.shrinking.check(parts.space, parts.search.epochs)
+    except InvalidValue as error:
+        raise error.below("shrinking") from error
+    tunes = parts.discretisation.tuning_epochs(parts.space) > 0
+    if parts.shrinking is None and not tunes:
+        return
+    key, name = ("discretisation.tuning", True) if tunes else ("shrinking", type(parts.shrinking).__name__)
+    weights, _ = _two_samples(parts.relaxation)
+    if bool(((weights == 0) | (weights == 1)).all()):
+        why = "with one option per sample, that option may be one that was taken away: take a relaxation that mixes"
+        raise InvalidValue(key, name, why)
+    if tunes and not parts.relaxation.on_simplex:
+        raise InvalidValue(key, name, "what is decided needs a weight of 1, which this relaxation cannot give")
+
+
+def _draws(relaxation: Relaxation) -> bool:
+    """Whether two calls may give two results."""
+    one, other = _two_samples(relaxation)
+    return not torch.equal(one, other)
+
+
+def _two_samples(relaxation: Relaxation) -> tuple[Tensor, Tensor]:
+    """The weights of three equal options, twice, from a generator of its own."""
+    alpha, generator = torch.full((1, 3), 1 / 3), relaxation.generator
+    relaxation.generator = torch.Generator().manual_seed(0)
+    try:
+        return relaxation(alpha), relaxation(alpha)
+    finally:
+        relaxation.generator = generator

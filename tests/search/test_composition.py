@@ -1,0 +1,138 @@
+"""Searches with the choices of the one-shot methods: they end, go on after a kill to the same bytes, and are sound."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.bilevel.exact import Exact
+from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
+from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.perturbation import AdversarialPerturbation, RandomPerturbation
+from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, ZeroOne
+from nas.data.dataset import DataSplits
+from nas.errors import InvalidValue
+from nas.evaluation.budget import Budget
+from nas.relaxations.dirichlet import Dirichlet
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.sigmoid import Sigmoid
+from nas.relaxations.simplex import Simplex
+from nas.relaxations.softmax import Softmax
+from nas.search.gradient_search import GradientSearch
+from tests.problems import CELL_SPACES, digits, search_parts
+
+COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
+    "beta decay, random": lambda: {"regulariser": BetaDecay(), "perturbation": RandomPerturbation()},
+    "adversarial": lambda: {"perturbation": AdversarialPerturbation(steps=2)},
+    "adversarial, exact": lambda: {
+        "perturbation": AdversarialPerturbation(steps=2),
+        "architecture_gradient": Exact(),
+    },
+    "zero one": lambda: {"regulariser": ZeroOne(), "relaxation": Sigmoid()},
+    "dirichlet": lambda: {"regulariser": DirichletKL(), "relaxation": Dirichlet()},
+    "simplex": lambda: {
+        "regulariser": Entropy(),
+        "relaxation": Simplex(),
+        "search": {"architecture": ExponentiatedGradient()},
+    },
+}
+OFTEN = ("beta decay, random", "adversarial, exact", "simplex")
+
+
+@pytest.fixture(scope="module")
+def splits() -> DataSplits:
+    return digits()
+
+
+class Killed(BaseException):
+    pass
+
+
+def made(name: str, splits: DataSplits, folder: Path, **settings: Any) -> GradientSearch:
+    return GradientSearch(search_parts(folder, splits=splits, **COMPOSITIONS[name]() | settings))
+
+
+def killed_at(search: GradientSearch, step: int) -> None:
+    original = search.problem.step
+
+    def stepping(*arguments: Any) -> Any:
+        if search.step == step:
+            raise Killed
+        return original(*arguments)
+
+    search.problem.step = stepping  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        search.search()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) for name in COMPOSITIONS],
+)
+def test_a_killed_search_goes_on_as_if_nothing_had_happened(name, splits, tmp_path):
+    """Two epochs of four steps with a checkpoint at every third, beside a learned rate and a learned dropout."""
+    whole = made(name, splits, tmp_path / "whole")
+    begun = {key: alpha.detach().clone() for key, alpha in whole.supernet.alpha.items()}
+    expected = whole.search()
+    assert all(not torch.equal(begun[key], alpha) for key, alpha in whole.supernet.alpha.items())
+    killed_at(made(name, splits, tmp_path / "killed"), 5)
+    resumed = made(name, splits, tmp_path / "killed")
+    found = resumed.search()
+    files = [(tmp_path / run / "metrics.csv").read_bytes() for run in ("whole", "killed")]
+    assert files[0] == files[1]
+    assert found.candidate == expected.candidate
+    assert replace(found.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
+    states = [search.supernet.state_dict() for search in (whole, resumed)]
+    assert all(torch.equal(entry, states[1][key]) for key, entry in states[0].items())
+
+
+def test_alpha_stays_on_the_simplex(splits, tmp_path):
+    search = made("simplex", splits, tmp_path)
+    search.search()
+    for alpha in search.supernet.architecture_parameters():
+        torch.testing.assert_close(alpha.detach().sum(-1), torch.ones(alpha.shape[:-1]))
+
+
+def test_every_sample_is_counted(splits, tmp_path):
+    """Per step of 16 images: the weight step, alpha's validation pass, h's two, and four passes for either attack."""
+    search = made("adversarial", splits, tmp_path)
+    found = search.search()
+    per_step = 1 + 1 + 2 + 2 * 4
+    untrained, measured = 48, 48
+    assert found.cost.samples == 8 * 16 * per_step + untrained + measured
+    assert search.meter.reserve().samples >= per_step * 16
+
+
+def test_a_budget_keeps_back_what_an_attack_costs(splits, tmp_path):
+    found = made("adversarial", splits, tmp_path, budget=Budget(samples=1200)).search()
+    assert 0 < found.step < 8
+    assert found.cost.samples <= 1200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("space", CELL_SPACES)
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_cells_are_searched_with_them(space, name, splits, tmp_path):
+    shape = {"input_shape": splits.input_shape, "classes": splits.classes}
+    search = made(name, splits, tmp_path, space=CELL_SPACES[space](implementation="fast", **shape))
+    assert search.search().candidate.architecture
+
+
+@pytest.mark.parametrize(
+    ("parts", "sentence"),
+    [
+        ({"relaxation": Sigmoid(), "perturbation": RandomPerturbation()}, "relaxation=Sigmoid is not allowed"),
+        ({"regulariser": DirichletKL()}, "relaxation=Softmax is not allowed: dirichlet_kl measures"),
+        ({"relaxation": Simplex()}, "relaxation=Simplex is not allowed: Adam's steps leave the simplex"),
+        ({"search": {"architecture": ExponentiatedGradient()}}, "relaxation=Softmax is not allowed"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_written(parts, sentence, splits, tmp_path):
+    composed = partial(search_parts, tmp_path / "run", splits=splits, architecture_gradient=FirstOrder())
+    with pytest.raises(InvalidValue, match=sentence):
+        GradientSearch(composed(**{"relaxation": Softmax(Temperature())} | parts))
+    assert not (tmp_path / "run").exists()
