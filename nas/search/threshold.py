@@ -1,18 +1,17 @@
 """Discretisation by weights that stand on their own (FairDARTS, Chu et al., 2020, section 4.1)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 from torch import Generator
 
 from nas.candidate import Architecture
-from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
-from nas.search.discretisation import decided_rows
+from nas.search.discretisation import Batches, Discretisation, Tune, decided_rows
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
 
-class Threshold:
+class Threshold(Discretisation):
     """The options that alpha prefers, of those whose weight is above a threshold; where none is, ``none`` is chosen.
 
     So a node of a DARTS cell has two edges, one, or none.
@@ -30,15 +29,13 @@ class Threshold:
             why = "every edge of this space has an operation: set space.optional_edges=true, or take strongest"
             raise InvalidValue("", "threshold", why)
 
-    def images(self, space: SearchSpace, available: int) -> int:
-        return 0
-
     def choose(
         self,
         supernet: Supernet,
         space: SearchSpace,
-        batches: Callable[[int], Iterable[Batch]],
+        batches: Batches,
         generator: Generator | None = None,
+        tune: Tune | None = None,
     ) -> Architecture:
         decided = decided_rows(space)
         return space.preferred(

@@ -47,6 +47,7 @@ class Darts(DartsChoices):
             that edges share done once. Both have the same parameters and give the same numbers.
         partial_channels, edge_normalisation, auxiliary_skip, auxiliary_decay: What an edge of the search network has
             besides (:class:`~nas.operations.edge_structure.EdgeStructure`).
+        optional_edges: Whether an architecture may leave edges out: ``none`` is then one of their options.
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
