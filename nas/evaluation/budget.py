@@ -5,7 +5,7 @@ Every method has the same budget, and its cost is counted in the same way (``nas
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,25 @@ class Budget:
 
 
 MEASURED_AT_ONCE = 256  # images
+CHOOSING_SHARE, FEWEST_IMAGES = 0.25, 32  # of a budget, at most, for the discretisation; of a pass, at least
+
+
+def images_to_choose_with(budget: Budget, per_image: float, needed: Callable[[int], int], available: int) -> int:
+    """How many of ``available`` validation images each pass of a discretisation takes.
+
+    A small budget should go into the search, so that they shrink to a quarter of it, down to ``FEWEST_IMAGES``.
+
+    Args:
+        per_image: Multiply-adds of one image's forward pass.
+        needed: All images that go forward if each pass takes so many.
+    """
+    limits = {"samples": 1.0, "multiply_adds": per_image}
+    while available > FEWEST_IMAGES and any(
+        price * needed(available) > CHOOSING_SHARE * budget.limits().get(name, math.inf)
+        for name, price in limits.items()
+    ):
+        available = max(FEWEST_IMAGES, available * 9 // 10)
+    return available
 
 
 class CostMeter:
@@ -70,6 +89,7 @@ class CostMeter:
         validation: Images of the validation split, on which the supernet is measured at the end.
         choosing: Images that the discretisation passes through the supernet where the budget allows it.
         tuning: Samples that go forward and backward meanwhile.
+        each: Images of each pass of the discretisation, at most; null: all of ``validation``.
 
     Attributes:
         samples: Samples spent so far.
@@ -79,10 +99,18 @@ class CostMeter:
     """
 
     def __init__(
-        self, budget: Budget, per_image: float, step: int, validation: int, choosing: int, tuning: int = 0
+        self,
+        budget: Budget,
+        per_image: float,
+        step: int,
+        validation: int,
+        choosing: int,
+        tuning: int = 0,
+        each: int | None = None,
     ) -> None:
         self.budget, self.samples, self.measured, self.seconds = budget, 0, 0, 0.0
         self.validation, self.choosing, self.tuning = validation, choosing, tuning
+        self.each = validation if each is None else each
         self.per_image, self._step, self.saved = per_image, step, 0.0
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
@@ -154,8 +182,16 @@ class CostMeter:
         return self.images_to_choose() == self.choosing and within
 
     def progress(self) -> float:
-        """The share of the budget (0 to 1) that is spent together with the reserve."""
-        return self.budget.progress(self.counted + self.reserve())
+        """How much (0 to 1) the steps have spent of what is theirs: of the budget without the reserve.
+
+        So schedules go their whole way, however much is kept back for the end.
+        """
+        counted, reserve = self.counted, self.reserve()
+        shares = [0.0]
+        for name, limit in self.budget.limits().items():
+            left = limit - getattr(reserve, name)
+            shares.append(getattr(counted, name) / left if left > 0 else 1.0)
+        return min(max(shares), 1.0)
 
     def _step_and(self, measured: int, tuned: int = 0) -> Cost:
         """The most that one step and ``tuned`` samples cost, and ``measured`` images that only go forward."""

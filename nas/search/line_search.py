@@ -9,18 +9,15 @@ split, compared on the validation split, put that right from wherever the search
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
-from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
+from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.evaluator import Evaluator
-from nas.evaluation.scratch import TrainedFromScratch
-from nas.evaluation.training_setup import TrainingSetup
-from nas.run.tracking import SilentTracker, Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.stopping import Stopped, StopRequest
+from nas.search.trainings import Trainer, Trainings, best, loss
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +49,6 @@ class LineSearch:
         parts: SearchParts,
         evaluator: Evaluator | None = None,
     ) -> None:
-        assert parts.task is not None
-        assert parts.objective is not None
         self.lines = Lines(steps, trials)
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
@@ -63,64 +58,27 @@ class LineSearch:
             name: Range(one.low, one.cap or one.high, one.scale) for name in learned if (one := entries[name])
         }
         self.lines.check(self.ranges)
-        self.training = TrainedFromScratch(
-            epochs, task=CommonRandomNumbers.of_setup(parts.task), objective=parts.objective
-        )
+        self.trainer = Trainer("line_search", epochs, parts)
 
     def search(self) -> SearchResult:
         found = self.inner.search()
-        folder, tracking, ranks = self.parts.folder.path, self.parts.tracking, self.parts.randomness.ranks
-        kept = EvaluationCache(folder / "line_search.jsonl") if ranks.is_first else None
-        done: list[Evaluation] = []
-        with (
-            StopRequest() as request,
-            Tracker(folder, tracking, found.record) if ranks.is_first else SilentTracker() as tracker,
-        ):
-            while (trial := self.lines.next(found.candidate, done, self.ranges)) is not None:
-                evaluation: Evaluation | None = ranks.share(kept.get(trial) if kept is not None else None)
-                if evaluation is None:
-                    price = self.training.price(trial)
-                    if ranks.any(not self.parts.budget.allows(_total(found, done) + price)):
-                        break
-                    evaluation = self.training.evaluate([trial])[0]
-                    if kept is not None:
-                        kept.add([evaluation])
-                done.append(evaluation)
-                self._tell(tracker, found, done)
-                if ranks.any(request.requested):
-                    raise Stopped(found.step + len(done), folder)
-            record = tracker.state_dict()
-        return self._improved(found, done, record) if done else found
+        with Trainings(self.parts, found, list(self.ranges)) as trainings:
+            while (trial := self.lines.next(found.candidate, trainings.done, self.ranges)) is not None:
+                if trainings.train(self.trainer, trial) is None:
+                    break
+        return self._improved(found, trainings) if trainings.done else found
 
-    def _tell(self, tracker: Tracker, found: SearchResult, done: Sequence[Evaluation]) -> None:
-        """Record the last training of ``done``."""
-        values, spent = done[-1].candidate.hyperparameters, _total(found, done)
-        scalars = {f"line_search/{name}": values[name] for name in self.ranges}
-        scalars |= {"line_search/validation_loss": loss(done[-1])}
-        scalars |= {"budget/samples": float(spent.samples), "budget/multiply_adds": spent.multiply_adds}
-        tracker.scalars(scalars, found.step + len(done), found.epoch)
-
-    def _improved(self, found: SearchResult, done: Sequence[Evaluation], record: Mapping[str, int]) -> SearchResult:
-        told, cost = in_words(done), _total(found, done)
+    def _improved(self, found: SearchResult, trainings: Trainings) -> SearchResult:
+        told = in_words(trainings.done)
         log.info(f"line search: {told}")
-        unfinished = self.lines.unfinished(found.candidate, done, self.ranges)
+        unfinished = self.lines.unfinished(found.candidate, trainings.done, self.ranges)
         settled = {**found.settled, **dict.fromkeys(self.ranges, None)}
         settled |= dict.fromkeys(unfinished, "its line search ended before it was between worse neighbours")
-        return replace(
-            found,
-            candidate=best(done).candidate,
-            cost=cost,
-            seconds=found.seconds + sum(trial.cost.seconds for trial in done),
+        return trainings.result(
+            candidate=best(trainings.done).candidate,
             settled=settled,
-            metrics={**found.metrics, "samples": float(cost.samples)},
             remarks={**found.remarks, "not settled": unsettled_in_words(settled), "line search": told},
-            record=record,
         )
-
-
-def _total(found: SearchResult, done: Sequence[Evaluation]) -> Cost:
-    """What the search and the trainings have cost."""
-    return sum((trial.cost for trial in done), found.cost)
 
 
 @dataclass(frozen=True)
@@ -204,30 +162,6 @@ class Lines:
                 return None
             values[name] = min(max(wanted, range_.low), range_.high)
         return Candidate(found.architecture, Hyperparameters(values))
-
-
-class CommonRandomNumbers(TrainingSetup):
-    """A setup in which all candidates begin with the same weights and see the same batches and the same noise.
-
-    What two trainings then differ by is what their hyperparameters do, and much less of it is chance.
-    """
-
-    @classmethod
-    def of_setup(cls, setup: TrainingSetup) -> "CommonRandomNumbers":
-        return cls(**{one.name: getattr(setup, one.name) for one in fields(setup)})
-
-    def seed_for(self, candidate: Candidate) -> int:
-        return self.seed
-
-
-def loss(trial: Evaluation) -> float:
-    """The validation loss; infinite where the training broke off."""
-    return trial.metrics["loss"]
-
-
-def best(trials: Sequence[Evaluation]) -> Evaluation:
-    """The trial of lowest loss, the earliest of equals."""
-    return min(trials, key=loss)
 
 
 def in_words(trials: Sequence[Evaluation]) -> str:

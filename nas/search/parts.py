@@ -21,12 +21,12 @@ from nas.data.dataset import Dataset, DataSplits
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, require
-from nas.evaluation.budget import Budget, CostMeter
+from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.operations.stochastic import set_noise_generator
+from nas.operations.stochastic import GaussianNoise, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
@@ -158,13 +158,17 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
         InvalidValue: The budget does not pay for one step.
     """
     at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
+    per_image = supernet_multiply_adds(parts.space, parts.relaxation)
+    needed = partial(parts.discretisation.images, parts.space)
+    each = images_to_choose_with(parts.budget, per_image, needed, validation)
     meter = CostMeter(
         parts.budget,
-        supernet_multiply_adds(parts.space, parts.relaxation),
+        per_image,
         max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
-        parts.discretisation.images(parts.space, validation),
+        needed(each),
         parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * len(parts.splits.train),
+        each,
     )
     meter.require_one_step()
     return meter
@@ -191,7 +195,8 @@ def built_problem(
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
     cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
-    cuda_graphed(problem, ("operation_gradients",), recording)
+    noise_is_searched = any(isinstance(module, GaussianNoise) for module in supernet.modules())
+    cuda_graphed(problem, ("operation_gradients",), recording, problem.generators if noise_is_searched else ())
     return problem
 
 

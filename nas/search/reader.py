@@ -64,7 +64,7 @@ class CandidateReader:
             passed: list[tuple[int, float | None]] = []
 
             def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
-                for batch in watched(first_images(self.batches(), most)):
+                for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
                     passed.append((len(batch.labels), per_image))
                     yield batch
 

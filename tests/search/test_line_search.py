@@ -21,7 +21,8 @@ from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.candidate_file import read_candidate_file
 from nas.run.checkpoint import CheckpointFolder
-from nas.search.line_search import CommonRandomNumbers, Lines, best, in_words
+from nas.search.line_search import Lines, in_words
+from nas.search.trainings import CommonRandomNumbers, best
 from nas.stopping import Stopped
 
 RATE = "learning_rate"
