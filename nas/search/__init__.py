@@ -1,6 +1,7 @@
 """The gradient search, and what is built on it."""
 
 from nas.search.callback import Callback, SeenStep
+from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.discretisation import Alone, Discretisation, Strongest
 from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
@@ -17,6 +18,7 @@ from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
 __all__ = [
     "Alone",
     "Callback",
+    "CoarseToFine",
     "Converged",
     "Discretisation",
     "Eigenvalue",
