@@ -8,6 +8,7 @@ from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
 from nas.search.line_search import LineSearch
 from nas.search.multi_start import MultiStart
+from nas.search.neighbours import Neighbours
 from nas.search.parts import SearchParts, SearchSettings
 from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
@@ -28,6 +29,7 @@ __all__ = [
     "LineSearch",
     "Mask",
     "MultiStart",
+    "Neighbours",
     "Removal",
     "Search",
     "SearchParts",

@@ -1,7 +1,7 @@
 """Coarse to fine: short trainings of the found network, which repair hyperparameters that started far off.
 
-A hypergradient takes small steps: a learning rate that begins decades away does not arrive in a short search. A training
-of an epoch or two tells such values apart at a fraction of the price. It does not tell good ones apart: it prefers a
+A hypergradient takes small steps: a learning rate that begins decades away does not arrive in a short search. Trainings
+of an epoch or two tell such values apart at a fraction of the price. They do not tell good ones apart: they prefer a
 higher learning rate and less dropout than a whole training does. So the learned values stay unless others win clearly.
 """
 
@@ -31,7 +31,7 @@ class CoarseToFine:
     Args:
         inner: Makes the search that comes first, from the same parts.
         epochs: Length of one training.
-        defaults: By name, values that work on most data. What is not learned is left alone.
+        usual: By name, values that work on most data. What is not learned is left alone.
         coarse, fine: Factors from one learning rate to the next.
         margin: By what share of the leader's loss another candidate's must be lower to take the lead.
         trials: The most trainings.
@@ -46,7 +46,7 @@ class CoarseToFine:
         self,
         inner: Callable[..., Search],
         epochs: int,
-        defaults: Mapping[str, float],
+        usual: Mapping[str, float],
         coarse: float,
         fine: float,
         margin: float,
@@ -56,14 +56,14 @@ class CoarseToFine:
         evaluator: Evaluator | None = None,
     ) -> None:
         require(trials >= 2, "trials", trials, "it must be at least 2")
-        self.steps = Steps(defaults, coarse, fine, margin)
+        self.steps = Steps(usual, coarse, fine, margin)
         self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         entries = parts.hyperparameters.entries
         self.ranges = {
             name: Range(one.low, one.cap or one.high, one.scale)
             for name in parts.hyperparameters.learned()
-            if name in defaults and (one := entries[name])
+            if name in usual and (one := entries[name])
         }
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
 
@@ -134,15 +134,15 @@ class Lead:
 class Steps:
     """Which candidates are tried; the fields are those of :class:`CoarseToFine`."""
 
-    defaults: Mapping[str, float]
+    usual: Mapping[str, float]
     coarse: float
     fine: float
     margin: float
 
     def __post_init__(self) -> None:
-        require(len(self.defaults) > 0, "defaults", dict(self.defaults), "it must name a hyperparameter or more")
-        for name, value in self.defaults.items():
-            require(math.isfinite(value), f"defaults.{name}", value, "it must be finite")
+        require(len(self.usual) > 0, "usual", dict(self.usual), "it must name a hyperparameter or more")
+        for name, value in self.usual.items():
+            require(math.isfinite(value), f"usual.{name}", value, "it must be finite")
         require(1 < self.fine < math.inf, "fine", self.fine, "it must be a factor above 1")
         good = self.fine <= self.coarse < math.inf
         require(good, "coarse", self.coarse, f"it must be a factor of at least fine={self.fine:g}")
@@ -151,8 +151,8 @@ class Steps:
     def lead(self, found: Candidate, ranges: Mapping[str, Range], measure: Callable[[Candidate], float | None]) -> Lead:
         """Who leads in the end.
 
-        The learned values come first, then the default ones. Then the learning rate goes up and down from the better of
-        both, in coarse steps; all other hyperparameters go together to their defaults, or half the way; and the
+        The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
+        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; and the
         learning rate goes on in fine steps.
 
         Args:
@@ -162,9 +162,9 @@ class Steps:
         """
         lead = Lead(found, self.margin, measure)
         others = [name for name in ranges if name != RATE]
-        default = self.moved(found, ranges, list(ranges), 1.0)
-        if not near(found, default, ranges):
-            lead.taken_by(default)
+        usual = self.moved(found, ranges, list(ranges), 1.0)
+        if not near(found, usual, ranges):
+            lead.taken_by(usual)
         self._along_the_rate(lead, self.coarse, ranges)
         for share in (1.0, 0.5):
             candidate = self._with_others(lead.candidate, self.moved(found, ranges, others, share), others)
@@ -174,13 +174,13 @@ class Steps:
         return lead
 
     def moved(self, found: Candidate, ranges: Mapping[str, Range], names: list[str], share: float) -> Candidate:
-        """``found`` with the values of ``names`` moved by ``share`` (0 to 1) of the way to their defaults."""
+        """``found`` with the values of ``names`` moved by ``share`` (0 to 1) of the way to their usual values."""
         values = dict(found.hyperparameters)
         for name in names:
-            default = min(max(self.defaults[name], ranges[name].low), ranges[name].high)
-            places = ranges[name].to_unit(values[name]), ranges[name].to_unit(default)
+            usual = min(max(self.usual[name], ranges[name].low), ranges[name].high)
+            places = ranges[name].to_unit(values[name]), ranges[name].to_unit(usual)
             way = places[0] + share * (places[1] - places[0])
-            values[name] = default if share == 1 else ranges[name].from_unit(way)
+            values[name] = usual if share == 1 else ranges[name].from_unit(way)
         return Candidate(found.architecture, Hyperparameters(values))
 
     @staticmethod

@@ -83,7 +83,7 @@ def test_good_learned_values_stay_and_cost_little() -> None:
 def test_all_others_move_together() -> None:
     names = [f"rate_factor_{kind}" for kind in ("convolution", "dense", "normalisation")]
     ranges = {**RANGES, **{name: Range(0.1, 10.0, "log") for name in names}}
-    steps = replace(STEPS, defaults={**STEPS.defaults, **dict.fromkeys(names, 1.0)})
+    steps = replace(STEPS, usual={**STEPS.usual, **dict.fromkeys(names, 1.0)})
     found = Candidate(
         Architecture("macro", {}), Hyperparameters({RATE: 0.03, "dropout": 0.3, **dict.fromkeys(names, 9.0)})
     )
@@ -97,7 +97,7 @@ def test_all_others_move_together() -> None:
 
 
 def test_the_defaults_are_kept_inside_the_ranges() -> None:
-    steps = replace(STEPS, defaults={RATE: 3.0, "dropout": 0.3})
+    steps = replace(STEPS, usual={RATE: 3.0, "dropout": 0.3})
     _, trials = tried(bowl(0.1, 0.3), at(0.01, 0.3), 2, steps)
     assert trials[1] == at(0.5, 0.3)
 
@@ -120,8 +120,8 @@ def test_with_few_trainings_the_best_so_far_leads(most: int) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"defaults": {}}, "defaults="),
-        ({"defaults": {RATE: math.nan}}, "defaults.learning_rate="),
+        ({"usual": {}}, "usual="),
+        ({"usual": {RATE: math.nan}}, "usual.learning_rate="),
         ({"fine": 1.0}, "fine="),
         ({"coarse": 1.5}, "coarse="),
         ({"margin": 1.0}, "margin="),
