@@ -56,7 +56,9 @@ def tried(
 @pytest.mark.parametrize("optimum", [0.001, 0.03, 0.1])
 def test_a_rate_that_is_decades_off_is_repaired(rate: float, dropout: float, optimum: float) -> None:
     lead, trials = tried(bowl(optimum, 0.2), at(rate, dropout))
-    assert abs(math.log(lead.candidate.hyperparameters[RATE] / optimum)) < math.log(6.0) / 2 + 0.1  # half a coarse step, and the margin
+    assert (
+        abs(math.log(lead.candidate.hyperparameters[RATE] / optimum)) < math.log(6.0) / 2 + 0.1
+    )  # half a coarse step, and the margin
     assert abs(lead.candidate.hyperparameters["dropout"] - 0.2) <= 0.25
     assert len(trials) == len(set(trials)) <= 10  # nothing is trained twice
     assert not lead.cut_short
