@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nas.evaluation.surrogate import Surrogate
 from order_statistics import percentile, random_search, worth
 from paired_tests import SIGNIFICANT, Comparison, compared, holm
 from surrogate_optimum import expected_test_losses
 from truth_runs import Arm
 
 from nas.candidate import Candidate
+from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.checkpoint import write_atomically

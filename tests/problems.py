@@ -75,6 +75,11 @@ CELL_SPACES: dict[str, Callable[..., SearchSpace]] = {  # input_shape, classes a
     "nasbench201": partial(NasBench201, channels=2, cells_per_stage=1),
 }
 
+STRUCTURED_SPACES: dict[str, Callable[..., SearchSpace]] = {  # the same with all that an edge may have besides
+    "structured darts": partial(CELL_SPACES["darts"], partial_channels=2, edge_normalisation=True, auxiliary_skip=True),
+    "structured nasbench201": partial(CELL_SPACES["nasbench201"], partial_channels=2, auxiliary_skip=True),
+}
+
 
 def relaxation_called(name: str) -> Relaxation:
     temperature = Temperature(0.9, 0.9)

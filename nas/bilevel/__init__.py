@@ -14,6 +14,7 @@ from nas.bilevel.last_step import LastStep
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
+from nas.bilevel.single_level import SingleLevel
 from nas.bilevel.upper_level import UpperLevel
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RandomPerturbation",
     "Regulariser",
     "Report",
+    "SingleLevel",
     "UpperLevel",
     "ZeroOne",
     "data_parallel",

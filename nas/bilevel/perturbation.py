@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Generator, Tensor
 
+from nas.bilevel.architecture_optimiser import weighs_edges
 from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
+from nas.spaces.supernet import Supernet
 
 Weights = dict[str, Tensor]
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
@@ -121,6 +123,51 @@ class AdversarialPerturbation(Perturbation):
         assert before is not None
         # On the device: no number has to be waited for.
         return {name: torch.where(before > after, weight, now[name]) for name, weight in weights.items()}
+
+
+class Disturbance:
+    """What a perturbation adds to the operation weights: found once, and held until the next weight step.
+
+    So all training losses that a hypergradient takes for one step see the same. The weights of edges are left alone,
+    and options that have been taken away stay so.
+
+    Args:
+        perturbation: None adds nothing.
+    """
+
+    def __init__(self, perturbation: Perturbation | None, supernet: Supernet) -> None:
+        self.perturbation, self._supernet = perturbation, supernet
+        self._held: Weights | None = None
+        self._passes = 0
+
+    @property
+    def most_passes(self) -> int:
+        """Passes over the training batch each time that it is found."""
+        return 0 if self.perturbation is None else self.perturbation.passes
+
+    def forget(self) -> None:
+        """A new weight step begins, or one has been taken."""
+        self._held = None
+
+    def added_to(self, relaxed: Weights, loss: Loss, progress: float) -> Weights:
+        """``relaxed + d`` with ``d`` held constant; ``loss`` and ``progress`` as for :class:`Perturbation`."""
+        if self.perturbation is None:
+            return relaxed
+        if self._held is None:
+            every = {name: weight.detach() for name, weight in relaxed.items()}
+            fixed = {name: every[name] for name in self._supernet.alpha if not weighs_edges(name)}
+            moved = self.perturbation(fixed, lambda weights: loss(every | self._kept(weights)), progress)
+            self._held = {name: weight - fixed[name] for name, weight in self._kept(moved).items()}
+            self._passes += self.perturbation.passes
+        return relaxed | {name: relaxed[name] + added for name, added in self._held.items()}
+
+    def _kept(self, weights: Mapping[str, Tensor]) -> Weights:
+        return {name: self._supernet.of_kept(name, weight) for name, weight in weights.items()}
+
+    def count(self) -> int:
+        """The passes over the training batch that were taken since this was last asked."""
+        passes, self._passes = self._passes, 0
+        return passes
 
 
 def projected(weights: Tensor) -> Tensor:

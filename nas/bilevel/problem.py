@@ -7,16 +7,14 @@ the two losses as functions of given weights, and the weight step; what differen
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import weighs_edges
 from nas.bilevel.functional import FunctionalSupernet
-from nas.bilevel.perturbation import Perturbation
+from nas.bilevel.perturbation import Disturbance, Perturbation
 from nas.bilevel.step import Step, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
@@ -70,8 +68,7 @@ class BilevelProblem:
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
-        self.perturbation, self._perturbing = perturbation, 0
-        self._disturbance: dict[str, Tensor] | None = None
+        self.disturbance = Disturbance(perturbation, supernet)
         self.last_step: Step | None = None
 
     def weights(self) -> Weights:
@@ -116,7 +113,7 @@ class BilevelProblem:
             operation_weights: What stands in for the relaxed and perturbed alphas.
         """
         self.hyperparameters.bind(self.supernet, values)
-        if operation_weights is None and self.perturbation is not None:
+        if operation_weights is None and self.disturbance.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
         logits = self.network.logits(parameters, shown.images, operation_weights)
@@ -143,7 +140,7 @@ class BilevelProblem:
             twice: Whether that graph includes the gradient's own dependence: on what acts through the training loss,
                 and on the weights.
         """
-        self._disturbance = None
+        self.disturbance.forget()
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
@@ -160,7 +157,8 @@ class BilevelProblem:
             step = Step(loss.clone(), logits.clone(), {}, {}, {}, {})
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
-        step, self._disturbance = replace(step, norm=norm), None
+        step = replace(step, norm=norm)
+        self.disturbance.forget()
         self.last_step = step if keep_graph else None
         return step
 
@@ -171,7 +169,7 @@ class BilevelProblem:
             twice: As for :meth:`step`.
             clip: Whether the gradient is clipped as the real step's is.
         """
-        self._disturbance = None
+        self.disturbance.forget()
         with self.network.frozen_averages():
             return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
 
@@ -192,29 +190,15 @@ class BilevelProblem:
         live = {name: state["momentum_buffer"] for name, state in found.items() if "momentum_buffer" in state}
         return {name: buffer.clone() for name, buffer in live.items()} if isinstance(momentum, Tensor) else live
 
-    # The perturbation of the operation weights.
-
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """``relaxed + d``; ``d`` is found once, and stays for all training losses until the next weight step."""
-        if self.perturbation is None:
-            return relaxed
-        if self._disturbance is None:
-            fixed = {name: relaxed[name].detach() for name in self.supernet.alpha if not weighs_edges(name)}
-            moved = self.perturbation(fixed, partial(self._evaluation_loss, batch), self.progress)
-            self._disturbance = {name: moved[name] - fixed[name] for name in fixed}
-            self._perturbing += self.perturbation.passes
-        return relaxed | {name: relaxed[name] + d for name, d in self._disturbance.items()}
+        """The operation weights with which the weights are trained."""
 
-    def _evaluation_loss(self, batch: Batch, operation_weights: Mapping[str, Tensor]) -> Tensor:
-        """The loss of ``batch`` without noise, and with batch norm's running statistics."""
-        weights = {name: weight.detach() for name, weight in self.network.weights.items()}
-        with self.network.evaluating():
-            return self.validation_loss(weights, batch, operation_weights)[0]
+        def loss(operation_weights: Mapping[str, Tensor]) -> Tensor:
+            weights = {name: weight.detach() for name, weight in self.network.weights.items()}
+            with self.network.evaluating():
+                return self.validation_loss(weights, batch, operation_weights)[0]
 
-    def count_perturbing(self) -> int:
-        """The passes over the training batch that perturbations have taken since this was last asked."""
-        passes, self._perturbing = self._perturbing, 0
-        return passes
+        return self.disturbance.added_to(relaxed, loss, self.progress)
 
     # What a GPU may record and replay: all that changes from call to call is an argument.
 

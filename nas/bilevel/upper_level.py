@@ -80,7 +80,7 @@ class UpperLevel:
         if not self.looks_back:
             step, followed = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
-        passes = 1 + followed + self.problem.count_perturbing()
+        passes = 1 + followed + self.problem.disturbance.count()
         samples = len(training.labels) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
@@ -138,8 +138,8 @@ class UpperLevel:
         """Forward-backward passes over a batch that a step takes at most."""
         targets = len(self.hyperparameters.raw_parameters())
         own = sum(strategy.most_passes(targets) for strategy in self.strategies)
-        perturbation = self.problem.perturbation  # at most in every strategy's step ahead, and in the weight step
-        return own if perturbation is None else own + perturbation.passes * (len(self.strategies) + 1)
+        # A perturbation is found at most in every strategy's step ahead, and in the weight step.
+        return own + self.problem.disturbance.most_passes * (len(self.strategies) + 1)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]

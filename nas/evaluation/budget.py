@@ -5,7 +5,7 @@ Every method has the same budget, and its cost is counted in the same way (``nas
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,25 @@ class Budget:
 
 
 MEASURED_AT_ONCE = 256  # images
+CHOOSING_SHARE, FEWEST_IMAGES = 0.25, 32  # of a budget, at most, for the discretisation; of a pass, at least
+
+
+def images_to_choose_with(budget: Budget, per_image: float, needed: Callable[[int], int], available: int) -> int:
+    """How many of ``available`` validation images each pass of a discretisation takes.
+
+    A small budget should go into the search, so that they shrink to a quarter of it, down to ``FEWEST_IMAGES``.
+
+    Args:
+        per_image: Multiply-adds of one image's forward pass.
+        needed: All images that go forward if each pass takes so many.
+    """
+    limits = {"samples": 1.0, "multiply_adds": per_image}
+    while available > FEWEST_IMAGES and any(
+        price * needed(available) > CHOOSING_SHARE * budget.limits().get(name, math.inf)
+        for name, price in limits.items()
+    ):
+        available = max(FEWEST_IMAGES, available * 9 // 10)
+    return available
 
 
 class CostMeter:
@@ -70,29 +89,45 @@ class CostMeter:
         validation: Images of the validation split, on which the supernet is measured at the end.
         choosing: Images that the discretisation passes through the supernet where the budget allows it.
         tuning: Samples that go forward and backward meanwhile.
+        each: Images of each pass of the discretisation, at most; null: all of ``validation``.
 
     Attributes:
         samples: Samples spent so far.
         measured: Those among them that only went forward.
+        saved: Multiply-adds that passes took less than those of whole images through the whole supernet.
         seconds: Time on the clock until the end of the last epoch, summed over the resumed parts of a run.
     """
 
     def __init__(
-        self, budget: Budget, per_image: float, step: int, validation: int, choosing: int, tuning: int = 0
+        self,
+        budget: Budget,
+        per_image: float,
+        step: int,
+        validation: int,
+        choosing: int,
+        tuning: int = 0,
+        each: int | None = None,
     ) -> None:
         self.budget, self.samples, self.measured, self.seconds = budget, 0, 0, 0.0
         self.validation, self.choosing, self.tuning = validation, choosing, tuning
-        self.per_image, self._step = per_image, step
+        self.each = validation if each is None else each
+        self.per_image, self._step, self.saved = per_image, step, 0.0
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
-    def trained(self, samples: int) -> None:
-        """Count samples that went forward and backward."""
+    def trained(self, samples: int, per_image: float | None = None) -> None:
+        """Count samples that went forward and backward, at ``per_image`` multiply-adds forward where that is less."""
         self.samples += samples
+        self._save(samples, 0, per_image)
 
-    def passed(self, images: int) -> None:
-        """Count images that only went forward."""
+    def passed(self, images: int, per_image: float | None = None) -> None:
+        """Count images that only went forward, at ``per_image`` multiply-adds where that is less."""
         self.samples += images
         self.measured += images
+        self._save(0, images, per_image)
+
+    def _save(self, trained: int, measured: int, per_image: float | None) -> None:
+        if per_image is not None:
+            self.saved += Cost.of_passes(self.per_image - per_image, trained, measured).multiply_adds
 
     @property
     def clock(self) -> float:
@@ -102,8 +137,8 @@ class CostMeter:
     @property
     def spent(self) -> Cost:
         """The cost until now."""
-        trained = self.samples - self.measured
-        return Cost.of_passes(self.per_image, trained, self.measured, seconds=self.clock)
+        whole = Cost.of_passes(self.per_image, self.samples - self.measured, self.measured, seconds=self.clock)
+        return replace(whole, multiply_adds=whole.multiply_adds - self.saved)
 
     @property
     def counted(self) -> Cost:
@@ -147,8 +182,16 @@ class CostMeter:
         return self.images_to_choose() == self.choosing and within
 
     def progress(self) -> float:
-        """The share of the budget (0 to 1) that is spent together with the reserve."""
-        return self.budget.progress(self.counted + self.reserve())
+        """How much (0 to 1) the steps have spent of what is theirs: of the budget without the reserve.
+
+        So schedules go their whole way, however much is kept back for the end.
+        """
+        counted, reserve = self.counted, self.reserve()
+        shares = [0.0]
+        for name, limit in self.budget.limits().items():
+            left = limit - getattr(reserve, name)
+            shares.append(getattr(counted, name) / left if left > 0 else 1.0)
+        return min(max(shares), 1.0)
 
     def _step_and(self, measured: int, tuned: int = 0) -> Cost:
         """The most that one step and ``tuned`` samples cost, and ``measured`` images that only go forward."""
@@ -174,9 +217,10 @@ class CostMeter:
             "samples": self.samples,
             "samples_before": self._samples_before,
             "measured": self.measured,
+            "saved": self.saved,
             "seconds": self.clock,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.samples, self.measured, self.seconds = state["samples"], state["measured"], state["seconds"]
-        self._samples_before = state["samples_before"]
+        self._samples_before, self.saved = state["samples_before"], state.get("saved", 0.0)

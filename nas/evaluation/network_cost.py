@@ -63,22 +63,28 @@ def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...], *furth
     return counter.get_total_flops() / 2  # it counts a multiplication and an addition as two
 
 
-def supernet_multiply_adds(space: SearchSpace, relaxation: Relaxation) -> float:
+def supernet_multiply_adds(
+    space: SearchSpace, relaxation: Relaxation, input_shape: tuple[int, int, int] | None = None
+) -> float:
     """The multiply-adds of one image's forward pass through the supernet of ``space``.
 
     The plain implementation is counted: the fast one computes the same by kernels that PyTorch's counter does not see.
     Where the relaxation samples one option per edge, it is the mean over samples of an alpha that prefers none.
+
+    Args:
+        input_shape: (channels, height, width) of the image, by default that of ``space``.
     """
+    shape = space.input_shape if input_shape is None else input_shape
     plain = copy(space)
     plain.implementation = "plain"  # type: ignore[attr-defined]  # of those spaces that have several
     with torch.device("meta"):
         supernet = plain.supernet(relaxation)
     alphas = {name: alpha.detach() for name, alpha in supernet.alpha.items()}
     if not relaxation.sampled:
-        return count_multiply_adds(supernet, space.input_shape, alphas)
+        return count_multiply_adds(supernet, shape, alphas)
     options = max(alpha.shape[-1] for alpha in alphas.values())
     samples = ({name: _one_hot(alpha, option) for name, alpha in alphas.items()} for option in range(options))
-    return statistics.fmean(count_multiply_adds(supernet, space.input_shape, one) for one in samples)
+    return statistics.fmean(count_multiply_adds(supernet, shape, one) for one in samples)
 
 
 def _one_hot(alpha: torch.Tensor, option: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,7 +68,9 @@ class SurrogateLookup(Evaluator):
         self.surrogate = surrogate_at(path, (*rungs, last))
         allowed = "the truth has no repeated trainings, which tell the noise: noise=false"
         require(not noise or len(self.surrogate.noise) > 0, "noise", noise, allowed)
-        self.task, self.objective, self.rungs, self.noise = task, objective, (*rungs, last), noise
+        # The truth's own space, which all searches of this process share: no network is counted twice.
+        self.task = replace(task, space=truth.space)
+        self.objective, self.rungs, self.noise = objective, (*rungs, last), noise
         log.info(f"{Path(path).name}: {self.surrogate.quality.in_words()}")
         if last < truth.epochs:
             log.info(
@@ -96,15 +99,17 @@ class SurrogateLookup(Evaluator):
     def price(self, candidate: Candidate) -> Cost:
         return self.task.price(candidate, self.rungs[-1], len(self.rungs))
 
-    def _values(self, candidates: Sequence[Candidate]) -> np.ndarray:
-        """Every target of the surrogate in natural units, with noise where it belongs, (candidates, targets)."""
+    def _values(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
+        """Each candidate's targets in natural units, (targets,), with noise where it belongs."""
         whole = [Candidate(one.architecture, self.task.hyperparameters(one)) for one in candidates]
-        values = self.surrogate.means(whole)
-        if self.noise:
-            noise = self.surrogate.noise * [name.startswith("validation") for name, _ in self.surrogate.targets]
-            seeds = [self.task.seed_for(candidate) for candidate in candidates]
-            values = values + [np.random.default_rng(seed).standard_normal(len(noise)) @ noise for seed in seeds]
-        return self.surrogate.natural(values)
+        noise = self.surrogate.noise * [name.startswith("validation") for name, _ in self.surrogate.targets]
+        found = []
+        for candidate, values in zip(candidates, self.surrogate.means(whole), strict=True):
+            if self.noise:
+                generator = np.random.default_rng(self.task.seed_for(candidate))
+                values = values + generator.standard_normal(len(noise)) @ noise
+            found.append(self.surrogate.natural(values))
+        return found
 
     def _evaluation(self, candidate: Candidate, values: np.ndarray, rung: int, measurements: int) -> Evaluation:
         """The evaluation of ``candidate`` if its training ends at ``rung``."""
@@ -131,8 +136,8 @@ def require_fit(space: SearchSpace, held: Mapping[str, float], truth: Truth) -> 
         InvalidValue: Space, images or classes differ, or a hyperparameter is unknown to the truth or leaves its range.
     """
     advice = "take the configuration that it was made with, such as experiment=truth_mnist"
-    own, known = ((one.name, one.choices, one.input_shape, one.classes) for one in (space, truth.space))
-    require(own == known, "", space.name, f"the truth is of another space or of other images: {advice}")
+    same = space.describe() == truth.space.describe()
+    require(same, "", space.name, f"the truth is of another space or of other images: {advice}")
     for name, domain in space.ranges.items():
         allowed = f"the truth has only {', '.join(truth.space.ranges) or 'none'}: {advice}"
         require(name in truth.space.ranges, f"hyperparameters.{name}", in_words(domain), allowed)

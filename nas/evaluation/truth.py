@@ -105,7 +105,7 @@ class Truth:
             "configuration": self.configuration,
         }
         out = io.StringIO()
-        out.write(f"# {json.dumps(header, sort_keys=True)}\n")
+        out.write(f"# {json.dumps(header)}\n")  # the order of ranges is that of the space, which draws in it
         writer = csv.writer(out, lineterminator="\n")
         curve = [f"{name}_{epoch}" for name in ("loss", "accuracy") for epoch in range(1, self.epochs + 1)]
         writer.writerow(["number", "repeat", *names, *ranges, "seed", *RESULTS, *curve])

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from nas.report import charts
+from nas.report.composition import composition_in_words
 from nas.report.explanation import Decision, ObservedOption, decisions, observed_options
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, percent, quoted, render, whole
@@ -97,6 +98,7 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
         "samples spent by the search": whole(run.last("budget/samples")),
         "data": run.found.data if run.found else None,
         "space": run.found.space.name if run.found else None,
+        "composition": composition_in_words(run.config),
         "seed": None if seed is None else str(seed),
     }
 

@@ -15,6 +15,7 @@ from nas.search.result import Search, SearchResult
 from nas.search.shrinking import Mask
 from nas.search.staged import Staged
 from nas.search.stopping_rules import Converged, Eigenvalue, Skips, StoppingRule
+from nas.search.threshold import Threshold
 
 __all__ = [
     "Alone",
@@ -40,4 +41,5 @@ __all__ = [
     "Staged",
     "StoppingRule",
     "Strongest",
+    "Threshold",
 ]

@@ -57,10 +57,11 @@ class CheckpointedSearch:
         return (self.step - 1) // self.steps_per_epoch
 
     def alpha_moves(self) -> bool:
-        """Whether alpha takes part in the next step: not while the search, or one of its later stages, warms up."""
+        """Whether alpha takes part in the next step: every so often, and not while the search, or a stage, warms up."""
         epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
         rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
-        return epoch >= self.settings.warmup_epochs and not rests
+        due = self.step % self.settings.architecture_every == 0
+        return due and epoch >= self.settings.warmup_epochs and not rests
 
     def _average_statistics(self) -> None:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""

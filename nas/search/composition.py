@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nas.bilevel.reach import check_reach
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.search.parts import SearchParts
 
@@ -17,11 +17,26 @@ def check_composition(parts: SearchParts) -> None:
     """
     check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
     parts.search.architecture.check(parts.relaxation)
+    _check_relaxation(parts)
     _check_shrinking(parts)
     _check_stopping(parts)
     for part in (parts.regulariser, parts.perturbation):
         if part is not None:
             part.check(parts.relaxation)
+
+
+def _check_relaxation(parts: SearchParts) -> None:
+    relaxation, training = parts.relaxation, parts.training
+    if not relaxation.on_simplex and parts.objective is not None:
+        costs = ", ".join(sorted(parts.objective.penalty.shares))
+        why = f"a mean cost needs weights that add up to 1, and those of {type(relaxation).__name__} do not"
+        require(not costs, "objective.costs", costs, why)
+    if relaxation.sampled:
+        why = "a sampled relaxation computes other operations at every step: set it to false, or sample nothing"
+        require(not training.cuda_graphs, "training.cuda_graphs", True, why)
+        require(not training.compile, "training.compile", True, why)
+        why = "under torchrun every process would need a gradient of every weight: take the dense gradient"
+        require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
 
 
 def _check_stopping(parts: SearchParts) -> None:

@@ -1,6 +1,7 @@
 """From the supernet that a search leaves behind to one architecture."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from torch import Generator, Tensor
@@ -8,11 +9,12 @@ from torch import Generator, Tensor
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
-Batches = Callable[[int], Iterable[Batch]]
+Batches = Callable[..., Iterable[Batch]]
 Tune = Callable[[int, int, int], None]
 
 
@@ -44,7 +46,8 @@ class Discretisation(ABC):
         Args:
             supernet: As the search left it.
             space: The space of the supernet.
-            batches: Gives the same first validation images at every call: at most as many as it is asked for.
+            batches: Gives the same first validation images at every call: at most as many as it is asked for. A second
+                argument says how many multiply-adds one image takes, where the whole supernet is not computed.
             generator: Of what is random in the choice; in the same state at every call.
             tune: Trains the supernet for so many epochs, as the which time (from 0) of how many.
         """
@@ -77,19 +80,35 @@ class Alone(Discretisation):
 
     Args:
         images: Validation images at most for one option.
+        types_first: Whether choices on which others depend, as the type of a layer, are made first. What a chosen type
+            switches off is then not scored: alpha's option stays.
+        sliced: Whether only that is computed, and counted, which an option and the choices made leave in.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, types_first: bool = False, sliced: bool = False) -> None:
         require(images >= 2, "images", images, "it must be at least 2: batch norm needs two")
-        self.most = images
+        self.most, self.types_first, self.sliced = images, types_first, sliced
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
         if set(alpha_places(supernet)) != {choice.name for choice in space.choices}:
             raise InvalidValue("", "alone", f"{space.name} has choices without an alpha of their own, take strongest")
+        if self.sliced:
+            try:
+                space.sliced(supernet, relaxed_weights(supernet))
+            except InvalidValue as error:
+                raise InvalidValue("sliced", True, error.allowed) from error
 
     def images(self, space: SearchSpace, available: int) -> int:
-        return sum(len(choice.options) for choice in space.choices) * min(self.most, available)
+        options = {choice.name: len(choice.options) for choice in space.choices}
+        conditions = space.conditions() if self.types_first else {}
+        scored = sum(count for name, count in options.items() if name not in conditions)
+        for kind in {kind for kind, _ in conditions.values()}:
+            by_type: Counter[str] = Counter()
+            for name, (other, option) in conditions.items():
+                by_type[option] += options[name] if other == kind else 0
+            scored += max(by_type.values())
+        return scored * min(self.most, available)
 
     def choose(
         self,
@@ -101,17 +120,28 @@ class Alone(Discretisation):
     ) -> Architecture:
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
         weights, rows = relaxed_weights(supernet), alpha_places(supernet)
-        chosen = dict(preferred)
-        for choice in sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values())):
+        chosen, conditions = dict(preferred), space.conditions() if self.types_first else {}
+        types = {kind for kind, _ in conditions.values()}
+        certain = sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values()))
+        for choice in sorted(certain, key=lambda choice: choice.name not in types):
+            kind, needed = conditions.get(choice.name, (None, None))
+            if kind is not None and chosen[kind] != needed:
+                continue
             name, row = rows[choice.name]
             alone = {option: _with(weights, name, row, index) for index, option in enumerate(choice.options)}
             ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
             for option, one in alone.items():
-                loss = supernet_metrics(supernet, batches(self.most), one)["loss"]
-                ranks[option] = (loss, option != preferred[choice.name])
+                ranks[option] = (self._loss(supernet, space, one, batches), option != preferred[choice.name])
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         return Architecture(preferred.space, chosen)
+
+    def _loss(self, supernet: Supernet, space: SearchSpace, weights: dict[str, Tensor], batches: Batches) -> float:
+        if not self.sliced:
+            return supernet_metrics(supernet, batches(self.most), weights)["loss"]
+        part = space.sliced(supernet, weights)
+        price = supernet_multiply_adds(part.space, supernet.relaxation)
+        return supernet_metrics(part.supernet, batches(self.most, price), part.weights)["loss"]
 
 
 def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:

@@ -22,6 +22,7 @@ from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_meter, built_problem, built_streams, built_supernet
 from nas.search.reader import CandidateReader
 from nas.search.record import SearchRecord
+from nas.search.resolution import Resolution
 from nas.search.result import SearchResult
 from nas.search.stop_watch import stage_callbacks
 from nas.search.tuning import Tuning
@@ -61,7 +62,8 @@ class GradientSearch(CheckpointedSearch):
         self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
 
         validation = parts.splits.validation.to(self.randomness.device)
-        self._streams = built_streams(parts, validation)
+        self.resolution = Resolution.of(self.settings.half_resolution, parts.space, parts.relaxation)
+        self._streams = built_streams(parts, validation, self.resolution)
         self.meter = built_meter(parts, self.upper_level.most_passes(), len(validation))
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
@@ -127,7 +129,7 @@ class GradientSearch(CheckpointedSearch):
         training = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
         outcome = self.upper_level.alternate(training, validation, work)
-        self.meter.trained(self.ranks.count * outcome.samples)
+        self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
         alphas = [] if self._is_guarded else self.supernet.architecture_parameters()
@@ -153,6 +155,7 @@ class GradientSearch(CheckpointedSearch):
         if "supernet/validation_loss" not in self.record.last_means:
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.advance(self._progress())
+            self.resolution.follow(1.0)
             self._average_statistics()
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
             with tuning.undone():
@@ -184,6 +187,7 @@ class GradientSearch(CheckpointedSearch):
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
         self.supernet.advance(progress)
+        self.resolution.follow(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()

@@ -91,6 +91,8 @@ class MultiStart:
             randomness=self.long.randomness.branch("starts"),
             folder=self.parts.folder.below("starts", str(number)),
             discretisation=Strongest(),
+            shrinking=None,  # they only try values out, to their last epoch
+            stopping=None,
             budget=Budget(),
             draw=None,
         )

@@ -21,12 +21,12 @@ from nas.data.dataset import Dataset, DataSplits
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, require
-from nas.evaluation.budget import Budget, CostMeter
+from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.operations.stochastic import set_noise_generator
+from nas.operations.stochastic import GaussianNoise, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
@@ -34,8 +34,8 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.discretisation import Discretisation, Strongest
 from nas.search.guard import GuardSettings
+from nas.search.resolution import Resolution
 from nas.search.shrinking import Mask
-from nas.search.soundness import check_relaxation
 from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -52,12 +52,14 @@ class SearchSettings:
     Args:
         epochs: Passes over the training split.
         warmup_epochs: How many epochs at the start leave alpha alone.
-        hyperparameter_every: Weight steps from one step of the hyperparameters to the next; alpha moves at each.
+        hyperparameter_every: Weight steps from one step of the hyperparameters to the next.
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
+        architecture_every: Weight steps from one step of alpha to the next.
+        half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels.
     """
 
     epochs: int
@@ -70,13 +72,20 @@ class SearchSettings:
     architecture: AlphaRule
     guard: GuardSettings
     from_: str | None = None
+    architecture_every: int = 1
+    half_resolution: float = 0.0
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
         inside = 0 <= self.warmup_epochs <= self.epochs
         require(inside, "warmup_epochs", self.warmup_epochs, f"it must be from 0 to epochs={self.epochs}")
-        every = self.hyperparameter_every
-        require(every >= 1, "hyperparameter_every", every, "it must be at least 1")
+        for key, every in (
+            ("hyperparameter_every", self.hyperparameter_every),
+            ("architecture_every", self.architecture_every),
+        ):
+            require(every >= 1, key, every, "it must be at least 1")
+        share = self.half_resolution
+        require(0 <= share <= 1, "half_resolution", share, "it must be a share from 0 to 1")
         require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
         require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
@@ -125,8 +134,8 @@ class SearchParts:
     draw: Callable[[Architecture], Any] | None = None
 
 
-def built_streams(parts: SearchParts, validation: Dataset) -> dict[str, Stream]:
-    """The batches of both splits, this rank's share of them; ``validation`` is on the run's device."""
+def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolution) -> dict[str, Stream]:
+    """The batches of both splits as a step sees them, this rank's share; ``validation`` is on the run's device."""
     splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
     train = splits.train.to(randomness.device).stream(
         size,
@@ -138,7 +147,8 @@ def built_streams(parts: SearchParts, validation: Dataset) -> dict[str, Stream]:
     )
     order = randomness.on_cpu("validation order")
     upper = validation.stream(size, splits.mean, splits.std, order)
-    return {"train": sharded(train, randomness.ranks), "validation": sharded(upper, randomness.ranks)}
+    streams = {"train": train, "validation": upper}
+    return {name: resolution.shown(sharded(stream, randomness.ranks)) for name, stream in streams.items()}
 
 
 def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMeter:
@@ -148,13 +158,17 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
         InvalidValue: The budget does not pay for one step.
     """
     at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
+    per_image = supernet_multiply_adds(parts.space, parts.relaxation)
+    needed = partial(parts.discretisation.images, parts.space)
+    each = images_to_choose_with(parts.budget, per_image, needed, validation)
     meter = CostMeter(
         parts.budget,
-        supernet_multiply_adds(parts.space, parts.relaxation),
+        per_image,
         max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
-        parts.discretisation.images(parts.space, validation),
+        needed(each),
         parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * len(parts.splits.train),
+        each,
     )
     meter.require_one_step()
     return meter
@@ -181,7 +195,8 @@ def built_problem(
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
     cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
-    cuda_graphed(problem, ("operation_gradients",), recording)
+    noise_is_searched = any(isinstance(module, GaussianNoise) for module in supernet.modules())
+    cuda_graphed(problem, ("operation_gradients",), recording, problem.generators if noise_is_searched else ())
     return problem
 
 
@@ -191,7 +206,6 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     Raises:
         InvalidValue: A hyperparameter has no effect on it, the discretisation cannot read it, or it cannot be compiled.
     """
-    check_relaxation(parts.relaxation, parts.objective, parts.training, parts.randomness.ranks)
     parts.relaxation.generator = relaxation
     supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
     try:

@@ -61,17 +61,17 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-            passed = 0
+            passed: list[tuple[int, float | None]] = []
 
-            def images(most: int) -> Iterator[Batch]:
-                nonlocal passed
-                for batch in watched(first_images(self.batches(), most)):
-                    passed += len(batch.labels)
+            def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
+                for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
+                    passed.append((len(batch.labels), per_image))
                     yield batch
 
             generator = self.parts.randomness.anew("discretisation")
             self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
-            self.meter.passed(passed)
+            for count, per_image in passed:
+                self.meter.passed(count, per_image)
         self.meter.passed(metrics.samples)
         return {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
 

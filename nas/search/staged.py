@@ -124,8 +124,9 @@ class Staged:
 
     def _budget(self) -> Budget:
         """A stage's share."""
-        stages = len(self.keep) + 1
-        return Budget(**{name: limit / stages for name, limit in self.parts.budget.limits().items()})
+        stages, limits = len(self.keep) + 1, self.parts.budget.limits()
+        shares: dict[str, Any] = {name: limit / stages for name, limit in limits.items()}
+        return Budget(**shares)
 
     def _cells(self, number: int) -> Any:
         return getattr(self.parts.space, "cells", 0) + self.further_cells[number]

@@ -47,6 +47,14 @@ class RunnerUp(NamedTuple):
     architecture: Architecture
 
 
+class Slice(NamedTuple):
+    """A supernet without what certain operation weights leave out: its ``space``, itself, and its own ``weights``."""
+
+    space: "SearchSpace"
+    supernet: Supernet
+    weights: dict[str, Tensor]
+
+
 class SearchSpace(ABC):
     """The choices of an architecture and the ranges of its hyperparameters, for one input shape and class count.
 
@@ -145,6 +153,18 @@ class SearchSpace(ABC):
     def skips(self, architecture: Architecture) -> list[tuple[str, str]]:
         """Where ``architecture`` skips, as (row of alpha, option); too many of them are how a search collapses."""
         return [(choice, option) for choice, option in architecture.items() if option in SKIPS]
+
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        """The choices that make a difference only where another one takes a certain option, with both of these."""
+        return {}
+
+    def sliced(self, supernet: Supernet, weights: Mapping[str, Tensor]) -> Slice:
+        """What of ``supernet`` is left when nothing is computed that ``weights`` leave out: the same logits.
+
+        Raises:
+            InvalidValue: The supernets of this space compute all of their options.
+        """
+        raise InvalidValue("space", self.name, "its supernet cannot leave options out: take macro")
 
     def narrowed(self, options: Mapping[str, Sequence[str]], further_cells: int) -> "SearchSpace":
         """This space with less to choose, whose supernet is deeper; its architectures are architectures of this one.

@@ -50,11 +50,11 @@ class Supernet(nn.Module, ABC):
 
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
-        return {name: self._of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
 
     def mean_weights(self) -> dict[str, Tensor]:
         """The relaxed weights without noise, in the graph of their alphas."""
-        return {name: self._of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
 
     def keep(self, name: str, kept: Tensor | None) -> None:
         """Take options of ``alpha[name]`` away: their weights are 0, and those of the others sum up to 1 again.
@@ -71,7 +71,8 @@ class Supernet(nn.Module, ABC):
         """Per alpha what :meth:`keep` was last given."""
         return {name: self.kept._buffers.get(name) for name in self.alpha}
 
-    def _of_kept(self, name: str, weights: Tensor) -> Tensor:
+    def of_kept(self, name: str, weights: Tensor) -> Tensor:
+        """``weights`` of ``alpha[name]`` without those of the options that were taken away."""
         kept = self.kept._buffers.get(name)
         if kept is None:
             return weights
@@ -89,6 +90,10 @@ class Supernet(nn.Module, ABC):
     def advance(self, progress: float) -> None:
         """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.relaxation.advance(progress)
+
+    def scheduled(self) -> dict[str, float]:
+        """What :meth:`advance` moves besides the relaxation, by name: what is recorded."""
+        return {}
 
     def _sample_edges(self) -> None:
         """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""

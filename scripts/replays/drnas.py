@@ -1,15 +1,19 @@
-"""DrNAS in NAS-Bench-201, of xiangning-chen/DrNAS: Dirichlet samples with their gradients, and both anchors."""
+"""DrNAS in NAS-Bench-201, of xiangning-chen/DrNAS: Dirichlet samples with their gradients, anchors, and pruning."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nas.bilevel.regulariser import DirichletKL
 from nas.relaxations.dirichlet import Dirichlet, concentration
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.search.shrinking import strongest
 from replays.packed_nasbench201 import batch_of, searched_nasbench201
-from replays.reference import FORWARD, ArrayFile, Comparison, compared_absolutely
+from replays.reference import FORWARD, ArrayFile, Comparison, compared_absolutely, compared_equal
 
 
 class GivenSample(Dirichlet):
@@ -22,7 +26,7 @@ class GivenSample(Dirichlet):
 
 
 def replay_drnas(file: ArrayFile) -> Iterator[Comparison]:
-    """The concentration, every sample in the plain and the fast supernet, and the anchors."""
+    """The concentration, every sample in the plain and the fast supernet, the anchors, and what pruning leaves."""
     alpha = file.tensor("alpha", 2).requires_grad_()
 
     def against(entry: str, ours: Tensor, way: str = "") -> Comparison:
@@ -53,3 +57,22 @@ def replay_drnas(file: ArrayFile) -> Iterator[Comparison]:
             yield against(f"{sample}/grad_alpha", torch.autograd.grad(loss, own, retain_graph=True)[0], way)
             yield against(f"{sample}/loss_with_kl", with_kl, way)
             yield against(f"{sample}/grad_alpha_with_kl", torch.autograd.grad(with_kl, own)[0], way)
+    for stage in sorted({name.partition("/")[0] for name in file.arrays if name.startswith("prune")}):
+        yield from _pruned(file, stage, images.shape[1:])
+
+
+def _pruned(file: ArrayFile, stage: str, shape: Sequence[int]) -> Iterator[Comparison]:
+    before = file.tensor(f"{stage}/alpha_before", 2)
+    kept = strongest(before, torch.ones_like(before) > 0, int(file.tensor(f"{stage}/keep", 0)))
+    yield compared_equal(f"{stage}/mask", kept.tolist(), file.arrays.get(f"{stage}/mask", np.zeros(())).tolist())
+    after = before.masked_fill(~kept, 0.0)
+    sample = GivenSample()
+    sample.given = file.tensor(f"{stage}/unmasked_sample", 2)
+    found = {"alpha_after": after}
+    for entry, relaxation in {"weights": sample, "softmax_weights": Softmax(Temperature())}.items():
+        supernet = searched_nasbench201(file, shape, relaxation)
+        supernet.alpha["cell"].data.copy_(after)
+        supernet.keep("cell", kept)
+        found[entry] = supernet.operation_weights()["cell"]
+    for entry, ours in found.items():
+        yield compared_absolutely(f"{stage}/{entry}", ours, file.tensor(f"{stage}/{entry}"), FORWARD)

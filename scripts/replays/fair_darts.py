@@ -9,7 +9,9 @@ from torch import Tensor
 from nas.bilevel.regulariser import ZeroOne
 from nas.errors import UnusableInput
 from nas.relaxations.sigmoid import Sigmoid
+from nas.search.threshold import Threshold, above
 from nas.spaces.darts.choices import CELLS
+from nas.spaces.space import Probabilities
 from replays.packed_darts import searched_darts
 from replays.packed_nasbench201 import batch_of
 from replays.reference import FORWARD, ArrayFile, Comparison, compared_absolutely, compared_equal
@@ -55,3 +57,33 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
             raise UnusableInput(f"its entry {entry} is no object.")
         ours = {cell: [list(edge) for edge in getattr(genotype, cell)] for cell in CELLS}
         yield compared_equal(entry, ours, {cell: theirs.get(cell) for cell in CELLS})
+    optional = searched_darts(file, images.shape[1:], Sigmoid(), optional_edges=True)
+    probabilities = optional.probabilities()
+    for entry in sorted(name for name in file.arrays if name.startswith("genotype/threshold_")):
+        way, threshold = entry.removeprefix("genotype/threshold_").split("_")
+        if way == "sparse":
+            architecture = Threshold(float(threshold)).choose(optional, optional.space, lambda _: [])
+            genotype = optional.space.genotype(architecture)
+            cells = {
+                cell: [
+                    [operation, place // 2 + 2, source]
+                    for place, (operation, source) in enumerate(getattr(genotype, cell))
+                    if operation != "none"
+                ]
+                for cell in CELLS
+            }
+        else:
+            cells = {cell: _of_every_edge(probabilities, cell, float(threshold)) for cell in CELLS}
+        yield compared_equal(entry, cells, {cell: file.json(entry).get(cell) for cell in CELLS})
+
+
+def _of_every_edge(probabilities: Probabilities, cell: str, threshold: float) -> list[list[object]]:
+    """Up to two operations of every edge, the larger one last; the file's other way, which no network here has."""
+    found: list[list[object]] = []
+    for row, options in probabilities.items():
+        kind, node, source = row.split(".")
+        if kind == cell:
+            kept = {name: weight for name, weight in above(options, threshold, 2).items() if weight > 0}
+            places = int(node.removeprefix("node")), int(source.removeprefix("from"))
+            found += [[name, *places] for name in sorted(kept, key=kept.__getitem__)]
+    return found

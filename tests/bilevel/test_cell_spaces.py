@@ -23,6 +23,7 @@ from nas.training.settings import TrainingSettings
 from tests.problems import (
     ADAM,
     CELL_SPACES,
+    STRUCTURED_SPACES,
     batch_for,
     digits,
     every_entry,
@@ -39,7 +40,7 @@ CLIP = 0.5  # below the norm of the training gradient
 
 SPACES = {
     name: partial(made, implementation="plain", input_shape=INPUT_SHAPE, classes=CLASSES)
-    for name, made in CELL_SPACES.items()
+    for name, made in {**CELL_SPACES, **STRUCTURED_SPACES}.items()
 }
 batch = partial(batch_for, shape=INPUT_SHAPE, classes=CLASSES, size=6)
 TRAINING, VALIDATION = batch(10), batch(11)
@@ -51,7 +52,7 @@ def smooth_maximum(
     return F.avg_pool2d(x.exp(), kernel_size, stride, padding).log()
 
 
-@pytest.fixture(params=SPACES)
+@pytest.fixture(params=CELL_SPACES)
 def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> BilevelProblem:
     """In float64, without kinks, after two steps, so that the momentum buffers are filled."""
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.softplus(x))
@@ -130,6 +131,7 @@ def test_a_hyperparameter_gets_the_exact_gradient_of_the_whole_step(problem: Bil
     assert_slope(problem, [raw], [torch.ones_like(raw)], wide=2e-4 if name == "cutout" else STEP)
 
 
+@pytest.mark.parametrize("problem", SPACES, indirect=True)
 def test_alpha_gets_the_exact_gradient_of_the_whole_step(problem: BilevelProblem) -> None:
     alphas = problem.supernet.architecture_parameters()
     generator = torch.Generator().manual_seed(2)

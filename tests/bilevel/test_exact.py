@@ -14,7 +14,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
 from nas.training.sgd import sgd
-from tests.problems import momentum_buffers
+from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -189,13 +189,13 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
         assert relative_error(gradient, reference) < 1e-10, name
 
 
-def test_it_does_so_once_options_are_taken_away(make_problem, make_batch):
-    case, batches = CASES["gumbel, clipped"], [make_batch(10), make_batch(11)]
-    problem = case.problem(make_problem)
-    for name, alpha in problem.supernet.alpha.items():
-        problem.supernet.keep(name, torch.arange(len(alpha)).clamp(max=1) if len(alpha) > 2 else None)
-        problem.supernet.keep(name, torch.tensor([0.0, 1.0]) if len(alpha) == 2 else None)
-    step = DifferentiableStep(case, problem, batches)
+def test_it_does_so_once_options_are_taken_away(make_batch):
+    space = CELL_SPACES["nasbench201"](input_shape=INPUT_SHAPE, classes=CLASSES, implementation="plain")
+    supernet, generators = seeded_supernet(space, "gumbel")
+    problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
+    supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))
+    batches = [make_batch(10), make_batch(11)]
+    step = DifferentiableStep(Case(filled=False), problem, batches)
     inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
     references = torch.autograd.grad(step(*inputs), inputs)
     for generator, state in zip(problem.generators, step.noise, strict=True):

@@ -228,6 +228,28 @@ def test_the_fast_supernets_take_the_same_step(space, name):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", ["random", "adversarial"])
+def test_what_was_taken_away_stays_away(name):
+    made = CELL_SPACES["nasbench201"](implementation="plain", input_shape=(2, 6, 6), classes=CLASSES)
+    supernet, noise = seeded_supernet(made)
+    kept = torch.ones_like(supernet.alpha["cell"])
+    kept[:, 2:] = 0
+    supernet.keep("cell", kept)
+    perturbation = Noted(perturbed(name))
+    problem = problem_over(supernet, entries(()), None, noise, perturbation=perturbation)
+    seen, original = [], problem.weight_gradients
+
+    def looking(batch, weights, values):
+        seen.append(weights["cell"])
+        return original(batch, weights, values)
+
+    problem.weight_gradients = looking
+    problem.step(batch_for(4, shape=(2, 6, 6)))
+    assert float(perturbation.added["cell"][:, 2:].abs().max()) > 0
+    assert float(seen[0][:, 2:].abs().max()) < 1e-15
+    torch.testing.assert_close(seen[0].sum(-1), torch.ones(6, dtype=torch.float64))
+
+
 # ---------------------------------------------------------------- what is refused
 
 

@@ -1,8 +1,10 @@
 """A tiny task on the digits, the same at every call."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +14,10 @@ from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.evaluation.objective import Fixed
 from nas.evaluation.training_setup import TrainingSetup
+from nas.evaluation.truth import RESULTS, Truth, TruthRow
 from nas.hyperparameters.kinds import DropoutRate
 from nas.spaces.macro.space import Macro
+from nas.spaces.space import SearchSpace
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 
@@ -52,6 +56,59 @@ def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> TrainingSetup:
 def samples_of(task: TrainingSetup, count: int, seed: int = 0) -> list[Candidate]:
     generator = torch.Generator().manual_seed(seed)
     return [task.space.sample(generator) for _ in range(count)]
+
+
+EFFECTS = (0.0, 0.6, 0.25)  # of a choice's options on the log loss, by their place; a later choice's count less
+
+
+def made_up_log_loss(space: SearchSpace, candidate: Candidate) -> float:
+    """A closed form: it is best at two thirds of the learning rate's range, with the first option of every choice."""
+    places = enumerate(space.choices, start=1)
+    options = math.fsum(EFFECTS[one.options.index(candidate.architecture[one.name])] / place for place, one in places)
+    rate = space.ranges["learning_rate"].to_unit(candidate.hyperparameters["learning_rate"])
+    return -1.0 + options + 3 * (rate - 2 / 3) ** 2
+
+
+def made_up_truth(
+    space: SearchSpace, configuration: dict[str, Any], rows: int = 80, repeats: int = 2, noise: float = 0.03
+) -> Truth:
+    """Every fourth candidate is trained ``repeats`` times more; ``noise`` is the log loss's standard deviation.
+
+    Losses on the curve fall to the last one, the test loss is a tenth above it, and accuracies are ``exp(-loss)``.
+    """
+    generator, draw = torch.Generator().manual_seed(3), np.random.default_rng(3)
+    epochs, found = configuration["final"]["epochs"], []
+    for number in range(rows):
+        candidate = space.sample(generator)
+        mean = made_up_log_loss(space, candidate)
+        for repeat in range(1 + (repeats if number % 4 == 0 else 0)):
+            loss = math.exp(mean + noise * draw.standard_normal())
+            losses = tuple(loss * (1 + 0.2 * (epochs - epoch)) for epoch in range(1, epochs + 1))
+            results = dict.fromkeys(RESULTS, 1.0) | {
+                "validation_loss": loss,
+                "validation_accuracy": math.exp(-loss),
+                "test_loss": 1.1 * loss,
+                "test_accuracy": math.exp(-1.1 * loss),
+            }
+            accuracies = tuple(math.exp(-one) for one in losses)
+            found.append(TruthRow(number, repeat, candidate, 7 + number, results, losses, accuracies))
+    return Truth(configuration, space, found)
+
+
+@pytest.fixture(scope="session")
+def log_loss() -> Callable[[SearchSpace, Candidate], float]:
+    return made_up_log_loss
+
+
+@pytest.fixture(scope="session")
+def make_truth() -> Callable[..., Truth]:
+    return made_up_truth
+
+
+@pytest.fixture(scope="session")
+def truth(task: TrainingSetup) -> Truth:
+    configuration = {"final": {"epochs": 4}, "hyperparameters": {"weight_decay": {"initial": 3e-4}}}
+    return made_up_truth(task.space, configuration)
 
 
 @pytest.fixture(scope="session")

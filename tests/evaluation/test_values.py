@@ -7,7 +7,7 @@ import pytest
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.errors import InvalidValue
-from nas.evaluation.budget import Budget
+from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.evaluation import Cost, Evaluation
 
 
@@ -38,3 +38,25 @@ def test_the_first_limit_reached_ends_a_budget() -> None:
 def test_a_budget_is_a_positive_number(limit: float) -> None:
     with pytest.raises(InvalidValue, match="seconds"):
         Budget(seconds=limit)
+
+
+def test_the_steps_progress_from_nothing_to_all_of_what_is_theirs() -> None:
+    meter = CostMeter(Budget(samples=1000), per_image=2.0, step=50, validation=100, choosing=350)
+    assert meter.progress() == 0.0
+    meter.trained(250)
+    assert meter.progress() == 0.5  # of 1000 less 50 + 100 + 350
+    meter.trained(250)
+    assert meter.progress() == 1.0
+    assert not meter.budget.allows(meter.counted + meter.reserve() + Cost(samples=1))
+
+
+def test_a_discretisation_takes_a_quarter_of_a_small_budget() -> None:
+    def needed(each: int) -> int:
+        return 10 * min(each, 500)
+
+    assert images_to_choose_with(Budget(), 2.0, needed, 1000) == 1000
+    assert images_to_choose_with(Budget(samples=20_000), 2.0, needed, 1000) == 1000
+    for budget in (Budget(samples=8000), Budget(multiply_adds=16_000.0)):
+        each = images_to_choose_with(budget, 2.0, needed, 1000)
+        assert 0.9 * 2000 * 0.9 <= needed(each) <= 2000
+    assert images_to_choose_with(Budget(samples=10), 2.0, needed, 1000) == 32

@@ -14,16 +14,30 @@ from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.perturbation import AdversarialPerturbation, RandomPerturbation
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, ZeroOne
+from nas.bilevel.single_level import SingleLevel
 from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
+from nas.evaluation.objective import Fixed
 from nas.relaxations.dirichlet import Dirichlet
+from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
 from nas.search.gradient_search import GradientSearch
+from nas.training.settings import TrainingSettings
 from tests.problems import CELL_SPACES, digits, search_parts
+
+COOLING = Temperature(10.0, 0.1, "linear")
+CELLS = CELL_SPACES["nasbench201"](implementation="fast", input_shape=(1, 8, 8), classes=10)
+COMPILED = TrainingSettings(16, 0.9, 5.0, "cosine", compile=True)
+COSTLY = Fixed({"accuracy": 1.0}, 0.1, {"parameters": 1.0}, space=CELLS)
+
+
+def sampled() -> GumbelSoftmax:
+    return GumbelSoftmax(COOLING, True, "official", True)
+
 
 COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "beta decay, random": lambda: {"regulariser": BetaDecay(), "perturbation": RandomPerturbation()},
@@ -32,7 +46,10 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
         "perturbation": AdversarialPerturbation(steps=2),
         "architecture_gradient": Exact(),
     },
-    "zero one": lambda: {"regulariser": ZeroOne(), "relaxation": Sigmoid()},
+    "zero one": lambda: {"regulariser": ZeroOne(), "relaxation": Sigmoid(), "space": CELLS},
+    "sampled": lambda: {"relaxation": sampled(), "space": CELLS},
+    "sampled, exact": lambda: {"relaxation": sampled(), "space": CELLS, "architecture_gradient": Exact()},
+    "single level": lambda: {"relaxation": GumbelSoftmax(COOLING), "architecture_gradient": SingleLevel()},
     "dirichlet": lambda: {"regulariser": DirichletKL(), "relaxation": Dirichlet()},
     "simplex": lambda: {
         "regulariser": Entropy(),
@@ -40,7 +57,7 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
         "search": {"architecture": ExponentiatedGradient()},
     },
 }
-OFTEN = ("beta decay, random", "adversarial, exact", "simplex")
+OFTEN = ("beta decay, random", "adversarial, exact", "simplex", "sampled, exact")
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +146,17 @@ def test_cells_are_searched_with_them(space, name, splits, tmp_path):
         ({"regulariser": DirichletKL()}, "relaxation=Softmax is not allowed: dirichlet_kl measures"),
         ({"relaxation": Simplex()}, "relaxation=Simplex is not allowed: Adam's steps leave the simplex"),
         ({"search": {"architecture": ExponentiatedGradient()}}, "relaxation=Softmax is not allowed"),
+        ({"relaxation": sampled()}, "relaxation.sampled=true is not allowed"),
+        ({"relaxation": Sigmoid()}, "relaxation=Sigmoid is not allowed: the mask of layer1.filters"),
+        ({"relaxation": Sigmoid(), "space": CELLS, "objective": COSTLY}, "objective.costs=parameters is not allowed"),
+        (
+            {
+                "relaxation": sampled(),
+                "space": CELLS,
+                "training": TrainingSettings(16, 0.9, 5.0, "cosine", compile=True),
+            },
+            "training.compile=true is not allowed: a sampled",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_written(parts, sentence, splits, tmp_path):

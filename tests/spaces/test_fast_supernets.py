@@ -50,7 +50,10 @@ SHAPES = {
     "darts": (3, 8, 8),
     "odd darts": (1, 9, 7),
     "every operation": (2, 5, 5),
+    "structured darts": (3, 7, 8),
+    "darts by edge": (2, 6, 7),
     "nasbench201": (3, 9, 8),
+    "structured nasbench201": (3, 5, 6),
     "macro": (3, 8, 8),
     "odd macro": (2, 9, 7),
 }
@@ -83,6 +86,16 @@ MACROS: dict[str, dict[str, Any]] = {
         "activations": list(ACTIVATIONS),
     },
 }
+BY_EDGE = {
+    "normal": [
+        ["skip_connect", "noise"],
+        ["none", "sep_conv_3x3"],
+        ["max_pool_3x3", "noise"],
+        *[["noise", "none"]] * 2,
+    ],
+    "reduce": [["noise", "sep_conv_3x3"], *[["avg_pool_3x3", "dil_conv_3x3"]] * 3, ["noise", "skip_connect"]],
+}
+STRUCTURE = {"partial_channels": 2, "auxiliary_skip": True}
 WAYS = ("kernels", "stock", "as on a GPU")  # without the kernels a macro space's fast supernet is the plain one
 TEMPERATURE = Temperature(0.8, 0.8)
 RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
@@ -94,18 +107,21 @@ RELAXATIONS: dict[str, Callable[[], Relaxation]] = {
 
 def supernet(name: str, implementation: Implementation, relaxation: str = "softmax") -> Supernet:
     torch.manual_seed(0)
-    sizes = {"channels": 4, "cells": 3, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
+    sizes: dict[str, Any] = {"channels": 4, "cells": 3, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
     if name == "odd darts":
         sizes |= {"channels": 5, "cells": 4, "steps": 3}
     if name == "every operation":
         sizes |= {"cells": 2}
-    operations = tuple(reversed(CELL_OPERATIONS)) if name == "every operation" else OPERATIONS
+    if name == "structured darts":
+        sizes |= {**STRUCTURE, "edge_normalisation": True}
+    operations = {"every operation": tuple(reversed(CELL_OPERATIONS)), "darts by edge": BY_EDGE}.get(name, OPERATIONS)
     if name in MACROS:
         space: Darts | NasBench201 | Macro = Macro(
             **MACROS[name], implementation=implementation, input_shape=SHAPES[name], classes=CLASSES
         )
-    elif name == "nasbench201":
-        space = NasBench201(4, 1, implementation, input_shape=SHAPES[name], classes=CLASSES)
+    elif name.endswith("nasbench201"):
+        more = STRUCTURE if name.startswith("structured") else {}
+        space = NasBench201(4, 1, implementation, **more, input_shape=SHAPES[name], classes=CLASSES)
     else:
         space = Darts(
             **sizes,
@@ -115,6 +131,7 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
             classes=CLASSES,
         )
     made = space.supernet(RELAXATIONS[relaxation]()).double()
+    made.advance(0.3)  # the auxiliary skips have a weight of 0.7
     generator = torch.Generator().manual_seed(5)
     for key, entry in made.state_dict().items():  # as after some training
         if "running" in key:
@@ -296,6 +313,8 @@ QUICK = [  # every space, strategy and relaxation at least once
     ("darts", "first order", "hard gumbel"),
     ("darts", "exact", "softmax"),
     ("darts", "joint", "gumbel"),
+    ("structured darts", "exact", "softmax"),
+    ("structured nasbench201", "first order", "gumbel"),
     ("nasbench201", "exact", "hard gumbel"),
     ("nasbench201", "joint", "softmax"),
     ("macro", "finite difference", "hard gumbel"),
@@ -303,7 +322,8 @@ QUICK = [  # every space, strategy and relaxation at least once
     ("macro", "joint", "gumbel"),
     ("macro", "accumulation", "softmax"),
 ]
-ALL = everywhere(itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS))
+STRUCTURED = [case for case in QUICK if case[0].startswith("structured")]
+ALL = everywhere([*itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS), *STRUCTURED])
 
 
 @pytest.mark.usefixtures("kernels")

@@ -95,18 +95,14 @@ def some_architectures(space: Macro, count: int = 14) -> list[Architecture]:
     return found
 
 
-class OneHot:
+class OneHot(Relaxation):
     """A relaxation whose weights are exactly the one-hot of the largest alpha."""
-
-    generator: Generator | None = None
 
     def __call__(self, alpha: Tensor) -> Tensor:
         return torch.zeros_like(alpha).scatter(-1, alpha.argmax(-1, keepdim=True), 1.0)
 
     def probabilities(self, alpha: Tensor) -> Tensor:
         return self(alpha)
-
-    def advance(self, progress: float) -> None: ...
 
 
 def supernet_of(space: Macro, relaxation: Relaxation) -> MacroSupernet:

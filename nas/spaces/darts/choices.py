@@ -60,6 +60,7 @@ class DartsChoices(SearchSpace):
         edge_normalisation: bool = False,
         auxiliary_skip: bool = False,
         auxiliary_decay: Decay = "linear",
+        optional_edges: bool = False,
         *,
         input_shape: Sequence[int],
         classes: int,
@@ -86,6 +87,8 @@ class DartsChoices(SearchSpace):
         self.final_network: NetworkKind = final_network
         require(isinstance(auxiliary, bool), "auxiliary", auxiliary, "it must be true or false")
         self.auxiliary = auxiliary
+        require(isinstance(optional_edges, bool), "optional_edges", optional_edges, "it must be true or false")
+        self.optional_edges = optional_edges
         self.implementation = checked_implementation(implementation)
         self.structure = EdgeStructure(partial_channels, edge_normalisation, auxiliary_skip, auxiliary_decay)
         self.structure.require_parts(self.channels)
@@ -112,9 +115,11 @@ class DartsChoices(SearchSpace):
         return choices
 
     def chosen_from(self, cell: str, node: int, source: int) -> tuple[str, ...]:
-        """What an architecture may have on an edge: its operations without ``none``."""
+        """What an architecture may have on an edge: its operations without ``none``, or with it at the end where edges
+        are optional."""
         row = cell_edges(self.steps).index((node, source))
-        return tuple(name for name in self.edge_operations[cell][row] if name != "none")
+        found = tuple(name for name in self.edge_operations[cell][row] if name != "none")
+        return (*found, "none") if self.optional_edges else found
 
     def settings(self) -> dict[str, Any]:
         rows = {cell: [list(row) for row in rows] for cell, rows in self.edge_operations.items()}
@@ -133,6 +138,7 @@ class DartsChoices(SearchSpace):
             "final_cells": self.final_cells,
             "final_network": self.final_network,
             "auxiliary": self.auxiliary,
+            **({"optional_edges": True} if self.optional_edges else {}),
             **self.structure.settings(),
         }
 
@@ -238,8 +244,8 @@ class DartsChoices(SearchSpace):
         """The two strongest edges of every node, each with its strongest operation but ``none`` (section 2.4).
 
         With edge weights an edge is as strong as its weight times its strongest operation's. The stronger edge comes
-        first. Among equal edges the one from the earlier state wins, among equal operations
-        the one named earlier, as in the original.
+        first. Among equal edges the one from the earlier state wins, among equal operations the one named earlier, as
+        in the original. An optional edge without any strength is left out.
         """
         cells: dict[str, tuple[Edge, ...]] = {}
         for cell in CELLS:
@@ -248,7 +254,8 @@ class DartsChoices(SearchSpace):
                 edges = [(*_strongest(weighted(probabilities, cell, node, one)), one) for one in range(node)]
                 # max and sorted keep the first of equals.
                 strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
-                chosen += [(operation, source) for operation, _, source in strongest]
+                for operation, strength, source in strongest:
+                    chosen.append(("none" if self.optional_edges and strength == 0 else operation, source))
             cells[cell] = tuple(chosen)
         return self.architecture(self._genotype(cells))
 
@@ -271,6 +278,8 @@ class DartsChoices(SearchSpace):
         place, _, kind = choice.rpartition(".")
         cell, node = place.split(".")[0], int(place.split(".")[1].removeprefix("node"))
         source, operation = architecture[f"{place}.input"], architecture[f"{place}.operation"]
+        if operation == "none":
+            return None
         kept = weighted(probabilities, cell, node, int(source))
         if kind == "operation":
             others = {name: value for name, value in kept.items() if name not in (operation, "none")}
@@ -307,7 +316,8 @@ class DartsChoices(SearchSpace):
             edges: tuple[Edge, ...] = getattr(genotype, kind)
             for index, (operation, source) in enumerate(edges):
                 row = rows[index // 2 + 2, source]
-                weights[kind][row, names[row].index(operation)] += 1
+                if operation in names[row]:  # not so the none of an optional edge
+                    weights[kind][row, names[row].index(operation)] += 1
             if self.structure.edge_normalisation:
                 for node in range(2, self.steps + 2):
                     own = [row for (end, _), row in rows.items() if end == node]

@@ -19,7 +19,7 @@ from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges, edge_name, edges_alpha
-from nas.spaces.darts.genotype import Genotype
+from nas.spaces.darts.genotype import Edge, Genotype
 from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import BlockCost
@@ -47,6 +47,7 @@ class Darts(DartsChoices):
             that edges share done once. Both have the same parameters and give the same numbers.
         partial_channels, edge_normalisation, auxiliary_skip, auxiliary_decay: What an edge of the search network has
             besides (:class:`~nas.operations.edge_structure.EdgeStructure`).
+        optional_edges: Whether an architecture may leave edges out: ``none`` is then one of their options.
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
@@ -82,8 +83,8 @@ class Darts(DartsChoices):
         edges = cell_edges(self.steps)
         operations = {cell: [list(options[edge_name(cell, *edge)]) for edge in edges] for cell in CELLS}
         settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
-        made_for = {"input_shape": self.input_shape, "classes": self.classes, "ranges": self.ranges}
-        return Darts(**settings, implementation=self.implementation, **made_for)
+        settings |= {"implementation": self.implementation}
+        return Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
 
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
@@ -99,6 +100,18 @@ class Darts(DartsChoices):
     def reduction(self, architecture: Architecture) -> int:
         halved = {self.final_cells // 3, 2 * self.final_cells // 3}
         return 2 ** len(halved) * (8 if self.final_network == "imagenet" else 1)
+
+    def doubts(self, architecture: Architecture) -> list[str]:
+        found, genotype = super().doubts(architecture), self.genotype(architecture)
+        for kind, concat in self.concat.items():
+            reached = {0, 1}  # the states of the cell that depend on its inputs
+            edges: tuple[Edge, ...] = getattr(genotype, kind)
+            for place, (operation, source) in enumerate(edges):
+                if source in reached and operation != "none":
+                    reached.add(place // 2 + 2)
+            if reached.isdisjoint(concat):
+                found.append(f"every way through its {kind} cell has a none, so that it gives the same for every image")
+        return found
 
     def _network_settings(self) -> dict[str, Any]:
         return {
@@ -166,6 +179,7 @@ def from_description(settings: object, input_shape: Sequence[int], classes: int)
     names = set(Darts(input_shape=input_shape, classes=classes).settings())
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
-    given = set(settings) - {one.name for one in fields(EdgeStructure)}  # those are written where they are not as usual
+    unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where they are not as usual
+    given = set(settings) - unusual
     require(given == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
     return Darts(**settings, input_shape=input_shape, classes=classes)

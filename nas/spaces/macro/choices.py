@@ -117,6 +117,16 @@ class MacroChoices(SearchSpace):
             shape = layer.output_shape(shape, chosen)
         return used
 
+    def conditions(self) -> dict[str, tuple[str, str]]:
+        return {
+            f"{place.prefix(label)}.{attribute}": (f"{place.name}.type", label)
+            for place in self.places
+            if len(place.slot.types) > 1
+            for label, layer in place.alternatives()
+            for attribute, options in layer.attributes.items()
+            if len(options) > 1
+        }
+
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         used = {place.name: (layer, chosen) for place, _, layer, chosen, _ in self.plain_layers(architecture)}
         described = []

@@ -14,8 +14,10 @@ from nas.relaxations.relaxation import Relaxation
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
 from nas.spaces.macro.layers import Layer, Shape, flattened
 from nas.spaces.macro.network import chain
+from nas.spaces.macro.slices import sliced
 from nas.spaces.macro.supernet import MacroSupernet
-from nas.spaces.space import BlockCost
+from nas.spaces.space import BlockCost, Slice
+from nas.spaces.supernet import Supernet
 
 
 class Macro(MacroChoices):
@@ -38,6 +40,10 @@ class Macro(MacroChoices):
 
     def reduction(self, architecture: Architecture) -> int:
         return math.prod(getattr(layer, "stride", 1) for _, _, layer, _, _ in self.plain_layers(architecture))
+
+    def sliced(self, supernet: Supernet, weights: Mapping[str, Tensor]) -> Slice:
+        assert isinstance(supernet, MacroSupernet)
+        return sliced(self, supernet, weights)
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The mean cost of the networks; exact, by the probability with which each width arrives at each layer."""

@@ -7,6 +7,7 @@ Widths are mixed by channel masks (FBNetV2, Wan et al., 2020), so that every opt
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
@@ -49,17 +50,19 @@ class MacroSupernet(Supernet):
         shape: Shape = space.input_shape
         for place in space.places:
             if place.slot.is_dense and len(shape) == 3:
-                shape = flattened(shape)
+                self.sides, shape = shape[1:], flattened(shape)
             mixed = {label: layer.mixed(shape, space.implementation) for label, layer in place.alternatives()}
             shape = place.widest(shape)
             self.slots[place.name] = make(mixed, shape[0], place.slot.optional)
+        if len(shape) == 3:
+            self.sides = shape[1:]  # of the map that is flattened
         self.dropout = Dropout()
         self.classifier = nn.Linear(flattened(shape)[0], space.classes)
         for choice in space.choices:
             self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(batch, channels, height, width) to logits (batch, classes).
+        """(batch, channels, height, width) to logits (batch, classes); the sides may be others than the space's.
 
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
@@ -68,9 +71,15 @@ class MacroSupernet(Supernet):
             x = self.laid_out(x, self.space.implementation)
         for place in self.space.places:
             if place.slot.is_dense and x.dim() == 4:
-                x = x.flatten(1)
+                x = self._flattened(x)
             x = self._mixed(place, x, weights)
-        return self.classifier(self.dropout(x.flatten(1)))
+        return self.classifier(self.dropout(self._flattened(x)))
+
+    def _flattened(self, x: Tensor) -> Tensor:
+        """(batch, features); a map (batch, channels, H, W) of other sides than usual is first brought to these."""
+        if x.dim() == 4 and tuple(x.shape[2:]) != self.sides:
+            x = F.interpolate(x, self.sides)  # the nearest pixels
+        return x.flatten(1)
 
     def _mixed(self, place: Place, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         own = {}

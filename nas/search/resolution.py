@@ -1,0 +1,88 @@
+"""Images at half the resolution for the first steps of a search: each of these costs a quarter of a whole one.
+
+What a supernet learns of small images it goes on with on large ones: convolutions, poolings and batch norms take maps
+of any side, and what comes behind them is brought to one size (by global pooling in cells, by repetition in a chain).
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from nas.data.batches import Batch, Stream
+from nas.errors import InvalidValue
+from nas.evaluation.network_cost import supernet_multiply_adds
+from nas.operations.mixed import pooling
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.space import SearchSpace
+
+HALVING = pooling("average", 2, 2)
+
+
+def halved(images: Tensor) -> Tensor:
+    """``images`` (batch, channels, H, W) averaged over squares of 2x2: (batch, channels, ceil(H / 2), ceil(W / 2))."""
+    small: Tensor = HALVING(images)
+    return small
+
+
+class Resolution:
+    """Says at which resolution a step sees its images.
+
+    Args:
+        share: Of the search, from its beginning, that sees them at half the resolution.
+        half_price: Multiply-adds of one image's forward pass there.
+    """
+
+    def __init__(self, share: float, half_price: float) -> None:
+        self.share, self._half_price = share, half_price
+        self.is_half = False
+
+    @classmethod
+    def of(cls, share: float, space: SearchSpace, relaxation: Relaxation) -> "Resolution":
+        """That of a search of ``space``.
+
+        Raises:
+            InvalidValue: ``share`` is above 0, and the supernet takes images of one size only.
+        """
+        if share == 0:
+            return cls(0.0, 0.0)
+        channels, height, width = space.input_shape
+        try:
+            price = supernet_multiply_adds(space, relaxation, (channels, -(-height // 2), -(-width // 2)))
+        except RuntimeError as error:
+            allowed = f"the supernet of space={space.name} takes images of {height}x{width} pixels only"
+            raise InvalidValue("search.half_resolution", share, allowed) from error
+        return cls(share, price)
+
+    def follow(self, progress: float) -> None:
+        """Be that of a step at which the share ``progress`` (0 to 1) of the search is done."""
+        self.is_half = progress < self.share
+
+    @property
+    def per_image(self) -> float | None:
+        """Multiply-adds of one image's forward pass where they are not those of the whole image."""
+        return self._half_price if self.is_half else None
+
+    def shown(self, stream: Stream) -> Stream:
+        """``stream`` as the steps see it."""
+        return stream if self.share == 0 else _ShownStream(stream, self)
+
+
+class _ShownStream:
+    """``stream`` with its images halved as long as ``resolution`` is half."""
+
+    def __init__(self, stream: Stream, resolution: Resolution) -> None:
+        self._stream, self._resolution = stream, resolution
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._stream.steps_per_epoch
+
+    def next(self) -> Batch:
+        batch = self._stream.next()
+        return Batch(halved(batch.images), batch.labels) if self._resolution.is_half else batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._stream.load_state_dict(state)

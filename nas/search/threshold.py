@@ -1,0 +1,56 @@
+"""Discretisation by weights that stand on their own (FairDARTS, Chu et al., 2020, section 4.1)."""
+
+from collections.abc import Mapping
+
+from torch import Generator
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.search.discretisation import Batches, Discretisation, Tune, decided_rows
+from nas.spaces.space import SearchSpace
+from nas.spaces.supernet import Supernet
+
+
+class Threshold(Discretisation):
+    """The options that alpha prefers, of those whose weight is above a threshold; where none is, ``none`` is chosen.
+
+    So a node of a DARTS cell has two edges, one, or none.
+
+    Args:
+        threshold: The paper has 0.85.
+    """
+
+    def __init__(self, threshold: float = 0.85) -> None:
+        require(0 <= threshold < 1, "threshold", threshold, "it must be a number from 0 to below 1")
+        self.threshold = threshold
+
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+        if not any("none" in choice.options for choice in space.choices):
+            why = "every edge of this space has an operation: set space.optional_edges=true, or take strongest"
+            raise InvalidValue("", "threshold", why)
+
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Batches,
+        generator: Generator | None = None,
+        tune: Tune | None = None,
+    ) -> Architecture:
+        decided = decided_rows(space)
+        return space.preferred(
+            {
+                row: above(options, self.threshold) if row in decided else options
+                for row, options in supernet.finite_probabilities().items()
+            }
+        )
+
+
+def above(options: Mapping[str, float], threshold: float, most: int | None = None) -> dict[str, float]:
+    """``options`` with those at 0 whose weight is not above ``threshold``.
+
+    Args:
+        most: Keep the largest so many at most, the last one of equals first; None keeps all.
+    """
+    largest = sorted(options, key=options.__getitem__)[-(most or len(options)) :]
+    return {name: weight if weight > threshold and name in largest else 0.0 for name, weight in options.items()}
