@@ -277,7 +277,7 @@ def problem_overrides(truth: Truth, path: Path, given: Sequence[str]) -> tuple[s
 
 
 def differences(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """The leaves in which ``other`` differs from ``one``, but for the seed.
+    """The leaves in which ``other`` differs from ``one``, but for the seed and for how hyperparameters are learned.
 
     What ``one`` does not have came later than it, with a default that leaves everything as it was.
     """
@@ -286,7 +286,10 @@ def differences(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any
         for name, value in one.items():
             found |= differences(value, other.get(name), f"{key}.{name}" if key else name)
         return found
-    return {} if one == other or key == "seed" else {key: (one, other)}
+    learning = re.fullmatch(
+        r"seed|hyperparameters\.gradient.*|hyperparameters\.\w+\.(learn|update|trust_region)\b.*", key
+    )
+    return {} if one == other or learning else {key: (one, other)}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -59,12 +59,20 @@ BLACK_BOXES: dict[str, tuple[str, ...]] = {
     "evolution_short": ("method=evolution", "method.strategy.population=8", SHORT),
     "hyperband": ("method=hyperband", FULL, "evaluation.rungs=[1,3]"),
 }
-LAST_STEP = ("method=gradient", "hypergradient@hyperparameters.gradient=last_step", "discretisation=alone")
+WHOLE = (
+    "discretisation=alone",
+    "search.architecture_every=1",
+    "search.half_resolution=0",
+    "search.architecture.rate=0.03",
+)
+LAST_STEP = ("method=gradient", "hypergradient@hyperparameters.gradient=last_step", *WHOLE)
 GRADIENTS: dict[str, tuple[str, ...]] = {
     "joint": (),  # the configuration's own
     "fixed": ("hypergradient@hyperparameters.gradient=none", "method=gradient"),
-    "last_step": LAST_STEP,
+    "exact": ("method=tuned", "hypergradient@hyperparameters.gradient=exact", *WHOLE, "search.epochs=10"),
+    "last_step": (*LAST_STEP, "search.epochs=10"),
     "short": (*LAST_STEP, "search.epochs=3", "discretisation.images=200"),
+    "neighbours": ("method=neighbours",),
 }
 
 

@@ -152,8 +152,8 @@ class Steps:
         """Who leads in the end.
 
         The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
-        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; and the
-        learning rate goes on in fine steps.
+        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; and where
+        the learned values lead no more, the learning rate goes on in fine steps.
 
         Args:
             found: What the search has found.
@@ -170,7 +170,8 @@ class Steps:
             candidate = self._with_others(lead.candidate, self.moved(found, ranges, others, share), others)
             if not near(lead.candidate, candidate, ranges) and lead.taken_by(candidate):
                 break
-        self._along_the_rate(lead, self.fine, ranges)
+        if lead.candidate != found:  # what was learned is finer than short trainings can tell
+            self._along_the_rate(lead, self.fine, ranges)
         return lead
 
     def moved(self, found: Candidate, ranges: Mapping[str, Range], names: list[str], share: float) -> Candidate:

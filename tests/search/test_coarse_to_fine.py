@@ -56,7 +56,9 @@ def tried(
 @pytest.mark.parametrize("optimum", [0.001, 0.03, 0.1])
 def test_a_rate_that_is_decades_off_is_repaired(rate: float, dropout: float, optimum: float) -> None:
     lead, trials = tried(bowl(optimum, 0.2), at(rate, dropout))
-    assert abs(math.log(lead.candidate.hyperparameters[RATE] / optimum)) < math.log(2.0)
+    assert (
+        abs(math.log(lead.candidate.hyperparameters[RATE] / optimum)) < math.log(6.0) / 2 + 0.1
+    )  # half a coarse step, and the margin
     assert abs(lead.candidate.hyperparameters["dropout"] - 0.2) <= 0.25
     assert len(trials) == len(set(trials)) <= 10  # nothing is trained twice
     assert not lead.cut_short
@@ -77,7 +79,7 @@ def test_good_learned_values_stay_and_cost_little() -> None:
     )  # the optimum of short trainings is a little higher
     assert lead.candidate == trials[0] == at(0.04, 0.3)
     rates = [one.hyperparameters[RATE] for one in trials]
-    assert rates == pytest.approx([0.04, 0.01, 0.24, 0.08, 0.02])
+    assert rates == pytest.approx([0.04, 0.01, 0.24])
 
 
 def test_all_others_move_together() -> None:

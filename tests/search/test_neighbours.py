@@ -49,7 +49,7 @@ def test_neighbours_differ_in_a_choice_or_two_and_every_third_in_a_hyperparamete
         assert one is not None
         names = [name for name in centre.architecture if one.architecture[name] != centre.architecture[name]]
         values = [name for name in STEPS if one.hyperparameters[name] != centre.hyperparameters[name]]
-        if number % 3 == 0 and number <= 12:
+        if number % 3 == 0:
             assert (len(names), len(values)) == (0, 1)
         else:
             assert len(names) in (1, 2)
@@ -69,9 +69,13 @@ def test_nothing_is_drawn_twice_and_the_end_is_told() -> None:
 
 def test_a_step_ends_at_the_end_of_the_range() -> None:
     source = drawn()
-    values = [one.hyperparameters for _ in range(12) if (one := source.neighbour(start(0.5, 0.85))) is not None]
-    assert {one[RATE] for one in values} == {0.5, 0.25}
-    assert {one["dropout"] for one in values} == pytest.approx({0.85, 0.9, 0.65})
+    values = [one.hyperparameters for _ in range(15) if (one := source.neighbour(start(0.5, 0.85))) is not None]
+    assert {(one[RATE], round(one["dropout"], 6)) for one in values} == {
+        (0.5, 0.85),
+        (0.25, 0.85),
+        (0.5, 0.9),
+        (0.5, 0.65),
+    }
 
 
 @dataclass
@@ -159,13 +163,12 @@ def test_trials_are_the_most_trainings(trials: int) -> None:
     assert len(made_up.done) <= trials
 
 
-def test_the_better_half_of_a_round_competes() -> None:
+def test_the_best_of_a_round_competes() -> None:
     made_up = MadeUp(distance, distance)
     climbed(made_up, trials=20, tried=5, confirmed=1)
-    short = [trial for trial in made_up.done if trial.cost.samples == SHORT]
     for before, after in pairwise(made_up.wholes()):
-        known = [one.metrics["loss"] for one in short[: made_up.done.index(after)]]
-        assert after.metrics["loss"] == min(known)
+        earlier = made_up.done[: made_up.done.index(after)]
+        assert after.metrics["loss"] == min(one.metrics["loss"] for one in earlier if one.cost.samples == SHORT)
         assert after.metrics["loss"] < before.metrics["loss"]
 
 
