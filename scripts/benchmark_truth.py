@@ -277,11 +277,14 @@ def problem_overrides(truth: Truth, path: Path, given: Sequence[str]) -> tuple[s
 
 
 def differences(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any]]:
-    """The leaves in which two configurations differ, but for the seed."""
+    """The leaves in which ``other`` differs from ``one``, but for the seed.
+
+    What ``one`` does not have came later than it, with a default that leaves everything as it was.
+    """
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         found: dict[str, tuple[Any, Any]] = {}
-        for name in [*one, *(name for name in other if name not in one)]:
-            found |= differences(one.get(name), other.get(name), f"{key}.{name}" if key else name)
+        for name, value in one.items():
+            found |= differences(value, other.get(name), f"{key}.{name}" if key else name)
         return found
     return {} if one == other or key == "seed" else {key: (one, other)}
 

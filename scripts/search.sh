@@ -4,19 +4,41 @@ set -u
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment ""
 
-folder="runs/search/$(date +%Y-%m-%d_%H-%M-%S)-$$"
+default="runs/search/$(date +%Y-%m-%d_%H-%M-%S)-$$"
+resumed=""
 for argument in "$@"; do
     case "$argument" in
-        hydra.run.dir=*) folder="${argument#hydra.run.dir=}" ;;
-        resume=*) folder="${argument#resume=}" ;;
+        resume=* | +resume=* | ++resume=*) resumed=yes ;;
         -*) exec "$python" "$root/train_search.py" "$@" ;;  # --help, --multirun, --cfg: nothing to retrain
     esac
 done
-case " $* " in
-    *" resume="*) "$python" "$root/train_search.py" "$@" || exit $? ;;
-    *) "$python" "$root/train_search.py" "hydra.run.dir=$folder" "$@" || exit $? ;;
-esac
+# The folder of the search as Hydra reads it, and the arguments by which train_final.py takes and resumes it.
+names="$("$python" - "$default" "$@" << 'END'
+import re
+import shlex
+import sys
+
+from nas.errors import InvalidValue
+from nas.run.overrides import parse_overrides, typed, value_of
+
+default, *arguments = sys.argv[1:]
+try:
+    folder = value_of(arguments, "resume") or value_of(arguments, "hydra.run.dir") or default
+    named = [str(one.value()) for one in parse_overrides(arguments) if one.key_or_group in ("resume", "hydra.run.dir")]
+except InvalidValue:  # train_search.py will tell it
+    folder, named = default, []
+if any(re.search(r"(?<!\\)(\\\\)*\$\{", one) for one in named):
+    allowed = "the retraining has to know the folder: give it a name without interpolations, or none"
+    sys.exit(print(f"search.sh: {InvalidValue('hydra.run.dir', folder, allowed)}", file=sys.stderr) or 2)
+print(folder, *shlex.split(typed("candidate", folder)), *shlex.split(typed("resume", f"{folder}/final")), sep="\n")
+END
+)" || exit $?
+{ read -r folder; read -r candidate; read -r retraining; } <<< "$names"
+if [ "$resumed" ]; then
+    "$python" "$root/train_search.py" "$@" || exit $?
+else
+    "$python" "$root/train_search.py" "hydra.run.dir=$default" "$@" || exit $?
+fi
 # A retraining that was stopped goes on, too.
-final="candidate=$folder"
-[ -d "$folder/final/checkpoints" ] && [ ! -e "$folder/final/result.json" ] && final="resume=$folder/final"
-exec "$python" "$root/train_final.py" "$final"
+[ -d "$folder/final/checkpoints" ] && [ ! -e "$folder/final/result.json" ] && candidate="$retraining"
+exec "$python" "$root/train_final.py" "$candidate"

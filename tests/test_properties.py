@@ -72,7 +72,7 @@ KEYS = {
 GROUPS = {
     "hypergradient": ("first_order", "exact", "finite_difference", "none", "exakt"),
     "hyperparameters": ("learned", "fixed", "everything", "layer_dropout", "nothing"),
-    "relaxation": ("softmax", "gumbel_softmax", "gumbel_softmax_hard"),
+    "relaxation": ("softmax", "gumbel_softmax", "gumbel_softmax_hard", "dirichlet", "gdas", "sigmoid"),
     "hypergradient@hyperparameters.gradient": ("exact", "finite_difference", "first_order", "none"),
     "data": ("digits", "mnist5k", "cifar10", "mnist6k"),
     "space": ("macro", "darts", "nasbench201"),

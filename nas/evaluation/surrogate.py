@@ -100,8 +100,8 @@ class Surrogate:
     """Predicts losses and accuracies of candidates that nobody has trained.
 
     The kernel is a constant times a Matern kernel of smoothness 2.5, one length scale per column, plus white noise. Its
-    parameters maximise the likelihood of the logarithm of the validation loss after the whole training, and serve the
-    other targets too. The same truth gives the same numbers.
+    parameters maximise the likelihood of the logarithm of the validation loss, and serve the other targets after the
+    same number of epochs too. The same truth gives the same numbers.
 
     Args:
         truth: What it is fitted on, all trainings of a candidate included.
@@ -133,11 +133,15 @@ class Surrogate:
         self._guess = math.log(truth.space.classes)
         self._columns = self.encoding([row.candidate for row in truth.rows])
         self._values = np.array([[self._transformed(row, *target) for target in self.targets] for row in truth.rows])
-        whole = np.array([self._transformed(row, "validation_loss", truth.epochs) for row in truth.rows])
+        self._kernels: dict[int, Any] = {}  # by epoch
+        self._processes: list[Any] = []  # one per epoch; their targets stand in the order of self.targets
         with _one_thread():
-            self._kernel = self._fitted_kernel(whole)
-            self._process = self._process_of(self._columns, self._values)
-        self.noise = self._residuals(whole)
+            for epoch in dict.fromkeys((*self.epochs, truth.epochs)):
+                losses = np.array([self._transformed(row, "validation_loss", epoch) for row in truth.rows])
+                self._kernels[epoch] = kernel = self._fitted_kernel(losses)
+                values = self._values[:, [one == epoch for _, one in self.targets]]
+                self._processes.append(process_of(kernel, self._columns, values))
+        self.noise = self._residuals(losses)
 
     def predict(self, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of every target, both (candidates, targets).
@@ -145,14 +149,19 @@ class Surrogate:
         They are of the logarithm of a loss and of the logit of an accuracy. The standard deviation includes that of one
         training.
         """
+        columns = self.encoding(candidates)
         with _one_thread():
-            mean, deviation = self._process.predict(self.encoding(candidates), return_std=True)
+            found = [process.predict(columns, return_std=True) for process in self._processes]
+        mean, deviation = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
         return mean, deviation
 
     def means(self, candidates: Sequence[Candidate]) -> np.ndarray:
         """The first part of :meth:`predict`, in a fraction of its time, to the same bits in whatever company."""
         with _one_thread():  # one at a time: sums over a batch are rounded by its size
-            rows = [self._process.predict(row[None])[0] for row in self.encoding(candidates)]
+            rows = [
+                np.concatenate([process.predict(row[None])[0] for process in self._processes])
+                for row in self.encoding(candidates)
+            ]
         return np.array(rows).reshape(len(candidates), len(self.targets))
 
     def natural(self, values: np.ndarray) -> np.ndarray:
@@ -171,12 +180,12 @@ class Surrogate:
         column = self.targets.index(("validation_loss", self.epochs[-1]))
         numbers = np.array([row.number for row in self.truth.rows])
         shuffled = np.random.default_rng(FOLD_SEED).permutation(np.unique(numbers))
-        predicted = np.zeros(len(numbers))
+        predicted, kernel = np.zeros(len(numbers)), self._kernels[self.epochs[-1]]
         with _one_thread():
             for fold in range(FOLDS):
                 out = np.isin(numbers, shuffled[fold::FOLDS])  # all trainings of a candidate are left out together
                 if out.any() and not out.all():
-                    process = self._process_of(self._columns[~out], self._values[~out, column])
+                    process = process_of(kernel, self._columns[~out], self._values[~out, column])
                     predicted[out] = process.predict(self._columns[out])
         first = np.array([row.repeat == 0 for row in self.truth.rows])
         actual, found = self._values[first, column], predicted[first]
@@ -199,12 +208,8 @@ class Surrogate:
         require(choice in known, "choice", choice, f"it must be one of {', '.join(known)}")
         column = self.targets.index(("validation_loss", self.epochs[-1]))
         candidates = [row.candidate for row in self.truth.first]
-        found = {}
-        for option in known[choice]:
-            with _one_thread():
-                columns = self.encoding([with_option(one, choice, option) for one in candidates])
-                found[option] = float(self._process.predict(columns)[:, column].mean())
-        return found
+        changed = {option: [with_option(one, choice, option) for one in candidates] for option in known[choice]}
+        return {option: float(self.predict(ones)[0][:, column].mean()) for option, ones in changed.items()}
 
     def _transformed(self, row: TruthRow, name: str, epoch: int) -> float:
         value = row.results[name]
@@ -230,11 +235,6 @@ class Surrogate:
             warnings.simplefilter("ignore", ConvergenceWarning)  # a choice without effect has an endless length scale
             return process.fit(self._columns[part], values[part]).kernel_
 
-    def _process_of(self, columns: np.ndarray, values: np.ndarray) -> Any:
-        from sklearn.gaussian_process import GaussianProcessRegressor
-
-        return GaussianProcessRegressor(self._kernel, optimizer=None, normalize_y=True).fit(columns, values)
-
     def _residuals(self, losses: np.ndarray) -> np.ndarray:
         groups: dict[int, list[int]] = {}
         for place, row in enumerate(self.truth.rows):
@@ -245,6 +245,13 @@ class Surrogate:
             return np.zeros((0, len(self.targets)))
         residuals = np.concatenate([self._values[group] - self._values[group].mean(axis=0) for group in better])
         return residuals / math.sqrt(len(residuals) - len(better))
+
+
+def process_of(kernel: Any, columns: np.ndarray, values: np.ndarray) -> Any:
+    """The Gaussian process of ``kernel`` as it is, given ``values`` at ``columns``."""
+    from sklearn.gaussian_process import GaussianProcessRegressor
+
+    return GaussianProcessRegressor(kernel, optimizer=None, normalize_y=True).fit(columns, values)
 
 
 def r_squared(actual: np.ndarray, predicted: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """How a raw hyperparameter moves along its hypergradient."""
 
+import logging
 import math
 from typing import Any, Protocol
 
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 from nas.errors import require
+
+log = logging.getLogger(__name__)
 
 
 class Update(Protocol):
@@ -42,10 +45,17 @@ class CosineNormalised:
     def __init__(self, rate: float) -> None:
         require(rate > 0 and math.isfinite(rate), "rate", rate, "it must be a number above 0")
         self.rate = rate
+        self._has_told = False
 
     @torch.no_grad()
     def step(self, raw: nn.Parameter, largest: float) -> None:
         assert raw.grad is not None
+        if largest == 0 and not self._has_told and float(raw.grad) != 0:
+            self._has_told = True
+            log.info(
+                "a learning rate (or factor) stays as it is: its hypergradient reports no validation_gradient_norm "
+                "or no step_length, which CosineNormalised divides by"
+            )
         if largest > 0 and math.isfinite(largest):
             cosine = (raw.grad / largest).clamp(-1.0, 1.0)
             raw.sub_(self.rate * torch.nan_to_num(cosine))

@@ -110,6 +110,12 @@ def entropies(run: RecordedRun) -> list[Chart]:
     return [Chart("Entropy of each choice", tuple(lines), x_label(run))] if lines else []
 
 
+def schedules(run: RecordedRun) -> list[Chart]:
+    """A chart per number of the supernet that follows a schedule, such as the weight of the auxiliary skips."""
+    named = {tag.removeprefix("schedule/").replace("_", " "): tag for tag in run.tags("schedule/")}
+    return [chart for name, tag in named.items() for chart in _chart(run, f"Weight of the {name}", {name: tag})]
+
+
 def gradient_norms(run: RecordedRun) -> list[Chart]:
     """Norms of the gradients of weights, alpha and hyperparameters on one logarithmic axis."""
     named = {tag.removeprefix("gradient/"): tag for tag in run.tags("gradient/")}

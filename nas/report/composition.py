@@ -16,7 +16,14 @@ USUAL = {
     "stopping": None,
     "discretisation": "Strongest",
 }
-STRUCTURE = ("partial_channels", "edge_normalisation", "auxiliary_skip")  # settings of a space, off at 1, false or null
+# Settings that are off at 1, false or null.
+FURTHER = (
+    "relaxation.sampled",
+    "space.partial_channels",
+    "space.edge_normalisation",
+    "space.auxiliary_skip",
+    "space.optional_edges",
+)
 
 
 def composition_in_words(config: Mapping[str, Any]) -> str | None:
@@ -29,12 +36,15 @@ def composition_in_words(config: Mapping[str, Any]) -> str | None:
     if parts["relaxation"] is None or parts["method"] in (None, "BlackBoxSearch"):
         return None
     words = [_words(name) for place, name in parts.items() if name is not None and name != USUAL[place]]
-    for setting in STRUCTURE:
-        value = _at(config, f"space.{setting}")
+    gradient = _at(config, "relaxation.gradient")
+    if gradient not in (None, "dense"):
+        words.append(f"{gradient} gradient".replace("_", " "))
+    for place in FURTHER:
+        value, setting = _at(config, place), place.rpartition(".")[2].replace("_", " ")
         if value is True:
-            words.append(setting.replace("_", " "))
+            words.append(setting)
         elif isinstance(value, int) and value > 1:
-            words.append(f"{setting.replace('_', ' ')} {value}")
+            words.append(f"{setting} {value}")
     return ", ".join(words) or None
 
 

@@ -91,7 +91,7 @@ def start(
 
 
 def _refuse_flags(arguments: Sequence[str]) -> None:
-    """Refuse flags that Hydra's parser would refuse with its whole usage.
+    """Refuse flags that Hydra's parser would refuse with its whole usage, and words that are no settings.
 
     Raises:
         UnusableInput: It cannot read them.
@@ -104,7 +104,9 @@ def _refuse_flags(arguments: Sequence[str]) -> None:
         )
 
     parser.error = error  # type: ignore[method-assign]
-    parser.parse_args(list(arguments))
+    for word in parser.parse_args(list(arguments)).overrides:
+        if "=" not in word and not word.startswith("~"):
+            raise UnusableInput(f"{word!r} is no setting: it must be key=value, with no space beside the =.")
 
 
 _begun: list[Path] = []  # run folders of this process: from then on, a failure is none of the command line's

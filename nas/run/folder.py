@@ -52,8 +52,7 @@ class RunFolder:
         record = self.path / "metrics.csv"
         recorded = record.is_file() and record.stat().st_size > len("step,epoch,tag,value\n")
         starts = any(self.path.glob("starts/*/checkpoints/step-*.pt"))  # of method=multi_start
-        logs = (self.path / name for name in ("evaluations.jsonl", "line_search.jsonl"))
-        evaluated = any(path.is_file() and path.stat().st_size > 0 for path in logs)
+        evaluated = any(path.is_file() and path.stat().st_size > 0 for path in self.path.glob("*.jsonl"))
         return recorded or starts or evaluated or self.is_finished() or bool(self.checkpoints.files())
 
     def is_finished(self) -> bool:

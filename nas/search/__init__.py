@@ -1,12 +1,14 @@
 """The gradient search, and what is built on it."""
 
 from nas.search.callback import Callback, SeenStep
+from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.discretisation import Alone, Discretisation, Strongest
 from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
 from nas.search.line_search import LineSearch
 from nas.search.multi_start import MultiStart
+from nas.search.neighbours import Neighbours
 from nas.search.parts import SearchParts, SearchSettings
 from nas.search.removal import Removal
 from nas.search.result import Search, SearchResult
@@ -18,6 +20,7 @@ from nas.search.threshold import Threshold
 __all__ = [
     "Alone",
     "Callback",
+    "CoarseToFine",
     "Converged",
     "Discretisation",
     "Eigenvalue",
@@ -27,6 +30,7 @@ __all__ = [
     "LineSearch",
     "Mask",
     "MultiStart",
+    "Neighbours",
     "Removal",
     "Search",
     "SearchParts",

@@ -35,8 +35,6 @@ def _check_relaxation(parts: SearchParts) -> None:
         why = "a sampled relaxation computes other operations at every step: set it to false, or sample nothing"
         require(not training.cuda_graphs, "training.cuda_graphs", True, why)
         require(not training.compile, "training.compile", True, why)
-        asked, why = parts.perturbation, "what it adds to one-hot weights takes every operation: sample nothing"
-        require(asked is None, "perturbation", type(asked).__name__, why)
         why = "under torchrun every process would need a gradient of every weight: take the dense gradient"
         require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
 

@@ -17,7 +17,7 @@ from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, loss
+from nas.search.trainings import Trainer, Trainings, best, in_words, loss
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LineSearch:
         return self._improved(found, trainings) if trainings.done else found
 
     def _improved(self, found: SearchResult, trainings: Trainings) -> SearchResult:
-        told = in_words(trainings.done)
+        told = in_words(trainings.done, best(trainings.done).candidate)
         log.info(f"line search: {told}")
         unfinished = self.lines.unfinished(found.candidate, trainings.done, self.ranges)
         settled = {**found.settled, **dict.fromkeys(self.ranges, None)}
@@ -162,15 +162,3 @@ class Lines:
                 return None
             values[name] = min(max(wanted, range_.low), range_.high)
         return Candidate(found.architecture, Hyperparameters(values))
-
-
-def in_words(trials: Sequence[Evaluation]) -> str:
-    """``learning_rate 0.0094: loss 0.231; learning_rate 0.0282: 0.198 (taken)``: what differs among them, in order."""
-    taken = best(trials)
-    first = trials[0].candidate.hyperparameters
-    varied = [name for name in first if len({trial.candidate.hyperparameters[name] for trial in trials}) > 1]
-    parts = []
-    for trial in trials:
-        values = ", ".join(f"{name} {trial.candidate.hyperparameters[name]:.3g}" for name in varied or first)
-        parts.append(f"{values}: loss {loss(trial):.3g}" + (" (taken)" if trial is taken else ""))
-    return "; ".join(parts)

@@ -26,7 +26,7 @@ from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.operations.stochastic import set_noise_generator
+from nas.operations.stochastic import GaussianNoise, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.relaxations.relaxation import Relaxation
 from nas.run.folder import RunFolder
@@ -195,7 +195,8 @@ def built_problem(
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
     cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
-    cuda_graphed(problem, ("operation_gradients",), recording)
+    noise_is_searched = any(isinstance(module, GaussianNoise) for module in supernet.modules())
+    cuda_graphed(problem, ("operation_gradients",), recording, problem.generators if noise_is_searched else ())
     return problem
 
 

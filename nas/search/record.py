@@ -82,6 +82,8 @@ class SearchRecord(Callback):
         for decision, options in self.supernet.probabilities().items():
             tracker.scalars({f"probability/{decision}/{name}": share for name, share in options.items()}, step, epoch)
             tracker.scalar(f"entropy/{decision}", normalised_entropy(options.values()), step, epoch)
+        for name, value in self.supernet.scheduled().items():
+            tracker.scalar(f"schedule/{name}", value, step, epoch)
         self.tell_spent(self.meter.spent, step, epoch)
         tracker.scalar("guard/restarts", float(self.guard.restarts), step, epoch)
         self.tell_interventions(step, epoch)

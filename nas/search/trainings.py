@@ -1,6 +1,5 @@
 """Ordinary trainings of candidates after a search: made once, kept in a file, recorded, paid from its budget."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
@@ -16,7 +15,7 @@ from nas.search.parts import SearchParts
 from nas.search.result import SearchResult
 from nas.stopping import Stopped, StopRequest
 
-log = logging.getLogger(__name__)
+MOST_SHOWN = 3
 
 
 class CommonRandomNumbers(TrainingSetup):
@@ -168,3 +167,18 @@ def loss(trial: Evaluation) -> float:
 def best(trials: Sequence[Evaluation]) -> Evaluation:
     """The trial of lowest loss, the earliest of equals."""
     return min(trials, key=loss)
+
+
+def in_words(trials: Sequence[Evaluation], taken: Candidate) -> str:
+    """``learning_rate 0.0094: loss 0.231; learning_rate 0.0282: 0.198 (taken)``: what differs among them, in order.
+
+    Only the first three hyperparameters that differ are named.
+    """
+    first = trials[0].candidate.hyperparameters
+    varied = [name for name in first if len({trial.candidate.hyperparameters[name] for trial in trials}) > 1]
+    parts = []
+    for trial in trials:
+        shown = (varied or list(first))[:MOST_SHOWN]
+        values = ", ".join(f"{name} {trial.candidate.hyperparameters[name]:.3g}" for name in shown)
+        parts.append(f"{values}: loss {loss(trial):.3g}" + (" (taken)" if trial.candidate == taken else ""))
+    return "; ".join(parts)

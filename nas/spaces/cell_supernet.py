@@ -40,6 +40,9 @@ class CellSupernet(Supernet):
         if self.auxiliary_skip is not None:
             self.auxiliary_skip.fill_(self.structure.auxiliary_weight(progress))
 
+    def scheduled(self) -> dict[str, float]:
+        return {} if self.auxiliary_skip is None else {AUXILIARY_SKIP: float(self.auxiliary_skip)}
+
     def edge_weights(self, kind: str, weights: Mapping[str, Tensor]) -> Tensor:
         """The weights of everything on the edges of a cell, (edges, columns), as ``EdgeStructure.weights`` has them.
 

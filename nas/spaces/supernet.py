@@ -91,6 +91,10 @@ class Supernet(nn.Module, ABC):
         """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.relaxation.advance(progress)
 
+    def scheduled(self) -> dict[str, float]:
+        """What :meth:`advance` moves besides the relaxation, by name: what is recorded."""
+        return {}
+
     def _sample_edges(self) -> None:
         """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
         for module in self.modules():

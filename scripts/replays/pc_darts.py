@@ -88,8 +88,8 @@ class PartialReplay:
 
     def _edges_alone(self) -> Iterator[Comparison]:
         supernet = self.supernet()
-        for place, kind in enumerate(CELLS):
-            edge = supernet.get_submodule(f"cells.{place}.edges.0")
+        for kind in CELLS:
+            edge = supernet.get_submodule(f"cells.{supernet.cell_types.index(kind)}.edges.0")
             assert isinstance(edge, PartialEdge)
             weights = self.file.tensor(f"mixed_op/{kind}/weights", 1)
             output = edge(self.file.tensor(f"mixed_op/{kind}/input", 4), torch.cat([weights, weights.new_ones(1)]))

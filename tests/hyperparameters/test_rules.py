@@ -1,5 +1,6 @@
 """The rules that move a raw hyperparameter along its hypergradient."""
 
+import logging
 import math
 
 import pytest
@@ -37,6 +38,18 @@ def test_the_cosine_rule_moves_by_rate_times_cosine_and_never_by_more(gradient, 
     raw = raw_with(gradient)
     CosineNormalised(0.3).step(raw, norm * length)
     assert raw.item() - 0.5 == pytest.approx(moved, abs=1e-15)
+
+
+def test_a_strategy_that_reports_no_norms_is_told_once(caplog):
+    caplog.set_level(logging.INFO, logger="nas")
+    rule = CosineNormalised(0.3)
+    for gradient, largest in ((0.0, 0.0), (0.1, 2.0), (math.nan, math.nan)):
+        rule.step(raw_with(gradient), largest)
+    assert not caplog.messages
+    for _ in range(2):
+        rule.step(raw_with(-0.1), 0.0)
+    (line,) = caplog.messages
+    assert line.startswith("a learning rate (or factor) stays as it is: its hypergradient reports no validation")
 
 
 @pytest.mark.parametrize("clip", [None, 0.1])

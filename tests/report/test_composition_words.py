@@ -21,6 +21,8 @@ CONF = str(Path(__file__).resolve().parents[2] / "conf")
         ("experiment=gaea", "simplex, exponentiated gradient, partial channels 4, edge normalisation"),
         ("experiment=sdarts_adv", "adversarial perturbation"),
         ("regulariser=dirichlet_kl relaxation=dirichlet", "dirichlet, dirichlet KL"),
+        ("experiment=gdas", "gumbel softmax, official gradient, sampled"),
+        ("experiment=fair_darts", "sigmoid, zero one, threshold, optional edges"),
         ("method=random", None),
     ],
 )

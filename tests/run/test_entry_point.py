@@ -14,7 +14,7 @@ from omegaconf.errors import ConfigAttributeError
 from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.entry_point import guarded, messages_on_console, run_resumed
+from nas.run.entry_point import _refuse_flags, guarded, messages_on_console, run_resumed
 from nas.stopping import Stopped
 
 
@@ -161,3 +161,10 @@ def test_without_resume_hydra_takes_over(arguments: list[str]) -> None:
         raise AssertionError("nothing is to be resumed")
 
     assert not run_resumed(arguments, run)
+
+
+def test_a_word_that_is_no_setting_is_named() -> None:
+    for arguments in (["-m", "seed=0", "--config-dir", "x"], ["--cfg", "job", "a=1"], ["~seed"], ["--help"]):
+        _refuse_flags(arguments)
+    with pytest.raises(UnusableInput, match="'3' is no setting: it must be key=value, with no space beside the ="):
+        _refuse_flags(["search.epochs=", "3"])

@@ -123,7 +123,7 @@ def test_what_is_plain_is_typed_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("argument", "named"),
     [
-        ("relaxation=null", "relaxation=null is not allowed: it must be one of gumbel_softmax, gumbel_softmax_hard, "),
+        ("relaxation=null", "relaxation=null is not allowed: it must be one of dirichlet, gdas, gumbel_softmax, "),
         ("+experiment=null", "experiment=null"),
         ("data=3", "data=3 is not allowed: it must be one of "),
         ("method=1e400", "method=1e400"),

@@ -134,7 +134,9 @@ def test_a_file_system_without_locks_is_told_once(
     ]
 
 
-@pytest.mark.parametrize("name", ["starts/0/checkpoints/step-00000001.pt", "evaluations.jsonl", "line_search.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["starts/0/checkpoints/step-00000001.pt", "evaluations.jsonl", "line_search.jsonl", "neighbours.jsonl"]
+)
 def test_a_fresh_run_takes_over_no_part_of_another(name: str, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("{}\n")

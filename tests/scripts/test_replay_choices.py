@@ -1,25 +1,20 @@
 """The replays of what a search keeps, of when it ends and of its stages."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_reference.py"
 Main = Callable[[list[str]], int]
 
 
-@pytest.fixture(scope="module")
-def main() -> Main:
-    specification = importlib.util.spec_from_file_location("check_reference", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module.main
+@pytest.fixture
+def main(script: Callable[[str], ModuleType]) -> Main:
+    found: Main = script("check_reference").main
+    return found
 
 
 def test_the_stages_of_p_darts_are_reproduced(main: Main, reference_folder: Path, tmp_path: Path) -> None:

@@ -2,16 +2,18 @@
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETER = """#!/usr/bin/env bash
+INTERPRETER = f"""#!/usr/bin/env bash
 [ "$1" = -m ] && exit 0
-echo "$(basename "$1") ${*:2}" >> "$(dirname "$0")/calls"
+[ "$1" = - ] && PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"
+echo "$(basename "$1") ${{*:2}}" >> "$(dirname "$0")/calls"
 all="$*"
-case "$all" in *fail=*) exit "${all##*fail=}" ;; esac
+case "$all" in *fail=*) exit "${{all##*fail=}}" ;; esac
 """
 
 
@@ -68,3 +70,45 @@ def test_a_resumed_run_goes_on_where_it_was(clone: Path, tmp_path: Path) -> None
     (tmp_path / "mine" / "final" / "checkpoints").mkdir(parents=True)
     _, calls = called(clone, "resume=mine", folder=tmp_path)
     assert calls[-1] == "train_final.py resume=mine/final"
+
+
+@pytest.mark.parametrize(
+    ("argument", "candidate"),
+    [
+        ("hydra.run.dir='a b'", "candidate=a b"),
+        ("hydra.run.dir='a=b'", "candidate='a=b'"),
+        ('hydra.run.dir="runs/it\\"s"', "candidate='runs/it\"s'"),
+        ("hydra.run.dir=\\${x}", "candidate=\\${x}"),
+        ("++hydra.run.dir=mine", "candidate=mine"),
+    ],
+)
+def test_a_folder_is_read_as_hydra_reads_it(argument: str, candidate: str, clone: Path, tmp_path: Path) -> None:
+    code, calls = called(clone, argument, folder=tmp_path)
+    assert code == 0
+    assert calls[0].endswith(f" {argument}")
+    assert calls[1] == f"train_final.py {candidate}"
+
+
+def test_a_stopped_retraining_in_a_folder_of_any_name_goes_on(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "a=b" / "final" / "checkpoints").mkdir(parents=True)
+    _, calls = called(clone, "resume='a=b'", folder=tmp_path)
+    assert calls == ["train_search.py resume='a=b'", "train_final.py resume='a=b/final'"]
+
+
+def test_a_folder_that_only_hydra_can_name_is_refused_before_the_search(
+    clone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    script = ["bash", str(clone / "scripts" / "search.sh"), "hydra.run.dir=runs/${seed}"]
+    assert subprocess.run(script, cwd=tmp_path, check=False).returncode == 2
+    error = capfd.readouterr().err
+    assert error.startswith(
+        "search.sh: hydra.run.dir=runs/${seed} is not allowed: the retraining has to know the folder"
+    )
+    assert error.count("\n") == 1
+    assert not (clone / ".venv" / "bin" / "calls").exists()
+
+
+def test_what_hydra_cannot_read_is_left_to_the_search(clone: Path, tmp_path: Path) -> None:
+    code, calls = called(clone, "seed=[", "fail=2", folder=tmp_path)
+    assert code == 2
+    assert len(calls) == 1

@@ -13,6 +13,7 @@ import train_search
 from nas.candidate import Architecture
 from nas.data.batches import Batch, first_images
 from nas.errors import InvalidValue
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.shared_weights import supernet_metrics
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
@@ -189,3 +190,77 @@ def test_alpha_decides_where_the_options_make_no_difference(monkeypatch: pytest.
         for alpha in supernet.alpha.values():
             alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
     assert Alone(10).choose(supernet, space, lambda most: []) == supernet.discretise()
+
+
+TYPED = Macro(
+    [
+        {"type": "conv", "filters": [2, 4], "kernel_size": [1, 3]},
+        {
+            "choose": [
+                {"type": "conv", "filters": [2, 3], "kernel_size": [1, 3], "stride": 2},
+                {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]},
+            ]
+        },
+        {"type": "conv", "filters": [3, 4], "kernel_size": 3, "optional": True},
+        {"type": "dense", "units": [3, 6]},
+    ],
+    ["relu"],
+    input_shape=(1, 6, 6),
+    classes=4,
+)
+
+
+def test_types_are_chosen_first_and_what_they_switch_off_is_not_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    supernet, _ = made(TYPED)
+    scored: list[str] = []  # of every pass the decision that has become one-hot since the last one
+    chosen = {"layer2.type": "pool", "layer3.type": "skip"}
+    with torch.no_grad():
+        for decision, option in {**chosen, "layer1.filters": "4"}.items():
+            _push(supernet, decision, option, 5.0 if decision == "layer1.filters" else 0.5)  # types are less sure
+    decided: set[str] = set()
+
+    def metrics(_: Supernet, batches: Iterator[Batch], weights: dict[str, Tensor]) -> dict[str, float]:
+        one_hot = {name for name, own in weights.items() if own.max() == 1}
+        scored.append(next(iter(one_hot - decided)).replace("-", "."))
+        if scored.count(scored[-1]) == len(next(one for one in TYPED.choices if one.name == scored[-1]).options):
+            decided.update(one_hot)
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(discretisation, "supernet_metrics", metrics)
+    found = Alone(10, types_first=True).choose(supernet, TYPED, lambda most: [])
+    assert found == supernet.discretise()
+    assert set(scored[:4]) == chosen.keys()
+    assert set(scored[4:]) == {
+        *("layer1.filters", "layer1.kernel_size", "layer2.pool.pool_size", "layer2.pool.kind", "layer4.units")
+    }
+    assert len(scored) <= Alone(10, types_first=True).images(TYPED, 10) / 10
+
+
+def test_the_most_images_are_those_of_the_type_with_most_to_choose() -> None:
+    count = Alone(10, types_first=True).images(TYPED, 1000)
+    assert count == 10 * (2 + 2 + 2 + (2 + 2) + 2 + 2 + 2)  # two types; conv or pool; layer 3's filters if not skipped
+    assert Alone(10).images(TYPED, 1000) == 10 * 2 * len(TYPED.choices)
+
+
+@pytest.mark.parametrize("types_first", [False, True])
+def test_slices_choose_what_the_whole_supernet_chooses_for_less(types_first: bool) -> None:
+    supernet, teacher = made(TYPED)
+    images, prices = Images(supernet, TYPED, teacher), []
+
+    def noted(most: int, per_image: float | None = None) -> Iterator[Batch]:
+        prices.append(per_image)
+        return images(most)
+
+    whole = Alone(50, types_first).choose(supernet, TYPED, noted)
+    assert set(prices) == {None}
+    prices.clear()
+    assert Alone(50, types_first, sliced=True).choose(supernet, TYPED, noted) == whole
+    dearest = supernet_multiply_adds(TYPED, supernet.relaxation)
+    assert all(0 < price <= dearest for price in prices)
+    assert min(prices) < dearest / 2
+
+
+def test_cells_cannot_be_sliced() -> None:
+    space = SPACES["nasbench201"]
+    with pytest.raises(InvalidValue, match="sliced=true is not allowed: its supernet cannot leave options out"):
+        Alone(10, sliced=True).check(space.supernet(Softmax(Temperature())), space)

@@ -21,8 +21,8 @@ from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.candidate_file import read_candidate_file
 from nas.run.checkpoint import CheckpointFolder
-from nas.search.line_search import Lines, in_words
-from nas.search.trainings import CommonRandomNumbers, best
+from nas.search.line_search import Lines
+from nas.search.trainings import CommonRandomNumbers, best, in_words
 from nas.stopping import Stopped
 
 RATE = "learning_rate"
@@ -93,7 +93,7 @@ def test_the_last_step_ends_at_the_end_of_the_range() -> None:
 def test_a_training_that_broke_off_is_not_taken() -> None:
     trials = [Evaluation(found_at(rate), {"loss": loss}) for rate, loss in ((0.5, math.inf), (0.1, 0.3))]
     assert best(trials) is trials[1]
-    assert in_words(trials) == "learning_rate 0.5: loss inf; learning_rate 0.1: loss 0.3 (taken)"
+    assert in_words(trials, trials[1].candidate) == "learning_rate 0.5: loss inf; learning_rate 0.1: loss 0.3 (taken)"
 
 
 @pytest.mark.parametrize(("key", "value"), [("epochs", "0"), ("steps.dropout", "0.0"), ("trials", "0")])
@@ -171,7 +171,7 @@ def test_the_candidate_carries_the_best_trial(tmp_path: Path, monkeypatch: pytes
     spent = recorded(tmp_path, "budget/samples")
     assert spent[-1] - spent[-4] == sum(trial.cost.samples for trial in kept)
     assert result.cost.samples == result.metrics["samples"] == spent[-1]
-    assert result.remarks["line search"] == in_words(kept)
+    assert result.remarks["line search"] == in_words(kept, found)
     assert result.step == last_checkpoint(tmp_path), "its trainings are no steps of the search"
 
 

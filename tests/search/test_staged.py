@@ -86,6 +86,27 @@ def test_each_stage_is_deeper_and_has_less_to_choose(tmp_path: Path, searches: l
     assert (tmp_path / "stages" / "1" / "metrics.csv").is_file()
 
 
+def test_what_is_learned_goes_on_from_stage_to_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searches: list[GradientSearch] = []
+    begun: list[dict[str, float]] = []
+    original = GradientSearch.search
+
+    def noting(self: GradientSearch) -> Any:
+        searches.append(self)
+        begun.append(self.hyperparameters.numbers())
+        return original(self)
+
+    monkeypatch.setattr(GradientSearch, "search", noting)
+    own = {"further_cells": [1], "keep": [2], "skip_dropout": [0.3, 0.3]}
+    space = tiny(input_shape=(1, 8, 8), classes=10)
+    found = Staged(**own, parts=search_parts(tmp_path, space=space, search={"epochs": 1})).search()
+    handed_on = searches[0].trajectory.tail_average()
+    assert {"learning_rate", "dropout"} <= handed_on.keys()
+    assert {name: begun[1][name] for name in handed_on} == pytest.approx(dict(handed_on))
+    assert begun[1] != begun[0]
+    assert found.candidate.hyperparameters["dropout"] != begun[0]["dropout"]
+
+
 class Killed(BaseException):
     pass
 

@@ -167,3 +167,18 @@ def test_a_group_steps_at_the_common_rate_times_its_factor():
     set_step(optimiser, {"learning_rate": 0.1})
     assert {group["momentum"] for group in optimiser.param_groups} == {0.0}  # its own, where none is given
     assert [group["lr"] for group in optimiser.param_groups] == [0.1] * len(GROUPS)
+
+
+@CLIPS
+def test_a_weight_without_a_gradient_stays_with_its_momentum(largest: float | None) -> None:
+    """As an operation's that was not sampled: it neither decays nor follows its momentum."""
+    both, values = Both(), {"learning_rate": 0.1, "weight_decay": 0.3, "momentum": 0.9}
+    both.step(0, values, None)
+    before, buffer = both.weights["3.weight"].clone(), both.buffers["3.weight"].clone()
+    gradients = {name: gradient for name, gradient in drawn(1, both.weights).items() if name != "3.weight"}
+    both.weights, both.buffers = sgd(both.weights, gradients, both.buffers, values, largest)
+    set_step(both.optimiser, values)
+    take_step(both.optimiser, list(both.real.values()), [gradients.get(name) for name in both.real], largest)
+    both.assert_same()
+    assert torch.equal(both.weights["3.weight"], before)
+    assert torch.equal(both.buffers["3.weight"], buffer)

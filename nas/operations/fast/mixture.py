@@ -103,7 +103,8 @@ class _MixtureFunction(Function):
             wanted = [True] * len(inputs)
             gfactors, *found = KernelGradient.apply(_derivatives(ctx.statistics), wanted, len(gouts), *gouts, *inputs)
         else:
-            gfactors, *found = _gradient(ctx.statistics, inputs, gouts, [True, *ctx.needs_input_grad[2:]])
+            wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
+            gfactors, *found = _gradient(ctx.statistics, inputs, gouts, wanted)
         return gfactors, None, *found
 
 
@@ -120,17 +121,18 @@ def _gradient(
     gouts: Sequence[Tensor],
     wanted: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of the factors, in any case, and of the terms."""
+    """The gradients of the factors and of the terms; those of the factors also where they are not wanted but known."""
     factors, planes, gouts = inputs[0], list(map(_dense, inputs[1:])), [gout.contiguous() for gout in gouts]
     first, edges = planes[0], factors.shape[1]
     batch, _, height, width, _ = first.shape
     _, scales = _stacked(statistics, first, edges)
     by_term = factors.expand(batch, -1, -1).permute(2, 0, 1)[..., None]  # (terms, batch, edges, 1)
     by_channel = (by_term * scales[:, None]).contiguous()
-    sums, products = _sums(statistics, planes, gouts)
-    gfactors = (products * scales[:, None]).sum(-1).permute(1, 2, 0).sum_to_size(factors.shape)
-
-    own_sums, own_products = (by_term * sums).sum(1), (by_term * products).sum(1)  # (terms, edges, C)
+    gfactors = None
+    if wanted[0] or any(entry is not None and entry.of_batch for entry in statistics):
+        sums, products = _sums(statistics, planes, gouts)
+        gfactors = (products * scales[:, None]).sum(-1).permute(1, 2, 0).sum_to_size(factors.shape)
+        own_sums, own_products = (by_term * sums).sum(1), (by_term * products).sum(1)  # (terms, edges, C)
     settings = _settings(planes, edges, by_channel)
     settings.fill(gout=gouts)
     gradients: list[Tensor | None] = [None] * len(planes)

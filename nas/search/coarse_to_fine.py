@@ -1,0 +1,226 @@
+"""Coarse to fine: short trainings of the found network, which repair hyperparameters that started far off.
+
+A hypergradient takes small steps: a learning rate that begins decades away does not arrive in a short search. Trainings
+of an epoch or two tell such values apart at a fraction of the price. They do not tell good ones apart: they prefer a
+higher learning rate and less dropout than a whole training does. So the learned values stay unless others win clearly.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nas.candidate import Candidate, Hyperparameters, Range
+from nas.errors import require
+from nas.evaluation.evaluator import Evaluator
+from nas.search.parts import SearchParts
+from nas.search.result import Search, SearchResult, unsettled_in_words
+from nas.search.trainings import Trainer, Trainings, in_words, loss
+
+log = logging.getLogger(__name__)
+RATE = "learning_rate"
+NEAR = 0.1  # of its range: no short training tells two values of a hyperparameter apart that are closer
+
+
+class CoarseToFine:
+    """A search, and then short trainings of its network, in coarse and then in fine steps of the learning rate.
+
+    They lie in ``coarse_to_fine.jsonl`` of the run folder, so that a resumed run makes none twice. They end where no
+    step is open, at ``trials`` trainings, or where the budget pays for no further one.
+
+    Args:
+        inner: Makes the search that comes first, from the same parts.
+        epochs: Length of one training.
+        usual: By name, values that work on most data. What is not learned is left alone.
+        coarse, fine: Factors from one learning rate to the next.
+        margin: By what share of the leader's loss another candidate's must be lower to take the lead.
+        trials: The most trainings.
+        parts: The pieces of the run; the budget is that of search and trainings together.
+        evaluator: For an inner search that needs one.
+
+    Raises:
+        InvalidValue: A setting is out of bounds.
+    """
+
+    def __init__(
+        self,
+        inner: Callable[..., Search],
+        epochs: int,
+        usual: Mapping[str, float],
+        coarse: float,
+        fine: float,
+        margin: float,
+        trials: int,
+        *,
+        parts: SearchParts,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        require(trials >= 2, "trials", trials, "it must be at least 2")
+        self.steps = Steps(usual, coarse, fine, margin)
+        self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
+        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        entries = parts.hyperparameters.entries
+        self.ranges = {
+            name: Range(one.low, one.cap or one.high, one.scale)
+            for name in parts.hyperparameters.learned()
+            if name in usual and (one := entries[name])
+        }
+        self.trainer = Trainer("coarse_to_fine", epochs, parts)
+
+    def search(self) -> SearchResult:
+        found = self.inner.search()
+        if not self.ranges:
+            return found
+        with Trainings(self.parts, found, list(self.ranges)) as trainings:
+
+            def measured(candidate: Candidate) -> float | None:
+                trial = trainings.train(self.trainer, candidate) if len(trainings.done) < self.trials else None
+                return None if trial is None else loss(trial)
+
+            lead = self.steps.lead(found.candidate, self.ranges, measured)
+        return self._improved(found, trainings, lead) if trainings.done else found
+
+    def _improved(self, found: SearchResult, trainings: Trainings, lead: "Lead") -> SearchResult:
+        told = in_words(trainings.done, lead.candidate)
+        log.info(f"coarse to fine: {told}")
+        before, after = found.candidate.hyperparameters, lead.candidate.hyperparameters
+        moved = [name for name in self.ranges if after[name] != before[name]]
+        settled = {**found.settled, **dict.fromkeys(moved, None)}
+        if lead.cut_short:
+            settled |= dict.fromkeys(self.ranges, "its short trainings ended before all steps were tried")
+        return trainings.result(
+            candidate=lead.candidate,
+            settled=settled,
+            remarks={**found.remarks, "not settled": unsettled_in_words(settled), "coarse to fine": told},
+        )
+
+
+class Lead:
+    """Which candidate leads among those that were measured.
+
+    Args:
+        first: The first one to lead.
+        margin: See :class:`CoarseToFine`.
+        measure: A candidate's loss, or None where it cannot be paid for.
+
+    Attributes:
+        known: The losses so far.
+        cut_short: Whether a candidate could not be paid for.
+    """
+
+    def __init__(self, first: Candidate, margin: float, measure: Callable[[Candidate], float | None]) -> None:
+        self.candidate, self.margin, self.measure = first, margin, measure
+        self.known: dict[Candidate, float] = {}
+        self.cut_short = False
+        self._measured(first)
+
+    def taken_by(self, candidate: Candidate) -> bool:
+        """Whether ``candidate`` takes the lead."""
+        if not self._measured(candidate):
+            return False
+        won = self.known[candidate] < (1 - self.margin) * self.known[self.candidate]
+        self.candidate = candidate if won else self.candidate
+        return won
+
+    def _measured(self, candidate: Candidate) -> bool:
+        if candidate not in self.known and not self.cut_short:
+            found = self.measure(candidate)
+            self.cut_short = found is None
+            self.known |= {} if found is None else {candidate: found}
+        return candidate in self.known
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which candidates are tried; the fields are those of :class:`CoarseToFine`."""
+
+    usual: Mapping[str, float]
+    coarse: float
+    fine: float
+    margin: float
+
+    def __post_init__(self) -> None:
+        require(len(self.usual) > 0, "usual", dict(self.usual), "it must name a hyperparameter or more")
+        for name, value in self.usual.items():
+            require(math.isfinite(value), f"usual.{name}", value, "it must be finite")
+        require(1 < self.fine < math.inf, "fine", self.fine, "it must be a factor above 1")
+        good = self.fine <= self.coarse < math.inf
+        require(good, "coarse", self.coarse, f"it must be a factor of at least fine={self.fine:g}")
+        require(0 <= self.margin < 1, "margin", self.margin, "it must be from 0 to below 1")
+
+    def lead(self, found: Candidate, ranges: Mapping[str, Range], measure: Callable[[Candidate], float | None]) -> Lead:
+        """Who leads in the end.
+
+        The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
+        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; and where
+        the learned values lead no more, the learning rate goes on in fine steps.
+
+        Args:
+            found: What the search has found.
+            ranges: Where each learned hyperparameter may go.
+            measure: As that of :class:`Lead`.
+        """
+        lead = Lead(found, self.margin, measure)
+        others = [name for name in ranges if name != RATE]
+        usual = self.moved(found, ranges, list(ranges), 1.0)
+        if not near(found, usual, ranges):
+            lead.taken_by(usual)
+        self._along_the_rate(lead, self.coarse, ranges)
+        for share in (1.0, 0.5):
+            candidate = self._with_others(lead.candidate, self.moved(found, ranges, others, share), others)
+            if not near(lead.candidate, candidate, ranges) and lead.taken_by(candidate):
+                break
+        if lead.candidate != found:  # what was learned is finer than short trainings can tell
+            self._along_the_rate(lead, self.fine, ranges)
+        return lead
+
+    def moved(self, found: Candidate, ranges: Mapping[str, Range], names: list[str], share: float) -> Candidate:
+        """``found`` with the values of ``names`` moved by ``share`` (0 to 1) of the way to their usual values."""
+        values = dict(found.hyperparameters)
+        for name in names:
+            usual = min(max(self.usual[name], ranges[name].low), ranges[name].high)
+            places = ranges[name].to_unit(values[name]), ranges[name].to_unit(usual)
+            way = places[0] + share * (places[1] - places[0])
+            values[name] = usual if share == 1 else ranges[name].from_unit(way)
+        return Candidate(found.architecture, Hyperparameters(values))
+
+    @staticmethod
+    def _with_others(candidate: Candidate, source: Candidate, others: list[str]) -> Candidate:
+        taken = {name: source.hyperparameters[name] for name in others}
+        return Candidate(candidate.architecture, Hyperparameters({**candidate.hyperparameters, **taken}))
+
+    def _along_the_rate(self, lead: Lead, factor: float, ranges: Mapping[str, Range]) -> None:
+        """Move the learning rate as long as that takes the lead: upwards first, as it starts too low more often."""
+        if RATE not in ranges:
+            return
+        for direction in (1, -1):
+            while (candidate := self._next(lead, factor**direction, ranges[RATE])) is not None:
+                if not lead.taken_by(candidate):
+                    break
+
+    @staticmethod
+    def _next(lead: Lead, factor: float, range_: Range) -> Candidate | None:
+        """The leader with ``factor`` times its learning rate.
+
+        The last step ends at the end of the range. None where less than half a step is left, and where the learning
+        rate of a known candidate is nearer to the wanted one than half a step.
+        """
+        rate = lead.candidate.hyperparameters[RATE]
+        if not range_.contains(rate * math.sqrt(factor)):
+            return None
+        wanted = min(max(rate * factor, range_.low), range_.high)
+        half = abs(math.log(factor)) / 2
+        known = (one.hyperparameters[RATE] for one in lead.known if one != lead.candidate)
+        if any(abs(math.log(other / wanted)) < half for other in known):
+            return None
+        values = {**lead.candidate.hyperparameters, RATE: wanted}
+        return Candidate(lead.candidate.architecture, Hyperparameters(values))
+
+
+def near(one: Candidate, other: Candidate, ranges: Mapping[str, Range]) -> bool:
+    """Whether no hyperparameter differs by more than a tenth of its range."""
+    pairs = [
+        (range_.to_unit(one.hyperparameters[name]), range_.to_unit(other.hyperparameters[name]))
+        for name, range_ in ranges.items()
+    ]
+    return all(abs(first - second) <= NEAR for first, second in pairs)

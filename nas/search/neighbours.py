@@ -1,0 +1,246 @@
+"""Neighbours: a local search in the joint space, which spends whatever budget is left after a search.
+
+Neighbours of the best candidate so far differ from it in a choice or two, or in a hyperparameter. Short trainings tell
+which of them are worth a whole one; only a whole one, with common random numbers, can take the lead.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+
+from nas.candidate import Candidate, Hyperparameters, Range
+from nas.errors import require
+from nas.evaluation.evaluation import Cost
+from nas.evaluation.evaluator import Evaluator
+from nas.search.parts import SearchParts
+from nas.search.result import Search, SearchResult
+from nas.search.trainings import Trainer, Trainings, loss
+from nas.spaces.space import LayerDescription, SearchSpace
+
+log = logging.getLogger(__name__)
+CHANGED = 2  # choices, at most
+EVERY = 3  # the third neighbour of three differs in a hyperparameter
+ATTEMPTS = 200  # at a neighbour that was not proposed before; after so many there is hardly one left
+
+
+class Neighbours:
+    """A search, and then rounds of neighbours of what it found.
+
+    A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
+    most, get a whole one, as the leader does once; the lower validation loss leads. Rounds end at ``trials`` trainings
+    of either length, where the budget pays for no short training with a whole one after it, or where no neighbour is
+    left. The trainings lie in ``neighbours.jsonl`` and ``neighbours_short.jsonl`` of the run folder, so that a resumed
+    run makes none twice.
+
+    Args:
+        inner: Makes the search that comes first, from the same parts.
+        epochs, short_epochs: Lengths of a whole and of a short training.
+        steps: By name: how far a hyperparameter's neighbours are, a factor on a log scale, the difference on any other.
+            What is not learned is left alone.
+        tried, confirmed: See above.
+        trials: The most trainings.
+        parts: The pieces of the run; the budget is that of search and trainings together.
+        evaluator: For an inner search that needs one.
+
+    Raises:
+        InvalidValue: A setting is out of bounds.
+    """
+
+    def __init__(
+        self,
+        inner: Callable[..., Search],
+        epochs: int,
+        short_epochs: int,
+        steps: Mapping[str, float],
+        tried: int,
+        confirmed: int,
+        trials: int,
+        *,
+        parts: SearchParts,
+        evaluator: Evaluator | None = None,
+    ) -> None:
+        good = 1 <= short_epochs < epochs
+        require(good, "short_epochs", short_epochs, f"it must be from 1 to below epochs={epochs}")
+        require(tried >= 1, "tried", tried, "it must be at least 1")
+        require(1 <= confirmed <= tried, "confirmed", confirmed, f"it must be from 1 to tried={tried}")
+        require(trials >= 1, "trials", trials, "it must be at least 1")
+        self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
+        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        entries = parts.hyperparameters.entries
+        self.steps = {
+            name: (steps[name], Range(one.low, one.cap or one.high, one.scale))
+            for name in parts.hyperparameters.learned()
+            if name in steps and (one := entries[name])
+        }
+        for name, step in steps.items():
+            least = 1 if name in self.steps and self.steps[name][1].scale == "log" else 0
+            allowed = "it must be a factor above 1 on a log scale, or a difference above 0"
+            require(least < step < math.inf, f"steps.{name}", step, allowed)
+        self.tried, self.confirmed, self.trials = tried, confirmed, trials
+        self.whole, self.short = Trainer("neighbours", epochs, parts), Trainer("neighbours_short", short_epochs, parts)
+
+    def search(self) -> SearchResult:
+        found = self.inner.search()
+        drawn = Drawn(self.parts.space, self.steps, self.parts.randomness.anew("neighbours"))
+        with Trainings(self.parts, found, list(self.steps)) as trainings:
+            climb = Climb(found.candidate, drawn.neighbour, self, trainings)
+            while climb.round():
+                pass
+        if not trainings.done:
+            return found
+        told = climb.in_words()
+        log.info(f"neighbours: {told}")
+        return trainings.result(candidate=climb.lead, remarks={**found.remarks, "neighbours": told})
+
+
+class Climb:
+    """The rounds: which candidate leads, and what each has lost in trainings of either length.
+
+    Args:
+        start: The first leader.
+        neighbour: A new neighbour of a candidate, or None where there is none.
+        rules: Its settings and trainers hold.
+        trainings: They make and pay them.
+    """
+
+    def __init__(
+        self,
+        start: Candidate,
+        neighbour: Callable[[Candidate], Candidate | None],
+        rules: Neighbours,
+        trainings: Trainings,
+    ) -> None:
+        self.start = self.lead = start
+        self.neighbour, self.rules, self.trainings = neighbour, rules, trainings
+        self.short: dict[Candidate, float] = {}
+        self.whole: dict[Candidate, float] = {}
+
+    def round(self) -> bool:
+        """Try neighbours of the leader, and let the best of them compete with it.
+
+        Returns:
+            Whether there can be another round.
+        """
+        if self.lead not in self.short and not self._try(self.lead):
+            return False
+        own, better = self.short[self.lead], list[Candidate]()
+        for _ in range(self.rules.tried):
+            candidate = self.neighbour(self.lead)
+            ended = candidate is None or not self._try(candidate, *better[:1])
+            if ended or candidate is None:
+                break
+            if self.short[candidate] < own:
+                better = sorted([*better, candidate], key=self.short.__getitem__)
+        for candidate in better[: self.rules.confirmed]:
+            self._compete(candidate)
+        return not ended
+
+    def in_words(self) -> str:
+        told = f"{len(self.short)} short trainings, {len(self.whole)} whole ones"
+        if self.lead == self.start:
+            return f"{told}: the start stays"
+        return f"{told}: loss {self.whole[self.start]:.3g} -> {self.whole[self.lead]:.3g}"
+
+    def _try(self, candidate: Candidate, *hopeful: Candidate) -> bool:
+        """Make a short training of ``candidate``, unless one of it or of ``hopeful`` could then not compete."""
+        rules = self.rules
+        contests = [self._contest(one) for one in (candidate, *hopeful)]
+        made = len(self.trainings.done) + 1
+        dearest = max(contests, key=lambda contest: contest.cost.multiply_adds)
+        if made + dearest.trainings > rules.trials:
+            return False
+        if not self.trainings.affords(rules.short.price(candidate) + dearest.cost):
+            return False
+        trial = self.trainings.train(rules.short, candidate)
+        if trial is not None:
+            self.short[candidate] = loss(trial)
+        return trial is not None
+
+    def _contest(self, candidate: Candidate) -> "Contest":
+        """What it takes to let ``candidate`` compete with the leader."""
+        lacking = [one for one in dict.fromkeys((self.lead, candidate)) if one not in self.whole]
+        prices = [self.rules.whole.price(one) for one in lacking]
+        return Contest(len(lacking), sum(prices, Cost()))
+
+    def _compete(self, candidate: Candidate) -> None:
+        """Whole trainings of the leader and ``candidate``; where they cannot be paid for, the leader stays."""
+        for one in (self.lead, candidate):
+            if one in self.whole:
+                continue
+            over = len(self.trainings.done) >= self.rules.trials
+            trial = None if over else self.trainings.train(self.rules.whole, one)
+            if trial is None:
+                return
+            self.whole[one] = loss(trial)
+        if self.whole[candidate] < self.whole[self.lead]:
+            self.lead = candidate
+
+
+class Contest(NamedTuple):
+    """Whole trainings that are still to be made, and what they cost."""
+
+    trainings: int
+    cost: Cost
+
+
+class Drawn:
+    """Draws neighbours; it gives none twice.
+
+    Args:
+        space: Where architectures lie.
+        steps: By name: the step and the range of a hyperparameter.
+        generator: Draws on the CPU.
+    """
+
+    def __init__(
+        self, space: SearchSpace, steps: Mapping[str, tuple[float, Range]], generator: torch.Generator
+    ) -> None:
+        self.space, self.steps, self.generator = space, dict(steps), generator
+        self.number = 0
+        self._given: set[tuple[tuple[LayerDescription, ...], Hyperparameters]] = set()
+
+    def neighbour(self, candidate: Candidate) -> Candidate | None:
+        """A neighbour of ``candidate`` that is another network, or has other hyperparameters, than all before."""
+        self._is_new(candidate)
+        self.number += 1
+        move = self._with_a_step if self.steps and self.number % EVERY == 0 else self._with_other_choices
+        for attempt in range(ATTEMPTS):
+            if attempt == ATTEMPTS // 2 and self.steps:  # nothing of this kind is left
+                move = self._with_other_choices if move == self._with_a_step else self._with_a_step
+            found = move(candidate)
+            if self._is_new(found):
+                return found
+        return None
+
+    def _is_new(self, candidate: Candidate) -> bool:
+        """Whether it is; from now on it is not. Options without effect make no other network."""
+        key = tuple(self.space.layer_descriptions(candidate.architecture)), candidate.hyperparameters
+        known = key in self._given
+        self._given.add(key)
+        return not known
+
+    def _with_other_choices(self, candidate: Candidate) -> Candidate:
+        choices = self.space.choices
+        indices = [float(choice.options.index(candidate.architecture[choice.name])) for choice in choices]
+        several = [place for place, choice in enumerate(choices) if len(choice.options) > 1]
+        order = torch.randperm(len(several), generator=self.generator).tolist()
+        for place in order[: 1 + self._below(CHANGED)]:
+            count = len(choices[several[place]].options)
+            indices[several[place]] = (indices[several[place]] + 1 + self._below(count - 1)) % count
+        repaired = self.space.repair(indices, self.generator)
+        architecture = self.space.decode([*repaired, *(0.0 for _ in self.space.ranges)]).architecture
+        return Candidate(architecture, candidate.hyperparameters)
+
+    def _with_a_step(self, candidate: Candidate) -> Candidate:
+        name = list(self.steps)[self._below(len(self.steps))]
+        (step, range_), direction = self.steps[name], (1, -1)[self._below(2)]
+        value = candidate.hyperparameters[name]
+        wanted = value * step**direction if range_.scale == "log" else value + direction * step
+        values = {**candidate.hyperparameters, name: min(max(wanted, range_.low), range_.high)}
+        return Candidate(candidate.architecture, Hyperparameters(values))
+
+    def _below(self, count: int) -> int:
+        return int(torch.randint(count, (), generator=self.generator))

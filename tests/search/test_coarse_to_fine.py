@@ -1,0 +1,180 @@
+"""Coarse to fine: which candidates are tried, who leads, and a search that ends in it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import train_search
+from nas.candidate import Architecture, Candidate, Hyperparameters, Range
+from nas.errors import InvalidValue
+from nas.evaluation.evaluation import Evaluation, EvaluationCache
+from nas.search.coarse_to_fine import Lead, Steps
+from nas.search.trainings import Trainer
+
+RATE = "learning_rate"
+RANGES = {RATE: Range(1e-4, 0.5, "log"), "dropout": Range(0.0, 0.9, "logit")}
+STEPS = Steps({RATE: 0.01, "dropout": 0.3}, coarse=6.0, fine=2.0, margin=0.1)
+CONF = Path(__file__).resolve().parents[2] / "conf"
+Loss = Callable[[Candidate], float]
+
+
+def at(rate: float, dropout: float) -> Candidate:
+    return Candidate(Architecture("macro", {}), Hyperparameters({RATE: rate, "dropout": dropout}))
+
+
+def bowl(rate: float, dropout: float, width: float = 1.0) -> Loss:
+    """A loss that is 1 at the optimum and grows with the distance from it, of the learning rate on a log scale."""
+
+    def loss(candidate: Candidate) -> float:
+        values = candidate.hyperparameters
+        return 1 + (math.log(values[RATE] / rate) / width) ** 2 + 4 * (values["dropout"] - dropout) ** 2
+
+    return loss
+
+
+def tried(
+    loss: Loss, found: Candidate, most: int = 99, steps: Steps = STEPS, ranges: dict[str, Range] = RANGES
+) -> tuple[Lead, list[Candidate]]:
+    trials: list[Candidate] = []
+
+    def measured(candidate: Candidate) -> float | None:
+        if len(trials) == most:
+            return None
+        trials.append(candidate)
+        return loss(candidate)
+
+    return steps.lead(found, ranges, measured), trials
+
+
+@pytest.mark.parametrize("rate", [1e-4, 2e-3, 0.05, 0.45, 0.5])
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 0.8])
+@pytest.mark.parametrize("optimum", [0.001, 0.03, 0.1])
+def test_a_rate_that_is_decades_off_is_repaired(rate: float, dropout: float, optimum: float) -> None:
+    lead, trials = tried(bowl(optimum, 0.2), at(rate, dropout))
+    assert (
+        abs(math.log(lead.candidate.hyperparameters[RATE] / optimum)) < math.log(6.0) / 2 + 0.1
+    )  # half a coarse step, and the margin
+    assert abs(lead.candidate.hyperparameters["dropout"] - 0.2) <= 0.25
+    assert len(trials) == len(set(trials)) <= 10  # nothing is trained twice
+    assert not lead.cut_short
+
+
+def test_the_order_from_a_start_that_is_far_too_low() -> None:
+    lead, trials = tried(bowl(0.05, 0.3), at(2e-4, 0.7))
+    rates = [one.hyperparameters[RATE] for one in trials]
+    assert rates == pytest.approx([2e-4, 0.01, 0.06, 0.36, 0.06, 0.12, 0.03])
+    dropouts = [one.hyperparameters["dropout"] for one in trials]
+    assert dropouts == pytest.approx([0.7, 0.3, 0.3, 0.3, 0.5, 0.3, 0.3])  # the fifth goes back half the way
+    assert lead.candidate == trials[2]
+
+
+def test_good_learned_values_stay_and_cost_little() -> None:
+    lead, trials = tried(
+        bowl(0.08, 0.25, width=3.0), at(0.04, 0.3)
+    )  # the optimum of short trainings is a little higher
+    assert lead.candidate == trials[0] == at(0.04, 0.3)
+    rates = [one.hyperparameters[RATE] for one in trials]
+    assert rates == pytest.approx([0.04, 0.01, 0.24])
+
+
+def test_all_others_move_together() -> None:
+    names = [f"rate_factor_{kind}" for kind in ("convolution", "dense", "normalisation")]
+    ranges = {**RANGES, **{name: Range(0.1, 10.0, "log") for name in names}}
+    steps = replace(STEPS, usual={**STEPS.usual, **dict.fromkeys(names, 1.0)})
+    found = Candidate(
+        Architecture("macro", {}), Hyperparameters({RATE: 0.03, "dropout": 0.3, **dict.fromkeys(names, 9.0)})
+    )
+    lead, trials = tried(lambda one: 1 + abs(math.log(one.hyperparameters[names[0]])), found, 99, steps, ranges)
+    assert {tuple(one.hyperparameters[name] for name in names) for one in trials} == {
+        (9.0,) * 3,
+        (1.0,) * 3,
+        (3.0,) * 3,
+    }
+    assert lead.candidate.hyperparameters[names[2]] == 1.0
+
+
+def test_the_defaults_are_kept_inside_the_ranges() -> None:
+    steps = replace(STEPS, usual={RATE: 3.0, "dropout": 0.3})
+    _, trials = tried(bowl(0.1, 0.3), at(0.01, 0.3), 2, steps)
+    assert trials[1] == at(0.5, 0.3)
+
+
+def test_what_breaks_off_never_leads_and_a_broken_start_is_left() -> None:
+    lead, _ = tried(lambda one: math.inf if one.hyperparameters[RATE] > 0.02 else 1.0, at(0.45, 0.3))
+    assert lead.candidate == at(0.01, 0.3)
+    lead, _ = tried(lambda one: math.inf, at(0.45, 0.3))
+    assert lead.candidate == at(0.45, 0.3)
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3])
+def test_with_few_trainings_the_best_so_far_leads(most: int) -> None:
+    lead, trials = tried(bowl(0.06, 0.3), at(1e-3, 0.3), most)
+    expected = [at(1e-3, 0.3), at(1e-3, 0.3), at(0.01, 0.3), trials[-1] if trials else None]
+    assert lead.candidate == expected[most]
+    assert lead.cut_short
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"usual": {}}, "usual="),
+        ({"usual": {RATE: math.nan}}, "usual.learning_rate="),
+        ({"fine": 1.0}, "fine="),
+        ({"coarse": 1.5}, "coarse="),
+        ({"margin": 1.0}, "margin="),
+    ],
+)
+def test_refused_settings(change: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^{sentence}"):
+        replace(STEPS, **change)  # type: ignore[arg-type]
+
+
+def small_search(*more: str) -> DictConfig:
+    overrides = ["experiment=debug", "method=coarse_to_fine", "method.epochs=1", "method.trials=3", "search.epochs=1"]
+    overrides += ["search.warmup_epochs=0", "hypergradient@hyperparameters.gradient=last_step"]
+    overrides += ["data.split={train:64,validation:32,test:300}", "hyperparameters.learning_rate.initial=1e-4"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        quiet = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
+        return compose("train_search", [*overrides, *more, *quiet])
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_search_ends_in_it_within_its_budget_and_goes_on_between_two_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, found, _ = train_search.search(small_search(), tmp_path / "whole")
+    kept = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"))
+    assert len(kept) == 3
+    assert whole.candidate == found.candidate
+    assert whole.remarks["coarse to fine"].count("loss") == 3
+    assert whole.metrics["samples"] == whole.cost.samples > sum(trial.cost.samples for trial in kept)
+
+    trained, train = [], Trainer.train
+
+    def killing(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        trained.append(candidate)
+        if len(trained) == 2:
+            raise Killed
+        return train(trainer, candidate)
+
+    monkeypatch.setattr(Trainer, "train", killing)
+    limit = whole.cost.samples - kept[-1].cost.samples  # pays for two of the three trainings
+    config = small_search(f"budget.samples={limit}")
+    with pytest.raises(Killed):
+        train_search.search(config, tmp_path / "parts")
+    poor, _, _ = train_search.search(config, tmp_path / "parts")
+    assert [trial.candidate for trial in kept[:2]] == [trained[0], trained[2]]  # the first was not made again
+    assert poor.cost.samples == limit
+    assert poor.settled[RATE] == "its short trainings ended before all steps were tried"
+    monkeypatch.setattr(Trainer, "train", train)
+    train_search.search(config, tmp_path / "poor")
+    for name in ("candidate.json", "metrics.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "poor" / name).read_bytes(), name
