@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
-from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
@@ -140,8 +139,7 @@ class Alone(Discretisation):
         if not self.sliced:
             return supernet_metrics(supernet, batches(self.most), weights)["loss"]
         part = space.sliced(supernet, weights)
-        price = supernet_multiply_adds(part.space, supernet.relaxation)
-        return supernet_metrics(part.supernet, batches(self.most, price), part.weights)["loss"]
+        return supernet_metrics(part.supernet, batches(self.most, part.multiply_adds), part.weights)["loss"]
 
 
 def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:

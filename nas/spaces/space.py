@@ -48,11 +48,11 @@ class RunnerUp(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """A supernet without what certain operation weights leave out: its ``space``, itself, and its own ``weights``."""
+    """A supernet without what certain operation weights leave out, its own ``weights``, and the price of one image."""
 
-    space: "SearchSpace"
     supernet: Supernet
     weights: dict[str, Tensor]
+    multiply_adds: float
 
 
 class SearchSpace(ABC):

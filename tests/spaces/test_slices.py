@@ -9,6 +9,7 @@ from nas.evaluation.network_cost import count_multiply_adds, supernet_multiply_a
 from nas.evaluation.shared_weights import batch_statistics, relaxed_weights
 from nas.spaces.macro.slices import only_option
 from nas.spaces.macro.space import Macro
+from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.supernet import Implementation, Supernet
 from tests.problems import seeded_supernet
@@ -58,7 +59,9 @@ def test_the_logits_are_those_of_the_whole_supernet(implementation: Implementati
                 part.supernet(images, part.weights), supernet(images, weights), atol=1e-12, rtol=1e-12
             )
         assert part.weights.keys() == part.supernet.alpha.keys()
-        price = supernet_multiply_adds(part.space, supernet.relaxation)
+        assert isinstance(part.supernet, MacroSupernet)
+        price = supernet_multiply_adds(part.supernet.space, supernet.relaxation)
+        assert part.multiply_adds == price
         assert price < whole_price if share == 1.0 else price <= whole_price
 
 
@@ -69,7 +72,7 @@ def test_an_architecture_costs_what_its_network_costs() -> None:
         part = space.sliced(supernet, supernet.architecture_weights(architecture))
         assert part.weights == {}
         own = count_multiply_adds(space.network(architecture), space.input_shape)
-        assert supernet_multiply_adds(part.space, supernet.relaxation) == own
+        assert part.multiply_adds == own
 
 
 def test_slicing_draws_no_random_number_and_changes_nothing() -> None:

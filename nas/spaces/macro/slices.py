@@ -4,6 +4,7 @@ Where a choice takes one option, the others add nothing. A width alone is the fi
 alone is a smaller convolution, and an alternative of weight 0 need not be computed.
 """
 
+import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
-from nas.spaces.macro.layers import Layer, Slot
+from nas.spaces.macro.layers import ConvLayer, DenseLayer, Layer, Shape, Slot, flattened
 from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.space import Slice
 
@@ -45,7 +46,7 @@ def sliced(space: MacroChoices, supernet: MacroSupernet, weights: Mapping[str, T
     smaller = copy(space)
     smaller.places = tuple(places)
     smaller._choices = tuple(choice for place in places for choice in place.choices())
-    return Slice(smaller, _cut_out(supernet, smaller, layers), own)
+    return Slice(_cut_out(supernet, smaller, layers), own, _multiply_adds(smaller))
 
 
 def only_option(weights: Tensor | None) -> int | None:
@@ -62,6 +63,34 @@ def _fewer(place: Place, label: str, layer: Layer, weights: Mapping[str, Tensor]
         if alone is not None:
             decided[FIELDS.get(attribute, attribute)] = (options[alone],)
     return replace(layer, **decided)  # type: ignore[type-var]
+
+
+def _multiply_adds(space: MacroChoices) -> float:
+    """Of one image's forward pass through the supernet: what PyTorch would count, which takes as long as scoring."""
+    total = 0
+    shape: Shape = space.input_shape
+    for place in space.places:
+        if place.slot.is_dense and len(shape) == 3:
+            shape = flattened(shape)
+        total += sum(_of_layer(layer, shape) for layer in place.slot.layers)
+        shape = place.widest(shape)
+    return float(total + flattened(shape)[0] * space.classes)
+
+
+def _of_layer(layer: Layer, shape: Shape) -> int:
+    """The multiply-adds of a mixed layer for the widest input ``shape``."""
+    if isinstance(layer, ConvLayer):
+        width, kernels = max(layer.filters), len(layer.kernel_size)
+        places = math.prod(layer.output_shape(shape, {"filters": width})[1:])
+        kernel = width * shape[0] * max(layer.kernel_size) ** 2
+        return (places + (kernels if kernels > 1 else 0)) * kernel + _of_mask(layer.filters)
+    if isinstance(layer, DenseLayer):
+        return shape[0] * max(layer.units) + _of_mask(layer.units)
+    return 0
+
+
+def _of_mask(widths: tuple[int, ...]) -> int:
+    return len(widths) * max(widths) if len(widths) > 1 else 0
 
 
 @torch.no_grad()
