@@ -163,7 +163,9 @@ def in_words(results: Results) -> str:
     if not others:
         return "no method can be compared with DARTS"
     comparisons = [
-        compared([results[name][seed].skips - darts[seed].skips for seed in sorted(darts.keys() & results[name].keys())])
+        compared(
+            [results[name][seed].skips - darts[seed].skips for seed in sorted(darts.keys() & results[name].keys())]
+        )
         for name in others
     ]
     corrected = holm([one.p for one in comparisons])
