@@ -34,6 +34,7 @@ from nas.errors import InvalidValue, UnusableInput, require
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.candidate_file import parse_candidate
 from nas.run.entry_point import BAD_INPUT, FAILED
+from nas.search.composition import check_composition
 from nas.stopping import STOPPED, Stopped
 
 DARTS = "darts"
@@ -101,13 +102,13 @@ class Benchmark:
         return (*SETTINGS, f"space={space}", f"search.epochs={self.epochs}", *own, *self.overrides)
 
     def check(self, space: str, method: str) -> None:
-        """Build the parts of a search, and write nothing.
+        """Build the parts of a search, see whether they go together, and write nothing.
 
         Raises:
             InvalidValue, UnusableInput: A setting is not allowed.
             HydraException, OmegaConfBaseException: There is no such setting.
         """
-        train_search.built_parts(composed(self.settings(space, method), 0), self.runs.folder)
+        check_composition(train_search.built_parts(composed(self.settings(space, method), 0), self.runs.folder))
 
     def found(self, space: str, names: Sequence[str], seed: int) -> Iterator[tuple[str, Found | str]]:
         """By method what it found with a seed, or why it failed."""
@@ -115,7 +116,7 @@ class Benchmark:
             [Search(self.settings(space, name), seed) for name in names], f"{space}, seed {seed}: searches"
         )
         done = [one for one in searches if one.candidate]
-        initial = composed(self.settings(space), seed).hyperparameters.weight_decay.initial
+        initial = composed(self.settings(space), 0).hyperparameters.weight_decay.initial
         trainings = [
             Training(candidate_text(one.candidate, weight_decay=initial), self.settings(space), seed) for one in done
         ]
