@@ -3,6 +3,7 @@
     python scripts/benchmark_step.py --quick              # what the targets for batches of 16 need
     python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
     python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
+    python scripts/benchmark_step.py --parts one_shot     # the steps of the one-shot methods against that of DARTS
     python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: 20 minutes of compiling
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
@@ -40,9 +41,9 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
+from one_shot_steps import DARTS, METHODS, Method, targets_of
 from torch.profiler import profile
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
@@ -63,8 +64,6 @@ from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised
 from nas.operations.fast.library import library, without_kernels
 from nas.operations.stochastic import set_noise_generator
-from nas.relaxations.relaxation import Temperature
-from nas.relaxations.softmax import Softmax
 from nas.report.tables import comparison_table, print_table
 from nas.run.checkpoint import write_atomically
 from nas.spaces.darts.choices import OPERATIONS
@@ -93,16 +92,18 @@ PARTS_OF_A_RUN = (
     "second_order_batch64",
     "nasbench201",
     "macro",
+    "one_shot",
     "growth",
     "profile",
     "gpu",
     "data",
     "compile",
 )
-LONG = ("batch64", "second_order_batch64", "nasbench201", "macro")  # left out of a quick run
+LONG = ("batch64", "second_order_batch64", "nasbench201", "macro", "one_shot")  # left out of a quick run
 ASKED_FOR = ("compile",)  # and of every other
 LINEAR = 1.1  # the largest exponent that is called linear growth
 BATCHES = (16, 64)  # of the DARTS steps
+HALF_WAY = 0.5  # through the search: what rises or falls over it is there
 GPU_TARGETS = {"fast": 3.0, "fast, compiled, bf16, recorded": 6.0}
 
 
@@ -118,6 +119,7 @@ class Case:
     compiled: bool = False
     precision: torch.dtype = torch.float32  # bf16: by autocast
     recorded: bool = False  # as CUDA graphs
+    method: Method = METHODS[DARTS]
 
     @property
     def warm_up(self) -> int:
@@ -128,10 +130,11 @@ class Case:
         """A function that takes one step; its supernet lives as long as it does."""
         torch.manual_seed(0)
         which = "plain" if self.variant in ("original", "plain") else "fast"
-        supernet = self.space(which).supernet(Softmax(Temperature()))
+        supernet = self.space(which).supernet(self.method.relaxation())
         supernet.to(self.device).train()
         noise = torch.Generator(self.device).manual_seed(1)
         set_noise_generator(supernet, noise)
+        supernet.relaxation.generator = noise
         alpha_strategy, strategy = KINDS[self.kind]
         joint = strategy is not None
         hyperparameters = HyperparameterSet(
@@ -143,12 +146,17 @@ class Case:
         )
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=0.9, foreach=True)
         computing = partial(torch.autocast, self.device, self.precision, enabled=self.precision != torch.float32)
-        problem = BilevelProblem(supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing)
+        perturbation = self.method.made_perturbation(noise)
+        problem = BilevelProblem(
+            supernet, optimiser, hyperparameters, 5.0, (noise,), precision=computing, perturbation=perturbation
+        )
+        problem.progress = HALF_WAY
+        supernet.advance(HALF_WAY)
         recording = CudaGraphs(torch.device(self.device)) if self.recorded else None
         cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
         cuda_graphed(problem, ("operation_gradients",), recording)
-        rule = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
-        upper = UpperLevel(problem, alpha_strategy, strategy, rule)
+        regulariser = self.method.regulariser()
+        upper = UpperLevel(problem, alpha_strategy, strategy, self.method.rule, regulariser=regulariser)
         work = upper.work(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.compiled:
@@ -281,7 +289,8 @@ class Kept:
 
     def __init__(self, path: Path | None, setting: str) -> None:
         code = hashlib.sha256(setting.encode())
-        for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), Path(__file__)]):
+        own = Path(__file__), Path(__file__).with_name("one_shot_steps.py")
+        for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), *own]):
             code.update(file.read_bytes())
         self.path, self.code = path, code.hexdigest()
         found = json.loads(path.read_text()) if path is not None and path.exists() else {}
@@ -491,6 +500,16 @@ def macro_lines(kept: Kept, repeats: int) -> list[Target]:
     )
     show(title, costs, {f"{name}, {way}": f"{name}, plain" for name, way in pairs})
     return []
+
+
+def one_shot_lines(kept: Kept, batch: int, repeats: int) -> list[Target]:
+    """The steps of the one-shot methods against that of DARTS, taken in the same turns."""
+    title = f"One-shot methods, DARTS cells, 16 channels, 8 cells, 32x32, batch {batch}"
+    cases = {name: Case(darts(**method.space), batch, method=method) for name, method in METHODS.items()}
+    costs = measured(title, cases, repeats, kept)
+    show(title, costs, dict.fromkeys(costs, DARTS))
+    figures = {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
+    return [Target(*target, False) for target in targets_of(figures, f"batch {batch}")]
 
 
 def sweeps_of(batch: int) -> dict[str, list[tuple[int, Case]]]:
@@ -764,6 +783,7 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         "second_order_batch64": partial(second_order_lines, kept, 64, repeats, kinds, False),
         "nasbench201": partial(nasbench201_lines, kept, repeats),
         "macro": partial(macro_lines, kept, repeats),
+        "one_shot": partial(one_shot_lines, kept, 16, repeats),
         "growth": partial(growth, kept, repeats, quick, arguments.figure),
         "profile": lambda: [*where_it_goes("DARTS", Case(darts(), 16)), *where_it_goes("macro", Case(macro, 64))],
         "gpu": partial(gpu_lines, kept, repeats),

@@ -19,6 +19,7 @@ TINY = {"channels": 2, "cells": 3, "steps": 1, "multiplier": 1, "stem_multiplier
 
 @pytest.fixture
 def full_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))  # it imports a module beside it
     specification = importlib.util.spec_from_file_location("benchmark_step", SCRIPT)
     assert specification is not None
     assert specification.loader is not None
@@ -87,6 +88,38 @@ def test_growth_is_judged_in_time_and_memory(
         names = ("channels", "cells", "batch", "edges", "operations")
         rows = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith(names)]
         assert len(rows) == sizes
+
+
+def test_every_one_shot_step_is_compared_with_that_of_darts(
+    full_script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, shape = full_script, {"input_shape": (3, 8, 8), "classes": 10}
+    monkeypatch.setattr(script, "SHAPE", (3, 8, 8))
+    small: dict[str, Any] = TINY | {"channels": 4}
+    monkeypatch.setattr(
+        script, "darts", lambda **more: lambda which: Darts(**small, **more, implementation=which, **shape)
+    )
+    targets = script.one_shot_lines(script.Kept(None, ""), 2, 1)
+    bounds = {target.text.partition(": ")[2].partition(" of a step")[0]: target.bound for target in targets}
+    assert bounds == {
+        "partial channels, k = 4, time": 0.55,
+        "partial channels, k = 4, peak memory, share of that of DARTS": 0.5,
+        "GDAS, sampled, time": 0.35,
+        "beta-DARTS, time": 1.05,
+        "DrNAS, time": 1.05,
+        "GAEA, time": 1.05,
+        "DARTS-, time": 1.1,
+        "SDARTS-RS, time": 1.05,
+    }
+    assert not any(target.at_least for target in targets)
+    assert "SDARTS-ADV: " in capsys.readouterr().out
+
+
+def test_a_one_shot_step_is_compared_turn_by_turn(full_script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    costs = {"DARTS": ([1.0, 10.0, 2.0], 4.0), "GDAS, sampled": ([0.3, 4.0, 1.0], 1.0)}
+    ((text, ratio, bound),) = sys.modules["one_shot_steps"].targets_of(costs, "batch 16")
+    assert (text, ratio, bound) == ("batch 16: GDAS, sampled, time of a step, share of that of DARTS", 0.4, 0.35)
+    assert capsys.readouterr().out == "GDAS, sampled: 0.40 of a step of DARTS in time, 0.25 in memory\n"
 
 
 def test_a_growth_from_nothing_has_no_exponent(script: ModuleType) -> None:

@@ -1,0 +1,147 @@
+"""The benchmark of collapse: its settings, its tables with made-up results, and one small run of everything."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SMALL = (
+    "data.split={train:32,validation:32,test:64}",
+    "data.augmentation.crop_padding=0",
+    "training.batch_size=16",
+    "space.steps=1",
+    "space.multiplier=1",
+    "space.final_cells=3",
+    "space.final_channels=4",
+    "final.epochs=1",
+)
+
+
+@pytest.fixture
+def script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("benchmark_collapse")
+
+
+def test_methods_have_settings_of_their_own(script: ModuleType) -> None:
+    benchmark = script.Benchmark(importlib.import_module("cached_runs").CachedRuns(Path("nowhere"), 1), 50)
+    composed = importlib.import_module("cached_runs").composed
+    settings = {name: composed(benchmark.settings("darts_s2", name), 0) for name in script.methods(50)}
+    assert len({str(config) for config in settings.values()}) == len(settings)
+    assert {tuple(config.space.operations) for config in settings.values()} == {("skip_connect", "sep_conv_3x3")}
+    assert {config.search.epochs for config in settings.values()} == {50}
+    assert settings["pc_darts"].search.warmup_epochs == 15
+    assert settings["robust_darts_es"].stopping.first_epoch == 10
+    for name in ("fair_darts", "gaea"):
+        benchmark.check("darts_s3", name)
+
+
+class MadeUp:
+    """Stands in for the kept runs: the normal cell of a seed has so many skips as its method says."""
+
+    computed = 0
+
+    def __init__(self, script: ModuleType, skips: dict[str, Sequence[int]], fails: str = "") -> None:
+        self.script, self.skips, self.fails = script, skips, fails
+
+    def outcomes(self, runs: Sequence[Any], what: str) -> list[Any]:
+        outcome = importlib.import_module("cached_runs").Outcome
+        if "trainings" in what:
+            return [outcome(validation_accuracy=0.5, test_accuracy=0.25) for _ in runs]
+        found = []
+        for run, name in zip(runs, self.skips, strict=True):
+            candidate = {
+                "skips": self.skips[name][run.seed],
+                "hyperparameters": {},
+                **dict.fromkeys(("schema", "data", "space", "architecture", "schedule", "schedule_end"), 0),
+            }
+            failed = name == self.fails and run.seed == 0
+            found.append(outcome(failure="it diverged") if failed else outcome(seconds=60.0, candidate=candidate))
+        return found
+
+
+def run(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, skips: dict[str, Sequence[int]], fails: str = ""
+) -> int:
+    monkeypatch.setattr(script, "CachedRuns", lambda *_: MadeUp(script, skips, fails))
+    monkeypatch.setattr(script, "skips", lambda search: search.candidate["skips"])
+    monkeypatch.setattr(script.Benchmark, "check", lambda *_: None)
+    seeds = [str(seed) for seed in range(len(skips["darts"]))]
+    options = ["--methods", *list(skips)[1:], "--seeds", *seeds, "--spaces", "darts_s2", "--folder", str(folder)]
+    return int(script.main(options))
+
+
+def test_fewer_skips_are_told_where_they_are_significant(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skips = {"darts": [8, 7] * 4, "darts_pt": [2, 3] * 4, "gaea": [8, 6] * 4}
+    assert run(script, monkeypatch, tmp_path, skips) == 0
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: " ".join(line.split()) for line in printed.splitlines() if line.strip()}
+    assert rows["darts_pt"] == "darts_pt 2.50 ± 0.53 50.00 ± 0.00 25.00 ± 0.00 60 8"
+    assert "darts_s2: significantly fewer skips than DARTS have darts_pt (-5.0, p 0.016)\n" in printed
+    assert printed.endswith(f"collapse: 24 of 24 searches done and retrained: {tmp_path}\n")
+
+
+def test_too_few_seeds_are_told(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script, monkeypatch, tmp_path, {"darts": [8] * 5, "darts_pt": [0] * 5}) == 0
+    said = "no method has significantly fewer skips than DARTS; 5 seed(s) cannot show it for 1 method(s), 6 can"
+    assert said in capsys.readouterr().out
+    assert run(script, monkeypatch, tmp_path, {"darts": [8] * 6, "darts_pt": [0] * 6}) == 0
+    assert "DARTS have darts_pt (-8.0, p 0.031)" in capsys.readouterr().out
+
+
+def test_a_failed_search_is_a_line_and_the_exit_code(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(script, monkeypatch, tmp_path, {"darts": [8, 8], "gaea": [1, 1]}, "gaea") == 1
+    said = capsys.readouterr()
+    assert said.err == "failed: darts_s2, gaea, seed 0: it diverged\n"
+    assert "collapse: 3 of 4 searches done" in said.out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--methods", "random"], "--methods=random is not allowed: it must be one of darts, beta_darts"),
+        (["--jobs", "0"], "--jobs=0 is not allowed"),
+        (["--epochs", "0"], "--epochs=0 is not allowed"),
+        (["--seeds", "-1"], "--seeds=-1 is not allowed"),
+        (["--methods", "gaea", "regulariser=beta_decay"], "relaxation=Simplex is not allowed"),
+        (["--methods", "gaea", "final.epoch=3"], "Could not override 'final.epoch'."),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert script.main(["--spaces", "darts_s2", "--folder", str(tmp_path / "runs"), *options]) == 2
+    assert capsys.readouterr().err.startswith(f"benchmark_collapse.py: {said}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stopped_benchmark_says_how_to_go_on(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MadeUp, "outcomes", stopped)
+    assert run(script, monkeypatch, tmp_path, {"darts": [8], "gaea": [1]}) == 75
+    assert "the same command goes on (0 runs were added)" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_run_is_kept(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--methods", "sdarts_rs", "--spaces", "darts_s2", "--seeds", "0", "--epochs", "1", "--jobs", "1"]
+    command = [*options, "--folder", str(tmp_path), *SMALL]
+    assert script.main(command) == 0
+    first = capsys.readouterr()
+    assert "searches: 2 of 2 runs" in first.err
+    assert script.main(command) == 0
+    again = capsys.readouterr()
+    assert again.out == first.out
+    assert again.err == ""

@@ -1,0 +1,74 @@
+"""Every experiment that searches, shrunk: one epoch on few images, the retraining of what it found, and the page.
+
+What a method of the literature is made of is tested where its parts are. Here its whole setting runs once from end to
+end, through the functions that the two commands call.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+import train_final
+import train_search
+from nas.run.candidate_file import read_candidate_file
+from nas.run.recorded import inherited_configuration
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+SEARCHES = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml") if "_final_" not in path.stem)
+SHRUNK = (
+    "scale=small",
+    "data.split={train:64,validation:64,test:64}",
+    "training.batch_size=32",
+    "search.epochs=1",
+    "search.warmup_epochs=0",
+    "final.epochs=1",
+    "device=cpu",
+    "tracking.tensorboard=false",
+    "tracking.console=quiet",
+)
+LEFT_OUT = {"truth_fashion": "its images come from a folder, and scale=small takes embedded ones"}
+
+
+def composed(command: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, overrides=list(overrides))
+
+
+def shrunk(experiment: str) -> tuple[str, ...]:
+    """The overrides of a small run."""
+    overrides = (f"experiment={experiment}", *SHRUNK)
+    config = composed("train_search", *overrides)
+    few = ("discretisation.images=32",) if "images" in config.discretisation else ()
+    cells = ("space.final_cells=3", "space.final_channels=4") if "final_cells" in config.space else ()
+    return (*overrides, *few, *cells)
+
+
+def test_every_experiment_is_a_search_or_a_retraining() -> None:
+    of_retrainings = [path.stem for path in (CONF / "experiment").glob("*_final_*.yaml")]
+    assert len(SEARCHES) + len(of_retrainings) == len(list((CONF / "experiment").glob("*.yaml")))
+    assert set(LEFT_OUT) < set(SEARCHES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", [name for name in SEARCHES if name not in LEFT_OUT])
+def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_path: Path) -> None:
+    config = composed("train_search", *shrunk(experiment))
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, run / ".hydra" / "config.yaml")  # as the command does; the retraining inherits it
+    train_search.run(config, run)
+    found = read_candidate_file(run / "candidate.json")
+    found.candidate.architecture.check(found.space.choices)
+    searched = (run / "report.html").read_text(encoding="utf-8")
+
+    own = [f"candidate={run}", "tracking.console=quiet"]
+    settings = inherited_configuration(composed("train_final", *own), own)
+    train_final.run(settings, run / "final")
+    result = json.loads((run / "final" / "result.json").read_text())
+    assert result["epochs"] == 1
+    assert 0 <= result["test_accuracy"] <= 1
+    assert result["candidate"] == found.to_json()
+    assert (run / "report.html").read_text(encoding="utf-8") != searched, "the page knows of the retraining"
