@@ -79,7 +79,7 @@ def test_what_forks_and_libraries_write_is_the_same_genotype(written: str, other
         (ONE, "list(range(2, 3)", r"must have a \)"),
         (ONE, "set(range(2, 3))", "a list of whole numbers or range"),
         (ONE, "list(list)", r"must have a \("),
-        ("'sep_conv_3x3'", "'sep_conv_3X3'", r"normal\[0\]=sep_conv_3X3 .* must be one of none, max_pool_3x3"),
+        ("'sep_conv_3x3'", "'sep_conv_3X3'", r"normal\[0\]=sep_conv_3X3 .* must be one of none, noise, max_pool_3x3"),
         ("'skip_connect', 0", "'skip_connect', 2", r"normal\[1\]=2 .* a whole number from 0 to 1"),
     ],
 )
