@@ -117,8 +117,8 @@ def test_a_failed_search_is_a_line_and_the_exit_code(
         (["--jobs", "0"], "--jobs=0 is not allowed"),
         (["--epochs", "0"], "--epochs=0 is not allowed"),
         (["--seeds", "-1"], "--seeds=-1 is not allowed"),
-        (["--methods", "gaea", "regulariser=beta_decay"], "relaxation=Simplex is not allowed"),
-        (["--methods", "gaea", "final.epoch=3"], "Could not override 'final.epoch'."),
+        (["regulariser=beta_decay", "--methods", "gaea"], "relaxation=Simplex is not allowed"),
+        (["final.epoch=3", "--methods", "gaea"], "Could not override 'final.epoch'."),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_written(
