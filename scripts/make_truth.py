@@ -97,8 +97,10 @@ def problem_of(config: DictConfig) -> Problem:
     return Problem({name: plain[name] for name in kept}, parts.task, parts.splits.test)
 
 
-def trained_row(problem: Problem, candidate: Candidate, number: int, repeat: int, seed: int) -> TruthRow:
-    """Train ``candidate`` from fresh weights on one thread and measure it."""
+def trained_row(
+    problem: Problem, candidate: Candidate, number: int, repeat: int, seed: int, curve_every: int = 1
+) -> TruthRow:
+    """Train ``candidate`` from fresh weights on one thread and measure it, on the way after so many epochs each."""
     torch.set_num_threads(1)
     began = time.process_time()
     setup, randomness = problem.setup, Randomness(seed, problem.setup.device)
@@ -106,7 +108,7 @@ def trained_row(problem: Problem, candidate: Candidate, number: int, repeat: int
     curve: list[ClassificationMetrics] = []
     measuring = 0.0
     failed = False
-    for epoch in range(1, problem.epochs + 1):
+    for epoch in [*range(curve_every, problem.epochs, curve_every), problem.epochs]:
         try:
             if not failed:
                 training.fit(epoch * training.stream.steps_per_epoch)
