@@ -43,7 +43,8 @@ def shrunk(experiment: str) -> tuple[str, ...]:
     config = composed("train_search", *overrides)
     few = ("discretisation.images=32",) if "images" in config.discretisation else ()
     cells = ("space.final_cells=3", "space.final_channels=4") if "final_cells" in config.space else ()
-    return (*overrides, *few, *cells)
+    stages = (f"search.epochs={1 + len(config.shrinking.after)}",) if "after" in config.shrinking else ()
+    return (*overrides, *few, *cells, *stages)
 
 
 def test_every_experiment_is_a_search_or_a_retraining() -> None:
