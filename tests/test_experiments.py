@@ -29,7 +29,10 @@ SHRUNK = (
     "tracking.tensorboard=false",
     "tracking.console=quiet",
 )
-LEFT_OUT = {"truth_fashion": "its images come from a folder, and scale=small takes embedded ones"}
+LEFT_OUT = {
+    "truth_fashion": "its images come from a folder, and scale=small takes embedded ones",
+    "truth_many": "it learns a dropout for each of its own layers, and scale=small takes others",
+}
 
 
 def composed(command: str, *overrides: str) -> DictConfig:
