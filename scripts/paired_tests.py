@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANT, POWER = 0.05, 0.8
+CERTAIN = 20.0  # standard errors beyond which SciPy's noncentral t distribution gives no number, and the power is 1
 EXACT, DRAWS = 14, 20_000  # up to so many pairs all signs are tried; beyond, so many are drawn
 
 
@@ -45,7 +46,7 @@ def compared(differences: Sequence[float]) -> Comparison:
 
 def power(difference: float, error: float, count: int) -> float:
     """The power of a paired t test at 5 % where the true mean is ``difference`` and its standard error ``error``."""
-    if error == 0:
+    if error == 0 or difference / error > CERTAIN:
         return 1.0 if difference > 0 else SIGNIFICANT
     quantile = float(stats.t.ppf(1 - SIGNIFICANT / 2, count - 1))
     shifted = stats.nct(count - 1, difference / error)

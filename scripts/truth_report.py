@@ -138,7 +138,8 @@ class Report:
             if those
         ]
         randoms = [arm for arm in tests if arm.method == "random"]
-        reached = best == self.ours and bool(randoms) and all(arm in ahead for arm in randoms)
+        first = best.method == self.ours.method  # from whichever start
+        reached = first and bool(randoms) and all(arm in ahead for arm in randoms)
         told = "" if best == self.ours else f"; the highest mean has {best}, {100 * self.mean(best, budget):.2f} %"
         return f"{budget}: {self.ours} {100 * self.mean(self.ours, budget):.2f} %, {'; '.join(parts)}{told}", reached
 
