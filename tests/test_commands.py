@@ -146,6 +146,7 @@ def resumed_step(output: str) -> int:
     return int(lines[0].rpartition(" ")[2])
 
 
+@pytest.mark.slow  # several processes; searches are killed and resumed in one process elsewhere
 def test_a_search_killed_three_times_ends_with_the_same_bytes(finished: tuple[Path, str, str], tmp_path: Path) -> None:
     run, _, _ = finished
     arguments: tuple[str, ...] = (*SMALL, "search.checkpoint_every=4", "hydra.run.dir=killed")
@@ -167,6 +168,7 @@ def test_a_search_killed_three_times_ends_with_the_same_bytes(finished: tuple[Pa
         assert (tmp_path / "killed" / name).read_bytes() == (run / name).read_bytes()
 
 
+@pytest.mark.slow  # several processes
 def test_a_retraining_stopped_and_killed_ends_with_the_same_bytes(
     finished: tuple[Path, str, str], tmp_path: Path
 ) -> None:
@@ -289,6 +291,7 @@ def test_candidates_evaluated_on_ray_are_those_of_processes(tmp_path: Path) -> N
             assert (tmp_path / name / file).read_bytes() == (tmp_path / "alone" / file).read_bytes(), (name, file)
 
 
+@pytest.mark.slow  # whole processes
 def test_a_run_of_an_older_layout_can_be_retrained_and_read(data_folder: Path, tmp_path: Path) -> None:
     """The files name classes by the modules that held them then, and a setting that is gone."""
     shutil.copytree(data_folder / "old_run", tmp_path / "old")

@@ -39,6 +39,7 @@ def script(full_script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
     return module
 
 
+@pytest.mark.slow  # every kind of step
 def test_quick_run_prints_every_line_and_sums_up(
     script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_growth_is_judged_in_time_and_memory(
         assert len(rows) == sizes
 
 
+@pytest.mark.slow  # every kind of step
 def test_every_one_shot_step_is_compared_with_that_of_darts(
     full_script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
