@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from cached_runs import CachedRuns, Outcome, Search, Training, candidate_text
+from order_statistics import percentile
 from scipy import stats
 
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
@@ -159,11 +160,6 @@ def paired(ours: Sequence[float], theirs: Sequence[float]) -> Paired:
         return Paired(len(differences), mean, mean, mean, float(flips.pvalue))
     interval = stats.bootstrap((differences,), np.mean, **drawn).confidence_interval
     return Paired(len(differences), mean, float(interval.low), float(interval.high), float(flips.pvalue))
-
-
-def percentile(value: float, others: Sequence[float]) -> float:
-    """How many per cent of ``others`` ``value`` beats, ties counting half."""
-    return 100 * statistics.fmean(1.0 if value > other else 0.5 if value == other else 0.0 for other in others)
 
 
 def start(rate: float | None = None, dropout: float | None = None) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from cached_runs import CachedRuns
 from make_truth import QUIET, composed, problem_of
 from surrogate_optimum import proposals
 from truth_report import Found, Score, anytime, in_short, print_report
-from truth_runs import BLACK_BOXES, GRADIENTS, PRIORS, Arm, LiveSearch, Row, Unit, arms_of, overrides_of
+from truth_runs import BLACK_BOXES, COLUMNS, GRADIENTS, PRIORS, Arm, LiveSearch, Row, Unit, arms_of, overrides_of
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.surrogate import Surrogate
@@ -44,7 +44,6 @@ from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.stopping import STOPPED, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
-COLUMNS: dict[Unit, str] = {"samples": "samples", "multiply_adds": "multiply_adds", "seconds": "cpu_seconds"}
 RETRAININGS = 3
 PROPOSALS, FINALISTS = 24, 4  # of the surrogate's optimum, for the best that is known
 

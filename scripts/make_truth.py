@@ -39,7 +39,6 @@ from nas.data.dataset import Dataset
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.network_cost import count_parameters
 from nas.evaluation.scratch import training_of
 from nas.evaluation.training_setup import TrainingSetup
 from nas.evaluation.truth import Truth, TruthRow
@@ -122,22 +121,17 @@ def trained_row(
     test, validation = measure(training.network, batches, setup.space.classes, setup.device), curve[-1]
     trained = training.step * min(training.training.batch_size, len(setup.train))
     cost = Cost.of_passes(setup.multiply_adds(candidate.architecture), trained, validation.samples)
+    *measured, tested = (setup.metrics(candidate.architecture, one) for one in (*curve, test))
     results = {
-        "validation_loss": finite(validation.loss),
-        "validation_accuracy": validation.accuracy,
-        "test_loss": finite(test.loss),
-        "test_accuracy": test.accuracy,
+        **{f"validation_{name}": measured[-1][name] for name in ("loss", "accuracy")},
+        **{f"test_{name}": tested[name] for name in ("loss", "accuracy")},
         "samples": cost.samples,
         "multiply_adds": cost.multiply_adds,
-        "parameters": count_parameters(training.network, setup.space.input_shape),
+        "parameters": tested["parameters"],
         "cpu_seconds": seconds,
     }
-    losses = tuple(finite(one.loss) for one in curve)
-    return TruthRow(number, repeat, candidate, seed, results, losses, tuple(one.accuracy for one in curve))
-
-
-def finite(loss: float) -> float:
-    return loss if loss < float("inf") else float("inf")  # NaN is no number at all
+    losses, accuracies = (tuple(one[name] for one in measured) for name in ("loss", "accuracy"))
+    return TruthRow(number, repeat, candidate, seed, results, losses, accuracies)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nas.candidate import Architecture, Candidate, Hyperparameters, Range
-from nas.evaluation.surrogate import Surrogate
+from nas.candidate import Candidate, Hyperparameters, Range
+from nas.evaluation.surrogate import Surrogate, with_option
 
 DRAWN, ROUNDS, CHILDREN = 4000, 40, 10  # random candidates first, then so many changed copies of each of the best
 STEP = 0.1  # of a hyperparameter's change, in units of its range
@@ -18,18 +18,24 @@ def expected_test_losses(surrogate: Surrogate, candidates: Sequence[Candidate]) 
     return np.asarray(np.exp(surrogate.means(candidates)[:, column]))
 
 
+def predicted(surrogate: Surrogate, candidates: Sequence[Candidate]) -> np.ndarray:
+    """The logarithm of the validation loss after the whole training, (candidates,)."""
+    column = surrogate.targets.index(("validation_loss", surrogate.epochs[-1]))
+    return np.asarray(surrogate.means(candidates)[:, column])
+
+
 def proposals(surrogate: Surrogate, count: int) -> list[Candidate]:
     """``count`` different candidates whose predicted validation loss is lowest: random ones, improved by small changes.
 
     The same surrogate gives the same candidates, best first.
     """
-    space, column = surrogate.truth.space, surrogate.targets.index(("validation_loss", surrogate.epochs[-1]))
+    space = surrogate.truth.space
     generator = torch.Generator().manual_seed(0)
     pool = [space.sample(generator) for _ in range(DRAWN)]
     for _ in range(ROUNDS):
         distinct = list({one.fingerprint(): one for one in pool}.values())
-        predicted = surrogate.means(distinct)[:, column]
-        best = [distinct[place] for place in np.argsort(predicted, kind="stable")[:count]]
+        best_first = np.argsort(predicted(surrogate, distinct), kind="stable")
+        best = [distinct[place] for place in best_first[:count]]
         pool = best + [changed(surrogate, one, generator) for one in best for _ in range(CHILDREN)]
     return best
 
@@ -42,8 +48,7 @@ def changed(surrogate: Surrogate, candidate: Candidate, generator: torch.Generat
     if place < len(choices):
         choice = choices[place]
         option = choice.options[int(torch.randint(len(choice.options), (), generator=generator))]
-        options = {**candidate.architecture, choice.name: option}
-        return Candidate(Architecture(space.name, options), candidate.hyperparameters)
+        return with_option(candidate, choice.name, option)
     name = list(space.ranges)[place - len(choices)]
     domain, step = space.ranges[name], float(torch.randn((), generator=generator, dtype=torch.float64))
     unit = domain.to_unit(candidate.hyperparameters[name]) + (STEP if isinstance(domain, Range) else 1.0) * step

@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from cached_runs import composed
 from scipy.stats import spearmanr
-from surrogate_optimum import proposals
+from surrogate_optimum import predicted, proposals
 from truth_runs import Arm, LiveSearch
 
 import train_search
 from nas.candidate import Candidate, Hyperparameters, Range
-from nas.data.batches import Batch
+from nas.data.batches import Batch, first_images
 from nas.data.dataset import DataSplits
 from nas.errors import RunFailed
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.evaluation.surrogate import Surrogate
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
+from nas.search.discretisation import alpha_places, has_own_rows, with_row
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 
@@ -48,7 +48,7 @@ class DiagnosedSearch(LiveSearch):
         except (RunFailed, FloatingPointError) as error:
             return {"failure": str(error)}
         supernet, space = result.supernet, found.space
-        if supernet is None or not has_rows_of_its_own(supernet, space):
+        if supernet is None or not has_own_rows(supernet, space):
             return {"candidate": found.candidate.to_json(), "options": {}, "one_hot": []}
         options = losses_of_options(supernet, space, lambda: validation_batches(splits))
         one_hot = [
@@ -61,22 +61,12 @@ class DiagnosedSearch(LiveSearch):
 
 def validation_batches(splits: DataSplits) -> list[Batch]:
     """The first ``IMAGES`` validation images."""
-    first = splits.validation.select(torch.arange(min(IMAGES, len(splits.validation))))
-    return list(first.evaluation_batches(250, splits.mean, splits.std))
+    return list(first_images(splits.validation.evaluation_batches(250, splits.mean, splits.std), IMAGES))
 
 
 def random_architectures(space: SearchSpace) -> list[Candidate]:
     generator = torch.Generator().manual_seed(0)
     return [space.sample(generator) for _ in range(NETWORKS)]
-
-
-def places_of_rows(supernet: Supernet) -> dict[str, tuple[str, int]]:
-    return {row: (name, place) for name in supernet.alpha for place, (row, _) in enumerate(supernet.alpha_rows(name))}
-
-
-def has_rows_of_its_own(supernet: Supernet, space: SearchSpace) -> bool:
-    """Whether each choice has an alpha of its own, as in the macro space; the edges of DARTS cells compete instead."""
-    return set(places_of_rows(supernet)) == {choice.name for choice in space.choices}
 
 
 def losses_of_options(
@@ -87,21 +77,19 @@ def losses_of_options(
     Each is lowest for the option that its rule takes. All other choices stay relaxed; without an option the others keep
     their weights (Wang et al., 2021).
     """
-    weights, rows, probabilities = relaxed_weights(supernet), places_of_rows(supernet), supernet.probabilities()
+    weights, rows, probabilities = relaxed_weights(supernet), alpha_places(supernet), supernet.probabilities()
     found: dict[str, dict[str, list[float]]] = {}
     for choice in space.choices:
-        name, place = rows[choice.name]
+        place, one_hot = rows[choice.name], torch.eye(len(choice.options))
+        present = weights[place[0]].view(-1, len(choice.options))[place[1]]
         found[choice.name] = {}
         for index, option in enumerate(choice.options):
-            alone, without = weights[name].clone(), weights[name].clone()
-            alone.view(-1, alone.shape[-1])[place] = torch.nn.functional.one_hot(
-                torch.tensor(index), alone.shape[-1]
-            ).to(alone)
-            without.view(-1, without.shape[-1])[place, index] = 0.0
+            alone = with_row(weights, place, one_hot[index])
+            without = with_row(weights, place, present * (1 - one_hot[index]))
             found[choice.name][option] = [
                 -probabilities[choice.name][option],
-                supernet_metrics(supernet, batches(), {**weights, name: alone})["loss"],
-                -supernet_metrics(supernet, batches(), {**weights, name: without})["loss"],
+                supernet_metrics(supernet, batches(), alone)["loss"],
+                -supernet_metrics(supernet, batches(), without)["loss"],
             ]
     return found
 
@@ -208,9 +196,3 @@ def geometric(domain: Any, values: Sequence[float]) -> float:
     if isinstance(domain, Range):
         return domain.from_unit(statistics.fmean(domain.to_unit(value) for value in values))
     return statistics.fmean(values)
-
-
-def predicted(surrogate: Surrogate, candidates: Sequence[Candidate]) -> np.ndarray:
-    """The surrogate's log validation loss after the whole training, (candidates,)."""
-    column = surrogate.targets.index(("validation_loss", surrogate.epochs[-1]))
-    return np.asarray(surrogate.means(candidates)[:, column])

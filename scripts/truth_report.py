@@ -13,7 +13,7 @@ import numpy as np
 from order_statistics import percentile, random_search, worth
 from paired_tests import SIGNIFICANT, Comparison, compared, holm
 from surrogate_optimum import expected_test_losses
-from truth_runs import Arm
+from truth_runs import COLUMNS, Arm
 
 from nas.candidate import Candidate
 from nas.evaluation.surrogate import Surrogate
@@ -94,10 +94,9 @@ class Report:
         ranked = statistics.fmean(percentile(one, self.accuracies) for one in accuracies)
         by_loss = statistics.fmean(percentile(one, self.losses, False) for one in losses)
         needed = worth(self.ranks, self.accuracies, mean), worth(self.ranks, self.losses, loss, False)
-        names = {"samples": "samples", "multiply_adds": "multiply_adds", "seconds": "cpu_seconds"}
         spent = (
             f"{statistics.fmean(one.cost[name] for one in own) / self.truth.mean_training(column):.2f}"
-            for name, column in names.items()
+            for name, column in COLUMNS.items()
         )
         return (
             str(arm),
@@ -283,8 +282,7 @@ def anytime(
                 lines.append(_line(evaluations, unit, at, surrogate))
         if not lines:
             continue
-        with np.errstate(all="ignore"):
-            stacked = np.array(lines)
+        stacked = np.array(lines)
         for place, spent in enumerate(at):
             known = stacked[:, place][~np.isnan(stacked[:, place])]
             if len(known) == len(lines):
@@ -295,7 +293,7 @@ def anytime(
                 )
     if rows:
         write_csv(folder / "anytime.csv", rows)
-    _draw(folder / "anytime.png", rows, found, unit, truth)
+    _draw(folder / "anytime.png", rows, found, unit)
 
 
 def _line(evaluations: Sequence[Any], unit: float, at: np.ndarray, surrogate: Surrogate) -> np.ndarray:
@@ -312,7 +310,7 @@ def _line(evaluations: Sequence[Any], unit: float, at: np.ndarray, surrogate: Su
     return np.where(places >= 0, expected[np.maximum(places, 0)], np.nan)
 
 
-def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found], unit: float, truth: Truth) -> None:
+def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found], unit: float) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from cached_runs import SEARCH_SOURCES, TRAINING_SOURCES, Run, composed, plain
+from cached_runs import SEARCH_SOURCES, TRAINING_SOURCES, Run, Search, composed, plain
 from make_truth import Problem, problem_of, trained_row
 
 import train_search
@@ -29,6 +29,8 @@ from nas.run.randomness import Randomness
 Prior = Literal["default", "expert", "wide"]
 PRIORS: tuple[Prior, ...] = ("default", "expert", "wide")
 Unit = Literal["samples", "multiply_adds", "seconds"]
+COLUMNS: dict[Unit, str] = {"samples": "samples", "multiply_adds": "multiply_adds", "seconds": "cpu_seconds"}
+"""What a truth calls a training's cost in each unit."""
 
 # What somebody writes who knows such networks; by the beginning of a hyperparameter's name.
 EXPERT: dict[str, tuple[float, float]] = {
@@ -174,15 +176,10 @@ def problem(overrides: tuple[str, ...]) -> Problem:
 
 
 @dataclass(frozen=True)
-class LiveSearch(Run):
+class LiveSearch(Search):
     """One search with its cost; of a black-box method every evaluation with its own."""
 
     sources = (*SEARCH_SOURCES, "baselines")
-    overrides: tuple[str, ...]
-    seed: int
-
-    def depends_on(self) -> Any:
-        return [plain(composed(self.overrides, self.seed)), self.seed]
 
     def computed(self, folder: Path) -> dict[str, Any]:
         clock, processor = time.perf_counter(), time.process_time()

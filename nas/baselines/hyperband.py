@@ -7,6 +7,7 @@ import torch
 
 from nas.baselines.strategy import EncodedStrategy, Scored, Vector
 from nas.errors import require
+from nas.evaluation.evaluator import best_of
 from nas.spaces.space import SearchSpace
 
 
@@ -69,8 +70,7 @@ class Hyperband(EncodedStrategy):
         """The best of the candidates, one in ``reduction`` and at least one; all before the bracket's first rung."""
         if rung < len(self.levels) - 1 - self.bracket:
             return list(scores)
-        best_first = sorted(scores, key=lambda key: (-scores[key], key))
-        return sorted(best_first[: max(1, len(scores) // self.reduction)])
+        return best_of(scores, len(scores) // self.reduction)
 
     def tell(self, scored: Sequence[Scored]) -> None:
         if scored:

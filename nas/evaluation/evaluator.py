@@ -91,8 +91,13 @@ class SuccessiveHalving:
         require(self.reduction > 1, "reduction", self.reduction, "it must be a number above 1")
 
     def survivors(self, rung: int, scores: Mapping[int, float]) -> list[int]:
-        best_first = sorted(scores, key=lambda index: (-scores[index], index))
-        return sorted(best_first[: max(1, round(len(scores) / self.reduction))])
+        return best_of(scores, round(len(scores) / self.reduction))
+
+
+def best_of(scores: Mapping[int, float], count: int) -> list[int]:
+    """The ``count`` keys of highest score, and at least one, in rising order; among equals the smallest."""
+    best_first = sorted(scores, key=lambda index: (-scores[index], index))
+    return sorted(best_first[: max(1, count)])
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from nas.spaces.space import SearchSpace, space_from_description
 
 SCHEMA = 1
 LARGEST_FILE = 200_000_000  # bytes, decompressed
+CURVE = ("loss", "accuracy")
 RESULTS = (
     "validation_loss",
     "validation_accuracy",
@@ -107,7 +108,7 @@ class Truth:
         out = io.StringIO()
         out.write(f"# {json.dumps(header)}\n")  # the order of ranges is that of the space, which draws in it
         writer = csv.writer(out, lineterminator="\n")
-        curve = [f"{name}_{epoch}" for name in ("loss", "accuracy") for epoch in range(1, self.epochs + 1)]
+        curve = [f"{name}_{epoch}" for name in CURVE for epoch in range(1, self.epochs + 1)]
         writer.writerow(["number", "repeat", *names, *ranges, "seed", *RESULTS, *curve])
         for row in self.rows:
             options = [row.candidate.architecture[name] for name in names]
@@ -154,7 +155,7 @@ def _row(space: SearchSpace, entry: Mapping[str, str]) -> TruthRow:
     architecture = Architecture(space.name, {choice.name: entry[choice.name] for choice in space.choices})
     architecture.check(space.choices)
     epochs = sum(name.startswith("loss_") for name in entry)
-    curve = {name: tuple(float(entry[f"{name}_{epoch + 1}"]) for epoch in range(epochs)) for name in _CURVE}
+    curve = {name: tuple(float(entry[f"{name}_{epoch + 1}"]) for epoch in range(epochs)) for name in CURVE}
     return TruthRow(
         number=int(entry["number"]),
         repeat=int(entry["repeat"]),
@@ -164,9 +165,6 @@ def _row(space: SearchSpace, entry: Mapping[str, str]) -> TruthRow:
         losses=curve["loss"],
         accuracies=curve["accuracy"],
     )
-
-
-_CURVE = ("loss", "accuracy")
 
 
 def _described(domain: Domain) -> dict[str, Any]:

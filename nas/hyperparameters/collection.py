@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.candidate import Categorical, Domain, Range
+from nas.candidate import Categorical, Range
 from nas.configuration import build_each
 from nas.errors import InvalidValue, require
 from nas.hyperparameters.kinds import Hyperparameter, Kind
@@ -67,9 +67,9 @@ class HyperparameterSet(nn.Module):
     def learned_kinds(self) -> list[Kind]:
         return [self.entries[name].kind for name in self.raw]
 
-    def candidate_ranges(self) -> dict[str, Domain]:
+    def candidate_ranges(self) -> dict[str, Range]:
         """Where a candidate's values of the learned ones may lie: up to their cap."""
-        ranges: dict[str, Domain] = {}
+        ranges: dict[str, Range] = {}
         for name in self.learned():
             entry = self.entries[name]
             ranges[name] = Range(entry.low, entry.high if entry.cap is None else entry.cap, entry.scale)

@@ -59,12 +59,8 @@ class CoarseToFine:
         self.steps = Steps(usual, coarse, fine, margin)
         self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
-        entries = parts.hyperparameters.entries
-        self.ranges = {
-            name: Range(one.low, one.cap or one.high, one.scale)
-            for name in parts.hyperparameters.learned()
-            if name in usual and (one := entries[name])
-        }
+        ranges = parts.hyperparameters.candidate_ranges()
+        self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
 
     def search(self) -> SearchResult:

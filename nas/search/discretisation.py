@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+import torch
 from torch import Generator, Tensor
 
 from nas.candidate import Architecture
@@ -90,7 +91,7 @@ class Alone(Discretisation):
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         """Raise ``InvalidValue`` where choices and rows of alpha differ, as in DARTS cells, whose edges compete."""
-        if set(alpha_places(supernet)) != {choice.name for choice in space.choices}:
+        if not has_own_rows(supernet, space):
             raise InvalidValue("", "alone", f"{space.name} has choices without an alpha of their own, take strongest")
         if self.sliced:
             try:
@@ -126,8 +127,11 @@ class Alone(Discretisation):
             kind, needed = conditions.get(choice.name, (None, None))
             if kind is not None and chosen[kind] != needed:
                 continue
-            name, row = rows[choice.name]
-            alone = {option: _with(weights, name, row, index) for index, option in enumerate(choice.options)}
+            one_hot = torch.eye(len(choice.options))
+            alone = {
+                option: with_row(weights, rows[choice.name], one_hot[index])
+                for index, option in enumerate(choice.options)
+            }
             ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
             for option, one in alone.items():
                 ranks[option] = (self._loss(supernet, space, one, batches), option != preferred[choice.name])
@@ -152,10 +156,14 @@ def decided_rows(space: SearchSpace) -> set[str]:
     return {row for rivals in space.rivals() for row in rivals.rows} or {choice.name for choice in space.choices}
 
 
-def _with(weights: dict[str, Tensor], name: str, row: int, option: int) -> dict[str, Tensor]:
-    """``weights`` with one option alone in one row."""
-    alone = weights[name].clone()
-    rows = alone.view(-1, alone.shape[-1])
-    rows[row] = 0.0
-    rows[row, option] = 1.0
-    return {**weights, name: alone}
+def has_own_rows(supernet: Supernet, space: SearchSpace) -> bool:
+    """Whether each choice has a row of alpha of its own, as in the macro space; DARTS edges compete instead."""
+    return set(alpha_places(supernet)) == {choice.name for choice in space.choices}
+
+
+def with_row(weights: Mapping[str, Tensor], place: tuple[str, int], values: Tensor) -> dict[str, Tensor]:
+    """``weights`` with other ``values`` (options,) in one row, whose place is that of :func:`alpha_places`."""
+    name, number = place
+    changed = weights[name].clone()
+    changed.view(-1, changed.shape[-1])[number] = values.to(changed)
+    return {**weights, name: changed}

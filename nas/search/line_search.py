@@ -52,11 +52,8 @@ class LineSearch:
         self.lines = Lines(steps, trials)
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
-        entries = parts.hyperparameters.entries
-        learned = [name for name in parts.hyperparameters.learned() if name in steps]
-        self.ranges = {
-            name: Range(one.low, one.cap or one.high, one.scale) for name in learned if (one := entries[name])
-        }
+        ranges = parts.hyperparameters.candidate_ranges()
+        self.ranges = {name: range_ for name, range_ in ranges.items() if name in steps}
         self.lines.check(self.ranges)
         self.trainer = Trainer("line_search", epochs, parts)
 

@@ -69,12 +69,8 @@ class Neighbours:
         require(trials >= 1, "trials", trials, "it must be at least 1")
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
-        entries = parts.hyperparameters.entries
-        self.steps = {
-            name: (steps[name], Range(one.low, one.cap or one.high, one.scale))
-            for name in parts.hyperparameters.learned()
-            if name in steps and (one := entries[name])
-        }
+        ranges = parts.hyperparameters.candidate_ranges()
+        self.steps = {name: (steps[name], range_) for name, range_ in ranges.items() if name in steps}
         for name, step in steps.items():
             least = 1 if name in self.steps and self.steps[name][1].scale == "log" else 0
             allowed = "it must be a factor above 1 on a log scale, or a difference above 0"

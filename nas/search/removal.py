@@ -23,7 +23,7 @@ from torch import Tensor
 from nas.candidate import Architecture
 from nas.errors import require
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
-from nas.search.discretisation import Batches, Discretisation, Tune, alpha_places, decided_rows
+from nas.search.discretisation import Batches, Discretisation, Tune, alpha_places, decided_rows, with_row
 from nas.spaces.space import Rivals, SearchSpace
 from nas.spaces.supernet import Supernet
 
@@ -171,10 +171,7 @@ class Decisions:
 
     def _with(self, row: str, values: Tensor) -> Weights:
         """The weights with other ``values`` (options,) in one row."""
-        name, number = self.places[row]
-        changed = self.weights[name].clone()
-        changed.view(-1, changed.shape[-1])[number] = values
-        return {**self.weights, name: changed}
+        return with_row(self.weights, self.places[row], values)
 
 
 def drawn_order(supernet: Supernet, space: SearchSpace, generator: torch.Generator | None) -> RemovalOrder:
