@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up. The packages of a floor do not know each other.
 FLOORS = (
     {"errors", "stopping", "surroundings"},
-    {"candidate", "configuration", "distributed", "relaxations"},
+    {"candidate", "configuration", "distributed", "relaxations", "signature"},
     {"data", "device", "operations"},
     {"hyperparameters", "spaces", "tasks"},
     {"run"},

@@ -1,0 +1,66 @@
+"""What goes into a network and what comes out: all that data and search spaces know of each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from nas.errors import InvalidValue, require
+
+Head = Literal["point", "dense", "sequence"]
+LARGEST_SIDE = 1_000_000
+LARGEST_OUTPUT = 1_000_000
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Shapes without the batch.
+
+    Attributes:
+        input_shape: (C, H, W) of an image, (C, L) of a series, (F,) of a table's row, (L,) of a text's token numbers.
+        outputs: Numbers per prediction: classes, labels, targets, channels, or the size of a vocabulary.
+        head: ``point`` is one prediction per sample, ``dense`` one per place, ``sequence`` one per token, made of the
+            earlier ones only.
+        categories: How many codes each categorical column has (the last columns of F), or (vocabulary,) of tokens.
+    """
+
+    input_shape: tuple[int, ...]
+    outputs: int
+    head: Head = "point"
+    categories: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, heads = self.input_shape, get_args(Head)
+        good = 1 <= len(shape) <= 3 and all(type(side) is int and 1 <= side <= LARGEST_SIDE for side in shape)
+        require(good, "input_shape", list(shape), f"one to three whole numbers from 1 to {LARGEST_SIDE}")
+        good = type(self.outputs) is int and 1 <= self.outputs <= LARGEST_OUTPUT
+        require(good, "outputs", self.outputs, f"it must be a whole number from 1 to {LARGEST_OUTPUT}")
+        require(self.head in heads, "head", self.head, f"it must be one of {', '.join(heads)}")
+        good = all(type(size) is int and size >= 1 for size in self.categories)
+        require(good, "categories", list(self.categories), "whole numbers from 1")
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions a place has: 2 of an image, 1 of a series, 0 of a row or of tokens."""
+        return len(self.input_shape) - 1
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "input_shape": list(self.input_shape),
+            "outputs": self.outputs,
+            "head": self.head,
+            "categories": list(self.categories),
+        }
+
+    @classmethod
+    def from_json(cls, values: object) -> "Signature":
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            InvalidValue: An entry is missing or not allowed.
+        """
+        if not isinstance(values, Mapping):
+            raise InvalidValue("signature", values, "it must be an object")
+        shape, categories = values.get("input_shape"), values.get("categories", [])
+        require(isinstance(shape, list), "input_shape", shape, "it must be a list")
+        require(isinstance(categories, list), "categories", categories, "it must be a list")
+        return cls(tuple(shape), values.get("outputs"), values.get("head", "point"), tuple(categories))  # type: ignore[arg-type]

@@ -1,0 +1,33 @@
+"""What goes into a network and what comes out."""
+
+import json
+
+import pytest
+
+from nas.errors import InvalidValue
+from nas.signature import Signature
+
+
+def test_a_signature_survives_json() -> None:
+    one = Signature((13,), 3, categories=(4, 7))
+    assert Signature.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert (one.rank, Signature((1, 28, 28), 10).rank, Signature((3, 150), 2).rank) == (0, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"input_shape": [], "outputs": 2}, "input_shape"),
+        ({"input_shape": [1, 0], "outputs": 2}, "input_shape"),
+        ({"input_shape": "28", "outputs": 2}, "input_shape"),
+        ({"input_shape": [4], "outputs": 0}, "outputs"),
+        ({"input_shape": [4], "outputs": True}, "outputs"),
+        ({"input_shape": [4], "outputs": 2, "head": "both"}, "head"),
+        ({"input_shape": [4], "outputs": 2, "categories": [0]}, "categories"),
+        ([], "signature"),
+    ],
+)
+def test_what_is_no_signature_is_refused_by_name(values: object, key: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        Signature.from_json(values)
+    assert raised.value.key == key
