@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits, loaded
+from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
@@ -45,6 +45,7 @@ from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration
 from nas.spaces.space import SearchSpace
+from nas.tasks import data_and_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -66,11 +67,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if training.deterministic:
         use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
-    source = build(config.data, "data")
-    try:
-        splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
+    source, splits, task = data_and_task(config)
     found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))
     if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
@@ -106,6 +103,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     retraining = Retraining(
         network=network,
+        task=task,
         stream=stream,
         hyperparameters=hyperparameters,
         schedule=schedule.schedule,
@@ -126,12 +124,9 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, splits.classes, randomness.device)
+    metrics = measure(network, batches, task, randomness.device)
     measured = {
-        "test_accuracy": metrics.accuracy,
-        "test_loss": metrics.loss,
-        "test_macro_f1": metrics.macro_f1,
-        "test_macro_recall": metrics.macro_recall,
+        **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
     parameters = int(count_parameters(network, splits.input_shape))

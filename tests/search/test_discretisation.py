@@ -53,7 +53,7 @@ class Images:
 
     def __call__(self, most: int) -> Iterator[Batch]:
         for batch in first_images([self.batch], most):
-            self.handed_out += len(batch.labels)
+            self.handed_out += len(batch.targets)
             yield batch
 
 
