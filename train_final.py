@@ -44,6 +44,7 @@ from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration
+from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
@@ -72,7 +73,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     except InvalidValue as error:
         raise error.below("data") from error
     found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))
-    if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
+    if splits.signature != found.space.signature:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
@@ -120,7 +121,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device, splits)
-        write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
+        write_atomically(path / "summary.txt", (network_summary(network, splits.signature) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
 
@@ -197,19 +198,19 @@ def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpac
     group = config.space
     if str(group.get("_target_")).rpartition(".")[2].lower() != name:
         group = OmegaConf.load(CONF / "space" / f"{name}.yaml")
-    space = build(group, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(group, "space", signature=splits.signature)
     assert isinstance(space, SearchSpace)
     return space
 
 
-def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """A table of the layers with shapes, parameters and multiply-adds for one image; no auxiliary head is in it."""
+def network_summary(network: torch.nn.Module, signature: Signature) -> str:
+    """A table of the layers with shapes, parameters and multiply-adds for one input; no auxiliary head is in it."""
     from torchinfo import summary  # here and not above: a run that is refused needs none
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return str(
-        summary(as_used(network), input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval")
-    )
+    example = signature.example(1)
+    size, kinds = tuple(example.shape), [example.dtype]
+    return str(summary(as_used(network), size, dtypes=kinds, col_names=columns, depth=3, verbose=0, mode="eval"))
 
 
 def final_folder(candidate: str) -> str:

@@ -58,7 +58,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     except InvalidValue as error:
         raise error.below("data") from error
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
+    space = build(config.space, "space", signature=splits.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     task = TrainingSetup(
         space=space,

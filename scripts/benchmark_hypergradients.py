@@ -71,7 +71,7 @@ class Bench:
         training, source = build(config.training, "training"), build(config.data, "data")
         splits = source.load()
         relaxation = build(config.relaxation, "relaxation")
-        space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+        space = build(config.space, "space", signature=splits.signature)
         relaxation.generator = randomness.on_device("relaxation")
         supernet = space.supernet(relaxation).train()
         set_noise_generator(supernet, randomness.on_device("dropout"))

@@ -212,7 +212,7 @@ def last_value(path: Path, tag: str) -> float:
 def per_image(config: DictConfig) -> float:
     """The multiply-adds of one forward pass of one image through the supernet."""
     splits = build(config.data, "data").load()
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(config.space, "space", signature=splits.signature)
     return supernet_multiply_adds(space, build(config.relaxation, "relaxation"))
 
 

@@ -115,7 +115,7 @@ def _supernet(config: DictConfig, folder: Path, run: RecordedRun, splits: DataSp
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(config.space, "space", signature=splits.signature)
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with fitting(state):
         try:
