@@ -54,7 +54,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
+    space = build(config.space, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,

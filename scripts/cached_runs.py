@@ -255,7 +255,7 @@ def trained(run: Training, folder: Path) -> Outcome:
         for split in (splits.validation, splits.test)
     )
     trained_on = retraining.total_steps * training.batch_size
-    per_image = count_multiply_adds(network, splits.input_shape)
+    per_image = count_multiply_adds(network, task.signature)
     return Outcome(
         validation_loss=finite(validation.loss),
         validation_accuracy=validation["accuracy"],
@@ -263,7 +263,7 @@ def trained(run: Training, folder: Path) -> Outcome:
         test_accuracy=test["accuracy"],
         samples=trained_on + validation.samples,
         multiply_adds=per_image * (TRAINING_PASS * trained_on + validation.samples),
-        parameters=int(count_parameters(network, splits.input_shape)),
+        parameters=int(count_parameters(network, task.signature)),
     )
 
 

@@ -17,7 +17,7 @@ from nas.data.dataset import Dataset, DataSource, loaded
 from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
-from nas.spaces.space import SearchSpace, space_from_description
+from nas.spaces.space import SearchSpace
 from nas.tasks import Task
 from nas.training.metrics import Measured
 from nas.training.retraining import FinalSettings
@@ -68,12 +68,9 @@ class TrainingSetup:
     def on(self, source: DataSource) -> "TrainingSetup":
         """The same space, task and settings with other data, whose shape and classes may differ."""
         task, splits = self.task.fitted(loaded(source))
-        description = {**self.space.describe(), "input_shape": list(splits.input_shape), "classes": splits.classes}
-        space = space_from_description(description)
-        space.ranges = self.space.ranges
         return replace(
             self,
-            space=space,
+            space=self.space.fitted(task.signature),
             task=task,
             train=splits.train.to(self.device),
             validation=splits.validation.to(self.device),
@@ -127,9 +124,9 @@ class TrainingSetup:
         if architecture not in known:
             with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
                 network = self.space.network(architecture)
-            shape = self.space.input_shape
+            signature = self.space.signature
             counts = {"parameters": count_parameters, "multiply_adds": count_multiply_adds}
-            known[architecture] = {name: count(network, shape) for name, count in counts.items()}
+            known[architecture] = {name: count(network, signature) for name, count in counts.items()}
         return known[architecture]
 
 

@@ -24,6 +24,7 @@ from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
+from nas.signature import Signature
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
@@ -67,7 +68,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
     found, config = run.found, resumed_configuration([], folder)
     source, splits, task = data_and_task(config)
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
-    supernet, step = _supernet(config, folder, run, splits)
+    supernet, step = _supernet(config, folder, run, task.signature)
     alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])
 
     def begin(choice: str) -> None:
@@ -109,14 +110,14 @@ def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -
     return path
 
 
-def _supernet(config: DictConfig, folder: Path, run: RecordedRun, splits: DataSplits) -> tuple[Supernet, int]:
+def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Signature) -> tuple[Supernet, int]:
     """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was."""
     state, complaints = RunFolder(folder).checkpoints.newest()
     if state is None:
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(config.space, "space", signature=signature)
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with fitting(state):
         try:

@@ -31,7 +31,7 @@ class Classification(Task):
         return math.log(self.classes)
 
     def fitted(self, splits: DataSplits) -> tuple["Classification", DataSplits]:
-        return self.of(Signature(splits.input_shape, splits.classes)), splits
+        return self.of(splits.signature), splits
 
     @classmethod
     def of(cls, signature: Signature) -> "Classification":

@@ -101,7 +101,7 @@ def setup() -> TrainingSetup:
     source = Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0))
     splits = source.load()
     return TrainingSetup(
-        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        space=Macro(LAYERS, ["relu"], signature=splits.signature, ranges=RANGES),
         task=Classification().fitted(splits)[0],
         train=splits.train,
         validation=splits.validation,

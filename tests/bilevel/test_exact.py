@@ -13,6 +13,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
+from nas.signature import Signature
 from nas.training.sgd import sgd
 from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
 
@@ -190,7 +191,7 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
 
 
 def test_it_does_so_once_options_are_taken_away(make_batch):
-    space = CELL_SPACES["nasbench201"](input_shape=INPUT_SHAPE, classes=CLASSES, implementation="plain")
+    space = CELL_SPACES["nasbench201"](signature=Signature(INPUT_SHAPE, CLASSES), implementation="plain")
     supernet, generators = seeded_supernet(space, "gumbel")
     problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
     supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))

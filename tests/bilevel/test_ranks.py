@@ -28,6 +28,7 @@ from nas.hyperparameters.rules import AdamUpdate
 from nas.operations.fast.library import without_kernels
 from nas.operations.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
 from nas.run.randomness import Randomness
+from nas.signature import Signature
 from tests.problems import (
     CELL_SPACES,
     CLASSES,
@@ -110,7 +111,7 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     found = {}
     for case in CELL_CASES:
         space, strategy, kernels = case.split(", ")
-        made = CELL_SPACES[space](implementation="fast", input_shape=shape, classes=CLASSES)
+        made = CELL_SPACES[space](implementation="fast", signature=Signature(shape, CLASSES))
         supernet, noise = seeded_supernet(made)
         synchronise_batch_norm(supernet, ranks)
         learned = entries(() if strategy == "first order" else ("learning_rate", "weight_decay"))

@@ -51,15 +51,15 @@ def darts(implementation: str, cells: int = 2) -> Darts:
     sizes = {"channels": 4, "cells": cells, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
     sizes |= {"final_channels": 4, "final_cells": 3, "auxiliary": True}
     operations = ("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3")
-    return Darts(**sizes, operations=operations, implementation=implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return Darts(**sizes, operations=operations, implementation=implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def nasbench201(implementation: str) -> NasBench201:
-    return NasBench201(4, 1, implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return NasBench201(4, 1, implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def macro(implementation: str) -> Macro:
-    return Macro(LAYERS, ["relu"], implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]  # type: ignore[arg-type]
+    return Macro(LAYERS, ["relu"], implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]  # type: ignore[arg-type]
 
 
 SPACES = {"darts": darts, "nasbench201": nasbench201, "macro": macro}
@@ -217,7 +217,7 @@ def test_a_stand_alone_network_is_the_same_and_shares_its_code_with_others(name:
 def test_a_deeper_network_compiles_no_more_functions() -> None:
     made = []
     for cells in (1, 3):
-        compile_regions(network := supernet(NasBench201(4, cells, "fast", input_shape=SHAPE, classes=CLASSES)))
+        compile_regions(network := supernet(NasBench201(4, cells, "fast", signature=Signature(SHAPE, CLASSES))))
         made.append(compiled_functions(network))
     assert made[0] == made[1]
 

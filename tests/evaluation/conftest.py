@@ -39,7 +39,7 @@ def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> TrainingSetup:
     source = Digits(SplitSettings(train, VALIDATION_IMAGES, 100), Augmentation(1, False, 0))
     splits = source.load()
     return TrainingSetup(
-        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        space=Macro(LAYERS, ["relu"], signature=splits.signature, ranges=RANGES),
         task=Classification().fitted(splits)[0],
         train=splits.train,
         validation=splits.validation,

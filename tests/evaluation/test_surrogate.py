@@ -23,6 +23,7 @@ from nas.evaluation.surrogate import Encoding, Surrogate, with_option
 from nas.evaluation.surrogate_lookup import SurrogateLookup
 from nas.evaluation.training_setup import TrainingSetup
 from nas.evaluation.truth import Truth
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -56,7 +57,7 @@ def drawn(setup: TrainingSetup, count: int) -> list[Candidate]:
 
 
 def test_numbers_are_encoded_by_their_logarithm_and_other_options_by_columns_of_their_own() -> None:
-    space = NasBench201(input_shape=(3, 8, 8), classes=10, ranges={"weight_decay": Range(1e-4, 1e-2, "log")})
+    space = NasBench201(signature=Signature((3, 8, 8), 10), ranges={"weight_decay": Range(1e-4, 1e-2, "log")})
     space._choices = (Choice("width", ("4", "8", "16")), Choice("kind", ("max", "average")), *space.choices[:1])
     architecture = space.sample(torch.Generator().manual_seed(0)).architecture
     candidate = Candidate(architecture, Hyperparameters({"weight_decay": 1e-3}))
@@ -194,7 +195,7 @@ def test_what_does_not_fit_the_truth_is_refused(
     lookup: Callable[..., SurrogateLookup], setup: TrainingSetup, make_truth: Callable[..., Truth], tmp_path: Path
 ) -> None:
     def bounded(**ranges: Any) -> Any:
-        space = Macro(**setup.space.settings(), input_shape=setup.space.input_shape, classes=setup.space.classes)
+        space = Macro(**setup.space.settings(), signature=Signature(setup.space.input_shape, setup.space.classes))
         space.ranges = {**setup.space.ranges, **ranges}
         return space
 
@@ -219,7 +220,7 @@ def test_what_does_not_fit_the_truth_is_refused(
     decayed = replace(setup, held=Hyperparameters({**setup.held, "weight_decay": 0.1}))
     with pytest.raises(InvalidValue, match=r"hyperparameters\.weight_decay=0\.1 .*made with 0\.0003"):
         lookup(setup=decayed)
-    other = Macro(**{**setup.space.settings(), "activations": ["relu", "sigmoid"]}, input_shape=(1, 8, 8), classes=10)
+    other = Macro(**{**setup.space.settings(), "activations": ["relu", "sigmoid"]}, signature=Signature((1, 8, 8), 10))
     with pytest.raises(InvalidValue, match="another space"):
         lookup(space=other)
     with pytest.raises(InvalidValue, match="epochs=5"):

@@ -19,6 +19,7 @@ from nas.report.explanation import (
     swap_effects,
 )
 from nas.report.recorded_run import RecordedRun
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -29,7 +30,7 @@ LAYERS = [
     {"choose": [{"type": "conv", "filters": [2, 4], "kernel_size": 3}, {"type": "pool", "pool_size": 3, "stride": 1}]},
     {"type": "dense", "units": [4, 6]},
 ]
-BOUND = {"input_shape": (1, 6, 6), "classes": 3}
+BOUND = {"signature": Signature((1, 6, 6), 3)}
 SPACES = {
     "macro": lambda: Macro(LAYERS, ["relu", "tanh"], **BOUND),
     "darts": lambda: Darts(channels=2, cells=2, steps=2, multiplier=2, final_channels=2, final_cells=2, **BOUND),

@@ -84,7 +84,7 @@ class Run:
         return GradientSearch(
             search_parts(
                 path,
-                space=Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
+                space=Macro(LAYERS, ["relu", "tanh"], signature=splits.signature),
                 splits=splits,
                 augmentation=Augmentation(1, False, 2),
                 relaxation=relaxation,

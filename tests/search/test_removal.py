@@ -13,6 +13,7 @@ from nas.data.batches import Batch, first_images
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search.removal import Decisions, Removal, drawn_order
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -22,8 +23,8 @@ from tests.problems import SMOOTH_LAYERS, batch_for, search_parts, seeded_supern
 
 SHAPE = (1, 6, 6)
 SPACES: dict[str, SearchSpace] = {
-    "macro": Macro(SMOOTH_LAYERS, ["softplus"], input_shape=SHAPE, classes=3),
-    "nasbench201": NasBench201(channels=2, cells_per_stage=1, input_shape=SHAPE, classes=3),
+    "macro": Macro(SMOOTH_LAYERS, ["softplus"], signature=Signature(SHAPE, 3)),
+    "nasbench201": NasBench201(channels=2, cells_per_stage=1, signature=Signature(SHAPE, 3)),
     "darts": Darts(
         channels=2,
         cells=2,
@@ -31,8 +32,7 @@ SPACES: dict[str, SearchSpace] = {
         multiplier=2,
         stem_multiplier=1,
         operations=["none", "skip_connect", "avg_pool_3x3"],
-        input_shape=SHAPE,
-        classes=3,
+        signature=Signature(SHAPE, 3),
     ),
 }
 BATCH = batch_for(4, size=8)

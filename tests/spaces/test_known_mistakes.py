@@ -20,7 +20,7 @@ from nas.training.metrics import measure
 
 def test_edges_are_chosen_by_probabilities_and_not_by_raw_alpha() -> None:
     """The numbers of an issue of pt.darts: the edge of the largest alphas is undecided among its operations."""
-    space = Darts(input_shape=(3, 32, 32), classes=10)
+    space = Darts(signature=Signature((3, 32, 32), 10))
     alpha = {0: [1, 1, 1, 1, 5, 1, 1, 1], 1: [10, 10, 10, 11, 10, 10, 10, 10], 2: [10, 15, 10, 10, 10, 10, 10, 10]}
     probabilities = {}
     for cell in ("normal", "reduce"):
@@ -48,7 +48,7 @@ def test_no_path_is_dropped_while_measuring() -> None:
 
 def test_the_network_of_nasbench201_ends_in_batch_norm_and_relu() -> None:
     cell = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-    space = NasBench201(input_shape=(3, 32, 32), classes=10)
+    space = NasBench201(signature=Signature((3, 32, 32), 10))
     with torch.device("meta"):
         network = space.network(parse_architecture(cell))
     assert isinstance(network, NasBench201Network)
@@ -56,7 +56,7 @@ def test_the_network_of_nasbench201_ends_in_batch_norm_and_relu() -> None:
     assert count_parameters(network, space.input_shape) == 1_288_506
     assert count_multiply_adds(network, space.input_shape) == pytest.approx(184.7e6, abs=5e4)
     torch.manual_seed(0)
-    small = NasBench201(channels=2, cells_per_stage=1, input_shape=(3, 8, 8), classes=10)
+    small = NasBench201(channels=2, cells_per_stage=1, signature=Signature((3, 8, 8), 10))
     images = torch.randn(4, 3, 8, 8)
     seen: list[torch.Tensor] = []
     made = small.network(parse_architecture(cell))

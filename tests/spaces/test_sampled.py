@@ -26,6 +26,7 @@ from nas.relaxations.gumbel_softmax import Gradient, GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.supernet import Supernet
 from tests.problems import ADAM, CELL_SPACES, SEARCHED_LAYERS, batch_for, entries, problem_over
@@ -41,7 +42,7 @@ def gumbel(gradient: Gradient, sampled: bool) -> GumbelSoftmax:
 
 def supernet(name: str, relaxation: Relaxation, seed: int = 0, **settings: Any) -> Supernet:
     torch.manual_seed(0)
-    made = CELL_SPACES[name](**{"implementation": "plain"} | settings, input_shape=SHAPE, classes=CLASSES)
+    made = CELL_SPACES[name](**{"implementation": "plain"} | settings, signature=Signature(SHAPE, CLASSES))
     relaxation.generator = torch.Generator().manual_seed(seed)
     found = made.supernet(relaxation).double().train()
     set_noise_generator(found, torch.Generator().manual_seed(7))
@@ -202,7 +203,7 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
 @pytest.mark.parametrize("name", CELL_SPACES)
 def test_its_cost_is_the_mean_over_the_operations_of_every_edge(name: str) -> None:
     """Fixed parts count once, and a K-th of what the operations cost together."""
-    space = CELL_SPACES[name](implementation="plain", input_shape=SHAPE, classes=CLASSES)
+    space = CELL_SPACES[name](implementation="plain", signature=Signature(SHAPE, CLASSES))
     dense = supernet_multiply_adds(space, Softmax(Temperature()))
     sampled = supernet_multiply_adds(space, gumbel("official", True))
     with torch.device("meta"):
@@ -225,10 +226,10 @@ def _multiply_adds(network: Supernet, shape: Sequence[int]) -> float:
 
 
 def test_the_macro_space_refuses_what_its_layers_cannot_take() -> None:
-    space = Macro(SEARCHED_LAYERS, ["relu"], input_shape=SHAPE, classes=CLASSES)
+    space = Macro(SEARCHED_LAYERS, ["relu"], signature=Signature(SHAPE, CLASSES))
     with pytest.raises(InvalidValue, match=r"relaxation\.sampled=true is not allowed: the options of a layer"):
         space.supernet(gumbel("official", True))
     with pytest.raises(InvalidValue, match=r"relaxation=Sigmoid is not allowed: the mask of layer1\.filters adds up"):
         space.supernet(Sigmoid())
     layers = [{"type": "conv", "filters": 4, "kernel_size": [1, 3]}]
-    Macro(layers, ["relu"], input_shape=SHAPE, classes=CLASSES).supernet(Sigmoid())
+    Macro(layers, ["relu"], signature=Signature(SHAPE, CLASSES)).supernet(Sigmoid())
