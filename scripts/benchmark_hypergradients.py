@@ -70,7 +70,7 @@ class Bench:
             config = compose("train_search", overrides=[*chosen, *learned, *overrides])
         randomness = Randomness(0)
         training = build(config.training, "training")
-        source, splits, task = data_and_task(config)
+        _, splits, task = data_and_task(config)
         relaxation = build(config.relaxation, "relaxation")
         space = build(config.space, "space", signature=task.signature)
         relaxation.generator = randomness.on_device("relaxation")
