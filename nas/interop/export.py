@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.evaluation.network_cost import as_used
 from nas.interop.standalone import standalone_source
