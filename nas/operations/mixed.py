@@ -3,9 +3,13 @@
 Weights come as a mapping from an attribute's name (``filters``, ``kernel_size``, ...) to its relaxed weights
 (options,); an attribute with a single option has no entry. Widths share one tensor of the largest width and are mixed
 by channel masks; an unused channel is exactly zero, whatever the activation, because the mask comes last.
+
+A ``rank`` is the number of dimensions of a place: 2 of images (batch, channels, H, W), 1 of series (batch, channels,
+L).
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -27,12 +31,38 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def pooling(kind: str, size: int, stride: int) -> nn.Module:
-    """A pooling layer that gives ``ceil(H / stride)`` for every size; zero padding is not counted in averages."""
+CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d}
+CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
+NORMALISATIONS: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
+MAXIMA: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+AVERAGES: dict[int, type[nn.AvgPool1d | nn.AvgPool2d]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+
+
+def pooling(kind: str, size: int, stride: int, rank: int = 2) -> nn.Module:
+    """A pooling layer that gives ``ceil(side / stride)`` for every size; zero padding is not counted in averages."""
     padding, ceil_mode = (size - 1) // 2, size % 2 == 0
     if kind == "max":
-        return nn.MaxPool2d(size, stride, padding, ceil_mode=ceil_mode)
-    return nn.AvgPool2d(size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False)
+        return MAXIMA[rank](size, stride, padding, ceil_mode=ceil_mode)
+    return AVERAGES[rank](size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False)
+
+
+def span(kernel_size: int, dilation: int) -> int:
+    """How many places a kernel reaches over along each side."""
+    return (kernel_size - 1) * dilation + 1
+
+
+def kernel_name(size: int, dilation: int) -> str:
+    """What the kernel of an option is called in a state dict."""
+    return str(size) if dilation == 1 else f"{size}_dilated_{dilation}"
+
+
+def spread(kernel: Tensor, dilation: int, side: int) -> Tensor:
+    """``kernel`` (out, in, k, ...) with ``dilation - 1`` zeros between its entries, centred in (out, in, side, ...)."""
+    rank = kernel.dim() - 2
+    for axis in range(2, 2 + rank if dilation > 1 else 2):
+        apart = F.pad(kernel.unsqueeze(axis + 1), [0, 0] * (1 + rank - axis) + [0, dilation - 1])
+        kernel = apart.flatten(axis, axis + 1).narrow(axis, 0, span(kernel.shape[axis], dilation))
+    return F.pad(kernel, [(side - kernel.shape[-1]) // 2] * (2 * rank))
 
 
 def padded_width(x: Tensor, width: int) -> Tensor:
@@ -72,10 +102,10 @@ class MixedActivation(nn.Module):
 
 
 class MixedConvolution(nn.Module):
-    """Convolution over (filters x kernel size x activation), output (batch, max(filters), ceil(H / s), ceil(W / s)).
+    """Convolution over (filters x kernel size x dilation x activation), (batch, max(filters), ceil(side / s), ...).
 
-    Convolution is linear in its kernel, so the weighted sum over kernel sizes is one convolution with the weighted sum
-    of the centred kernels.
+    Convolution is linear in its kernel, so the weighted sum over kernel sizes and dilations is one convolution with the
+    weighted sum of the centred kernels, each with the zeros of its dilation (DASH, Shen et al., 2022).
     """
 
     scales: ClassVar[str] = "filters"  # the attribute in whose weights the output is linear
@@ -87,47 +117,54 @@ class MixedConvolution(nn.Module):
         kernel_sizes: Sequence[int],
         stride: int,
         activations: Sequence[str],
+        dilations: Sequence[int] = (1,),
+        rank: int = 2,
     ) -> None:
         super().__init__()
         width = max(filters)
-        self.kernels = nn.ModuleDict(
-            {str(size): nn.Conv2d(in_channels, width, size, stride, size // 2, bias=False) for size in kernel_sizes}
-        )
-        self.stride, self.largest = stride, max(kernel_sizes)
-        self.normalisation = nn.BatchNorm2d(width)
+        self.options = list(itertools.product(kernel_sizes, dilations))
+        self.kernels = nn.ModuleDict()
+        for size, dilation in self.options:
+            padding = span(size, dilation) // 2
+            made = CONVOLUTIONS[rank](in_channels, width, size, stride, padding, dilation, bias=False)
+            self.kernels[kernel_name(size, dilation)] = made
+        self.stride, self.largest = stride, span(max(kernel_sizes), max(dilations))
+        self.normalisation = NORMALISATIONS[rank](width)
         self.activation = MixedActivation(activations)
         self.mask = WidthMask(filters)
         self.dropout = LayerDropout()
 
-    def mixed_kernel(self, weights: Tensor | None) -> Tensor:
-        """(out, in, k, k) with k the largest kernel size."""
+    def mixed_kernel(self, weights: Tensor) -> Tensor:
+        """(out, in, k, ...) with k the largest reach of a kernel, for the ``weights`` (options,)."""
         kernels = []
-        for size, convolution in self.kernels.items():
-            assert isinstance(convolution, nn.Conv2d)
-            kernels.append(F.pad(convolution.weight, [(self.largest - int(size)) // 2] * 4))
-        if weights is None:
-            return kernels[0]
-        return torch.einsum("k,koihw->oihw", weights, torch.stack(kernels))
+        for convolution, (_, dilation) in zip(self.kernels.values(), self.options, strict=True):
+            assert isinstance(convolution.weight, Tensor)
+            kernels.append(spread(convolution.weight, dilation, self.largest))
+        return torch.einsum("k,k...->...", weights, torch.stack(kernels))
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
-        kernel = self.mixed_kernel(weights.get("kernel_size"))
-        y = F.conv2d(x, kernel, stride=self.stride, padding=self.largest // 2)
+        decided = [weights[name] for name in ("kernel_size", "dilation") if name in weights]
+        if decided:
+            own = decided[0] if len(decided) == 1 else torch.outer(*decided).flatten()
+            y = CONVOLVE[x.dim() - 2](x, self.mixed_kernel(own), stride=self.stride, padding=self.largest // 2)
+        else:
+            y = next(iter(self.kernels.values()))(x)
         return self.dropout(self.activated(y, weights))
 
     def activated(self, y: Tensor, weights: Weights) -> Tensor:
-        """Batch norm, activation and mask of the convolution's output ``y`` (batch, filters, H, W)."""
+        """Batch norm, activation and mask of the convolution's output ``y`` (batch, filters, ...)."""
         y = self.activation(self.normalisation(y), weights.get("activation"))
         return self.mask(y, weights.get("filters"))
 
 
 class MixedPooling(nn.Module):
-    """Pooling over (size x kind), output (batch, channels, ceil(H / s), ceil(W / s))."""
+    """Pooling over (size x kind), output (batch, channels, ceil(side / s), ...)."""
 
     scales: ClassVar[str] = "pool_size"  # the attribute in whose weights the output is linear
 
-    def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
+    def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int, rank: int = 2) -> None:
         super().__init__()
-        self.poolings = nn.ModuleList(pooling(kind, size, stride) for kind in kinds for size in sizes)
+        self.poolings = nn.ModuleList(pooling(kind, size, stride, rank) for kind in kinds for size in sizes)
         self.sizes, self.kinds = len(sizes), len(kinds)
 
     def joint(self, weights: Weights, like: Tensor) -> Tensor:
