@@ -25,7 +25,6 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
@@ -46,6 +45,7 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.recorded import inherited_configuration
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
+from nas.tasks import data_and_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -67,13 +67,9 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if training.deterministic:
         use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
-    source = build(config.data, "data")
-    try:
-        splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
-    found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))
-    if splits.signature != found.space.signature:
+    source, splits, task = data_and_task(config)
+    found = read_candidate(config.candidate, splits, training, partial(named_space, config, task.signature))
+    if task.signature != found.space.signature:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
@@ -107,6 +103,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     retraining = Retraining(
         network=network,
+        task=task,
         stream=stream,
         hyperparameters=hyperparameters,
         schedule=schedule.schedule,
@@ -121,21 +118,18 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device, splits)
-        write_atomically(path / "summary.txt", (network_summary(network, splits.signature) + "\n").encode())
+        write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, splits.classes, randomness.device)
+    metrics = measure(network, batches, task, randomness.device)
     measured = {
-        "test_accuracy": metrics.accuracy,
-        "test_loss": metrics.loss,
-        "test_macro_f1": metrics.macro_f1,
-        "test_macro_recall": metrics.macro_recall,
+        **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    parameters = int(count_parameters(network, splits.input_shape))
+    parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
@@ -193,12 +187,12 @@ def chosen_hyperparameters(
     return Hyperparameters({name: value for name, value in chosen.items() if name not in idle})
 
 
-def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpace:
+def named_space(config: DictConfig, signature: Signature, name: str) -> SearchSpace:
     """The space ``name`` for the data at hand, with the configuration's settings if it is the configuration's."""
     group = config.space
     if str(group.get("_target_")).rpartition(".")[2].lower() != name:
         group = OmegaConf.load(CONF / "space" / f"{name}.yaml")
-    space = build(group, "space", signature=splits.signature)
+    space = build(group, "space", signature=signature)
     assert isinstance(space, SearchSpace)
     return space
 

@@ -170,7 +170,7 @@ class Case:
         def original_step() -> None:
             for batch, rule in ((validation, upper.optimiser), (training, optimiser)):
                 supernet.zero_grad()
-                F.cross_entropy(supernet(batch.images), batch.labels).backward()
+                F.cross_entropy(supernet(batch.inputs), batch.targets).backward()
                 if rule is optimiser:
                     torch.nn.utils.clip_grad_norm_(supernet.weight_parameters(), 5.0)
                     set_step(optimiser, hyperparameters.numbers())

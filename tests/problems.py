@@ -48,6 +48,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Classification
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
@@ -245,6 +246,7 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
     parts: dict[str, Any] = {
         "space": Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
         "splits": splits,
+        "task": Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
         "relaxation": Softmax(Temperature(1.0, 1.0)),
         "architecture_gradient": FirstOrder(),
@@ -270,6 +272,7 @@ def retraining_of(
     splits = settings.pop("splits", None) or digits()
     randomness = settings.pop("randomness", None) or Randomness(0)
     usual: dict[str, Any] = {
+        "task": Classification().fitted(splits)[0],
         "stream": splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
         "schedule": "constant",
         "final": FinalSettings(1, "learned", None, None, 0.4, "constant", 100),

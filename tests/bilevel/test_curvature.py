@@ -22,7 +22,7 @@ def test_products_are_those_of_the_whole_hessian(make_problem) -> None:
         given = {f"alpha.{name}": alpha for name, alpha in zip(names, alphas, strict=True)}
         supernet.dropout.rate = 0.0
         with without_kernels():
-            return F.cross_entropy(functional_call(supernet, {**given, **buffers}, (batch.images,)), batch.labels)
+            return F.cross_entropy(functional_call(supernet, {**given, **buffers}, (batch.inputs,)), batch.targets)
 
     alphas = tuple(alpha.detach().clone() for alpha in supernet.alpha.values())
     blocks = torch.autograd.functional.hessian(loss, alphas)

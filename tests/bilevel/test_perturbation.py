@@ -110,8 +110,8 @@ def problem_with(
 
 def loss_of(problem: BilevelProblem, weights: Mapping[str, Tensor], batch, operation_weights, own) -> Tensor:
     """The cross-entropy of the supernet itself; ``own`` are its parameters, which ``weights`` replace."""
-    logits = functional_call(problem.supernet, {**own, **weights}, (batch.images, operation_weights))
-    return F.cross_entropy(logits, batch.labels)
+    logits = functional_call(problem.supernet, {**own, **weights}, (batch.inputs, operation_weights))
+    return F.cross_entropy(logits, batch.targets)
 
 
 class Noted(Perturbation):

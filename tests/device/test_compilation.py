@@ -34,6 +34,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Classification
 from nas.training.metrics import measure
 from tests.problems import ADAM, batch_for, problem_over
 
@@ -143,8 +144,9 @@ def test_a_compiled_search_is_the_same(name: str, implementation: str, monkeypat
             for number in range(6):
                 search.step(number)
                 if number == 3:  # the end of an epoch, with a smaller batch at the end
-                    batches = [tuple(batch(50 + size, size)) for size in (6, 6, 1)]
-                    measure(search.supernet, batches, CLASSES, torch.device("cpu"))  # type: ignore[arg-type]
+                    batches = [batch(50 + size, size) for size in (6, 6, 1)]
+                    task = Classification.of(Signature(SHAPE, CLASSES))
+                    measure(search.supernet, batches, task, torch.device("cpu"))
     assert_same(compiled, eager, 1e-9)
 
 
@@ -189,9 +191,9 @@ def trained(network: nn.Module, steps: int = 1, rate: float = 0.1) -> list[Tenso
         set_drop_path(network, number * rate)
         set_dropout(network, number * rate if any(True for _ in regions(network)) else 0.0)
         data = batch(number)
-        output = network(data.images)
+        output = network(data.inputs)
         outputs = output if isinstance(output, tuple) else (output,)
-        loss = sum(torch.nn.functional.cross_entropy(one, data.labels) for one in outputs)
+        loss = sum(torch.nn.functional.cross_entropy(one, data.targets) for one in outputs)
         assert isinstance(loss, Tensor)
         found += [*outputs, *torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)]
     return found

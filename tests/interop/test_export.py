@@ -47,7 +47,7 @@ def splits():
 @pytest.fixture(scope="module")
 def test_images(splits):
     """Real test images, normalised."""
-    return next(iter(splits.test.evaluation_batches(32, splits.mean, splits.std))).images
+    return next(iter(splits.test.evaluation_batches(32, splits.mean, splits.std))).inputs
 
 
 @pytest.fixture(scope="module")

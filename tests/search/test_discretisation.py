@@ -53,7 +53,7 @@ class Images:
 
     def __call__(self, most: int) -> Iterator[Batch]:
         for batch in first_images([self.batch], most):
-            self.handed_out += len(batch.labels)
+            self.handed_out += len(batch.targets)
             yield batch
 
 
@@ -148,7 +148,8 @@ def configured(*overrides: str) -> DictConfig:
 
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
-    result, found, splits = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    result, found, parts = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    splits = parts.splits
     images = Alone(500).images(found.space, len(splits.validation))
     assert result.cost.samples == strongest.cost.samples + images
     assert images > 0
@@ -166,7 +167,8 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
 
 def test_a_small_budget_shrinks_its_images(tmp_path: Path) -> None:
     small = "budget.samples=5000"
-    result, found, splits = train_search.search(configured("discretisation=alone", small), tmp_path / "small")
+    result, found, parts = train_search.search(configured("discretisation=alone", small), tmp_path / "small")
+    splits = parts.splits
     strongest, _, _ = train_search.search(configured(small), tmp_path / "strongest")
     assert Alone(500).images(found.space, len(splits.validation)) > 5000
     assert result.cost.samples <= 5000

@@ -546,7 +546,7 @@ def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
 
 def labels_seen(search: GradientSearch) -> list[list[int]]:
     seen: list[list[int]] = []
-    search.callbacks["labels"] = AtEveryStep(lambda step: seen.append(step.training.labels.tolist()))
+    search.callbacks["labels"] = AtEveryStep(lambda step: seen.append(step.training.targets.tolist()))
     return seen
 
 

@@ -42,7 +42,7 @@ def loss(supernet: Supernet, weights: dict[str, Tensor]) -> float:
     """Measured without any of the package's ways to measure."""
     before = {name: entry.clone() for name, entry in supernet.state_dict().items()}
     with torch.no_grad():
-        value = float(F.cross_entropy(supernet(BATCH.images, weights), BATCH.labels))
+        value = float(F.cross_entropy(supernet(BATCH.inputs, weights), BATCH.targets))
     supernet.load_state_dict(before)
     return value
 
@@ -89,7 +89,7 @@ def test_it_keeps_what_costs_most_to_lose(name: str) -> None:
     def batches(most: int) -> Iterator[Batch]:
         nonlocal handed_out
         for batch in first_images([BATCH], most):
-            handed_out += len(batch.labels)
+            handed_out += len(batch.targets)
             yield batch
 
     expected = by_hand(supernet, space, torch.Generator().manual_seed(5))

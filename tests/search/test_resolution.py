@@ -44,10 +44,10 @@ class Seen(Callback):
         self.moved: list[set[str]] = []
 
     def on_step(self, seen: SeenStep) -> None:
-        self.sides.append(seen.training.images.shape[-1])
+        self.sides.append(seen.training.inputs.shape[-1])
         assert (seen.validation is None) == (seen.outcome.move is None)
         if seen.validation is not None:
-            assert seen.validation.images.shape[-1] == self.sides[-1]
+            assert seen.validation.inputs.shape[-1] == self.sides[-1]
         self.moved.append(set() if seen.outcome.move is None else set(seen.outcome.move.gradient_norms))
 
 
@@ -224,7 +224,7 @@ def test_the_exact_hypergradient_is_that_of_the_small_images() -> None:
                 parameter.add_(shift.get(name, torch.zeros(())))
         return problem
 
-    small = [Batch(halved(batch.images), batch.labels) for batch in (batch_for(1), batch_for(2))]
+    small = [Batch(halved(batch.inputs), batch.targets) for batch in (batch_for(1), batch_for(2))]
 
     def loss_after(shift: dict[str, Tensor]) -> float:
         problem = problem_at(shift)
@@ -234,8 +234,8 @@ def test_the_exact_hypergradient_is_that_of_the_small_images() -> None:
         gradients = dict(zip(weights, torch.autograd.grad(training, list(weights.values())), strict=True))
         after, _ = sgd({name: one.detach() for name, one in weights.items()}, gradients, {}, values, None)
         with without_noise(problem.supernet):
-            logits = functional_call(problem.supernet, after, (small[1].images,))
-        return float(F.cross_entropy(logits, small[1].labels).detach())
+            logits = functional_call(problem.supernet, after, (small[1].inputs,))
+        return float(F.cross_entropy(logits, small[1].targets).detach())
 
     problem = problem_at({})
     targets = dict(problem.supernet.alpha) | problem.hyperparameters.raw

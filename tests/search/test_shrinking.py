@@ -56,7 +56,7 @@ def test_fast_cells_compute_what_plain_ones_do_without_some_options(name: str) -
         space = CELL_SPACES[name](signature=Signature(INPUT_SHAPE, 3), implementation=implementation)
         supernet, _ = seeded_supernet(space)
         Shrinker(Mask([0.5], [3]), supernet, space, 2).on_epoch(1, 0, supernet.discretise())
-        logits.append(supernet(batch_for(3).images))
+        logits.append(supernet(batch_for(3).inputs))
     assert torch.allclose(*logits, rtol=0, atol=1e-10)
 
 

@@ -152,7 +152,7 @@ def test_the_dropout_falls_linearly_and_then_exponentially(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("implementation", ["plain", "fast"])
 def test_skips_alone_are_dropped_and_without_a_rate_nothing_is(implementation: str) -> None:
-    space, images = tiny(implementation=implementation), batch_for(3).images
+    space, images = tiny(implementation=implementation), batch_for(3).inputs
     supernet, generators = seeded_supernet(space)
     before = supernet(images)
     names = set(supernet.state_dict())

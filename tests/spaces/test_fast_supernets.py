@@ -174,9 +174,9 @@ def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tens
     set_dropout(network, rate)
     for layer in ("layer1", "layer2", "layer3", "layer5"):
         set_layer_dropout(network, layer, rate)
-    logits = network(data.images)
+    logits = network(data.inputs)
     targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
-    gradients = torch.autograd.grad(F.cross_entropy(logits, data.labels), targets, materialize_grads=True)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, data.targets), targets, materialize_grads=True)
     return logits, list(gradients), list(network.buffers())
 
 
@@ -222,7 +222,7 @@ def test_a_single_image(name: str) -> None:
 def test_one_hot_weights(name: str) -> None:
     plain, fast = (supernet(name, which).eval() for which in ("plain", "fast"))  # type: ignore[arg-type]
     weights = plain.architecture_weights(plain.discretise())  # type: ignore[operator]
-    expected, found = (network(batch(name, 1).images, weights) for network in (plain, fast))
+    expected, found = (network(batch(name, 1).inputs, weights) for network in (plain, fast))
     assert_close([found], [expected], LOGITS)
 
 
@@ -296,7 +296,7 @@ def searched(
         done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
     assert done.move is not None
     with torch.no_grad():
-        logits = network.eval()(validation.images)
+        logits = network.eval()(validation.inputs)
     state = {**network.state_dict(), **hyperparameters.state_dict()}
     assert len(gradients) == len(names)
     return {**state, **gradients, "loss": done.move.report.validation_loss, "logits": logits}

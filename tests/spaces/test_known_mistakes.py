@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nas.data.batches import Batch
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
 from nas.interop.named_architecture import PUBLISHED
 from nas.operations.stochastic import set_drop_path
@@ -13,6 +14,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.network import NasBench201Network
 from nas.spaces.nasbench201.space import NasBench201
+from nas.tasks import Classification
 from nas.training.metrics import measure
 
 
@@ -34,12 +36,13 @@ def test_edges_are_chosen_by_probabilities_and_not_by_raw_alpha() -> None:
 def test_no_path_is_dropped_while_measuring() -> None:
     torch.manual_seed(0)
     network = DartsNetwork(PUBLISHED["darts_v2"], in_channels=3, channels=4, cells=3, classes=4)
-    batches = [(torch.randn(16, 3, 8, 8), torch.randint(4, (16,)))]
+    batches = [Batch(torch.randn(16, 3, 8, 8), torch.randint(4, (16,)))]
+    task = Classification.of(Signature((3, 8, 8), 4))
     losses = []
     for rate, seed in ((0.0, 0), (0.3, 0), (0.3, 1), (0.3, 2)):
         set_drop_path(network, rate)
         torch.manual_seed(seed)
-        losses.append(measure(network, batches, 4, torch.device("cpu")).loss)
+        losses.append(measure(network, batches, task, torch.device("cpu")).loss)
     assert len(set(losses)) == 1
 
 

@@ -53,9 +53,9 @@ def supernet(name: str, relaxation: Relaxation, seed: int = 0, **settings: Any) 
 
 def measured(network: Supernet) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The logits, and the gradient of every parameter that has one."""
-    logits = network(DATA[0].images)
+    logits = network(DATA[0].inputs)
     named = dict(network.named_parameters())
-    found = torch.autograd.grad(F.cross_entropy(logits, DATA[0].labels), list(named.values()), allow_unused=True)
+    found = torch.autograd.grad(F.cross_entropy(logits, DATA[0].targets), list(named.values()), allow_unused=True)
     return logits, dict(zip(named, found, strict=True))
 
 
@@ -134,7 +134,7 @@ def test_soft_weights_are_computed_whole() -> None:
         supernet("nasbench201", relaxation) for relaxation in (gumbel("official", True), Softmax(Temperature()))
     ]
     weights = networks[1].mean_weights()
-    expected, found = (network(DATA[0].images, weights) for network in networks)
+    expected, found = (network(DATA[0].inputs, weights) for network in networks)
     assert torch.equal(expected, found)
 
 
@@ -186,7 +186,7 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
     (found,) = Exact().gradients(problem, DATA[0], DATA[1], [alpha]).gradients
     problem.repeat_noise(noise)
     weights, numbers = problem.weights(), problem.numbers()
-    loss = F.cross_entropy(network(DATA[0].images), DATA[0].labels)
+    loss = F.cross_entropy(network(DATA[0].inputs), DATA[0].targets)
     slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
     after = {
         name: weight
@@ -194,8 +194,8 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
         else weight - numbers["learning_rate"] * (slope + numbers["weight_decay"] * weight)
         for (name, weight), slope in zip(weights.items(), slopes, strict=True)
     }
-    logits = torch.func.functional_call(network, after, (DATA[1].images,))
-    (expected,) = torch.autograd.grad(F.cross_entropy(logits, DATA[1].labels), [alpha])
+    logits = torch.func.functional_call(network, after, (DATA[1].inputs,))
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, DATA[1].targets), [alpha])
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-6)
     assert float(found.norm()) > 1e-6
 
