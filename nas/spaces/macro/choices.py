@@ -116,8 +116,8 @@ class MacroChoices(SearchSpace):
             of_rows = slot.is_dense or self.signature.rank > 0
             require(of_rows, f"layers[{index}].type", kinds[index], f"rows of numbers take dense layers only, {data}")
             if self.signature.head == "dense":
-                allowed = f"a dense layer has no places left to predict for, {data}"
-                require(not slot.is_dense, f"layers[{index}].type", kinds[index], allowed)
+                allowed = f"it leaves no places to predict for, {data}"
+                require(slot.keeps_places, f"layers[{index}].type", kinds[index], allowed)
                 allowed = f"it must be 1 where there is a prediction per place, {data}"
                 require(slot.stride == 1, f"layers[{index}].stride", slot.stride, allowed)
 

@@ -12,14 +12,15 @@ from nas.errors import InvalidValue, require
 from nas.operations.fast.chain import FastConvolution, FastPooling
 from nas.operations.mixed import (
     ACTIVATIONS,
-    CONVOLUTIONS,
     NORMALISATIONS,
     MixedConvolution,
     MixedDense,
+    MixedGlobalPooling,
     MixedPooling,
+    convolution,
+    global_pooling,
     kernel_name,
     pooling,
-    span,
 )
 from nas.spaces.supernet import Implementation
 
@@ -91,13 +92,11 @@ class ConvLayer:
         return make(shape[0], *options, rank_of(shape))
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
-        size, dilation, filters = chosen["kernel_size"], chosen.get("dilation", 1), chosen["filters"]
-        convolution, normalisation = CONVOLUTIONS[rank_of(shape)], NORMALISATIONS[rank_of(shape)]
-        padding = span(size, dilation) // 2
-        made = convolution(shape[0], filters, size, self.stride, padding, dilation, bias=False)
+        filters, rank = chosen["filters"], rank_of(shape)
+        size = chosen["kernel_size"], self.stride, chosen.get("dilation", 1)
         block = nn.Sequential()
-        block.add_module("convolution", made)
-        block.add_module("normalisation", normalisation(filters))
+        block.add_module("convolution", convolution(shape[0], filters, *size, rank))
+        block.add_module("normalisation", NORMALISATIONS[rank](filters))
         block.add_module("activation", ACTIVATIONS[chosen["activation"]]())
         return block
 
@@ -139,6 +138,33 @@ class PoolLayer:
 
     def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
         return f"{chosen['kind']} pool", f"{_window(chosen['pool_size'], shape)} /{self.stride}"
+
+    def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class GlobalPoolLayer:
+    """The maximum or the average of every channel over all places: inputs of any length become features."""
+
+    kind: ClassVar[str] = "global_pool"
+    kinds: tuple[str, ...]
+
+    @property
+    def attributes(self) -> dict[str, Sequence[Any]]:
+        return {"kind": self.kinds}
+
+    def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
+        return (shape[0],)
+
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
+        return MixedGlobalPooling(self.kinds, rank_of(shape))
+
+    def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
+        return global_pooling(chosen["kind"], rank_of(shape))
+
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
+        return f"{chosen['kind']} pool", "over all"
 
     def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         return {}
@@ -211,6 +237,11 @@ class Slot:
         return self.layers[0].kind == "dense"
 
     @property
+    def keeps_places(self) -> bool:
+        """Whether its output has places where its input has them."""
+        return self.layers[0].kind in ("conv", "pool")
+
+    @property
     def stride(self) -> int:
         """That of all of its layers."""
         return getattr(self.layers[0], "stride", 1)
@@ -229,10 +260,10 @@ def parse_slots(layers: object, activations: object) -> tuple[Slot, ...]:
     slots = tuple(_slot(entry, f"layers[{index}]", default) for index, entry in enumerate(layers))
     require(not slots[0].optional, "layers[0].optional", True, "the first layer cannot be skipped")
     for index, (before, slot) in enumerate(pairwise(slots), start=1):
-        allowed = "no convolution or pooling can follow a dense layer"
+        allowed = f"no convolution or pooling can follow a {before.layers[0].kind} layer"
         kinds = ", ".join(layer.kind for layer in slot.layers)
         where = "choose" if "choose" in layers[index] else "type"
-        require(slot.is_dense or not before.is_dense, f"layers[{index}].{where}", kinds, allowed)
+        require(slot.is_dense or before.keeps_places, f"layers[{index}].{where}", kinds, allowed)
     return slots
 
 
@@ -256,6 +287,9 @@ def _checked(slot: Slot, key: str) -> Slot:
     kinds = [layer.kind for layer in slot.layers]
     mixes = "dense" in kinds and len(set(kinds)) > 1
     require(not mixes, f"{key}.choose", kinds, "dense layers cannot be mixed with convolution or pooling")
+    over_all = "global_pool" in kinds
+    require(not over_all or len(kinds) == 1, f"{key}.choose", kinds, "a global_pool layer has its place alone")
+    require(not over_all or not slot.optional, f"{key}.optional", True, "a global_pool layer cannot be skipped")
     strides = [getattr(layer, "stride", 1) for layer in slot.layers]
     require(len(set(strides)) == 1, f"{key}.choose", kinds, f"all must have one stride, these have {strides}")
     keeps = strides[0] == 1
@@ -273,8 +307,11 @@ def _layer(entry: object, key: str, activations: tuple[str, ...]) -> tuple[Layer
         stride = _stride(entry, key, default=2)
         sizes = _numbers(entry, "pool_size", key, odd=stride == 1, largest=99)
         return PoolLayer(sizes, _names(entry.get("kind", "max"), f"{key}.kind", ("max", "average")), stride), optional
+    if kind == "global_pool":
+        _known(entry, key, {"type", "kind", "optional"})
+        return GlobalPoolLayer(_names(entry.get("kind", "average"), f"{key}.kind", ("max", "average"))), optional
     if kind not in ("conv", "dense"):
-        raise InvalidValue(f"{key}.type", kind, "it must be one of conv, pool, dense")
+        raise InvalidValue(f"{key}.type", kind, "it must be one of conv, pool, global_pool, dense")
     own = _names(entry["activations"], f"{key}.activations", ACTIVATIONS) if "activations" in entry else activations
     if kind == "dense":
         _known(entry, key, {"type", "units", "activations", "optional"})

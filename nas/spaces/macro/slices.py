@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.operations.mixed import span
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
 from nas.spaces.macro.layers import ConvLayer, DenseLayer, Layer, Shape, Slot, flattened, rank_of
 from nas.spaces.macro.supernet import MacroSupernet
@@ -81,11 +80,11 @@ def _multiply_adds(space: MacroChoices) -> float:
 def _of_layer(layer: Layer, shape: Shape) -> int:
     """The multiply-adds of a mixed layer for the widest input ``shape``."""
     if isinstance(layer, ConvLayer):
-        width, kernels = max(layer.filters), len(layer.kernel_size) * len(layer.dilation)
+        width, kernels = max(layer.filters), len(layer.kernel_size)
         places = math.prod(layer.output_shape(shape, {"filters": width})[1:])
-        side = max(layer.kernel_size) if kernels == 1 else span(max(layer.kernel_size), max(layer.dilation))
-        kernel = width * shape[0] * side ** rank_of(shape)
-        return (places + (kernels if kernels > 1 else 0)) * kernel + _of_mask(layer.filters)
+        kernel = width * shape[0] * max(layer.kernel_size) ** rank_of(shape)
+        of_dilation = (places + (kernels if kernels > 1 else 0)) * kernel
+        return len(layer.dilation) * of_dilation + _of_mask(layer.filters)
     if isinstance(layer, DenseLayer):
         return shape[0] * max(layer.units) + _of_mask(layer.units)
     return 0
