@@ -159,9 +159,8 @@ class SearchSpace(ABC):
         sides, reduction = self.input_shape[1:], self.reduction(architecture)
         if not sides or reduction <= min(sides):
             return []
-        inputs, place = (
-            (f"{sides[0]}x{sides[1]} images", "pixel") if len(sides) == 2 else (f"series of {sides[0]}", "step")
-        )
+        images = f"{'x'.join(map(str, sides))} images", "pixel"
+        inputs, place = images if len(sides) == 2 else (f"series of {sides[0]} steps", "step")
         return [f"it reduces {inputs} {reduction} times, to less than a {place}"]
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
