@@ -20,6 +20,7 @@ class ColumnEmbedding(nn.Module):
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
+        self.sizes = tuple(sizes)
         self.columns = nn.ModuleList(nn.Embedding(size, embedding_size(size)) for size in sizes)
 
     def forward(self, x: Tensor) -> Tensor:
