@@ -235,7 +235,9 @@ class Retraining:
         if self.final.label_smoothing is not None:
             values = {**values, "label_smoothing": self.final.label_smoothing}
         with self.training.autocast(shown.inputs.device):
-            output = self.network(shown.inputs.contiguous(memory_format=torch.channels_last))
+            images = shown.inputs.dim() == 4
+            layout = torch.channels_last if images else torch.contiguous_format
+            output = self.network(shown.inputs.contiguous(memory_format=layout))
         logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
         loss = training_loss(self.task, logits, shown, values)
         if auxiliary is not None:
