@@ -61,19 +61,24 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-            passed: list[tuple[int, float | None]] = []
-
-            def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
-                for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
-                    passed.append((len(batch.labels), per_image))
-                    yield batch
-
-            generator = self.parts.randomness.anew("discretisation")
-            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
-            for count, per_image in passed:
-                self.meter.passed(count, per_image)
+            self.chosen = self.read_off(watched, tune)
         self.meter.passed(metrics.samples)
         return {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
+
+    def read_off(self, watched: Watched, tune: Tune | None = None) -> Architecture:
+        """What the discretisation chooses now, its passes counted; arguments as of :meth:`measure_and_choose`."""
+        passed: list[tuple[int, float | None]] = []
+
+        def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
+            for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
+                passed.append((len(batch.labels), per_image))
+                yield batch
+
+        generator = self.parts.randomness.anew("discretisation")
+        chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
+        for count, per_image in passed:
+            self.meter.passed(count, per_image)
+        return chosen
 
     def against_alpha(self) -> str:
         """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""

@@ -15,6 +15,7 @@ from nas.operations.mixed import pooling
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 
+HALF = 0.5  # the share of a search for which small images are enough, where nothing else is said
 HALVING = pooling("average", 2, 2)
 
 
@@ -37,21 +38,25 @@ class Resolution:
         self.is_half = False
 
     @classmethod
-    def of(cls, share: float, space: SearchSpace, relaxation: Relaxation) -> "Resolution":
-        """That of a search of ``space``.
+    def of(cls, share: float | None, space: SearchSpace, relaxation: Relaxation) -> "Resolution":
+        """That of a search of ``space``; with ``share`` None, half of it where the supernet takes images of any size.
 
         Raises:
             InvalidValue: ``share`` is above 0, and the supernet takes images of one size only.
         """
         if share == 0:
             return cls(0.0, 0.0)
+        if share is None and len(space.input_shape) != 3:
+            return cls(0.0, 0.0)
         channels, height, width = space.input_shape
         try:
             price = supernet_multiply_adds(space, relaxation, (channels, -(-height // 2), -(-width // 2)))
         except RuntimeError as error:
+            if share is None:
+                return cls(0.0, 0.0)
             allowed = f"the supernet of space={space.name} takes images of {height}x{width} pixels only"
             raise InvalidValue("search.half_resolution", share, allowed) from error
-        return cls(share, price)
+        return cls(HALF if share is None else share, price)
 
     def follow(self, progress: float) -> None:
         """Be that of a step at which the share ``progress`` (0 to 1) of the search is done."""

@@ -147,7 +147,7 @@ def configured(*overrides: str) -> DictConfig:
 
 
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
-    strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
+    strongest, _, _ = train_search.search(configured("discretisation=strongest"), tmp_path / "strongest")
     result, found, splits = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
     images = Alone(500).images(found.space, len(splits.validation))
     assert result.cost.samples == strongest.cost.samples + images
@@ -167,7 +167,7 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
 def test_a_small_budget_shrinks_its_images(tmp_path: Path) -> None:
     small = "budget.samples=5000"
     result, found, splits = train_search.search(configured("discretisation=alone", small), tmp_path / "small")
-    strongest, _, _ = train_search.search(configured(small), tmp_path / "strongest")
+    strongest, _, _ = train_search.search(configured("discretisation=strongest", small), tmp_path / "strongest")
     assert Alone(500).images(found.space, len(splits.validation)) > 5000
     assert result.cost.samples <= 5000
     assert 0 < strongest.step - result.step < strongest.step / 3  # the options took a quarter of the budget, at most
@@ -176,7 +176,7 @@ def test_a_small_budget_shrinks_its_images(tmp_path: Path) -> None:
 def test_without_the_budget_for_it_alpha_decides(tmp_path: Path) -> None:
     poor = "budget.samples=1500"  # enough to search, not enough for the fewest images per option
     result, found, _ = train_search.search(configured("discretisation=alone", poor), tmp_path / "poor")
-    _, strongest, _ = train_search.search(configured(poor), tmp_path / "strongest")
+    _, strongest, _ = train_search.search(configured("discretisation=strongest", poor), tmp_path / "strongest")
     assert result.step > 0
     assert result.cost.samples <= 1500
     assert found.candidate == strongest.candidate

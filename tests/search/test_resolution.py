@@ -184,7 +184,7 @@ def test_a_network_for_one_size_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_is_from_0_to_1(share: float, tmp_path: Path) -> None:
-    with pytest.raises(InvalidValue, match=r"half_resolution=.* it must be a share from 0 to 1"):
+    with pytest.raises(InvalidValue, match=r"half_resolution=.* it must be null or a share from 0 to 1"):
         made(tmp_path, {"half_resolution": share})
 
 
