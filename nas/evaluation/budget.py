@@ -181,11 +181,6 @@ class CostMeter:
         within = self.budget.allows(self.counted + choosing)
         return self.images_to_choose() == self.choosing and within
 
-    def pays_for_reading(self) -> bool:
-        """Whether the discretisation may use its images once more before the end."""
-        again = self._forward(self.choosing)
-        return self.images_to_choose() == self.choosing and self.budget.allows(self.counted + self.reserve() + again)
-
     def progress(self) -> float:
         """How much (0 to 1) the steps have spent of what is theirs: of the budget without the reserve.
 

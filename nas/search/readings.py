@@ -17,7 +17,7 @@ MOST_NAMED = 3
 
 class Readings(Callback):
     """Reads the architecture off at the end of each of the last ``settled_epochs``; of every epoch where any may be the
-    last. A reading that the budget does not pay for is left out.
+    last.
 
     Args:
         parts: The pieces of the run.
@@ -31,15 +31,17 @@ class Readings(Callback):
 
     @classmethod
     def of(cls, parts: SearchParts, reader: CandidateReader) -> "Readings | None":
-        """None where alpha is to be judged, or the discretisation asks for no losses."""
-        able = parts.search.settled_by == "discretisation" and parts.discretisation.asks_for_losses
+        """None where alpha is to be judged, where the discretisation asks for no losses, and under a budget, which is
+        for the search."""
+        able = parts.discretisation.asks_for_losses and not parts.budget.limits()
+        able = able and parts.search.settled_by == "discretisation"
         return cls(parts, reader) if able else None
 
     def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
         left = self.settings.epochs - epoch - 1
         may_end = self.settings.stop == "settled" or self.parts.stopping is not None
         due = may_end or 0 < left < self.settings.settled_epochs
-        if due and self.reader.meter.pays_for_reading():
+        if due:
             self._note(step, self.reader.read_off(lambda batches: batches))
 
     def note(self, step: int) -> None:

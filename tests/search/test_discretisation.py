@@ -138,6 +138,7 @@ def configured(*overrides: str) -> DictConfig:
     small = [
         "experiment=debug",
         "search.epochs=2",
+        "search.settled_by=alpha",
         "tracking.console=quiet",
         "tracking.tensorboard=false",
         "device=cpu",

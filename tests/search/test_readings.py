@@ -33,8 +33,7 @@ def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[s
     parts = parts_of(path, SimpleNamespace(asks_for_losses=True, losses=losses), **search)
     space = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
     left = iter(read)
-    meter = SimpleNamespace(pays_for_reading=lambda: True)
-    reader: Any = SimpleNamespace(meter=meter, read_off=lambda _: Architecture("one", next(left)), chosen=None)
+    reader: Any = SimpleNamespace(read_off=lambda _: Architecture("one", next(left)), chosen=None)
     found = Readings(replace(parts, space=space), reader)
     for epoch in range(4):
         found.on_epoch(4 * (epoch + 1), epoch, Architecture("one", {}))
