@@ -25,7 +25,6 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
@@ -35,7 +34,7 @@ from nas.interop.original_state import load_weights, write_weights
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
-from nas.run.candidate_file import CandidateFile
+from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
@@ -44,13 +43,16 @@ from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration
+from nas.signature import Signature
 from nas.spaces.space import SearchSpace
+from nas.tasks import data_and_task, recorded_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
 OTHER_CLASSES = "; for other classes on purpose, remove class_names and fingerprint from its candidate.json"
+OTHER_DATA = "; for other data on purpose, remove digest and fingerprint from its candidate.json"
 PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
@@ -66,17 +68,17 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if training.deterministic:
         use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
-    source = build(config.data, "data")
-    try:
-        splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
-    found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))
-    if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
-        shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
-        raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
+    source, splits, task = data_and_task(config)
+    found = read_candidate(config.candidate, splits, task, training, partial(named_space, config, task.signature))
+    require(task.name == found.task["name"], "task", task.name, f"the candidate is for {found.task['name']}")
+    if task.signature != found.space.signature:
+        shape, outputs = "x".join(map(str, found.space.input_shape)), found.space.classes
+        what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
+        raise InvalidValue("data", splits.name, f"the candidate is for {what}")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
         require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, OTHER_CLASSES)
+        same = found.digest in ("", splits.digest) or not splits.digest
+        require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
@@ -106,6 +108,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     retraining = Retraining(
         network=network,
+        task=task,
         stream=stream,
         hyperparameters=hyperparameters,
         schedule=schedule.schedule,
@@ -120,24 +123,22 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device, splits)
-        write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
+        write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, splits.classes, randomness.device)
+    metrics = measure(network, batches, task, randomness.device)
     measured = {
-        "test_accuracy": metrics.accuracy,
-        "test_loss": metrics.loss,
-        "test_macro_f1": metrics.macro_f1,
-        "test_macro_recall": metrics.macro_recall,
+        **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    parameters = int(count_parameters(network, splits.input_shape))
+    parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
+        **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
         "parameters": parameters,
         **({AUXILIARY: of_head} if of_head else {}),
         "seed": config.seed,
@@ -176,8 +177,8 @@ def run(config: DictConfig, path: Path) -> None:
     except Held as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     following = f"python -m nas.report compare {typed_path(searched if of_run else path)} <another run folder>"
-    accuracy, images = 100 * result["test_accuracy"], result["test_samples"]
-    summary = f"test accuracy {accuracy:.2f} % ({images} images): {path / 'result.json'}"
+    samples = f"{result['test_samples']} {'images' if found.space.signature.rank == 2 else 'samples'}"
+    summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
 
 
@@ -192,24 +193,24 @@ def chosen_hyperparameters(
     return Hyperparameters({name: value for name, value in chosen.items() if name not in idle})
 
 
-def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpace:
+def named_space(config: DictConfig, signature: Signature, name: str) -> SearchSpace:
     """The space ``name`` for the data at hand, with the configuration's settings if it is the configuration's."""
     group = config.space
     if str(group.get("_target_")).rpartition(".")[2].lower() != name:
         group = OmegaConf.load(CONF / "space" / f"{name}.yaml")
-    space = build(group, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(group, "space", signature=signature)
     assert isinstance(space, SearchSpace)
     return space
 
 
-def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """A table of the layers with shapes, parameters and multiply-adds for one image; no auxiliary head is in it."""
+def network_summary(network: torch.nn.Module, signature: Signature) -> str:
+    """A table of the layers with shapes, parameters and multiply-adds for one input; no auxiliary head is in it."""
     from torchinfo import summary  # here and not above: a run that is refused needs none
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return str(
-        summary(as_used(network), input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval")
-    )
+    example = signature.example(1)
+    size, kinds = tuple(example.shape), [example.dtype]
+    return str(summary(as_used(network), size, dtypes=kinds, col_names=columns, depth=3, verbose=0, mode="eval"))
 
 
 def final_folder(candidate: str) -> str:

@@ -2,7 +2,8 @@
 
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
-from nas.data.dataset import Dataset, DataSource, DataSplits, ImageDataset
+from nas.data.data_splits import DataSource, DataSplits
+from nas.data.dataset import Dataset, ImageDataset
 from nas.data.embedded import Digits, Mnist5k
 from nas.data.image_files import Decoding, ImageNet
 from nas.data.splits import SplitSettings, split_dataset

@@ -1,7 +1,7 @@
 """Batches of images: what a stream of them is, their normalisation and augmentation, and each rank's share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,12 +13,12 @@ from nas.errors import InvalidValue, UnusableInput, require
 
 
 class Batch(NamedTuple):
-    """Labelled images that a network is trained or evaluated on."""
+    """Samples that a network is trained or evaluated on."""
 
-    images: Tensor
-    """(B, C, H, W) float32, normalised per channel."""
-    labels: Tensor
-    """(B,) int64, from 0 to classes - 1."""
+    inputs: Tensor
+    """(B, C, H, W) images, (B, C, L) series or (B, F) rows, float32 and normalised, or (B, L) int64 tokens."""
+    targets: Tensor
+    """(B, ...) as the task has them: (B,) int64 class numbers, for example."""
 
 
 class Stream(Protocol):
@@ -45,14 +45,14 @@ class Stream(Protocol):
 def first_images(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
     """The first ``most`` images of ``batches``, or all where there are fewer."""
     for batch in batches:
-        yield Batch(batch.images[:most], batch.labels[:most])
-        most -= len(batch.labels)
+        yield Batch(batch.inputs[:most], batch.targets[:most])
+        most -= len(batch.targets)
         if most <= 0:
             return
 
 
 class Normalisation:
-    """``(value / white - mean) / std`` per channel, (B, C, H, W) of any type to (B, C, H, W) float32.
+    """``(value / white - mean) / std`` per channel, (B, C, ...) of any type to (B, C, ...) float32.
 
     Args:
         mean: C numbers, with white at 1.
@@ -60,23 +60,33 @@ class Normalisation:
         channels: C.
         white: The value of a white pixel in the images to come.
         device: Where these are.
+        rank: How many dimensions follow the channels.
 
     Raises:
         ValueError: There are not C means and deviations.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], channels: int, white: float, device: torch.device
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int,
+        white: float,
+        device: torch.device,
+        rank: int = 2,
     ) -> None:
         if not len(mean) == len(std) == channels:
             raise ValueError(f"{channels} channels need as many means and deviations, not {len(mean)} and {len(std)}")
-        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
+        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, *[1] * rank)
+        centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, *[1] * rank)
         self._scale = (1 / (white * deviation)).to(device, torch.float32)
         self._shift = (-centre / deviation).to(device, torch.float32)
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.addcmul(self._shift, images.float(), self._scale)
+
+
+Transform = Callable[[Tensor], Tensor]
 
 
 class Preparation:
@@ -92,7 +102,7 @@ class Preparation:
     """
 
     def __init__(
-        self, normalisation: Normalisation, augmentation: Augmentation | None, generator: Generator | None
+        self, normalisation: Transform, augmentation: Augmentation | None, generator: Generator | None
     ) -> None:
         self.augmentation = augmentation
         self._normalisation = normalisation
@@ -186,12 +196,12 @@ class ShardedStream:
 
     def next(self) -> Batch:
         batch = self._stream.next()
-        share, rest = divmod(len(batch.labels), self._ranks.count)
+        share, rest = divmod(len(batch.targets), self._ranks.count)
         if rest or share < 2:
             allowed = f"it must be a multiple of the {self._ranks.count} processes, with 2 samples for each at least"
-            raise InvalidValue("training.batch_size", len(batch.labels), allowed)
+            raise InvalidValue("training.batch_size", len(batch.targets), allowed)
         own = slice(self._ranks.rank * share, (self._ranks.rank + 1) * share)
-        return Batch(batch.images[own], batch.labels[own])
+        return Batch(batch.inputs[own], batch.targets[own])
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

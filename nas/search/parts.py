@@ -17,7 +17,8 @@ from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded
-from nas.data.dataset import Dataset, DataSplits
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, require
@@ -39,6 +40,7 @@ from nas.search.shrinking import Mask
 from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Task
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
 
@@ -114,12 +116,14 @@ class SearchParts:
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
-        task: What stand-alone networks are trained on.
+        task: What the outputs mean.
+        setup: What stand-alone networks are trained on.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
     """
 
     space: SearchSpace
     splits: DataSplits
+    task: Task
     augmentation: Augmentation
     relaxation: Relaxation
     architecture_gradient: Hypergradient | None
@@ -138,7 +142,7 @@ class SearchParts:
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
     budget: Budget = field(default_factory=Budget)
-    task: TrainingSetup | None = None
+    setup: TrainingSetup | None = None
     draw: Callable[[Architecture], Any] | None = None
 
 
@@ -199,6 +203,7 @@ def built_problem(
         precision=partial(training.autocast, randomness.device),
         augmentation=randomness.on_device("learned augmentation"),
         perturbation=parts.perturbation,
+        task=parts.task,
     )
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)

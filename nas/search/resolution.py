@@ -44,19 +44,23 @@ class Resolution:
         Raises:
             InvalidValue: ``share`` is above 0, and the supernet takes images of one size only.
         """
+        if share is None:
+            try:
+                return cls.of(HALF, space, relaxation)
+            except InvalidValue:
+                return cls(0.0, 0.0)
         if share == 0:
             return cls(0.0, 0.0)
-        if share is None and len(space.input_shape) != 3:
-            return cls(0.0, 0.0)
+        if space.signature.rank != 2 or space.signature.head != "point":
+            allowed = f"it halves images with one prediction each, and the data are {space.signature.in_words()}"
+            raise InvalidValue("search.half_resolution", share, allowed)
         channels, height, width = space.input_shape
         try:
             price = supernet_multiply_adds(space, relaxation, (channels, -(-height // 2), -(-width // 2)))
         except RuntimeError as error:
-            if share is None:
-                return cls(0.0, 0.0)
             allowed = f"the supernet of space={space.name} takes images of {height}x{width} pixels only"
             raise InvalidValue("search.half_resolution", share, allowed) from error
-        return cls(HALF if share is None else share, price)
+        return cls(share, price)
 
     def follow(self, progress: float) -> None:
         """Be that of a step at which the share ``progress`` (0 to 1) of the search is done."""
@@ -84,7 +88,7 @@ class _ShownStream:
 
     def next(self) -> Batch:
         batch = self._stream.next()
-        return Batch(halved(batch.images), batch.labels) if self._resolution.is_half else batch
+        return Batch(halved(batch.inputs), batch.targets) if self._resolution.is_half else batch
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

@@ -13,8 +13,20 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
+from nas.signature import Signature
 from nas.training.sgd import sgd
-from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
+from tests.problems import (
+    CELL_SPACES,
+    CLASSES,
+    INPUT_SHAPE,
+    RANKS,
+    batch_of,
+    entries,
+    momentum_buffers,
+    problem_over,
+    seeded_supernet,
+    space_of_rank,
+)
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -92,14 +104,14 @@ class RealStep:
                 optimiser.state[weight]["momentum_buffer"] = buffer.clone()
         training, validation = self.batches
         supernet.dropout.rate = dropout
-        F.cross_entropy(supernet(training.images), training.labels).backward()
+        F.cross_entropy(supernet(training.inputs), training.targets).backward()
         if self.case.clip is not None:
             norm = nn.utils.clip_grad_norm_(weights, self.case.clip)
             assert (norm > self.case.clip) == (self.case.clip == ACTIVE)
         optimiser.step()
         supernet.dropout.rate = 0.0
         with torch.no_grad():
-            return float(F.cross_entropy(supernet(validation.images), validation.labels))
+            return float(F.cross_entropy(supernet(validation.inputs), validation.targets))
 
 
 def shifted(point: dict[str, Tensor], name: str, index: int, by: float) -> dict[str, Tensor]:
@@ -151,8 +163,8 @@ class DifferentiableStep:
         # Inside torch.func.grad, batch norm may only write into tensors made there.
         buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
         with without_kernels():  # which torch.func cannot look into
-            logits = functional_call(supernet, {**weights, **alphas, **buffers}, (batch.images,))
-        return F.cross_entropy(logits, batch.labels)
+            logits = functional_call(supernet, {**weights, **alphas, **buffers}, (batch.inputs,))
+        return F.cross_entropy(logits, batch.targets)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for generator, state in zip(self.problem.generators, self.noise, strict=True):
@@ -177,8 +189,8 @@ class DifferentiableStep:
         return self.loss(moved, alphas, self.validation, 0.0)
 
 
-def test_it_agrees_with_automatic_differentiation_written_independently(case, make_problem, make_batch):
-    problem, batches = case.problem(make_problem), [make_batch(10), make_batch(11)]
+def assert_agrees(problem: BilevelProblem, batches: list[Batch], case: Case) -> None:
+    """The exact gradients are those of :class:`DifferentiableStep`, with the same noise."""
     step = DifferentiableStep(case, problem, batches)
     inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
     references = torch.autograd.grad(step(*inputs), inputs)
@@ -189,19 +201,25 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
         assert relative_error(gradient, reference) < 1e-10, name
 
 
+def test_it_agrees_with_automatic_differentiation_written_independently(case, make_problem, make_batch):
+    assert_agrees(case.problem(make_problem), [make_batch(10), make_batch(11)], case)
+
+
 def test_it_does_so_once_options_are_taken_away(make_batch):
-    space = CELL_SPACES["nasbench201"](input_shape=INPUT_SHAPE, classes=CLASSES, implementation="plain")
+    space = CELL_SPACES["nasbench201"](signature=Signature(INPUT_SHAPE, CLASSES), implementation="plain")
     supernet, generators = seeded_supernet(space, "gumbel")
     problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
     supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))
     batches = [make_batch(10), make_batch(11)]
-    step = DifferentiableStep(Case(filled=False), problem, batches)
-    inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
-    references = torch.autograd.grad(step(*inputs), inputs)
-    for generator, state in zip(problem.generators, step.noise, strict=True):
-        generator.set_state(state)
-    for (name, gradient), reference in zip(gradients_by_exact(problem, *batches).items(), references, strict=True):
-        assert relative_error(gradient, reference) < 1e-10, name
+    assert_agrees(problem, batches, Case(filled=False))
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_it_does_so_for_every_rank_and_head(name: str) -> None:
+    space = space_of_rank(name)
+    supernet, generators = seeded_supernet(space)
+    problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
+    assert_agrees(problem, [batch_of(space.signature, seed) for seed in (10, 11)], Case(filled=False))
 
 
 def test_the_independent_differentiation_passes_gradcheck(make_problem, make_batch):
@@ -302,7 +320,7 @@ def test_a_network_without_any_gradient_is_no_nan(make_problem, make_batch):
     with torch.no_grad():
         problem.supernet.classifier.weight.zero_()
         problem.supernet.classifier.bias.copy_(torch.tensor([2000.0, 0.0, 0.0]))  # right beyond rounding
-    batches = [Batch(make_batch(seed).images, labels) for seed in (10, 11)]
+    batches = [Batch(make_batch(seed).inputs, labels) for seed in (10, 11)]
     for name, gradient in gradients_by_exact(problem, *batches).items():
         assert bool(torch.isfinite(gradient).all()), name
 

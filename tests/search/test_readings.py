@@ -15,6 +15,7 @@ from nas.search.discretisation import Alone, AloneOrStrongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -112,9 +113,9 @@ def test_it_reads_after_every_epoch_that_may_be_the_last(tmp_path: Path) -> None
     assert not any(result.settled.values())
 
 
-MACRO = Macro([{"type": "conv", "filters": [2, 4], "kernel_size": 1}], ["relu"], input_shape=(1, 6, 6), classes=3)
-CELLS = Darts(channels=2, cells=2, steps=2, multiplier=2, input_shape=(1, 8, 8), classes=3)
-EDGES = NasBench201(channels=2, cells_per_stage=1, input_shape=(1, 8, 8), classes=3)
+MACRO = Macro([{"type": "conv", "filters": [2, 4], "kernel_size": 1}], ["relu"], signature=Signature((1, 6, 6), 3))
+CELLS = Darts(channels=2, cells=2, steps=2, multiplier=2, signature=Signature((1, 8, 8), 3))
+EDGES = NasBench201(channels=2, cells_per_stage=1, signature=Signature((1, 8, 8), 3))
 
 
 @pytest.mark.parametrize(
