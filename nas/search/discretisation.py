@@ -148,16 +148,10 @@ class Alone(Discretisation):
                 option: with_row(weights, rows[choice.name], one_hot[index])
                 for index, option in enumerate(choice.options)
             }
-<<<<<<< HEAD
-            own = {option: self._loss(supernet, space, one, batches) for option, one in alone.items()}
+            own = {option: self._loss(supernet, space, one, batches, task) for option, one in alone.items()}
             losses[choice.name] = own
             # Alpha decides where the options make no difference, as those of a type that is not taken.
             ranks = {option: (loss, option != preferred[choice.name]) for option, loss in own.items()}
-=======
-            ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
-            for option, one in alone.items():
-                ranks[option] = (self._loss(supernet, space, one, batches, task), option != preferred[choice.name])
->>>>>>> main
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         self.losses = losses
@@ -201,9 +195,10 @@ class AloneOrStrongest(Alone):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         if self.asks_for_losses:
-            return super().choose(supernet, space, batches, generator, tune)
+            return super().choose(supernet, space, batches, generator, tune, task)
         return supernet.discretise()
 
 

@@ -59,23 +59,7 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-<<<<<<< HEAD
             self.chosen = self.read_off(watched, tune)
-=======
-            passed: list[tuple[int, float | None]] = []
-
-            def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
-                for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
-                    passed.append((len(batch.targets), per_image))
-                    yield batch
-
-            generator = self.parts.randomness.anew("discretisation")
-            self.chosen = self.parts.discretisation.choose(
-                self.supernet, self.parts.space, images, generator, tune, self.parts.task
-            )
-            for count, per_image in passed:
-                self.meter.passed(count, per_image)
->>>>>>> main
         self.meter.passed(metrics.samples)
         main = self.parts.task.measures[0].name
         return {"supernet/validation_loss": metrics.loss, f"supernet/validation_{main}": metrics[main]}
@@ -86,11 +70,12 @@ class CandidateReader:
 
         def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
             for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
-                passed.append((len(batch.labels), per_image))
+                passed.append((len(batch.targets), per_image))
                 yield batch
 
         generator = self.parts.randomness.anew("discretisation")
-        chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
+        space, task = self.parts.space, self.parts.task
+        chosen = self.parts.discretisation.choose(self.supernet, space, images, generator, tune, task)
         for count, per_image in passed:
             self.meter.passed(count, per_image)
         return chosen
