@@ -1,0 +1,1 @@
+"""The recurrent space: a language model around one cell."""
