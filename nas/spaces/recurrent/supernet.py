@@ -7,6 +7,8 @@ parameters, the same module for all, is applied to the first state and to every 
 """
 
 from collections.abc import Mapping
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +40,17 @@ class SearchCell(RecurrentCell):
         assert weights is not None
         states, row = [self.norm(self.first_state(x, state, masks))], 0
         for node in self.nodes:
+            products = [masked(read, masks.cell_h) @ node for read in states]
             total = torch.zeros_like(state)
-            for read in states:
-                for weight, operation in zip(weights[row], OPERATIONS, strict=True):
-                    if operation != "none":
-                        product = masked(read, masks.cell_h) @ node
-                        total = total + weight * gated(read, product, FUNCTIONS[operation])
-                row += 1
+            for column, operation in enumerate(OPERATIONS):
+                if operation == "none":
+                    continue
+                candidates = [
+                    weights[row + source, column] * gated(read, product, FUNCTIONS[operation])
+                    for source, (read, product) in enumerate(zip(states, products, strict=True))
+                ]
+                total = total + reduce(add, candidates)
+            row += len(states)
             states.append(self.norm(total))
         return states
 
