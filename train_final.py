@@ -25,7 +25,6 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.kinds import Hyperparameter
@@ -44,7 +43,9 @@ from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration
+from nas.signature import Signature
 from nas.spaces.space import SearchSpace
+from nas.tasks import data_and_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -66,13 +67,9 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if training.deterministic:
         use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
-    source = build(config.data, "data")
-    try:
-        splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
-    found = read_candidate(config.candidate, splits, training, partial(named_space, config, splits))
-    if (splits.input_shape, splits.classes) != (found.space.input_shape, found.space.classes):
+    source, splits, task = data_and_task(config)
+    found = read_candidate(config.candidate, splits, training, partial(named_space, config, task.signature))
+    if task.signature != found.space.signature:
         shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
         raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
@@ -106,6 +103,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     retraining = Retraining(
         network=network,
+        task=task,
         stream=stream,
         hyperparameters=hyperparameters,
         schedule=schedule.schedule,
@@ -120,21 +118,18 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
         record_environment(path, randomness.device, splits)
-        write_atomically(path / "summary.txt", (network_summary(network, splits.input_shape) + "\n").encode())
+        write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, splits.classes, randomness.device)
+    metrics = measure(network, batches, task, randomness.device)
     measured = {
-        "test_accuracy": metrics.accuracy,
-        "test_loss": metrics.loss,
-        "test_macro_f1": metrics.macro_f1,
-        "test_macro_recall": metrics.macro_recall,
+        **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    parameters = int(count_parameters(network, splits.input_shape))
+    parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
@@ -192,24 +187,24 @@ def chosen_hyperparameters(
     return Hyperparameters({name: value for name, value in chosen.items() if name not in idle})
 
 
-def named_space(config: DictConfig, splits: DataSplits, name: str) -> SearchSpace:
+def named_space(config: DictConfig, signature: Signature, name: str) -> SearchSpace:
     """The space ``name`` for the data at hand, with the configuration's settings if it is the configuration's."""
     group = config.space
     if str(group.get("_target_")).rpartition(".")[2].lower() != name:
         group = OmegaConf.load(CONF / "space" / f"{name}.yaml")
-    space = build(group, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(group, "space", signature=signature)
     assert isinstance(space, SearchSpace)
     return space
 
 
-def network_summary(network: torch.nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """A table of the layers with shapes, parameters and multiply-adds for one image; no auxiliary head is in it."""
+def network_summary(network: torch.nn.Module, signature: Signature) -> str:
+    """A table of the layers with shapes, parameters and multiply-adds for one input; no auxiliary head is in it."""
     from torchinfo import summary  # here and not above: a run that is refused needs none
 
     columns = ("input_size", "output_size", "num_params", "mult_adds")
-    return str(
-        summary(as_used(network), input_size=(1, *input_shape), col_names=columns, depth=3, verbose=0, mode="eval")
-    )
+    example = signature.example(1)
+    size, kinds = tuple(example.shape), [example.dtype]
+    return str(summary(as_used(network), size, dtypes=kinds, col_names=columns, depth=3, verbose=0, mode="eval"))
 
 
 def final_folder(candidate: str) -> str:

@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
-from nas.data.dataset import DataSplits, loaded
 from nas.errors import InvalidValue
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.collection import built_hyperparameters
@@ -34,6 +33,7 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
+from nas.tasks import data_and_task
 
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
@@ -43,7 +43,6 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     """The pieces of a run in the folder ``path``, into which nothing is written yet."""
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
-    source = build(config.data, "data")
     relaxation = build(config.relaxation, "relaxation")
     training = build(config.training, "training")
     if training.deterministic:
@@ -53,15 +52,13 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     training = training.chosen_by(held)
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
-    try:
-        splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
+    source, splits, task = data_and_task(config)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes, ranges=ranges)
+    space = build(config.space, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
-    task = TrainingSetup(
+    setup = TrainingSetup(
         space=space,
+        task=task,
         train=splits.train.to(device),
         validation=splits.validation.to(device),
         mean=splits.mean,
@@ -77,6 +74,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     return SearchParts(
         space=space,
         splits=splits,
+        task=task,
         augmentation=source.augmentation,
         relaxation=relaxation,
         architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
@@ -90,7 +88,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         discretisation=build(config.discretisation, "discretisation"),
         search=build(config.search, "search"),
         training=training,
-        task=task,
+        setup=setup,
         objective=build(config.objective, "objective", space=space),
         budget=build(config.budget, "budget"),
         tracking=tracking,
@@ -100,7 +98,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     )
 
 
-def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, DataSplits]:
+def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile, SearchParts]:
     """One search into the run folder ``path``, down to its ``candidate.json``.
 
     Nothing is written before every setting has been checked.
@@ -124,17 +122,17 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     schedule = training.schedule, result.has_settled(), training.schedule_end, result.trajectory
     found = CandidateFile(result.candidate, space, splits.name, *schedule, splits.class_names)
     found.write(path / "candidate.json")
-    return result, found, splits
+    return result, found, parts
 
 
 def run(config: DictConfig, path: Path) -> None:
     """One search into the run folder ``path``, told and drawn."""
-    result, found, splits = search(config, path)
+    result, found, parts = search(config, path)
     candidate, console = found.candidate, config.tracking.console
     figure = architecture_figure(found)
     save_drawing(figure, path / "figures" / "architecture")
     if result.supernet is not None:
-        write_discretisation_gap(path, result.supernet, candidate.architecture, splits)
+        write_discretisation_gap(path, result.supernet, candidate.architecture, parts.splits, parts.task)
     with Tracker(path, build(config.tracking, "tracking"), result.record) as tracker:
         tracker.figure("architecture", figure, result.step)
         tracker.text("architecture", architecture_in_words(found), result.step)

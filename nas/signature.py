@@ -4,9 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
+from torch import Tensor
+
 from nas.errors import InvalidValue, require
 
 Head = Literal["point", "dense", "sequence"]
+INPUTS = {0: "rows", 1: "series", 2: "images"}  # by rank
+PREDICTIONS: dict[Head, str] = {
+    "point": "one prediction each",
+    "dense": "a prediction per place",
+    "sequence": "a prediction per token",
+}
 LARGEST_SIDE = 1_000_000
 LARGEST_OUTPUT = 1_000_000
 
@@ -42,6 +51,28 @@ class Signature:
     def rank(self) -> int:
         """How many dimensions a place has: 2 of an image, 1 of a series, 0 of a row or of tokens."""
         return len(self.input_shape) - 1
+
+    @property
+    def is_tokens(self) -> bool:
+        """Whether the inputs are token numbers."""
+        return self.rank == 0 and self.head == "sequence"
+
+    def example(self, batch: int, like: Tensor | None = None) -> Tensor:
+        """Inputs of the right shape and type, all 0: (batch, *input_shape), int64 where they are token numbers.
+
+        Args:
+            batch: How many.
+            like: Of whose device they are, and of whose type numbers are; by default torch's own.
+        """
+        like = torch.zeros(()) if like is None else like
+        return like.new_zeros(batch, *self.input_shape, dtype=torch.int64 if self.is_tokens else like.dtype)
+
+    def in_words(self) -> str:
+        """``1x28x28 images with one prediction each``, for messages."""
+        size = "x".join(map(str, self.input_shape))
+        inputs = f"texts of {size} tokens" if self.is_tokens else f"rows of {size} numbers"
+        inputs = f"{size} {INPUTS[self.rank]}" if self.rank else inputs
+        return f"{inputs} with {PREDICTIONS[self.head]}"
 
     def to_json(self) -> dict[str, Any]:
         return {

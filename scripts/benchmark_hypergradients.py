@@ -28,6 +28,7 @@ from nas.hyperparameters.collection import HyperparameterSet
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
 from nas.run.randomness import Randomness
+from nas.tasks import data_and_task
 from nas.training.sgd import grouped
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -68,10 +69,10 @@ class Bench:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose("train_search", overrides=[*chosen, *learned, *overrides])
         randomness = Randomness(0)
-        training, source = build(config.training, "training"), build(config.data, "data")
-        splits = source.load()
+        training = build(config.training, "training")
+        _, splits, task = data_and_task(config)
         relaxation = build(config.relaxation, "relaxation")
-        space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+        space = build(config.space, "space", signature=task.signature)
         relaxation.generator = randomness.on_device("relaxation")
         supernet = space.supernet(relaxation).train()
         set_noise_generator(supernet, randomness.on_device("dropout"))
@@ -79,7 +80,7 @@ class Bench:
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
         entries = {name: entry for name, entry in config.hyperparameters.items() if name != "gradient"}
         hyperparameters = HyperparameterSet({name: build(entry, str(name)) for name, entry in entries.items()})
-        self.problem = BilevelProblem(supernet, optimiser, hyperparameters, training.gradient_clip, noise)
+        self.problem = BilevelProblem(supernet, optimiser, hyperparameters, training.gradient_clip, noise, task=task)
         strategies: list[Hypergradient | None] = [
             None if one._target_ is None else build(one, key)
             for key, one in {"hypergradient": config.hypergradient, "gradient": config.hyperparameters.gradient}.items()

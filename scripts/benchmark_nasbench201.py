@@ -33,6 +33,7 @@ from nas.evaluation.table import read_table
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.run.randomness import Randomness
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import architecture_text
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -99,7 +100,7 @@ def searched(method: str, table: Table, seed: int, budgets: Sequence[int]) -> Ru
     """One run of ``method``, reported after each of the ``budgets``."""
     torch.set_num_threads(1)
     began = time.process_time()
-    space = NasBench201(input_shape=(3, 32, 32), classes=10)
+    space = NasBench201(signature=Signature((3, 32, 32), 10))
     strategy = METHODS[method](space=space, generator=Randomness(seed).on_cpu(method))
     best, evaluations, found = Best(-math.inf, -math.inf), 0, {}
     while True:

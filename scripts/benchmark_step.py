@@ -66,6 +66,7 @@ from nas.operations.fast.library import library, without_kernels
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
 from nas.run.checkpoint import write_atomically
+from nas.signature import Signature
 from nas.spaces.darts.choices import OPERATIONS
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -169,7 +170,7 @@ class Case:
         def original_step() -> None:
             for batch, rule in ((validation, upper.optimiser), (training, optimiser)):
                 supernet.zero_grad()
-                F.cross_entropy(supernet(batch.images), batch.labels).backward()
+                F.cross_entropy(supernet(batch.inputs), batch.targets).backward()
                 if rule is optimiser:
                     torch.nn.utils.clip_grad_norm_(supernet.weight_parameters(), 5.0)
                     set_step(optimiser, hyperparameters.numbers())
@@ -187,17 +188,17 @@ def drawn_batch(size: int, seed: int, device: str) -> Batch:
 
 def darts(**settings: Any) -> Callable[[str], SearchSpace]:
     """The DARTS space of the paper's search, or what ``settings`` make of it."""
-    return lambda which: Darts(**settings, implementation=which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return lambda which: Darts(**settings, implementation=which, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def nasbench201(which: str) -> SearchSpace:
-    return NasBench201(implementation=which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return NasBench201(implementation=which, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def macro(which: str) -> SearchSpace:
     settings = OmegaConf.load(ROOT / "conf" / "space" / "macro.yaml")
     settings.implementation = which
-    return build(settings, "space", input_shape=SHAPE, classes=CLASSES)  # type: ignore[no-any-return]
+    return build(settings, "space", signature=Signature(SHAPE, CLASSES))  # type: ignore[no-any-return]
 
 
 WIDE, POOLS = [64, 128], {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
@@ -229,7 +230,7 @@ DECLARED: dict[str, tuple[list[dict[str, Any]], list[str]]] = {  # layers and ac
 
 
 def declared(name: str) -> Callable[[str], SearchSpace]:
-    return lambda which: Macro(*DECLARED[name], which, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return lambda which: Macro(*DECLARED[name], which, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

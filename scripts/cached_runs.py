@@ -34,11 +34,15 @@ from nas.run.candidate_file import read_candidate_file  # noqa: E402
 from nas.run.checkpoint import write_atomically  # noqa: E402
 from nas.run.folder import RunFolder  # noqa: E402
 from nas.run.randomness import Randomness  # noqa: E402
+from nas.tasks import data_and_task  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402
 from nas.training.retraining import Retraining  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
-COMMON_SOURCES = ("candidate.py", "configuration.py", "data", "hyperparameters", "operations", "run", "spaces")
+COMMON_SOURCES = (
+    *("candidate.py", "configuration.py", "signature.py"),
+    *("data", "hyperparameters", "operations", "run", "spaces", "tasks"),
+)
 TRAINING_SOURCES = (*COMMON_SOURCES, "training")
 SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations", "search")
 
@@ -222,11 +226,12 @@ def trained(run: Training, folder: Path) -> Outcome:
     file.write_text(run.candidate)
     found = read_candidate_file(file)
     randomness = Randomness(run.seed)
-    source, training = build(config.data, "data"), build(config.training, "training")
-    splits = source.load()
+    source, splits, task = data_and_task(config)
+    training = build(config.training, "training")
     network = found.space.network(found.candidate.architecture)
     retraining = Retraining(
         network=network,
+        task=task,
         stream=splits.train.stream(
             training.batch_size,
             splits.mean,
@@ -246,19 +251,19 @@ def trained(run: Training, folder: Path) -> Outcome:
     )
     retraining.train()
     validation, test = (
-        measure(network, split.evaluation_batches(256, splits.mean, splits.std), splits.classes, randomness.device)
+        measure(network, split.evaluation_batches(256, splits.mean, splits.std), task, randomness.device)
         for split in (splits.validation, splits.test)
     )
     trained_on = retraining.total_steps * training.batch_size
-    per_image = count_multiply_adds(network, splits.input_shape)
+    per_image = count_multiply_adds(network, task.signature)
     return Outcome(
         validation_loss=finite(validation.loss),
-        validation_accuracy=validation.accuracy,
+        validation_accuracy=validation["accuracy"],
         test_loss=finite(test.loss),
-        test_accuracy=test.accuracy,
+        test_accuracy=test["accuracy"],
         samples=trained_on + validation.samples,
         multiply_adds=per_image * (TRAINING_PASS * trained_on + validation.samples),
-        parameters=int(count_parameters(network, splits.input_shape)),
+        parameters=int(count_parameters(network, task.signature)),
     )
 
 

@@ -47,6 +47,7 @@ from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.run.folder import RunFolder
 from nas.run.recorded import inherited_configuration
+from nas.tasks import data_and_task
 
 ROOT = Path(__file__).resolve().parent.parent
 # What suits a few dozen evaluations; everything else is as in conf/method.
@@ -211,8 +212,8 @@ def last_value(path: Path, tag: str) -> float:
 
 def per_image(config: DictConfig) -> float:
     """The multiply-adds of one forward pass of one image through the supernet."""
-    splits = build(config.data, "data").load()
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    _, _, task = data_and_task(config)
+    space = build(config.space, "space", signature=task.signature)
     return supernet_multiply_adds(space, build(config.relaxation, "relaxation"))
 
 

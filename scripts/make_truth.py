@@ -45,7 +45,7 @@ from nas.evaluation.truth import Truth, TruthRow
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.run.randomness import Randomness
 from nas.stopping import STOPPED
-from nas.training.metrics import ClassificationMetrics, measure
+from nas.training.metrics import Measured, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
@@ -90,10 +90,10 @@ def problem_of(config: DictConfig) -> Problem:
         InvalidValue, UnusableInput: As ``train_search.py`` would, with the same sentence.
     """
     parts = train_search.built_parts(config, Path("runs"))
-    assert parts.task is not None
+    assert parts.setup is not None
     plain: Any = OmegaConf.to_container(config, resolve=True)
     kept = ("data", "space", "hyperparameters", "training", "final", "seed")
-    return Problem({name: plain[name] for name in kept}, parts.task, parts.splits.test)
+    return Problem({name: plain[name] for name in kept}, parts.setup, parts.splits.test)
 
 
 def trained_row(
@@ -104,7 +104,7 @@ def trained_row(
     began = time.process_time()
     setup, randomness = problem.setup, Randomness(seed, problem.setup.device)
     training = training_of(setup, candidate, problem.epochs, randomness)
-    curve: list[ClassificationMetrics] = []
+    curve: list[Measured] = []
     measuring = 0.0
     failed = False
     for epoch in [*range(curve_every, problem.epochs, curve_every), problem.epochs]:
@@ -114,11 +114,11 @@ def trained_row(
         except FloatingPointError:
             failed = True
         looked = time.process_time()
-        curve.append(measure(training.network, setup.validation_batches(), setup.space.classes, setup.device))
+        curve.append(measure(training.network, setup.validation_batches(), setup.task, setup.device))
         measuring += (time.process_time() - looked) if epoch < problem.epochs else 0.0
     seconds = time.process_time() - began - measuring  # the last measurement belongs to the price, the curve does not
     batches = problem.test.evaluation_batches(MEASURED_AT_ONCE, setup.mean, setup.std)
-    test, validation = measure(training.network, batches, setup.space.classes, setup.device), curve[-1]
+    test, validation = measure(training.network, batches, setup.task, setup.device), curve[-1]
     trained = training.step * min(training.training.batch_size, len(setup.train))
     cost = Cost.of_passes(setup.multiply_adds(candidate.architecture), trained, validation.samples)
     *measured, tested = (setup.metrics(candidate.architecture, one) for one in (*curve, test))

@@ -44,7 +44,8 @@ class DiagnosedSearch(LiveSearch):
 
     def computed(self, folder: Path) -> dict[str, Any]:
         try:
-            result, found, splits = train_search.search(composed(self.overrides, self.seed), folder)
+            result, found, parts = train_search.search(composed(self.overrides, self.seed), folder)
+            splits = parts.splits
         except (RunFailed, FloatingPointError) as error:
             return {"failure": str(error)}
         supernet, space = result.supernet, found.space

@@ -42,11 +42,13 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.search.guard import GuardSettings
 from nas.search.parts import SearchParts, SearchSettings
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Classification
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
@@ -108,7 +110,7 @@ def seeded_supernet(
 def supernet_for(relaxation: str, dtype: torch.dtype, smooth: bool) -> tuple[Supernet, list[torch.Generator]]:
     """:func:`seeded_supernet` of a macro space: softplus, tanh and average pooling, or ReLU and max pooling."""
     layers, activation = (SMOOTH_LAYERS, "softplus") if smooth else (KINKED_LAYERS, "relu")
-    space = Macro(layers, [activation], input_shape=INPUT_SHAPE, classes=CLASSES)
+    space = Macro(layers, [activation], signature=Signature(INPUT_SHAPE, CLASSES))
     return seeded_supernet(space, relaxation, dtype)
 
 
@@ -242,8 +244,9 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
     }
     parts: dict[str, Any] = {
-        "space": Macro(SEARCHED_LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes),
+        "space": Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
         "splits": splits,
+        "task": Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
         "relaxation": Softmax(Temperature(1.0, 1.0)),
         "architecture_gradient": FirstOrder(),
@@ -269,6 +272,7 @@ def retraining_of(
     splits = settings.pop("splits", None) or digits()
     randomness = settings.pop("randomness", None) or Randomness(0)
     usual: dict[str, Any] = {
+        "task": Classification().fitted(splits)[0],
         "stream": splits.train.stream(16, splits.mean, splits.std, randomness.on_cpu("training order")),
         "schedule": "constant",
         "final": FinalSettings(1, "learned", None, None, 0.4, "constant", 100),

@@ -27,6 +27,7 @@ from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.run.overrides import refuse_impossible_options
 from nas.run.randomness import Randomness
 from nas.search.gradient_search import GradientSearch
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped, StopRequest
 from nas.training.settings import TrainingSettings
@@ -232,7 +233,7 @@ def macro_spaces(draw: st.DrawFn) -> Macro:
         slots.append(dense)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 9)))
     activations = draw(st.lists(st.sampled_from(sorted(ACTIVATIONS)), min_size=1, max_size=3, unique=True))
-    return Macro(slots, activations, input_shape=shape, classes=draw(st.integers(2, 4)))
+    return Macro(slots, activations, signature=Signature(shape, draw(st.integers(2, 4))))
 
 
 def noise_images(space: Macro) -> DataSplits:

@@ -42,7 +42,7 @@ class BlackBoxSearch:
         enqueue: ``initial`` gives the first candidate the initial hyperparameters of the configuration, each brought
             into its range; null leaves them to the strategy, like the architecture.
         space: The joint space of architectures and hyperparameters.
-        task: Knows the values of hyperparameters that candidates do not carry.
+        setup: Knows the values of hyperparameters that candidates do not carry.
         evaluator: Turns candidates into evaluations.
         objective: Turns evaluations into scores.
         budget: What the search may spend.
@@ -66,7 +66,7 @@ class BlackBoxSearch:
         enqueue: Literal["initial"] | None = None,
         *,
         space: SearchSpace,
-        task: TrainingSetup,
+        setup: TrainingSetup,
         evaluator: Evaluator,
         objective: Objective,
         budget: Budget,
@@ -77,11 +77,11 @@ class BlackBoxSearch:
         require(patience is None or patience >= 1, "patience", patience, "it must be null or at least 1")
         if not budget.limits() and patience is None:
             raise InvalidValue("budget", None, "something must end the search: budget.evaluations=100, say")
-        self.task, self.evaluator, self.objective, self.patience = task, evaluator, objective, patience
+        self.setup, self.evaluator, self.objective, self.patience = setup, evaluator, objective, patience
         self.tracking, self.randomness, self.folder = tracking, randomness, folder
         self.strategy = strategy(space=space, generator=randomness.on_cpu("strategy"))
         if enqueue is not None:
-            self.strategy.enqueue({name: task.held[name] for name in space.ranges if name in task.held})
+            self.strategy.enqueue({name: setup.held[name] for name in space.ranges if name in setup.held})
         self.pruner = self.strategy.pruner if pruner is None else pruner
         self.meter = EvaluationMeter(budget, evaluator)
         self.meter.require_one(space.sample(randomness.on_cpu("price")))
@@ -233,7 +233,7 @@ class BlackBoxSearch:
     def candidate(self) -> Candidate:
         """What the search would return now, with every hyperparameter that its training had."""
         found = self.history.best.candidate
-        return Candidate(found.architecture, self.task.hyperparameters(found))
+        return Candidate(found.architecture, self.setup.hyperparameters(found))
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
         best, spent, ending = self.history.best.metrics, self.meter.spent, f"{self._ending()}"

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
@@ -22,6 +21,7 @@ from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import RATE_FACTORS
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 from nas.training.augment import Values, presented
 from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
@@ -40,6 +40,7 @@ class BilevelProblem:
         augmentation: Where learned cutout and mixup draw from.
         precision: The context in which the supernet computes; losses are float32 at least.
         perturbation: What the training loss does to the operation weights.
+        task: What the outputs mean, and so both losses.
 
     Attributes:
         schedule_factor: What the learning rate is multiplied by at the present step.
@@ -57,6 +58,7 @@ class BilevelProblem:
         augmentation: torch.Generator | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         perturbation: Perturbation | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> None:
         for group in optimiser.param_groups:
             if group["dampening"] or group["nesterov"] or group["maximize"]:
@@ -64,7 +66,7 @@ class BilevelProblem:
             if "name" not in group and not hyperparameters.entries.keys().isdisjoint(RATE_FACTORS.values()):
                 raise ValueError("rate factors need an optimiser over nas.training.sgd.grouped(weights)")
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
-        self.gradient_clip, self.augmentation = gradient_clip, augmentation
+        self.gradient_clip, self.augmentation, self.task = gradient_clip, augmentation, task
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
@@ -116,8 +118,8 @@ class BilevelProblem:
         if operation_weights is None and self.disturbance.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
-        logits = self.network.logits(parameters, shown.images, operation_weights)
-        return training_loss(logits, shown, values.get("label_smoothing", 0.0)), logits
+        logits = self.network.logits(parameters, shown.inputs, operation_weights)
+        return training_loss(self.task, logits, shown, values), logits
 
     def validation_loss(
         self,
@@ -127,8 +129,8 @@ class BilevelProblem:
     ) -> tuple[Tensor, Tensor]:
         """``L_val(weights, alpha)`` without dropout and drop path, and the logits; arguments as for a training pass."""
         with without_noise(self.supernet), self.network.frozen_averages():
-            logits = self.network.logits(parameters, batch.images, operation_weights)
-        return F.cross_entropy(logits, batch.labels), logits
+            logits = self.network.logits(parameters, batch.inputs, operation_weights)
+        return self.task.loss(logits, batch.targets), logits
 
     # The weight step.
 

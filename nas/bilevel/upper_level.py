@@ -81,7 +81,7 @@ class UpperLevel:
             step, followed = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
         passes = 1 + followed + self.problem.disturbance.count()
-        samples = len(training.labels) * passes + (0 if move is None else move.samples)
+        samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
     def weight_step(self, training: Batch, work: Work) -> tuple[Step, int]:
@@ -106,7 +106,7 @@ class UpperLevel:
             report = strategy.gradients(self.problem, training, validation, targets)
             for target, gradient in zip(targets, report.gradients, strict=True):
                 target.grad = gradient
-            samples += report.passes[0] * len(training.labels) + report.passes[1] * len(validation.labels)
+            samples += report.passes[0] * len(training.targets) + report.passes[1] * len(validation.targets)
             if self.alpha and self.alpha[0] in set(targets):
                 self._add_penalty()
         norms = self._move_architecture()

@@ -13,12 +13,12 @@ from nas.errors import InvalidValue, UnusableInput, require
 
 
 class Batch(NamedTuple):
-    """Labelled images that a network is trained or evaluated on."""
+    """Samples that a network is trained or evaluated on."""
 
-    images: Tensor
-    """(B, C, H, W) float32, normalised per channel."""
-    labels: Tensor
-    """(B,) int64, from 0 to classes - 1."""
+    inputs: Tensor
+    """(B, C, H, W) images, (B, C, L) series or (B, F) rows, float32 and normalised, or (B, L) int64 tokens."""
+    targets: Tensor
+    """(B, ...) as the task has them: (B,) int64 class numbers, for example."""
 
 
 class Stream(Protocol):
@@ -45,8 +45,8 @@ class Stream(Protocol):
 def first_images(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
     """The first ``most`` images of ``batches``, or all where there are fewer."""
     for batch in batches:
-        yield Batch(batch.images[:most], batch.labels[:most])
-        most -= len(batch.labels)
+        yield Batch(batch.inputs[:most], batch.targets[:most])
+        most -= len(batch.targets)
         if most <= 0:
             return
 
@@ -186,12 +186,12 @@ class ShardedStream:
 
     def next(self) -> Batch:
         batch = self._stream.next()
-        share, rest = divmod(len(batch.labels), self._ranks.count)
+        share, rest = divmod(len(batch.targets), self._ranks.count)
         if rest or share < 2:
             allowed = f"it must be a multiple of the {self._ranks.count} processes, with 2 samples for each at least"
-            raise InvalidValue("training.batch_size", len(batch.labels), allowed)
+            raise InvalidValue("training.batch_size", len(batch.targets), allowed)
         own = slice(self._ranks.rank * share, (self._ranks.rank + 1) * share)
-        return Batch(batch.images[own], batch.labels[own])
+        return Batch(batch.inputs[own], batch.targets[own])
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

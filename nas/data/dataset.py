@@ -15,6 +15,7 @@ from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Str
 from nas.data.labelled import as_images, as_labels, class_count, listed, shape_and_type
 from nas.distributed import present
 from nas.errors import UnusableInput, require
+from nas.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -253,6 +254,11 @@ class DataSplits:
     @property
     def classes(self) -> int:
         return self.train.classes
+
+    @property
+    def signature(self) -> Signature:
+        """What goes into a network for these data and what comes out."""
+        return Signature(self.input_shape, self.classes)
 
     def train_and_validation(self) -> Dataset:
         """All images of the search as one data set: the training data of the retraining."""

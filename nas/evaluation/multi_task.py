@@ -21,7 +21,7 @@ class EveryTask(Evaluator):
 
     Args:
         tasks: For each task its evaluator, such as a training on its own images or a column of a table.
-        task: The run's own setup; all tasks share its space and training.
+        setup: The run's own setup; all tasks share its space and training.
         objective: What the search maximises.
         space: The run's space.
 
@@ -33,12 +33,12 @@ class EveryTask(Evaluator):
         self,
         tasks: Mapping[str, Callable[..., Evaluator]],
         *,
-        task: TrainingSetup,
+        setup: TrainingSetup,
         objective: Objective,
         space: SearchSpace,
     ) -> None:
         require(len(tasks) > 0, "tasks", dict(tasks), "it must have at least one task")
-        self.evaluators = {name: make(task=task, objective=objective, space=space) for name, make in tasks.items()}
+        self.evaluators = {name: make(setup=setup, objective=objective, space=space) for name, make in tasks.items()}
         self.cacheable = all(evaluator.cacheable for evaluator in self.evaluators.values())
         self.batch = max(evaluator.batch for evaluator in self.evaluators.values())
 

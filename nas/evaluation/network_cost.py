@@ -18,16 +18,19 @@ from torch import nn
 
 from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 
 TRAINING_PASS = 3  # the cost of a forward and backward pass, in forward passes
 AUXILIARY = "auxiliary_head_parameters"  # what the training has besides, where a result has "parameters"
 LATENCY_BATCH, LATENCY_REPEATS = 64, 15
 
-NetworkCost = Callable[[nn.Module, tuple[int, ...]], float]
+Inputs = Signature | tuple[int, ...]
+"""What goes into a network or a part of one: its signature, or the shape of one input of numbers, without the batch."""
+NetworkCost = Callable[[nn.Module, Inputs], float]
 
 
-def count_parameters(network: nn.Module, input_shape: tuple[int, ...]) -> float:
+def count_parameters(network: nn.Module, inputs: Inputs) -> float:
     """The number of learnable parameters of ``network``, without those of its auxiliary head."""
     return float(sum(parameter.numel() for parameter in as_used(network).parameters()))
 
@@ -45,46 +48,46 @@ def as_used(network: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def count_multiply_adds(network: nn.Module, input_shape: tuple[int, ...], *further: object) -> float:
+def count_multiply_adds(network: nn.Module, inputs: Inputs, *further: object) -> float:
     """The multiply-adds of convolutions and matrix products in the forward pass of one input.
 
     PyTorch's own counter counts them, in evaluation mode; the network's buffers and modes stay as they are.
 
     Args:
         network: Any network.
-        input_shape: The shape of one input, without its batch.
-        further: Arguments of the forward pass behind the images.
+        inputs: What goes in.
+        further: Arguments of the forward pass behind the inputs.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     with modes_kept(network), FlopCounterMode(display=False) as counter:
         network.eval()
-        network(_images(network, 1, input_shape), *further)
+        network(_zeros(network, 1, inputs), *further)
     return counter.get_total_flops() / 2  # it counts a multiplication and an addition as two
 
 
 def supernet_multiply_adds(
-    space: SearchSpace, relaxation: Relaxation, input_shape: tuple[int, int, int] | None = None
+    space: SearchSpace, relaxation: Relaxation, input_shape: tuple[int, ...] | None = None
 ) -> float:
-    """The multiply-adds of one image's forward pass through the supernet of ``space``.
+    """The multiply-adds of one input's forward pass through the supernet of ``space``.
 
     The plain implementation is counted: the fast one computes the same by kernels that PyTorch's counter does not see.
     Where the relaxation samples one option per edge, it is the mean over samples of an alpha that prefers none.
 
     Args:
-        input_shape: (channels, height, width) of the image, by default that of ``space``.
+        input_shape: The shape of the input where it is another one than that of ``space``.
     """
-    shape = space.input_shape if input_shape is None else input_shape
+    inputs = space.signature if input_shape is None else input_shape
     plain = copy(space)
     plain.implementation = "plain"  # type: ignore[attr-defined]  # of those spaces that have several
     with torch.device("meta"):
         supernet = plain.supernet(relaxation)
     alphas = {name: alpha.detach() for name, alpha in supernet.alpha.items()}
     if not relaxation.sampled:
-        return count_multiply_adds(supernet, shape, alphas)
+        return count_multiply_adds(supernet, inputs, alphas)
     options = max(alpha.shape[-1] for alpha in alphas.values())
     samples = ({name: _one_hot(alpha, option) for name, alpha in alphas.items()} for option in range(options))
-    return statistics.fmean(count_multiply_adds(supernet, shape, one) for one in samples)
+    return statistics.fmean(count_multiply_adds(supernet, inputs, one) for one in samples)
 
 
 def _one_hot(alpha: torch.Tensor, option: int) -> torch.Tensor:
@@ -95,15 +98,15 @@ def _one_hot(alpha: torch.Tensor, option: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def measure_latency(network: nn.Module, input_shape: tuple[int, ...]) -> float:
-    """The seconds that one image takes in evaluation mode: the median of repeated batches, on one thread on the CPU."""
+def measure_latency(network: nn.Module, inputs: Inputs) -> float:
+    """The seconds that one input takes in evaluation mode: the median of repeated batches, on one thread on the CPU."""
     threads = torch.get_num_threads()
-    images = _images(network, LATENCY_BATCH, input_shape)
+    batch = _zeros(network, LATENCY_BATCH, inputs)
     torch.set_num_threads(1)
     try:
         with modes_kept(network):
             network.eval()
-            seconds = [_timed(network, images) for _ in range(LATENCY_REPEATS + 3)][3:]  # the first ones warm up
+            seconds = [_timed(network, batch) for _ in range(LATENCY_REPEATS + 3)][3:]  # the first ones warm up
     finally:
         torch.set_num_threads(threads)
     return statistics.median(seconds) / LATENCY_BATCH
@@ -120,17 +123,17 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _timed(network: nn.Module, images: torch.Tensor) -> float:
+def _timed(network: nn.Module, batch: torch.Tensor) -> float:
     began = time.perf_counter()
-    network(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
+    network(batch)
+    if batch.is_cuda:
+        torch.cuda.synchronize(batch.device)
     return time.perf_counter() - began
 
 
-def _images(network: nn.Module, count: int, input_shape: tuple[int, ...]) -> torch.Tensor:
+def _zeros(network: nn.Module, count: int, inputs: Inputs) -> torch.Tensor:
     example = next(itertools.chain(network.parameters(), network.buffers()), torch.zeros(()))
-    return torch.zeros(count, *input_shape, dtype=example.dtype, device=example.device)
+    return inputs.example(count, example) if isinstance(inputs, Signature) else example.new_zeros(count, *inputs)
 
 
 NETWORK_COSTS: dict[str, NetworkCost] = {

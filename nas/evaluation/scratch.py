@@ -40,7 +40,7 @@ class TrainedFromScratch(Evaluator):
         jobs: Candidates that are trained at a time.
         backend: See :class:`Jobs`.
         data: Images other than the run's.
-        task: What candidates are trained on and how.
+        setup: What candidates are trained on and how.
         objective: Its score is what a pruner compares.
 
     Raises:
@@ -56,14 +56,14 @@ class TrainedFromScratch(Evaluator):
         backend: Literal["loky", "ray"] = "loky",
         data: DataSource | None = None,
         *,
-        task: TrainingSetup,
+        setup: TrainingSetup,
         objective: Objective,
     ) -> None:
         require(epochs >= 1, "epochs", epochs, "it must be at least 1")
         rising = all(earlier < later for earlier, later in zip([0, *rungs], [*rungs, epochs], strict=True))
         require(rising, "rungs", list(rungs), f"they must be rising numbers of epochs, from 1 to below epochs={epochs}")
         self.epochs, self.rungs = epochs, (*rungs, epochs)
-        self.task = task if data is None else task.on(data)
+        self.setup = setup if data is None else setup.on(data)
         self.objective = objective
         self.jobs = Jobs(jobs, backend)
         self.batch = 1 if jobs == 1 else 2 * jobs  # larger batches leave fewer processes idle, and delay a stop
@@ -72,7 +72,7 @@ class TrainedFromScratch(Evaluator):
         progress: dict[int, CandidateTraining] = {index: CandidateTraining() for index in range(len(candidates))}
         running = list(progress)
         for rung, epoch in enumerate(self.rungs if pruner is not None else (self.epochs,)):
-            calls = [(self.task, candidates[index], epoch, self.epochs, progress[index]) for index in running]
+            calls = [(self.setup, candidates[index], epoch, self.epochs, progress[index]) for index in running]
             progress |= dict(zip(running, self.jobs.map(train, calls), strict=True))
             running = [index for index in running if not progress[index].failed]
             if pruner is not None and epoch < self.epochs and running:
@@ -84,7 +84,7 @@ class TrainedFromScratch(Evaluator):
         return [progress[index].evaluation(candidate) for index, candidate in enumerate(candidates)]
 
     def price(self, candidate: Candidate) -> Cost:
-        return self.task.price(candidate, self.epochs, len(self.rungs))
+        return self.setup.price(candidate, self.epochs, len(self.rungs))
 
 
 @dataclass(frozen=True)
@@ -108,26 +108,27 @@ class CandidateTraining:
         return Evaluation(candidate, self.metrics, replace(self.cost, evaluations=1))
 
 
-def training_of(task: TrainingSetup, candidate: Candidate, epochs: int, randomness: Randomness) -> Retraining:
+def training_of(setup: TrainingSetup, candidate: Candidate, epochs: int, randomness: Randomness) -> Retraining:
     """The training of ``candidate`` from fresh weights, which the global generator draws now; it keeps no record."""
-    hyperparameters = task.hyperparameters(candidate)
-    training = task.training.chosen_by(hyperparameters)
-    network = task.space.network(candidate.architecture)
-    task.bind(network, hyperparameters)
+    hyperparameters = setup.hyperparameters(candidate)
+    training = setup.training.chosen_by(hyperparameters)
+    network = setup.space.network(candidate.architecture)
+    setup.bind(network, hyperparameters)
     return Retraining(
         network=network,
-        stream=task.train.stream(
+        task=setup.task,
+        stream=setup.train.stream(
             training.batch_size,
-            task.mean,
-            task.std,
+            setup.mean,
+            setup.std,
             randomness.on_cpu("training order"),
-            task.augmentation,
+            setup.augmentation,
             randomness.on_device("augmentation"),
         ),
         hyperparameters=hyperparameters,
         schedule=training.schedule,
         schedule_end=training.schedule_end,
-        final=replace(task.final, epochs=epochs),
+        final=replace(setup.final, epochs=epochs),
         training=training,
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=randomness,
@@ -136,14 +137,14 @@ def training_of(task: TrainingSetup, candidate: Candidate, epochs: int, randomne
 
 
 def train(
-    task: TrainingSetup, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
+    setup: TrainingSetup, candidate: Candidate, until_epoch: int, epochs: int, progress: CandidateTraining
 ) -> CandidateTraining:
     """Continue the training of ``candidate`` up to ``until_epoch`` of ``epochs`` and measure the network."""
     began = time.perf_counter()
-    devices = [task.device] if task.device.type == "cuda" else []
+    devices = [setup.device] if setup.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        randomness = Randomness(task.seed_for(candidate), task.device)
-        retraining = training_of(task, candidate, epochs, randomness)
+        randomness = Randomness(setup.seed_for(candidate), setup.device)
+        retraining = training_of(setup, candidate, epochs, randomness)
         if progress.state is not None:
             retraining.load_state_dict(dict(progress.state))
         before = retraining.step
@@ -152,11 +153,11 @@ def train(
             retraining.fit(until_epoch * retraining.stream.steps_per_epoch)
         except FloatingPointError:
             failed = True
-        measured = measure(retraining.network, task.validation_batches(), task.space.classes, task.device)
+        measured = measure(retraining.network, setup.validation_batches(), setup.task, setup.device)
         finished = until_epoch == epochs or failed
         state = None if finished else retraining.state_dict()  # here: the global generator's state is part of it
-    trained = (retraining.step - before) * min(retraining.training.batch_size, len(task.train))
-    metrics = {**task.metrics(candidate.architecture, measured), "fidelity": until_epoch / epochs}
+    trained = (retraining.step - before) * min(retraining.training.batch_size, len(setup.train))
+    metrics = {**setup.metrics(candidate.architecture, measured), "fidelity": until_epoch / epochs}
     seconds = time.perf_counter() - began
     spent = Cost.of_passes(metrics["multiply_adds"], trained, measured.samples, seconds=seconds)
     return CandidateTraining(state, metrics, progress.cost + spent, failed)

@@ -8,7 +8,6 @@ Batch norm normalises by each batch's own statistics: its running ones belong to
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate
@@ -34,7 +32,8 @@ from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
-from nas.training.metrics import ClassificationMetrics, measure
+from nas.tasks import PLAIN_CLASSIFICATION, Task
+from nas.training.metrics import Measured, measure
 from nas.training.retraining import Retraining
 
 RUINED = 2.0  # times the loss of guessing: above it, a candidate's steps have harmed the shared weights
@@ -51,7 +50,7 @@ class SharedWeights(Evaluator):
             Search with Uniform Sampling"), so that a candidate's hyperparameters have no effect.
         warmup_steps: Steps along random architectures before the first evaluation.
         finalists: How many of the best candidates are measured again at the end, all with the last weights.
-        task: What candidates are trained on and how. The batch size is always the run's.
+        setup: What candidates are trained on and how. The batch size is always the run's.
         relaxation: The relaxation of the supernet; one-hot weights replace its own.
         randomness: The run's generators.
 
@@ -68,7 +67,7 @@ class SharedWeights(Evaluator):
         warmup_steps: int,
         finalists: int,
         *,
-        task: TrainingSetup,
+        setup: TrainingSetup,
         relaxation: Relaxation,
         randomness: Randomness,
     ) -> None:
@@ -76,31 +75,32 @@ class SharedWeights(Evaluator):
         require(warmup_steps >= 0, "warmup_steps", warmup_steps, "it must be at least 0")
         require(finalists >= 1, "finalists", finalists, "it must be at least 1")
         if paths == "uniform":
-            refuse_hyperparameters(task.space, "with paths=uniform the shared weights do not see a candidate's")
+            refuse_hyperparameters(setup.space, "with paths=uniform the shared weights do not see a candidate's")
         self.weight_steps, self.paths, self.warmup_steps, self.finalists = weight_steps, paths, warmup_steps, finalists
-        self.task, self.randomness = task, randomness
+        self.setup, self.randomness = setup, randomness
         relaxation.generator = randomness.on_device("relaxation")
-        self.supernet = task.space.supernet(relaxation).to(randomness.device)
+        self.supernet = setup.space.supernet(relaxation).to(randomness.device)
         for alpha in self.supernet.architecture_parameters():
             alpha.requires_grad_(False)
-        self.per_image = supernet_multiply_adds(task.space, relaxation)
+        self.per_image = supernet_multiply_adds(setup.space, relaxation)
         self.network = PathNetwork(self.supernet)
-        stream = task.train.stream(
-            task.training.batch_size,
-            task.mean,
-            task.std,
+        stream = setup.train.stream(
+            setup.training.batch_size,
+            setup.mean,
+            setup.std,
             randomness.on_cpu("training order"),
-            task.augmentation,
+            setup.augmentation,
             randomness.on_device("augmentation"),
         )
-        self.batch_size = min(task.training.batch_size, len(task.train))
+        self.batch_size = min(setup.training.batch_size, len(setup.train))
         self.training = Retraining(
             network=self.network,
+            task=setup.task,
             stream=stream,
-            hyperparameters=task.held,
+            hyperparameters=setup.held,
             schedule="constant",
-            final=replace(task.final, epochs=1, drop_path_schedule="constant"),
-            training=replace(task.training, cuda_graphs=False),  # every step takes a path of its own
+            final=replace(setup.final, epochs=1, drop_path_schedule="constant"),
+            training=replace(setup.training, cuda_graphs=False),  # every step takes a path of its own
             tracking=TrackingSettings(tensorboard=False, console="quiet"),
             randomness=randomness,
             folder=RunFolder(Path()),  # nothing is written: fit() keeps no record
@@ -135,11 +135,11 @@ class SharedWeights(Evaluator):
         return found
 
     def price(self, candidate: Candidate) -> Cost:
-        return self._cost(self.weight_steps, len(self.task.validation), 1)
+        return self._cost(self.weight_steps, len(self.setup.validation), 1)
 
     def reserve(self) -> Cost:
         """The finalists' measurement, and the warm-up before it has happened."""
-        return self._cost(0 if self.warm else self.warmup_steps, self.finalists * len(self.task.validation), 0)
+        return self._cost(0 if self.warm else self.warmup_steps, self.finalists * len(self.setup.validation), 0)
 
     def state_dict(self) -> dict[str, Any]:
         return {"training": self.training.state_dict(), "warm": self.warm}
@@ -151,20 +151,20 @@ class SharedWeights(Evaluator):
     def _random_steps(self, count: int) -> int:
         """Take ``count`` steps along random architectures; returns ``count``."""
         generator = self.randomness.on_cpu("paths")
-        self._bind(self.task.held)
+        self._bind(self.setup.held)
         for _ in range(count):
-            self._take(self.task.space.sample(generator).architecture)
+            self._take(self.setup.space.sample(generator).architecture)
             self.training.fit(self.training.step + 1)
         return count
 
-    def _own_steps(self, candidate: Candidate) -> tuple[int, ClassificationMetrics]:
+    def _own_steps(self, candidate: Candidate) -> tuple[int, Measured]:
         """Take steps along ``candidate`` and measure it: the number of steps, and the metrics after them.
 
         Steps that ruin the shared weights are taken back after the measurement; their cost is not.
         """
         network, optimiser = copy.deepcopy((self.network.state_dict(), self.training.optimiser.state_dict()))
         before = self.training.step
-        self._bind(self.task.hyperparameters(candidate))
+        self._bind(self.setup.hyperparameters(candidate))
         self._take(candidate.architecture)
         ruined = False
         try:
@@ -172,33 +172,33 @@ class SharedWeights(Evaluator):
         except NotFinite:
             ruined = True
         measured = self._measured(candidate)
-        if ruined or not measured.loss < RUINED * math.log(self.task.space.classes):
+        if ruined or not measured.loss < RUINED * self.setup.task.ignorance:
             self.network.load_state_dict(network)
             self.training.optimiser.load_state_dict(optimiser)
         return self.training.step - before, measured
 
     def _bind(self, hyperparameters: Mapping[str, float]) -> None:
-        self.task.bind(self.network, hyperparameters)
+        self.setup.bind(self.network, hyperparameters)
         set_dropouts(self.network, hyperparameters)
         self.training.hyperparameters = dict(hyperparameters)
 
     def _take(self, architecture: Architecture) -> None:
         self.network.weights = self.supernet.architecture_weights(architecture)
 
-    def _measured(self, candidate: Candidate) -> ClassificationMetrics:
+    def _measured(self, candidate: Candidate) -> Measured:
         self._take(candidate.architecture)
         with batch_statistics(self.network):
             return measure(
                 InPresentMode(self.network),
-                self.task.validation_batches(),
-                self.task.space.classes,
-                self.task.device,
+                self.setup.validation_batches(),
+                self.setup.task,
+                self.setup.device,
             )
 
     def _evaluation(
-        self, candidate: Candidate, measured: ClassificationMetrics, steps: int, evaluations: int, seconds: float
+        self, candidate: Candidate, measured: Measured, steps: int, evaluations: int, seconds: float
     ) -> Evaluation:
-        metrics = self.task.metrics(candidate.architecture, measured)
+        metrics = self.setup.metrics(candidate.architecture, measured)
         return Evaluation(candidate, metrics, self._cost(steps, measured.samples, evaluations, seconds))
 
     def _cost(self, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
@@ -245,26 +245,30 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def supernet_metrics(supernet: Supernet, batches: Iterable[Batch], weights: Mapping[str, Tensor]) -> dict[str, float]:
-    """The ``loss`` (cross-entropy in nats) and ``accuracy`` of ``supernet`` with operation ``weights``, without noise.
+def supernet_metrics(
+    supernet: Supernet, batches: Iterable[Batch], weights: Mapping[str, Tensor], task: Task = PLAIN_CLASSIFICATION
+) -> dict[str, float]:
+    """The ``loss`` of ``supernet`` with operation ``weights``, without noise, and what ``task`` glances at.
 
     Args:
         supernet: It is left as it was.
-        batches: Batches of images and labels. One of a single image is left out behind others: it has no statistics.
+        batches: One of a single sample is left out behind others: it has no statistics.
         weights: Named and shaped as the supernet's alphas.
+        task: What the outputs mean. Of classification it is the ``accuracy`` that is glanced at.
     """
-    loss = correct = 0.0
-    samples = 0
+    loss = glances = 0.0
+    samples = counted = 0
     with batch_statistics(supernet):
         for batch in batches:
-            if samples and len(batch.labels) == 1:
+            if samples and len(batch.targets) == 1:
                 continue
-            logits = supernet(batch.images, weights)
+            logits = supernet(batch.inputs, weights)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            loss += float(F.cross_entropy(logits, batch.labels, reduction="sum"))
-            correct += float((logits.argmax(1) == batch.labels).sum())
-            samples += len(batch.labels)
-    return {"loss": loss / samples, "accuracy": correct / samples}
+            loss += float(task.reported_loss(logits, batch.targets))
+            glances += float(task.glance(logits, batch.targets)) * len(batch.targets)
+            samples += len(batch.targets)
+            counted += task.count(batch.targets)
+    return {"loss": loss / counted, task.glanced: glances / samples}
 
 
 def relaxed_weights(supernet: Supernet) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ class SurrogateLookup(Evaluator):
         noise: Whether validation metrics differ from the mean as repeated trainings did. A candidate's are the same
             whenever it is asked for in runs of one seed. Test metrics are always the mean.
         space: The run's space.
-        task: Prices of trainings, and the values of hyperparameters that candidates do not carry.
+        setup: Prices of trainings, and the values of hyperparameters that candidates do not carry.
         objective: Its score is what a pruner compares.
 
     Raises:
@@ -54,7 +54,7 @@ class SurrogateLookup(Evaluator):
         noise: bool = True,
         *,
         space: SearchSpace,
-        task: TrainingSetup,
+        setup: TrainingSetup,
         objective: Objective,
     ) -> None:
         truth = truth_at(path)
@@ -64,12 +64,12 @@ class SurrogateLookup(Evaluator):
         )
         rising = all(earlier < later for earlier, later in zip([0, *rungs], [*rungs, last], strict=True))
         require(rising, "rungs", list(rungs), f"they must be rising numbers of epochs, from 1 to below epochs={last}")
-        require_fit(space, task.held, truth)
+        require_fit(space, setup.held, truth)
         self.surrogate = surrogate_at(path, (*rungs, last))
         allowed = "the truth has no repeated trainings, which tell the noise: noise=false"
         require(not noise or len(self.surrogate.noise) > 0, "noise", noise, allowed)
         # The truth's own space, which all searches of this process share: no network is counted twice.
-        self.task = replace(task, space=truth.space)
+        self.setup = replace(setup, space=truth.space)
         self.objective, self.rungs, self.noise = objective, (*rungs, last), noise
         log.info(f"{Path(path).name}: {self.surrogate.quality.in_words()}")
         if last < truth.epochs:
@@ -97,16 +97,16 @@ class SurrogateLookup(Evaluator):
         return [self._evaluation(candidate, row, rung, rung + 1) for candidate, row, rung in found]
 
     def price(self, candidate: Candidate) -> Cost:
-        return self.task.price(candidate, self.rungs[-1], len(self.rungs))
+        return self.setup.price(candidate, self.rungs[-1], len(self.rungs))
 
     def _values(self, candidates: Sequence[Candidate]) -> list[np.ndarray]:
         """Each candidate's targets in natural units, (targets,), with noise where it belongs."""
-        whole = [Candidate(one.architecture, self.task.hyperparameters(one)) for one in candidates]
+        whole = [Candidate(one.architecture, self.setup.hyperparameters(one)) for one in candidates]
         noise = self.surrogate.noise * [name.startswith("validation") for name, _ in self.surrogate.targets]
         found = []
         for candidate, values in zip(candidates, self.surrogate.means(whole), strict=True):
             if self.noise:
-                generator = np.random.default_rng(self.task.seed_for(candidate))
+                generator = np.random.default_rng(self.setup.seed_for(candidate))
                 values = values + generator.standard_normal(len(noise)) @ noise
             found.append(self.surrogate.natural(values))
         return found
@@ -119,10 +119,10 @@ class SurrogateLookup(Evaluator):
             "accuracy": found["validation_accuracy", epoch],
             "test_loss": float(values[-2]),
             "test_accuracy": float(values[-1]),
-            **self.task.size(candidate.architecture),
+            **self.setup.size(candidate.architecture),
             "fidelity": epoch / self.rungs[-1],
         }
-        return Evaluation(candidate, metrics, self.task.price(candidate, epoch, measurements))
+        return Evaluation(candidate, metrics, self.setup.price(candidate, epoch, measurements))
 
 
 def require_fit(space: SearchSpace, held: Mapping[str, float], truth: Truth) -> None:

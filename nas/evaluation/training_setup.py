@@ -17,8 +17,9 @@ from nas.data.dataset import Dataset, DataSource, loaded
 from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
-from nas.spaces.space import SearchSpace, space_from_description
-from nas.training.metrics import ClassificationMetrics
+from nas.spaces.space import SearchSpace
+from nas.tasks import Task
+from nas.training.metrics import Measured
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 
@@ -37,6 +38,7 @@ class TrainingSetup:
 
     Attributes:
         space: The search space, bound to the images' shape and classes.
+        task: What the outputs of networks mean.
         train: Images on which weights are trained, on ``device``.
         validation: Images on which candidates are compared, on ``device``.
         mean, std: Mean and standard deviation of each channel, in units in which white is 1.
@@ -50,6 +52,7 @@ class TrainingSetup:
     """
 
     space: SearchSpace
+    task: Task
     train: Dataset
     validation: Dataset
     mean: tuple[float, ...]
@@ -63,14 +66,12 @@ class TrainingSetup:
     device: torch.device
 
     def on(self, source: DataSource) -> "TrainingSetup":
-        """The same space and settings with other images, whose shape and classes may differ."""
-        splits = loaded(source)
-        description = {**self.space.describe(), "input_shape": list(splits.input_shape), "classes": splits.classes}
-        space = space_from_description(description)
-        space.ranges = self.space.ranges
+        """The same space, task and settings with other data, whose shape and classes may differ."""
+        task, splits = self.task.fitted(loaded(source))
         return replace(
             self,
-            space=space,
+            space=self.space.fitted(task.signature),
+            task=task,
             train=splits.train.to(self.device),
             validation=splits.validation.to(self.device),
             mean=splits.mean,
@@ -112,24 +113,20 @@ class TrainingSetup:
         """The ``parameters`` and ``multiply_adds`` of the network of ``architecture``."""
         return dict(self._counted(architecture))
 
-    def metrics(self, architecture: Architecture, measured: ClassificationMetrics) -> dict[str, float]:
+    def metrics(self, architecture: Architecture, measured: Measured) -> dict[str, float]:
         """An evaluation's metrics: those that were measured, and the size of the network of ``architecture``."""
-        return {
-            "accuracy": measured.accuracy,
-            "loss": measured.loss if math.isfinite(measured.loss) else math.inf,
-            "macro_f1": measured.macro_f1,
-            "macro_recall": measured.macro_recall,
-            **self._counted(architecture),
-        }
+        numbers = measured.numbers()
+        loss = measured.loss if math.isfinite(measured.loss) else math.inf
+        return {**numbers, "loss": loss, **self._counted(architecture)}
 
     def _counted(self, architecture: Architecture) -> dict[str, float]:
         known = _COUNTED.setdefault(self.space, {})
         if architecture not in known:
             with torch.device("meta"):  # shapes are enough to count with, and no weight is drawn
                 network = self.space.network(architecture)
-            shape = self.space.input_shape
+            signature = self.space.signature
             counts = {"parameters": count_parameters, "multiply_adds": count_multiply_adds}
-            known[architecture] = {name: count(network, shape) for name, count in counts.items()}
+            known[architecture] = {name: count(network, signature) for name, count in counts.items()}
         return known[architecture]
 
 

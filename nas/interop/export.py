@@ -60,7 +60,7 @@ def write_for_other_programs(
         log.info(f"no network.py: {error}")
     if kind is None:
         return
-    images = next(iter(splits.test.evaluation_batches(CHECKED_IMAGES, splits.mean, splits.std))).images
+    images = next(iter(splits.test.evaluation_batches(CHECKED_IMAGES, splits.mean, splits.std))).inputs
     try:
         exported, difference = export_network(network, kind, folder, images, splits.class_names)
     except ExportDiffers as error:

@@ -20,6 +20,7 @@ from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
 from nas.run.ownership import claimed
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
@@ -142,7 +143,7 @@ def _draw(options: argparse.Namespace) -> None:
 def _space_named(name: str) -> SearchSpace:
     """The space of a published architecture; the data's shape and classes do not matter to the drawing of a cell."""
     space = {"darts": Darts, "nasbench201": NasBench201}[name]
-    return space(input_shape=(3, 32, 32), classes=10)
+    return space(signature=Signature((3, 32, 32), 10))
 
 
 def _animate(options: argparse.Namespace) -> None:

@@ -23,6 +23,7 @@ from nas.report.recorded_run import RecordedRun, number
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Task
 
 SCHEMA = 1
 MOST_IMAGES = 2000
@@ -138,20 +139,22 @@ def decided_since(
 
 
 def discretisation_gap(
-    supernet: Supernet, architecture: Architecture, batches: Callable[[], Iterable[Batch]]
+    supernet: Supernet, architecture: Architecture, batches: Callable[[], Iterable[Batch]], task: Task
 ) -> dict[str, Any]:
     """The metrics of the relaxed supernet and of ``architecture`` inside it, without retraining, on the same images."""
     return {
         "schema": SCHEMA,
-        "supernet": supernet_metrics(supernet, batches(), relaxed_weights(supernet)),
-        "discretised": supernet_metrics(supernet, batches(), supernet.architecture_weights(architecture)),
+        "supernet": supernet_metrics(supernet, batches(), relaxed_weights(supernet), task),
+        "discretised": supernet_metrics(supernet, batches(), supernet.architecture_weights(architecture), task),
     }
 
 
-def write_discretisation_gap(folder: Path, supernet: Supernet, architecture: Architecture, splits: DataSplits) -> None:
+def write_discretisation_gap(
+    folder: Path, supernet: Supernet, architecture: Architecture, splits: DataSplits, task: Task
+) -> None:
     """Write :func:`discretisation_gap` on at most :data:`MOST_IMAGES` validation images into the run folder."""
     device = next(supernet.parameters()).device
-    gap = discretisation_gap(supernet, architecture, lambda: validation_batches(splits, MOST_IMAGES, device))
+    gap = discretisation_gap(supernet, architecture, lambda: validation_batches(splits, MOST_IMAGES, device), task)
     write_atomically(folder / "discretisation.json", (json.dumps(gap, indent=2) + "\n").encode())
 
 
@@ -165,6 +168,7 @@ def swap_effects(
     architecture: Architecture,
     alternatives: Mapping[str, RunnerUp],
     batches: Callable[[], Iterable[Batch]],
+    task: Task,
     progress: Callable[[str], None] = lambda choice: None,
 ) -> dict[str, dict[str, Any]]:
     """The supernet's validation metrics for each choice with its option and with its runner-up.
@@ -174,6 +178,7 @@ def swap_effects(
         architecture: The found architecture.
         alternatives: The runner-up of each choice.
         batches: A function that gives the same validation batches at every call.
+        task: What the outputs mean.
         progress: A function that is called with each choice before the measurement.
     """
     relaxed, chosen = relaxed_weights(supernet), supernet.architecture_weights(architecture)
@@ -186,13 +191,12 @@ def swap_effects(
             differs = (chosen[name] != swapped[name]).any(-1, keepdim=True)
             with_option[name] = torch.where(differs, chosen[name], weights)
             with_other[name] = torch.where(differs, swapped[name], weights)
-        option_metrics = supernet_metrics(supernet, batches(), with_option)
-        other_metrics = supernet_metrics(supernet, batches(), with_other)
+        option_metrics = supernet_metrics(supernet, batches(), with_option, task)
+        other_metrics = supernet_metrics(supernet, batches(), with_other, task)
         effects[choice] = {
             "runner_up": other.option,
             "option": option_metrics,
             "swapped": other_metrics,
-            "accuracy_effect": other_metrics["accuracy"] - option_metrics["accuracy"],
-            "loss_effect": other_metrics["loss"] - option_metrics["loss"],
+            **{f"{name}_effect": other_metrics[name] - option_metrics[name] for name in (task.glanced, "loss")},
         }
     return effects

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from nas.candidate import Architecture
 from nas.configuration import build
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits, loaded
+from nas.data.dataset import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun
@@ -24,7 +24,9 @@ from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
+from nas.signature import Signature
 from nas.spaces.supernet import Supernet
+from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -64,10 +66,9 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
         allowed = "it must hold a finished search by gradient: only that has a supernet and probabilities"
         raise InvalidValue("run folder", folder, allowed)
     found, config = run.found, resumed_configuration([], folder)
-    source = build(config.data, "data")
-    splits = loaded(source)
+    source, splits, task = data_and_task(config)
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
-    supernet, step = _supernet(config, folder, run, splits)
+    supernet, step = _supernet(config, folder, run, task.signature)
     alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])
 
     def begin(choice: str) -> None:
@@ -80,6 +81,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
         found.candidate.architecture,
         alternatives,
         lambda: validation_batches(splits, settings.images, device),
+        task,
         begin,
     )
     images = min(settings.images, len(splits.validation))
@@ -90,7 +92,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
             f" Retrained for {settings.epochs} epochs from scratch on the training split, "
             f"mean of {settings.seeds} seed{'s' if settings.seeds > 1 else ''}, same validation split."
         )
-        train = _Trainer(config, found, splits, source.augmentation, settings)
+        train = _Trainer(config, found, splits, task, source.augmentation, settings)
         accuracy = train.accuracy(found.candidate.architecture)
         say(f"retrained as found: validation accuracy {100 * accuracy:.2f} %")
         for choice, other in alternatives.items():
@@ -108,14 +110,14 @@ def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -
     return path
 
 
-def _supernet(config: DictConfig, folder: Path, run: RecordedRun, splits: DataSplits) -> tuple[Supernet, int]:
+def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Signature) -> tuple[Supernet, int]:
     """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was."""
     state, complaints = RunFolder(folder).checkpoints.newest()
     if state is None:
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = build(config.space, "space", input_shape=splits.input_shape, classes=splits.classes)
+    space = build(config.space, "space", signature=signature)
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with fitting(state):
         try:
@@ -136,10 +138,11 @@ class _Trainer:
         config: DictConfig,
         found: CandidateFile,
         splits: DataSplits,
+        task: Task,
         augmentation: Any,
         settings: SwapSettings,
     ) -> None:
-        self.config, self.found, self.splits = config, found, splits
+        self.config, self.found, self.splits, self.task = config, found, splits, task
         self.augmentation, self.settings = augmentation, settings
         self.final = replace(build(config.final, "final"), epochs=settings.epochs, checkpoint=None)
         self.training = build(config.training, "training")
@@ -163,6 +166,7 @@ class _Trainer:
         with tempfile.TemporaryDirectory() as folder:
             retraining = Retraining(
                 network=network,
+                task=self.task,
                 stream=stream,
                 hyperparameters=self.found.candidate.hyperparameters,
                 schedule=self.found.schedule,
@@ -175,4 +179,4 @@ class _Trainer:
             )
             retraining.train()
         batches = self.splits.validation.to(randomness.device).evaluation_batches(256, mean, std)
-        return measure(network, batches, self.splits.classes, randomness.device).accuracy
+        return measure(network, batches, self.task, randomness.device)[self.task.measures[0].name]

@@ -19,6 +19,7 @@ def check_composition(parts: SearchParts) -> None:
     parts.search.architecture.check(parts.relaxation)
     _check_relaxation(parts)
     _check_shrinking(parts)
+    _check_discretisation(parts)
     _check_stopping(parts)
     for part in (parts.regulariser, parts.perturbation):
         if part is not None:
@@ -37,6 +38,12 @@ def _check_relaxation(parts: SearchParts) -> None:
         require(not training.compile, "training.compile", True, why)
         why = "under torchrun every process would need a gradient of every weight: take the dense gradient"
         require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
+
+
+def _check_discretisation(parts: SearchParts) -> None:
+    criterion = getattr(parts.discretisation, "criterion", "loss")
+    allowed = f"task={parts.task.name} has none, take loss"
+    require(criterion in ("loss", parts.task.glanced), "discretisation.criterion", criterion, allowed)
 
 
 def _check_stopping(parts: SearchParts) -> None:

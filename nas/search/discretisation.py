@@ -13,6 +13,7 @@ from nas.errors import InvalidValue, require
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 Batches = Callable[..., Iterable[Batch]]
 Tune = Callable[[int, int, int], None]
@@ -40,6 +41,7 @@ class Discretisation(ABC):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         """The architecture; ``supernet`` is left as it was, but for its weights and alphas where it is tuned.
 
@@ -50,6 +52,7 @@ class Discretisation(ABC):
                 argument says how many multiply-adds one image takes, where the whole supernet is not computed.
             generator: Of what is random in the choice; in the same state at every call.
             tune: Trains the supernet for so many epochs, as the which time (from 0) of how many.
+            task: What the outputs mean.
         """
 
 
@@ -63,6 +66,7 @@ class Strongest(Discretisation):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         return supernet.discretise()
 
@@ -117,6 +121,7 @@ class Alone(Discretisation):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
         weights, rows = relaxed_weights(supernet), alpha_places(supernet)
@@ -134,16 +139,18 @@ class Alone(Discretisation):
             }
             ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
             for option, one in alone.items():
-                ranks[option] = (self._loss(supernet, space, one, batches), option != preferred[choice.name])
+                ranks[option] = (self._loss(supernet, space, one, batches, task), option != preferred[choice.name])
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         return Architecture(preferred.space, chosen)
 
-    def _loss(self, supernet: Supernet, space: SearchSpace, weights: dict[str, Tensor], batches: Batches) -> float:
+    def _loss(
+        self, supernet: Supernet, space: SearchSpace, weights: dict[str, Tensor], batches: Batches, task: Task
+    ) -> float:
         if not self.sliced:
-            return supernet_metrics(supernet, batches(self.most), weights)["loss"]
+            return supernet_metrics(supernet, batches(self.most), weights, task)["loss"]
         part = space.sliced(supernet, weights)
-        return supernet_metrics(part.supernet, batches(self.most, part.multiply_adds), part.weights)["loss"]
+        return supernet_metrics(part.supernet, batches(self.most, part.multiply_adds), part.weights, task)["loss"]
 
 
 def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:

@@ -9,6 +9,7 @@ from nas.errors import require
 from nas.search.discretisation import Batches, Discretisation, Tune
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 
 class FewSkips(Discretisation):
@@ -29,6 +30,7 @@ class FewSkips(Discretisation):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         return with_few_skips(space, supernet.finite_probabilities(), self.most)
 

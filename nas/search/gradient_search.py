@@ -75,7 +75,7 @@ class GradientSearch(CheckpointedSearch):
         draw = parts.draw if parts.tracking.tensorboard and self.ranks.is_first else None
         watched = self.meter, self.guard, self.interventions, self.ranks
         log_every, epochs = parts.tracking.log_every, self.settings.epochs
-        self.record = SearchRecord(self.supernet, self.hyperparameters, *watched, log_every, epochs, draw)
+        self.record = SearchRecord(self.supernet, parts.task, self.hyperparameters, *watched, log_every, epochs, draw)
         self.callbacks: dict[str, Callback] = {
             "interventions": self.interventions,
             "record": self.record,
@@ -207,7 +207,7 @@ class GradientSearch(CheckpointedSearch):
 
     def _untrained_loss(self) -> float:
         batch = next(self.reader.batches())
-        self.meter.passed(len(batch.labels))
+        self.meter.passed(len(batch.targets))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)

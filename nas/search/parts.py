@@ -39,6 +39,7 @@ from nas.search.shrinking import Mask
 from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Task
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
 
@@ -106,12 +107,14 @@ class SearchParts:
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
-        task: What stand-alone networks are trained on.
+        task: What the outputs mean.
+        setup: What stand-alone networks are trained on.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
     """
 
     space: SearchSpace
     splits: DataSplits
+    task: Task
     augmentation: Augmentation
     relaxation: Relaxation
     architecture_gradient: Hypergradient | None
@@ -130,7 +133,7 @@ class SearchParts:
     categorical: Mapping[str, Categorical] = field(default_factory=dict)
     objective: Objective | None = None
     budget: Budget = field(default_factory=Budget)
-    task: TrainingSetup | None = None
+    setup: TrainingSetup | None = None
     draw: Callable[[Architecture], Any] | None = None
 
 
@@ -191,6 +194,7 @@ def built_problem(
         precision=partial(training.autocast, randomness.device),
         augmentation=randomness.on_device("learned augmentation"),
         perturbation=parts.perturbation,
+        task=parts.task,
     )
     data_parallel(problem, randomness.ranks)
     recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)

@@ -53,9 +53,7 @@ class CandidateReader:
         Raises:
             StopRequested: A signal asked to stop; nothing is counted then.
         """
-        metrics = measure(
-            self.supernet, watched(self.batches()), self.parts.space.classes, self.parts.randomness.device
-        )
+        metrics = measure(self.supernet, watched(self.batches()), self.parts.task, self.parts.randomness.device)
         preferred = self.supernet.discretise()  # an alpha that is not finite is named
         if self.meter.choosing and not self.meter.pays_for_choosing(metrics.samples):
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
@@ -65,15 +63,18 @@ class CandidateReader:
 
             def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
                 for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
-                    passed.append((len(batch.labels), per_image))
+                    passed.append((len(batch.targets), per_image))
                     yield batch
 
             generator = self.parts.randomness.anew("discretisation")
-            self.chosen = self.parts.discretisation.choose(self.supernet, self.parts.space, images, generator, tune)
+            self.chosen = self.parts.discretisation.choose(
+                self.supernet, self.parts.space, images, generator, tune, self.parts.task
+            )
             for count, per_image in passed:
                 self.meter.passed(count, per_image)
         self.meter.passed(metrics.samples)
-        return {"supernet/validation_loss": metrics.loss, "supernet/validation_accuracy": metrics.accuracy}
+        main = self.parts.task.measures[0].name
+        return {"supernet/validation_loss": metrics.loss, f"supernet/validation_{main}": metrics[main]}
 
     def against_alpha(self) -> str:
         """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""

@@ -15,7 +15,8 @@ from nas.run.loop import Session
 from nas.search.callback import Callback, SeenStep
 from nas.search.guard import Guard, Interventions
 from nas.spaces.supernet import Supernet
-from nas.training.metrics import RunningMeans, accuracy
+from nas.tasks import Task
+from nas.training.metrics import RunningMeans
 
 
 class SearchRecord(Callback):
@@ -34,6 +35,7 @@ class SearchRecord(Callback):
     def __init__(
         self,
         supernet: Supernet,
+        task: Task,
         hyperparameters: HyperparameterSet,
         meter: CostMeter,
         guard: Guard,
@@ -43,7 +45,7 @@ class SearchRecord(Callback):
         epochs: int,
         draw: Callable[[Architecture], Any] | None,
     ) -> None:
-        self.supernet, self.hyperparameters = supernet, hyperparameters
+        self.supernet, self._task, self.hyperparameters = supernet, task, hyperparameters
         self.meter, self.guard, self.interventions = meter, guard, interventions
         self._ranks, self._log_every, self._epochs, self._draw = ranks, log_every, epochs, draw
         self._drawn: Architecture | None = None
@@ -59,12 +61,13 @@ class SearchRecord(Callback):
             for name, value in move.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", move.report.validation_loss)
-            share = accuracy(move.report.validation_logits, seen.validation.labels)
-            self.means.add("validation/accuracy", self._ranks.average([share])[0])
+            glance = self._task.glance(move.report.validation_logits, seen.validation.targets)
+            self.means.add(f"validation/{self._task.glanced}", self._ranks.average([glance])[0])
         assert step.norm is not None
         self.means.add("gradient/weights", step.norm)
         self.means.add("train/loss", step.loss)
-        self.means.add("train/accuracy", self._ranks.average([accuracy(step.logits, seen.training.labels)])[0])
+        glance = self._task.glance(step.logits, seen.training.targets)
+        self.means.add(f"train/{self._task.glanced}", self._ranks.average([glance])[0])
         if seen.step % self._log_every == 0:
             scalars: dict[str, Tensor | float] = {"step/training_loss": step.loss}
             if move is not None:

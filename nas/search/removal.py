@@ -26,6 +26,7 @@ from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.search.discretisation import Batches, Discretisation, Tune, alpha_places, decided_rows, with_row
 from nas.spaces.space import Rivals, SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 Weights = dict[str, Tensor]
 One = TypeVar("One")
@@ -74,17 +75,20 @@ class Removal(Discretisation):
         batches: Batches,
         generator: torch.Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         supernet.finite_probabilities()  # an alpha that is not finite is named
         order = drawn_order(supernet, space, generator)
         between = None if tune is None or self.tuning == 0 else partial(tune, self.tuning)
-        return Decisions(supernet, space, self.harm(supernet, batches)).made_in(order, between)
+        return Decisions(supernet, space, self.harm(supernet, batches, task)).made_in(order, between)
 
-    def harm(self, supernet: Supernet, batches: Batches) -> Callable[[Mapping[str, Tensor]], float]:
+    def harm(
+        self, supernet: Supernet, batches: Batches, task: Task = PLAIN_CLASSIFICATION
+    ) -> Callable[[Mapping[str, Tensor]], float]:
         """How bad ``supernet`` is with given operation weights."""
 
         def measured(weights: Mapping[str, Tensor]) -> float:
-            value = supernet_metrics(supernet, batches(self.most), weights)[self.criterion]
+            value = supernet_metrics(supernet, batches(self.most), weights, task)[self.criterion]
             value = -value if self.criterion == "accuracy" else value
             return math.inf if math.isnan(value) else value
 

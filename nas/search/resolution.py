@@ -79,7 +79,7 @@ class _ShownStream:
 
     def next(self) -> Batch:
         batch = self._stream.next()
-        return Batch(halved(batch.images), batch.labels) if self._resolution.is_half else batch
+        return Batch(halved(batch.inputs), batch.targets) if self._resolution.is_half else batch
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

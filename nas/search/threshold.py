@@ -9,6 +9,7 @@ from nas.errors import InvalidValue, require
 from nas.search.discretisation import Batches, Discretisation, Tune, decided_rows
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 
 class Threshold(Discretisation):
@@ -36,6 +37,7 @@ class Threshold(Discretisation):
         batches: Batches,
         generator: Generator | None = None,
         tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> Architecture:
         decided = decided_rows(space)
         return space.preferred(

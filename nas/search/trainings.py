@@ -45,12 +45,12 @@ class Trainer:
     """
 
     def __init__(self, name: str, epochs: int, parts: SearchParts) -> None:
-        assert parts.task is not None
+        assert parts.setup is not None
         assert parts.objective is not None
         self.name = name
         self.path = parts.folder.path / f"{name}.jsonl"
-        task = CommonRandomNumbers.of_setup(parts.task)
-        self.from_scratch = TrainedFromScratch(epochs, task=task, objective=parts.objective)
+        setup = CommonRandomNumbers.of_setup(parts.setup)
+        self.from_scratch = TrainedFromScratch(epochs, setup=setup, objective=parts.objective)
 
     def price(self, candidate: Candidate) -> Cost:
         """What a training of ``candidate`` costs, without its seconds."""

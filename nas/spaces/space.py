@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import INPUTS, PREDICTIONS, Head, Signature
+from nas.spaces.fitting import fitting_space
 from nas.spaces.supernet import Supernet
 
 Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
@@ -56,26 +58,52 @@ class Slice(NamedTuple):
 
 
 class SearchSpace(ABC):
-    """The choices of an architecture and the ranges of its hyperparameters, for one input shape and class count.
+    """The choices of an architecture and the ranges of its hyperparameters, for data of one signature.
 
     A subclass lives in a package of ``nas.spaces`` whose name is its ``name``, and that package has a function
-    ``from_description(settings, input_shape, classes)``, the inverse of :meth:`settings`.
+    ``from_description(settings, signature)``, the inverse of :meth:`settings`.
 
     Attributes:
-        input_shape: (channels, height, width) of one image.
-        classes: The number of classes that the networks tell apart.
+        signature: What goes into its networks and what comes out.
         ranges: The hyperparameters that are part of the joint space.
+        ranks: How many dimensions the places of an input may have: 2 of images, 1 of series, 0 of rows and tokens.
+        heads: Which predictions its networks can make.
         never_chosen: Options of alpha's rows that no architecture has.
     """
 
     name: ClassVar[str]
+    ranks: ClassVar[tuple[int, ...]] = (2,)
+    heads: ClassVar[tuple[Head, ...]] = ("point",)
     never_chosen: ClassVar[frozenset[str]] = frozenset()
     _choices: tuple[Choice, ...]
 
-    def __init__(self, input_shape: Sequence[int], classes: int, ranges: Mapping[str, Domain] | None = None) -> None:
-        self.input_shape = (int(input_shape[0]), int(input_shape[1]), int(input_shape[2]))
-        self.classes = classes
+    def __init__(self, signature: Signature, ranges: Mapping[str, Domain] | None = None) -> None:
+        self.signature = signature
         self.ranges = dict(ranges or {})
+        self._refuse_what_does_not_fit()
+
+    def _refuse_what_does_not_fit(self) -> None:
+        """Raise :class:`InvalidValue` where its networks cannot be made for the signature."""
+        one = self.signature
+        inputs = " or ".join(INPUTS[rank] for rank in self.ranks)
+        made = " or ".join(PREDICTIONS[head] for head in self.heads)
+        words = f"it is for {inputs} with {made}, and the data are {one.in_words()}: take space={fitting_space(one)}"
+        require(one.rank in self.ranks and one.head in self.heads, "space", self.name, words)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one input: (channels, height, width) of an image."""
+        return self.signature.input_shape
+
+    @property
+    def outputs(self) -> int:
+        """The numbers of one prediction."""
+        return self.signature.outputs
+
+    @property
+    def classes(self) -> int:
+        """:attr:`outputs` where classes are told apart."""
+        return self.signature.outputs
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -194,12 +222,13 @@ class SearchSpace(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON values from which :func:`space_from_description` rebuilds this space."""
-        return {
-            "name": self.name,
-            "input_shape": list(self.input_shape),
-            "classes": self.classes,
-            "settings": self.settings(),
-        }
+        return {"name": self.name, **_described(self.signature), "settings": self.settings()}
+
+    def fitted(self, signature: Signature) -> "SearchSpace":
+        """The same space, with the same settings and ranges, for other data."""
+        space = space_from_description({"name": self.name, **_described(signature), "settings": self.settings()})
+        space.ranges = self.ranges
+        return space
 
     def size(self) -> int:
         """The number of assignments of the choices; those that differ only in unused choices count too."""
@@ -263,15 +292,39 @@ def space_from_description(description: object) -> SearchSpace:
     if not isinstance(name, str) or name not in known:
         raise InvalidValue("space.name", name, f"it must be one of {', '.join(sorted(known))}")
     rebuild = known[name].from_description
-    shape, classes = description.get("input_shape"), description.get("classes")
+    signature = _described_signature(description)
+    try:
+        space = rebuild(description.get("settings"), signature)
+    except InvalidValue as error:
+        raise (error if error.key == "space" else error.below("space.settings")) from error
+    assert isinstance(space, SearchSpace)
+    return space
+
+
+def _of_images(signature: Signature) -> bool:
+    """Whether ``signature`` is one of images and classes, as every one was in the first files."""
+    return signature == Signature(signature.input_shape, signature.outputs) and signature.rank == 2
+
+
+def _described(signature: Signature) -> dict[str, Any]:
+    """The entries of a description; ``signature`` is left out where the others say all."""
+    entries = {"input_shape": list(signature.input_shape), "classes": signature.outputs}
+    said = _of_images(signature) and signature.outputs > 1
+    return entries if said else entries | {"signature": signature.to_json()}
+
+
+def _described_signature(description: Mapping[str, Any]) -> Signature:
+    """The inverse of :func:`_described`."""
+    if "signature" in description:
+        try:
+            return Signature.from_json(description["signature"])
+        except InvalidValue as error:
+            raise error.below("space" if error.key == "signature" else "space.signature") from error
+    shape: Any = description.get("input_shape")
+    classes: Any = description.get("classes")
     whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 4096 for n in shape)
     allowed = "it must be [channels, height, width], whole numbers from 1 to 4096"
     require(whole, "space.input_shape", shape, allowed)
     good = type(classes) is int and 2 <= classes <= 100_000
     require(good, "space.classes", classes, "it must be a whole number from 2 to 100000")
-    try:
-        space = rebuild(description.get("settings"), shape, classes)
-    except InvalidValue as error:
-        raise error.below("space.settings") from error
-    assert isinstance(space, SearchSpace)
-    return space
+    return Signature(tuple(shape), classes)

@@ -21,10 +21,10 @@ Values = Mapping[str, Tensor | float]
 
 
 class Presented(NamedTuple):
-    """A batch as the network is shown it: with ``share`` (B,) of each image and label replaced by a partner's."""
+    """A batch as the network is shown it: with ``share`` (B,) of each input and target replaced by a partner's."""
 
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     partners: Tensor | None = None
     share: Tensor | None = None
 
@@ -35,12 +35,12 @@ def presented(batch: Batch, values: Values, generator: Generator | None) -> Pres
     Args:
         generator: Where the draws come from, on the images' device.
     """
-    images = batch.images
+    images = batch.inputs
     if _acts(side := values.get("cutout", 0.0)):
         images = cut_out(images, side, generator)
     if _acts(strength := values.get("mixing", 0.0)):
-        return mixed(images, batch.labels, strength, generator)
-    return Presented(images, batch.labels)
+        return mixed(images, batch.targets, strength, generator)
+    return Presented(images, batch.targets)
 
 
 def _acts(strength: Tensor | float) -> bool:

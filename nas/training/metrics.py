@@ -1,94 +1,79 @@
-"""How well a classifier does on given batches."""
+"""How well a network does on given batches."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from nas.data.batches import Batch
+from nas.tasks.task import Task
 
 
 @dataclass(frozen=True)
-class ClassificationMetrics:
-    """Averages over ``samples`` images.
+class Measured:
+    """Averages over samples.
 
     Attributes:
-        loss: The mean cross-entropy, in nats.
-        accuracy: The fraction of images whose largest logit is that of their label, 0 to 1.
-        macro_f1: The F1 score of each class, averaged over the classes, 0 to 1.
-        macro_recall: The recall of each class, averaged over the classes, 0 to 1.
-        samples: How many images were seen.
-
-    A class that is neither a label nor a prediction of any image is left out of the macro averages; one that is only
-    ever predicted counts with 0.
+        loss: The mean loss without weights and smoothing.
+        values: By measure of the task, the main one first; it has one at least.
+        samples: How many samples were seen.
     """
 
     loss: float
-    accuracy: float
-    macro_f1: float
-    macro_recall: float
+    values: Mapping[str, float]
     samples: int
+
+    def __getitem__(self, measure: str) -> float:
+        return self.values[measure]
+
+    def numbers(self) -> dict[str, float]:
+        """The main measure, the ``loss``, the other measures."""
+        main = next(iter(self.values))
+        return {main: self.values[main], "loss": self.loss, **self.values}
 
 
 @torch.no_grad()
-def measure(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int, device: torch.device
-) -> ClassificationMetrics:
+def measure(network: nn.Module, batches: Iterable[Batch], task: Task, device: torch.device) -> Measured:
     """Run ``network`` in evaluation mode over ``batches``; each module is then back in the mode it was in.
 
-    Every image counts the same whatever the size of its batch. In a data-parallel run these are the metrics of this
+    Every sample counts the same whatever the size of its batch. In a data-parallel run these are the metrics of this
     process's batches only.
 
     Args:
-        network: Maps images to logits (batch, classes).
-        batches: Pairs of images (batch, channels, height, width) and integer labels (batch).
-        classes: How many classes there are.
+        network: Maps inputs to outputs of the task.
+        batches: Inputs and targets.
+        task: What the outputs mean.
         device: Where the network is and the batches are moved to.
 
     Raises:
-        ValueError: There is no image in ``batches``.
+        ValueError: There is no sample in ``batches``.
     """
-    # Here and not above: it imports its image and audio metrics too, which takes several seconds.
-    from torchmetrics import MetricCollection
-    from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, MulticlassRecall
-
-    # Checking the arguments would wait for the GPU at every batch, and synchronising would hang if only one process of
-    # a data-parallel run measures.
-    unchecked: dict[str, Any] = {"validate_args": False, "sync_on_compute": False}
-    collection = MetricCollection(
-        {
-            "accuracy": MulticlassAccuracy(classes, average="micro", **unchecked),
-            "macro_f1": MulticlassF1Score(classes, average="macro", **unchecked),
-            "macro_recall": MulticlassRecall(classes, average="macro", **unchecked),
-        }
-    ).to(device)
+    metrics = task.metrics(device)
     losses: list[Tensor] = []
-    samples = 0
+    samples = counted = 0
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        for images, labels in batches:
-            labels = labels.to(device, non_blocking=True)
-            logits = network(images.to(device, non_blocking=True)).float()
-            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-            collection.update(logits, labels)
-            samples += len(labels)
+        for batch in batches:
+            targets = batch.targets.to(device, non_blocking=True)
+            outputs = network(batch.inputs.to(device, non_blocking=True)).float()
+            losses.append(task.reported_loss(outputs, targets))
+            metrics.update(outputs, targets)
+            samples += len(targets)
+            counted += task.count(targets)
     finally:
         for module, mode in modes.items():
             module.training = mode
     if samples == 0:
-        raise ValueError("There are no images to measure the network on.")
-    averages = collection.compute()
-    return ClassificationMetrics(
-        loss=math.fsum(torch.stack(losses).tolist()) / samples,
-        # torchmetrics divides in single precision; a count over a count is 0.987 and not 0.98699999.
-        accuracy=round(float(averages["accuracy"]) * samples) / samples,
-        macro_f1=float(averages["macro_f1"]),
-        macro_recall=float(averages["macro_recall"]),
-        samples=samples,
-    )
+        raise ValueError("There are no samples to measure the network on.")
+    values = dict(sorted(metrics.compute().items(), key=lambda item: _place(task, item[0])))
+    return Measured(math.fsum(torch.stack(losses).tolist()) / counted, values, samples)
+
+
+def _place(task: Task, name: str) -> int:
+    return [one.name for one in task.measures].index(name)
 
 
 class RunningMeans:
@@ -116,8 +101,3 @@ class RunningMeans:
     def load_state_dict(self, state: dict[str, tuple[float, int]]) -> None:
         self._sums = {tag: torch.tensor(total, dtype=torch.float64) for tag, (total, _) in state.items()}
         self._counts = {tag: count for tag, (_, count) in state.items()}
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of ``logits`` (batch, classes) whose largest is the label's, 0-dim."""
-    return (logits.argmax(-1) == labels).to(torch.float64).mean()

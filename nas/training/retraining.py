@@ -23,9 +23,10 @@ from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
 from nas.run.tracking import Tracker, TrackingSettings
+from nas.tasks import Task
 from nas.training.augment import presented
 from nas.training.loss import training_loss
-from nas.training.metrics import RunningMeans, accuracy
+from nas.training.metrics import RunningMeans
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped, set_step, take_step
@@ -91,6 +92,7 @@ class Retraining:
         self,
         *,
         network: nn.Module,
+        task: Task,
         stream: Stream,
         hyperparameters: Mapping[str, float],
         schedule: Schedule,
@@ -104,7 +106,7 @@ class Retraining:
     ) -> None:
         # Convolutions like the channels innermost, on CPUs as on GPUs.
         self.network = network.to(randomness.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ranks = randomness.ranks
+        self.task, self.ranks = task, randomness.ranks
         self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder = randomness, folder
@@ -204,11 +206,11 @@ class Retraining:
         loss, logits, gradients = self.gradients(batch, acting | {"drop_path": drop_path})
         gradients = self.ranks.average(gradients)
         norm = take_step(self.optimiser, self._reached, gradients, self.training.gradient_clip)
-        loss, share = self.ranks.average([loss.clone(), accuracy(logits, batch.labels)])
+        loss, glance = self.ranks.average([loss.clone(), self.task.glance(logits, batch.targets)])
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
         self.means.add("train/loss", loss)
-        self.means.add("train/accuracy", share)
+        self.means.add(f"train/{self.task.glanced}", glance)
         if self.step % self.tracking.log_every == 0:
             self.watch.check()
         return loss, rate
@@ -229,15 +231,15 @@ class Retraining:
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The logits and the training loss, that of an auxiliary head included."""
         shown = presented(batch, self.hyperparameters, self._augmentation)
-        smoothing = self.final.label_smoothing
-        if smoothing is None:
-            smoothing = self.hyperparameters.get("label_smoothing", 0.0)
-        with self.training.autocast(shown.images.device):
-            output = self.network(shown.images.contiguous(memory_format=torch.channels_last))
+        values = self.hyperparameters
+        if self.final.label_smoothing is not None:
+            values = {**values, "label_smoothing": self.final.label_smoothing}
+        with self.training.autocast(shown.inputs.device):
+            output = self.network(shown.inputs.contiguous(memory_format=torch.channels_last))
         logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
-        loss = training_loss(logits, shown, smoothing)
+        loss = training_loss(self.task, logits, shown, values)
         if auxiliary is not None:
-            loss = loss + self.final.auxiliary_weight * training_loss(auxiliary, shown, smoothing)
+            loss = loss + self.final.auxiliary_weight * training_loss(self.task, auxiliary, shown, values)
         return logits, loss
 
     def _set_drop_path(self) -> float:

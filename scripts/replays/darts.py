@@ -17,6 +17,7 @@ from nas.hyperparameters.kinds import LearningRate, WeightDecay
 from nas.interop.original_state import load_original
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -86,8 +87,7 @@ class SearchReplay:
             stem_multiplier=self.configuration.whole("stem_multiplier", LARGEST_DEPTH),
             # The original's order of summation: the difference of a badly conditioned search magnifies any other.
             implementation="plain",
-            input_shape=self.images.shape[2:],
-            classes=classes,
+            signature=Signature(self.images.shape[2:], classes),
         )
 
     def problem(self) -> BilevelProblem:

@@ -7,6 +7,7 @@ import torch
 
 from nas.errors import UnusableInput
 from nas.interop.original_state import load_original
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 from replays.reference import (
@@ -30,8 +31,7 @@ def replay_nasbench201_evaluation(file: ArrayFile) -> Iterator[Comparison]:
     space = NasBench201(
         channels=configuration.whole("C", LARGEST_WIDTH),
         cells_per_stage=configuration.whole("N", LARGEST_DEPTH),
-        input_shape=images.shape[1:],
-        classes=configuration.whole("classes", LARGEST_CLASSES),
+        signature=Signature(images.shape[1:], configuration.whole("classes", LARGEST_CLASSES)),
     )
     network = space.network(parse_architecture(file.text("arch"))).double()
     load_original(network, file.state("state/"))
@@ -50,8 +50,7 @@ def replay_nasbench201_parameters(entries: list[Any]) -> Iterator[Comparison]:
         space = NasBench201(
             channels=values.whole("channels", LARGEST_WIDTH),
             cells_per_stage=values.whole("cells_per_stage", LARGEST_DEPTH),
-            input_shape=(3, 32, 32),
-            classes=values.whole("classes", LARGEST_CLASSES),
+            signature=Signature((3, 32, 32), values.whole("classes", LARGEST_CLASSES)),
         )
         found = parameters_of(lambda s=space, a=architecture: s.network(a))  # type: ignore[misc]
         yield counted(f"{entry['arch']}/parameters", found, entry.get("parameters"))

@@ -9,6 +9,7 @@ import torch
 from nas.errors import UnusableInput
 from nas.search.few_skips import with_few_skips
 from nas.search.staged import kept_options
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS, cell_edges, edge_name
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
@@ -56,7 +57,7 @@ def _probabilities(stage: Mapping[str, Any], operations: Sequence[str]) -> dict[
 def _genotype(
     found: Mapping[str, Any], probabilities: Mapping[str, Mapping[str, float]], operations: Sequence[str]
 ) -> Comparison:
-    space = Darts(operations=operations, steps=STEPS, input_shape=(3, 32, 32), classes=10)
+    space = Darts(operations=operations, steps=STEPS, signature=Signature((3, 32, 32), 10))
     most = found["max_skips"] if isinstance(found["max_skips"], int) else math.inf
     ours = space.genotype(with_few_skips(space, probabilities, most))
     theirs = [[(name, source) for name, source in found[cell]] for cell in CELLS]

@@ -6,6 +6,7 @@ from typing import Any
 from nas.errors import UnusableInput
 from nas.interop.original_state import load_original, to_original
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.darts.supernet import DartsSupernet
 from replays.reference import LARGEST_CLASSES, LARGEST_DEPTH, LARGEST_WIDTH, ArrayFile, Configuration
@@ -38,8 +39,7 @@ def searched_darts(
         multiplier=configuration.whole("multiplier", LARGEST_DEPTH),
         stem_multiplier=configuration.whole("stem_multiplier", LARGEST_DEPTH),
         operations=operations,
-        input_shape=shape,
-        classes=configuration.whole("classes", LARGEST_CLASSES),
+        signature=Signature(shape, configuration.whole("classes", LARGEST_CLASSES)),
         **settings,
     )
     supernet = space.supernet(relaxation).double()

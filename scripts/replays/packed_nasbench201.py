@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nas.errors import UnusableInput
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import EDGES, OPERATIONS
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
@@ -29,8 +30,7 @@ def searched_nasbench201(
     space = NasBench201(
         channels=configuration.whole("channels", LARGEST_WIDTH),
         cells_per_stage=configuration.whole("cells_per_stage", LARGEST_DEPTH),
-        input_shape=shape,
-        classes=configuration.whole("classes", LARGEST_CLASSES),
+        signature=Signature(shape, configuration.whole("classes", LARGEST_CLASSES)),
         **settings,
     )
     supernet = space.supernet(relaxation).double()

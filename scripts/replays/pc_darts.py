@@ -100,7 +100,7 @@ class PartialReplay:
         supernet = problem.supernet
         assert isinstance(supernet, DartsSupernet)
         with torch.no_grad():
-            yield self._compared("first/eval_logits", supernet.eval()(batch.images))
+            yield self._compared("first/eval_logits", supernet.eval()(batch.inputs))
         supernet.train()
         weights, alphas = problem.weights(), dict(supernet.alpha.items())
         loss, logits = problem.validation_loss(weights, batch)

@@ -34,7 +34,7 @@ def replay_robust_darts(file: ArrayFile) -> Iterator[Comparison]:
         }
     )
     for implementation in ("plain", "fast"):
-        supernet = searched_darts(file, batch.images.shape[1:], Softmax(Temperature()), implementation=implementation)
+        supernet = searched_darts(file, batch.inputs.shape[1:], Softmax(Temperature()), implementation=implementation)
         problem = BilevelProblem(
             supernet,
             torch.optim.SGD(supernet.weight_parameters(), lr=0.0),

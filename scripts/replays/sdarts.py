@@ -83,7 +83,7 @@ def _attacked(file: ArrayFile, case: str, implementation: str) -> dict[str, Tens
     batch = Batch(file.tensor("x", dimensions=4).double(), file.tensor("y", dimensions=1))
 
     def problem() -> BilevelProblem:
-        supernet = searched_darts(file, batch.images.shape[1:], Softmax(Temperature()), implementation=implementation)
+        supernet = searched_darts(file, batch.inputs.shape[1:], Softmax(Temperature()), implementation=implementation)
         optimiser = torch.optim.SGD(supernet.weight_parameters(), lr=0.1)
         held = {
             "learning_rate": LearningRate(0.1, 0.0, 1.0, "linear", learn=False),

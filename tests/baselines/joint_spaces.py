@@ -14,6 +14,7 @@ from nas.baselines.reinforce import Reinforce
 from nas.baselines.strategy import EncodedStrategy, RandomSearch
 from nas.baselines.tpe import TPE
 from nas.candidate import Categorical, Domain, Range
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -31,9 +32,9 @@ LAYERS = [
     {"type": "dense", "units": 32},
 ]
 SPACES: dict[str, Callable[[], SearchSpace]] = {
-    "macro": lambda: Macro(LAYERS, ["relu", "sigmoid"], input_shape=(1, 8, 8), classes=10, ranges=RANGES),
-    "darts": lambda: Darts(steps=3, multiplier=3, input_shape=(3, 8, 8), classes=10, ranges=RANGES),
-    "nasbench201": lambda: NasBench201(input_shape=(3, 8, 8), classes=10),
+    "macro": lambda: Macro(LAYERS, ["relu", "sigmoid"], signature=Signature((1, 8, 8), 10), ranges=RANGES),
+    "darts": lambda: Darts(steps=3, multiplier=3, signature=Signature((3, 8, 8), 10), ranges=RANGES),
+    "nasbench201": lambda: NasBench201(signature=Signature((3, 8, 8), 10)),
 }
 STRATEGIES: dict[str, Callable[..., EncodedStrategy]] = {
     "random": RandomSearch,
@@ -58,4 +59,4 @@ def seeded(seed: int = 0) -> torch.Generator:
 def small_space(options: list[int], ranges: dict[str, Domain] | None = None) -> Any:
     """A macro space with a dense layer per entry of ``options``, which chooses among so many widths."""
     layers = [{"type": "dense", "units": [8 * (unit + 1) for unit in range(count)]} for count in options]
-    return Macro(layers, ["relu"], input_shape=(1, 4, 4), classes=2, ranges=ranges)
+    return Macro(layers, ["relu"], signature=Signature((1, 4, 4), 2), ranges=ranges)

@@ -14,6 +14,7 @@ from nas.baselines.population import Member, best_first, diversity
 from nas.baselines.strategy import Scored, reflected
 from nas.candidate import Candidate
 from nas.errors import InvalidValue
+from nas.signature import Signature
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 
@@ -148,7 +149,7 @@ def test_diversity_is_the_mean_share_of_differing_choices() -> None:
 )
 def test_impossible_settings_are_refused(make: type, settings: dict[str, float], key: str) -> None:
     with pytest.raises(InvalidValue) as caught:
-        make(**settings, space=NasBench201(input_shape=(3, 8, 8), classes=10), generator=seeded())
+        make(**settings, space=NasBench201(signature=Signature((3, 8, 8), 10)), generator=seeded())
     assert caught.value.key == key
 
 

@@ -36,6 +36,7 @@ from nas.run.tracking import TrackingSettings
 from nas.spaces.macro.space import Macro
 from nas.spaces.space import SearchSpace
 from nas.stopping import Stopped
+from nas.tasks import Classification
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 
@@ -96,11 +97,12 @@ class Widths(Evaluator):
 
 
 @pytest.fixture(scope="module")
-def task() -> TrainingSetup:
+def setup() -> TrainingSetup:
     source = Digits(SplitSettings(64, 48, 100), Augmentation(0, False, 0))
     splits = source.load()
     return TrainingSetup(
-        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        space=Macro(LAYERS, ["relu"], signature=splits.signature, ranges=RANGES),
+        task=Classification().fitted(splits)[0],
         train=splits.train,
         validation=splits.validation,
         mean=splits.mean,
@@ -116,7 +118,7 @@ def task() -> TrainingSetup:
 
 
 def searching(
-    task: TrainingSetup,
+    setup: TrainingSetup,
     folder: Path,
     budget: Budget,
     *,
@@ -127,10 +129,10 @@ def searching(
 ) -> BlackBoxSearch:
     return BlackBoxSearch(
         strategy,
-        space=task.space,
-        task=task,
+        space=setup.space,
+        setup=setup,
         evaluator=Widths() if evaluator is None else evaluator,
-        objective=objective or Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space),
+        objective=objective or Fixed({"accuracy": 1.0}, 0.0, {}, space=setup.space),
         budget=budget,
         tracking=QUIET,
         randomness=Randomness(0),
@@ -154,9 +156,9 @@ def rows(folder: Path, tag: str) -> list[tuple[int, float]]:
         (Budget(multiply_adds=350.0, samples=10**9), 3),
     ],
 )
-def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: Budget, evaluations: int) -> None:
+def test_no_budget_is_ever_overrun(setup: TrainingSetup, tmp_path: Path, budget: Budget, evaluations: int) -> None:
     evaluator = Widths()
-    search = searching(task, tmp_path, budget, evaluator=evaluator)
+    search = searching(setup, tmp_path, budget, evaluator=evaluator)
     candidate = search.search().candidate
     assert sum(evaluator.evaluated.values()) == evaluations == search.meter.spent.evaluations
     assert (search.meter.spent.samples, search.meter.spent.multiply_adds) == (10 * evaluations, 100.0 * evaluations)
@@ -167,24 +169,24 @@ def test_no_budget_is_ever_overrun(task: TrainingSetup, tmp_path: Path, budget: 
     assert rows(tmp_path, "budget/samples")[-1] == (evaluations, 10.0 * evaluations)
 
 
-def test_the_clock_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
-    search = searching(task, tmp_path, Budget(seconds=0.2))
+def test_the_clock_ends_a_search(setup: TrainingSetup, tmp_path: Path) -> None:
+    search = searching(setup, tmp_path, Budget(seconds=0.2))
     search.search()
     assert search.meter.spent.seconds >= 0.2
     assert search.meter.spent.evaluations > 0
 
 
-def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, tmp_path: Path) -> None:
+def test_what_is_known_costs_an_evaluation_and_no_samples(setup: TrainingSetup, tmp_path: Path) -> None:
     evaluator = Widths()
 
     def repeating(**parts: Any) -> Drawn:
         return Drawn(4, True, **parts)
 
-    search = searching(task, tmp_path, Budget(evaluations=8), strategy=repeating, evaluator=evaluator)
+    search = searching(setup, tmp_path, Budget(evaluations=8), strategy=repeating, evaluator=evaluator)
     search.search()
     assert sorted(evaluator.evaluated.values()) == [1, 1]
     assert (search.meter.spent.samples, search.meter.spent.evaluations) == (20, 8)
-    again = searching(task, tmp_path / "b", Budget(evaluations=8), strategy=repeating, evaluator=Widths(False))
+    again = searching(setup, tmp_path / "b", Budget(evaluations=8), strategy=repeating, evaluator=Widths(False))
     again.search()
     assert (again.meter.spent.samples, again.meter.spent.evaluations) == (
         80,
@@ -192,16 +194,16 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(task: TrainingSetup, t
     )  # measured anew
 
 
-def test_stagnation_ends_a_search(task: TrainingSetup, tmp_path: Path) -> None:
-    search = searching(task, tmp_path, Budget(), patience=12)
+def test_stagnation_ends_a_search(setup: TrainingSetup, tmp_path: Path) -> None:
+    search = searching(setup, tmp_path, Budget(), patience=12)
     search.search()
     scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     first = scores.index(max(scores))
     assert first + 12 < len(scores) <= first + 12 + 2
 
 
-def test_the_record_has_the_promised_tags(task: TrainingSetup, tmp_path: Path) -> None:
-    search = searching(task, tmp_path, Budget(evaluations=6))
+def test_the_record_has_the_promised_tags(setup: TrainingSetup, tmp_path: Path) -> None:
+    search = searching(setup, tmp_path, Budget(evaluations=6))
     search.search()
     scores = [one.metrics["accuracy"] for one in search.history.evaluations]
     assert rows(tmp_path, "best/score") == [(step, max(scores[:step])) for step in (2, 4, 6)]
@@ -213,28 +215,28 @@ def test_the_record_has_the_promised_tags(task: TrainingSetup, tmp_path: Path) -
     assert [one["metrics"]["accuracy"] for one in written] == scores
 
 
-def interrupted(task: TrainingSetup, folder: Path, after: int, **settings: Any) -> None:
-    search = searching(task, folder, evaluator=Widths(stop_after=after), **settings)
+def interrupted(setup: TrainingSetup, folder: Path, after: int, **settings: Any) -> None:
+    search = searching(setup, folder, evaluator=Widths(stop_after=after), **settings)
     with pytest.raises(KeyboardInterrupt):
         search.search()
 
 
 @pytest.mark.parametrize("after", [1, 4, 5])
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(
-    task: TrainingSetup, tmp_path: Path, after: int, caplog: pytest.LogCaptureFixture
+    setup: TrainingSetup, tmp_path: Path, after: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     dynamic = {"start": {"accuracy": 1.0}, "end": {"loss": -1.0}, "schedule": "linear", "patience": 1, "step": 0.5}
 
     def objective() -> Dynamic:
-        return Dynamic(**dynamic, cost_weight=0.1, costs={"parameters": 1.0}, space=task.space)
+        return Dynamic(**dynamic, cost_weight=0.1, costs={"parameters": 1.0}, space=setup.space)
 
     budget = Budget(samples=80)
-    whole = searching(task, tmp_path / "whole", budget, objective=objective())
+    whole = searching(setup, tmp_path / "whole", budget, objective=objective())
     candidate = whole.search().candidate
-    interrupted(task, tmp_path / "cut", after, budget=budget, objective=objective())
+    interrupted(setup, tmp_path / "cut", after, budget=budget, objective=objective())
     caplog.set_level(logging.INFO, logger="nas")
     evaluator = Widths()
-    resumed = searching(task, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator)
+    resumed = searching(setup, tmp_path / "cut", budget, objective=objective(), evaluator=evaluator)
     assert resumed.search().candidate == candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert sum(evaluator.evaluated.values()) == 8 - after, "what was evaluated before the kill was not lost"
@@ -243,11 +245,11 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(
     assert resumed.strategy.told == whole.strategy.told
 
 
-def test_the_first_candidate_can_have_the_initial_hyperparameters(task: TrainingSetup, tmp_path: Path) -> None:
+def test_the_first_candidate_can_have_the_initial_hyperparameters(setup: TrainingSetup, tmp_path: Path) -> None:
     def search(folder: str, stop_after: int | None = None, **settings: Any) -> BlackBoxSearch:
         strategy, evaluator = partial(AgingEvolution, population=3), Widths(stop_after=stop_after)
         budget = Budget(evaluations=9)
-        return searching(task, tmp_path / folder, budget, strategy=strategy, evaluator=evaluator, **settings)
+        return searching(setup, tmp_path / folder, budget, strategy=strategy, evaluator=evaluator, **settings)
 
     plain, whole = search("plain"), search("whole", enqueue="initial")
     plain.search()
@@ -262,17 +264,17 @@ def test_the_first_candidate_can_have_the_initial_hyperparameters(task: Training
             assert (tmp_path / f"cut{after}" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_strategy_that_takes_no_values_says_so(task: TrainingSetup, tmp_path: Path) -> None:
+def test_a_strategy_that_takes_no_values_says_so(setup: TrainingSetup, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="enqueue=initial is not allowed: Drawn"):
-        searching(task, tmp_path, Budget(evaluations=1), enqueue="initial")
+        searching(setup, tmp_path, Budget(evaluations=1), enqueue="initial")
 
 
 @pytest.mark.parametrize("budget", [Budget(evaluations=5), Budget(samples=49)])
-def test_a_search_that_is_over_stays_over(task: TrainingSetup, tmp_path: Path, budget: Budget) -> None:
+def test_a_search_that_is_over_stays_over(setup: TrainingSetup, tmp_path: Path, budget: Budget) -> None:
     """As after a kill between the last checkpoint and candidate.json, the last round having been cut."""
-    candidate = searching(task, tmp_path, budget).search().candidate
+    candidate = searching(setup, tmp_path, budget).search().candidate
     record = (tmp_path / "metrics.csv").read_bytes()
-    again = searching(task, tmp_path, budget, evaluator=Widths(stop_after=0))
+    again = searching(setup, tmp_path, budget, evaluator=Widths(stop_after=0))
     result = again.search()
     assert result.candidate == candidate
     assert "the budget is spent" in result.summary
@@ -298,13 +300,13 @@ class WidthsInRungs(Widths):
     ids=["tpe", "hyperband"],
 )
 def test_a_killed_search_prunes_as_if_nothing_had_happened(
-    strategy: Callable[..., Strategy], task: TrainingSetup, tmp_path: Path
+    strategy: Callable[..., Strategy], setup: TrainingSetup, tmp_path: Path
 ) -> None:
     """The strategy's pruner sees the same whether or not the killed run had evaluated some of it before."""
 
     def search(folder: str, stop_after: int | None = None) -> BlackBoxSearch:
         evaluator = WidthsInRungs(stop_after=stop_after)
-        return searching(task, tmp_path / folder, Budget(evaluations=16), strategy=strategy, evaluator=evaluator)
+        return searching(setup, tmp_path / folder, Budget(evaluations=16), strategy=strategy, evaluator=evaluator)
 
     whole = search("whole")
     candidate = whole.search().candidate
@@ -317,14 +319,14 @@ def test_a_killed_search_prunes_as_if_nothing_had_happened(
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
 
 
-def test_brackets_go_on_until_the_budget_does_not_pay_for_one_training(task: TrainingSetup, tmp_path: Path) -> None:
+def test_brackets_go_on_until_the_budget_does_not_pay_for_one_training(setup: TrainingSetup, tmp_path: Path) -> None:
     """Three full trainings' price: three candidates, of which one goes on, then the two that are paid for at most."""
-    objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
-    evaluator = TrainedFromScratch(2, [1], task=task, objective=objective)
-    price = evaluator.price(task.space.sample(Randomness(0).on_cpu("any"))).samples
+    objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=setup.space)
+    evaluator = TrainedFromScratch(2, [1], setup=setup, objective=objective)
+    price = evaluator.price(setup.space.sample(Randomness(0).on_cpu("any"))).samples
     assert price == 2 * 64 + 2 * 48
     search = searching(
-        task, tmp_path, Budget(samples=3 * price), strategy=partial(Hyperband, [1], 2), evaluator=evaluator
+        setup, tmp_path, Budget(samples=3 * price), strategy=partial(Hyperband, [1], 2), evaluator=evaluator
     )
     search.search()
     shares = [one.metrics["fidelity"] for one in search.history.evaluations]
@@ -347,20 +349,20 @@ def test_a_pruner_sees_the_places_of_a_whole_batch() -> None:
     assert Placed(Odd(), places=[1, 4, 5]).survivors(0, {0: 0.0, 1: 0.0, 2: 0.0}) == [0, 2]
 
 
-def test_a_last_line_that_was_cut_short_is_evaluated_again(task: TrainingSetup, tmp_path: Path) -> None:
-    whole = searching(task, tmp_path / "whole", Budget(evaluations=4))
+def test_a_last_line_that_was_cut_short_is_evaluated_again(setup: TrainingSetup, tmp_path: Path) -> None:
+    whole = searching(setup, tmp_path / "whole", Budget(evaluations=4))
     whole.search()
-    interrupted(task, tmp_path / "cut", 3, budget=Budget(evaluations=4))
+    interrupted(setup, tmp_path / "cut", 3, budget=Budget(evaluations=4))
     path = tmp_path / "cut" / "evaluations.jsonl"
     path.write_bytes(path.read_bytes()[:-20])
-    resumed = searching(task, tmp_path / "cut", Budget(evaluations=4))
+    resumed = searching(setup, tmp_path / "cut", Budget(evaluations=4))
     resumed.search()
     lines = (tmp_path / "whole" / "evaluations.jsonl").read_text().splitlines()
     assert path.read_text().splitlines() == lines
 
 
 def test_asked_to_stop_it_says_where_it_is(
-    task: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Asked:
         requested = True
@@ -370,45 +372,45 @@ def test_asked_to_stop_it_says_where_it_is(
 
         def __exit__(self, *details: object) -> None: ...
 
-    whole = searching(task, tmp_path / "whole", Budget(evaluations=6)).search().candidate
+    whole = searching(setup, tmp_path / "whole", Budget(evaluations=6)).search().candidate
     with monkeypatch.context() as patch:
         patch.setattr("nas.run.loop.StopRequest", Asked)
         with pytest.raises(Stopped):
-            searching(task, tmp_path / "cut", Budget(evaluations=6)).search()
-    assert searching(task, tmp_path / "cut", Budget(evaluations=6)).search().candidate == whole
+            searching(setup, tmp_path / "cut", Budget(evaluations=6)).search()
+    assert searching(setup, tmp_path / "cut", Budget(evaluations=6)).search().candidate == whole
 
 
-def test_a_dynamic_objective_compares_all_under_its_present_weights(task: TrainingSetup, tmp_path: Path) -> None:
+def test_a_dynamic_objective_compares_all_under_its_present_weights(setup: TrainingSetup, tmp_path: Path) -> None:
     objective = Dynamic(
-        {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=task.space
+        {"accuracy": 1.0}, {"accuracy": -1.0}, "linear", 1, 0.5, cost_weight=0.0, costs={}, space=setup.space
     )
-    search = searching(task, tmp_path, Budget(evaluations=8), objective=objective)
+    search = searching(setup, tmp_path, Budget(evaluations=8), objective=objective)
     found = search.search().candidate
     assert objective.position == 1.0
     units = [int(one.candidate.architecture["layer1.units"]) for one in search.history.evaluations]
     assert int(found.architecture["layer1.units"]) == min(units)
 
 
-def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(task: TrainingSetup, tmp_path: Path) -> None:
+def test_one_that_was_pruned_is_no_winner_beside_one_that_was_not(setup: TrainingSetup, tmp_path: Path) -> None:
     class Pruned(Widths):
         def _evaluation(self, candidate: Candidate) -> Evaluation:
             found = super()._evaluation(candidate)
             fidelity = 0.5 if found.metrics["accuracy"] > 0.5 else 1.0
             return Evaluation(candidate, {**found.metrics, "fidelity": fidelity}, found.cost)
 
-    search = searching(task, tmp_path, Budget(evaluations=20), evaluator=Pruned())
+    search = searching(setup, tmp_path, Budget(evaluations=20), evaluator=Pruned())
     search.search()
     assert search.history.best.metrics["fidelity"] == 1.0
     assert max(one.metrics["accuracy"] for one in search.history.evaluations) > search.history.best.metrics["accuracy"]
 
 
-def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: TrainingSetup, tmp_path: Path) -> None:
+def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(setup: TrainingSetup, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="budget"):
-        searching(task, tmp_path, Budget())
+        searching(setup, tmp_path, Budget())
     with pytest.raises(InvalidValue, match=r"budget\.samples=9 .* one evaluation costs up to 10"):
-        searching(task, tmp_path, Budget(samples=9))
+        searching(setup, tmp_path, Budget(samples=9))
     with pytest.raises(InvalidValue, match="patience"):
-        searching(task, tmp_path, Budget(evaluations=1), patience=0)
+        searching(setup, tmp_path, Budget(evaluations=1), patience=0)
     assert not list(tmp_path.iterdir())
 
 
@@ -416,14 +418,14 @@ def test_without_an_end_or_money_for_one_evaluation_it_does_not_start(task: Trai
     ("strategy", "rungs", "epochs"), [(Drawn, [], 1), (partial(Hyperband, [1], 2), [1], 2)], ids=["drawn", "hyperband"]
 )
 def test_jobs_change_nothing_that_is_written(
-    strategy: Callable[..., Strategy], rungs: list[int], epochs: int, task: TrainingSetup, tmp_path: Path
+    strategy: Callable[..., Strategy], rungs: list[int], epochs: int, setup: TrainingSetup, tmp_path: Path
 ) -> None:
     found = []
     for jobs in (1, 2):
-        objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
-        evaluator = TrainedFromScratch(epochs, rungs, jobs, task=task, objective=objective)
+        objective = Fixed({"accuracy": 1.0}, 0.0, {}, space=setup.space)
+        evaluator = TrainedFromScratch(epochs, rungs, jobs, setup=setup, objective=objective)
         budget = Budget(evaluations=5)
-        search = searching(task, tmp_path / str(jobs), budget, strategy=strategy, evaluator=evaluator)
+        search = searching(setup, tmp_path / str(jobs), budget, strategy=strategy, evaluator=evaluator)
         found.append(search.search().candidate)
     assert found[0] == found[1]
     assert (tmp_path / "1" / "metrics.csv").read_bytes() == (tmp_path / "2" / "metrics.csv").read_bytes()

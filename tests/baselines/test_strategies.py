@@ -12,6 +12,7 @@ from joint_spaces import SPACES, STRATEGIES, seeded, small_space
 from nas.baselines.strategy import EncodedStrategy, Scored, Strategy
 from nas.candidate import Candidate, Range
 from nas.errors import InvalidValue
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.space import SearchSpace
@@ -131,7 +132,7 @@ def test_it_learns(name: str) -> None:
     [
         small_space([1, 1], {"dropout": Range(0.0, 0.5)}),
         small_space([2]),
-        Darts(steps=2, multiplier=2, operations=["skip_connect"], input_shape=(3, 8, 8), classes=10),
+        Darts(steps=2, multiplier=2, operations=["skip_connect"], signature=Signature((3, 8, 8), 10)),
     ],
     ids=["no choice", "one choice", "choices with one option"],
 )

@@ -20,6 +20,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.augmentation import Augmentation
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.search.gradient_search import GradientSearch
+from nas.signature import Signature
 from nas.training.settings import TrainingSettings
 from tests.problems import (
     ADAM,
@@ -40,7 +41,7 @@ RELATIVE, ROUNDING = 1e-7, 1e-11
 CLIP = 0.5  # below the norm of the training gradient
 
 SPACES = {
-    name: partial(made, implementation="plain", input_shape=INPUT_SHAPE, classes=CLASSES)
+    name: partial(made, implementation="plain", signature=Signature(INPUT_SHAPE, CLASSES))
     for name, made in {**CELL_SPACES, **STRUCTURED_SPACES}.items()
 }
 batch = partial(batch_for, shape=INPUT_SHAPE, classes=CLASSES, size=6)

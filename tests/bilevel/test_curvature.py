@@ -8,6 +8,7 @@ from torch.func import functional_call
 
 from nas.bilevel.curvature import alpha_hessian, largest_eigenvalue
 from nas.operations.fast.library import without_kernels
+from nas.signature import Signature
 from tests.problems import CELL_SPACES, INPUT_SHAPE, batch_for, entries, problem_over, seeded_supernet
 
 
@@ -21,7 +22,7 @@ def test_products_are_those_of_the_whole_hessian(make_problem) -> None:
         given = {f"alpha.{name}": alpha for name, alpha in zip(names, alphas, strict=True)}
         supernet.dropout.rate = 0.0
         with without_kernels():
-            return F.cross_entropy(functional_call(supernet, {**given, **buffers}, (batch.images,)), batch.labels)
+            return F.cross_entropy(functional_call(supernet, {**given, **buffers}, (batch.inputs,)), batch.targets)
 
     alphas = tuple(alpha.detach().clone() for alpha in supernet.alpha.values())
     blocks = torch.autograd.functional.hessian(loss, alphas)
@@ -38,7 +39,7 @@ def test_products_are_those_of_the_whole_hessian(make_problem) -> None:
 def test_fast_cells_bend_as_plain_ones_do(name: str) -> None:
     vectors = []
     for implementation in ("plain", "fast"):
-        space = CELL_SPACES[name](input_shape=INPUT_SHAPE, classes=3, implementation=implementation)
+        space = CELL_SPACES[name](signature=Signature(INPUT_SHAPE, 3), implementation=implementation)
         supernet, _ = seeded_supernet(space)
         product, size = alpha_hessian(problem_over(supernet, entries([])), batch_for(3))
         vectors.append(product(torch.randn(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64)))

@@ -13,6 +13,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
+from nas.signature import Signature
 from nas.training.sgd import sgd
 from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
 
@@ -92,14 +93,14 @@ class RealStep:
                 optimiser.state[weight]["momentum_buffer"] = buffer.clone()
         training, validation = self.batches
         supernet.dropout.rate = dropout
-        F.cross_entropy(supernet(training.images), training.labels).backward()
+        F.cross_entropy(supernet(training.inputs), training.targets).backward()
         if self.case.clip is not None:
             norm = nn.utils.clip_grad_norm_(weights, self.case.clip)
             assert (norm > self.case.clip) == (self.case.clip == ACTIVE)
         optimiser.step()
         supernet.dropout.rate = 0.0
         with torch.no_grad():
-            return float(F.cross_entropy(supernet(validation.images), validation.labels))
+            return float(F.cross_entropy(supernet(validation.inputs), validation.targets))
 
 
 def shifted(point: dict[str, Tensor], name: str, index: int, by: float) -> dict[str, Tensor]:
@@ -151,8 +152,8 @@ class DifferentiableStep:
         # Inside torch.func.grad, batch norm may only write into tensors made there.
         buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
         with without_kernels():  # which torch.func cannot look into
-            logits = functional_call(supernet, {**weights, **alphas, **buffers}, (batch.images,))
-        return F.cross_entropy(logits, batch.labels)
+            logits = functional_call(supernet, {**weights, **alphas, **buffers}, (batch.inputs,))
+        return F.cross_entropy(logits, batch.targets)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         for generator, state in zip(self.problem.generators, self.noise, strict=True):
@@ -190,7 +191,7 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
 
 
 def test_it_does_so_once_options_are_taken_away(make_batch):
-    space = CELL_SPACES["nasbench201"](input_shape=INPUT_SHAPE, classes=CLASSES, implementation="plain")
+    space = CELL_SPACES["nasbench201"](signature=Signature(INPUT_SHAPE, CLASSES), implementation="plain")
     supernet, generators = seeded_supernet(space, "gumbel")
     problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
     supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))
@@ -302,7 +303,7 @@ def test_a_network_without_any_gradient_is_no_nan(make_problem, make_batch):
     with torch.no_grad():
         problem.supernet.classifier.weight.zero_()
         problem.supernet.classifier.bias.copy_(torch.tensor([2000.0, 0.0, 0.0]))  # right beyond rounding
-    batches = [Batch(make_batch(seed).images, labels) for seed in (10, 11)]
+    batches = [Batch(make_batch(seed).inputs, labels) for seed in (10, 11)]
     for name, gradient in gradients_by_exact(problem, *batches).items():
         assert bool(torch.isfinite(gradient).all()), name
 

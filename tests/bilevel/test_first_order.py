@@ -13,8 +13,8 @@ def test_it_is_the_plain_gradient_of_the_validation_loss(make_problem, make_supe
     report = FirstOrder().gradients(problem, make_batch(10, torch.float32), validation, alphas)
 
     supernet, _ = make_supernet("gumbel", torch.float32, False)
-    logits = supernet(validation.images)  # its dropout rate is 0
-    loss = F.cross_entropy(logits, validation.labels)
+    logits = supernet(validation.inputs)  # its dropout rate is 0
+    loss = F.cross_entropy(logits, validation.targets)
     loss.backward()
     assert torch.equal(report.validation_loss, loss.detach())
     assert torch.equal(report.validation_logits, logits.detach())

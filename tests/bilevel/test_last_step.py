@@ -117,8 +117,8 @@ def test_a_step_takes_one_pass_of_either_batch(
     if not work:
         return
     done = upper.alternate(training, validation, work)
-    assert passes == {float(training.images.sum()): 1, float(validation.images.sum()): 1}
-    assert done.samples == len(training.labels) + len(validation.labels)
+    assert passes == {float(training.inputs.sum()): 1, float(validation.inputs.sum()): 1}
+    assert done.samples == len(training.targets) + len(validation.targets)
 
 
 def test_the_weights_move_first(make_problem, make_batch):

@@ -62,7 +62,7 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
         start = {name: one.detach().clone() for name, one in moving(problem).items()}
         for number in range(3):
             done = upper.alternate(make_batch(number), make_batch(10 + number), upper.work(True, True))
-            assert done.samples == 3 * len(make_batch(number).labels)
+            assert done.samples == 3 * len(make_batch(number).targets)
             assert done.move is not None
             assert done.move.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
             assert done.move.interventions == ()

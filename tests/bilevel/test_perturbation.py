@@ -23,6 +23,7 @@ from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.training.sgd import sgd
 from tests.bilevel.test_untouched_state import assert_same, everything
 from tests.problems import (
@@ -109,8 +110,8 @@ def problem_with(
 
 def loss_of(problem: BilevelProblem, weights: Mapping[str, Tensor], batch, operation_weights, own) -> Tensor:
     """The cross-entropy of the supernet itself; ``own`` are its parameters, which ``weights`` replace."""
-    logits = functional_call(problem.supernet, {**own, **weights}, (batch.images, operation_weights))
-    return F.cross_entropy(logits, batch.labels)
+    logits = functional_call(problem.supernet, {**own, **weights}, (batch.inputs, operation_weights))
+    return F.cross_entropy(logits, batch.targets)
 
 
 class Noted(Perturbation):
@@ -218,7 +219,7 @@ def test_its_passes_are_counted(strategy: Hypergradient, passes: int, make_probl
 def test_the_fast_supernets_take_the_same_step(space, name):
     found = []
     for implementation in ("plain", "fast"):
-        made = CELL_SPACES[space](implementation=implementation, input_shape=(2, 6, 6), classes=CLASSES)
+        made = CELL_SPACES[space](implementation=implementation, signature=Signature((2, 6, 6), CLASSES))
         supernet, noise = seeded_supernet(made)
         problem = problem_over(supernet, entries(()), None, noise, perturbation=perturbed(name))
         batches = [batch_for(seed, shape=(2, 6, 6)) for seed in (4, 5)]
@@ -230,7 +231,7 @@ def test_the_fast_supernets_take_the_same_step(space, name):
 
 @pytest.mark.parametrize("name", ["random", "adversarial"])
 def test_what_was_taken_away_stays_away(name):
-    made = CELL_SPACES["nasbench201"](implementation="plain", input_shape=(2, 6, 6), classes=CLASSES)
+    made = CELL_SPACES["nasbench201"](implementation="plain", signature=Signature((2, 6, 6), CLASSES))
     supernet, noise = seeded_supernet(made)
     kept = torch.ones_like(supernet.alpha["cell"])
     kept[:, 2:] = 0

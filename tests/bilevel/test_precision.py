@@ -10,6 +10,7 @@ from torch import Tensor
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
+from nas.signature import Signature
 from nas.spaces.nasbench201.space import NasBench201
 from nas.training.settings import TrainingSettings
 from tests.problems import batch_for, entries, problem_over, seeded_supernet
@@ -38,7 +39,7 @@ def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem
 
 @pytest.mark.parametrize("strategy", [FirstOrder(), Exact()], ids=["first order", "exact"])
 def test_bfloat16_in_fast_cells(strategy) -> None:
-    space = NasBench201(4, 1, input_shape=(3, 8, 8), classes=5)
+    space = NasBench201(4, 1, signature=Signature((3, 8, 8), 5))
     supernet, _ = seeded_supernet(space, dtype=torch.float32)
     precision = partial(BFLOAT16.autocast, torch.device("cpu"))
     problem = problem_over(supernet, entries(()), 5.0, precision=precision)

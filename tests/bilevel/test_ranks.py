@@ -28,6 +28,7 @@ from nas.hyperparameters.rules import AdamUpdate
 from nas.operations.fast.library import without_kernels
 from nas.operations.synchronised import SynchronisedBatchNorm, synchronise_batch_norm
 from nas.run.randomness import Randomness
+from nas.signature import Signature
 from tests.problems import (
     CELL_SPACES,
     CLASSES,
@@ -52,9 +53,9 @@ Result = dict[str, Tensor]
 
 
 def share_of(batch: Batch, ranks: Ranks) -> Batch:
-    size = len(batch.labels) // ranks.count
+    size = len(batch.targets) // ranks.count
     own = slice(ranks.rank * size, (ranks.rank + 1) * size)
-    return Batch(batch.images[own], batch.labels[own])
+    return Batch(batch.inputs[own], batch.targets[own])
 
 
 def follow(strategy: Hypergradient, problem: BilevelProblem, batch: Batch, steps: int = 2) -> None:
@@ -110,7 +111,7 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     found = {}
     for case in CELL_CASES:
         space, strategy, kernels = case.split(", ")
-        made = CELL_SPACES[space](implementation="fast", input_shape=shape, classes=CLASSES)
+        made = CELL_SPACES[space](implementation="fast", signature=Signature(shape, CLASSES))
         supernet, noise = seeded_supernet(made)
         synchronise_batch_norm(supernet, ranks)
         learned = entries(() if strategy == "first order" else ("learning_rate", "weight_decay"))
@@ -141,7 +142,7 @@ def second_derivatives(ranks: Ranks) -> Result:
 
     def loss_of(weight: Tensor) -> Tensor:
         shared = ranks.with_average_gradients({"weight": weight})["weight"]
-        return ranks.average([layer((share.images * shared).tanh()).pow(3).mul(shared.sin()).mean()])[0]
+        return ranks.average([layer((share.inputs * shared).tanh()).pow(3).mul(shared.sin()).mean()])[0]
 
     weight = torch.linspace(0.5, 1.5, 3, dtype=torch.float64).requires_grad_()
     direction = torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64)
@@ -276,7 +277,7 @@ class Stub:
 
 
 def test_shares_of_a_batch_make_up_the_batch():
-    shares = [ShardedStream(Stub(6), Ranks(rank, 3)).next().labels.tolist() for rank in range(3)]
+    shares = [ShardedStream(Stub(6), Ranks(rank, 3)).next().targets.tolist() for rank in range(3)]
     assert shares == [[0, 1], [2, 3], [4, 5]]
 
 

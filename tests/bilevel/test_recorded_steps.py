@@ -35,6 +35,7 @@ from nas.relaxations.softmax import Softmax
 from nas.run.randomness import Randomness
 from nas.search import parts as parts_module
 from nas.search.gradient_search import GradientSearch
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -46,7 +47,7 @@ from nas.training.settings import TrainingSettings
 from tests.device.cpu_recording import CpuRecording
 from tests.problems import QUIET, digits, problem_over, retraining_of, search_parts
 
-IMAGES = {"input_shape": (1, 8, 8), "classes": 10}
+IMAGES = {"signature": Signature((1, 8, 8), 10)}
 LAYERS = [
     {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
     {"choose": [{"type": "pool", "pool_size": [2, 3]}, {"type": "conv", "filters": 4, "kernel_size": 3, "stride": 2}]},

@@ -24,8 +24,8 @@ def test_it_is_the_step_of_torchs_sgd(momentum, clip, make_problem, make_superne
         supernet.dropout.rate = torch.tensor(0.3, dtype=torch.float64)  # learned: a relaxed mask
         optimiser.param_groups[0]["lr"] = 0.05 * factor
         optimiser.zero_grad()
-        expected_logits = supernet(batch.images)
-        expected_loss = F.cross_entropy(expected_logits, batch.labels)
+        expected_logits = supernet(batch.inputs)
+        expected_loss = F.cross_entropy(expected_logits, batch.targets)
         expected_loss.backward()
         expected_norm = torch.nn.utils.clip_grad_norm_(weights, torch.inf if clip is None else clip)
         assert clip is None or (expected_norm > clip) == (clip == ACTIVE)
@@ -77,9 +77,9 @@ def test_the_validation_loss_has_no_dropout_and_batch_norm_sees_the_batch(make_p
     problem.hyperparameters.bind(problem.supernet, problem.values())
     loss, _ = problem.validation_loss(problem.weights(), batch)
     supernet, _ = make_supernet("softmax", torch.float64, True)  # in training mode, its dropout rate 0
-    torch.testing.assert_close(loss, F.cross_entropy(supernet(batch.images), batch.labels), rtol=1e-13, atol=0)
+    torch.testing.assert_close(loss, F.cross_entropy(supernet(batch.inputs), batch.targets), rtol=1e-13, atol=0)
     supernet.eval()
-    assert abs(float(loss.detach() - F.cross_entropy(supernet(batch.images), batch.labels).detach())) > 1e-3
+    assert abs(float(loss.detach() - F.cross_entropy(supernet(batch.inputs), batch.targets).detach())) > 1e-3
 
 
 def test_a_dropout_rate_that_is_not_learned_draws_a_hard_mask(make_problem, make_batch):

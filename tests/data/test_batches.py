@@ -31,8 +31,8 @@ def stream(count: int = 20, batch_size: int = 6, seed: int = 0, augmentation: Au
 
 def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
     for batch, other in zip(batches, others, strict=True):
-        assert torch.equal(batch.images, other.images)
-        assert torch.equal(batch.labels, other.labels)
+        assert torch.equal(batch.inputs, other.inputs)
+        assert torch.equal(batch.targets, other.targets)
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def test_an_epoch_visits_every_image_once() -> None:
     batches = stream(count=20, batch_size=5)
     assert batches.steps_per_epoch == 4
     epochs = [[batches.next() for _ in range(4)] for _ in range(3)]
-    orders = [torch.cat([batch.labels for batch in epoch]).tolist() for epoch in epochs]
+    orders = [torch.cat([batch.targets for batch in epoch]).tolist() for epoch in epochs]
     for order in orders:
         assert sorted(order) == list(range(20))
     assert orders[0] != orders[1] != orders[2]
@@ -53,12 +53,12 @@ def test_an_epoch_visits_every_image_once() -> None:
 def test_the_last_partial_batch_is_dropped() -> None:
     batches = stream(count=20, batch_size=6)
     assert batches.steps_per_epoch == 3
-    first = torch.cat([batches.next().labels for _ in range(3)])
+    first = torch.cat([batches.next().targets for _ in range(3)])
     assert len(first.unique()) == len(first) == 18
     # The fourth batch is from a new epoch: over many epochs every image is met.
     met = set(first.tolist())
     for _ in range(60):
-        met |= set(batches.next().labels.tolist())
+        met |= set(batches.next().targets.tolist())
     assert met == set(range(20))
 
 
@@ -66,27 +66,27 @@ def test_a_data_set_smaller_than_the_batch_is_one_batch() -> None:
     batches = stream(count=5, batch_size=8)
     assert batches.steps_per_epoch == 1
     for _ in range(3):
-        assert sorted(batches.next().labels.tolist()) == [0, 1, 2, 3, 4]
+        assert sorted(batches.next().targets.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_images_are_normalised_and_stay_with_their_labels() -> None:
     batch = stream().next()
-    assert batch.images.dtype == torch.float32
-    assert batch.labels.dtype == torch.int64
-    torch.testing.assert_close(batch.images, normalised(dataset(20).images[batch.labels]))
+    assert batch.inputs.dtype == torch.float32
+    assert batch.targets.dtype == torch.int64
+    torch.testing.assert_close(batch.inputs, normalised(dataset(20).images[batch.targets]))
 
 
 def test_float_images_are_normalised_alike() -> None:
     whole = dataset(20)
     floats = ImageDataset(whole.images.float() / 255, whole.labels, classes=20)
     batch = floats.stream(6, MEAN, STD, seeded(0)).next()
-    torch.testing.assert_close(batch.images, stream().next().images)
+    torch.testing.assert_close(batch.inputs, stream().next().inputs)
 
 
 def test_the_order_generator_decides_the_order() -> None:
     first, same, other = ([s.next() for _ in range(5)] for s in (stream(seed=0), stream(seed=0), stream(seed=1)))
     assert_same(first, same)
-    assert any(not torch.equal(a.labels, b.labels) for a, b in zip(first, other, strict=True))
+    assert any(not torch.equal(a.targets, b.targets) for a, b in zip(first, other, strict=True))
 
 
 def test_the_padding_is_black_and_the_cutout_is_the_mean() -> None:
@@ -94,7 +94,7 @@ def test_the_padding_is_black_and_the_cutout_is_the_mean() -> None:
     augmentation = Augmentation(crop_padding=2, flip=True, cutout=2)
     batch = white.stream(50, MEAN, STD, seeded(0), augmentation, seeded(1)).next()
     for channel, (mean, std) in enumerate(zip(MEAN, STD, strict=True)):
-        values = batch.images[:, channel].unique()
+        values = batch.inputs[:, channel].unique()
         expected = torch.tensor([-mean / std, 0.0, (1 - mean) / std])
         torch.testing.assert_close(values, expected)
 
@@ -104,9 +104,9 @@ def test_augmentation_changes_the_images_of_every_epoch_anew_but_not_the_order()
     epochs = []
     for _ in range(2):
         batch, original = augmented.next(), plain.next()
-        assert torch.equal(batch.labels, original.labels)
-        assert not torch.equal(batch.images, original.images)
-        epochs.append(batch.images[batch.labels.argsort()])
+        assert torch.equal(batch.targets, original.targets)
+        assert not torch.equal(batch.inputs, original.inputs)
+        epochs.append(batch.inputs[batch.targets.argsort()])
     assert not torch.equal(epochs[0], epochs[1])
 
 
@@ -153,9 +153,9 @@ def test_a_state_of_other_data_or_another_batch_size_is_refused() -> None:
 
 def test_evaluation_sees_everything_in_order() -> None:
     batches = list(dataset(20).evaluation_batches(6, MEAN, STD))
-    assert [len(batch.labels) for batch in batches] == [6, 6, 6, 2]
-    assert torch.cat([batch.labels for batch in batches]).tolist() == list(range(20))
-    torch.testing.assert_close(torch.cat([batch.images for batch in batches]), normalised(dataset(20).images))
+    assert [len(batch.targets) for batch in batches] == [6, 6, 6, 2]
+    assert torch.cat([batch.targets for batch in batches]).tolist() == list(range(20))
+    torch.testing.assert_close(torch.cat([batch.inputs for batch in batches]), normalised(dataset(20).images))
 
 
 def test_a_batch_needs_an_image() -> None:
@@ -180,6 +180,6 @@ def test_a_data_set_on_a_gpu_gives_the_same_batches_there() -> None:
     on_cpu = stream()
     for _ in range(5):
         batch, expected = on_gpu.next(), on_cpu.next()
-        assert batch.images.is_cuda
-        assert torch.equal(batch.labels.cpu(), expected.labels)
-        torch.testing.assert_close(batch.images.cpu(), expected.images)
+        assert batch.inputs.is_cuda
+        assert torch.equal(batch.targets.cpu(), expected.targets)
+        torch.testing.assert_close(batch.inputs.cpu(), expected.inputs)

@@ -44,8 +44,8 @@ def stream(
 
 def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
     for batch, other in zip(batches, others, strict=True):
-        assert torch.equal(batch.images, other.images)
-        assert torch.equal(batch.labels, other.labels)
+        assert torch.equal(batch.inputs, other.inputs)
+        assert torch.equal(batch.targets, other.targets)
 
 
 def test_any_number_of_workers_gives_the_same_batches(image_folder: Path) -> None:
@@ -57,12 +57,12 @@ def test_any_number_of_workers_gives_the_same_batches(image_folder: Path) -> Non
 def test_an_epoch_visits_every_image_at_most_once_and_drops_the_rest(image_folder: Path) -> None:
     batches = stream(image_folder)
     assert batches.steps_per_epoch == 4
-    epochs = [torch.cat([batches.next().labels for _ in range(4)]).tolist() for _ in range(3)]
+    epochs = [torch.cat([batches.next().targets for _ in range(4)]).tolist() for _ in range(3)]
     for epoch in epochs:
         assert len(set(epoch)) == 20
     assert epochs[0] != epochs[1] != epochs[2]
     whole = stream(image_folder, batch_size=100)
-    assert sorted(whole.next().labels.tolist()) == list(range(24))
+    assert sorted(whole.next().targets.tolist()) == list(range(24))
 
 
 @pytest.mark.parametrize(("steps", "workers"), [(0, 0), (1, 0), (3, 2), (4, 0), (6, 2)])
@@ -99,8 +99,8 @@ def test_a_state_of_other_data_or_another_batch_size_is_refused(image_folder: Pa
 def test_the_order_generator_decides_what_is_drawn_for_each_image(image_folder: Path) -> None:
     file_augmentation_only = replace(DARTS, flip=False)
     first, other = (stream(image_folder, 0, seed, file_augmentation_only, 24).next() for seed in (0, 1))
-    assert not torch.equal(first.labels, other.labels)
-    in_order = [batch.images[batch.labels.argsort()] for batch in (first, other)]
+    assert not torch.equal(first.targets, other.targets)
+    in_order = [batch.inputs[batch.targets.argsort()] for batch in (first, other)]
     assert all(not torch.equal(image, other_image) for image, other_image in zip(*in_order, strict=True))
 
 
@@ -133,7 +133,7 @@ def test_training_images_are_augmented_as_in_darts(image_folder: Path) -> None:
 def test_half_of_the_images_are_mirrored(image_folder: Path) -> None:
     flipping = ImageFileAugmentation(flip=True)
     batches = stream(image_folder, augmentation=flipping, batch_size=24)
-    plain = torch.cat([batch.images for batch in dataset(image_folder).evaluation_batches(24, MEAN, STD)])
+    plain = torch.cat([batch.inputs for batch in dataset(image_folder).evaluation_batches(24, MEAN, STD)])
     mirrored = 0
     for _ in range(5):
         images, labels = batches.next()
@@ -156,13 +156,13 @@ def test_evaluation_sees_the_centre_of_every_image_in_order(image_folder: Path, 
     )
     images = dataset(image_folder, workers)
     batches = list(images.evaluation_batches(10, MEAN, STD))
-    assert [len(batch.labels) for batch in batches] == [10, 10, 4]
-    assert torch.cat([batch.labels for batch in batches]).tolist() == list(range(24))
+    assert [len(batch.targets) for batch in batches] == [10, 10, 4]
+    assert torch.cat([batch.targets for batch in batches]).tolist() == list(range(24))
     expected = torch.stack([original(Image.open(file).convert("RGB")) for file in images.files])
-    torch.testing.assert_close(torch.cat([batch.images for batch in batches]), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.cat([batch.inputs for batch in batches]), expected, rtol=1e-5, atol=1e-5)
     # A search validates without augmentation: the same crops.
     batch = stream(image_folder, augmentation=None).next()
-    torch.testing.assert_close(batch.images, expected[batch.labels], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(batch.inputs, expected[batch.targets], rtol=1e-5, atol=1e-5)
 
 
 def test_it_is_a_data_set_like_any_other(image_folder: Path) -> None:

@@ -141,8 +141,8 @@ def test_a_channel_of_one_value_is_centred_only(type_: torch.dtype, caplog: pyte
     assert 0.2 < data.std[0] < 0.4
     assert "own: all training images have one value in channel 1 (0.2); it is centred only" in caplog.text
     (batch,) = data.train.evaluation_batches(12, data.mean, data.std)
-    assert batch.images.isfinite().all()
-    torch.testing.assert_close(batch.images[:, 1], torch.zeros(12, 8, 8), atol=1e-6, rtol=0)
+    assert batch.inputs.isfinite().all()
+    torch.testing.assert_close(batch.inputs[:, 1], torch.zeros(12, 8, 8), atol=1e-6, rtol=0)
 
 
 def test_images_that_are_all_the_same_are_refused() -> None:
@@ -213,6 +213,6 @@ def test_statistics_that_change_nothing_or_are_tensors_are_allowed() -> None:
 def test_no_training_batch_is_a_remainder(count: int, batch_size: int) -> None:
     data = ImageDataset(torch.rand(count, 1, 4, 4), torch.arange(count) % 4, 4)
     stream = data.stream(batch_size, (0.5,), (0.3,), torch.Generator().manual_seed(0))
-    assert {len(stream.next().labels) for _ in range(5)} == {batch_size}
-    sizes = [len(batch.labels) for batch in data.evaluation_batches(batch_size, (0.5,), (0.3,))]
+    assert {len(stream.next().targets) for _ in range(5)} == {batch_size}
+    sizes = [len(batch.targets) for batch in data.evaluation_batches(batch_size, (0.5,), (0.3,))]
     assert sum(sizes) == count

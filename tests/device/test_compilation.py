@@ -28,11 +28,13 @@ from nas.operations.fast.normalisation import normalised
 from nas.operations.stochastic import set_drop_path, set_dropout, set_noise_generator
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Classification
 from nas.training.metrics import measure
 from tests.problems import ADAM, batch_for, problem_over
 
@@ -49,15 +51,15 @@ def darts(implementation: str, cells: int = 2) -> Darts:
     sizes = {"channels": 4, "cells": cells, "steps": 2, "multiplier": 2, "stem_multiplier": 1}
     sizes |= {"final_channels": 4, "final_cells": 3, "auxiliary": True}
     operations = ("none", "skip_connect", "avg_pool_3x3", "dil_conv_3x3")
-    return Darts(**sizes, operations=operations, implementation=implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return Darts(**sizes, operations=operations, implementation=implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def nasbench201(implementation: str) -> NasBench201:
-    return NasBench201(4, 1, implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]
+    return NasBench201(4, 1, implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]
 
 
 def macro(implementation: str) -> Macro:
-    return Macro(LAYERS, ["relu"], implementation, input_shape=SHAPE, classes=CLASSES)  # type: ignore[arg-type]  # type: ignore[arg-type]
+    return Macro(LAYERS, ["relu"], implementation, signature=Signature(SHAPE, CLASSES))  # type: ignore[arg-type]  # type: ignore[arg-type]
 
 
 SPACES = {"darts": darts, "nasbench201": nasbench201, "macro": macro}
@@ -142,8 +144,9 @@ def test_a_compiled_search_is_the_same(name: str, implementation: str, monkeypat
             for number in range(6):
                 search.step(number)
                 if number == 3:  # the end of an epoch, with a smaller batch at the end
-                    batches = [tuple(batch(50 + size, size)) for size in (6, 6, 1)]
-                    measure(search.supernet, batches, CLASSES, torch.device("cpu"))  # type: ignore[arg-type]
+                    batches = [batch(50 + size, size) for size in (6, 6, 1)]
+                    task = Classification.of(Signature(SHAPE, CLASSES))
+                    measure(search.supernet, batches, task, torch.device("cpu"))
     assert_same(compiled, eager, 1e-9)
 
 
@@ -188,9 +191,9 @@ def trained(network: nn.Module, steps: int = 1, rate: float = 0.1) -> list[Tenso
         set_drop_path(network, number * rate)
         set_dropout(network, number * rate if any(True for _ in regions(network)) else 0.0)
         data = batch(number)
-        output = network(data.images)
+        output = network(data.inputs)
         outputs = output if isinstance(output, tuple) else (output,)
-        loss = sum(torch.nn.functional.cross_entropy(one, data.labels) for one in outputs)
+        loss = sum(torch.nn.functional.cross_entropy(one, data.targets) for one in outputs)
         assert isinstance(loss, Tensor)
         found += [*outputs, *torch.autograd.grad(loss, list(network.parameters()), materialize_grads=True)]
     return found
@@ -214,7 +217,7 @@ def test_a_stand_alone_network_is_the_same_and_shares_its_code_with_others(name:
 def test_a_deeper_network_compiles_no_more_functions() -> None:
     made = []
     for cells in (1, 3):
-        compile_regions(network := supernet(NasBench201(4, cells, "fast", input_shape=SHAPE, classes=CLASSES)))
+        compile_regions(network := supernet(NasBench201(4, cells, "fast", signature=Signature(SHAPE, CLASSES))))
         made.append(compiled_functions(network))
     assert made[0] == made[1]
 

@@ -103,8 +103,8 @@ def test_what_is_changed_in_place_is_seen_and_recording_changes_nothing():
 def test_arguments_and_results_of_any_nesting_keep_their_shape_and_share_no_memory_with_the_caller():
     class Nested:
         def mixed(self, batch: Batch, values: dict[str, Any], scales: tuple[Tensor, ...]) -> dict[str, Any]:
-            total = batch.images * values["rate"] * values["fixed"] + sum(scales)
-            return {"total": total, "nested": (Batch(total + 1, batch.labels + 1), [values["rate"] * 2])}
+            total = batch.inputs * values["rate"] * values["fixed"] + sum(scales)
+            return {"total": total, "nested": (Batch(total + 1, batch.targets + 1), [values["rate"] * 2])}
 
     owner = Nested()
     recorded = Recorded(owner.mixed, Counting)
@@ -115,10 +115,10 @@ def test_arguments_and_results_of_any_nesting_keep_their_shape_and_share_no_memo
         assert torch.equal(found["total"], expected["total"])
         made, (rate,) = found["nested"]
         assert isinstance(made, Batch)
-        assert torch.equal(made.images, expected["nested"][0].images)
-        assert torch.equal(made.labels, batch.labels + 1)
+        assert torch.equal(made.inputs, expected["nested"][0].inputs)
+        assert torch.equal(made.targets, batch.targets + 1)
         assert rate == 2 * (call + 1)
-        assert batch.images.tolist() == [call, call]  # the recording copies what it is given
+        assert batch.inputs.tolist() == [call, call]  # the recording copies what it is given
     assert Counting.made == 1
 
 

@@ -1,4 +1,4 @@
-"""A tiny task on the digits, the same at every call."""
+"""A tiny setup on the digits, the same at every call."""
 
 import math
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from nas.evaluation.truth import RESULTS, Truth, TruthRow
 from nas.hyperparameters.kinds import DropoutRate
 from nas.spaces.macro.space import Macro
 from nas.spaces.space import SearchSpace
+from nas.tasks import Classification
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
 
@@ -38,7 +39,8 @@ def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> TrainingSetup:
     source = Digits(SplitSettings(train, VALIDATION_IMAGES, 100), Augmentation(1, False, 0))
     splits = source.load()
     return TrainingSetup(
-        space=Macro(LAYERS, ["relu"], input_shape=splits.input_shape, classes=splits.classes, ranges=RANGES),
+        space=Macro(LAYERS, ["relu"], signature=splits.signature, ranges=RANGES),
+        task=Classification().fitted(splits)[0],
         train=splits.train,
         validation=splits.validation,
         mean=splits.mean,
@@ -53,9 +55,9 @@ def tiny_task(seed: int = 0, train: int = TRAINING_IMAGES) -> TrainingSetup:
     )
 
 
-def samples_of(task: TrainingSetup, count: int, seed: int = 0) -> list[Candidate]:
+def samples_of(setup: TrainingSetup, count: int, seed: int = 0) -> list[Candidate]:
     generator = torch.Generator().manual_seed(seed)
-    return [task.space.sample(generator) for _ in range(count)]
+    return [setup.space.sample(generator) for _ in range(count)]
 
 
 EFFECTS = (0.0, 0.6, 0.25)  # of a choice's options on the log loss, by their place; a later choice's count less
@@ -106,29 +108,29 @@ def make_truth() -> Callable[..., Truth]:
 
 
 @pytest.fixture(scope="session")
-def truth(task: TrainingSetup) -> Truth:
+def truth(setup: TrainingSetup) -> Truth:
     configuration = {"final": {"epochs": 4}, "hyperparameters": {"weight_decay": {"initial": 3e-4}}}
-    return made_up_truth(task.space, configuration)
+    return made_up_truth(setup.space, configuration)
 
 
 @pytest.fixture(scope="session")
-def make_task() -> Callable[..., TrainingSetup]:
+def make_setup() -> Callable[..., TrainingSetup]:
     return tiny_task
 
 
 @pytest.fixture(scope="session")
-def task() -> TrainingSetup:
+def setup() -> TrainingSetup:
     return tiny_task()
 
 
 @pytest.fixture(scope="session")
-def candidates(task: TrainingSetup) -> list[Candidate]:
-    return samples_of(task, 5)
+def candidates(setup: TrainingSetup) -> list[Candidate]:
+    return samples_of(setup, 5)
 
 
 @pytest.fixture
-def accuracy(task: TrainingSetup) -> Fixed:
-    return Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space)
+def accuracy(setup: TrainingSetup) -> Fixed:
+    return Fixed({"accuracy": 1.0}, 0.0, {}, space=setup.space)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from nas.evaluation.objective import CostPenalty
 from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -41,17 +42,16 @@ LAYERS = [
     {"type": "dense", "units": [4, 8], "optional": True},
 ]
 SPACES: dict[str, SearchSpace] = {
-    "macro": Macro(LAYERS, ["relu", "tanh"], input_shape=(1, 9, 7), classes=5),
-    "nasbench201": NasBench201(channels=4, cells_per_stage=2, input_shape=(3, 9, 9), classes=10),
-    "darts": Darts(steps=2, multiplier=2, final_channels=4, final_cells=5, input_shape=(3, 15, 15), classes=10),
+    "macro": Macro(LAYERS, ["relu", "tanh"], signature=Signature((1, 9, 7), 5)),
+    "nasbench201": NasBench201(channels=4, cells_per_stage=2, signature=Signature((3, 9, 9), 10)),
+    "darts": Darts(steps=2, multiplier=2, final_channels=4, final_cells=5, signature=Signature((3, 15, 15), 10)),
     "imagenet": Darts(
         steps=2,
         multiplier=2,
         final_channels=4,
         final_cells=4,
         final_network="imagenet",
-        input_shape=(3, 36, 36),
-        classes=10,
+        signature=Signature((3, 36, 36), 10),
     ),
 }
 
@@ -78,8 +78,7 @@ def test_between_one_hots_it_is_the_mean_over_independent_draws() -> None:
             {"type": "dense", "units": [4, 6]},
         ],
         ["relu"],
-        input_shape=(1, 4, 4),
-        classes=3,
+        signature=Signature((1, 4, 4), 3),
     )
     torch.manual_seed(0)
     alphas = {name: torch.randn(weight.shape, dtype=torch.float64) for name, weight in one_hot(space).items()}
@@ -156,11 +155,11 @@ def test_a_supernets_multiply_adds_are_those_of_its_plain_implementation(name: s
 def test_parameters_and_multiply_adds_are_those_of_darts_v2_in_use() -> None:
     """Both columns of a table are of one network, the one without the head of the training."""
     published = {
-        "cifar": (3_349_342, 528.4e6, {"input_shape": (3, 32, 32), "classes": 10}),
+        "cifar": (3_349_342, 528.4e6, {"signature": Signature((3, 32, 32), 10)}),
         "imagenet": (
             4_718_752,
             529.9e6,
-            {"final_channels": 48, "final_cells": 14, "input_shape": (3, 224, 224), "classes": 1000},
+            {"final_channels": 48, "final_cells": 14, "signature": Signature((3, 224, 224), 1000)},
         ),
     }
     for kind, (parameters, multiply_adds, settings) in published.items():
@@ -173,7 +172,7 @@ def test_parameters_and_multiply_adds_are_those_of_darts_v2_in_use() -> None:
 
 
 def test_a_network_as_it_is_used_shares_its_weights_and_lacks_the_head() -> None:
-    space = Darts(final_channels=2, final_cells=3, auxiliary=True, input_shape=(3, 16, 16), classes=4)
+    space = Darts(final_channels=2, final_cells=3, auxiliary=True, signature=Signature((3, 16, 16), 4))
     network = space.network(sampled(space, 1)[0])
     used, images = as_used(network), torch.randn(2, 3, 16, 16)
     assert isinstance(network.train()(images), tuple)  # the network itself keeps its head
@@ -188,7 +187,7 @@ def test_a_network_as_it_is_used_shares_its_weights_and_lacks_the_head() -> None
 
 def test_an_evaluation_and_the_expected_cost_count_no_auxiliary_head() -> None:
     space = Darts(
-        channels=2, cells=3, final_channels=2, final_cells=3, auxiliary=True, input_shape=(3, 8, 8), classes=4
+        channels=2, cells=3, final_channels=2, final_cells=3, auxiliary=True, signature=Signature((3, 8, 8), 4)
     )
     (architecture,) = sampled(space, 1)
     expected = space.expected_cost(space.architecture_weights(architecture), BlockCosts("parameters"))

@@ -27,45 +27,45 @@ METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}
     ],
 )
 def test_fixed_weights(
-    task: TrainingSetup, candidates: list[Candidate], weights: dict[str, float], score: float
+    setup: TrainingSetup, candidates: list[Candidate], weights: dict[str, float], score: float
 ) -> None:
-    objective = Fixed(weights, 0.0, {"parameters": 1.0}, space=task.space)
+    objective = Fixed(weights, 0.0, {"parameters": 1.0}, space=setup.space)
     assert objective.score(Evaluation(candidates[0], METRICS)) == pytest.approx(score)
     assert not objective.advance(0.5, 1.0)
 
 
-def test_the_cost_comes_off_in_proportion(task: TrainingSetup, candidates: list[Candidate]) -> None:
-    objective = Fixed({"accuracy": 1.0}, 0.2, {"parameters": 1.0}, space=task.space)
+def test_the_cost_comes_off_in_proportion(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    objective = Fixed({"accuracy": 1.0}, 0.2, {"parameters": 1.0}, space=setup.space)
     uniform = {
         name: weight * 0 + 1 / weight.shape[-1]
-        for name, weight in task.space.architecture_weights(candidates[0].architecture).items()
+        for name, weight in setup.space.architecture_weights(candidates[0].architecture).items()
     }
-    mean = float(task.space.expected_cost(uniform, BlockCosts("parameters")))
+    mean = float(setup.space.expected_cost(uniform, BlockCosts("parameters")))
     for candidate in candidates:
-        size = count_parameters(task.space.network(candidate.architecture), task.space.input_shape)
+        size = count_parameters(setup.space.network(candidate.architecture), setup.space.input_shape)
         assert objective.score(Evaluation(candidate, METRICS)) == pytest.approx(0.9 - 0.2 * size / mean)
 
 
-def test_what_is_not_finite_or_not_there(task: TrainingSetup, candidates: list[Candidate]) -> None:
-    objective = Fixed({"loss": -1.0}, 0.0, {}, space=task.space)
+def test_what_is_not_finite_or_not_there(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    objective = Fixed({"loss": -1.0}, 0.0, {}, space=setup.space)
     for loss in (math.inf, math.nan):
         assert objective.score(Evaluation(candidates[0], {"loss": loss})) == -math.inf
     with pytest.raises(InvalidValue, match=r"objective\.weights\.loss=-1\.0 .* gives accuracy"):
         objective.score(Evaluation(candidates[0], {"accuracy": 0.5}))
     with pytest.raises(InvalidValue, match="weights"):
-        Fixed({"loss": 0.0}, 0.0, {}, space=task.space)
+        Fixed({"loss": 0.0}, 0.0, {}, space=setup.space)
 
 
-def dynamic(task: TrainingSetup, schedule: str, patience: int = 2, step: float = 0.4) -> Dynamic:
+def dynamic(setup: TrainingSetup, schedule: str, patience: int = 2, step: float = 0.4) -> Dynamic:
     return Dynamic(
-        {"accuracy": 1.0}, {"loss": -2.0}, schedule, patience, step, cost_weight=0.0, costs={}, space=task.space
+        {"accuracy": 1.0}, {"loss": -2.0}, schedule, patience, step, cost_weight=0.0, costs={}, space=setup.space
     )
 
 
-def test_weights_follow_the_schedule(task: TrainingSetup, candidates: list[Candidate]) -> None:
+def test_weights_follow_the_schedule(setup: TrainingSetup, candidates: list[Candidate]) -> None:
     evaluation = Evaluation(candidates[0], METRICS)
     for schedule, at_quarter in (("linear", 0.25), ("cosine", 0.5 * (1 - math.cos(math.pi / 4)))):
-        objective = dynamic(task, schedule)
+        objective = dynamic(setup, schedule)
         assert objective.score(evaluation) == pytest.approx(0.9)
         assert objective.advance(0.25, 0.9)
         assert objective.score(evaluation) == pytest.approx((1 - at_quarter) * 0.9 - at_quarter * 2 * 0.25)
@@ -74,21 +74,21 @@ def test_weights_follow_the_schedule(task: TrainingSetup, candidates: list[Candi
         assert not objective.advance(1.0, 0.9)
 
 
-def test_weights_react_to_stagnation(task: TrainingSetup) -> None:
-    objective = dynamic(task, "stagnation")
+def test_weights_react_to_stagnation(setup: TrainingSetup) -> None:
+    objective = dynamic(setup, "stagnation")
     best = [0.5, 0.6, 0.6, 0.6, 0.55, 0.55, 0.55, 0.1, 0.1, 0.1, 0.1]
     moves = [objective.advance(0.0, one) for one in best]
     # 0.6 is first seen at 1, two rounds without anything better end at 3; then the scores are other numbers.
     assert [index for index, moved in enumerate(moves) if moved] == [3, 6, 9]
     assert objective.position == 1.0
-    other = dynamic(task, "stagnation")
+    other = dynamic(setup, "stagnation")
     other.load_state_dict(objective.state_dict())
     assert other.weights == objective.weights == {"loss": -2.0}
 
 
-def test_tasks_are_normalised_and_weighted(task: TrainingSetup, candidates: list[Candidate]) -> None:
+def test_tasks_are_normalised_and_weighted(setup: TrainingSetup, candidates: list[Candidate]) -> None:
     tasks = {"a": TaskWeight(1.0, "accuracy", 0.1, 1.0), "b": TaskWeight(3.0, "loss", 2.0, 0.0)}
-    objective = MultiTask(tasks, 0.0, {}, space=task.space)
+    objective = MultiTask(tasks, 0.0, {}, space=setup.space)
     metrics = {"a/accuracy": 0.55, "b/loss": 0.5, "a/loss": 9.0}
     assert objective.score(Evaluation(candidates[0], metrics)) == pytest.approx((0.5 + 3 * 0.75) / 4)
     with pytest.raises(InvalidValue, match="evaluation=multi_task"):

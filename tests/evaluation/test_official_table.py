@@ -14,6 +14,7 @@ from nas.candidate import Candidate, Hyperparameters
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.official_table import number, read_values
 from nas.evaluation.table import TableLookup
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -21,7 +22,7 @@ CELLS = (
     "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|",
     "|skip_connect~0|+|nor_conv_3x3~0|none~1|+|none~0|avg_pool_3x3~1|nor_conv_1x1~2|",
 )
-SPACE = NasBench201(channels=4, cells_per_stage=1, input_shape=(3, 8, 8), classes=10)
+SPACE = NasBench201(channels=4, cells_per_stage=1, signature=Signature((3, 8, 8), 10))
 SPLITS = {
     "cifar10-valid": ("x-valid", "ori-test"),
     "cifar10": ("ori-test",),

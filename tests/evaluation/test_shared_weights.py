@@ -25,10 +25,10 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 
 
-def shared(task: TrainingSetup, randomness: Randomness | None = None, **settings: Any) -> SharedWeights:
+def shared(setup: TrainingSetup, randomness: Randomness | None = None, **settings: Any) -> SharedWeights:
     settings = {"weight_steps": 4, "paths": "candidates", "warmup_steps": 0, "finalists": 3} | settings
     relaxation = Softmax(Temperature())
-    return SharedWeights(**settings, task=task, relaxation=relaxation, randomness=randomness or Randomness(0))
+    return SharedWeights(**settings, setup=setup, relaxation=relaxation, randomness=randomness or Randomness(0))
 
 
 def weights_of(evaluator: SharedWeights) -> list[torch.Tensor]:
@@ -40,10 +40,10 @@ def with_rate(candidate: Candidate, rate: float) -> Candidate:
 
 
 @pytest.mark.parametrize("paths", ["candidates", "uniform"])
-def test_the_shared_weights_learn(task: TrainingSetup, candidates: list[Candidate], paths: str) -> None:
-    task = replace(task, space=copy(task.space))
-    task.space.ranges = {} if paths == "uniform" else task.space.ranges
-    evaluator = shared(task, paths=paths, weight_steps=30)
+def test_the_shared_weights_learn(setup: TrainingSetup, candidates: list[Candidate], paths: str) -> None:
+    setup = replace(setup, space=copy(setup.space))
+    setup.space.ranges = {} if paths == "uniform" else setup.space.ranges
+    evaluator = shared(setup, paths=paths, weight_steps=30)
     tamed = [with_rate(candidate, 0.05) for candidate in candidates]
     first = evaluator.evaluate(tamed)[0]
     last = evaluator.evaluate(tamed)[0]
@@ -51,8 +51,8 @@ def test_the_shared_weights_learn(task: TrainingSetup, candidates: list[Candidat
     assert last.metrics["accuracy"] > 0.5
 
 
-def test_costs_are_the_hand_count(task: TrainingSetup, candidates: list[Candidate]) -> None:
-    evaluator = shared(task, warmup_steps=5)
+def test_costs_are_the_hand_count(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    evaluator = shared(setup, warmup_steps=5)
     reserve = evaluator.reserve()
     assert reserve.samples == 5 * 16 + 3 * 48
     first, second = evaluator.evaluate(candidates[:2])
@@ -68,8 +68,8 @@ def test_costs_are_the_hand_count(task: TrainingSetup, candidates: list[Candidat
     assert [(one.cost.samples, one.cost.evaluations) for one in again] == [(48, 0), (48, 0)]
 
 
-def test_measuring_changes_nothing(task: TrainingSetup, candidates: list[Candidate]) -> None:
-    evaluator = shared(task)
+def test_measuring_changes_nothing(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    evaluator = shared(setup)
     evaluator.evaluate(candidates[:1])
     before = {name: entry.clone() for name, entry in evaluator.network.state_dict().items()}
     first = evaluator.measure_again(candidates)
@@ -77,8 +77,8 @@ def test_measuring_changes_nothing(task: TrainingSetup, candidates: list[Candida
     assert all(torch.equal(entry, before[name]) for name, entry in evaluator.network.state_dict().items())
 
 
-def test_a_step_reaches_only_the_candidates_own_path(task: TrainingSetup, candidates: list[Candidate]) -> None:
-    evaluator = shared(task)
+def test_a_step_reaches_only_the_candidates_own_path(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    evaluator = shared(setup)
     convolution = evaluator.supernet.slots["layer1"]["conv"]
     chosen = with_rate(candidates[0], 0.1).architecture["layer1.kernel_size"]
     other = next(size for size in ("1", "3") if size != chosen)
@@ -91,9 +91,9 @@ def test_a_step_reaches_only_the_candidates_own_path(task: TrainingSetup, candid
 
 @pytest.mark.parametrize("rate", [1e30, 50.0])
 def test_steps_that_ruin_the_weights_are_taken_back(
-    task: TrainingSetup, candidates: list[Candidate], rate: float
+    setup: TrainingSetup, candidates: list[Candidate], rate: float
 ) -> None:
-    evaluator = shared(task)
+    evaluator = shared(setup)
     evaluator.evaluate([with_rate(candidates[0], 0.05)])
     before = weights_of(evaluator)
     (found,) = evaluator.evaluate([with_rate(candidates[1], rate)])
@@ -103,14 +103,14 @@ def test_steps_that_ruin_the_weights_are_taken_back(
     assert evaluator.evaluate([with_rate(candidates[0], 0.05)])[0].metrics["loss"] < 2 * math.log(10)
 
 
-def searching(make_task: Callable[..., TrainingSetup], folder: Path, rounds: int) -> BlackBoxSearch:
-    task, randomness = make_task(), Randomness(0)
+def searching(make_setup: Callable[..., TrainingSetup], folder: Path, rounds: int) -> BlackBoxSearch:
+    setup, randomness = make_setup(), Randomness(0)
     return BlackBoxSearch(
         lambda **parts: RandomSearch(2, **parts),
-        space=task.space,
-        task=task,
-        evaluator=shared(task, randomness, warmup_steps=3),
-        objective=Fixed({"accuracy": 1.0}, 0.0, {}, space=task.space),
+        space=setup.space,
+        setup=setup,
+        evaluator=shared(setup, randomness, warmup_steps=3),
+        objective=Fixed({"accuracy": 1.0}, 0.0, {}, space=setup.space),
         budget=Budget(evaluations=rounds, samples=2000),
         tracking=TrackingSettings(tensorboard=False, console="quiet"),
         randomness=randomness,
@@ -119,12 +119,12 @@ def searching(make_task: Callable[..., TrainingSetup], folder: Path, rounds: int
 
 
 def test_a_resumed_search_goes_on_with_the_same_weights(
-    make_task: Callable[..., TrainingSetup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_setup: Callable[..., TrainingSetup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nas.baselines.search.SAVE_EVERY", 0.0)
-    whole = searching(make_task, tmp_path / "whole", 8)
+    whole = searching(make_setup, tmp_path / "whole", 8)
     expected = whole.search()
-    cut = searching(make_task, tmp_path / "cut", 8)
+    cut = searching(make_setup, tmp_path / "cut", 8)
     told = cut.strategy.tell
 
     def tell(scored: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
     monkeypatch.setattr(cut.strategy, "tell", tell)
     with pytest.raises(KeyboardInterrupt):
         cut.search()
-    resumed = searching(make_task, tmp_path / "cut", 8)
+    resumed = searching(make_setup, tmp_path / "cut", 8)
     assert resumed.search().candidate == expected.candidate
     assert (tmp_path / "cut" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
     assert expected.cost.evaluations == 8
@@ -148,11 +148,11 @@ def test_a_resumed_search_goes_on_with_the_same_weights(
 
 
 @pytest.mark.parametrize("key", ["weight_steps", "finalists"])
-def test_impossible_settings_are_refused(task: TrainingSetup, key: str) -> None:
+def test_impossible_settings_are_refused(setup: TrainingSetup, key: str) -> None:
     with pytest.raises(InvalidValue, match=key):
-        shared(task, **{key: 0})
+        shared(setup, **{key: 0})
 
 
-def test_hyperparameters_that_no_score_shows_are_not_searched(task: TrainingSetup) -> None:
+def test_hyperparameters_that_no_score_shows_are_not_searched(setup: TrainingSetup) -> None:
     with pytest.raises(InvalidValue, match=r"hyperparameters=learning_rate, dropout, batch_size .* take hyperpara"):
-        shared(task, paths="uniform")
+        shared(setup, paths="uniform")

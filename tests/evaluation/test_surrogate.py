@@ -23,6 +23,7 @@ from nas.evaluation.surrogate import Encoding, Surrogate, with_option
 from nas.evaluation.surrogate_lookup import SurrogateLookup
 from nas.evaluation.training_setup import TrainingSetup
 from nas.evaluation.truth import Truth
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -43,20 +44,20 @@ def path(truth: Truth, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def lookup(path: str, task: TrainingSetup, accuracy: Fixed) -> Callable[..., SurrogateLookup]:
-    def made(space: Any = task.space, task: TrainingSetup = task, **settings: Any) -> SurrogateLookup:
-        return SurrogateLookup(path, space=space, task=task, objective=accuracy, **settings)
+def lookup(path: str, setup: TrainingSetup, accuracy: Fixed) -> Callable[..., SurrogateLookup]:
+    def made(space: Any = setup.space, setup: TrainingSetup = setup, **settings: Any) -> SurrogateLookup:
+        return SurrogateLookup(path, space=space, setup=setup, objective=accuracy, **settings)
 
     return made
 
 
-def drawn(task: TrainingSetup, count: int) -> list[Candidate]:
+def drawn(setup: TrainingSetup, count: int) -> list[Candidate]:
     generator = torch.Generator().manual_seed(11)
-    return [task.space.sample(generator) for _ in range(count)]
+    return [setup.space.sample(generator) for _ in range(count)]
 
 
 def test_numbers_are_encoded_by_their_logarithm_and_other_options_by_columns_of_their_own() -> None:
-    space = NasBench201(input_shape=(3, 8, 8), classes=10, ranges={"weight_decay": Range(1e-4, 1e-2, "log")})
+    space = NasBench201(signature=Signature((3, 8, 8), 10), ranges={"weight_decay": Range(1e-4, 1e-2, "log")})
     space._choices = (Choice("width", ("4", "8", "16")), Choice("kind", ("max", "average")), *space.choices[:1])
     architecture = space.sample(torch.Generator().manual_seed(0)).architecture
     candidate = Candidate(architecture, Hyperparameters({"weight_decay": 1e-3}))
@@ -68,10 +69,10 @@ def test_numbers_are_encoded_by_their_logarithm_and_other_options_by_columns_of_
 
 
 def test_what_nobody_has_trained_is_foretold(
-    surrogate: Surrogate, task: TrainingSetup, log_loss: Callable[..., float]
+    surrogate: Surrogate, setup: TrainingSetup, log_loss: Callable[..., float]
 ) -> None:
-    candidates = drawn(task, 100)
-    actual = np.array([log_loss(task.space, one) for one in candidates])
+    candidates = drawn(setup, 100)
+    actual = np.array([log_loss(setup.space, one) for one in candidates])
     mean, deviation = surrogate.predict(candidates)
     assert surrogate.targets[2] == ("validation_loss", 4)
     errors = mean[:, 2] - actual
@@ -116,8 +117,8 @@ def test_broken_trainings_count_as_bad_ones(truth: Truth) -> None:
     assert surrogate._values[0, 0] == surrogate._values[5, 0] == pytest.approx(math.log(2 * math.log(10)))
 
 
-def test_noise_is_that_of_repeated_trainings(lookup: Callable[..., SurrogateLookup], task: TrainingSetup) -> None:
-    candidates = drawn(task, 300)
+def test_noise_is_that_of_repeated_trainings(lookup: Callable[..., SurrogateLookup], setup: TrainingSetup) -> None:
+    candidates = drawn(setup, 300)
     exact = lookup(noise=False).evaluate(candidates)
     noisy = lookup().evaluate(candidates)
     differences = [
@@ -131,31 +132,31 @@ def test_noise_is_that_of_repeated_trainings(lookup: Callable[..., SurrogateLook
 
 
 def test_a_candidate_is_worth_the_same_whenever_it_is_asked_for(
-    lookup: Callable[..., SurrogateLookup], task: TrainingSetup
+    lookup: Callable[..., SurrogateLookup], setup: TrainingSetup
 ) -> None:
-    candidates = drawn(task, 6)
+    candidates = drawn(setup, 6)
     together = lookup().evaluate(candidates)
     alone = [lookup().evaluate([one])[0] for one in reversed(candidates)]
     for one, other in zip(together, reversed(alone), strict=True):
         assert one.metrics == other.metrics
-    other_seed = lookup(task=replace(task, seed=1)).evaluate(candidates)
+    other_seed = lookup(setup=replace(setup, seed=1)).evaluate(candidates)
     assert other_seed[0].metrics["loss"] != together[0].metrics["loss"]
     assert lookup().evaluate([]) == []
 
 
 def test_a_look_costs_what_the_training_would_have_cost(
-    lookup: Callable[..., SurrogateLookup], task: TrainingSetup
+    lookup: Callable[..., SurrogateLookup], setup: TrainingSetup
 ) -> None:
-    (candidate,) = drawn(task, 1)
+    (candidate,) = drawn(setup, 1)
     size = int(candidate.hyperparameters["batch_size"])
-    trained = len(task.train) // size * size
+    trained = len(setup.train) // size * size
     for epochs in (None, 2):
         evaluator = lookup(epochs=epochs)
         (found,) = evaluator.evaluate([candidate])
         samples = (epochs or 4) * trained
-        per_image = task.multiply_adds(candidate.architecture)
-        assert (found.cost.samples, found.cost.evaluations) == (samples + len(task.validation), 1)
-        assert found.cost.multiply_adds == per_image * (3 * samples + len(task.validation))
+        per_image = setup.multiply_adds(candidate.architecture)
+        assert (found.cost.samples, found.cost.evaluations) == (samples + len(setup.validation), 1)
+        assert found.cost.multiply_adds == per_image * (3 * samples + len(setup.validation))
         assert evaluator.price(candidate) == found.cost
         assert set(found.metrics) == {
             *("loss", "accuracy", "test_loss", "test_accuracy", "parameters", "multiply_adds", "fidelity")
@@ -163,9 +164,9 @@ def test_a_look_costs_what_the_training_would_have_cost(
 
 
 def test_short_trainings_are_read_off_the_curve_and_it_says_so(
-    lookup: Callable[..., SurrogateLookup], task: TrainingSetup, caplog: pytest.LogCaptureFixture
+    lookup: Callable[..., SurrogateLookup], setup: TrainingSetup, caplog: pytest.LogCaptureFixture
 ) -> None:
-    candidates = drawn(task, 5)
+    candidates = drawn(setup, 5)
     with caplog.at_level(logging.INFO):
         short = lookup(epochs=1, noise=False).evaluate(candidates)
     assert "no training of 1 epochs" in caplog.text
@@ -175,8 +176,8 @@ def test_short_trainings_are_read_off_the_curve_and_it_says_so(
         assert one.metrics["test_loss"] == pytest.approx(other.metrics["test_loss"], rel=1e-9)
 
 
-def test_a_pruner_ends_trainings_at_rungs(lookup: Callable[..., SurrogateLookup], task: TrainingSetup) -> None:
-    candidates = drawn(task, 8)
+def test_a_pruner_ends_trainings_at_rungs(lookup: Callable[..., SurrogateLookup], setup: TrainingSetup) -> None:
+    candidates = drawn(setup, 8)
     evaluator = lookup(rungs=[1, 2])
     found = evaluator.evaluate(candidates, SuccessiveHalving(2.0))
     fidelities = [one.metrics["fidelity"] for one in found]
@@ -186,16 +187,16 @@ def test_a_pruner_ends_trainings_at_rungs(lookup: Callable[..., SurrogateLookup]
     assert {one for one in range(8) if fidelities[one] > 0.25} == set(best)
     for one in found:
         epochs, measured = round(4 * one.metrics["fidelity"]), {0.25: 1, 0.5: 2, 1.0: 3}[one.metrics["fidelity"]]
-        assert one.cost == task.price(one.candidate, epochs, measured)
+        assert one.cost == setup.price(one.candidate, epochs, measured)
     assert all(one.metrics["fidelity"] == 1.0 for one in evaluator.evaluate(candidates))
 
 
 def test_what_does_not_fit_the_truth_is_refused(
-    lookup: Callable[..., SurrogateLookup], task: TrainingSetup, make_truth: Callable[..., Truth], tmp_path: Path
+    lookup: Callable[..., SurrogateLookup], setup: TrainingSetup, make_truth: Callable[..., Truth], tmp_path: Path
 ) -> None:
     def bounded(**ranges: Any) -> Any:
-        space = Macro(**task.space.settings(), input_shape=task.space.input_shape, classes=task.space.classes)
-        space.ranges = {**task.space.ranges, **ranges}
+        space = Macro(**setup.space.settings(), signature=Signature(setup.space.input_shape, setup.space.classes))
+        space.ranges = {**setup.space.ranges, **ranges}
         return space
 
     lookup(space=bounded(learning_rate=Range(1e-2, 0.1, "log"), batch_size=Categorical(8, (8, 16))))
@@ -208,18 +209,18 @@ def test_what_does_not_fit_the_truth_is_refused(
     fixed = bounded()
     fixed.ranges = {}
     (found,) = lookup(space=fixed, noise=False).evaluate(
-        [replace(drawn(task, 1)[0], hyperparameters=Hyperparameters())]
+        [replace(drawn(setup, 1)[0], hyperparameters=Hyperparameters())]
     )
-    held = Candidate(found.candidate.architecture, task.held)
+    held = Candidate(found.candidate.architecture, setup.held)
     (same,) = lookup(noise=False).evaluate([held])
     assert same.metrics == found.metrics
-    outside = replace(task, held=Hyperparameters({**task.held, "dropout": 0.9}))
+    outside = replace(setup, held=Hyperparameters({**setup.held, "dropout": 0.9}))
     with pytest.raises(InvalidValue, match=r"hyperparameters\.dropout=0\.9 .*0 to 0\.5"):
-        lookup(space=fixed, task=outside)
-    decayed = replace(task, held=Hyperparameters({**task.held, "weight_decay": 0.1}))
+        lookup(space=fixed, setup=outside)
+    decayed = replace(setup, held=Hyperparameters({**setup.held, "weight_decay": 0.1}))
     with pytest.raises(InvalidValue, match=r"hyperparameters\.weight_decay=0\.1 .*made with 0\.0003"):
-        lookup(task=decayed)
-    other = Macro(**{**task.space.settings(), "activations": ["relu", "sigmoid"]}, input_shape=(1, 8, 8), classes=10)
+        lookup(setup=decayed)
+    other = Macro(**{**setup.space.settings(), "activations": ["relu", "sigmoid"]}, signature=Signature((1, 8, 8), 10))
     with pytest.raises(InvalidValue, match="another space"):
         lookup(space=other)
     with pytest.raises(InvalidValue, match="epochs=5"):
@@ -227,11 +228,11 @@ def test_what_does_not_fit_the_truth_is_refused(
     with pytest.raises(InvalidValue, match="rungs"):
         lookup(rungs=[2, 2])
     quiet = tmp_path / "quiet.csv"
-    make_truth(task.space, {"final": {"epochs": 2}}, rows=12, repeats=0).write(quiet)
+    make_truth(setup.space, {"final": {"epochs": 2}}, rows=12, repeats=0).write(quiet)
     with pytest.raises(InvalidValue, match=r"noise=.*no repeated trainings"):
-        SurrogateLookup(str(quiet), space=task.space, task=task, objective=lookup().objective)
+        SurrogateLookup(str(quiet), space=setup.space, setup=setup, objective=lookup().objective)
     with pytest.raises(InvalidValue, match="path=nowhere"):
-        SurrogateLookup("nowhere", space=task.space, task=task, objective=lookup().objective)
+        SurrogateLookup("nowhere", space=setup.space, setup=setup, objective=lookup().objective)
 
 
 def composed(*overrides: str) -> Any:

@@ -10,13 +10,14 @@ from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.table import TableLookup, read_table
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
 HEADER = "index,arch,cifar10_test,cifar10_valid,cifar100_test,cifar100_valid\n"
-SPACE = NasBench201(channels=4, cells_per_stage=1, input_shape=(3, 8, 8), classes=10)
+SPACE = NasBench201(channels=4, cells_per_stage=1, signature=Signature((3, 8, 8), 10))
 CANDIDATE = Candidate(parse_architecture(CELL), Hyperparameters())
 
 
@@ -63,8 +64,8 @@ def test_a_broken_file_and_other_mistakes_are_named(tmp_path: Path) -> None:
         TableLookup("nowhere", "cifar10", space=SPACE)
     layers = [{"type": "dense", "units": [4, 8]}]
     with pytest.raises(InvalidValue, match="space=nasbench201"):
-        TableLookup(written(tmp_path), "cifar10", space=Macro(layers, ["relu"], input_shape=(1, 8, 8), classes=2))
-    learned = NasBench201(input_shape=(3, 8, 8), classes=10, ranges={"dropout": Range(0.0, 0.5)})
+        TableLookup(written(tmp_path), "cifar10", space=Macro(layers, ["relu"], signature=Signature((1, 8, 8), 2)))
+    learned = NasBench201(signature=Signature((3, 8, 8), 10), ranges={"dropout": Range(0.0, 0.5)})
     with pytest.raises(InvalidValue, match="hyperparameters=fixed"):
         TableLookup(written(tmp_path), "cifar10", space=learned)
     other = Candidate(parse_architecture(CELL.replace("none", "skip_connect")), Hyperparameters())

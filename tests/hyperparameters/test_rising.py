@@ -22,7 +22,7 @@ def entries(drop_path: DropPathRate) -> HyperparameterSet:
 
 def test_a_search_sees_it_rise_and_the_candidate_carries_its_end(tmp_path):
     splits = digits(32, 16)
-    shape = {"input_shape": splits.input_shape, "classes": splits.classes}
+    shape = {"signature": splits.signature}
     parts = search_parts(
         tmp_path,
         splits=splits,

@@ -15,6 +15,7 @@ from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
 from nas.interop.export import FILES, ExportDiffers, export_network
 from nas.interop.standalone import standalone_source
+from nas.signature import Signature
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -28,7 +29,7 @@ LAYERS = [
     {"type": "conv", "filters": [4, 8], "kernel_size": 3, "optional": True, "activations": ["softplus", "gelu", "elu"]},
     {"type": "dense", "units": [8, 16]},
 ]
-BOUND = {"input_shape": (1, 8, 8), "classes": 10}
+BOUND = {"signature": Signature((1, 8, 8), 10)}
 SPACES = {
     "macro": lambda: Macro(LAYERS, ["relu", "sigmoid"], **BOUND),
     "darts": lambda: Darts(final_channels=2, final_cells=3, auxiliary=True, **BOUND),
@@ -46,7 +47,7 @@ def splits():
 @pytest.fixture(scope="module")
 def test_images(splits):
     """Real test images, normalised."""
-    return next(iter(splits.test.evaluation_batches(32, splits.mean, splits.std))).images
+    return next(iter(splits.test.evaluation_batches(32, splits.mean, splits.std))).inputs
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +196,7 @@ def test_an_onnx_file_has_the_names_of_its_classes(trained, test_images, tmp_pat
 
 
 def test_the_names_of_many_classes_stand_in_short_lines():
-    space = Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=300)
+    space = Macro(LAYERS, ["relu"], signature=Signature((1, 8, 8), 300))
     architecture = space.sample(torch.Generator().manual_seed(5)).architecture
     names = [f"n{number:08} 'quoted'\n" for number in range(300)]
     source = standalone_source(space, architecture, [0.5], [0.5], "many", names)

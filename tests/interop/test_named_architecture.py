@@ -11,6 +11,7 @@ from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
 from nas.interop.named_architecture import PUBLISHED, architecture_text, candidate_path, named_architecture
 from nas.run.recorded import inherited_configuration, recorded_configuration
+from nas.signature import Signature
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -31,8 +32,8 @@ NAMES = {
 
 def space_named(name: str) -> SearchSpace:
     if name == "darts":
-        return Darts(final_channels=4, final_cells=3, input_shape=(3, 16, 16), classes=10)
-    return NasBench201(channels=4, cells_per_stage=1, input_shape=(3, 16, 16), classes=10)
+        return Darts(final_channels=4, final_cells=3, signature=Signature((3, 16, 16), 10))
+    return NasBench201(channels=4, cells_per_stage=1, signature=Signature((3, 16, 16), 10))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -22,6 +22,7 @@ from nas.interop.original_state import (
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.run.checkpoint import CheckpointFolder
+from nas.signature import Signature
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
@@ -51,7 +52,7 @@ def assert_round_trip(network: nn.Module, state: dict[str, Tensor]) -> None:
 
 def test_search_network(reference_folder: Path) -> None:
     content = arrays(reference_folder / "darts_search_c4_l3.npz")
-    space = Darts(4, 3, input_shape=(3, 16, 16), classes=10)
+    space = Darts(4, 3, signature=Signature((3, 16, 16), 10))
     assert_round_trip(space.supernet(Softmax(Temperature())).double(), state_in(content, "init/"))
 
 
@@ -63,7 +64,7 @@ def test_evaluation_network_of_darts(reference_folder: Path) -> None:
 
 
 def nasbench201_network(text: str) -> nn.Module:
-    space = NasBench201(4, 1, input_shape=(3, 16, 16), classes=10)
+    space = NasBench201(4, 1, signature=Signature((3, 16, 16), 10))
     return space.network(parse_architecture(text)).double()
 
 

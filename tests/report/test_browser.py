@@ -11,6 +11,7 @@ from nas.interop.named_architecture import PUBLISHED
 from nas.report.comparison import write_comparison
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from tests.report.conftest import by_epoch, write_curves
 from tests.report.test_page import SECTIONS
@@ -20,7 +21,7 @@ EPOCHS = 50
 
 def darts_run(folder):
     """A finished DARTS search of 50 epochs of 391 steps: as much as a real one records."""
-    space = Darts(input_shape=(3, 32, 32), classes=10)
+    space = Darts(signature=Signature((3, 32, 32), 10))
     found: Architecture = space.architecture(PUBLISHED["darts_v2"])
     curves = {}
     for cell in ("normal", "reduce"):

@@ -19,16 +19,18 @@ from nas.report.explanation import (
     swap_effects,
 )
 from nas.report.recorded_run import RecordedRun
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
+from nas.tasks import PLAIN_CLASSIFICATION
 
 LAYERS = [
     {"type": "conv", "filters": [2, 4], "kernel_size": [1, 3]},
     {"choose": [{"type": "conv", "filters": [2, 4], "kernel_size": 3}, {"type": "pool", "pool_size": 3, "stride": 1}]},
     {"type": "dense", "units": [4, 6]},
 ]
-BOUND = {"input_shape": (1, 6, 6), "classes": 3}
+BOUND = {"signature": Signature((1, 6, 6), 3)}
 SPACES = {
     "macro": lambda: Macro(LAYERS, ["relu", "tanh"], **BOUND),
     "darts": lambda: Darts(channels=2, cells=2, steps=2, multiplier=2, final_channels=2, final_cells=2, **BOUND),
@@ -146,10 +148,10 @@ def test_the_discretised_supernet_computes_the_network_with_its_weights(name):
     loss = correct = 0.0
     with torch.no_grad():
         for batch in batches():
-            logits = network(batch.images)
-            loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
-            correct += float((logits.argmax(1) == batch.labels).sum())
-    gap = discretisation_gap(supernet, found, batches)
+            logits = network(batch.inputs)
+            loss += float(torch.nn.functional.cross_entropy(logits, batch.targets, reduction="sum"))
+            correct += float((logits.argmax(1) == batch.targets).sum())
+    gap = discretisation_gap(supernet, found, batches, PLAIN_CLASSIFICATION)
     assert gap["discretised"]["loss"] == pytest.approx(loss / 16, rel=1e-4)
     assert gap["discretised"]["accuracy"] == correct / 16
 
@@ -161,7 +163,7 @@ def test_swaps_are_measured_with_everything_else_relaxed_and_leave_the_supernet_
     modes = [module.training for module in supernet.modules()]
     found = supernet.discretise()
     others = runner_ups(space, found, supernet.probabilities())
-    effects = swap_effects(supernet, found, others, batches)
+    effects = swap_effects(supernet, found, others, batches, PLAIN_CLASSIFICATION)
     assert effects.keys() == others.keys()
     for values in effects.values():
         difference = values["swapped"]["loss"] - values["option"]["loss"]
@@ -178,7 +180,7 @@ def test_a_swap_is_the_relaxed_network_with_one_row_set():
     found = supernet.discretise()
     others = runner_ups(space, found, supernet.probabilities())
     choice = space.choices[3]
-    effects = swap_effects(supernet, found, {choice.name: others[choice.name]}, batches)
+    effects = swap_effects(supernet, found, {choice.name: others[choice.name]}, batches, PLAIN_CLASSIFICATION)
     weights = relaxed_weights(supernet)["cell"].clone()
     weights[3] = 0
     weights[3, choice.options.index(others[choice.name].option)] = 1

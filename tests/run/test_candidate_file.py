@@ -16,6 +16,7 @@ import torch
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.candidate_file import CandidateFile, fingerprint, read_candidate_file
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -28,13 +29,12 @@ MACRO = Macro(
         {"type": "dense", "units": [16], "optional": True},
     ],
     ["relu", "sigmoid"],
-    input_shape=(1, 8, 8),
-    classes=10,
+    signature=Signature((1, 8, 8), 10),
 )
 SPACES: list[SearchSpace] = [
     MACRO,
-    Darts(steps=2, multiplier=2, channels=4, cells=3, input_shape=(3, 16, 16), classes=5),
-    NasBench201(channels=4, cells_per_stage=1, input_shape=(3, 16, 16), classes=5),
+    Darts(steps=2, multiplier=2, channels=4, cells=3, signature=Signature((3, 16, 16), 5)),
+    NasBench201(channels=4, cells_per_stage=1, signature=Signature((3, 16, 16), 5)),
 ]
 VALUES = {"learning_rate": 0.0123456789012345678, "dropout": 0.3, "weight_decay": 3e-4}
 SETTLED = {"architecture": True, "learning_rate": False}
@@ -61,7 +61,7 @@ def test_class_names_are_optional_and_one_per_class(tmp_path: Path) -> None:
 
 
 def test_names_that_would_make_the_file_unreadable_are_left_out(tmp_path: Path) -> None:
-    space = Macro([{"type": "dense", "units": [4]}], ["relu"], input_shape=(1, 2, 2), classes=21_841)
+    space = Macro([{"type": "dense", "units": [4]}], ["relu"], signature=Signature((1, 2, 2), 21_841))
     names = tuple(f"n{number:08}" for number in range(21_841))  # the whole of ImageNet fits
     for class_names in (names, tuple(name * 3 for name in names)):
         replace(example(space), class_names=class_names).write(tmp_path / "candidate.json")
@@ -368,7 +368,7 @@ def test_junk_in_any_place_is_refused_or_harmless(space: SearchSpace, tmp_path: 
 
 
 def test_further_choices_are_refused_even_where_the_space_is_empty_of_choices(tmp_path: Path) -> None:
-    space = Macro([{"type": "dense", "units": 4}], ["relu"], input_shape=(1, 2, 2), classes=2)
+    space = Macro([{"type": "dense", "units": 4}], ["relu"], signature=Signature((1, 2, 2), 2))
     content = CandidateFile(
         Candidate(Architecture("macro", {}), Hyperparameters()), space, "digits", "constant"
     ).to_json()

@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import OPERATIONS, architecture_text
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -29,7 +30,7 @@ def script() -> ModuleType:
 @pytest.fixture(scope="module")
 def made_up_table() -> dict[str, tuple[float, float]]:
     """Every cell, the better the later its operations stand in the list; the test accuracy is half a point lower."""
-    space = NasBench201(input_shape=(3, 8, 8), classes=10)
+    space = NasBench201(signature=Signature((3, 8, 8), 10))
     table = {}
     for indices in itertools.product(range(len(OPERATIONS)), repeat=6):
         validation = 50 + sum(indices) + 0.01 * math.sin(sum(7**place * index for place, index in enumerate(indices)))

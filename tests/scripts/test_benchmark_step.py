@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nas.errors import RunFailed
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 
@@ -32,7 +33,7 @@ def full_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def script(full_script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = full_script
-    shape: Any = {"input_shape": (3, 8, 8), "classes": 10}
+    shape: Any = {"signature": Signature((3, 8, 8), 10)}
     monkeypatch.setattr(module, "SHAPE", (3, 8, 8))
     monkeypatch.setattr(module, "darts", lambda **_: lambda which: Darts(**TINY, implementation=which, **shape))
     monkeypatch.setattr(module, "nasbench201", lambda which: NasBench201(2, 1, which, **shape))
@@ -95,7 +96,7 @@ def test_growth_is_judged_in_time_and_memory(
 def test_every_one_shot_step_is_compared_with_that_of_darts(
     full_script: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script, shape = full_script, {"input_shape": (3, 8, 8), "classes": 10}
+    script, shape = full_script, {"signature": Signature((3, 8, 8), 10)}
     monkeypatch.setattr(script, "SHAPE", (3, 8, 8))
     small: dict[str, Any] = TINY | {"channels": 4}
     monkeypatch.setattr(

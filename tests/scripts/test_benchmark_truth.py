@@ -12,6 +12,7 @@ import pytest
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation.truth import RESULTS, Truth, TruthRow
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 
 LAYERS = [{"type": "conv", "filters": [4, 8], "kernel_size": 3}, {"type": "dense", "units": [8, 16]}]
@@ -27,7 +28,7 @@ def script(script: Callable[[str], ModuleType]) -> ModuleType:
 @pytest.fixture
 def truth() -> Truth:
     """A hundred candidates: number n has a test accuracy of n % and a loss of 1 - n / 100, in both splits."""
-    space = Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=10, ranges=RANGES)
+    space = Macro(LAYERS, ["relu"], signature=Signature((1, 8, 8), 10), ranges=RANGES)
     rows = []
     for number in range(100):
         filters, units = "4" if number % 2 else "8", "8" if number % 4 < 2 else "16"

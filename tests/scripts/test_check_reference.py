@@ -14,6 +14,7 @@ import torch
 from nas.interop.original_state import to_original
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "check_reference.py"
@@ -164,7 +165,7 @@ def test_damaged_missing_and_good_files_in_one_call(
 def tiny_search() -> dict[str, np.ndarray]:
     """A search with one step whose results are made up."""
     torch.manual_seed(0)
-    space = Darts(channels=2, cells=3, steps=1, multiplier=1, stem_multiplier=1, input_shape=(1, 8, 8), classes=2)
+    space = Darts(channels=2, cells=3, steps=1, multiplier=1, stem_multiplier=1, signature=Signature((1, 8, 8), 2))
     state = to_original(supernet := space.supernet(Softmax(Temperature())), supernet.state_dict())
     constants = {"C": 2, "layers": 3, "classes": 2, "steps": 1, "multiplier": 1, "stem_multiplier": 1, "lr": 0.1}
     constants |= {"momentum": 0.9, "weight_decay": 0.0, "arch_lr": 0.1, "arch_weight_decay": 0.0, "grad_clip": 5}

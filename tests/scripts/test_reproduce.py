@@ -10,6 +10,7 @@ import pytest
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 
 Script = Callable[[str], ModuleType]
@@ -74,7 +75,7 @@ def test_a_row_has_the_means_of_its_runs(bench: ModuleType, tmp_path: Path) -> N
 
 
 def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleType, tmp_path: Path) -> None:
-    space = Darts(steps=2, multiplier=2, input_shape=(1, 28, 28), classes=10)
+    space = Darts(steps=2, multiplier=2, signature=Signature((1, 28, 28), 10))
     searches = {}
     for seed, rate in {0: 0.1, 1: 0.2}.items():
         options = {choice.name: choice.options[0] for choice in space.choices}

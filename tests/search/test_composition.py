@@ -26,11 +26,12 @@ from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
 from nas.search.gradient_search import GradientSearch
+from nas.signature import Signature
 from nas.training.settings import TrainingSettings
 from tests.problems import CELL_SPACES, digits, search_parts
 
 COOLING = Temperature(10.0, 0.1, "linear")
-CELLS = CELL_SPACES["nasbench201"](implementation="fast", input_shape=(1, 8, 8), classes=10)
+CELLS = CELL_SPACES["nasbench201"](implementation="fast", signature=Signature((1, 8, 8), 10))
 COMPILED = TrainingSettings(16, 0.9, 5.0, "cosine", compile=True)
 COSTLY = Fixed({"accuracy": 1.0}, 0.1, {"parameters": 1.0}, space=CELLS)
 
@@ -134,7 +135,7 @@ def test_a_budget_keeps_back_what_an_attack_costs(splits, tmp_path):
 @pytest.mark.parametrize("space", CELL_SPACES)
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_cells_are_searched_with_them(space, name, splits, tmp_path):
-    shape = {"input_shape": splits.input_shape, "classes": splits.classes}
+    shape = {"signature": splits.signature}
     search = made(name, splits, tmp_path, space=CELL_SPACES[space](implementation="fast", **shape))
     assert search.search().candidate.architecture
 

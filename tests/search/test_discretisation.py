@@ -19,6 +19,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search import discretisation
 from nas.search.discretisation import Alone
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -34,10 +35,9 @@ SPACES: dict[str, SearchSpace] = {
             {"type": "dense", "units": [3, 12]},
         ],
         ["relu", "sigmoid"],
-        input_shape=(1, 6, 6),
-        classes=4,
+        signature=Signature((1, 6, 6), 4),
     ),
-    "nasbench201": NasBench201(channels=4, cells_per_stage=1, input_shape=(1, 8, 8), classes=4),
+    "nasbench201": NasBench201(channels=4, cells_per_stage=1, signature=Signature((1, 8, 8), 4)),
 }
 
 
@@ -53,7 +53,7 @@ class Images:
 
     def __call__(self, most: int) -> Iterator[Batch]:
         for batch in first_images([self.batch], most):
-            self.handed_out += len(batch.labels)
+            self.handed_out += len(batch.targets)
             yield batch
 
 
@@ -129,7 +129,7 @@ def test_the_supernet_stays_as_it_was_and_the_cost_is_told(name: str) -> None:
 
 
 def test_darts_cells_are_refused() -> None:
-    space = Darts(channels=4, cells=2, input_shape=(1, 8, 8), classes=3)
+    space = Darts(channels=4, cells=2, signature=Signature((1, 8, 8), 3))
     with pytest.raises(InvalidValue, match="choices without an alpha of their own"):
         Alone(10).check(space.supernet(Softmax(Temperature())), space)
 
@@ -148,7 +148,8 @@ def configured(*overrides: str) -> DictConfig:
 
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
-    result, found, splits = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    result, found, parts = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    splits = parts.splits
     images = Alone(500).images(found.space, len(splits.validation))
     assert result.cost.samples == strongest.cost.samples + images
     assert images > 0
@@ -166,7 +167,8 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
 
 def test_a_small_budget_shrinks_its_images(tmp_path: Path) -> None:
     small = "budget.samples=5000"
-    result, found, splits = train_search.search(configured("discretisation=alone", small), tmp_path / "small")
+    result, found, parts = train_search.search(configured("discretisation=alone", small), tmp_path / "small")
+    splits = parts.splits
     strongest, _, _ = train_search.search(configured(small), tmp_path / "strongest")
     assert Alone(500).images(found.space, len(splits.validation)) > 5000
     assert result.cost.samples <= 5000
@@ -205,8 +207,7 @@ TYPED = Macro(
         {"type": "dense", "units": [3, 6]},
     ],
     ["relu"],
-    input_shape=(1, 6, 6),
-    classes=4,
+    signature=Signature((1, 6, 6), 4),
 )
 
 

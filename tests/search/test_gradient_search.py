@@ -84,7 +84,7 @@ class Run:
         return GradientSearch(
             search_parts(
                 path,
-                space=Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
+                space=Macro(LAYERS, ["relu", "tanh"], signature=splits.signature),
                 splits=splits,
                 augmentation=Augmentation(1, False, 2),
                 relaxation=relaxation,
@@ -546,7 +546,7 @@ def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
 
 def labels_seen(search: GradientSearch) -> list[list[int]]:
     seen: list[list[int]] = []
-    search.callbacks["labels"] = AtEveryStep(lambda step: seen.append(step.training.labels.tolist()))
+    search.callbacks["labels"] = AtEveryStep(lambda step: seen.append(step.training.targets.tolist()))
     return seen
 
 

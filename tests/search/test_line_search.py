@@ -189,7 +189,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], 
     evaluate = TrainedFromScratch.evaluate
 
     def noting(self: TrainedFromScratch, candidates: list[Candidate], *rest: Any) -> list[Evaluation]:
-        if isinstance(self.task, CommonRandomNumbers):
+        if isinstance(self.setup, CommonRandomNumbers):
             trained.extend(candidates)
             if len(trained) == number:
                 act()

@@ -18,6 +18,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.search.neighbours import Climb, Drawn
 from nas.search.trainings import Trainer
+from nas.signature import Signature
 from nas.spaces import Macro
 
 RATE = "learning_rate"
@@ -27,7 +28,7 @@ LAYERS = [
     {"type": "conv", "filters": [2, 4], "kernel_size": [3, 5], "optional": True},
     {"type": "dense", "units": [8, 16]},
 ]
-SPACE = Macro(LAYERS, ["relu", "sigmoid"], input_shape=(1, 8, 8), classes=10)
+SPACE = Macro(LAYERS, ["relu", "sigmoid"], signature=Signature((1, 8, 8), 10))
 CONF = Path(__file__).resolve().parents[2] / "conf"
 WHOLE, SHORT = 10, 2  # what trainings cost, in samples
 Loss = Callable[[Candidate], float]

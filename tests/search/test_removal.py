@@ -13,6 +13,7 @@ from nas.data.batches import Batch, first_images
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search.removal import Decisions, Removal, drawn_order
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -22,8 +23,8 @@ from tests.problems import SMOOTH_LAYERS, batch_for, search_parts, seeded_supern
 
 SHAPE = (1, 6, 6)
 SPACES: dict[str, SearchSpace] = {
-    "macro": Macro(SMOOTH_LAYERS, ["softplus"], input_shape=SHAPE, classes=3),
-    "nasbench201": NasBench201(channels=2, cells_per_stage=1, input_shape=SHAPE, classes=3),
+    "macro": Macro(SMOOTH_LAYERS, ["softplus"], signature=Signature(SHAPE, 3)),
+    "nasbench201": NasBench201(channels=2, cells_per_stage=1, signature=Signature(SHAPE, 3)),
     "darts": Darts(
         channels=2,
         cells=2,
@@ -31,8 +32,7 @@ SPACES: dict[str, SearchSpace] = {
         multiplier=2,
         stem_multiplier=1,
         operations=["none", "skip_connect", "avg_pool_3x3"],
-        input_shape=SHAPE,
-        classes=3,
+        signature=Signature(SHAPE, 3),
     ),
 }
 BATCH = batch_for(4, size=8)
@@ -42,7 +42,7 @@ def loss(supernet: Supernet, weights: dict[str, Tensor]) -> float:
     """Measured without any of the package's ways to measure."""
     before = {name: entry.clone() for name, entry in supernet.state_dict().items()}
     with torch.no_grad():
-        value = float(F.cross_entropy(supernet(BATCH.images, weights), BATCH.labels))
+        value = float(F.cross_entropy(supernet(BATCH.inputs, weights), BATCH.targets))
     supernet.load_state_dict(before)
     return value
 
@@ -89,7 +89,7 @@ def test_it_keeps_what_costs_most_to_lose(name: str) -> None:
     def batches(most: int) -> Iterator[Batch]:
         nonlocal handed_out
         for batch in first_images([BATCH], most):
-            handed_out += len(batch.labels)
+            handed_out += len(batch.targets)
             yield batch
 
     expected = by_hand(supernet, space, torch.Generator().manual_seed(5))

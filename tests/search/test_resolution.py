@@ -23,6 +23,7 @@ from nas.search.callback import Callback, SeenStep
 from nas.search.discretisation import Alone
 from nas.search.gradient_search import GradientSearch
 from nas.search.resolution import Resolution, halved
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.training.sgd import sgd
 from tests.problems import CELL_SPACES, batch_for, digits, problem_for, search_parts, seeded_supernet
@@ -43,17 +44,17 @@ class Seen(Callback):
         self.moved: list[set[str]] = []
 
     def on_step(self, seen: SeenStep) -> None:
-        self.sides.append(seen.training.images.shape[-1])
+        self.sides.append(seen.training.inputs.shape[-1])
         assert (seen.validation is None) == (seen.outcome.move is None)
         if seen.validation is not None:
-            assert seen.validation.images.shape[-1] == self.sides[-1]
+            assert seen.validation.inputs.shape[-1] == self.sides[-1]
         self.moved.append(set() if seen.outcome.move is None else set(seen.outcome.move.gradient_norms))
 
 
 def made(path: Path, search: dict[str, Any], **settings: Any) -> tuple[GradientSearch, Seen]:
     splits = digits()
     usual = {
-        "space": Macro(LAYERS, ["relu", "tanh"], input_shape=splits.input_shape, classes=splits.classes),
+        "space": Macro(LAYERS, ["relu", "tanh"], signature=splits.signature),
         "hyperparameter_gradient": LastStep(),
         "discretisation": Alone(20, types_first=True, sliced=True),
     }
@@ -159,10 +160,10 @@ def test_a_budget_is_kept_and_halved_images_make_it_last_longer(factor: float, t
 @pytest.mark.parametrize("name", CELL_SPACES)
 @pytest.mark.parametrize("implementation", ["plain", "fast"])
 def test_cells_take_small_images_as_they_are(name: str, implementation: str) -> None:
-    space = CELL_SPACES[name](input_shape=(1, 16, 16), classes=3, implementation=implementation)
+    space = CELL_SPACES[name](signature=Signature((1, 16, 16), 3), implementation=implementation)
     assert Resolution.of(0.5, space, Softmax(Temperature()))._half_price > 0
     supernet, _ = seeded_supernet(space)
-    plain, _ = seeded_supernet(CELL_SPACES[name](input_shape=(1, 16, 16), classes=3, implementation="plain"))
+    plain, _ = seeded_supernet(CELL_SPACES[name](signature=Signature((1, 16, 16), 3), implementation="plain"))
     images = halved(torch.randn(4, 1, 16, 16, dtype=torch.float64))
     torch.testing.assert_close(supernet(images), plain(images))
 
@@ -174,7 +175,7 @@ def test_a_network_for_one_size_is_refused_in_one_sentence() -> None:
             supernet._flattened = lambda x: x.flatten(1)
             return supernet
 
-    space = OneSize(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=3)
+    space = OneSize(LAYERS, ["relu"], signature=Signature((1, 8, 8), 3))
     refused = (
         r"search\.half_resolution=0\.5 is not allowed: the supernet of space=macro takes images of 8x8 pixels only"
     )
@@ -193,7 +194,7 @@ def test_a_share_is_from_0_to_1(share: float, tmp_path: Path) -> None:
 def test_a_chain_repeats_pixels_before_it_is_flattened(shape: tuple[int, int, int], implementation: Any) -> None:
     """Against a chain of one convolution, written down by hand."""
     layers = [{"type": "conv", "filters": 3, "kernel_size": 3, "stride": 2}, {"type": "dense", "units": 4}]
-    space = Macro(layers, ["tanh"], implementation, input_shape=shape, classes=2)
+    space = Macro(layers, ["tanh"], implementation, signature=Signature(shape, 2))
     supernet, _ = seeded_supernet(space)
     images = torch.randn(5, *shape, dtype=torch.float64)
     by_name = dict(supernet.named_parameters())
@@ -223,7 +224,7 @@ def test_the_exact_hypergradient_is_that_of_the_small_images() -> None:
                 parameter.add_(shift.get(name, torch.zeros(())))
         return problem
 
-    small = [Batch(halved(batch.images), batch.labels) for batch in (batch_for(1), batch_for(2))]
+    small = [Batch(halved(batch.inputs), batch.targets) for batch in (batch_for(1), batch_for(2))]
 
     def loss_after(shift: dict[str, Tensor]) -> float:
         problem = problem_at(shift)
@@ -233,8 +234,8 @@ def test_the_exact_hypergradient_is_that_of_the_small_images() -> None:
         gradients = dict(zip(weights, torch.autograd.grad(training, list(weights.values())), strict=True))
         after, _ = sgd({name: one.detach() for name, one in weights.items()}, gradients, {}, values, None)
         with without_noise(problem.supernet):
-            logits = functional_call(problem.supernet, after, (small[1].images,))
-        return float(F.cross_entropy(logits, small[1].labels).detach())
+            logits = functional_call(problem.supernet, after, (small[1].inputs,))
+        return float(F.cross_entropy(logits, small[1].targets).detach())
 
     problem = problem_at({})
     targets = dict(problem.supernet.alpha) | problem.hyperparameters.raw

@@ -13,6 +13,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search.gradient_search import GradientSearch
 from nas.search.shrinking import Mask, Shrinker, strongest
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from tests.problems import CELL_SPACES, INPUT_SHAPE, batch_for, search_parts, seeded_supernet
@@ -26,7 +27,7 @@ LAYERS = [
 def test_weights_and_alphas_are_those_of_the_original(reference_folder: Path) -> None:
     """DrNAS' pruning in NAS-Bench-201, with the softmax in the place of a sample."""
     file = np.load(reference_folder / "one_shot" / "drnas_nasbench201_c4_n1.npz")
-    space = NasBench201(channels=2, cells_per_stage=1, input_shape=INPUT_SHAPE, classes=3)
+    space = NasBench201(channels=2, cells_per_stage=1, signature=Signature(INPUT_SHAPE, 3))
     supernet = space.supernet(Softmax(Temperature())).double()
     with torch.no_grad():
         supernet.alpha["cell"].copy_(torch.from_numpy(file["prune0/alpha_before"]))
@@ -52,15 +53,15 @@ def test_of_equals_the_first_stay_and_what_is_gone_stays_away() -> None:
 def test_fast_cells_compute_what_plain_ones_do_without_some_options(name: str) -> None:
     logits = []
     for implementation in ("plain", "fast"):
-        space = CELL_SPACES[name](input_shape=INPUT_SHAPE, classes=3, implementation=implementation)
+        space = CELL_SPACES[name](signature=Signature(INPUT_SHAPE, 3), implementation=implementation)
         supernet, _ = seeded_supernet(space)
         Shrinker(Mask([0.5], [3]), supernet, space, 2).on_epoch(1, 0, supernet.discretise())
-        logits.append(supernet(batch_for(3).images))
+        logits.append(supernet(batch_for(3).inputs))
     assert torch.allclose(*logits, rtol=0, atol=1e-10)
 
 
 def test_no_option_that_is_gone_is_chosen() -> None:
-    space = Darts(channels=2, cells=2, steps=2, multiplier=2, stem_multiplier=1, input_shape=INPUT_SHAPE, classes=3)
+    space = Darts(channels=2, cells=2, steps=2, multiplier=2, stem_multiplier=1, signature=Signature(INPUT_SHAPE, 3))
     supernet, _ = seeded_supernet(space)
     Shrinker(Mask([0.5], [2]), supernet, space, 2).on_epoch(1, 0, supernet.discretise())
     with torch.no_grad():
@@ -76,7 +77,7 @@ def test_no_option_that_is_gone_is_chosen() -> None:
 def made(folder: Path, **settings: Any) -> GradientSearch:
     from nas.spaces.macro.space import Macro
 
-    space = Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=10)
+    space = Macro(LAYERS, ["relu"], signature=Signature((1, 8, 8), 10))
     usual = {"space": space, "shrinking": Mask([0.4, 0.7], [3, 2], rest=0.2), "search": {"epochs": 5}}
     return GradientSearch(search_parts(folder, **{**usual, **settings}))
 

@@ -19,6 +19,7 @@ from nas.operations.stochastic import set_dropout
 from nas.search.few_skips import FewSkips, with_few_skips
 from nas.search.gradient_search import GradientSearch
 from nas.search.staged import FadingSkipDropout, Staged, kept_options
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from tests.problems import INPUT_SHAPE, batch_for, search_parts, seeded_supernet
 
@@ -27,7 +28,7 @@ OPERATIONS = ["none", "skip_connect", "avg_pool_3x3", "max_pool_3x3"]
 
 def tiny(**settings: Any) -> Darts:
     usual = {"channels": 2, "cells": 2, "steps": 2, "multiplier": 2, "stem_multiplier": 1, "operations": OPERATIONS}
-    made_for = {"input_shape": INPUT_SHAPE, "classes": 3}
+    made_for = {"signature": Signature(INPUT_SHAPE, 3)}
     return Darts(**{**usual, **made_for, **settings})
 
 
@@ -41,7 +42,7 @@ def staged(folder: Path, **settings: Any) -> Staged:
         }
     )
     usual = {
-        "space": tiny(input_shape=(1, 8, 8), classes=10),
+        "space": tiny(signature=Signature((1, 8, 8), 10)),
         "hyperparameters": hyperparameters,
         "hyperparameter_gradient": None,
         "discretisation": FewSkips(1),
@@ -98,7 +99,7 @@ def test_what_is_learned_goes_on_from_stage_to_stage(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(GradientSearch, "search", noting)
     own = {"further_cells": [1], "keep": [2], "skip_dropout": [0.3, 0.3]}
-    space = tiny(input_shape=(1, 8, 8), classes=10)
+    space = tiny(signature=Signature((1, 8, 8), 10))
     found = Staged(**own, parts=search_parts(tmp_path, space=space, search={"epochs": 1})).search()
     handed_on = searches[0].trajectory.tail_average()
     assert {"learning_rate", "dropout"} <= handed_on.keys()
@@ -151,7 +152,7 @@ def test_the_dropout_falls_linearly_and_then_exponentially(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("implementation", ["plain", "fast"])
 def test_skips_alone_are_dropped_and_without_a_rate_nothing_is(implementation: str) -> None:
-    space, images = tiny(implementation=implementation), batch_for(3).images
+    space, images = tiny(implementation=implementation), batch_for(3).inputs
     supernet, generators = seeded_supernet(space)
     before = supernet(images)
     names = set(supernet.state_dict())
@@ -212,6 +213,6 @@ def test_a_space_without_such_cells_is_refused(tmp_path: Path) -> None:
     from nas.spaces.macro.space import Macro
 
     layers = [{"type": "conv", "filters": [2, 4, 6], "kernel_size": [1, 3, 5]}, {"type": "dense", "units": [4, 6, 8]}]
-    space = Macro(layers, ["relu"], input_shape=(1, 8, 8), classes=10)
+    space = Macro(layers, ["relu"], signature=Signature((1, 8, 8), 10))
     with pytest.raises(InvalidValue, match="space=macro is not allowed: its search network has no number of cells"):
         staged(tmp_path, space=space, keep=[2], further_cells=[1], skip_dropout=[0.0, 0.0])

@@ -16,6 +16,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.search.gradient_search import GradientSearch
 from nas.search.removal import Removal
 from nas.search.stopping_rules import Converged, Eigenvalue, EndedEpoch, Skips, StoppingRule
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -46,7 +47,7 @@ def ended(epoch: int, supernet: Any, space: Any, eigenvalue: Callable[[int, int]
 
 
 def test_it_ends_with_the_alpha_of_the_earlier_epoch() -> None:
-    space = NasBench201(channels=2, cells_per_stage=1, input_shape=(1, 6, 6), classes=3)
+    space = NasBench201(channels=2, cells_per_stage=1, signature=Signature((1, 6, 6), 3))
     supernet, _ = seeded_supernet(space)
     rule, alphas = Eigenvalue(every=1, window=1, delta=2, first_epoch=0), []
     for epoch, value in enumerate([1.0, 1.1, 1.2, 9.0]):
@@ -60,7 +61,7 @@ def test_it_ends_with_the_alpha_of_the_earlier_epoch() -> None:
 
 
 def cell(normal: str) -> tuple[Darts, Architecture]:
-    space = Darts(channels=2, cells=2, steps=2, multiplier=2, stem_multiplier=1, input_shape=(1, 6, 6), classes=3)
+    space = Darts(channels=2, cells=2, steps=2, multiplier=2, stem_multiplier=1, signature=Signature((1, 6, 6), 3))
     options = {choice.name: choice.options[0] for choice in space.choices}
     options |= {"normal.node2.second.input": "1", "normal.node3.second.input": "2"}
     for place in ("node2.first", "node2.second", "node3.second"):
@@ -182,5 +183,5 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_space_with_an_optional_layer_can_skip() -> None:
     layers = [SEARCHED_LAYERS[0], {**SEARCHED_LAYERS[0], "optional": True}, SEARCHED_LAYERS[1]]
-    space = Macro(layers, ["relu"], input_shape=(1, 6, 6), classes=3)
+    space = Macro(layers, ["relu"], signature=Signature((1, 6, 6), 3))
     Skips().check(space)

@@ -9,14 +9,15 @@ import torch
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LearningRate, WeightDecay
 from nas.search.gradient_search import GradientSearch
+from nas.signature import Signature
 from nas.spaces.cell_supernet import CellSupernet
 from nas.spaces.darts.space import Darts
 from nas.spaces.space import SearchSpace
 from tests.problems import STRUCTURED_SPACES, search_parts
 
 SPACES = {
-    **{name: partial(made, input_shape=(1, 8, 8), classes=10) for name, made in STRUCTURED_SPACES.items()},
-    "noise": partial(Darts, 2, 3, 2, 2, 1, ("noise", "sep_conv_3x3"), input_shape=(1, 8, 8), classes=10),
+    **{name: partial(made, signature=Signature((1, 8, 8), 10)) for name, made in STRUCTURED_SPACES.items()},
+    "noise": partial(Darts, 2, 3, 2, 2, 1, ("noise", "sep_conv_3x3"), signature=Signature((1, 8, 8), 10)),
 }
 
 

@@ -16,6 +16,7 @@ from nas.interop.named_architecture import PUBLISHED
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.choices import OPERATIONS, cell_edges
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import Cell, CellShape, DartsNetwork
@@ -29,7 +30,7 @@ SMALL: dict[str, Any] = {"channels": 2, "cells": 3, "final_channels": 2, "final_
 
 
 def small_space(**settings: Any) -> Darts:
-    return Darts(**(SMALL | settings), input_shape=SHAPE, classes=5)
+    return Darts(**(SMALL | settings), signature=Signature(SHAPE, 5))
 
 
 def supernet_of(space: Darts) -> DartsSupernet:
@@ -54,7 +55,7 @@ def test_two_pairs_of_input_and_operation_per_node() -> None:
 
 def test_vector_round_trip_with_hyperparameters() -> None:
     ranges = {"learning_rate": Range(1e-3, 1.0, "log")}
-    space = Darts(**SMALL, input_shape=SHAPE, classes=5, ranges=ranges)
+    space = Darts(**SMALL, signature=Signature(SHAPE, 5), ranges=ranges)
     candidate = space.sample(torch.Generator().manual_seed(1))
     decoded = space.decode(space.encode(candidate))
     assert decoded.architecture == candidate.architecture
@@ -146,27 +147,27 @@ def test_a_space_says_what_it_cannot_express() -> None:
 )
 def test_impossible_settings_are_refused(key: str, value: object) -> None:
     with pytest.raises(InvalidValue) as refused:
-        from_description(small_space().settings() | {key: value}, SHAPE, 5)
+        from_description(small_space().settings() | {key: value}, Signature(SHAPE, 5))
     assert refused.value.key == key
 
 
 @pytest.mark.parametrize("settings", [None, [], {}, small_space().settings() | {"more": 1}])
 def test_descriptions_hold_exactly_the_settings(settings: object) -> None:
     with pytest.raises(InvalidValue, match="it must"):
-        from_description(settings, SHAPE, 5)
+        from_description(settings, Signature(SHAPE, 5))
 
 
 def test_description_round_trip_and_configuration() -> None:
     space = small_space(steps=3, multiplier=2, reduce_concat=[2, 4], final_network="imagenet", auxiliary=True)
     rebuilt = space_from_description(space.describe())
     assert rebuilt.describe() == space.describe()
-    built = build({"_target_": "nas.spaces.Darts", **space.settings()}, "space", input_shape=SHAPE, classes=5)
+    built = build({"_target_": "nas.spaces.Darts", **space.settings()}, "space", signature=Signature(SHAPE, 5))
     assert built.settings() == space.settings()
 
 
 def test_the_configured_space_is_the_papers() -> None:
     settings = OmegaConf.load(CONFIGURATION / "darts.yaml")
-    space = build(settings, "space", input_shape=(3, 32, 32), classes=10)
+    space = build(settings, "space", signature=Signature((3, 32, 32), 10))
     # A cell of 14 edges with 8 operations each, and the network of 3.3 million parameters (paper, table 1).
     assert (len(cell_edges(space.steps)), space.operations) == (14, OPERATIONS)
     with torch.device("meta"):
@@ -271,7 +272,7 @@ def test_only_the_stem_has_affine_batch_norms() -> None:
     ],
 )
 def test_other_images_and_cells(shape: tuple[int, int, int], settings: dict[str, Any]) -> None:
-    space = Darts(**(SMALL | settings), input_shape=shape, classes=4)
+    space = Darts(**(SMALL | settings), signature=Signature(shape, 4))
     supernet = supernet_of(space)
     logits = supernet(torch.randn(3, *shape))
     assert logits.shape == (3, 4)

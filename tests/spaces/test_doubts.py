@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas.interop.named_architecture import PUBLISHED
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.choices import parse_architecture
@@ -20,7 +21,7 @@ DEAD = "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_3x3~1|none~2|"
 
 def test_a_cell_is_doubted_exactly_where_its_logits_are_the_same_for_every_image() -> None:
     torch.manual_seed(0)
-    space = NasBench201(channels=2, cells_per_stage=1, input_shape=(1, 8, 8), classes=3)
+    space = NasBench201(channels=2, cells_per_stage=1, signature=Signature((1, 8, 8), 3))
     generator, images, dead = torch.Generator().manual_seed(0), torch.randn(8, 1, 8, 8), 0
     sampled = [space.sample(generator).architecture for _ in range(60)]
     rare = [{**one, **dict.fromkeys(list(one)[index::2], "none")} for index, one in enumerate(sampled[:2])]
@@ -36,14 +37,14 @@ def test_a_cell_is_doubted_exactly_where_its_logits_are_the_same_for_every_image
 
 @pytest.mark.parametrize("side", [8, 31])
 def test_a_stem_for_large_images_is_doubted_on_small_ones(side: int) -> None:
-    space = Darts(final_channels=2, final_cells=3, final_network="imagenet", input_shape=(3, side, 40), classes=4)
+    space = Darts(final_channels=2, final_cells=3, final_network="imagenet", signature=Signature((3, side, 40), 4))
     (doubt,) = space.doubts(space.architecture(PUBLISHED["darts_v2"]))
     assert doubt == f"it reduces {side}x40 images 32 times, to less than a pixel"
 
 
 @pytest.mark.parametrize(("side", "kind"), [(32, "imagenet"), (4, "cifar"), (28, "cifar")])
 def test_images_that_are_large_enough_raise_no_doubt(side: int, kind: str) -> None:
-    space = Darts(final_channels=2, final_cells=3, final_network=kind, input_shape=(3, side, side), classes=4)
+    space = Darts(final_channels=2, final_cells=3, final_network=kind, signature=Signature((3, side, side), 4))
     assert space.doubts(space.architecture(PUBLISHED["darts_v2"])) == []
 
 
@@ -52,7 +53,7 @@ def test_a_chain_is_doubted_by_its_strides(pools: int, doubts: list[str]) -> Non
     pool = {"type": "pool", "pool_size": 2, "kind": "max", "stride": 2}
     conv = {"type": "conv", "filters": [2, 4], "kernel_size": 3, "stride": 1, "optional": True}
     layers = [*[pool] * pools, conv, {"type": "dense", "units": 4}]
-    space = Macro(layers, ["relu"], input_shape=(1, 4, 9), classes=3)
+    space = Macro(layers, ["relu"], signature=Signature((1, 4, 9), 3))
     assert space.doubts(space.sample(torch.Generator().manual_seed(0)).architecture) == doubts
 
 

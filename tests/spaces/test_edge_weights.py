@@ -14,6 +14,7 @@ from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.choices import edges_alpha, edges_name
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
@@ -22,7 +23,7 @@ from tests.problems import batch_for, every_entry, problem_over, seeded_supernet
 
 SHAPE = (3, 8, 8)
 darts = partial(
-    Darts, 4, 3, 2, 2, 1, final_channels=4, final_cells=3, input_shape=SHAPE, classes=3
+    Darts, 4, 3, 2, 2, 1, final_channels=4, final_cells=3, signature=Signature(SHAPE, 3)
 )  # channels, cells, steps, multiplier, stem_multiplier
 weighted_darts = partial(darts, edge_normalisation=True, operations=("none", "skip_connect", "sep_conv_3x3"))
 softmax = partial(Softmax, Temperature())
@@ -105,7 +106,7 @@ def test_the_expected_cost_counts_the_edges_that_a_node_keeps() -> None:
     assert alike < every  # two of the three edges of node 3
 
 
-@pytest.mark.parametrize("made", [darts, partial(NasBench201, 4, 1, input_shape=SHAPE, classes=3)])
+@pytest.mark.parametrize("made", [darts, partial(NasBench201, 4, 1, signature=Signature(SHAPE, 3))])
 def test_the_supernets_cost_knows_partial_channels_and_auxiliary_skips(made: partial[SearchSpace]) -> None:
     usual, part = (supernet_multiply_adds(made(partial_channels=k), softmax()) for k in (1, 2))
     assert part < 0.8 * usual
@@ -117,7 +118,7 @@ def test_a_description_tells_only_what_is_not_usual() -> None:
     assert "partial_channels" not in darts().settings()
     for space in (
         darts(partial_channels=2, edge_normalisation=True),
-        NasBench201(4, 1, auxiliary_skip=True, auxiliary_decay="cosine", input_shape=SHAPE, classes=3),
+        NasBench201(4, 1, auxiliary_skip=True, auxiliary_decay="cosine", signature=Signature(SHAPE, 3)),
     ):
         again = space_from_description(space.describe())
         assert again.describe() == space.describe()

@@ -37,6 +37,7 @@ from nas.operations.stochastic import (
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.choices import OPERATIONS
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -117,18 +118,17 @@ def supernet(name: str, implementation: Implementation, relaxation: str = "softm
     operations = {"every operation": tuple(reversed(CELL_OPERATIONS)), "darts by edge": BY_EDGE}.get(name, OPERATIONS)
     if name in MACROS:
         space: Darts | NasBench201 | Macro = Macro(
-            **MACROS[name], implementation=implementation, input_shape=SHAPES[name], classes=CLASSES
+            **MACROS[name], implementation=implementation, signature=Signature(SHAPES[name], CLASSES)
         )
     elif name.endswith("nasbench201"):
         more = STRUCTURE if name.startswith("structured") else {}
-        space = NasBench201(4, 1, implementation, **more, input_shape=SHAPES[name], classes=CLASSES)
+        space = NasBench201(4, 1, implementation, **more, signature=Signature(SHAPES[name], CLASSES))
     else:
         space = Darts(
             **sizes,
             operations=operations,
             implementation=implementation,
-            input_shape=SHAPES[name],
-            classes=CLASSES,
+            signature=Signature(SHAPES[name], CLASSES),
         )
     made = space.supernet(RELAXATIONS[relaxation]()).double()
     made.advance(0.3)  # the auxiliary skips have a weight of 0.7
@@ -174,9 +174,9 @@ def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tens
     set_dropout(network, rate)
     for layer in ("layer1", "layer2", "layer3", "layer5"):
         set_layer_dropout(network, layer, rate)
-    logits = network(data.images)
+    logits = network(data.inputs)
     targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
-    gradients = torch.autograd.grad(F.cross_entropy(logits, data.labels), targets, materialize_grads=True)
+    gradients = torch.autograd.grad(F.cross_entropy(logits, data.targets), targets, materialize_grads=True)
     return logits, list(gradients), list(network.buffers())
 
 
@@ -222,7 +222,7 @@ def test_a_single_image(name: str) -> None:
 def test_one_hot_weights(name: str) -> None:
     plain, fast = (supernet(name, which).eval() for which in ("plain", "fast"))  # type: ignore[arg-type]
     weights = plain.architecture_weights(plain.discretise())  # type: ignore[operator]
-    expected, found = (network(batch(name, 1).images, weights) for network in (plain, fast))
+    expected, found = (network(batch(name, 1).inputs, weights) for network in (plain, fast))
     assert_close([found], [expected], LOGITS)
 
 
@@ -296,7 +296,7 @@ def searched(
         done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
     assert done.move is not None
     with torch.no_grad():
-        logits = network.eval()(validation.images)
+        logits = network.eval()(validation.inputs)
     state = {**network.state_dict(), **hyperparameters.state_dict()}
     assert len(gradients) == len(names)
     return {**state, **gradients, "loss": done.move.report.validation_loss, "logits": logits}
@@ -359,8 +359,8 @@ def test_both_hand_down_the_same_weights(name: str) -> None:
 
 def test_other_implementations_are_refused() -> None:
     with pytest.raises(InvalidValue, match="implementation"):
-        NasBench201(4, 1, "quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+        NasBench201(4, 1, "quick", signature=Signature((3, 8, 8), 2))  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="implementation"):
-        Darts(implementation=1, input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+        Darts(implementation=1, signature=Signature((3, 8, 8), 2))  # type: ignore[arg-type]
     with pytest.raises(InvalidValue, match="implementation"):
-        Macro(**MACROS["macro"], implementation="quick", input_shape=(3, 8, 8), classes=2)  # type: ignore[arg-type]
+        Macro(**MACROS["macro"], implementation="quick", signature=Signature((3, 8, 8), 2))  # type: ignore[arg-type]

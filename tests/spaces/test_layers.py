@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from nas.configuration import build
 from nas.errors import InvalidValue
+from nas.signature import Signature
 from nas.spaces.macro.layers import ConvLayer, DenseLayer, PoolLayer, parse_slots
 from nas.spaces.macro.space import Macro
 
@@ -198,7 +199,7 @@ def test_a_mistake_is_named_with_what_is_allowed(layers: Any, key: str, value: s
 @pytest.mark.parametrize("activations", [None, [], "swish", 3, ["relu", 1], ["relu", "relu"], {"relu": 1}])
 def test_the_default_activations_are_checked(activations: Any) -> None:
     with pytest.raises(InvalidValue, match=r"^activations="):
-        Macro([CONV], activations, input_shape=(1, 8, 8), classes=10)
+        Macro([CONV], activations, signature=Signature((1, 8, 8), 10))
 
 
 def test_too_many_layers_or_options() -> None:
@@ -236,5 +237,5 @@ def test_the_key_starts_at_the_space_in_a_configuration() -> None:
         {"_target_": "nas.spaces.Macro", "layers": [with_(CONV, kernel_size=[4])], "activations": ["relu"]}
     )
     with pytest.raises(InvalidValue) as caught:
-        build(config, "space", input_shape=(1, 8, 8), classes=10)
+        build(config, "space", signature=Signature((1, 8, 8), 10))
     assert str(caught.value) == f"space.layers[0].kernel_size=[4] is not allowed: {ODD}."

@@ -15,6 +15,7 @@ from nas.operations.mixed import ACTIVATIONS
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.macro.supernet import MacroSupernet
 
@@ -369,7 +370,7 @@ def test_every_architecture_of_a_small_space_gives_logits() -> None:
 def test_the_settings_remake_the_space() -> None:
     for name, arguments in SPACES.items():
         space = space_of(name)
-        again = Macro(**space.settings(), input_shape=arguments["input_shape"], classes=4)
+        again = Macro(**space.settings(), signature=Signature(arguments["input_shape"], 4))
         assert again.choices == space.choices
         assert again.settings() == space.settings()
 
@@ -382,7 +383,7 @@ def test_an_architecture_of_another_space_is_refused() -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_works_behind_masks(activation: str) -> None:
     torch.manual_seed(0)
-    space = Macro([CONV, DENSE], [activation], input_shape=(1, 4, 4), classes=3)
+    space = Macro([CONV, DENSE], [activation], signature=Signature((1, 4, 4), 3))
     supernet = supernet_of(space, OneHot())
     architecture = Architecture("macro", {"layer1.filters": "3", "layer1.kernel_size": "3", "layer2.units": "4"})
     prefer(supernet, architecture, 1.0)

@@ -14,6 +14,7 @@ from nas.errors import InvalidValue
 from nas.operations.stochastic import Dropout, DropPath
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import OPERATIONS, architecture_text, parse_architecture
 from nas.spaces.nasbench201.space import NasBench201, from_description
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
@@ -24,7 +25,7 @@ TEXT = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|
 
 
 def small_space() -> NasBench201:
-    return NasBench201(4, 1, input_shape=SHAPE, classes=5)
+    return NasBench201(4, 1, signature=Signature(SHAPE, 5))
 
 
 def supernet_of(space: NasBench201) -> NasBench201Supernet:
@@ -86,12 +87,12 @@ def test_other_texts_are_refused(text: object) -> None:
 )
 def test_impossible_settings_are_refused(settings: object) -> None:
     with pytest.raises(InvalidValue, match="it must"):
-        from_description(settings, SHAPE, 5)
+        from_description(settings, Signature(SHAPE, 5))
 
 
 def test_the_configured_space_is_the_papers() -> None:
     settings = OmegaConf.load(Path(__file__).resolve().parents[2] / "conf" / "space" / "nasbench201.yaml")
-    space = build(settings, "space", input_shape=(3, 32, 32), classes=10)
+    space = build(settings, "space", signature=Signature((3, 32, 32), 10))
     assert space.settings() == {"channels": 16, "cells_per_stage": 5}
 
 
@@ -166,7 +167,7 @@ def test_alpha_rows_and_affine_batch_norms() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 9, 7)])
 def test_other_images(shape: tuple[int, int, int]) -> None:
-    space = NasBench201(2, 1, input_shape=shape, classes=3)
+    space = NasBench201(2, 1, signature=Signature(shape, 3))
     assert supernet_of(space)(torch.randn(2, *shape)).shape == (2, 3)
     assert space.network(parse_architecture(TEXT))(torch.randn(2, *shape)).shape == (2, 3)
 
@@ -189,7 +190,7 @@ def test_parameter_counts_of_the_benchmark(data_folder: Path) -> None:
     entries = json.loads((data_folder / "nasbench201_parameters.json").read_text())
     assert len(entries) == 12
     for entry in entries:
-        space = NasBench201(entry["channels"], entry["cells_per_stage"], input_shape=(3, 32, 32), classes=10)
+        space = NasBench201(entry["channels"], entry["cells_per_stage"], signature=Signature((3, 32, 32), 10))
         with torch.device("meta"):
             network = space.network(parse_architecture(entry["arch"]))
         assert sum(parameter.numel() for parameter in network.parameters()) == entry["parameters"]

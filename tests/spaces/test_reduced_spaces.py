@@ -12,6 +12,7 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS, cell_edges, edge_name
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
@@ -29,7 +30,7 @@ BY_EDGE: dict[str, Any] = {
 def small(name: str, **settings: Any) -> Darts:
     operations = yaml.safe_load((CONFIGS / f"darts_{name}.yaml").read_text(encoding="utf-8"))["operations"]
     sizes = {"channels": 2, "cells": 3, "final_channels": 2, "final_cells": 3, "stem_multiplier": 1}
-    return Darts(**{**sizes, "operations": operations, **settings}, input_shape=(3, 8, 8), classes=3)
+    return Darts(**{**sizes, "operations": operations, **settings}, signature=Signature((3, 8, 8), 3))
 
 
 def by_edge(**settings: Any) -> Darts:

@@ -26,6 +26,7 @@ from nas.relaxations.gumbel_softmax import Gradient, GumbelSoftmax
 from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.softmax import Softmax
+from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.spaces.supernet import Supernet
 from tests.problems import ADAM, CELL_SPACES, SEARCHED_LAYERS, batch_for, entries, problem_over
@@ -41,7 +42,7 @@ def gumbel(gradient: Gradient, sampled: bool) -> GumbelSoftmax:
 
 def supernet(name: str, relaxation: Relaxation, seed: int = 0, **settings: Any) -> Supernet:
     torch.manual_seed(0)
-    made = CELL_SPACES[name](**{"implementation": "plain"} | settings, input_shape=SHAPE, classes=CLASSES)
+    made = CELL_SPACES[name](**{"implementation": "plain"} | settings, signature=Signature(SHAPE, CLASSES))
     relaxation.generator = torch.Generator().manual_seed(seed)
     found = made.supernet(relaxation).double().train()
     set_noise_generator(found, torch.Generator().manual_seed(7))
@@ -52,9 +53,9 @@ def supernet(name: str, relaxation: Relaxation, seed: int = 0, **settings: Any) 
 
 def measured(network: Supernet) -> tuple[Tensor, dict[str, Tensor | None]]:
     """The logits, and the gradient of every parameter that has one."""
-    logits = network(DATA[0].images)
+    logits = network(DATA[0].inputs)
     named = dict(network.named_parameters())
-    found = torch.autograd.grad(F.cross_entropy(logits, DATA[0].labels), list(named.values()), allow_unused=True)
+    found = torch.autograd.grad(F.cross_entropy(logits, DATA[0].targets), list(named.values()), allow_unused=True)
     return logits, dict(zip(named, found, strict=True))
 
 
@@ -133,7 +134,7 @@ def test_soft_weights_are_computed_whole() -> None:
         supernet("nasbench201", relaxation) for relaxation in (gumbel("official", True), Softmax(Temperature()))
     ]
     weights = networks[1].mean_weights()
-    expected, found = (network(DATA[0].images, weights) for network in networks)
+    expected, found = (network(DATA[0].inputs, weights) for network in networks)
     assert torch.equal(expected, found)
 
 
@@ -185,7 +186,7 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
     (found,) = Exact().gradients(problem, DATA[0], DATA[1], [alpha]).gradients
     problem.repeat_noise(noise)
     weights, numbers = problem.weights(), problem.numbers()
-    loss = F.cross_entropy(network(DATA[0].images), DATA[0].labels)
+    loss = F.cross_entropy(network(DATA[0].inputs), DATA[0].targets)
     slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True, allow_unused=True)
     after = {
         name: weight
@@ -193,8 +194,8 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
         else weight - numbers["learning_rate"] * (slope + numbers["weight_decay"] * weight)
         for (name, weight), slope in zip(weights.items(), slopes, strict=True)
     }
-    logits = torch.func.functional_call(network, after, (DATA[1].images,))
-    (expected,) = torch.autograd.grad(F.cross_entropy(logits, DATA[1].labels), [alpha])
+    logits = torch.func.functional_call(network, after, (DATA[1].inputs,))
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, DATA[1].targets), [alpha])
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-6)
     assert float(found.norm()) > 1e-6
 
@@ -202,7 +203,7 @@ def test_exact_is_the_derivative_of_the_whole_step(relaxation: Relaxation) -> No
 @pytest.mark.parametrize("name", CELL_SPACES)
 def test_its_cost_is_the_mean_over_the_operations_of_every_edge(name: str) -> None:
     """Fixed parts count once, and a K-th of what the operations cost together."""
-    space = CELL_SPACES[name](implementation="plain", input_shape=SHAPE, classes=CLASSES)
+    space = CELL_SPACES[name](implementation="plain", signature=Signature(SHAPE, CLASSES))
     dense = supernet_multiply_adds(space, Softmax(Temperature()))
     sampled = supernet_multiply_adds(space, gumbel("official", True))
     with torch.device("meta"):
@@ -225,10 +226,10 @@ def _multiply_adds(network: Supernet, shape: Sequence[int]) -> float:
 
 
 def test_the_macro_space_refuses_what_its_layers_cannot_take() -> None:
-    space = Macro(SEARCHED_LAYERS, ["relu"], input_shape=SHAPE, classes=CLASSES)
+    space = Macro(SEARCHED_LAYERS, ["relu"], signature=Signature(SHAPE, CLASSES))
     with pytest.raises(InvalidValue, match=r"relaxation\.sampled=true is not allowed: the options of a layer"):
         space.supernet(gumbel("official", True))
     with pytest.raises(InvalidValue, match=r"relaxation=Sigmoid is not allowed: the mask of layer1\.filters adds up"):
         space.supernet(Sigmoid())
     layers = [{"type": "conv", "filters": 4, "kernel_size": [1, 3]}]
-    Macro(layers, ["relu"], input_shape=SHAPE, classes=CLASSES).supernet(Sigmoid())
+    Macro(layers, ["relu"], signature=Signature(SHAPE, CLASSES)).supernet(Sigmoid())

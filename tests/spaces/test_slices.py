@@ -7,6 +7,7 @@ from torch import Tensor
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import count_multiply_adds, supernet_multiply_adds
 from nas.evaluation.shared_weights import batch_statistics, relaxed_weights
+from nas.signature import Signature
 from nas.spaces.macro.slices import only_option
 from nas.spaces.macro.space import Macro
 from nas.spaces.macro.supernet import MacroSupernet
@@ -30,7 +31,7 @@ LAYERS = [
 
 
 def made(implementation: Implementation) -> tuple[Macro, Supernet]:
-    space = Macro(LAYERS, ["relu", "tanh"], implementation, input_shape=(2, 9, 7), classes=4)
+    space = Macro(LAYERS, ["relu", "tanh"], implementation, signature=Signature((2, 9, 7), 4))
     return space, seeded_supernet(space)[0]
 
 
@@ -93,7 +94,7 @@ def test_only_a_one_beside_zeros_decides() -> None:
 
 
 def test_spaces_of_cells_say_that_they_cannot() -> None:
-    space = NasBench201(channels=2, cells_per_stage=1, input_shape=(1, 8, 8), classes=3)
+    space = NasBench201(channels=2, cells_per_stage=1, signature=Signature((1, 8, 8), 3))
     supernet, _ = seeded_supernet(space)
     with pytest.raises(InvalidValue, match="its supernet cannot leave options out: take macro"):
         space.sliced(supernet, relaxed_weights(supernet))

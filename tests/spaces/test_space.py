@@ -1,6 +1,7 @@
 """What all spaces share: sampling, encoding, and finding a space again from its description."""
 
 import importlib
+import json
 import math
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ from scipy import stats
 import nas.spaces
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
+from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
@@ -27,13 +29,13 @@ SAMPLES = 3000
 
 
 def macro(ranges: dict[str, Range] | None = None) -> Macro:
-    return Macro(LAYERS, ["relu"], input_shape=(1, 8, 8), classes=10, ranges=ranges)
+    return Macro(LAYERS, ["relu"], signature=Signature((1, 8, 8), 10), ranges=ranges)
 
 
 SPACES: list[SearchSpace] = [
     macro(RANGES),
-    Darts(steps=2, multiplier=2, input_shape=(3, 16, 16), classes=10, ranges=RANGES),
-    NasBench201(input_shape=(3, 16, 16), classes=10),
+    Darts(steps=2, multiplier=2, signature=Signature((3, 16, 16), 10), ranges=RANGES),
+    NasBench201(signature=Signature((3, 16, 16), 10)),
 ]
 
 
@@ -176,6 +178,32 @@ def test_shape_and_classes_are_checked(key: str, value: object) -> None:
     with pytest.raises(InvalidValue) as caught:
         space_from_description({**SPACES[0].describe(), key: value})
     assert caught.value.key == f"space.{key}"
+
+
+def test_a_signature_is_written_where_shape_and_classes_do_not_say_all() -> None:
+    assert "signature" not in SPACES[0].describe()
+    one = Signature((1, 8, 8), 1)
+    space = SPACES[0].fitted(one)
+    assert space.describe()["signature"] == one.to_json()
+    assert space_from_description(json.loads(json.dumps(space.describe()))).signature == one
+    with pytest.raises(InvalidValue, match=r"^space\.signature\.head=both "):
+        space_from_description(space.describe() | {"signature": one.to_json() | {"head": "both"}})
+
+
+@pytest.mark.parametrize("made", [Darts, NasBench201])
+@pytest.mark.parametrize(
+    ("signature", "sentence"),
+    [
+        (Signature((6, 100), 4), "the data are 6x100 series with one prediction each: take space=macro_series"),
+        (Signature((3, 8, 8), 4, "dense"), "3x8x8 images with a prediction per place: take space=macro_dense"),
+        (Signature((13,), 1), "the data are rows of 13 numbers with one prediction each: take space=macro_table"),
+    ],
+)
+def test_cells_refuse_what_they_cannot_take(made: type[SearchSpace], signature: Signature, sentence: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        made(signature=signature)
+    assert str(caught.value).startswith(f"space={made.name} is not allowed: it is for images with one prediction each")
+    assert sentence in str(caught.value)
 
 
 def test_mistakes_in_the_settings_are_seen_from_the_top() -> None:

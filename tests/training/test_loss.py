@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.batches import Batch
+from nas.tasks import PLAIN_CLASSIFICATION, smoothed_cross_entropy
 from nas.training.augment import Presented, cut_out, mixed, presented
-from nas.training.loss import smoothed_cross_entropy, training_loss
+from nas.training.loss import training_loss
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -24,9 +25,9 @@ LOGITS = torch.randn(6, 3, generator=generator(7), dtype=torch.float64)
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.7])
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_smoothing_by_a_tensor_is_torchs(smoothing, reduction):
-    expected = F.cross_entropy(LOGITS, batch().labels, label_smoothing=smoothing, reduction=reduction)
+    expected = F.cross_entropy(LOGITS, batch().targets, label_smoothing=smoothing, reduction=reduction)
     for given in (smoothing, torch.tensor(smoothing, dtype=torch.float64)):
-        found = smoothed_cross_entropy(LOGITS, batch().labels, given, reduction)
+        found = smoothed_cross_entropy(LOGITS, batch().targets, given, reduction)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -34,9 +35,9 @@ def test_without_strengths_nothing_changes_and_nothing_is_drawn():
     source, one = generator(), batch()
     before = source.get_state()
     shown = presented(one, {"learning_rate": 0.1, "cutout": 0.0, "mixing": 0.0}, source)
-    assert shown == Presented(one.images, one.labels)
+    assert shown == Presented(one.inputs, one.targets)
     assert torch.equal(before, source.get_state())
-    assert torch.equal(training_loss(LOGITS, shown), F.cross_entropy(LOGITS, one.labels))
+    assert torch.equal(training_loss(PLAIN_CLASSIFICATION, LOGITS, shown), F.cross_entropy(LOGITS, one.targets))
 
 
 @pytest.mark.parametrize("side", [0.05, 0.3, 0.9, 1.7])
@@ -63,29 +64,30 @@ def test_cutout_of_a_whole_pixel_is_black_and_elsewhere_the_image_is_untouched()
 
 def test_mixing_shares_images_and_labels_alike():
     one = batch()
-    shown = mixed(one.images, one.labels, 0.8, generator(2))
+    shown = mixed(one.inputs, one.targets, 0.8, generator(2))
     share = shown.share.view(-1, 1, 1, 1)
     assert 0 <= float(share.min()) < float(share.max()) <= 0.4
     for index, label in enumerate(shown.partners.tolist()):
-        partner = (shown.images[index] - (1 - share[index]) * one.images[index]) / share[index]
-        source = (one.images - partner).abs().flatten(1).max(1).values.argmin()
-        torch.testing.assert_close(partner, one.images[source])
-        assert label == one.labels[source]
+        partner = (shown.inputs[index] - (1 - share[index]) * one.inputs[index]) / share[index]
+        source = (one.inputs - partner).abs().flatten(1).max(1).values.argmin()
+        torch.testing.assert_close(partner, one.inputs[source])
+        assert label == one.targets[source]
 
 
 def test_the_loss_of_a_mixed_batch_is_that_of_soft_labels():
     one = batch()
-    shown = mixed(one.images, one.labels, 1.0, generator(2))
+    shown = mixed(one.inputs, one.targets, 1.0, generator(2))
     share = shown.share[:, None]
-    soft = (1 - share) * F.one_hot(one.labels, 3) + share * F.one_hot(shown.partners, 3)
+    soft = (1 - share) * F.one_hot(one.targets, 3) + share * F.one_hot(shown.partners, 3)
     soft = 0.8 * soft + 0.2 / 3
     expected = F.cross_entropy(LOGITS, soft)
     for smoothing in (0.2, torch.tensor(0.2, dtype=torch.float64)):
-        torch.testing.assert_close(training_loss(LOGITS, shown, smoothing), expected)
+        found = training_loss(PLAIN_CLASSIFICATION, LOGITS, shown, {"label_smoothing": smoothing})
+        torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("name", ["cutout", "mixing"])
 def test_a_number_and_a_tensor_compute_the_same(name):
     found = [presented(batch(), {name: value}, generator(4)) for value in (0.4, torch.tensor(0.4, dtype=torch.float64))]
-    torch.testing.assert_close(found[0].images, found[1].images, rtol=1e-14, atol=0)
-    assert not torch.equal(found[0].images, batch().images)
+    torch.testing.assert_close(found[0].inputs, found[1].inputs, rtol=1e-14, atol=0)
+    assert not torch.equal(found[0].inputs, batch().inputs)

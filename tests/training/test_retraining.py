@@ -63,7 +63,7 @@ def by_hand(run: Retraining, momentum: float, smoothing: float, dense: float) ->
     for _ in range(4):
         batch = run.stream.next()
         optimiser.zero_grad()
-        F.cross_entropy(network(batch.images), batch.labels, label_smoothing=smoothing).backward()
+        F.cross_entropy(network(batch.inputs), batch.targets, label_smoothing=smoothing).backward()
         optimiser.step()
     return weights(run)
 
@@ -125,7 +125,7 @@ def spoiled(run: Retraining, number: int, times: int) -> Retraining:
         batch = following()
         if run.step == number and left[0]:
             left[0] -= 1
-            batch.images[0, 0, 0, 0] = torch.nan
+            batch.inputs[0, 0, 0, 0] = torch.nan
         return batch
 
     run.stream.next = next_batch

@@ -1,9 +1,8 @@
-"""Running means and accuracy."""
+"""Running means."""
 
-import pytest
 import torch
 
-from nas.training.metrics import RunningMeans, accuracy
+from nas.training.metrics import RunningMeans
 
 
 def test_means_by_tag() -> None:
@@ -46,8 +45,3 @@ def test_an_epoch_cut_in_two_has_the_same_means() -> None:
     for value in values[7:]:
         second.add("loss", value)
     assert second.means() == whole.means()
-
-
-def test_accuracy_by_hand() -> None:
-    logits = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [5.0, 4.0]])
-    assert float(accuracy(logits, torch.tensor([1, 0, 0, 1]))) == pytest.approx(0.5)

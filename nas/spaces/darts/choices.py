@@ -14,6 +14,7 @@ from nas.candidate import Architecture, Candidate, Choice, Domain
 from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import Decay, EdgeStructure
+from nas.signature import Signature
 from nas.spaces.cell_supernet import AUXILIARY_SKIP
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 from nas.spaces.darts.network import NetworkKind
@@ -62,11 +63,10 @@ class DartsChoices(SearchSpace):
         auxiliary_decay: Decay = "linear",
         optional_edges: bool = False,
         *,
-        input_shape: Sequence[int],
-        classes: int,
+        signature: Signature,
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
-        super().__init__(input_shape, classes, ranges)
+        super().__init__(signature, ranges)
         self.channels = _whole("channels", channels, LARGEST["channels"])
         self.cells = _whole("cells", cells, LARGEST["cells"])
         self.steps = _whole("steps", steps, LARGEST["steps"])

@@ -18,6 +18,7 @@ from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges, edge_name, edges_alpha
 from nas.spaces.darts.genotype import Edge, Genotype
 from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
@@ -74,7 +75,7 @@ class Darts(DartsChoices):
                 "reduce_concat": genotype.reduce_concat,
             }
             settings = self.settings() | needed | {"implementation": self.implementation}
-            space = Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
+            space = Darts(**settings, signature=self.signature, ranges=self.ranges)
             space.architecture(genotype)
             return space
         return self
@@ -84,7 +85,7 @@ class Darts(DartsChoices):
         operations = {cell: [list(options[edge_name(cell, *edge)]) for edge in edges] for cell in CELLS}
         settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
         settings |= {"implementation": self.implementation}
-        return Darts(**settings, input_shape=self.input_shape, classes=self.classes, ranges=self.ranges)
+        return Darts(**settings, signature=self.signature, ranges=self.ranges)
 
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
@@ -170,16 +171,16 @@ class Darts(DartsChoices):
         return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
 
 
-def from_description(settings: object, input_shape: Sequence[int], classes: int) -> Darts:
+def from_description(settings: object, signature: Signature) -> Darts:
     """The space whose :meth:`Darts.settings` were ``settings``; see ``space_from_description``.
 
     Raises:
         InvalidValue: ``settings`` are not exactly those of a space.
     """
-    names = set(Darts(input_shape=input_shape, classes=classes).settings())
+    names = set(Darts(signature=signature).settings())
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
     unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where they are not as usual
     given = set(settings) - unusual
     require(given == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
-    return Darts(**settings, input_shape=input_shape, classes=classes)
+    return Darts(**settings, signature=signature)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
+from nas.signature import Signature
 from nas.spaces.macro.layers import Layer, Shape, Slot, flattened, parse_slots
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
@@ -86,11 +87,10 @@ class MacroChoices(SearchSpace):
         activations: Sequence[str],
         implementation: Implementation = "fast",
         *,
-        input_shape: Sequence[int],
-        classes: int,
+        signature: Signature,
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
-        super().__init__(input_shape, classes, ranges)
+        super().__init__(signature, ranges)
         self.implementation = checked_implementation(implementation)
         slots = parse_slots(layers, activations)
         self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}

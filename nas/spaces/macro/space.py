@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
 from nas.spaces.macro.layers import Layer, Shape, flattened
 from nas.spaces.macro.network import chain
@@ -99,9 +100,9 @@ def _layer_cost(
     return likely @ likely.new_tensor(costs), leaving
 
 
-def from_description(settings: object, input_shape: Sequence[int], classes: int) -> Macro:
+def from_description(settings: object, signature: Signature) -> Macro:
     """The space whose :meth:`Macro.settings` were ``settings``; see ``space_from_description``."""
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
     require(set(settings) == {"layers", "activations"}, "", sorted(settings), "it must hold layers and activations")
-    return Macro(settings["layers"], settings["activations"], input_shape=input_shape, classes=classes)
+    return Macro(settings["layers"], settings["activations"], signature=signature)

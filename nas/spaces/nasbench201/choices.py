@@ -3,7 +3,7 @@
 Decisions are named after their edge: ``node2.from0``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from nas.candidate import Architecture, Choice, Domain
 from nas.errors import InvalidValue, require
 from nas.operations.edge_structure import Decay, EdgeStructure
+from nas.signature import Signature
 from nas.spaces.cell_supernet import AUXILIARY_SKIP
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
@@ -36,11 +37,10 @@ class NasBench201Choices(SearchSpace):
         auxiliary_skip: bool = False,
         auxiliary_decay: Decay = "linear",
         *,
-        input_shape: Sequence[int],
-        classes: int,
+        signature: Signature,
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
-        super().__init__(input_shape, classes, ranges)
+        super().__init__(signature, ranges)
         for key, value in {"channels": channels, "cells_per_stage": cells_per_stage}.items():
             good = type(value) is int and 1 <= value <= LARGEST[key]
             require(good, key, value, f"it must be a whole number from 1 to {LARGEST[key]}")

@@ -4,7 +4,7 @@ The network has three stages of ``cells_per_stage`` cells with a residual block 
 State 0 is the cell's input, state ``n`` the sum of one edge from every state before it, state 3 the output.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from types import SimpleNamespace
@@ -17,6 +17,7 @@ from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
 from nas.spaces.nasbench201.choices import EDGES, LARGEST, OPERATIONS, NasBench201Choices
 from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, last_activation, stem
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
@@ -84,7 +85,7 @@ class NasBench201(NasBench201Choices):
         return fixed + weights["cell"].sum(0) @ weights["cell"].new_tensor(list(of_operations.values()))
 
 
-def from_description(settings: object, input_shape: Sequence[int], classes: int) -> NasBench201:
+def from_description(settings: object, signature: Signature) -> NasBench201:
     """The space whose :meth:`NasBench201.settings` were ``settings``; see ``space_from_description``.
 
     Raises:
@@ -94,4 +95,4 @@ def from_description(settings: object, input_shape: Sequence[int], classes: int)
         raise InvalidValue("", settings, "it must be an object")
     given = set(settings) - {one.name for one in fields(EdgeStructure)}  # those are written where they are not as usual
     require(given == set(LARGEST), "", sorted(map(str, settings)), f"it must hold {', '.join(LARGEST)}")
-    return NasBench201(**settings, input_shape=input_shape, classes=classes)
+    return NasBench201(**settings, signature=signature)

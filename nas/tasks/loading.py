@@ -1,0 +1,31 @@
+"""The data of a run and its task, which is fitted to them."""
+
+from omegaconf import DictConfig
+
+from nas.configuration import build
+from nas.data.dataset import DataSource, DataSplits, loaded
+from nas.errors import InvalidValue
+from nas.tasks.classification import Classification
+from nas.tasks.task import Task
+
+
+def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
+    """What ``config.data`` names, read and split, with targets as the task of ``config.task`` takes them.
+
+    A run that was recorded before there were tasks is one of classification.
+
+    Raises:
+        InvalidValue: A setting of the data or the task is not allowed.
+        UnusableInput: The data cannot be read, or their targets are not those of such a task.
+    """
+    source = build(config.data, "data")
+    chosen = Classification() if config.get("task") is None else build(config.task, "task")
+    try:
+        splits = loaded(source)
+    except InvalidValue as error:
+        raise error.below("data") from error
+    try:
+        task, splits = chosen.fitted(splits)
+    except InvalidValue as error:
+        raise error.below("task") from error
+    return source, splits, task

@@ -1,0 +1,110 @@
+"""What is learned from the data: what the outputs mean, the loss, the measures, and which of them is the score."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from nas.data.dataset import DataSplits
+from nas.signature import Signature
+
+Values = Mapping[str, Tensor | float]
+Reduction = Literal["mean", "none"]
+NOTHING: Values = {}
+
+
+class Measure(NamedTuple):
+    """A number that tells how well a network does.
+
+    Attributes:
+        name: As in ``result.json`` behind ``test_``.
+        better: Which numbers are good ones.
+        words: How a sentence calls it.
+        unit: ``%`` where it is a share that is told in percent; the unit of the numbers otherwise, which may be empty.
+    """
+
+    name: str
+    better: Literal["higher", "lower"]
+    words: str
+    unit: str = ""
+
+    def told(self, value: float) -> str:
+        """``value`` as a sentence has it."""
+        return f"{100 * value:.2f} %" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
+
+
+class Metrics(Protocol):
+    """What is summed up over batches to compute a task's measures."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in a batch, on the device of the metrics."""
+
+    def compute(self) -> dict[str, float]:
+        """By measure its value over all batches."""
+
+
+class Task(ABC):
+    """What the outputs of a network mean.
+
+    A configuration builds it without data; :meth:`fitted` makes the one that a run works with.
+
+    Attributes:
+        name: As in ``conf/task/<name>.yaml``.
+        measures: The first is the main one.
+        glanced: What :meth:`glance` gives, as a tag of ``metrics.csv``.
+        signature: What goes into a network and what comes out, once fitted.
+        ignorance: The loss of a network that knows nothing.
+    """
+
+    name: ClassVar[str]
+    glanced: ClassVar[str]
+    measures: tuple[Measure, ...]
+    signature: Signature
+
+    @property
+    @abstractmethod
+    def ignorance(self) -> float: ...
+
+    @abstractmethod
+    def fitted(self, splits: DataSplits) -> tuple["Task", DataSplits]:
+        """This task for the data ``splits``, and these with targets as the loss takes them.
+
+        What is measured on targets, such as weights of classes, is measured on the training part.
+
+        Raises:
+            UnusableInput: The targets are not those of such a task.
+        """
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
+        """What training minimises, and the architecture on the validation split; differentiable twice.
+
+        Args:
+            outputs: (B, ...) of a network, float32 at least.
+            targets: (B, ...).
+            values: The hyperparameters that act in the loss, such as ``label_smoothing``, maybe in a graph.
+            reduction: ``mean`` over the samples, 0-dim, or ``none``, (B,).
+        """
+
+    @abstractmethod
+    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss without weights and smoothing, summed over the samples, 0-dim."""
+
+    @abstractmethod
+    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A cheap number for the record of a step, 0-dim."""
+
+    @abstractmethod
+    def metrics(self, device: torch.device) -> Metrics:
+        """Fresh ones, on ``device``."""
+
+    def count(self, targets: Tensor) -> int:
+        """How many things :meth:`reported_loss` sums up."""
+        return len(targets)
+
+    def score(self, values: Mapping[str, float]) -> float:
+        """What a search maximises, of order 1: the main measure, or minus it where lower is better."""
+        main = self.measures[0]
+        return values[main.name] if main.better == "higher" else -values[main.name]
