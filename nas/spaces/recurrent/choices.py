@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
 from nas.errors import require
-from nas.signature import Signature
+from nas.signature import Head, Signature
 from nas.spaces.recurrent.genotype import ACTIVATIONS, LARGEST_NODES, OPERATIONS, RecurrentGenotype, checked_concat
 from nas.spaces.space import LayerDescription, Probabilities, Rivals, RunnerUp, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
@@ -24,6 +24,8 @@ class RecurrentChoices(SearchSpace):
     """One input and one activation per node; see :class:`~nas.spaces.recurrent.space.Recurrent`."""
 
     name: ClassVar[str] = "recurrent"
+    ranks: ClassVar[tuple[int, ...]] = (0,)
+    heads: ClassVar[tuple[Head, ...]] = ("sequence",)
     never_chosen: ClassVar[frozenset[str]] = frozenset({"none"})
 
     def __init__(
@@ -37,7 +39,7 @@ class RecurrentChoices(SearchSpace):
         signature: Signature,
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
-        self.signature, self.ranges = signature, dict(ranges or {})
+        super().__init__(signature, ranges)
         for key, value in {"width": width, "final_width": final_width}.items():
             good = type(value) is int and 1 <= value <= LARGEST_WIDTH
             require(good, key, value, f"it must be a whole number from 1 to {LARGEST_WIDTH}")
@@ -56,7 +58,11 @@ class RecurrentChoices(SearchSpace):
 
     @property
     def vocabulary(self) -> int:
-        return self.signature.outputs
+        """The number of tokens."""
+        return self.outputs
+
+    def doubts(self, architecture: Architecture) -> list[str]:
+        return []
 
     def settings(self) -> dict[str, Any]:
         whole = self.concat == tuple(range(1, self.nodes + 1))
