@@ -100,4 +100,3 @@ class AveragedWeights:
         if state["averages"] and not self.averages:
             self.begin()
         self.optimiser.load_state_dict(state["optimiser"])
-
