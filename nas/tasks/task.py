@@ -100,6 +100,10 @@ class Task(ABC):
     def metrics(self, device: torch.device) -> Metrics:
         """Fresh ones, on ``device``."""
 
+    def rate_factor(self, targets: Tensor) -> float:
+        """What the learning rate of a step on ``targets`` is multiplied by."""
+        return 1.0
+
     def count(self, targets: Tensor) -> int:
         """How many things :meth:`reported_loss` sums up."""
         return len(targets)
