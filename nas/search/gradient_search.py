@@ -132,7 +132,9 @@ class GradientSearch(CheckpointedSearch):
         )
         training = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
+        self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.upper_level.alternate(training, validation, work)
+        self._carry_on(outcome)
         self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
@@ -223,5 +225,7 @@ class GradientSearch(CheckpointedSearch):
         rate = self.fresh_start.take(self.settings.guard.divisor)
         for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
+        for stream in self._streams.values():
+            stream.carry(None)
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)
