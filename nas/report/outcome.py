@@ -47,8 +47,8 @@ def space_figure(space: SearchSpace, architecture: Architecture, title: str = ""
         return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
     if isinstance(space, NasBench201):
         return draw_cells([("", nasbench201_cell(architecture))], title)
-    channels, rows, columns = space.input_shape
-    blocks = [Block("input", "image", f"{channels} x {rows} x {columns}")]
+    kind = {0: "row", 1: "series", 2: "image"}[space.signature.rank]
+    blocks = [Block("input", kind, " x ".join(map(str, space.input_shape)))]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
     blocks.append(Block("output", "classifier", f"{space.classes} classes"))
     return draw_chain(blocks, title, width)

@@ -234,8 +234,11 @@ class Retraining:
         values = self.hyperparameters
         if self.final.label_smoothing is not None:
             values = {**values, "label_smoothing": self.final.label_smoothing}
-        with self.training.autocast(shown.inputs.device):
-            output = self.network(shown.inputs.contiguous(memory_format=torch.channels_last))
+        inputs = shown.inputs
+        if inputs.dim() == 4:  # an image's channels go innermost
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        with self.training.autocast(inputs.device):
+            output = self.network(inputs)
         logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
         loss = training_loss(self.task, logits, shown, values)
         if auxiliary is not None:
