@@ -1,5 +1,6 @@
 """Data sets, their splits, batched augmentation and streams of batches."""
 
+from nas.data.arrays import Arrays
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
 from nas.data.data_splits import DataSource, DataSplits
@@ -10,10 +11,12 @@ from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table import Table
 from nas.data.table_file import CsvFormat
+from nas.data.time_series import TimeSeries
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 
 __all__ = [
     "ArrayDataset",
+    "Arrays",
     "Augmentation",
     "Batch",
     "Cifar10",
@@ -34,5 +37,6 @@ __all__ = [
     "SplitSettings",
     "Stream",
     "Table",
+    "TimeSeries",
     "split_dataset",
 ]
