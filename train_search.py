@@ -48,9 +48,8 @@ def space_settings(config: DictConfig, signature: Signature) -> DictConfig:
     name, default = fitting_space(signature), OmegaConf.load(CONF / "space" / "macro.yaml")
     if name == "macro" or config.space.get("layers") != default.layers:
         return config.space
-    log.info(
-        f"space: {name}, which fits inputs of {'x'.join(map(str, signature.input_shape))}; space=... takes another"
-    )
+    shape = "x".join(map(str, signature.input_shape))
+    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
     found = OmegaConf.load(CONF / "space" / f"{name}.yaml")
     assert isinstance(found, DictConfig)
     return found
