@@ -23,8 +23,9 @@ from torchvision import transforms
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nas.data.augmentation import ImageFileAugmentation
-from nas.data.batches import Batch, EpochStream, Normalisation, Preparation
-from nas.data.dataset import Dataset, DataSplits, Findings
+from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Transform
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import Findings, LabelledDataset
 from nas.data.labelled import as_labels, listed
 from nas.data.pictures import Looks, read_picture, reason_in_words
 from nas.data.splits import SplitSettings, split_dataset
@@ -163,7 +164,7 @@ def _end_with_the_run() -> None:
 
 
 @dataclass(frozen=True)
-class ImageFiles(Dataset):
+class ImageFiles(LabelledDataset):
     """A data set of image files.
 
     Attributes:
@@ -187,7 +188,7 @@ class ImageFiles(Dataset):
         object.__setattr__(self, "labels", as_labels(self.labels, len(self.files), self.classes))
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
+    def input_shape(self) -> tuple[int, ...]:
         return CHANNELS, self.decoding.size, self.decoding.size
 
     def select(self, indices: Tensor) -> "ImageFiles":
@@ -214,7 +215,7 @@ class ImageFiles(Dataset):
     def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "ImageFileStream":
         return ImageFileStream(self, batch_size, prepare, order_generator)
 
-    def _in_order(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]:
+    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
         starts = range(0, len(self), batch_size)
         requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
         images = decoded(Decoder(self.decoding, None), requests, self.decoding.workers, self.device.type == "cuda")

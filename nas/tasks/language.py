@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
+from nas.data.text_stream import TextDataset
 from nas.errors import UnusableInput
+from nas.signature import Signature
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
 LARGEST_EXPONENT = 700.0  # of which a float holds the exponential
@@ -19,6 +22,8 @@ class Language(Task):
 
     What a memory adds to the training loss is not in here (``nas.operations.memory``).
     """
+
+    unigram: Tensor
 
     name = "language"
     glanced = "token_accuracy"
@@ -32,11 +37,14 @@ class Language(Task):
         return math.log(self.signature.outputs)
 
     def fitted(self, splits: DataSplits) -> tuple["Language", DataSplits]:
-        if not splits.signature.is_tokens:
-            sentence = f"The data set {splits.name} has {splits.signature.in_words()}: task=language needs data=text."
-            raise UnusableInput(sentence)
-        task = type(self)()
-        task.signature = splits.signature
+        text = splits.train
+        if not isinstance(text, TextDataset):
+            raise UnusableInput(f"The data set {splits.name} is no running text: task=language needs data=text.")
+        (vocabulary,) = splits.categories
+        task = Language()
+        task.signature = Signature(splits.input_shape, vocabulary, "sequence", splits.categories)
+        counts = text.tokens.bincount(minlength=vocabulary).double() + 1  # so that no token is impossible
+        task.unigram = (counts / counts.sum()).log()
         return task, splits
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
@@ -49,6 +57,20 @@ class Language(Task):
 
     def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(-1) == targets).to(torch.float64).mean()
+
+    def trivial(self, targets: Tensor) -> Tensor:
+        """How often each token is there in the training part."""
+        return self.unigram.to(targets.device).expand(*targets.shape, -1)
+
+    def measured_without_inputs(self, targets: Tensor) -> dict[str, float]:
+        nats = -float(self.unigram.to(targets.device)[targets].mean())  # without a logit per token and place
+        return _measures(nats)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def words(self, splits: DataSplits) -> str:
+        return f"language: the next token of {splits.name}, one of {self.signature.outputs:,}"
 
     def metrics(self, device: torch.device) -> "LanguageMetrics":
         return LanguageMetrics()
@@ -79,5 +101,10 @@ class LanguageMetrics:
 
     def compute(self) -> dict[str, float]:
         nats = math.fsum(torch.stack(self._losses).tolist()) / self._tokens
-        perplexity = math.exp(nats) if nats < LARGEST_EXPONENT else math.inf
-        return {"perplexity": perplexity, "bits_per_token": nats / math.log(2)}
+        return _measures(nats)
+
+
+def _measures(nats: float) -> dict[str, float]:
+    """From the mean cross-entropy per token."""
+    perplexity = math.exp(nats) if nats < LARGEST_EXPONENT else math.inf
+    return {"perplexity": perplexity, "bits_per_token": nats / math.log(2)}

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.configuration import build
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
-from nas.data.dataset import DataSource
+from nas.data.data_splits import DataSource
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 

@@ -15,7 +15,7 @@ from PIL import Image
 from nas.configuration import build
 from nas.data import image_files
 from nas.data.augmentation import ImageFileAugmentation
-from nas.data.dataset import DataSource, DataSplits
+from nas.data.data_splits import DataSource, DataSplits
 from nas.data.image_files import Decoding, ImageFiles, ImageNet, class_folders
 from nas.data.pictures import ELONGATED
 from nas.data.splits import SplitSettings
