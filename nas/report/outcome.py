@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Architecture
 from nas.report.cell_drawing import draw_cells
-from nas.report.cell_graph import darts_cell, nasbench201_cell
+from nas.report.cell_graph import darts_cell, nasbench201_cell, recurrent_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.tasks import measures_of
 
@@ -47,6 +48,8 @@ def space_figure(space: SearchSpace, architecture: Architecture, title: str = ""
         return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
     if isinstance(space, NasBench201):
         return draw_cells([("", nasbench201_cell(architecture))], title)
+    if isinstance(space, Recurrent):
+        return draw_cells([("", recurrent_cell(space.genotype(architecture)))], title)
     channels, rows, columns = space.input_shape
     blocks = [Block("input", "image", f"{channels} x {rows} x {columns}")]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
