@@ -11,6 +11,7 @@ from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table import Table
 from nas.data.table_file import CsvFormat
+from nas.data.text import Text, TextSplit
 from nas.data.time_series import TimeSeries
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 
@@ -37,6 +38,8 @@ __all__ = [
     "SplitSettings",
     "Stream",
     "Table",
+    "Text",
+    "TextSplit",
     "TimeSeries",
     "split_dataset",
 ]
