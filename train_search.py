@@ -34,6 +34,7 @@ from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 from nas.tasks import data_and_task
+from nas.training.augment import refuse_what_cannot_act
 
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
@@ -53,6 +54,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
+    refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(config.space, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
