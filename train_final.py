@@ -34,7 +34,7 @@ from nas.interop.original_state import load_weights, write_weights
 from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
 from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
-from nas.run.candidate_file import CandidateFile
+from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
@@ -45,13 +45,14 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.recorded import inherited_configuration
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
-from nas.tasks import data_and_task
+from nas.tasks import data_and_task, recorded_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
 OTHER_CLASSES = "; for other classes on purpose, remove class_names and fingerprint from its candidate.json"
+OTHER_DATA = "; for other data on purpose, remove digest and fingerprint from its candidate.json"
 PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
@@ -68,12 +69,16 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         use_deterministic_algorithms()
     tracking = build(config.tracking, "tracking")
     source, splits, task = data_and_task(config)
-    found = read_candidate(config.candidate, splits, training, partial(named_space, config, task.signature))
+    found = read_candidate(config.candidate, splits, task, training, partial(named_space, config, task.signature))
+    require(task.name == found.task["name"], "task", task.name, f"the candidate is for {found.task['name']}")
     if task.signature != found.space.signature:
-        shape, classes = "x".join(map(str, found.space.input_shape)), found.space.classes
-        raise InvalidValue("data", splits.name, f"the candidate is for {shape} images and {classes} classes")
+        shape, outputs = "x".join(map(str, found.space.input_shape)), found.space.classes
+        what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
+        raise InvalidValue("data", splits.name, f"the candidate is for {what}")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
         require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, OTHER_CLASSES)
+        same = found.digest in ("", splits.digest) or not splits.digest
+        require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
@@ -133,6 +138,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
+        **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
         "parameters": parameters,
         **({AUXILIARY: of_head} if of_head else {}),
         "seed": config.seed,
@@ -171,8 +177,8 @@ def run(config: DictConfig, path: Path) -> None:
     except Held as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     following = f"python -m nas.report compare {typed_path(searched if of_run else path)} <another run folder>"
-    accuracy, images = 100 * result["test_accuracy"], result["test_samples"]
-    summary = f"test accuracy {accuracy:.2f} % ({images} images): {path / 'result.json'}"
+    samples = f"{result['test_samples']} {'images' if found.space.signature.rank == 2 else 'samples'}"
+    summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
 
 

@@ -91,7 +91,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         search=build(config.search, "search"),
         training=training,
         setup=setup,
-        objective=build(config.objective, "objective", space=space),
+        objective=assemble(config.objective, "objective", {"space": space, "task": task}),
         budget=build(config.budget, "budget"),
         tracking=tracking,
         randomness=randomness,
@@ -122,7 +122,8 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     randomness.ranks.leave_the_rest()
 
     schedule = training.schedule, result.has_settled(), training.schedule_end, result.trajectory
-    found = CandidateFile(result.candidate, space, splits.name, *schedule, splits.class_names)
+    of_data = splits.class_names, parts.task.to_json(), splits.preparation, splits.digest
+    found = CandidateFile(result.candidate, space, splits.name, *schedule, *of_data)
     found.write(path / "candidate.json")
     return result, found, parts
 

@@ -20,7 +20,7 @@ from truth_runs import Arm, LiveSearch
 import train_search
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.batches import Batch, first_images
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import RunFailed
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.evaluation.surrogate import Surrogate

@@ -14,7 +14,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
@@ -47,7 +47,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
-from nas.spaces.supernet import Supernet
+from nas.spaces.supernet import Implementation, Supernet
 from nas.tasks import Classification
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
@@ -72,6 +72,35 @@ SEARCHED_LAYERS: Sequence[Mapping[str, Any]] = [
     {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
     {"type": "dense", "units": [8, 16]},
 ]
+SMOOTH_CONVOLUTION = {"type": "conv", "filters": [2, 3], "kernel_size": [1, 3], "dilation": [1, 2]}
+MIXED_POOLS = {"type": "pool", "pool_size": [2, 3], "kind": ["max", "average"]}
+DENSE_LAYERS: Sequence[Mapping[str, Any]] = [
+    {"type": "dense", "units": [3, 5], "activations": ["softplus", "tanh"]},
+    {"type": "dense", "units": [2, 4], "optional": True},
+]
+MAP_LAYERS: Sequence[Mapping[str, Any]] = [
+    {**SMOOTH_CONVOLUTION, "activations": ["softplus", "tanh"]},
+    {**MIXED_POOLS, "pool_size": [3, 5], "stride": 1},
+    {**SMOOTH_CONVOLUTION, "dilation": 2, "optional": True},
+]
+RANKS: dict[str, tuple[Sequence[Mapping[str, Any]], Signature]] = {  # layers and data of every rank and head
+    "rows": (DENSE_LAYERS, Signature((4,), 3)),
+    "rows with categories": (DENSE_LAYERS, Signature((5,), 3, categories=(4, 7))),
+    "series": ([SMOOTH_CONVOLUTION, MIXED_POOLS, *DENSE_LAYERS], Signature((2, 9), 3)),
+    "series pooled over all": (
+        [SMOOTH_CONVOLUTION, {"type": "global_pool", "kind": ["max", "average"]}, *DENSE_LAYERS],
+        Signature((2, 7), 3),
+    ),
+    "maps of series": (MAP_LAYERS, Signature((2, 8), 3, "dense")),
+    "maps of images": (MAP_LAYERS, Signature((1, 5, 4), 3, "dense")),
+}
+
+
+def space_of_rank(name: str, implementation: Implementation = "fast") -> Macro:
+    layers, signature = RANKS[name]
+    return Macro(layers, ["softplus"], implementation, signature=signature)
+
+
 CELL_SPACES: dict[str, Callable[..., SearchSpace]] = {  # input_shape, classes and implementation are to be given
     "darts": partial(Darts, channels=2, cells=3, steps=2, multiplier=2, stem_multiplier=1),
     "nasbench201": partial(NasBench201, channels=2, cells_per_stage=1),
@@ -213,6 +242,16 @@ def batch_for(
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(size, *shape, generator=generator, dtype=torch.float64).to(dtype)
     return Batch(images, torch.randint(classes, (size,), generator=generator))
+
+
+def batch_of(signature: Signature, seed: int, size: int = BATCH_SIZE) -> Batch:
+    """Normal numbers, categories at random, and a class for every prediction; in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(size, *signature.input_shape, generator=generator, dtype=torch.float64)
+    for place, codes in enumerate(reversed(signature.categories), start=1):
+        inputs[:, -place] = torch.randint(codes, (size,), generator=generator).double()
+    places = signature.input_shape[1:] if signature.head == "dense" else ()
+    return Batch(inputs, torch.randint(signature.outputs, (size, *places), generator=generator))
 
 
 def digits(train: int = 64, validation: int = 48) -> DataSplits:

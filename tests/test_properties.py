@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 import nas.run.loop as loop_module
 import train_search
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ImageDataset
 from nas.errors import InvalidValue, UnusableInput
 from nas.operations.mixed import ACTIVATIONS
 from nas.run.candidate_file import CandidateFile, read_candidate_file

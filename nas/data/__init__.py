@@ -2,9 +2,13 @@
 
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
-from nas.data.dataset import Dataset, DataSource, DataSplits, ImageDataset
+from nas.data.data_splits import DataSource, DataSplits
+from nas.data.dataset import Dataset, ImageDataset
 from nas.data.embedded import Digits, Mnist5k
-from nas.data.image_files import Decoding, ImageNet
+from nas.data.image_files import Decoding
+from nas.data.images import Images
+from nas.data.images import imagenet_of_old as ImageNet
+from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 
@@ -22,8 +26,10 @@ __all__ = [
     "ImageDataset",
     "ImageFileAugmentation",
     "ImageNet",
+    "Images",
     "Mnist",
     "Mnist5k",
+    "RowSplit",
     "SplitSettings",
     "Stream",
     "split_dataset",

@@ -122,7 +122,9 @@ class Augmentation:
         hole = torch.ones((), dtype=torch.bool, device=images.device)
         for dimension, side in enumerate(images.shape[2:], 2):
             covered = self._covered(side, len(images), generator, images.device)
-            hole = hole & covered.view(len(images), *(side if one == dimension else 1 for one in range(1, images.dim())))
+            hole = hole & covered.view(
+                len(images), *(side if one == dimension else 1 for one in range(1, images.dim()))
+            )
         return images.masked_fill(hole, 0.0)
 
     def _covered(self, length: int, batch: int, generator: Generator, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
 """Batches of images: what a stream of them is, their normalisation and augmentation, and each rank's share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -52,7 +52,7 @@ def first_images(batches: Iterable[Batch], most: int) -> Iterator[Batch]:
 
 
 class Normalisation:
-    """``(value / white - mean) / std`` per channel, (B, C, H, W) of any type to (B, C, H, W) float32.
+    """``(value / white - mean) / std`` per channel, (B, C, ...) of any type to (B, C, ...) float32.
 
     Args:
         mean: C numbers, with white at 1.
@@ -60,23 +60,33 @@ class Normalisation:
         channels: C.
         white: The value of a white pixel in the images to come.
         device: Where these are.
+        rank: How many dimensions follow the channels.
 
     Raises:
         ValueError: There are not C means and deviations.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], channels: int, white: float, device: torch.device
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        channels: int,
+        white: float,
+        device: torch.device,
+        rank: int = 2,
     ) -> None:
         if not len(mean) == len(std) == channels:
             raise ValueError(f"{channels} channels need as many means and deviations, not {len(mean)} and {len(std)}")
-        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
-        centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
+        deviation = torch.tensor(std, dtype=torch.float64).view(1, -1, *[1] * rank)
+        centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, *[1] * rank)
         self._scale = (1 / (white * deviation)).to(device, torch.float32)
         self._shift = (-centre / deviation).to(device, torch.float32)
 
     def __call__(self, images: Tensor) -> Tensor:
         return torch.addcmul(self._shift, images.float(), self._scale)
+
+
+Transform = Callable[[Tensor], Tensor]
 
 
 class Preparation:
@@ -86,26 +96,32 @@ class Preparation:
         normalisation: The one of the data set.
         augmentation: None augments nothing.
         generator: The source of its draws, on the images' device.
+        dense: Whether targets are of places, so that they move with these.
 
     Raises:
         ValueError: The augmentation is on and has no generator.
     """
 
     def __init__(
-        self, normalisation: Normalisation, augmentation: Augmentation | None, generator: Generator | None
+        self,
+        normalisation: Transform,
+        augmentation: Augmentation | None,
+        generator: Generator | None,
+        dense: bool = False,
     ) -> None:
         self.augmentation = augmentation
-        self._normalisation = normalisation
+        self._normalisation, self._dense = normalisation, dense
         self._generator = generator if augmentation is not None and augmentation.is_active else None
         if augmentation is not None and augmentation.is_active and generator is None:
             raise ValueError("an augmentation needs a generator")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
+    def __call__(self, images: Tensor, targets: Tensor) -> Batch:
+        """Images (B, C, H, W) as the data set holds them as float32, with their targets."""
         if self.augmentation is None or self._generator is None:
-            return self._normalisation(images)
-        images = self.augmentation.crop_and_flip(images, self._generator)
-        return self.augmentation.cut_out(self._normalisation(images), self._generator)
+            return Batch(self._normalisation(images), targets)
+        images, moved = self.augmentation.moved(images, targets if self._dense else None, self._generator)
+        images = self.augmentation.cut_out(self._normalisation(images), self._generator)
+        return Batch(images, targets if moved is None else moved)
 
 
 class EpochStream(ABC):

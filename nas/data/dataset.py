@@ -1,23 +1,18 @@
-"""Labelled images: what every data set offers, images in memory, the parts of a split, and where data come from."""
+"""What every data set offers, labelled images and other samples in memory, and their batches."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream
-from nas.data.labelled import as_images, as_labels, class_count, listed, shape_and_type
-from nas.distributed import present
+from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream, Transform
+from nas.data.labelled import as_images, as_labels, class_count
 from nas.errors import UnusableInput, require
-from nas.signature import Signature
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,35 +29,38 @@ class Findings:
 
 
 class Dataset(ABC):
-    """Labelled images, wherever they are kept.
+    """Samples, wherever they are kept.
 
     Attributes:
-        labels: (N,) int64, from 0 to ``classes - 1``.
-        classes: The number of classes.
+        dense: Whether targets are of the places of a sample, one or several of each.
     """
 
-    labels: Tensor
-    classes: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    dense: bool = False
 
     @property
     @abstractmethod
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image as a network gets it."""
+    def targets(self) -> Tensor:
+        """(N, ...) what is to be learned of each sample."""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample as a network gets it, (C, H, W) of an image."""
 
     @abstractmethod
     def select(self, indices: Tensor) -> Self:
-        """The images at ``indices``, (M,) int64, in that order."""
+        """The samples at ``indices``, (M,) int64, in that order."""
 
     @abstractmethod
     def joined(self, other: Self) -> Self:
-        """These images, then those of ``other``."""
+        """These samples, then those of ``other``."""
 
     @abstractmethod
     def to(self, device: torch.device | str) -> Self:
-        """The same images with their batches on ``device``."""
+        """The same samples with their batches on ``device``."""
 
     def look(self) -> Findings:
         """Look at every image that is not in memory yet, without decoding it where its header tells enough."""
@@ -91,7 +89,7 @@ class Dataset(ABC):
             InvalidValue: ``batch_size`` is below 1.
             ValueError: The data set is empty, or an augmentation of batches is on and has no generator.
         """
-        prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator)
+        prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator, self.dense)
         return self._stream(batch_size, prepare, order_generator)
 
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
@@ -104,18 +102,34 @@ class Dataset(ABC):
         return self._in_order(batch_size, self._normalisation(mean, std))
 
     @abstractmethod
-    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation: ...
+    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Transform: ...
 
     @abstractmethod
     def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> Stream: ...
 
     @abstractmethod
-    def _in_order(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]: ...
+    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]: ...
+
+
+class LabelledDataset(Dataset):
+    """Samples of one class each.
+
+    Attributes:
+        labels: (N,) int64, from 0 to ``classes - 1``.
+        classes: The number of classes.
+    """
+
+    labels: Tensor
+    classes: int
+
+    @property
+    def targets(self) -> Tensor:
+        return self.labels
 
 
 @dataclass(frozen=True)
-class ImageDataset(Dataset):
-    """A data set in memory, all images of one size and on one device.
+class ImageDataset(LabelledDataset):
+    """Labelled images in memory, all of one size and on one device.
 
     NumPy arrays, other floating-point images and labels of other whole-number types are converted.
 
@@ -143,9 +157,8 @@ class ImageDataset(Dataset):
         return 255.0 if self.images.dtype == torch.uint8 else 1.0
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.images.shape[1:])
 
     def select(self, indices: Tensor) -> "ImageDataset":
         indices = indices.to(self.labels.device)
@@ -162,9 +175,9 @@ class ImageDataset(Dataset):
         return Normalisation(mean, std, self.images.shape[1], self.largest_value, self.images.device)
 
     def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "BatchStream":
-        return BatchStream(self, batch_size, prepare, order_generator)
+        return BatchStream(self.images, self.labels, batch_size, prepare, order_generator)
 
-    def _in_order(self, batch_size: int, normalisation: Normalisation) -> Iterator[Batch]:
+    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
         pairs = zip(self.images.split(batch_size), self.labels.split(batch_size), strict=True)
         return (Batch(normalisation(images), labels) for images, labels in pairs if len(labels))
 
@@ -175,24 +188,110 @@ class ImageDataset(Dataset):
         return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
+class TargetDataset(Dataset):
+    """Samples with targets of any kind, as they were read or as a task takes them."""
+
+    @abstractmethod
+    def with_targets(self, targets: Tensor) -> Self:
+        """The same inputs, of which other things are to be learned."""
+
+
+class ArrayDataset(TargetDataset):
+    """Samples in memory on one device: images, series, rows or tokens, with targets of any kind.
+
+    Args:
+        inputs: (N, C, H, W), (N, C, L) or (N, F) float32, or uint8 images from 0 to 255; (N, L) int64 token numbers.
+        targets: (N, ...), as they were read or as a task takes them.
+        dense: Whether targets are of the places of a sample.
+
+    Raises:
+        UnusableInput: The numbers of inputs and targets differ, or an input is not finite.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor, dense: bool = False) -> None:
+        self.inputs, self._targets, self.dense = inputs, targets, dense
+        if len(inputs) != len(targets):
+            raise UnusableInput(f"There are {len(inputs):,} inputs and {len(targets):,} targets.")
+        if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
+            bad = (~inputs.isfinite()).nonzero()
+            first, *place = bad[0].tolist()
+            raise UnusableInput(
+                f"{len(bad):,} input values are not finite, in {len(bad[:, 0].unique()):,} of {len(inputs):,} samples: "
+                f"the first is {inputs[tuple(bad[0].tolist())].item()} in sample {first}, at {tuple(place)}."
+            )
+
+    @property
+    def targets(self) -> Tensor:
+        return self._targets
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.inputs.shape[1:])
+
+    @property
+    def is_tokens(self) -> bool:
+        return self.inputs.dtype == torch.int64
+
+    @property
+    def largest_value(self) -> float:
+        return 255.0 if self.inputs.dtype == torch.uint8 else 1.0
+
+    def with_targets(self, targets: Tensor) -> "ArrayDataset":
+        return ArrayDataset(self.inputs, targets.to(self.inputs.device), self.dense)
+
+    def select(self, indices: Tensor) -> "ArrayDataset":
+        indices = indices.to(self.inputs.device)
+        return ArrayDataset(self.inputs[indices], self.targets[indices], self.dense)
+
+    def joined(self, other: "ArrayDataset") -> "ArrayDataset":
+        inputs, targets = torch.cat([self.inputs, other.inputs]), torch.cat([self.targets, other.targets])
+        return ArrayDataset(inputs, targets, self.dense)
+
+    def to(self, device: torch.device | str) -> "ArrayDataset":
+        return ArrayDataset(self.inputs.to(device), self.targets.to(device), self.dense)
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of every channel (of every column of a table), with white at 1."""
+        values = self.inputs.double() / self.largest_value
+        deviation, mean = torch.std_mean(values, dim=[0, *range(2, values.dim())], correction=0)
+        return tuple(mean.tolist()), tuple(deviation.tolist())
+
+    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Transform:
+        if self.is_tokens:
+            return torch.Tensor.clone
+        channels, rank = self.inputs.shape[1], self.inputs.dim() - 2
+        return Normalisation(mean, std, channels, self.largest_value, self.inputs.device, rank)
+
+    def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "BatchStream":
+        return BatchStream(self.inputs, self.targets, batch_size, prepare, order_generator)
+
+    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
+        pairs = zip(self.inputs.split(batch_size), self.targets.split(batch_size), strict=True)
+        return (Batch(normalisation(inputs), targets) for inputs, targets in pairs if len(targets))
+
+
 class BatchStream(EpochStream):
-    """Batches of images in memory, on the device of their data set."""
+    """Batches of samples in memory, on their device.
+
+    Args:
+        inputs: (N, ...).
+        targets: (N, ...).
+    """
 
     def __init__(
-        self, dataset: ImageDataset, batch_size: int, prepare: Preparation, order_generator: Generator
+        self, inputs: Tensor, targets: Tensor, batch_size: int, prepare: Preparation, order_generator: Generator
     ) -> None:
-        super().__init__(len(dataset), batch_size, order_generator)
-        self._dataset, self._prepare = dataset, prepare
-        self._order = torch.empty(0, dtype=torch.int64, device=dataset.images.device)
+        super().__init__(len(inputs), batch_size, order_generator)
+        self._inputs, self._targets, self._prepare = inputs, targets, prepare
+        self._order = torch.empty(0, dtype=torch.int64, device=inputs.device)
 
     def _begin_epoch(self) -> None:
         order = torch.randperm(self._count, generator=self._order_generator)
-        self._order = order.to(self._dataset.images.device)
+        self._order = order.to(self._inputs.device)
 
     def _batch(self, start: int) -> Batch:
         chosen = self._order[start : start + self._batch_size]
-        images = self._dataset.images.index_select(0, chosen)
-        return Batch(self._prepare(images), self._dataset.labels.index_select(0, chosen))
+        return self._prepare(self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen))
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self._order.cpu(), "position": self._position, "batch_size": self._batch_size}
@@ -200,233 +299,5 @@ class BatchStream(EpochStream):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         order = state["order"]
         self._check_fits(len(order) in (0, self._count), len(order), state["batch_size"])
-        self._order = order.to(self._dataset.images.device)
+        self._order = order.to(self._inputs.device)
         self._position = state["position"]
-
-
-@dataclass(frozen=True)
-class DataSplits:
-    """The parts of the data set ``name``, and the channel statistics that normalise all of them.
-
-    All data are looked at here, before anything is computed with them: parts that do not fit each other or their
-    statistics are refused, and so are images that cannot be read. What is usable but surprising is logged.
-
-    Attributes:
-        name: As in ``conf/data/<name>.yaml``.
-        train, validation, test: The parts.
-        mean, std: One number per channel, with black at 0 and white at 1. A channel of one value, whose deviation is
-            0, gets 1: it is centred only.
-        class_names: One per class, where the source has names.
-
-    Raises:
-        UnusableInput: See above.
-    """
-
-    name: str
-    train: Dataset
-    validation: Dataset
-    test: Dataset
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    class_names: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        self._refuse_parts_that_differ()
-        self._check_classes()
-        object.__setattr__(self, "mean", self._per_channel("mean", self.mean))
-        object.__setattr__(self, "std", self._deviations(self._per_channel("std", self.std)))
-        for part, dataset in self.parts.items():
-            if isinstance(dataset, ImageDataset):
-                self._refuse_foreign_statistics(part, dataset)
-        self._name_absent_classes()
-        if present().is_first:  # the other ranks have the same files
-            self._look_at_the_images()
-
-    @property
-    def parts(self) -> dict[str, Dataset]:
-        return {"train": self.train, "validation": self.validation, "test": self.test}
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of one image."""
-        return self.train.input_shape
-
-    @property
-    def classes(self) -> int:
-        return self.train.classes
-
-    @property
-    def signature(self) -> Signature:
-        """What goes into a network for these data and what comes out."""
-        return Signature(self.input_shape, self.classes)
-
-    def train_and_validation(self) -> Dataset:
-        """All images of the search as one data set: the training data of the retraining."""
-        return self.train.joined(self.validation)
-
-    def _refuse_parts_that_differ(self) -> None:
-        for part, dataset in self.parts.items():
-            if not isinstance(dataset, Dataset):
-                raise UnusableInput(f"The {part} part of {self.name} is a {type(dataset).__name__}, not a Dataset.")
-            if not len(dataset):
-                raise UnusableInput(f"The {part} part of {self.name} has no images.")
-            if (dataset.input_shape, dataset.classes) != (self.input_shape, self.classes):
-                raise UnusableInput(
-                    f"The parts of {self.name} differ: train has {_size(self.train)}, {part} {_size(dataset)}."
-                )
-            types = [shape_and_type(one.images[:0]) for one in (self.train, dataset) if isinstance(one, ImageDataset)]
-            if len(set(types)) > 1:
-                raise UnusableInput(
-                    f"The parts of {self.name} differ: train is {types[0].split()[-1]}, {part} {types[1].split()[-1]}."
-                )
-
-    def _check_classes(self) -> None:
-        found = self.train.labels.unique().tolist()
-        if self.classes < 2 or len(found) < 2:
-            of_them = f", and all training images are of {self._class(found[0])}" if self.classes > 1 else ""
-            raise UnusableInput(
-                f"The data set {self.name} needs at least two classes to tell apart: it has {self.classes}{of_them}."
-            )
-        if self.class_names is None:
-            return
-        names = tuple(map(str, self.class_names))
-        object.__setattr__(self, "class_names", names)
-        if not (len(names) == len(set(names)) == self.classes):
-            raise UnusableInput(f"The data set {self.name} has {self.classes} classes, its names are {names}.")
-
-    def _per_channel(self, key: str, values: Sequence[float]) -> tuple[float, ...]:
-        channels = self.input_shape[0]
-        try:
-            numbers = tuple(float(value) for value in values)
-        except (TypeError, ValueError):
-            numbers = ()
-        if len(numbers) != channels:
-            raise UnusableInput(f"{key}={values} of {self.name} is not one number for each of {channels} channels.")
-        lowest = 0.0 if key == "std" else -float("inf")
-        if not all(lowest <= number < float("inf") and number > -float("inf") for number in numbers):
-            allowed = "finite and 0 or above" if key == "std" else "finite"
-            raise UnusableInput(f"{key}={numbers} of {self.name} is not {allowed} in every channel.")
-        return numbers
-
-    def _deviations(self, std: tuple[float, ...]) -> tuple[float, ...]:
-        """``std`` with 1 for the channels of one value, whose measured deviation is 0 but for rounding."""
-        constant = [value <= 1e-9 * max(1.0, abs(mean)) for value, mean in zip(std, self.mean, strict=True)]
-        if all(constant):
-            raise UnusableInput(
-                f"All pixels of the training images of {self.name} have one value in every channel "
-                f"({', '.join(f'{mean:g}' for mean in self.mean)}): there is nothing to tell apart."
-            )
-        if any(constant):
-            names = [f"{channel} ({self.mean[channel]:g})" for channel, one in enumerate(constant) if one]
-            log.info(
-                "%s: all training images have one value in channel %s; it is centred only, with a deviation of 1.",
-                self.name,
-                listed(names),
-            )
-        return tuple(1.0 if one else value for one, value in zip(constant, std, strict=True))
-
-    def _refuse_foreign_statistics(self, part: str, dataset: "ImageDataset") -> None:
-        """Refuse values that mean and std do not describe, such as 0 to 255 where they were measured from 0 to 1."""
-        sample = dataset.images[:: max(1, len(dataset) // 1000)].double() / dataset.largest_value
-        lowest, highest = sample.min().item(), sample.max().item()
-        means = sample.mean(dim=(0, 2, 3)).tolist()
-        far = max(abs(own - mean) / std for own, mean, std in zip(means, self.mean, self.std, strict=True))
-        largest = max(1.0, highest - lowest)
-        if (
-            far > 20
-            or max(self.std) > 2 * largest
-            or max(map(abs, self.mean)) > 2 * max(1.0, abs(lowest), abs(highest))
-        ):
-            raise UnusableInput(
-                f"mean={_shown(self.mean)} and std={_shown(self.std)} do not describe the {part} images of "
-                f"{self.name}, whose values go from {lowest:g} to {highest:g} (white is 1; channel means "
-                f"{_shown(means)})."
-            )
-        if part == "train" and (lowest < -0.25 or highest > 1.25):
-            log.info(
-                "%s: the training images have values from %g to %g where 0 is black and 1 is white; "
-                "they are taken as they are, and what is cropped beyond an edge is 0.",
-                self.name,
-                lowest,
-                highest,
-            )
-
-    def _name_absent_classes(self) -> None:
-        lines = []
-        for part, dataset in self.parts.items():
-            counts = dataset.labels.bincount(minlength=self.classes)
-            absent = [self._class(label) for label in (counts == 0).nonzero().flatten().tolist()]
-            if absent:
-                lines.append(f"{part} has no image of {listed(absent)}")
-        if lines:
-            log.info("%s: %s.", self.name, "; ".join(lines))
-
-    def _look_at_the_images(self) -> None:
-        found = [dataset.look() for dataset in self.parts.values()]
-        images = sum(map(len, self.parts.values()))
-        unreadable = [image for one in found for image in one.unreadable]
-        if len(unreadable) == 1:
-            ((file, reason),) = unreadable
-            raise UnusableInput(f"The image {file} cannot be read ({reason}): replace or remove it.")
-        if unreadable:
-            named = listed([f"{file} ({reason})" for file, reason in unreadable], most=3)
-            raise UnusableInput(
-                f"{len(unreadable):,} of {images:,} images cannot be read: {named}; replace or remove them."
-            )
-        remarks: Counter[str] = sum((one.remarks for one in found), Counter())
-        for remark, count in remarks.items():
-            log.info("%s: %s of %s images %s.", self.name, f"{count:,}", f"{images:,}", remark)
-
-    def _class(self, label: int) -> str:
-        return self.class_names[label] if self.class_names is not None else f"class {label}"
-
-
-def _size(dataset: Dataset) -> str:
-    return f"{'x'.join(map(str, dataset.input_shape))} images of {dataset.classes} classes"
-
-
-def _shown(values: Sequence[float]) -> str:
-    return f"({', '.join(f'{value:.4g}' for value in values)})"
-
-
-def loaded(source: "DataSource") -> DataSplits:
-    """The data of ``source``, which may be a class of a user's own.
-
-    Raises:
-        UnusableInput: It is no data source, or its data cannot be used.
-        InvalidValue: See :meth:`DataSource.load`.
-    """
-    kind = type(source).__name__
-    for member in ("name", "augmentation", "load"):
-        if not hasattr(source, member):
-            raise UnusableInput(f"The data source {kind} has no {member}: it needs name, augmentation and load().")
-    if not isinstance(source.augmentation, Augmentation | None):
-        given = type(source.augmentation).__name__
-        raise UnusableInput(f"The augmentation of the data source {kind} is a {given}, not a nas.data.Augmentation.")
-    splits: object = source.load()
-    if not isinstance(splits, DataSplits):
-        raise UnusableInput(
-            f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
-        )
-    return splits
-
-
-class DataSource(Protocol):
-    """A data set that can be loaded, with the augmentation of its training images."""
-
-    @property
-    def name(self) -> str:
-        """The data set's name, as in ``conf/data/<name>.yaml``."""
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """What is done to the training images of every batch."""
-
-    def load(self) -> DataSplits:
-        """Read the images into memory, or the list of their files, and split them; all on the CPU.
-
-        Raises:
-            UnusableInput: The data are not there or cannot be read.
-            InvalidValue: The split or the augmentation does not fit the data; keys start with ``split.`` or
-                ``augmentation.``.
-        """

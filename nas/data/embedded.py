@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ImageDataset
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput
 

@@ -378,7 +378,7 @@ class ImageFileStream(EpochStream):
             self._images = self._decoded(start)
         device = self._dataset.device
         targets = self._dataset.targets[self._order[start : start + self._batch_size]].to(device)
-        return Batch(*self._prepare(next(self._images).to(device, non_blocking=True), targets))
+        return self._prepare(next(self._images).to(device, non_blocking=True), targets)
 
     def _decoded(self, start: int) -> Iterator[Tensor]:
         """The images of the epoch's batches, from place ``start`` of its order on."""

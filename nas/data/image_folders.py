@@ -12,6 +12,8 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nas.data.labelled import listed
+from nas.data.table_file import Column
+from nas.data.targets import Targets
 from nas.errors import UnusableInput
 
 PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
@@ -29,18 +31,18 @@ class Listed:
     """Pictures and what is to be learned of each, before anything of them is decoded.
 
     Attributes:
-        files: N paths.
-        targets: (N, ...), without masks.
-        parts: By ``train`` and, where they are ready, ``validation`` and ``test`` the places of its pictures.
-        class_names: One per class, where targets are class numbers.
+        files: N paths: those of the training part, or of no part, then those of ready parts.
+        targets: What is to be learned; None of masks, which are read later.
+        own: How many pictures the ready parts have, ``validation`` and ``test``, in this order.
         target_names: What the targets are called.
+        columns: The columns of the file of labels, in the order of the files.
     """
 
     files: list[str]
-    targets: Tensor
-    parts: Mapping[str, Tensor]
-    class_names: tuple[str, ...] | None = None
+    targets: Targets | None
+    own: Mapping[str, int]
     target_names: tuple[str, ...] = ()
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,9 +116,9 @@ class PictureFolder:
         roots = ready or {"train": self.location}
         files: list[str] = []
         labels: list[int] = []
-        places: dict[str, Tensor] = {}
+        own: dict[str, int] = {}
         names: list[str] = []
-        for part, root in sorted(roots.items(), key=lambda pair: pair[0] != "train"):
+        for part, root in ((part, roots[part]) for part in PART_NAMES if part in roots):
             found = self._classes_of(root)
             empty = [name for name, pictures in found.items() if not pictures]
             if part == "train":
@@ -131,13 +133,14 @@ class PictureFolder:
             for name in (one for one in names if one in found):
                 files += found[name]
                 labels += [names.index(name)] * len(found[name])
-            places[part] = torch.arange(start, len(files))
+            own[part] = len(files) - start
         if len(names) < 2:
             raise UnusableInput(
                 f"The data set {self.name} needs at least two classes, {roots['train']} has {', '.join(names)} alone."
             )
         self._say_what_is_left_out(roots.values())
-        return Listed(files, torch.tensor(labels, dtype=torch.int64), places, tuple(names))
+        del own["train"]
+        return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
 
     def pictures(self, without: Path | None = None) -> list[str]:
         """All pictures below the folder but those below ``without``, sorted."""
@@ -147,31 +150,30 @@ class PictureFolder:
             raise self._unreadable(self.location, error) from None
         return [file for file in found if without is None or not Path(file).is_relative_to(without)]
 
-    def by_part(self, files: Sequence[str]) -> dict[str, Tensor]:
-        """The places of ``files`` by the ready part in whose folder each lies.
+    def by_part(self, files: Sequence[str]) -> tuple[dict[str, int], Tensor]:
+        """How many of ``files`` lie in the folders of ready parts but train, and the order that puts these last.
 
         Raises:
             UnusableInput: There are ready parts, and a file lies in none of them.
         """
         ready = self.parts()
-        if not ready:
-            return {"train": torch.arange(len(files))}
-        members: dict[str, list[int]] = {part: [] for part in ready}
+        members: dict[str, list[int]] = {part: [] for part in PART_NAMES}
         outside = []
-        for index, file in enumerate(files):
+        for place, file in enumerate(files):
             part = next((one for one, root in ready.items() if Path(file).is_relative_to(root)), None)
+            members[part or "train"].append(place)
             if part is None:
                 outside.append(file)
-            else:
-                members[part].append(index)
-        if outside and len(outside) < len(files):
+        if ready and outside and len(outside) < len(files):
             raise UnusableInput(
-                f"{len(outside):,} of {len(files):,} pictures lie in none of {listed([p.name for p in ready.values()])} "
-                f"below {self.location}, the first is {outside[0]}: move them, or rename these folders."
+                f"{len(outside):,} of {len(files):,} pictures lie in none of "
+                f"{listed([path.name for path in ready.values()])} below {self.location}, the first is {outside[0]}: "
+                "move them, or rename these folders."
             )
-        if outside:  # the folders hold something else
-            return {"train": torch.arange(len(files))}
-        return {part: torch.tensor(indices, dtype=torch.int64) for part, indices in members.items() if indices}
+        if ready and not outside and not members["train"]:
+            raise UnusableInput(f"There are no pictures for training in {ready['train']}.")
+        own = {part: len(places) for part, places in members.items() if places and part != "train"}
+        return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
 
     def say(self, remark: str) -> None:
         """Log what was noticed."""

@@ -1,32 +1,36 @@
-"""Pictures of a user's own: in a folder per class, with a file of labels, or with a mask each; ImageNet is one preset."""
+"""Pictures of a user's own: in a folder per class, with a file of labels, or with masks; ImageNet is a preset."""
 
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from nas.data.augmentation import ImageFileAugmentation
-from nas.data.data_splits import DataSplits, refuse_unreadable, say_remarks
+from nas.data.data_splits import DataSplits, judge
 from nas.data.dataset import Dataset
+from nas.data.dividing_columns import groups_of, times_of
 from nas.data.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
-from nas.data.image_folders import Listed, PictureFolder
-from nas.data.image_labels import LabelFile
+from nas.data.image_folders import PART_NAMES, Listed, PictureFolder
+from nas.data.image_labels import labelled_pictures
 from nas.data.labelled import listed
 from nas.data.masks import masks_of, read_masks
+from nas.data.own_files import digest_of, name_of
 from nas.data.pictures import MODES, Channels, Seen
-from nas.data.row_split import Rows, RowSplit, drawn_parts, proportional_labels
+from nas.data.row_split import Rows, RowSplit, drawn_parts
 from nas.data.splits import SplitSettings, split_dataset
+from nas.data.table_columns import require_columns
+from nas.data.table_file import CsvFormat
+from nas.data.targets import Targets, of_training
 from nas.errors import InvalidValue, UnusableInput, require
 
 log = logging.getLogger(__name__)
-UNKNOWN_SIZE = Decoding(1, None, 0)
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class Images:
         augmentation: The augmentation of the training images.
         folder: Where the pictures are, relative to the working directory: ``<class>/``, or ``train/<class>/`` with
             ``val/<class>/`` and ``test/<class>/`` or without. With ``labels`` or ``masks`` pictures in any folders.
-        name: What messages and files call these data.
+        name: What messages and files call these data; null takes the name of the folder.
         parts: By part the name of its folder, where it is not a usual one; null where there is none.
-        labels: A CSV file with a row per picture; relative to the folder or the working directory.
+        labels: A CSV or Parquet file with a row per picture; relative to the folder or the working directory.
+        csv: How it is read.
         file_column: Its column of file names; null finds it.
         target: Its column or columns that are to be learned; null takes the only other one.
         masks: A folder with a mask for each picture, of the same name: a class per pixel.
@@ -61,9 +66,10 @@ class Images:
     split: SplitSettings | RowSplit
     augmentation: ImageFileAugmentation
     folder: str
-    name: str = "images"
+    name: str = ""
     parts: Mapping[str, str | None] | None = None
     labels: str | None = None
+    csv: CsvFormat = CsvFormat()  # noqa: RUF009 - it is immutable
     file_column: str | None = None
     target: str | Sequence[str] | None = None
     masks: str | None = None
@@ -76,69 +82,77 @@ class Images:
     workers: int = 4
 
     def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", name_of(Path(self.folder).expanduser().absolute()) or "images")
         Decoding(1 if self.size is None else self.size, self.shorter_side, self.workers)
         require(self.memory >= 0, "memory", self.memory, "it must be 0 (nothing is kept) or above, in GiB")
         good = self.labels is None or self.masks is None
         require(good, "masks", self.masks, f"the targets are in labels={self.labels} already")
         for key, value in (("target", self.target), ("file_column", self.file_column)):
-            require(value is None or self.labels is not None, key, value, "it is a column of labels=<file>.csv")
+            require(value is None or self.labels is not None, key, value, "it is a column of data.labels=<file>.csv")
         good = (self.mean is None) == (self.std is None)
         require(good, "std", self.std, "mean and std are both given or both null")
-        if self.channels != "auto" and self.mean is not None:
+        if self.channels != "auto" and self.mean is not None and self.std is not None:
+            count = _count(self.channels)
             for key, numbers in (("mean", self.mean), ("std", self.std)):
-                good, count = numbers is not None and len(numbers) == _count(self.channels), _count(self.channels)
-                require(good, key, numbers, f"it must be {count} numbers, as channels={self.channels}")
-        good = self.parts is None or ("train" in self.parts and self.parts.keys() <= {"train", "validation", "test"})
+                good = len(numbers) == count
+                require(good, key, list(numbers), f"it must be {count} numbers, for channels={self.channels}")
+        good = self.parts is None or ("train" in self.parts and self.parts.keys() <= PART_NAMES.keys())
         require(good, "parts", self.parts, "it must be {train: <folder>, validation: <folder>, test: <folder>}")
+        if isinstance(self.split, RowSplit) and self.labels is None:
+            order = None if self.split.order == "time" else self.split.order
+            for key, column in (("by", self.split.by), ("order", order)):
+                require(column is None, f"split.{key}", column, "it is a column of data.labels=<file>.csv")
 
     def load(self) -> DataSplits:
         folder = PictureFolder(self.name, Path(self.folder).expanduser().absolute(), self.parts)
-        found, rows = self._listed(folder)
+        found = self._listed(folder)
         # What is known needs no look at all files before they are split.
         known = self.size is not None and self.channels != "auto" and self.mean is not None
         seen = None if known else self._look(found)
         decoding = self._decoding(seen)
         self._check_augmentation(decoding)
-        values: tuple[str, ...] = ()
-        if self.masks is not None:
-            pictures = found.files
-            masks = masks_of(pictures, folder, self._path(folder, self.masks))
-            classes, values = read_masks(pictures, masks, decoding)
-            found = replace(found, targets=classes, class_names=values)
-        whole = self._dataset(found, decoding, looked=seen is not None)
-        parts: dict[str, Dataset] = dict(zip(("train", "validation", "test"), self._split(whole, found, rows), strict=True))
-        bytes_ = sum(map(len, parts.values())) * int(np.prod(decoding.shape)) * (4 if decoding.deep else 1)
+        targets = found.targets
+        if targets is None:
+            masks = masks_of(found.files, folder, self._path(folder, str(self.masks)))
+            targets = read_masks(found.files, masks, decoding)
+        targets, files = self._split(found, targets, decoding, looked=seen is not None)
+        parts: dict[str, Dataset] = dict(zip(PART_NAMES, files, strict=True))
+        bytes_ = sum(map(len, parts.values())) * math.prod(decoding.shape) * (4 if decoding.deep else 1)
         kept = bytes_ <= self.memory * 2**30 and not self.augmentation.draws_per_file
         if kept:
-            parts = {name: part.in_memory() for name, part in parts.items() if isinstance(part, FileDataset)}
+            parts = {part: dataset.in_memory() for part, dataset in zip(parts, files, strict=True)}
         mean, std = self.mean, self.std
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
         if not known:
-            self._tell(found, decoding, parts, kept, seen)
-        preparation = {} if known and self.masks is None else self._preparation(decoding, mean, std, values)
+            self._tell(targets, decoding, parts, kept, seen)
+        preparation = {} if known and self.masks is None else self._preparation(decoding, mean, std, targets)
         return DataSplits(
             self.name,
-            *parts.values(),
+            parts["train"],
+            parts["validation"],
+            parts["test"],
             tuple(mean),
             tuple(std),
-            class_names=found.class_names,
+            class_names=targets.class_names,
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
             preparation=preparation,
-            digest=self._digest(folder, whole, parts) if preparation else "",
+            digest=self._digest(folder, found, targets, kept) if preparation else "",
         )
 
-    def _listed(self, folder: PictureFolder) -> tuple[Listed, LabelFile | None]:
+    def _listed(self, folder: PictureFolder) -> Listed:
         if self.labels is not None:
-            rows = LabelFile(self._path(folder, self.labels), folder)
-            return rows.listed(self.file_column, self.target), rows
+            path = self._path(folder, self.labels)
+            return labelled_pictures(path, self.csv, folder, self.file_column, self.target)
         if self.masks is None:
-            return folder.classes(), None
+            return folder.classes()
         files = folder.pictures(without=self._path(folder, self.masks))
         if not files:
             raise UnusableInput(f"There are no pictures below {folder.location} beside the masks.")
-        return Listed(files, torch.empty(len(files), 0), folder.by_part(files)), None
+        own, order = folder.by_part(files)
+        return Listed([files[place] for place in order.tolist()], None, own)
 
     def _path(self, folder: PictureFolder, path: str) -> Path:
         """``path`` below the folder or, where there is none, from the working directory."""
@@ -147,8 +161,7 @@ class Images:
 
     def _look(self, found: Listed) -> Seen:
         seen = looked_through(found.files, self.workers)
-        refuse_unreadable(seen, len(found.files))
-        say_remarks(self.name, seen, len(found.files))
+        judge(self.name, seen, len(found.files))
         return seen
 
     def _decoding(self, seen: Seen | None) -> Decoding:
@@ -160,7 +173,10 @@ class Images:
         if size is None:
             if len(seen.sizes) > 1:
                 common = seen.sizes.most_common()
-                shown = [f"{height} x {width} ({count:,}, {seen.examples[height, width]})" for (height, width), count in common]
+                shown = [
+                    f"{height} x {width} ({count:,}, {seen.examples[height, width]})"
+                    for (height, width), count in common
+                ]
                 sides = [side for pair in seen.sizes for side in pair]
                 raise InvalidValue(
                     "size",
@@ -183,63 +199,60 @@ class Images:
         allowed = "masks do not follow crops of random size: it must be 1, and crop_padding moves both"
         require(self.masks is None or area == 1, "augmentation.smallest_area", area, allowed)
 
-    def _dataset(self, found: Listed, decoding: Decoding, looked: bool) -> FileDataset:
-        if found.class_names is not None and self.masks is None:
-            return ImageFiles(found.files, found.targets, len(found.class_names), decoding, looked=looked)
-        return FilesWithTargets(found.files, found.targets, decoding, looked=looked, dense=self.masks is not None)
-
-    def _split(self, whole: FileDataset, found: Listed, file: LabelFile | None) -> Sequence[FileDataset]:
-        ready = found.parts
+    def _split(
+        self, found: Listed, targets: Targets, decoding: Decoding, looked: bool
+    ) -> tuple[Targets, Sequence[FileDataset]]:
+        """The targets with the classes of the training part, and the parts."""
+        count = len(found.files) - sum(found.own.values())
         if isinstance(self.split, SplitSettings):
-            if not isinstance(whole, ImageFiles) or "validation" in ready:
-                allowed = "it must be a nas.data.RowSplit, as in conf/data/images.yaml"
-                raise InvalidValue("split", "SplitSettings", allowed)
-            test = whole.select(ready["test"]) if "test" in ready else None
-            return split_dataset(whole.select(ready["train"]), self.split, test)
-        rows = self._rows(found, file)
-        own = {part: _chosen(rows, places) for part, places in ready.items() if part != "train"}
-        drawn = drawn_parts(_chosen(rows, ready["train"]), self.split, own)
-        selected = []
-        for part, indices in drawn._asdict().items():
-            places = ready.get(part, ready["train"])
-            selected.append(whole.select(places if indices is None else places[indices]))
-        return selected
-
-    def _rows(self, found: Listed, file: LabelFile | None) -> Rows:
-        assert isinstance(self.split, RowSplit)
-        labels = found.targets if found.class_names is not None else proportional_labels(found.targets)
-        labels = None if self.masks is not None else labels
-        by, order = self.split.by, self.split.order
+            ready = found.own.keys() <= {"test"} and targets.class_names is not None and self.masks is None
+            require(ready, "split", "SplitSettings", "it must be a nas.data.RowSplit, as in conf/data/images.yaml")
+            names = targets.class_names or ()
+            whole = ImageFiles(found.files, targets.values, len(names), decoding, looked=looked)
+            training = whole.select(torch.arange(count))
+            test = whole.select(torch.arange(count, len(whole))) if found.own else None
+            return targets, split_dataset(training, self.split, test)
+        shown, by, order = Path(self.labels or "").name, self.split.by, self.split.order
         for key, column in (("split.by", by), ("split.order", None if order == "time" else order)):
-            require(column is None or file is not None, key, column, "it is a column of data.labels=<file>.csv")
-        if file is None or (by is None and order is None):
-            return Rows(len(found.files), labels)
-        groups = file.values("split.by", by) if by is not None else None
-        times = None
-        if order is not None and order in file.rows:
-            values = file.values("split.order", order)
-            times = torch.from_numpy(np.argsort(np.argsort(np.array(values), kind="stable"), kind="stable"))
-        return Rows(len(found.files), labels, groups, times)
+            require_columns(key, [column] if column else [], found.columns, shown)
+        rows = Rows(
+            count,
+            found.own,
+            None if self.masks is not None else targets.strata,
+            groups_of(found.columns, by, count, shown),
+            times_of(found.columns, order, count, shown),
+        )
+        parts = drawn_parts(rows, self.split)
+        if self.masks is not None or targets.class_names is None:
+            dense = self.masks is not None
+            files: FileDataset = FilesWithTargets(found.files, targets.values, decoding, looked=looked, dense=dense)
+        else:
+            targets = of_training(targets, parts, self.name)
+            files = ImageFiles(found.files, targets.values, len(targets.class_names or ()), decoding, looked=looked)
+        return targets, [files.select(chosen) for chosen in parts]
 
     def _tell(
-        self, found: Listed, decoding: Decoding, parts: Mapping[str, Dataset], kept: bool, seen: Seen | None
+        self, targets: Targets, decoding: Decoding, parts: Mapping[str, Dataset], kept: bool, seen: Seen | None
     ) -> None:
         height, width = decoding.sides
-        depth = " of 16 bits" if decoding.deep else ""
-        what = {"grey": f"grey{depth}", "rgb": "RGB", "rgba": "RGBA"}[decoding.channels]
-        names = found.class_names
-        of = f" of {len(names)} classes ({listed(names)})" if names is not None and self.masks is None else ""
-        of = f" with masks of {len(names)} values ({listed(names)})" if names is not None and self.masks is not None else of
-        sizes = ", ".join(f"{part} {len(dataset):,}" for part, dataset in parts.items())
-        where = "in memory" if kept else f"decoded anew for each batch by {decoding.workers} processes"
+        what = {"grey": "grey of 16 bits" if decoding.deep else "grey", "rgb": "RGB", "rgba": "RGBA"}[decoding.channels]
+        names, of = targets.class_names, ""
+        if names is not None:
+            of = f" with masks of {len(names)} values" if self.masks is not None else f" of {len(names)} classes"
+            of += f" ({listed(names)})"
+        sizes = ", ".join(
+            f"{len(dataset):,} to {part}"
+            for part, dataset in zip(("train", "validate", "test"), parts.values(), strict=True)
+        )
+        where = "in memory" if kept else f"decoded for each batch anew, by {decoding.workers} processes"
         log.info(f"{self.name}: pictures{of}, {height} x {width}, {what}; {sizes}; {where}")
-        if seen is not None and seen.transparent and decoding.channels != "rgba" and self.channels == "auto":
+        if seen is not None and seen.transparent and self.channels == "auto":
             log.info(f"{self.name}: what is transparent is white; data.channels=rgba keeps the transparency")
 
     def _preparation(
-        self, decoding: Decoding, mean: Sequence[float], std: Sequence[float], values: Sequence[str]
+        self, decoding: Decoding, mean: Sequence[float], std: Sequence[float], targets: Targets
     ) -> dict[str, Any]:
-        masks = {"mask_values": list(values)} if values else {}
+        masks = {} if self.masks is None else {"mask_values": list(targets.class_names or ())}
         return {
             "source": "images",
             "size": list(decoding.sides),
@@ -251,17 +264,14 @@ class Images:
             **masks,
         }
 
-    def _digest(self, folder: PictureFolder, whole: FileDataset, parts: Mapping[str, Dataset]) -> str:
-        """The SHA-256 of all names, sizes in bytes and targets, and of the pixels that are in memory."""
-        sha = hashlib.sha256()
-        for file in whole.files:
-            name = os.path.relpath(file, folder.location)
-            sha.update(json.dumps([name, os.path.getsize(file)]).encode())
-        sha.update(whole.targets.numpy().tobytes())
-        for part in parts.values():
-            if not isinstance(part, FileDataset):
-                sha.update(next(iter(vars(part).values())).numpy().tobytes())
-        return sha.hexdigest()
+    def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, kept: bool) -> str:
+        """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many."""
+        whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if kept else b"")
+        for file in found.files:
+            size = 0 if kept else os.path.getsize(file)
+            whole.update(json.dumps([Path(file).relative_to(folder.location).as_posix(), size]).encode())
+        whole.update(targets.values.numpy().tobytes())
+        return whole.hexdigest()
 
 
 def imagenet_of_old(
@@ -278,10 +288,3 @@ def imagenet_of_old(
 
 def _count(channels: Channels) -> int:
     return 1 if channels == "grey" else len(MODES[channels])
-
-
-def _chosen(rows: Rows, places: torch.Tensor) -> Rows:
-    """The rows at ``places``."""
-    groups = None if rows.groups is None else [rows.groups[index] for index in places.tolist()]
-    labels = None if rows.labels is None else rows.labels[places]
-    return Rows(len(places), labels, groups, None if rows.times is None else rows.times[places])

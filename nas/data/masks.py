@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,22 +15,11 @@ from nas.data.image_files import DECODED_AT_ONCE, Decoding, Unreadable, served
 from nas.data.image_folders import PictureFolder, pictures_below
 from nas.data.labelled import listed
 from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
+from nas.data.targets import Targets
 from nas.errors import UnusableInput
 
 MOST_VALUES = 256
 COLOUR = 1 << 24  # what the value of a coloured pixel, red << 16 | green << 8 | blue, begins with
-
-
-class Masks(NamedTuple):
-    """The masks of N pictures.
-
-    Attributes:
-        classes: (N, H, W) uint8, from 0 to K - 1: each value's place among those found, in order.
-        values: The K values as the files have them, such as ``0``, ``255`` or ``#ff0000``.
-    """
-
-    classes: Tensor
-    values: tuple[str, ...]
 
 
 def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> list[str]:
@@ -67,8 +55,12 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     return [by_name[name][0] for name in names]
 
 
-def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> Masks:
+def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> Targets:
     """Read all masks, resized and cut like their pictures, without new values at the edges.
+
+    Returns:
+        (N, H, W) uint8: each value's place among the K that were found, in order. Its classes are called as the files
+        have them, ``0``, ``255`` or ``#ff0000``.
 
     Raises:
         UnusableInput: One cannot be read, is of another size than its picture, or they have more than 256 values, as
@@ -91,7 +83,7 @@ def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding
     if len(found) < 2:
         raise UnusableInput(f"All masks have the one value {_words(found)[0]}: there are no classes to tell apart.")
     ranks = np.argsort(np.argsort(found))  # by place of discovery the place in order
-    return Masks(torch.from_numpy(ranks.astype(np.uint8))[classes.long()], tuple(_words(np.sort(found))))
+    return Targets(torch.from_numpy(ranks.astype(np.uint8))[classes.long()], tuple(_words(np.sort(found))))
 
 
 def mask_values(file: str) -> Image.Image:

@@ -168,11 +168,11 @@ class Looks(data.Dataset[Seen]):
         whole = Seen()
         for one in several:
             whole.unreadable += one.unreadable
-            for counts, more in ((whole.remarks, one.remarks), (whole.sizes, one.sizes), (whole.kinds, one.kinds)):
-                counts.update(more)  # type: ignore[attr-defined]
+            whole.remarks += one.remarks  # without those that are true of no picture
+            whole.sizes += one.sizes
+            whole.kinds += one.kinds
             whole.transparent += one.transparent
             whole.examples = one.examples | whole.examples
-        whole.remarks = +whole.remarks
         return whole
 
 

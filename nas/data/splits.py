@@ -7,10 +7,10 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
-from nas.data.dataset import Dataset
+from nas.data.dataset import LabelledDataset
 from nas.errors import InvalidValue, require
 
-AnyDataset = TypeVar("AnyDataset", bound=Dataset)
+AnyDataset = TypeVar("AnyDataset", bound=LabelledDataset)
 
 
 @dataclass(frozen=True)

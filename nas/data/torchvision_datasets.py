@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ImageDataset
 from nas.data.splits import SplitSettings, split_dataset
 from nas.errors import UnusableInput, require
 

@@ -4,7 +4,7 @@ from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner, SuccessiveHalving
 from nas.evaluation.multi_task import EveryTask, MultiTask, TaskWeight
-from nas.evaluation.objective import Dynamic, Fixed, Objective
+from nas.evaluation.objective import Dynamic, Fixed, Objective, TaskScore
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.shared_weights import SharedWeights
 from nas.evaluation.surrogate_lookup import SurrogateLookup
@@ -25,6 +25,7 @@ __all__ = [
     "SuccessiveHalving",
     "SurrogateLookup",
     "TableLookup",
+    "TaskScore",
     "TaskWeight",
     "TrainedFromScratch",
 ]

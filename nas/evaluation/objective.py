@@ -17,6 +17,9 @@ from nas.errors import require
 from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.network_cost import NETWORK_COSTS, BlockCosts
 from nas.spaces.space import SearchSpace
+from nas.tasks import Task
+
+OF_ALL_TASKS = ("parameters", "multiply_adds", "fidelity")
 
 
 class Objective(ABC):
@@ -65,6 +68,28 @@ class Objective(ABC):
         self.penalty.load_state_dict(state["penalty"])
 
 
+class TaskScore(Objective):
+    """The task's own score (``nas.tasks.Task.score``), less the penalty.
+
+    Args:
+        cost_weight: What a network of the space's mean cost loses; 0 makes cost free.
+        costs: By name the share of each cost, see :class:`CostPenalty`.
+        space: The space of the networks.
+        task: What their outputs mean.
+    """
+
+    def __init__(self, cost_weight: float, costs: Mapping[str, float], *, space: SearchSpace, task: Task) -> None:
+        self.task = task
+        super().__init__(CostPenalty(cost_weight, costs, space))
+
+    def value(self, metrics: Mapping[str, float]) -> float:
+        main = self.task.measures[0].name
+        known = f"this evaluation gives {', '.join(sorted(metrics))}"
+        require(main in metrics, "objective", "task", f"it needs {main}, and {known}")
+        score = self.task.score(metrics)
+        return score if math.isfinite(score) else -math.inf
+
+
 class Fixed(Objective):
     """``sum over metrics of weight * metric - penalty``.
 
@@ -74,12 +99,19 @@ class Fixed(Objective):
         cost_weight: What a network of the space's mean cost loses; 0 makes cost free.
         costs: By name the share of each cost, see :class:`CostPenalty`.
         space: The space of the networks.
+        task: Where it is given, it must have the metrics.
     """
 
     def __init__(
-        self, weights: Mapping[str, float], cost_weight: float, costs: Mapping[str, float], *, space: SearchSpace
+        self,
+        weights: Mapping[str, float],
+        cost_weight: float,
+        costs: Mapping[str, float],
+        *,
+        space: SearchSpace,
+        task: Task | None = None,
     ) -> None:
-        self.weights = checked_weights("weights", weights)
+        self.weights = checked_weights("weights", weights, task)
         super().__init__(CostPenalty(cost_weight, costs, space))
 
     def value(self, metrics: Mapping[str, float]) -> float:
@@ -99,6 +131,7 @@ class Dynamic(Objective):
         cost_weight: As in :class:`Fixed`.
         costs: As in :class:`Fixed`.
         space: As in :class:`Fixed`.
+        task: As in :class:`Fixed`.
     """
 
     def __init__(
@@ -112,9 +145,10 @@ class Dynamic(Objective):
         costs: Mapping[str, float],
         *,
         space: SearchSpace,
+        task: Task | None = None,
     ) -> None:
-        checked_weights("start", start)
-        checked_weights("end", end)
+        checked_weights("start", start, task)
+        checked_weights("end", end, task)
         require(patience >= 1, "patience", patience, "it must be at least 1")
         require(0 < step <= 1, "step", step, "it must be a number above 0 and at most 1")
         super().__init__(CostPenalty(cost_weight, costs, space))
@@ -157,16 +191,19 @@ class Dynamic(Objective):
         self.position, self.waited, self.best = state["position"], state["waited"], state["best"]
 
 
-def checked_weights(key: str, weights: Mapping[str, float]) -> dict[str, float]:
+def checked_weights(key: str, weights: Mapping[str, float], task: Task | None = None) -> dict[str, float]:
     """``weights`` without the zeros.
 
     Raises:
-        InvalidValue: No weight is left, or a weight is not finite.
+        InvalidValue: No weight is left, a weight is not finite, or an evaluation of ``task`` has no such metric.
     """
     used = {name: float(weight) for name, weight in weights.items() if weight != 0}
     require(len(used) > 0, key, dict(weights), "at least one metric needs a weight other than 0")
     for name, weight in used.items():
         require(math.isfinite(weight), f"{key}.{name}", weight, "it must be finite")
+        if task is not None:
+            has = [*(one.name for one in task.measures), "loss", *OF_ALL_TASKS]
+            require(name in has, f"{key}.{name}", weight, f"task={task.name} has {', '.join(has)}")
     return used
 
 

@@ -15,7 +15,7 @@ import torch
 
 from nas.candidate import Candidate
 from nas.configuration import optional_module
-from nas.data.dataset import DataSource
+from nas.data.data_splits import DataSource
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner

@@ -13,7 +13,8 @@ from torch import nn
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
-from nas.data.dataset import Dataset, DataSource, loaded
+from nas.data.data_splits import DataSource, loaded
+from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.evaluation.network_cost import as_used
 from nas.interop.standalone import standalone_source
@@ -74,7 +74,8 @@ def export_network(
 ) -> tuple[Path, float]:
     """Write ``network`` into ``folder`` and run the file on ``images``.
 
-    The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``.
+    The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``;
+    other inputs are named ``inputs``.
     The names of the classes are a JSON list: ONNX's metadata ``class_names``, or ``class_names.json`` among the extra
     files of ``torch.export``.
 
@@ -96,7 +97,7 @@ def export_network(
     if lacking:
         raise UnusableInput(f"Exporting to {kind} needs {', '.join(lacking)}: pip install -e .[export]")
     network = copy.deepcopy(as_used(network)).cpu().eval()
-    images = images.cpu().float()
+    images = images.cpu().float() if images.is_floating_point() else images.cpu()
     with torch.no_grad():
         expected = network(images)
     path = folder / FILES[kind]
@@ -117,6 +118,8 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
     import onnx
     import onnxruntime
 
+    inputs = "images" if images.dim() == 4 else "inputs"
+
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -128,7 +131,7 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
             str(path),
             dynamo=True,
             external_data=False,
-            input_names=["images"],
+            input_names=[inputs],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             verbose=False,
@@ -138,7 +141,7 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
         onnx.helper.set_model_props(model, {"class_names": class_names})
         onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"images": images.numpy()})
+    (logits,) = session.run(["logits"], {inputs: images.numpy()})
     return torch.from_numpy(logits)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import BEGINNING, find_genotypes, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
@@ -16,6 +16,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.tasks import Task
 from nas.training.settings import TrainingSettings
 
 Found = TypeVar("Found")
@@ -99,13 +100,18 @@ def candidate_path(candidate: object) -> Path:
 
 
 def read_candidate(
-    candidate: object, splits: DataSplits, training: TrainingSettings, space_named: Callable[[str], SearchSpace]
+    candidate: object,
+    splits: DataSplits,
+    task: Task,
+    training: TrainingSettings,
+    space_named: Callable[[str], SearchSpace],
 ) -> CandidateFile:
     """The candidate in the file that ``candidate`` names, or the named architecture for the data at hand.
 
     Args:
         candidate: See :func:`candidate_path` and :func:`architecture_text`.
         splits: The data of a named architecture.
+        task: Its task.
         training: Its learning-rate schedule.
         space_named: See :func:`named_architecture`.
 
@@ -118,8 +124,17 @@ def read_candidate(
         return read_candidate_file(candidate_path(candidate))
     space, architecture = named_architecture(text, space_named)
     named = Candidate(architecture, Hyperparameters())
-    end, names = training.schedule_end, splits.class_names
-    return CandidateFile(named, space, splits.name, training.schedule, schedule_end=end, class_names=names)
+    return CandidateFile(
+        named,
+        space,
+        splits.name,
+        training.schedule,
+        schedule_end=training.schedule_end,
+        class_names=splits.class_names,
+        task=task.to_json(),
+        preparation=splits.preparation,
+        digest=splits.digest,
+    )
 
 
 def architecture_text(name: str) -> str | None:

@@ -1,6 +1,6 @@
 """A found network as a short Python file of its own, which needs only torch and loads the weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pprint import pformat
 from types import SimpleNamespace
 from typing import Any
@@ -10,22 +10,30 @@ from torch import nn
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
+from nas.operations.embedding import ColumnEmbedding
 from nas.operations.stochastic import StochasticLayer
+from nas.signature import INPUTS, Signature
 from nas.spaces.space import SearchSpace
 
 # The constructor's arguments that a chain's layers are made with, and those that may be left out at these values.
+POOLING = ("kernel_size", "stride", "padding", "ceil_mode")
 ARGUMENTS: Mapping[type[nn.Module], tuple[str, ...]] = {
-    nn.Conv2d: ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    **dict.fromkeys(
+        (nn.Conv1d, nn.Conv2d),
+        ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"),
+    ),
     nn.Linear: ("in_features", "out_features"),
-    nn.BatchNorm1d: ("num_features", "eps", "momentum", "affine"),
-    nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine"),
-    nn.MaxPool2d: ("kernel_size", "stride", "padding", "ceil_mode"),
-    nn.AvgPool2d: ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad"),
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d), ("num_features", "eps", "momentum", "affine")),
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d), POOLING),
+    **dict.fromkeys((nn.AvgPool1d, nn.AvgPool2d), (*POOLING, "count_include_pad")),
+    **dict.fromkeys((nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d), ("output_size",)),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), ("output_size",)),
     nn.Flatten: ("start_dim", "end_dim"),
     nn.Dropout: ("p",),
     nn.Softplus: ("beta", "threshold"),
     nn.GELU: ("approximate",),
     nn.ELU: ("alpha",),
+    ColumnEmbedding: ("sizes",),
     **dict.fromkeys((nn.ReLU, nn.Sigmoid, nn.Tanh, nn.SiLU, nn.Identity), ()),
 }
 DEFAULTS: Mapping[str, Any] = {
@@ -58,7 +66,10 @@ def standalone_source(
     """
     network = space.network(architecture)
     if isinstance(network, nn.Sequential):
-        imports, definitions = "from collections import OrderedDict\n\nimport torch\nfrom torch import nn\n", ""
+        own = any(isinstance(layer, ColumnEmbedding) for layer in network)
+        source = bundled_source(ColumnEmbedding) if own else "from torch import nn\n\n\n"
+        imports, _, definitions = source.partition("\n\n\n")
+        imports = _sorted_imports({*imports.splitlines(), "from collections import OrderedDict", "import torch"})
         made = _constructor(network, 1)
     else:
         arguments = space.network_arguments(architecture)
@@ -66,13 +77,12 @@ def standalone_source(
         imports, _, definitions = source.partition("\n\n\n")
         imports = _sorted_imports([*imports.splitlines(), "import torch", "from types import SimpleNamespace"])
         made = _call(type(network).__name__, arguments)
-    channels, height, width = space.input_shape
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
     return (
         f"{quotes}{_one_line(title)}\n\n"
-        f"Depends on torch only. Images (batch, {channels}, {height}, {width}) from 0 to 1, normalised with MEAN and "
-        f'STD per channel,\nto logits (batch, {space.classes}): network = load("weights.pt").\n{quotes}\n\n'
+        f"Depends on torch only. {_inputs_and_outputs(space.signature)}: "
+        f'network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
         f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n{names}\n\n"
         f"{definitions.strip()}{_GAP if definitions else ''}"
@@ -88,6 +98,15 @@ def standalone_source(
 
 
 _GAP = "\n\n\n"
+
+
+def _inputs_and_outputs(signature: Signature) -> str:
+    """``Images (batch, 1, 28, 28) ..., to logits (batch, 10)``."""
+    sides = ", ".join(map(str, signature.input_shape))
+    inputs = f"{INPUTS[signature.rank].capitalize()} (batch, {sides})"
+    places = "".join(f", {side}" for side in signature.input_shape[1:]) if signature.head == "dense" else ""
+    prepared = "from 0 to 1, normalised with MEAN and STD per channel" if signature.rank == 2 else "as in the training"
+    return f"{inputs} {prepared},\nto logits (batch, {signature.outputs}{places})"
 
 
 def _one_line(text: str) -> str:
@@ -125,7 +144,7 @@ def _literal(value: Any) -> str:
     return repr(value)
 
 
-def _sorted_imports(lines: Sequence[str]) -> str:
+def _sorted_imports(lines: Collection[str]) -> str:
     """The standard library's, then torch's."""
     own = sorted({line for line in lines if "torch" not in line})
     torch = sorted({line for line in lines if "torch" in line}, key=lambda line: (not line.startswith("import"), line))
@@ -151,6 +170,7 @@ def _constructor(module: nn.Module, depth: int) -> str:
         value = getattr(module, name)
         if name not in DEFAULTS or DEFAULTS[name] != value:
             written.append(repr(value) if position < REQUIRED else f"{name}={value!r}")
-    if getattr(module, "bias", True) is None and isinstance(module, nn.Conv2d | nn.Linear):
+    if getattr(module, "bias", True) is None and isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
         written.append("bias=False")
-    return f"nn.{type(module).__name__}({', '.join(written)})"
+    name = type(module).__name__ if isinstance(module, ColumnEmbedding) else f"nn.{type(module).__name__}"
+    return f"{name}({', '.join(written)})"

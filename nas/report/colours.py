@@ -28,6 +28,7 @@ OPERATION_COLOURS: Mapping[str, str] = {
     # The macro space's: types of layers, kinds of pooling, activations.
     "conv": BLUE,
     "pool": ORANGE,
+    "global_pool": ORANGE,
     "dense": GREEN,
     "skip": PURPLE,
     "max": VERMILLION,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIND_COLOURS: Mapping[str, str] = {
     "input": GREY,
-    **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "dense", "skip")},
+    **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "global_pool", "dense", "skip")},
     "output": VERMILLION,
 }
 INK = "#222222"  # the colour of lines; pages replace it and white by their own colours
@@ -42,7 +42,8 @@ class Block:
     """A layer of a chain.
 
     Attributes:
-        kind: ``input``, ``conv``, ``pool``, ``dense``, ``skip`` (a layer that was left out) or ``output``.
+        kind: ``input``, ``conv``, ``pool``, ``global_pool``, ``dense``, ``skip`` (a layer that was left out) or
+            ``output``.
         label: Its name, such as ``Conv 3×3``.
         detail: Further words, such as ``32 filters, ReLU``; may be empty.
     """

@@ -17,7 +17,7 @@ import torch
 
 from nas.candidate import Architecture
 from nas.data.batches import Batch, first_images
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.report.recorded_run import RecordedRun, number
 from nas.run.checkpoint import write_atomically

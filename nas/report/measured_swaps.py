@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from nas.candidate import Architecture
 from nas.configuration import build
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.recorded_run import RecordedRun

@@ -13,6 +13,7 @@ from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
+from nas.tasks import measures_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,6 +75,7 @@ def search_outcome(found: CandidateFile, seconds: float) -> dict[str, str]:
 
 def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: float | None) -> dict[str, str]:
     """The rows of the table at the end of a retraining."""
+    main, *_ = measures = measures_of(result)
     used = ", ".join(f"{name} {value:.3g}" for name, value in result["hyperparameters"].items())
     return {
         "data": found.data,
@@ -81,9 +83,9 @@ def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: 
         "hyperparameters": f"{used}, schedule {result['schedule']}",
         "parameters": f"{result['parameters']:,}",
         "search time": "unknown" if search_seconds is None else f"{search_seconds:.0f} s",
-        "test accuracy": f"{100 * result['test_accuracy']:.2f} %",
+        **{f"test {one.words}": one.told(result[f"test_{one.name}"]) for one in measures},
         "test loss": f"{result['test_loss']:.4f}",
-        "test macro F1, recall": f"{result['test_macro_f1']:.4f}, {result['test_macro_recall']:.4f}",
+        **({f"{main.words} without inputs": main.told(result["trivial"][main.name])} if "trivial" in result else {}),
     }
 
 

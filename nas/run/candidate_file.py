@@ -19,11 +19,12 @@ from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace, space_from_description
 
-SCHEMA = 1
+SCHEMA = 2  # the first had no task, preparation and digest: it is of images and one class each
 LARGEST_FILE = 1_000_000  # bytes
 MOST_NAMES = 500_000  # bytes of a file's class names, which leave room for all else
 ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedule", "schedule_end", "settled")
-OPTIONAL = ("trajectory", "class_names")
+OPTIONAL = ("trajectory", "class_names", "task", "preparation", "digest")
+PLAIN_TASK = {"name": "classification", "class_weights": None}
 LONGEST_TRAJECTORY = 1000
 NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 
@@ -41,6 +42,9 @@ class CandidateFile:
         schedule_end: The share of the learning rate that the schedule had come down to at the end.
         trajectory: How the learned hyperparameters moved: per name equally many values, evenly spread over the search.
         class_names: What the space's classes are called, in the order of the logits; None where the data have no names.
+        task: What the outputs mean, as :meth:`nas.tasks.Task.to_json` has it.
+        preparation: What was measured to prepare the data, as their source has it.
+        digest: The SHA-256 of the data, empty where their source has none.
     """
 
     candidate: Candidate
@@ -51,12 +55,18 @@ class CandidateFile:
     schedule_end: float = 0.0
     trajectory: Mapping[str, Sequence[float]] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
+    task: Mapping[str, Any] = field(default_factory=lambda: dict(PLAIN_TASK))
+    preparation: Mapping[str, Any] = field(default_factory=dict)
+    digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
         recorded = {name: list(values) for name, values in self.trajectory.items()}
         names = None if self.class_names is None else list(self.class_names)
+        task = {} if self.task == PLAIN_TASK else {"task": dict(self.task)}
+        prepared = {"preparation": dict(self.preparation)} if self.preparation else {}
+        later = task | prepared | ({"digest": self.digest} if self.digest else {})
         return {
-            "schema": SCHEMA,
+            "schema": SCHEMA if later else 1,
             "data": self.data,
             "space": self.space.describe(),
             "architecture": dict(self.candidate.architecture),
@@ -66,6 +76,7 @@ class CandidateFile:
             "settled": self.settled,
             **({"trajectory": recorded} if recorded else {}),
             **({} if names is None or len(json.dumps(names, indent=2)) > MOST_NAMES else {"class_names": names}),
+            **later,
         }
 
     def write(self, path: Path) -> None:
@@ -118,7 +129,7 @@ def parse_candidate(content: object) -> CandidateFile:
     if not isinstance(content, dict):
         raise InvalidValue("candidate", content, "it must be a JSON object")
     schema = content.get("schema")
-    require(type(schema) is int and schema == SCHEMA, "schema", schema, f"it must be {SCHEMA}")
+    require(type(schema) is int and 1 <= schema <= SCHEMA, "schema", schema, f"it must be from 1 to {SCHEMA}")
     for name in content:
         known = (*ENTRIES, *OPTIONAL, "fingerprint")
         require(name in known, name, "...", f"a candidate has {', '.join((*ENTRIES, *OPTIONAL))}")
@@ -145,12 +156,21 @@ def parse_candidate(content: object) -> CandidateFile:
     require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
     trajectory = _parsed_trajectory(content.get("trajectory", {}), values)
     class_names = _parsed_class_names(content.get("class_names"), space.classes)
+    task, preparation = content.get("task", dict(PLAIN_TASK)), content.get("preparation", {})
+    good = isinstance(task, dict) and isinstance(task.get("name"), str)
+    require(good, "task", task, "it must be an object with the task's name")
+    require(isinstance(preparation, dict), "preparation", preparation, "it must be an object")
+    digest = content.get("digest", "")
+    good = isinstance(digest, str) and re.fullmatch(r"([0-9a-f]{64})?", digest) is not None
+    require(good, "digest", digest, "it must be 64 hexadecimal digits")
     if "fingerprint" in content:
         found = content.pop("fingerprint")
         allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
         require(found == fingerprint(content), "fingerprint", found, allowed)
     candidate = Candidate(architecture, Hyperparameters(values))
-    return CandidateFile(candidate, space, data, schedule, settled, float(end), trajectory, class_names)
+    return CandidateFile(
+        candidate, space, data, schedule, settled, float(end), trajectory, class_names, task, preparation, digest
+    )
 
 
 def _parsed_class_names(content: object, classes: int) -> tuple[str, ...] | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from nas.data.class_names import require_same_classes
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.distributed import present
 from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
@@ -24,7 +24,7 @@ from nas.run.folder import RunFolder
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
-CLASS_NAMES = "class_names"  # the entry of a run's first start
+CLASS_NAMES, DIGEST = "class_names", "data_sha256"  # entries of a run's first start
 
 
 def environment(device: torch.device | str) -> dict[str, Any]:
@@ -49,10 +49,10 @@ def record_environment(folder: Path, device: torch.device | str, splits: DataSpl
 
     Args:
         splits: The data of the run. A run that goes on needs classes of the same names as those it began with: its
-            weights are for them.
+            weights are for them. It needs the same data, too.
 
     Raises:
-        InvalidValue: The classes have other names.
+        InvalidValue: The classes have other names, or the data have changed.
     """
     path, names = folder / "environment.json", None if splits is None else splits.class_names
     try:
@@ -60,10 +60,17 @@ def record_environment(folder: Path, device: torch.device | str, splits: DataSpl
     except (OSError, ValueError):
         starts = []
     starts = starts if isinstance(starts, list) else []
-    recorded = [start.get(CLASS_NAMES) for start in starts if isinstance(start, dict)]
-    began = next((one for one in reversed(recorded) if isinstance(one, list)), None)
+    recorded = [start for start in starts if isinstance(start, dict)]
+    began = next((one[CLASS_NAMES] for one in reversed(recorded) if isinstance(one.get(CLASS_NAMES), list)), None)
+    digest = next((one[DIGEST] for one in reversed(recorded) if isinstance(one.get(DIGEST), str)), None)
     entry = environment(device)
-    if splits is not None and began is not None and RunFolder(folder).holds_a_run():  # or it was killed before it began
+    goes_on = splits is not None and RunFolder(folder).holds_a_run()  # or it was killed before it began
+    if splits is not None and goes_on and digest is not None:
+        way_out = "its files have changed since the run began, and a run that is resumed needs the same"
+        require(splits.digest == digest, "data", splits.name, way_out)
+    elif splits is not None and splits.digest:
+        entry[DIGEST] = splits.digest
+    if splits is not None and goes_on and began is not None:
         way_out = "; a run that is resumed needs the classes that it began with"
         require_same_classes("data", splits.name, "the run", began, names, way_out)
     elif names is not None:

@@ -17,7 +17,8 @@ from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Stream, sharded
-from nas.data.dataset import Dataset, DataSplits
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, require

@@ -45,6 +45,9 @@ class Resolution:
         """
         if share == 0:
             return cls(0.0, 0.0)
+        if space.signature.rank != 2 or space.signature.head != "point":
+            allowed = f"it halves images with one prediction each, and the data are {space.signature.in_words()}"
+            raise InvalidValue("search.half_resolution", share, allowed)
         channels, height, width = space.input_shape
         try:
             price = supernet_multiply_adds(space, relaxation, (channels, -(-height // 2), -(-width // 2)))

@@ -148,7 +148,7 @@ class SearchSpace(ABC):
         raise InvalidValue("space", self.name, "its networks cannot be written into a file of their own")
 
     def reduction(self, architecture: Architecture) -> int:
-        """How many pixels of an image's side become one in the smallest layers of the network of ``architecture``."""
+        """How many places along a side of an input become one in the smallest layers of ``architecture``'s network."""
         return 1
 
     def doubts(self, architecture: Architecture) -> list[str]:
@@ -156,11 +156,12 @@ class SearchSpace(ABC):
 
         Such a network can be trained all the same, so nobody would notice.
         """
-        side, reduction = min(self.input_shape[1:]), self.reduction(architecture)
-        if reduction <= side:
+        sides, reduction = self.input_shape[1:], self.reduction(architecture)
+        if not sides or reduction <= min(sides):
             return []
-        height, width = self.input_shape[1:]
-        return [f"it reduces {height}x{width} images {reduction} times, to less than a pixel"]
+        images = f"{'x'.join(map(str, sides))} images", "pixel"
+        inputs, place = images if len(sides) == 2 else (f"series of {sides[0]} steps", "step")
+        return [f"it reduces {inputs} {reduction} times, to less than a {place}"]
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         """The architecture in words; here one entry per choice."""

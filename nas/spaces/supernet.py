@@ -103,8 +103,8 @@ class Supernet(nn.Module, ABC):
 
     @staticmethod
     def laid_out(x: Tensor, implementation: Implementation) -> Tensor:
-        """Images (batch, channels, H, W) in the memory format in which an implementation is fastest."""
-        return x.contiguous(memory_format=torch.channels_last) if implementation == "fast" else x
+        """Inputs in the memory format in which an implementation is fastest; only images have several."""
+        return x.contiguous(memory_format=torch.channels_last) if implementation == "fast" and x.dim() == 4 else x
 
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:

@@ -1,15 +1,24 @@
-"""What is learned from the data: the loss, the size of the output, the metrics."""
+"""What is learned from the data: the loss, the size of the output, the measures, the score."""
 
+from nas.tasks.auto import Auto
 from nas.tasks.classification import PLAIN_CLASSIFICATION, Classification, smoothed_cross_entropy
 from nas.tasks.loading import data_and_task
+from nas.tasks.multi_label import MultiLabel
+from nas.tasks.recorded import measures_of, recorded_task
+from nas.tasks.regression import Regression
 from nas.tasks.task import Measure, Metrics, Task
 
 __all__ = [
     "PLAIN_CLASSIFICATION",
+    "Auto",
     "Classification",
     "Measure",
     "Metrics",
+    "MultiLabel",
+    "Regression",
     "Task",
     "data_and_task",
+    "measures_of",
+    "recorded_task",
     "smoothed_cross_entropy",
 ]

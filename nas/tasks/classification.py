@@ -1,19 +1,31 @@
 """One class per sample: cross-entropy, accuracy and the macro averages."""
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import LabelledDataset, TargetDataset
+from nas.data.labelled import listed
+from nas.errors import UnusableInput, require
 from nas.signature import Signature
+from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
 
 class Classification(Task):
-    """Logits (B, classes) and class numbers (B,)."""
+    """Logits (B, classes) and class numbers (B,).
+
+    Args:
+        class_weights: How much each class counts in the losses: null for the same, ``balanced`` for the inverse of its
+            share of the training part, or a number per class. They are divided by their mean over the training part.
+            Measures and reported losses are without them.
+    """
 
     name = "classification"
     glanced = "accuracy"
@@ -23,25 +35,50 @@ class Classification(Task):
         Measure("macro_recall", "higher", "macro recall", "%"),
     )
 
-    def __init__(self) -> None:
-        self.classes = 0
+    def __init__(self, class_weights: Literal["balanced"] | Sequence[float] | None = None) -> None:
+        if class_weights is not None and not isinstance(class_weights, str):
+            good = len(class_weights) > 0 and all(0 <= weight < math.inf for weight in class_weights)
+            require(good and sum(class_weights) > 0, "class_weights", list(class_weights), "numbers of 0 or above")
+        good = not isinstance(class_weights, str) or class_weights == "balanced"
+        require(good, "class_weights", class_weights, "it must be null, balanced or a list, a number per class")
+        self.class_weights = class_weights
+        self.weights: Tensor | None = None
+        self.shares = torch.ones(1)
 
     @property
     def ignorance(self) -> float:
-        return math.log(self.classes)
+        return math.log(self.signature.outputs)
 
     def fitted(self, splits: DataSplits) -> tuple["Classification", DataSplits]:
-        return self.of(splits.signature), splits
+        splits = splits if isinstance(splits.train, LabelledDataset) else with_class_numbers(splits)
+        classes = splits.train.classes if isinstance(splits.train, LabelledDataset) else len(splits.class_names or ())
+        task = self.of(Signature(splits.input_shape, classes, categories=splits.categories))
+        counts = splits.train.targets.bincount(minlength=classes).double()
+        task.class_weights, task.shares = self.class_weights, (counts / counts.sum()).float()
+        if self.class_weights is not None:
+            weights = 1 / counts.clamp(min=1)
+            if not isinstance(self.class_weights, str):
+                given, allowed = list(self.class_weights), f"{splits.name} has {classes} classes"
+                require(len(given) == classes, "class_weights", given, allowed)
+                weights = torch.tensor(given, dtype=torch.float64)
+            task.weights = (weights / (weights * counts / counts.sum()).sum()).float()
+        return task, splits
 
     @classmethod
     def of(cls, signature: Signature) -> "Classification":
         """Plain classification of what ``signature`` describes."""
         task = cls()
-        task.classes, task.signature = signature.outputs, signature
+        task.signature = signature
         return task
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
-        return smoothed_cross_entropy(outputs, targets, values.get("label_smoothing", 0.0), reduction)
+        smoothing = values.get("label_smoothing", 0.0)
+        if self.weights is None:
+            return smoothed_cross_entropy(outputs, targets, smoothing, reduction)
+        # A plain mean of weighted losses is linear in the samples, and the ranks of a run average it. PyTorch's own
+        # weights divide by the sum of a batch's weights.
+        each = self.weights.to(outputs)[targets] * smoothed_cross_entropy(outputs, targets, smoothing, "none")
+        return each.mean() if reduction == "mean" else each
 
     def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets, reduction="sum")
@@ -50,11 +87,64 @@ class Classification(Task):
         return (outputs.argmax(-1) == targets).to(torch.float64).mean()
 
     def metrics(self, device: torch.device) -> "ClassificationMetrics":
-        return ClassificationMetrics(self.classes, device)
+        return ClassificationMetrics(self.signature.outputs, device)
+
+    def trivial(self, targets: Tensor) -> Tensor:
+        return constant_outputs(self.shares.clamp(min=1e-9).log(), targets)
+
+    def to_json(self) -> dict[str, Any]:
+        weights = self.class_weights
+        return {
+            "name": self.name,
+            "class_weights": weights if weights is None or isinstance(weights, str) else [*weights],
+        }
+
+    def words(self, splits: DataSplits) -> str:
+        return f"classification, {self.signature.outputs} classes"
 
 
 PLAIN_CLASSIFICATION = Classification()
 """Without weights of classes; as it was fitted to no data, it has a loss and no metrics."""
+
+
+def with_class_numbers(splits: DataSplits) -> DataSplits:
+    """``splits`` with targets from 0 to classes - 1, and the classes' names: those of the source, or their values.
+
+    Raises:
+        UnusableInput: There are fewer than two classes, a target is not known, or training has not seen a class.
+    """
+
+    def numbers(part: str) -> Tensor:
+        targets = splits.parts[part].targets
+        return targets.long() if targets.dtype == torch.bool else targets
+
+    known = numbers("train")
+    for part, dataset in splits.parts.items():
+        if dataset.targets.dim() != 1:
+            shape = tuple(dataset.targets.shape)
+            raise UnusableInput(f"The targets of {part} of {splits.name} are {shape}, not one class per sample.")
+        unknown = (~dataset.targets.isfinite()).nonzero().flatten().tolist()
+        if unknown:
+            first = ", ".join(map(str, unknown[:5]))
+            raise UnusableInput(f"{len(unknown):,} samples of {part} have no known class: {first} first.")
+    if splits.class_names is None:
+        values = known.unique()
+        truth = splits.train.targets.dtype == torch.bool
+        names = tuple(str(bool(value)) if truth else f"{value:g}" for value in values.tolist())
+    else:
+        values, names = torch.arange(len(splits.class_names)), tuple(splits.class_names)
+    if len(known.unique()) < 2:
+        raise UnusableInput(f"The data set {splits.name} needs at least two classes in its training part.")
+    parts: dict[str, Any] = {}
+    for part, dataset in splits.parts.items():
+        assert isinstance(dataset, TargetDataset)
+        targets = numbers(part)
+        strangers = targets[~torch.isin(targets, known)].unique().tolist()
+        if strangers:
+            found = [names[int(one)] if splits.class_names is not None else f"{one:g}" for one in strangers]
+            raise UnusableInput(f"{part} of {splits.name} has classes that its training part has not: {listed(found)}.")
+        parts[part] = dataset.with_targets(torch.searchsorted(values, targets.to(values.dtype)))
+    return replace(splits, class_names=names, **parts)
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor | float, reduction: Reduction) -> Tensor:

@@ -3,7 +3,7 @@
 from omegaconf import DictConfig
 
 from nas.configuration import build
-from nas.data.dataset import DataSource, DataSplits, loaded
+from nas.data.data_splits import DataSource, DataSplits, loaded
 from nas.errors import InvalidValue
 from nas.tasks.classification import Classification
 from nas.tasks.task import Task

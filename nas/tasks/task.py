@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.signature import Signature
 
 Values = Mapping[str, Tensor | float]
@@ -99,6 +99,29 @@ class Task(ABC):
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:
         """Fresh ones, on ``device``."""
+
+    @abstractmethod
+    def trivial(self, targets: Tensor) -> Tensor:
+        """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Its name, settings, and what was measured on the training part."""
+
+    @abstractmethod
+    def words(self, splits: DataSplits) -> str:
+        """What is learned, as the first line of a run tells it."""
+
+    def told(self, values: Mapping[str, float]) -> str:
+        """The main measure in words."""
+        main = self.measures[0]
+        return f"{main.words} {main.told(values[main.name])}"
+
+    def measured_without_inputs(self, targets: Tensor) -> dict[str, float]:
+        """The measures of :meth:`trivial`, so that no number stands alone."""
+        metrics = self.metrics(targets.device)
+        metrics.update(self.trivial(targets), targets)
+        return metrics.compute()
 
     def count(self, targets: Tensor) -> int:
         """How many things :meth:`reported_loss` sums up."""

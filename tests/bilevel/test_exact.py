@@ -15,7 +15,18 @@ from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
 from nas.signature import Signature
 from nas.training.sgd import sgd
-from tests.problems import CELL_SPACES, CLASSES, INPUT_SHAPE, entries, momentum_buffers, problem_over, seeded_supernet
+from tests.problems import (
+    CELL_SPACES,
+    CLASSES,
+    INPUT_SHAPE,
+    RANKS,
+    batch_of,
+    entries,
+    momentum_buffers,
+    problem_over,
+    seeded_supernet,
+    space_of_rank,
+)
 
 TOLERANCE = 1e-6  # relative, per parameter
 ACTIVE, INACTIVE = 0.1, 1e3  # gradient_clip: the training gradient's norm lies between them
@@ -178,8 +189,8 @@ class DifferentiableStep:
         return self.loss(moved, alphas, self.validation, 0.0)
 
 
-def test_it_agrees_with_automatic_differentiation_written_independently(case, make_problem, make_batch):
-    problem, batches = case.problem(make_problem), [make_batch(10), make_batch(11)]
+def assert_agrees(problem: BilevelProblem, batches: list[Batch], case: Case) -> None:
+    """The exact gradients are those of :class:`DifferentiableStep`, with the same noise."""
     step = DifferentiableStep(case, problem, batches)
     inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
     references = torch.autograd.grad(step(*inputs), inputs)
@@ -190,19 +201,25 @@ def test_it_agrees_with_automatic_differentiation_written_independently(case, ma
         assert relative_error(gradient, reference) < 1e-10, name
 
 
+def test_it_agrees_with_automatic_differentiation_written_independently(case, make_problem, make_batch):
+    assert_agrees(case.problem(make_problem), [make_batch(10), make_batch(11)], case)
+
+
 def test_it_does_so_once_options_are_taken_away(make_batch):
     space = CELL_SPACES["nasbench201"](signature=Signature(INPUT_SHAPE, CLASSES), implementation="plain")
     supernet, generators = seeded_supernet(space, "gumbel")
     problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
     supernet.keep("cell", torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 0, 0]] * 3))
     batches = [make_batch(10), make_batch(11)]
-    step = DifferentiableStep(Case(filled=False), problem, batches)
-    inputs = [target.detach().clone().requires_grad_() for target in targets_of(problem).values()]
-    references = torch.autograd.grad(step(*inputs), inputs)
-    for generator, state in zip(problem.generators, step.noise, strict=True):
-        generator.set_state(state)
-    for (name, gradient), reference in zip(gradients_by_exact(problem, *batches).items(), references, strict=True):
-        assert relative_error(gradient, reference) < 1e-10, name
+    assert_agrees(problem, batches, Case(filled=False))
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_it_does_so_for_every_rank_and_head(name: str) -> None:
+    space = space_of_rank(name)
+    supernet, generators = seeded_supernet(space)
+    problem = problem_over(supernet, entries(HYPERPARAMETERS), generators=generators)
+    assert_agrees(problem, [batch_of(space.signature, seed) for seed in (10, 11)], Case(filled=False))
 
 
 def test_the_independent_differentiation_passes_gradcheck(make_problem, make_batch):

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.bilevel.exact import Exact
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import (
     Cutout,

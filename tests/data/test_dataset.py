@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits, ImageDataset, loaded
+from nas.data.data_splits import DataSplits, loaded
+from nas.data.dataset import ImageDataset
 from nas.errors import UnusableInput
 
 

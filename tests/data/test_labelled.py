@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ImageDataset
 from nas.errors import UnusableInput
 
 LABELS = torch.arange(12) % 4

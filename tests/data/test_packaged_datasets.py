@@ -9,7 +9,7 @@ import torch
 
 from nas.data import embedded as mnist5k
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSource, DataSplits
+from nas.data.data_splits import DataSource, DataSplits
 from nas.data.embedded import Digits, Mnist5k
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue, UnusableInput

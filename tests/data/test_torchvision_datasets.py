@@ -14,7 +14,7 @@ import torchvision.datasets
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.data.splits import SplitSettings
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist, TorchvisionDataset
 from nas.errors import UnusableInput

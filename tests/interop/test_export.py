@@ -1,6 +1,7 @@
 """Exported networks compute what the trained network computes."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -22,6 +23,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.training import retraining
 from nas.training.retraining import FinalSettings, missing_packages
+from tests.problems import RANKS, batch_of, space_of_rank
 
 LAYERS = [
     {"type": "conv", "filters": [4, 8], "kernel_size": [1, 3]},
@@ -140,6 +142,35 @@ def test_a_space_that_does_not_say_how_its_networks_are_made_is_named():
     architecture = space.sample(torch.Generator().manual_seed(0)).architecture
     with pytest.raises(InvalidValue, match="space=own is not allowed"):
         standalone_source(space, architecture, [0.5], [0.5], "own")
+
+
+def ranked(name):
+    """A space of a rank and a head, an architecture and its network, and inputs."""
+    torch.manual_seed(1)
+    space = space_of_rank(name)
+    architecture = space.sample(torch.Generator().manual_seed(2)).architecture
+    return space, architecture, space.network(architecture).eval(), batch_of(space.signature, 3, size=7).inputs.float()
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_the_standalone_file_of_every_rank_gives_the_networks_outputs(name, tmp_path):
+    space, architecture, network, inputs = ranked(name)
+    source = standalone_source(space, architecture, [0.0], [1.0], name)
+    assert "nas" not in source
+    assert f"(batch, {', '.join(map(str, space.input_shape))})" in source
+    (tmp_path / "network.py").write_text(source)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    again = runpy.run_path(str(tmp_path / "network.py"))["load"](tmp_path / "weights.pt")
+    assert torch.equal(again(inputs), network(inputs))
+
+
+@pytest.mark.parametrize("kind", [pytest.param("onnx", marks=pytest.mark.slow), "torch_export"])
+@pytest.mark.parametrize("name", ["rows with categories", "series pooled over all", "maps of images"])
+def test_the_exported_file_of_every_rank_gives_the_networks_outputs(name, kind, tmp_path):
+    needs(kind)
+    _, _, network, inputs = ranked(name)
+    _, difference = export_network(network, kind, tmp_path, inputs)
+    assert difference <= 1e-5
 
 
 def needs(kind):

@@ -15,7 +15,7 @@ import torch
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.candidate_file import CandidateFile, fingerprint, read_candidate_file
+from nas.run.candidate_file import CandidateFile, fingerprint, parse_candidate, read_candidate_file
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -181,7 +181,7 @@ def test_a_value_that_json_has_no_number_for_is_not_written(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"schema": 2}, "schema"),
+        ({"schema": 3}, "schema"),
         ({"schema": True}, "schema"),
         ({"schema": 1.0}, "schema"),
         ({"schema": "1"}, "schema"),
@@ -375,3 +375,19 @@ def test_further_choices_are_refused_even_where_the_space_is_empty_of_choices(tm
     assert read_candidate_file(written(tmp_path, content)).space.size() == 1
     content["architecture"] = {"layer1.units": "4"}
     refused(written(tmp_path, content))
+
+
+def test_task_preparation_and_digest_survive_and_a_plain_one_is_written_as_ever(tmp_path: Path) -> None:
+    plain = example()
+    assert plain.to_json()["schema"] == 1
+    assert not {"task", "preparation", "digest"} & plain.to_json().keys()
+    of_table = replace(
+        plain, task={"name": "regression", "mean": [3.5]}, preparation={"medians": {"age": 31.0}}, digest="0a" * 32
+    )
+    content = of_table.to_json()
+    assert content["schema"] == 2
+    assert parse_candidate(json.loads(json.dumps(content))).to_json() == content
+    for key, value in {"task": {"loss": "squared"}, "preparation": [], "digest": "0a"}.items():
+        with pytest.raises(InvalidValue) as raised:
+            parse_candidate({**content, key: value})
+        assert raised.value.key == key

@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from nas.data.dataset import DataSplits, ImageDataset
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ImageDataset
 from nas.errors import InvalidValue
 from nas.operations.fast import library
 from nas.run.environment import PACKAGES, environment, record_environment, say_what_is_lacking

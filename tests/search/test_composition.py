@@ -15,7 +15,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.perturbation import AdversarialPerturbation, RandomPerturbation
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, ZeroOne
 from nas.bilevel.single_level import SingleLevel
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue
 from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Fixed

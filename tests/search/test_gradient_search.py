@@ -21,7 +21,7 @@ from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.candidate import Architecture, Candidate
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import DataSplits
+from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, LearningRate, WeightDecay

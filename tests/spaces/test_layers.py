@@ -20,6 +20,7 @@ DEEP: list[Any] = []
 for _ in range(400):
     DEEP = [DEEP]
 
+KNOWN = "it must be one of conv, pool, global_pool, dense"
 ODD = "it must be a list of one or more odd whole numbers from 1 to 99"
 WIDTH = "it must be a list of one or more whole numbers from 1 to 65536"
 DIFFERENT = "its options must differ from each other"
@@ -77,15 +78,25 @@ def test_every_kind_of_slot_is_understood() -> None:
         ([CONV, "pool"], "layers[1]", "pool", "a layer must be a group of settings with a type, or choose"),
         ([CONV, [POOL]], "layers[1]", str([POOL]), "a layer must be a group of settings with a type, or choose"),
         # types and keys
-        ([{}], "layers[0].type", "null", "it must be one of conv, pool, dense"),
-        ([with_(CONV, type="convolution")], "layers[0].type", "convolution", "it must be one of conv, pool, dense"),
-        ([with_(CONV, type=["conv"])], "layers[0].type", "['conv']", "it must be one of conv, pool, dense"),
-        ([with_(CONV, type=True)], "layers[0].type", "true", "it must be one of conv, pool, dense"),
+        ([{}], "layers[0].type", "null", "it must be one of conv, pool, global_pool, dense"),
+        (
+            [with_(CONV, type="convolution")],
+            "layers[0].type",
+            "convolution",
+            "it must be one of conv, pool, global_pool, dense",
+        ),
+        (
+            [with_(CONV, type=["conv"])],
+            "layers[0].type",
+            "['conv']",
+            "it must be one of conv, pool, global_pool, dense",
+        ),
+        ([with_(CONV, type=True)], "layers[0].type", "true", "it must be one of conv, pool, global_pool, dense"),
         (
             [with_(CONV, filter=3)],
             "layers[0].filter",
             "3",
-            "it knows activations, filters, kernel_size, optional, stride, type",
+            "it knows activations, dilation, filters, kernel_size, optional, stride, type",
         ),
         ([CONV, with_(POOL, units=3)], "layers[1].units", "3", "it knows kind, optional, pool_size, stride, type"),
         ([with_(DENSE, stride=1)], "layers[0].stride", "1", "it knows activations, optional, type, units"),
@@ -158,7 +169,12 @@ def test_every_kind_of_slot_is_understood() -> None:
         ([{"choose": "conv"}], "layers[0].choose", "conv", "it must be a list of 1 to 100 layers"),
         ([{"choose": CONV}], "layers[0].choose", str(CONV), "it must be a list of 1 to 100 layers"),
         ([{"choose": [CONV, 3]}], "layers[0].choose[1]", "3", "a layer must be a group of settings with a type"),
-        ([{"choose": [{"choose": [CONV]}]}], "layers[0].choose[0].type", "null", "it must be one of conv, pool, dense"),
+        (
+            [{"choose": [{"choose": [CONV]}]}],
+            "layers[0].choose[0].type",
+            "null",
+            "it must be one of conv, pool, global_pool, dense",
+        ),
         ([{"choose": [with_(CONV, filters=[])]}], "layers[0].choose[0].filters", "[]", WIDTH),
         (
             [CONV, {"choose": [CONV, with_(CONV, optional=True)]}],

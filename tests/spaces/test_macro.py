@@ -74,7 +74,8 @@ SPACES: dict[str, dict[str, Any]] = {
 
 
 def space_of(name: str) -> Macro:
-    return Macro(**SPACES[name], classes=4)
+    declared = dict(SPACES[name])
+    return Macro(signature=Signature(declared.pop("input_shape"), 4), **declared)
 
 
 def every_architecture(space: Macro) -> Iterator[Architecture]:

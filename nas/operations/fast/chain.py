@@ -4,10 +4,10 @@ Parameters, state dict, random draws and numbers are those of the plain layers, 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 
 from nas.operations.fast import library
@@ -27,14 +27,14 @@ class FastConvolution(MixedConvolution):
         by_width, by_function = weights.get("filters"), weights.get("activation")
         mask = y.new_ones(y.shape[1]) if by_width is None else by_width @ self.mask.masks
         factors = mask[None] if by_function is None else torch.outer(by_function, mask)
-        return activated(y, self.normalisation, factors, functions)
+        return activated(y, cast(nn.BatchNorm2d, self.normalisation), factors, functions)
 
 
 class FastPooling(MixedPooling):
     """All poolings at once."""
 
-    def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int) -> None:
-        super().__init__(sizes, kinds, stride)
+    def __init__(self, sizes: Sequence[int], kinds: Sequence[str], stride: int, rank: int = 2) -> None:
+        super().__init__(sizes, kinds, stride, rank)
         self.windows = Windows(tuple(sizes), tuple(kinds), stride)
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:

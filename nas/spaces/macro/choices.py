@@ -4,6 +4,7 @@ Decisions are named after their place: ``layer1.filters``, ``layer4.type`` (conv
 ``layer4.conv.kernel_size``. An attribute with a single option is no decision.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,10 +13,15 @@ import torch
 from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
-from nas.signature import Signature
-from nas.spaces.macro.layers import Layer, Shape, Slot, flattened, parse_slots
+from nas.errors import require
+from nas.operations.embedding import embedding_size
+from nas.signature import Head, Signature
+from nas.spaces.fitting import fitting_space
+from nas.spaces.macro.layers import Layer, Shape, Slot, flattened, parse_slots, rank_of
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,8 @@ class MacroChoices(SearchSpace):
     """A chain of slots; see :class:`~nas.spaces.macro.space.Macro`."""
 
     name: ClassVar[str] = "macro"
+    ranks: ClassVar[tuple[int, ...]] = (2, 1, 0)
+    heads: ClassVar[tuple[Head, ...]] = ("point", "dense")
 
     def __init__(
         self,
@@ -91,11 +99,36 @@ class MacroChoices(SearchSpace):
         ranges: Mapping[str, Domain] | None = None,
     ) -> None:
         super().__init__(signature, ranges)
-        self.implementation = checked_implementation(implementation)
+        asked = checked_implementation(implementation)
+        self.implementation: Implementation = "plain" if signature.rank == 1 else asked
+        if asked != self.implementation:
+            log.info("the chain computes series one operation after the other: space.implementation=fast is for images")
         slots = parse_slots(layers, activations)
+        self._refuse_layers_that_do_not_fit(slots)
         self._settings = {"layers": _as_lists(layers), "activations": _as_lists(activations)}
         self.places = tuple(Place(f"layer{number}", slot) for number, slot in enumerate(slots, start=1))
         self._choices = tuple(choice for place in self.places for choice in place.choices())
+
+    def _refuse_layers_that_do_not_fit(self, slots: Sequence[Slot]) -> None:
+        pointless = self.signature.head == "dense" and self.signature.rank == 0
+        require(not pointless, "space", self.name, "rows of numbers have no places to predict for")
+        kinds = [", ".join(layer.kind for layer in slot.layers) for slot in slots]
+        data = f"and the data are {self.signature.in_words()}: take space={fitting_space(self.signature)}"
+        for index, slot in enumerate(slots):
+            of_rows = slot.is_dense or self.signature.rank > 0
+            require(of_rows, f"layers[{index}].type", kinds[index], f"rows of numbers take dense layers only, {data}")
+            if self.signature.head == "dense":
+                allowed = f"it leaves no places to predict for, {data}"
+                require(slot.keeps_places, f"layers[{index}].type", kinds[index], allowed)
+                allowed = f"it must be 1 where there is a prediction per place, {data}"
+                require(slot.stride == 1, f"layers[{index}].stride", slot.stride, allowed)
+
+    @property
+    def first_shape(self) -> Shape:
+        """The shape that the first layer sees: the input's, where categorical columns have become vectors."""
+        categories = self.signature.categories
+        columns, *sides = self.input_shape
+        return (columns - len(categories) + sum(map(embedding_size, categories)), *sides)
 
     def settings(self) -> dict[str, Any]:
         return self._settings
@@ -103,10 +136,10 @@ class MacroChoices(SearchSpace):
     def plain_layers(self, architecture: Architecture) -> list[tuple[Place, str, Layer, dict[str, Any], Shape]]:
         """The layers that ``architecture`` uses: place, label, layer, chosen attributes and input shape."""
         architecture.check(self.choices)
-        shape: Shape = self.input_shape
+        shape = self.first_shape
         used = []
         for place in self.places:
-            if place.slot.is_dense and len(shape) == 3:
+            if place.slot.is_dense and rank_of(shape) > 0:
                 shape = flattened(shape)
             label = place.chosen_type(architecture)
             if label == "skip":
@@ -128,15 +161,10 @@ class MacroChoices(SearchSpace):
         }
 
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
-        used = {place.name: (layer, chosen) for place, _, layer, chosen, _ in self.plain_layers(architecture)}
-        described = []
-        for place in self.places:
-            if place.name in used:
-                layer, chosen = used[place.name]
-                described.append(LayerDescription(layer.kind, *layer.in_words(chosen)))
-            else:
-                described.append(LayerDescription("skip", "skip", ""))
-        return described
+        described = {place.name: LayerDescription("skip", "skip", "") for place in self.places}
+        for place, _, layer, chosen, shape in self.plain_layers(architecture):
+            described[place.name] = LayerDescription(layer.kind, *layer.in_words(shape, chosen))
+        return list(described.values())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         architecture.check(self.choices)

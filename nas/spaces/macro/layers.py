@@ -10,15 +10,32 @@ from torch import Tensor, nn
 
 from nas.errors import InvalidValue, require
 from nas.operations.fast.chain import FastConvolution, FastPooling
-from nas.operations.mixed import ACTIVATIONS, MixedConvolution, MixedDense, MixedPooling, pooling
+from nas.operations.mixed import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    MixedConvolution,
+    MixedDense,
+    MixedGlobalPooling,
+    MixedPooling,
+    convolution,
+    global_pooling,
+    kernel_name,
+    pooling,
+)
 from nas.spaces.supernet import Implementation
 
 LARGEST_WIDTH = 65_536
-Shape = tuple[int, ...]  # (channels, height, width) before flattening, (features,) after
+LARGEST_DILATION = 64
+Shape = tuple[int, ...]  # (channels, height, width) or (channels, length) before flattening, (features,) after
 
 
 def flattened(shape: Shape) -> Shape:
     return (math.prod(shape),)
+
+
+def rank_of(shape: Shape) -> int:
+    """How many dimensions a place has: 2 of an image, 1 of a series, 0 of features."""
+    return len(shape) - 1
 
 
 class Layer(Protocol):
@@ -41,7 +58,7 @@ class Layer(Protocol):
         """The plain module with its attributes ``chosen``."""
         ...
 
-    def in_words(self, chosen: Mapping[str, Any]) -> tuple[str, str]:
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
         """A label and a detail for readers."""
         ...
 
@@ -59,33 +76,38 @@ class ConvLayer:
     kernel_size: tuple[int, ...]
     stride: int
     activations: tuple[str, ...]
+    dilation: tuple[int, ...] = (1,)
 
     @property
     def attributes(self) -> dict[str, Sequence[Any]]:
-        return {"filters": self.filters, "kernel_size": self.kernel_size, "activation": self.activations}
+        dilation = {} if self.dilation == (1,) else {"dilation": self.dilation}
+        return {"filters": self.filters, "kernel_size": self.kernel_size, **dilation, "activation": self.activations}
 
     def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
         return (chosen["filters"], *(-(-side // self.stride) for side in shape[1:]))
 
     def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
         make = FastConvolution if implementation == "fast" else MixedConvolution
-        return make(shape[0], self.filters, self.kernel_size, self.stride, self.activations)
+        options = self.filters, self.kernel_size, self.stride, self.activations, self.dilation
+        return make(shape[0], *options, rank_of(shape))
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
-        size, filters = chosen["kernel_size"], chosen["filters"]
+        filters, rank = chosen["filters"], rank_of(shape)
+        size = chosen["kernel_size"], self.stride, chosen.get("dilation", 1)
         block = nn.Sequential()
-        block.add_module("convolution", nn.Conv2d(shape[0], filters, size, self.stride, size // 2, bias=False))
-        block.add_module("normalisation", nn.BatchNorm2d(filters))
+        block.add_module("convolution", convolution(shape[0], filters, *size, rank))
+        block.add_module("normalisation", NORMALISATIONS[rank](filters))
         block.add_module("activation", ACTIVATIONS[chosen["activation"]]())
         return block
 
-    def in_words(self, chosen: Mapping[str, Any]) -> tuple[str, str]:
-        size = f"conv {chosen['kernel_size']}x{chosen['kernel_size']}" + (f" /{self.stride}" if self.stride > 1 else "")
-        return size, f"{chosen['filters']} {chosen['activation']}"
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
+        size = f"conv {_window(chosen['kernel_size'], shape)}" + (f" /{self.stride}" if self.stride > 1 else "")
+        apart = f" dilation {chosen['dilation']}" if chosen.get("dilation", 1) > 1 else ""
+        return size + apart, f"{chosen['filters']} {chosen['activation']}"
 
     def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         assert isinstance(mixed, MixedConvolution)
-        kernel = mixed.kernels[str(chosen["kernel_size"])].weight
+        kernel = mixed.kernels[kernel_name(chosen["kernel_size"], chosen.get("dilation", 1))].weight
         assert isinstance(kernel, Tensor)
         state = {"convolution.weight": kernel[: chosen["filters"], : shape[0]]}
         return state | _cut_normalisation(mixed.normalisation, chosen["filters"])
@@ -109,13 +131,40 @@ class PoolLayer:
 
     def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
         make = FastPooling if implementation == "fast" else MixedPooling
-        return make(self.pool_size, self.kinds, self.stride)
+        return make(self.pool_size, self.kinds, self.stride, rank_of(shape))
 
     def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
-        return pooling(chosen["kind"], chosen["pool_size"], self.stride)
+        return pooling(chosen["kind"], chosen["pool_size"], self.stride, rank_of(shape))
 
-    def in_words(self, chosen: Mapping[str, Any]) -> tuple[str, str]:
-        return f"{chosen['kind']} pool", f"{chosen['pool_size']}x{chosen['pool_size']} /{self.stride}"
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
+        return f"{chosen['kind']} pool", f"{_window(chosen['pool_size'], shape)} /{self.stride}"
+
+    def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class GlobalPoolLayer:
+    """The maximum or the average of every channel over all places: inputs of any length become features."""
+
+    kind: ClassVar[str] = "global_pool"
+    kinds: tuple[str, ...]
+
+    @property
+    def attributes(self) -> dict[str, Sequence[Any]]:
+        return {"kind": self.kinds}
+
+    def output_shape(self, shape: Shape, chosen: Mapping[str, Any]) -> Shape:
+        return (shape[0],)
+
+    def mixed(self, shape: Shape, implementation: Implementation) -> nn.Module:
+        return MixedGlobalPooling(self.kinds, rank_of(shape))
+
+    def plain(self, shape: Shape, chosen: Mapping[str, Any]) -> nn.Module:
+        return global_pooling(chosen["kind"], rank_of(shape))
+
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
+        return f"{chosen['kind']} pool", "over all"
 
     def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         return {}
@@ -146,13 +195,18 @@ class DenseLayer:
         block.add_module("activation", ACTIVATIONS[chosen["activation"]]())
         return block
 
-    def in_words(self, chosen: Mapping[str, Any]) -> tuple[str, str]:
+    def in_words(self, shape: Shape, chosen: Mapping[str, Any]) -> tuple[str, str]:
         return "dense", f"{chosen['units']} {chosen['activation']}"
 
     def plain_state(self, mixed: nn.Module, shape: Shape, chosen: Mapping[str, Any]) -> dict[str, Tensor]:
         assert isinstance(mixed, MixedDense)
         state = {"linear.weight": mixed.linear.weight[: chosen["units"], : shape[0]]}
         return state | _cut_normalisation(mixed.normalisation, chosen["units"])
+
+
+def _window(side: int, shape: Shape) -> str:
+    """``3x3`` in images, ``3`` in series."""
+    return "x".join([str(side)] * rank_of(shape))
 
 
 def _cut_normalisation(normalisation: nn.Module, width: int) -> dict[str, Tensor]:
@@ -182,6 +236,16 @@ class Slot:
     def is_dense(self) -> bool:
         return self.layers[0].kind == "dense"
 
+    @property
+    def keeps_places(self) -> bool:
+        """Whether its output has places where its input has them."""
+        return self.layers[0].kind in ("conv", "pool")
+
+    @property
+    def stride(self) -> int:
+        """That of all of its layers."""
+        return getattr(self.layers[0], "stride", 1)
+
 
 def parse_slots(layers: object, activations: object) -> tuple[Slot, ...]:
     """The declared ``layers``, checked.
@@ -196,10 +260,10 @@ def parse_slots(layers: object, activations: object) -> tuple[Slot, ...]:
     slots = tuple(_slot(entry, f"layers[{index}]", default) for index, entry in enumerate(layers))
     require(not slots[0].optional, "layers[0].optional", True, "the first layer cannot be skipped")
     for index, (before, slot) in enumerate(pairwise(slots), start=1):
-        allowed = "no convolution or pooling can follow a dense layer"
+        allowed = f"no convolution or pooling can follow a {before.layers[0].kind} layer"
         kinds = ", ".join(layer.kind for layer in slot.layers)
         where = "choose" if "choose" in layers[index] else "type"
-        require(slot.is_dense or not before.is_dense, f"layers[{index}].{where}", kinds, allowed)
+        require(slot.is_dense or before.keeps_places, f"layers[{index}].{where}", kinds, allowed)
     return slots
 
 
@@ -223,6 +287,9 @@ def _checked(slot: Slot, key: str) -> Slot:
     kinds = [layer.kind for layer in slot.layers]
     mixes = "dense" in kinds and len(set(kinds)) > 1
     require(not mixes, f"{key}.choose", kinds, "dense layers cannot be mixed with convolution or pooling")
+    over_all = "global_pool" in kinds
+    require(not over_all or len(kinds) == 1, f"{key}.choose", kinds, "a global_pool layer has its place alone")
+    require(not over_all or not slot.optional, f"{key}.optional", True, "a global_pool layer cannot be skipped")
     strides = [getattr(layer, "stride", 1) for layer in slot.layers]
     require(len(set(strides)) == 1, f"{key}.choose", kinds, f"all must have one stride, these have {strides}")
     keeps = strides[0] == 1
@@ -240,15 +307,20 @@ def _layer(entry: object, key: str, activations: tuple[str, ...]) -> tuple[Layer
         stride = _stride(entry, key, default=2)
         sizes = _numbers(entry, "pool_size", key, odd=stride == 1, largest=99)
         return PoolLayer(sizes, _names(entry.get("kind", "max"), f"{key}.kind", ("max", "average")), stride), optional
+    if kind == "global_pool":
+        _known(entry, key, {"type", "kind", "optional"})
+        return GlobalPoolLayer(_names(entry.get("kind", "average"), f"{key}.kind", ("max", "average"))), optional
     if kind not in ("conv", "dense"):
-        raise InvalidValue(f"{key}.type", kind, "it must be one of conv, pool, dense")
+        raise InvalidValue(f"{key}.type", kind, "it must be one of conv, pool, global_pool, dense")
     own = _names(entry["activations"], f"{key}.activations", ACTIVATIONS) if "activations" in entry else activations
     if kind == "dense":
         _known(entry, key, {"type", "units", "activations", "optional"})
         return DenseLayer(_numbers(entry, "units", key), own), optional
-    _known(entry, key, {"type", "filters", "kernel_size", "stride", "activations", "optional"})
+    _known(entry, key, {"type", "filters", "kernel_size", "dilation", "stride", "activations", "optional"})
     kernels = _numbers(entry, "kernel_size", key, odd=True, largest=99)
-    return ConvLayer(_numbers(entry, "filters", key), kernels, _stride(entry, key, default=1), own), optional
+    apart = _numbers(entry, "dilation", key, largest=LARGEST_DILATION) if "dilation" in entry else (1,)
+    stride = _stride(entry, key, default=1)
+    return ConvLayer(_numbers(entry, "filters", key), kernels, stride, own, apart), optional
 
 
 def _is_list(value: object) -> TypeGuard[Sequence[Any]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
-from nas.spaces.macro.layers import ConvLayer, DenseLayer, Layer, Shape, Slot, flattened
+from nas.spaces.macro.layers import ConvLayer, DenseLayer, Layer, Shape, Slot, flattened, rank_of
 from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.space import Slice
 
@@ -68,13 +68,13 @@ def _fewer(place: Place, label: str, layer: Layer, weights: Mapping[str, Tensor]
 def _multiply_adds(space: MacroChoices) -> float:
     """Of one image's forward pass through the supernet: what PyTorch would count, which takes as long as scoring."""
     total = 0
-    shape: Shape = space.input_shape
+    shape = space.first_shape
     for place in space.places:
-        if place.slot.is_dense and len(shape) == 3:
+        if place.slot.is_dense and rank_of(shape) > 0:
             shape = flattened(shape)
         total += sum(_of_layer(layer, shape) for layer in place.slot.layers)
         shape = place.widest(shape)
-    return float(total + flattened(shape)[0] * space.classes)
+    return float(total + math.prod(shape) * space.outputs)  # one per place with a dense head, a matrix otherwise
 
 
 def _of_layer(layer: Layer, shape: Shape) -> int:
@@ -82,8 +82,9 @@ def _of_layer(layer: Layer, shape: Shape) -> int:
     if isinstance(layer, ConvLayer):
         width, kernels = max(layer.filters), len(layer.kernel_size)
         places = math.prod(layer.output_shape(shape, {"filters": width})[1:])
-        kernel = width * shape[0] * max(layer.kernel_size) ** 2
-        return (places + (kernels if kernels > 1 else 0)) * kernel + _of_mask(layer.filters)
+        kernel = width * shape[0] * max(layer.kernel_size) ** rank_of(shape)
+        of_dilation = (places + (kernels if kernels > 1 else 0)) * kernel
+        return len(layer.dilation) * of_dilation + _of_mask(layer.filters)
     if isinstance(layer, DenseLayer):
         return shape[0] * max(layer.units) + _of_mask(layer.units)
     return 0
@@ -99,6 +100,7 @@ def _cut_out(supernet: MacroSupernet, smaller: MacroChoices, layers: list[tuple[
     with torch.random.fork_rng(devices=[]):
         cut = MacroSupernet(smaller, supernet.relaxation)
     cut.to(supernet.classifier.weight)
+    _copy_first(supernet.stem, cut.stem)
     for whole, place, label in layers:
         _copy_first(whole, cut.slots[place][label])  # type: ignore[index]
     _copy_first(supernet.classifier, cut.classifier)

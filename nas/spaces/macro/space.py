@@ -14,23 +14,23 @@ from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
 from nas.spaces.macro.layers import Layer, Shape, flattened
-from nas.spaces.macro.network import chain
+from nas.spaces.macro.network import chain, classifier, stem
 from nas.spaces.macro.slices import sliced
 from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.space import BlockCost, Slice
-from nas.spaces.supernet import Supernet
+from nas.spaces.supernet import Implementation, Supernet
 
 
 class Macro(MacroChoices):
     """A chain of slots over the given input.
 
     Args:
-        layers: A list of slots: ``{type: conv, filters, kernel_size, stride, activations, optional}``,
+        layers: A list of slots: ``{type: conv, filters, kernel_size, dilation, stride, activations, optional}``,
             ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
             ``{choose: [...], optional}``.
         activations: The options of layers that declare none.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
-            same parameters and give the same numbers.
+            same parameters and give the same numbers. Series are always computed plainly.
     """
 
     def supernet(self, relaxation: Relaxation) -> "MacroSupernet":
@@ -50,8 +50,10 @@ class Macro(MacroChoices):
         """The mean cost of the networks; exact, by the probability with which each width arrives at each layer."""
         example = next(iter(weights.values()), torch.zeros(()))
         total = example.new_zeros(())
-        sides: Shape = self.input_shape[1:]
-        widths = {self.input_shape[0]: example.new_ones(())}  # width to its probability
+        sides: Shape = self.first_shape[1:]
+        if self.signature.categories:
+            total = total + cost(f"stem {self.signature}", partial(stem, self), self.input_shape)
+        widths = {self.first_shape[0]: example.new_ones(())}  # width to its probability
         for place in self.places:
             if place.slot.is_dense and sides:
                 widths = {flattened((width, *sides))[0]: share for width, share in widths.items()}
@@ -68,9 +70,9 @@ class Macro(MacroChoices):
                     widths[width] = widths.get(width, 0) + of_types[-1] * likely
             sides = place.slot.layers[0].output_shape((1, *sides), {"filters": 1, "units": 1})[1:]
         for width, likely in widths.items():
-            features = flattened((width, *sides))[0]
-            make = partial(nn.Linear, features, self.classes)
-            total = total + likely * cost(f"classifier {features} {self.classes}", make, (features,))
+            shape = (width, *sides) if self.signature.head == "dense" else flattened((width, *sides))
+            make = partial(classifier, self, shape)
+            total = total + likely * cost(f"classifier {shape} {self.outputs}", make, shape)
         return total
 
 
@@ -105,4 +107,5 @@ def from_description(settings: object, signature: Signature) -> Macro:
     if not isinstance(settings, Mapping):
         raise InvalidValue("", settings, "it must be an object")
     require(set(settings) == {"layers", "activations"}, "", sorted(settings), "it must hold layers and activations")
-    return Macro(settings["layers"], settings["activations"], signature=signature)
+    implementation: Implementation = "plain" if signature.rank == 1 else "fast"
+    return Macro(settings["layers"], settings["activations"], implementation, signature=signature)

@@ -18,7 +18,8 @@ from nas.operations.mixed import MixedSlot
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
-from nas.spaces.macro.layers import Shape, flattened
+from nas.spaces.macro.layers import flattened, rank_of
+from nas.spaces.macro.network import classifier, stem
 from nas.spaces.supernet import Supernet
 
 
@@ -45,39 +46,44 @@ class MacroSupernet(Supernet):
         super().__init__(relaxation)
         check(space, relaxation)
         self.space = space
+        self.stem = stem(space)
         self.slots = nn.ModuleDict()
         make = FastSlot if space.implementation == "fast" else MixedSlot
-        shape: Shape = space.input_shape
+        shape = space.first_shape
         for place in space.places:
-            if place.slot.is_dense and len(shape) == 3:
+            if place.slot.is_dense and rank_of(shape) > 0:
                 self.sides, shape = shape[1:], flattened(shape)
             mixed = {label: layer.mixed(shape, space.implementation) for label, layer in place.alternatives()}
             shape = place.widest(shape)
             self.slots[place.name] = make(mixed, shape[0], place.slot.optional)
-        if len(shape) == 3:
+        if rank_of(shape) > 0:
             self.sides = shape[1:]  # of the map that is flattened
         self.dropout = Dropout()
-        self.classifier = nn.Linear(flattened(shape)[0], space.classes)
+        self.classifier = classifier(space, shape)
         for choice in space.choices:
             self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """(batch, channels, height, width) to logits (batch, classes); the sides may be others than the space's.
+        """Inputs (batch, *input_shape) to predictions (batch, outputs), or (batch, outputs, *sides) of a dense head.
 
+        The sides may be others than the space's.
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
         weights = self.operation_weights() if weights is None else weights
+        x = self.stem(x)
         if library.usable(x):  # without the kernels, second derivatives are slower with the channels innermost
             x = self.laid_out(x, self.space.implementation)
         for place in self.space.places:
-            if place.slot.is_dense and x.dim() == 4:
+            if place.slot.is_dense:
                 x = self._flattened(x)
             x = self._mixed(place, x, weights)
-        return self.classifier(self.dropout(self._flattened(x)))
+        if self.space.signature.head == "point":
+            x = self._flattened(x)
+        return self.classifier(self.dropout(x))
 
     def _flattened(self, x: Tensor) -> Tensor:
-        """(batch, features); a map (batch, channels, H, W) of other sides than usual is first brought to these."""
-        if x.dim() == 4 and tuple(x.shape[2:]) != self.sides:
+        """(batch, features); a map (batch, channels, ...) of other sides than usual is first brought to these."""
+        if x.dim() > 2 and tuple(x.shape[2:]) != self.sides:
             x = F.interpolate(x, self.sides)  # the nearest pixels
         return x.flatten(1)
 
@@ -101,13 +107,14 @@ class MacroSupernet(Supernet):
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
-        state: dict[str, Tensor] = {}
-        features = flattened(self.space.input_shape)[0]
-        for place, label, layer, chosen, shape in self.space.plain_layers(architecture):
+        state = {f"stem.{name}": entry.clone() for name, entry in self.stem.state_dict().items()}
+        shape = self.space.first_shape
+        for place, label, layer, chosen, arriving in self.space.plain_layers(architecture):
             mixed = self.slots[place.name][label]  # type: ignore[index]
-            for name, entry in layer.plain_state(mixed, shape, chosen).items():
+            for name, entry in layer.plain_state(mixed, arriving, chosen).items():
                 state[f"{place.name}.{name}"] = entry.detach().clone()
-            features = flattened(layer.output_shape(shape, chosen))[0]
-        state["classifier.weight"] = self.classifier.weight[:, :features].detach().clone()
-        state["classifier.bias"] = self.classifier.bias.detach().clone()
+            shape = layer.output_shape(arriving, chosen)
+        features = shape[0] if self.space.signature.head == "dense" else flattened(shape)[0]
+        for name, entry in self.classifier.state_dict().items():
+            state[f"classifier.{name}"] = (entry[:, :features] if name == "weight" else entry).clone()
         return state

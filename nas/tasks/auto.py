@@ -1,0 +1,59 @@
+"""The task that the data suggest: one fixed rule, which is told."""
+
+import logging
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import LabelledDataset
+from nas.errors import UnusableInput
+from nas.tasks.classification import Classification
+from nas.tasks.regression import Regression
+from nas.tasks.task import Task
+
+log = logging.getLogger(__name__)
+MOST_CLASSES = 20
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Takes the task that the targets are of, and says so where they are numbers.
+
+    Named classes, truth values and whole numbers of at most 20 values are classes; numbers with a fractional part are
+    to be predicted. Several labels per sample are never guessed.
+    """
+
+    def fitted(self, splits: DataSplits) -> tuple[Task, DataSplits]:
+        """The task and its data.
+
+        Raises:
+            UnusableInput: The rule does not tell, or the targets are not those of the task.
+        """
+        targets = splits.train.targets
+        if splits.class_names is not None or isinstance(splits.train, LabelledDataset):
+            return Classification().fitted(splits)
+        regression = _has_fractions(targets)
+        values = 0 if regression else len(targets.unique())
+        if targets.dim() != 1 and not regression:
+            raise UnusableInput(
+                f"The targets of {splits.name} are {tuple(targets.shape)} whole numbers: task=multi_label takes 0 "
+                "and 1 as labels that are there or not, task=regression takes numbers."
+            )
+        if not regression and values > MOST_CLASSES:
+            raise UnusableInput(
+                f"The targets of {splits.name} are whole numbers of {values:,} values, which may be classes or "
+                "amounts: say task=classification or task=regression."
+            )
+        chosen: Task = Regression() if regression else Classification()
+        task, splits = chosen.fitted(splits)
+        other = "classification for classes" if regression else "regression for numbers"
+        log.info(f"task: {task.words(splits)} ({len(splits.train):,} training samples); task={other}")
+        return task, splits
+
+
+def _has_fractions(targets: Tensor) -> bool:
+    if not targets.is_floating_point():
+        return False
+    known = targets[targets.isfinite()]
+    return bool((known != known.round()).any())

@@ -1,0 +1,128 @@
+"""Several labels per sample: logistic loss, mean average precision, AUROC."""
+
+import warnings
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import TargetDataset
+from nas.errors import UnusableInput, require
+from nas.signature import Signature
+from nas.tasks.constant import constant_outputs
+from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+
+
+class MultiLabel(Task):
+    """Logits (B, K) for targets (B, K) of 0 and 1.
+
+    Args:
+        positive_weight: How much more a label that is there counts than one that is not: a number for all labels, or
+            ``balanced``: how often it is not there in the training part over how often it is.
+    """
+
+    name = "multi_label"
+    glanced = "label_accuracy"
+    measures = (
+        Measure("mean_average_precision", "higher", "mAP"),
+        Measure("macro_auroc", "higher", "macro AUROC"),
+    )
+
+    def __init__(self, positive_weight: float | Literal["balanced"] = 1.0) -> None:
+        good = positive_weight == "balanced" or (not isinstance(positive_weight, str) and positive_weight > 0)
+        require(good, "positive_weight", positive_weight, "it must be a number above 0 or balanced")
+        self.positive_weight = positive_weight
+        self.weights, self.shares = torch.ones(1), torch.full((1,), 0.5)
+
+    @property
+    def ignorance(self) -> float:
+        shares = self.shares
+        return float(-(shares * shares.log() + (1 - shares) * (1 - shares).log()).mean())
+
+    def fitted(self, splits: DataSplits) -> tuple["MultiLabel", DataSplits]:
+        parts: dict[str, Any] = {}
+        for part, dataset in splits.parts.items():
+            targets = dataset.targets
+            good = isinstance(dataset, TargetDataset) and targets.dim() == 2 and targets.shape[1] >= 2
+            if not good or not bool(((targets == 0) | (targets == 1)).all()):
+                raise UnusableInput(
+                    f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
+                    f"{splits.name} are {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}."
+                )
+            assert isinstance(dataset, TargetDataset)
+            parts[part] = dataset.with_targets(targets.float())
+        shares = parts["train"].targets.double().mean(0)
+        constant = ((shares == 0) | (shares == 1)).nonzero().flatten().tolist()
+        if constant:
+            name = splits.target_names[constant[0]] if splits.target_names else str(constant[0])
+            always = "in no sample" if shares[constant[0]] == 0 else "in every sample"
+            raise UnusableInput(f"The label {name} is {always} of the training part of {splits.name}.")
+        task = MultiLabel(self.positive_weight)
+        task.shares = shares.float()
+        weight = (1 - shares) / shares if self.positive_weight == "balanced" else shares * 0 + self.positive_weight
+        task.weights = weight.float()
+        task.signature = Signature(splits.input_shape, len(shares), categories=splits.categories)
+        return task, replace(splits, **parts)
+
+    def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
+        weights = self.weights.to(outputs)
+        each = F.binary_cross_entropy_with_logits(
+            outputs, targets.to(outputs.dtype), pos_weight=weights, reduction="none"
+        ).mean(1)
+        return each.mean() if reduction == "mean" else each
+
+    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(outputs, targets.to(outputs.dtype), reduction="none")
+        return each.mean(1).sum()
+
+    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return ((outputs > 0) == (targets > 0.5)).to(torch.float64).mean()
+
+    def metrics(self, device: torch.device) -> "MultiLabelMetrics":
+        return MultiLabelMetrics(self.signature.outputs, device)
+
+    def trivial(self, targets: Tensor) -> Tensor:
+        return constant_outputs(self.shares.logit(), targets)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "positive_weight": self.positive_weight, "shares": self.shares.tolist()}
+
+    def words(self, splits: DataSplits) -> str:
+        return f"{self.signature.outputs} labels"
+
+
+class MultiLabelMetrics:
+    """Average precision and area under the ROC curve of each label, averaged over the labels.
+
+    A label that no sample has, or that all have, has no curve and is left out of the means.
+
+    Args:
+        labels: K.
+        device: Where outputs and targets are.
+    """
+
+    def __init__(self, labels: int, device: torch.device) -> None:
+        from torchmetrics.classification import MultilabelAUROC, MultilabelAveragePrecision
+
+        unchecked: dict[str, Any] = {"validate_args": False, "sync_on_compute": False, "average": None}
+        self._precision = MultilabelAveragePrecision(labels, **unchecked).to(device)
+        self._auroc = MultilabelAUROC(labels, **unchecked).to(device)
+        self._present = torch.zeros(2, labels, dtype=torch.int64, device=device)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        whole = targets.long()
+        # Their own sigmoid would be in single precision, where large logits tie.
+        probabilities = outputs.double().sigmoid()
+        self._precision.update(probabilities, whole)
+        self._auroc.update(probabilities, whole)
+        self._present += torch.stack([whole.sum(0), (1 - whole).sum(0)])
+
+    def compute(self) -> dict[str, float]:
+        there = (self._present > 0).all(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about the labels that are left out
+            found = {"mean_average_precision": self._precision.compute(), "macro_auroc": self._auroc.compute()}
+        return {name: float(values[there].double().mean()) for name, values in found.items()}

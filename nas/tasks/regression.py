@@ -1,0 +1,160 @@
+"""Numbers to be predicted: the error of standardised targets, R², RMSE and MAE."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import TargetDataset
+from nas.errors import UnusableInput, require
+from nas.signature import Signature
+from nas.tasks.constant import constant_outputs
+from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+
+Error = Literal["squared", "huber", "absolute"]
+
+
+class Regression(Task):
+    """Outputs (B, K) for targets (B, K), standardised by the training part; NaN is a target that is not known.
+
+    Args:
+        loss: The error of a standardised target: its square, its absolute value, or Huber's, which is half of the
+            square up to 1 and grows by 1 beyond.
+    """
+
+    name = "regression"
+    glanced = "absolute_error"
+    measures = (
+        Measure("r2", "higher", "R²"),
+        Measure("rmse", "lower", "RMSE"),
+        Measure("mae", "lower", "MAE"),
+    )
+
+    def __init__(self, loss: Error = "squared") -> None:
+        require(loss in ("squared", "huber", "absolute"), "loss", loss, "it must be squared, huber or absolute")
+        self.error: Error = loss
+        self.mean, self.deviation = torch.zeros(1), torch.ones(1)
+
+    @property
+    def ignorance(self) -> float:
+        return 1.0
+
+    def fitted(self, splits: DataSplits) -> tuple["Regression", DataSplits]:
+        raw = {part: _numbers(splits, part) for part in splits.parts}
+        known = raw["train"]
+        mean = known.nanmean(0)
+        deviation = ((known - mean) ** 2).nanmean(0).sqrt()
+        for index, spread in enumerate(deviation.tolist()):
+            if not spread > 0:
+                raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} is the same in all of train.")
+        task = Regression(self.error)
+        task.mean, task.deviation = mean, deviation
+        task.signature = Signature(splits.input_shape, len(mean), categories=splits.categories)
+        parts: dict[str, Any] = {}
+        for part, dataset in splits.parts.items():
+            assert isinstance(dataset, TargetDataset)
+            parts[part] = dataset.with_targets(((raw[part] - mean) / deviation).float())
+        return task, replace(splits, **parts)
+
+    def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
+        known = targets.isfinite()
+        difference = outputs - torch.where(known, targets.to(outputs.dtype), outputs.detach())
+        if self.error == "squared":
+            errors = difference**2
+        elif self.error == "absolute":
+            errors = difference.abs()
+        else:
+            errors = torch.where(difference.abs() <= 1, difference**2 / 2, difference.abs() - 0.5)
+        each = (errors * known).sum(1) / known.sum(1)
+        return each.mean() if reduction == "mean" else each
+
+    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(outputs, targets, reduction="none").sum()
+
+    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets).abs().nanmean().to(torch.float64)
+
+    def metrics(self, device: torch.device) -> "RegressionMetrics":
+        return RegressionMetrics(self.deviation.to(device))
+
+    def told(self, values: Mapping[str, float]) -> str:
+        rmse, r2 = self.measures[1], self.measures[0]
+        return f"{rmse.words} {rmse.told(values['rmse'])} ({r2.words} {values['r2']:.2f})"
+
+    def trivial(self, targets: Tensor) -> Tensor:
+        return constant_outputs(torch.zeros(self.signature.outputs), targets)
+
+    def predicted(self, outputs: Tensor) -> Tensor:
+        return outputs.double() * self.deviation.to(outputs.device) + self.mean.to(outputs.device)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
+
+    def words(self, splits: DataSplits) -> str:
+        names = ", ".join(splits.target_names) or f"{self.signature.outputs} numbers"
+        return f"regression of {names}"
+
+
+class RegressionMetrics:
+    """R², RMSE and MAE over the known targets, in double precision; of several targets the mean over them.
+
+    R² compares with the mean of the targets that are measured on, as scikit-learn's ``r2_score`` does. Errors are in
+    the targets' own units.
+
+    Args:
+        deviation: (K,) what a standardised unit is in the targets' own.
+    """
+
+    def __init__(self, deviation: Tensor) -> None:
+        self._deviation = deviation.double()
+        self._sums = torch.zeros(5, len(deviation), dtype=torch.float64, device=deviation.device)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        known, targets = targets.isfinite(), targets.double().nan_to_num()
+        errors = torch.where(known, outputs.double() - targets, 0.0)
+        terms = (known.double(), targets, targets**2, errors**2, errors.abs())
+        self._sums += torch.stack([term.sum(0) for term in terms])
+
+    def compute(self) -> dict[str, float]:
+        count, total, squares, squared_errors, absolute_errors = self._sums
+        spread = squares - total**2 / count
+        return {
+            "r2": float((1 - squared_errors / spread).mean()),
+            "rmse": float(((squared_errors / count).sqrt() * self._deviation).mean()),
+            "mae": float((absolute_errors / count * self._deviation).mean()),
+        }
+
+
+def _numbers(splits: DataSplits, part: str) -> Tensor:
+    """The targets of a part as (N, K) float64; NaN where they are not known.
+
+    Raises:
+        UnusableInput: They are no numbers, infinite, or a sample has no known target.
+    """
+    dataset = splits.parts[part]
+    if splits.class_names is not None or not isinstance(dataset, TargetDataset):
+        raise UnusableInput(
+            f"The targets of {splits.name} are classes, not numbers: task=classification takes them, or give a data "
+            "set whose targets are numbers."
+        )
+    targets = dataset.targets.double()
+    targets = targets[:, None] if targets.dim() == 1 else targets
+    if targets.dim() != 2:
+        raise UnusableInput(f"The targets of {splits.name} are {tuple(targets.shape)}, not a number or K per sample.")
+    infinite = targets.isinf().any(1).nonzero().flatten().tolist()
+    unknown = targets.isnan().all(1).nonzero().flatten().tolist()
+    for what, rows in (("an infinite target", infinite), ("no known target", unknown)):
+        if rows:
+            first = ", ".join(map(str, rows[:5]))
+            raise UnusableInput(f"{len(rows):,} of {len(targets):,} samples of {part} have {what}: {first} first.")
+    if not math.isfinite(float(targets.nansum())):
+        raise UnusableInput(f"The targets of {splits.name} are too large to be added up.")
+    return targets
+
+
+def _named(splits: DataSplits, index: int) -> str:
+    return splits.target_names[index] if splits.target_names else str(index)

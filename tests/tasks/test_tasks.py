@@ -1,0 +1,206 @@
+"""Every task: its loss against a definition, its measures against scikit-learn, what it takes and refuses."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics as sk
+from torch import Tensor
+from torch.nn import functional as F
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
+from nas.errors import InvalidValue, UnusableInput
+from nas.tasks import Auto, Classification, MultiLabel, Regression, Task
+
+CPU = torch.device("cpu")
+
+
+def splits_of(targets: Tensor, **settings: object) -> DataSplits:
+    """Rows of three numbers, a half of them for training and a quarter for each of the other parts."""
+    inputs = torch.randn(len(targets), 3, generator=torch.Generator().manual_seed(0))
+    half, quarter = len(targets) // 2, len(targets) // 4
+    sizes = (half, quarter, len(targets) - half - quarter)
+    parts = [ArrayDataset(*pair) for pair in zip(inputs.split(sizes), targets.split(sizes), strict=True)]
+    return DataSplits("rows", *parts, mean=(0.0,) * 3, std=(1.0,) * 3, **settings)  # type: ignore[arg-type]
+
+
+def random(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+AMOUNTS = 1000 + 3 * random(40, 2)
+LABELS = (random(40, 3, seed=2) > 0.4).double()
+
+
+@pytest.mark.parametrize(
+    ("targets", "settings", "name"),
+    [
+        (AMOUNTS[:, 0], {}, "regression"),
+        (AMOUNTS, {}, "regression"),
+        (torch.arange(40) % 3, {}, "classification"),
+        ((torch.arange(40) % 3).double(), {}, "classification"),
+        (torch.arange(40) % 2 == 0, {}, "classification"),
+        (torch.arange(40) % 15, {"class_names": tuple("abcdefghijklmno")}, "classification"),
+    ],
+)
+def test_the_targets_suggest_the_task(targets: Tensor, settings: dict[str, object], name: str) -> None:
+    task, splits = Auto().fitted(splits_of(targets, **settings))
+    assert task.name == name
+    assert task.signature.outputs == (
+        splits.train.targets.shape[1] if name == "regression" else len(splits.class_names or ())
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [(torch.arange(80), "task=classification or task=regression"), (LABELS, "task=multi_label.* task=regression")],
+)
+def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tensor, words: str) -> None:
+    with pytest.raises(UnusableInput, match=words):
+        Auto().fitted(splits_of(targets))
+
+
+@pytest.mark.parametrize("error", ["squared", "huber", "absolute"])
+def test_a_regression_averages_within_a_sample_and_then_over_samples(error: str) -> None:
+    task, splits = Regression(error).fitted(splits_of(AMOUNTS))  # type: ignore[arg-type]
+    targets = splits.train.targets.double()
+    targets[0, 1] = torch.nan
+    outputs = random(*targets.shape, seed=3).requires_grad_()
+    each = []
+    for one, target in zip(outputs, targets, strict=True):
+        known = target.isfinite()
+        ways = {"squared": F.mse_loss, "huber": F.huber_loss, "absolute": F.l1_loss}
+        each.append(ways[error](one[known], target[known]))
+    torch.testing.assert_close(task.loss(outputs, targets), torch.stack(each).mean())
+    torch.testing.assert_close(task.reported_loss(outputs, targets), torch.stack(each).sum())
+    (gradient,) = torch.autograd.grad(task.loss(outputs, targets), [outputs])
+    assert gradient.isfinite().all()
+    assert gradient[0, 1] == 0
+
+
+def test_targets_are_standardised_by_the_training_part_alone() -> None:
+    task, splits = Regression().fitted(splits_of(AMOUNTS))
+    train = AMOUNTS[:20]
+    torch.testing.assert_close(task.mean, train.mean(0))
+    torch.testing.assert_close(task.deviation, train.std(0, correction=0))
+    other = AMOUNTS.clone()
+    other[20:] += 500
+    again, moved = Regression().fitted(splits_of(other))
+    assert torch.equal(again.mean, task.mean)
+    assert torch.equal(moved.train.targets, splits.train.targets)
+    assert not torch.equal(moved.test.targets, splits.test.targets)
+
+
+def test_measures_of_a_regression_are_scikit_learns_in_the_targets_units() -> None:
+    task, splits = Regression().fitted(splits_of(AMOUNTS))
+    truth, outputs = splits.test.targets, splits.test.targets + 0.3 * random(10, 2, seed=4).float()
+    found = task.metrics(CPU)
+    for batch in (slice(0, 7), slice(7, 10)):
+        found.update(outputs[batch], truth[batch])
+    said, asked = task.predicted(outputs).numpy(), AMOUNTS[30:].numpy()
+    expected = {
+        "r2": sk.r2_score(asked, said),
+        "rmse": np.mean([sk.root_mean_squared_error(asked[:, k], said[:, k]) for k in range(2)]),
+        "mae": sk.mean_absolute_error(asked, said),
+    }
+    assert found.compute() == pytest.approx(expected, rel=1e-5)
+
+
+def test_measures_of_labels_are_scikit_learns_and_leave_out_what_has_no_curve() -> None:
+    task, splits = MultiLabel().fitted(splits_of(LABELS))
+    truth, outputs = splits.test.targets.clone(), random(10, 3, seed=5)
+    truth[:, 2] = 0
+    found = task.metrics(CPU)
+    for batch in (slice(0, 7), slice(7, 10)):
+        found.update(outputs[batch], truth[batch])
+    said, asked = outputs.sigmoid().numpy(), truth.numpy()
+    expected = {
+        "mean_average_precision": sk.average_precision_score(asked[:, :2], said[:, :2], average="macro"),
+        "macro_auroc": sk.roc_auc_score(asked[:, :2], said[:, :2], average="macro"),
+    }
+    assert found.compute() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0, "balanced"])
+def test_labels_that_are_there_may_weigh_more(weight: float | str) -> None:
+    task, splits = MultiLabel(weight).fitted(splits_of(LABELS))  # type: ignore[arg-type]
+    targets, outputs = splits.train.targets.double(), random(20, 3, seed=6)
+    shares = targets.mean(0)
+    positive = (1 - shares) / shares if weight == "balanced" else torch.full((3,), float(weight), dtype=torch.float64)
+    expected = -(positive * targets * F.logsigmoid(outputs) + (1 - targets) * F.logsigmoid(-outputs)).mean()
+    torch.testing.assert_close(task.loss(outputs, targets), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weights", ["balanced", [1.0, 2.0, 5.0]])
+def test_class_weights_average_to_one_over_the_training_part(weights: str | list[float]) -> None:
+    labels = torch.tensor([0] * 12 + [1] * 6 + [2] * 2 + [0, 1, 2, 0] * 5)
+    task, splits = Classification(weights).fitted(splits_of(labels))  # type: ignore[arg-type]
+    assert isinstance(task, Classification)
+    assert task.weights is not None
+    assert float(task.weights[splits.train.targets].mean()) == pytest.approx(1)
+    if weights == "balanced":
+        counts = splits.train.targets.bincount()
+        assert (task.weights * counts).tolist() == pytest.approx([20 / 3] * 3)
+    outputs = random(20, 3, seed=7)
+    each = F.cross_entropy(outputs, splits.train.targets, reduction="none")
+    expected = (task.weights[splits.train.targets] * each).mean()
+    torch.testing.assert_close(task.loss(outputs, splits.train.targets), expected)
+    torch.testing.assert_close(task.reported_loss(outputs, splits.train.targets), each.sum())
+
+
+def test_numbers_become_classes_named_by_their_values() -> None:
+    task, splits = Classification().fitted(splits_of(torch.tensor([10.0, 2.5, 10.0, 2.5] * 10)))
+    assert splits.class_names == ("2.5", "10")
+    assert splits.train.targets[:2].tolist() == [1, 0]
+    assert task.signature.outputs == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "settings", "words"),
+    [
+        (Regression(), torch.ones(40), {}, "same in all of train"),
+        (Regression(), torch.tensor([1.5, torch.nan] * 20), {}, "10 of 20 samples of train have no known target: 1, 3"),
+        (Regression(), torch.tensor([1.5, torch.inf] * 20), {}, "10 of 20 samples of train have an infinite target"),
+        (Regression(), torch.arange(40) % 2, {"class_names": ("a", "b")}, "task=classification"),
+        (MultiLabel(), torch.ones(40, 2), {}, "label 0 is in every sample"),
+        (MultiLabel(), torch.arange(80.0).view(40, 2), {}, "0 and 1"),
+        (Classification(), torch.arange(40), {}, "classes that its training part has not"),
+        (Classification(), torch.tensor([0.0, torch.nan] * 20), {}, "no known class: 1, 3"),
+        (Classification(), torch.zeros(40), {}, "at least two classes"),
+        (Classification(), torch.zeros(40, 2), {}, "not one class per sample"),
+    ],
+)
+def test_targets_of_another_task_are_refused(
+    task: Task, targets: Tensor, settings: dict[str, object], words: str
+) -> None:
+    with pytest.raises(UnusableInput, match=words):
+        task.fitted(splits_of(targets, **settings))
+
+
+@pytest.mark.parametrize(
+    ("make", "key"),
+    [
+        (lambda: Classification([]), "class_weights"),
+        (lambda: Classification("equal"), "class_weights"),  # type: ignore[arg-type]
+        (lambda: Classification([1.0, 2.0]).fitted(splits_of(torch.arange(40) % 3)), "class_weights"),
+        (lambda: MultiLabel(0.0), "positive_weight"),
+        (lambda: Regression("cubed"), "loss"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_that_cannot_be_are_refused(make: object, key: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        make()  # type: ignore[operator]
+    assert raised.value.key == key
+
+
+def test_who_looks_at_no_input_is_measured_too() -> None:
+    labels = torch.tensor([0, 0, 0, 1] * 10)
+    task, splits = Classification().fitted(splits_of(labels))
+    assert task.measured_without_inputs(splits.test.targets)["accuracy"] == pytest.approx(
+        float((splits.test.targets == 0).double().mean())
+    )
+    regression, of_numbers = Regression().fitted(splits_of(AMOUNTS[:, 0]))
+    train, test = AMOUNTS[:20, 0], AMOUNTS[30:, 0]
+    expected = sk.root_mean_squared_error(test.numpy(), np.full(10, float(train.mean())))
+    found = regression.measured_without_inputs(of_numbers.test.targets)
+    assert found["rmse"] == pytest.approx(expected, rel=1e-5)
