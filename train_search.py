@@ -37,6 +37,7 @@ from nas.search.result import Search, SearchResult
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import data_and_task
+from nas.training.augment import refuse_what_cannot_act
 
 log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
@@ -69,6 +70,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
+    refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(space_settings(config, task.signature), "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)

@@ -6,7 +6,9 @@ from nas.data.batches import Batch, Stream
 from nas.data.data_splits import DataSource, DataSplits
 from nas.data.dataset import ArrayDataset, Dataset, ImageDataset
 from nas.data.embedded import Digits, Mnist5k
-from nas.data.image_files import Decoding, ImageNet
+from nas.data.image_files import Decoding
+from nas.data.images import Images
+from nas.data.images import imagenet_of_old as ImageNet
 from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table import Table
@@ -32,6 +34,7 @@ __all__ = [
     "ImageDataset",
     "ImageFileAugmentation",
     "ImageNet",
+    "Images",
     "Mnist",
     "Mnist5k",
     "RowSplit",
