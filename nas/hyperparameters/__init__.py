@@ -14,6 +14,7 @@ from nas.hyperparameters.kinds import (
     RateFactor,
     WeightDecay,
 )
+from nas.hyperparameters.relations import EffectiveRate, MeanFactor, Relation
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised, GradientDescent, Update
 
 __all__ = [
@@ -22,15 +23,18 @@ __all__ = [
     "Cutout",
     "DropPathRate",
     "DropoutRate",
+    "EffectiveRate",
     "GradientDescent",
     "Hyperparameter",
     "HyperparameterSet",
     "LabelSmoothing",
     "LayerDropoutRate",
     "LearningRate",
+    "MeanFactor",
     "Mixing",
     "Momentum",
     "RateFactor",
+    "Relation",
     "Update",
     "WeightDecay",
 ]
