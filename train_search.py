@@ -61,6 +61,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     relaxation = build(config.relaxation, "relaxation")
+    architecture_gradient = build_or_none(config.hypergradient, "hypergradient")
+    hyperparameter_gradient = build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient")
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
@@ -95,8 +97,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         task=task,
         augmentation=source.augmentation,
         relaxation=relaxation,
-        architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        architecture_gradient=architecture_gradient,
+        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.beside(architecture_gradient),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),
