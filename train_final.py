@@ -97,7 +97,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
-    known = splits.train_and_validation().to(randomness.device)
+    held_out = training.averaging != "none"  # averaging waits for the loss on images that are not trained on
+    known = (splits.train if held_out else splits.train_and_validation()).to(randomness.device)
     stream = known.stream(
         training.batch_size,
         splits.mean,
@@ -119,6 +120,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         tracking=tracking,
         randomness=randomness,
         folder=RunFolder(path, training.keep_checkpoints),
+        validation=partial(splits.validation.to(randomness.device).evaluation_batches, 256, splits.mean, splits.std),
     )
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)

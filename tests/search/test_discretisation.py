@@ -136,7 +136,7 @@ def test_darts_cells_are_refused() -> None:
 
 def configured(*overrides: str) -> DictConfig:
     small = [
-        "experiment=debug",
+        "experiment=[debug,exact]",
         "search.epochs=2",
         "tracking.console=quiet",
         "tracking.tensorboard=false",
