@@ -37,6 +37,7 @@ from nas.search.result import Search, SearchResult
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import data_and_task
+from nas.training.augment import refuse_what_cannot_act
 
 log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
@@ -60,6 +61,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     relaxation = build(config.relaxation, "relaxation")
+    architecture_gradient = build_or_none(config.hypergradient, "hypergradient")
+    hyperparameter_gradient = build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient")
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
@@ -69,6 +72,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
+    refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
     space = build(space_settings(config, task.signature), "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
@@ -93,8 +97,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         task=task,
         augmentation=source.augmentation,
         relaxation=relaxation,
-        architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        architecture_gradient=architecture_gradient,
+        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.beside(architecture_gradient),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),

@@ -310,7 +310,6 @@ def retraining_of(
         **settings: Instead of the arguments of :class:`Retraining`; also ``splits``.
     """
     splits = settings.pop("splits", None) or digits()
-    space = settings.pop("space", None) or Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature)
     randomness = settings.pop("randomness", None) or Randomness(0)
     usual: dict[str, Any] = {
         "task": Classification().fitted(splits)[0],

@@ -33,9 +33,9 @@ class Readings(Callback):
     def of(cls, parts: SearchParts, reader: CandidateReader) -> "Readings | None":
         """None where alpha is to be judged, where the discretisation asks for no losses, and under a budget, which is
         for the search."""
-        able = parts.discretisation.asks_for_losses and not parts.budget.limits()
-        able = able and parts.search.settled_by == "discretisation"
-        return cls(parts, reader) if able else None
+        asked = parts.search.settled_by == "discretisation" and parts.discretisation.asks_for_losses
+        limited = parts.budget.limits().keys() - {"evaluations"}
+        return cls(parts, reader) if asked and not limited else None
 
     def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
         left = self.settings.epochs - epoch - 1
