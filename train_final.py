@@ -161,7 +161,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     title, quiet = f"{architecture_in_words(found)}, found on {found.data}", tracking.console == "quiet"
     architecture = found.candidate.architecture
-    write_for_other_programs(network, found.space, architecture, splits, path, title, final.export, quiet)
+    write_for_other_programs(network, found.space, architecture, splits, task, path, title, final.export, quiet)
     return found, result
 
 
