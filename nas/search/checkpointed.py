@@ -18,6 +18,7 @@ from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Guard, Interventions
 from nas.search.parts import SearchParts, SearchSettings
 from nas.search.reader import CandidateReader
+from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
@@ -45,6 +46,7 @@ class CheckpointedSearch:
     interventions: Interventions
     trajectory: Trajectory
     reader: CandidateReader
+    readings: Readings | None
     record: SearchRecord
     callbacks: dict[str, Callback]
     _streams: dict[str, Stream]
@@ -114,6 +116,8 @@ class CheckpointedSearch:
         loss = self.record.last_means.get("supernet/validation_loss", 0.0)
         nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
         settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
+        if self.readings is not None:
+            settled["architecture"] = self.readings.unsettled()
         return dict.fromkeys(settled, nothing) if nothing else settled
 
     def stopped_by(self) -> str | None:

@@ -100,10 +100,6 @@ class Task(ABC):
     def metrics(self, device: torch.device) -> Metrics:
         """Fresh ones, on ``device``."""
 
-    def rate_factor(self, targets: Tensor) -> float:
-        """What the learning rate of a step on ``targets`` is multiplied by."""
-        return 1.0
-
     @abstractmethod
     def trivial(self, targets: Tensor) -> Tensor:
         """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
@@ -126,6 +122,10 @@ class Task(ABC):
         metrics = self.metrics(targets.device)
         metrics.update(self.trivial(targets), targets)
         return metrics.compute()
+
+    def rate_factor(self, targets: Tensor) -> float:
+        """What the learning rate of a step on ``targets`` is multiplied by."""
+        return 1.0
 
     def count(self, targets: Tensor) -> int:
         """How many things :meth:`reported_loss` sums up."""

@@ -247,7 +247,9 @@ class Retraining:
             if isinstance(self.network, Remembers):
                 remembered = self.network.recall(shown.inputs, batch.state).float_at_least()
                 return remembered, training_loss(self.task, remembered, shown, values)
-            output = self.network(shown.inputs.contiguous(memory_format=torch.channels_last))
+            images = shown.inputs.dim() == 4
+            layout = torch.channels_last if images else torch.contiguous_format
+            output = self.network(shown.inputs.contiguous(memory_format=layout))
         logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
         loss = training_loss(self.task, logits, shown, values)
         if auxiliary is not None:
