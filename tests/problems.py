@@ -283,9 +283,9 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
     }
     parts: dict[str, Any] = {
-        "space": Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
+        "space": settings.get("space") or Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
         "splits": splits,
-        "task": Classification().fitted(splits)[0],
+        "task": settings.get("task") or Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
         "relaxation": Softmax(Temperature(1.0, 1.0)),
         "architecture_gradient": FirstOrder(),
