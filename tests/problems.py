@@ -285,8 +285,9 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
     }
     parts: dict[str, Any] = {
         "space": space,
+        "space": settings.get("space") or Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
         "splits": splits,
-        "task": Classification().fitted(splits)[0],
+        "task": settings.get("task") or Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
         "relaxation": Softmax(Temperature(1.0, 1.0)),
         "architecture_gradient": FirstOrder(),
