@@ -10,6 +10,7 @@ from nas.data.images import Images
 from nas.data.images import imagenet_of_old as ImageNet
 from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
+from nas.data.table_file import CsvFormat
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Batch",
     "Cifar10",
     "Cifar100",
+    "CsvFormat",
     "DataSource",
     "DataSplits",
     "Dataset",
