@@ -7,12 +7,13 @@ if __name__ == "__main__":
     make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
@@ -33,11 +34,26 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
+from nas.signature import Signature
+from nas.spaces.fitting import fitting_space
 from nas.tasks import data_and_task
 from nas.training.augment import refuse_what_cannot_act
 
+log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
+
+
+def space_settings(config: DictConfig, signature: Signature) -> DictConfig:
+    """Those of ``config``; where they are the default chain as it came, those of the chain that fits ``signature``."""
+    name, default = fitting_space(signature), OmegaConf.load(CONF / "space" / "macro.yaml")
+    if name == "macro" or config.space.get("layers") != default.layers:
+        return config.space
+    shape = "x".join(map(str, signature.input_shape))
+    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
+    found = OmegaConf.load(CONF / "space" / f"{name}.yaml")
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def built_parts(config: DictConfig, path: Path) -> SearchParts:
@@ -45,6 +61,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     relaxation = build(config.relaxation, "relaxation")
+    architecture_gradient = build_or_none(config.hypergradient, "hypergradient")
+    hyperparameter_gradient = build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient")
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
@@ -56,7 +74,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(config.space, "space", signature=task.signature, ranges=ranges)
+    space = build(space_settings(config, task.signature), "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
@@ -79,8 +97,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         task=task,
         augmentation=source.augmentation,
         relaxation=relaxation,
-        architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        architecture_gradient=architecture_gradient,
+        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.beside(architecture_gradient),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),
@@ -96,7 +114,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         tracking=tracking,
         randomness=randomness,
         folder=folder,
-        draw=partial(space_figure, space),
+        draw=partial(space_figure, space, task_name=task.name),
     )
 
 

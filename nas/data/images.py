@@ -254,7 +254,7 @@ class Images:
     ) -> dict[str, Any]:
         masks = {} if self.masks is None else {"mask_values": list(targets.class_names or ())}
         return {
-            "source": "images",
+            "kind": "images",
             "size": list(decoding.sides),
             "shorter_side": decoding.shorter_side,
             "channels": decoding.channels,

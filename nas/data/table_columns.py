@@ -61,8 +61,8 @@ def as_said(
             bad = torch.tensor([row for row, text in enumerate(texts) if text and values[row].isnan()])
             if len(bad):
                 raise UnusableInput(
-                    f"The column {name} of {file} has {len(bad):,} texts that are no numbers, first {texts[int(bad[0])]!r} "
-                    f"in {rows_named(bad[:1])}: correct them, or take it out of data.numeric."
+                    f"The column {name} of {file} has {len(bad):,} texts that are no numbers, the first is "
+                    f"{texts[int(bad[0])]!r} in {rows_named(bad[:1])}: correct them, or take it out of data.numeric."
                 )
             said[name] = Column(name, "number", numbers=values)
     for name in categorical:
@@ -215,8 +215,8 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
         raise UnusableInput(
-            f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} rows: "
-            f"a class needs several rows, so name another column in data.target."
+            f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} "
+            f"rows: a class needs several rows, so name another column in data.target."
         )
 
 

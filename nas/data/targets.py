@@ -59,7 +59,7 @@ def of_training(targets: Targets, parts: Parts, owner: str) -> Targets:
             named = [f"{targets.class_names[number]} ({count:,})" for number, count in pairs]
             raise UnusableInput(
                 f"The {part} part of {owner} has {len(strange):,} samples of classes that its training part lacks, "
-                f"{listed(named)}: remove them, or try another data.split.seed."
+                f"{listed(named)}: remove them, or divide the data in another way (data.split)."
             )
     place = torch.zeros(len(targets.class_names), dtype=torch.int64)
     place[known] = torch.arange(len(known))

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Architecture
 from nas.report.cell_drawing import draw_cells
-from nas.report.cell_graph import darts_cell, nasbench201_cell
+from nas.report.cell_graph import darts_cell, nasbench201_cell, recurrent_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.tasks import measures_of
 
@@ -25,32 +26,47 @@ def architecture_in_words(found: CandidateFile) -> str:
     return " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
 
 
+INPUTS = {0: "row", 1: "series", 2: "image"}
 CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 def architecture_figure(found: CandidateFile) -> "Figure":
     """The found architecture as a drawing with a title; see :func:`space_figure`."""
-    return space_figure(found.space, found.candidate.architecture, f"Found on {found.data}")
+    return space_figure(
+        found.space, found.candidate.architecture, f"Found on {found.data}", task_name=found.task["name"]
+    )
 
 
-def space_figure(space: SearchSpace, architecture: Architecture, title: str = "", width: float = WIDTH) -> "Figure":
-    """Draw cells as graphs, any other architecture as a chain of layers from image to classes, skipped layers dashed.
+def space_figure(
+    space: SearchSpace,
+    architecture: Architecture,
+    title: str = "",
+    width: float = WIDTH,
+    task_name: str = "classification",
+) -> "Figure":
+    """Draw cells as graphs, any other architecture as a chain of layers from input to output, skipped layers dashed.
 
     Args:
         space: The architecture's space.
         architecture: The architecture to draw.
         title: The figure's title; may be empty.
         width: The largest width of a chain of layers in inches; a cell takes the width it needs.
+        task_name: The name of the task, which says what comes out.
     """
     if isinstance(space, Darts):
         genotype = space.genotype(architecture)
         return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
     if isinstance(space, NasBench201):
         return draw_cells([("", nasbench201_cell(architecture))], title)
-    channels, rows, columns = space.input_shape
-    blocks = [Block("input", "image", f"{channels} x {rows} x {columns}")]
+    if isinstance(space, Recurrent):
+        return draw_cells([("", recurrent_cell(space.genotype(architecture)))], title)
+    signature = space.signature
+    shape = " x ".join(map(str, signature.input_shape))
+    blocks = [Block("input", INPUTS[signature.rank], shape if signature.rank else f"{shape} columns")]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
-    blocks.append(Block("output", "classifier", f"{space.classes} classes"))
+    of_classes = task_name == "classification"
+    outputs = f"{signature.outputs} {'classes' if of_classes else 'outputs'}"
+    blocks.append(Block("output", "classifier" if of_classes else "head", outputs))
     return draw_chain(blocks, title, width)
 
 

@@ -380,7 +380,7 @@ def test_crop_and_flip_move_masks_with_their_pictures(tmp_path: Path, memory: fl
     stream = splits.train.stream(6, (0.0,), (1.0,), order, moving, noise)
     seen: set[int] = set()
     for _ in range(20):
-        images, targets = stream.next()
+        images, targets = stream.next()[:2]
         known = targets != UNKNOWN_CLASS
         assert torch.equal((images[:, 0] > 0) & known, (targets > 0) & known)
         assert bool((images[:, 0] == 0)[~known].all())  # what came from the padding
