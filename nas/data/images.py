@@ -44,7 +44,7 @@ class Images:
         augmentation: The augmentation of the training images.
         folder: Where the pictures are, relative to the working directory: ``<class>/``, or ``train/<class>/`` with
             ``val/<class>/`` and ``test/<class>/`` or without. With ``labels`` or ``masks`` pictures in any folders.
-        name: What messages and files call these data; null takes the name of the folder.
+        name: What messages and files call these data; an empty one takes the name of the folder.
         parts: By part the name of its folder, where it is not a usual one; null where there is none.
         labels: A CSV or Parquet file with a row per picture; relative to the folder or the working directory.
         csv: How it is read.
@@ -79,7 +79,7 @@ class Images:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     memory: float = 2.0
-    workers: int = 4
+    workers: int = 2
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -254,7 +254,7 @@ class Images:
     ) -> dict[str, Any]:
         masks = {} if self.masks is None else {"mask_values": list(targets.class_names or ())}
         return {
-            "source": "images",
+            "kind": "images",
             "size": list(decoding.sides),
             "shorter_side": decoding.shorter_side,
             "channels": decoding.channels,
