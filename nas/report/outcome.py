@@ -1,6 +1,7 @@
 """The outcome of a search or of a retraining in words and as a drawing."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,11 +10,12 @@ from nas.report.cell_drawing import draw_cells
 from nas.report.cell_graph import darts_cell, nasbench201_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
-from nas.tasks import measures_of
+from nas.tasks import measures_of, told_measures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +69,11 @@ def space_figure(
     return draw_chain(blocks, title, width)
 
 
+def samples_in_words(signature: Signature) -> str:
+    """``images`` or, of any others, ``samples``."""
+    return "images" if signature.rank == 2 else "samples"
+
+
 def hyperparameters_in_words(found: CandidateFile) -> str:
     """``learning_rate 0.0123, dropout 0.31 (not settled), ...``."""
     parts = []
@@ -88,7 +95,6 @@ def search_outcome(found: CandidateFile, seconds: float) -> dict[str, str]:
 
 def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: float | None) -> dict[str, str]:
     """The rows of the table at the end of a retraining."""
-    main, *_ = measures = measures_of(result)
     used = ", ".join(f"{name} {value:.3g}" for name, value in result["hyperparameters"].items())
     return {
         "data": found.data,
@@ -96,10 +102,19 @@ def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: 
         "hyperparameters": f"{used}, schedule {result['schedule']}",
         "parameters": f"{result['parameters']:,}",
         "search time": "unknown" if search_seconds is None else f"{search_seconds:.0f} s",
-        **{f"test {one.words}": one.told(result[f"test_{one.name}"]) for one in measures},
+        **{f"test {one.words}": one.told(result[f"test_{one.name}"]) for one in measures_of(result)},
         "test loss": f"{result['test_loss']:.4f}",
-        **({f"{main.words} without inputs": main.told(result["trivial"][main.name])} if "trivial" in result else {}),
+        **without_inputs(result),
     }
+
+
+def without_inputs(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the measures that the outcome is told in are without looking at any input; empty where nobody asked."""
+    trivial = result.get("trivial")
+    if not isinstance(trivial, Mapping):
+        return {}
+    found = [(one, trivial.get(one.name)) for one in told_measures(result)]
+    return {f"{one.words} without inputs": one.told(value) for one, value in found if isinstance(value, int | float)}
 
 
 def recorded_seconds(folder: Path) -> float | None:

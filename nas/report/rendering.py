@@ -74,10 +74,6 @@ def quoted(text: str | Path) -> str:
     return shlex.quote(str(text))
 
 
-def percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:.2f} %"
-
-
 def whole(value: float | None) -> str | None:
     return None if value is None else f"{value:,.0f}"
 
