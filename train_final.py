@@ -27,6 +27,7 @@ from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
+from nas.hyperparameters.collection import NO_ENTRIES
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
@@ -88,7 +89,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
-    entries = build_each(config.hyperparameters, "hyperparameters", without=["gradient"])
+    entries = build_each(config.hyperparameters, "hyperparameters", without=NO_ENTRIES)
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
     schedule = training if fixed else found
@@ -104,7 +105,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
-    known = splits.train_and_validation().to(randomness.device)
+    held_out = training.averaging != "none"  # averaging waits for the loss on images that are not trained on
+    known = (splits.train if held_out else splits.train_and_validation()).to(randomness.device)
     stream = known.stream(
         training.batch_size,
         splits.mean,
@@ -126,6 +128,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         tracking=tracking,
         randomness=randomness,
         folder=RunFolder(path, training.keep_checkpoints),
+        validation=partial(splits.validation.to(randomness.device).evaluation_batches, 256, splits.mean, splits.std),
     )
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)

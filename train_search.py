@@ -36,6 +36,7 @@ from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
+from nas.training.augment import refuse_what_cannot_act
 
 log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
@@ -47,6 +48,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     seed, device = checked_seed(config.seed), checked_device(config.device)
     randomness = Randomness(seed, device)
     relaxation = build(config.relaxation, "relaxation")
+    architecture_gradient = build_or_none(config.hypergradient, "hypergradient")
+    hyperparameter_gradient = build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient")
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
@@ -56,6 +59,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
+    refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
     chain = space_settings(config.space, task.signature, CONF / "space")
     space = build(chain, "space", signature=task.signature, ranges=ranges)
@@ -81,8 +85,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         task=task,
         augmentation=source.augmentation,
         relaxation=relaxation,
-        architecture_gradient=build_or_none(config.hypergradient, "hypergradient"),
-        hyperparameter_gradient=build_or_none(config.hyperparameters.gradient, "hyperparameters.gradient"),
+        architecture_gradient=architecture_gradient,
+        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.beside(architecture_gradient),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),

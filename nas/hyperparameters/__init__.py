@@ -9,11 +9,13 @@ from nas.hyperparameters.kinds import (
     LabelSmoothing,
     LayerDropoutRate,
     LearningRate,
+    MemoryPenalty,
     Mixing,
     Momentum,
     RateFactor,
     WeightDecay,
 )
+from nas.hyperparameters.relations import EffectiveRate, MeanFactor, Relation
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised, GradientDescent, Update
 
 __all__ = [
@@ -22,15 +24,19 @@ __all__ = [
     "Cutout",
     "DropPathRate",
     "DropoutRate",
+    "EffectiveRate",
     "GradientDescent",
     "Hyperparameter",
     "HyperparameterSet",
     "LabelSmoothing",
     "LayerDropoutRate",
     "LearningRate",
+    "MeanFactor",
+    "MemoryPenalty",
     "Mixing",
     "Momentum",
     "RateFactor",
+    "Relation",
     "Update",
     "WeightDecay",
 ]

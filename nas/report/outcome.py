@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Architecture
 from nas.report.cell_drawing import draw_cells
-from nas.report.cell_graph import darts_cell, nasbench201_cell
+from nas.report.cell_graph import darts_cell, nasbench201_cell, recurrent_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
 from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.tasks import measures_of, told_measures
 
@@ -59,6 +60,8 @@ def space_figure(
         return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
     if isinstance(space, NasBench201):
         return draw_cells([("", nasbench201_cell(architecture))], title)
+    if isinstance(space, Recurrent):
+        return draw_cells([("", recurrent_cell(space.genotype(architecture)))], title)
     signature = space.signature
     shape = " x ".join(map(str, signature.input_shape))
     blocks = [Block("input", INPUTS[signature.rank], shape if signature.rank else f"{shape} columns")]

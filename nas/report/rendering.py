@@ -14,6 +14,7 @@ from nas.report.svg import Plot, corners
 from nas.run.candidate_file import CandidateFile
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 
 # A page loads nothing but itself: no script, no font, no picture from anywhere else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -57,7 +58,7 @@ def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
     """
     space, architecture = found.space, found.candidate.architecture
     drawings = {"broad": Markup(inline_svg(space_figure(space, architecture), f"{prefix}-broad"))}
-    if not isinstance(space, Darts | NasBench201):
+    if not isinstance(space, Darts | NasBench201 | Recurrent):
         narrow = space_figure(space, architecture, width=NARROW)
         drawings["narrow"] = Markup(inline_svg(narrow, f"{prefix}-narrow"))
     return drawings

@@ -2,7 +2,7 @@
 
 from nas.search.callback import Callback, SeenStep
 from nas.search.coarse_to_fine import CoarseToFine
-from nas.search.discretisation import Alone, Discretisation, Strongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Discretisation, Strongest
 from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
@@ -19,6 +19,7 @@ from nas.search.threshold import Threshold
 
 __all__ = [
     "Alone",
+    "AloneOrStrongest",
     "Callback",
     "CoarseToFine",
     "Converged",

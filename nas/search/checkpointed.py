@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas.bilevel.outcome import Outcome
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Stream
@@ -17,9 +18,11 @@ from nas.search.convergence import Trajectory, nothing_learned
 from nas.search.guard import Guard, Interventions
 from nas.search.parts import SearchParts, SearchSettings
 from nas.search.reader import CandidateReader
+from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
+from nas.training.carried import carry
 
 
 class CheckpointedSearch:
@@ -43,6 +46,7 @@ class CheckpointedSearch:
     interventions: Interventions
     trajectory: Trajectory
     reader: CandidateReader
+    readings: Readings | None
     record: SearchRecord
     callbacks: dict[str, Callback]
     _streams: dict[str, Stream]
@@ -62,6 +66,12 @@ class CheckpointedSearch:
         rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
         due = self.step % self.settings.architecture_every == 0
         return due and epoch >= self.settings.warmup_epochs and not rests
+
+    def _carry_on(self, outcome: Outcome) -> None:
+        """Where the supernet has a memory, let both splits' next batches begin where those of this step have ended."""
+        carry(self._streams["train"], outcome.step.logits)
+        if outcome.move is not None:
+            carry(self._streams["validation"], outcome.move.report.validation_logits)
 
     def _average_statistics(self) -> None:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
@@ -106,6 +116,8 @@ class CheckpointedSearch:
         loss = self.record.last_means.get("supernet/validation_loss", 0.0)
         nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
         settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
+        if self.readings is not None:
+            settled["architecture"] = self.readings.unsettled()
         return dict.fromkeys(settled, nothing) if nothing else settled
 
     def stopped_by(self) -> str | None:

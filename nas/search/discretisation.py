@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +21,15 @@ Tune = Callable[[int, int, int], None]
 
 
 class Discretisation(ABC):
-    """How the architecture is read off a finished supernet."""
+    """How the architecture is read off a finished supernet.
+
+    Attributes:
+        asks_for_losses: Whether it chooses by the validation losses of options, which are then in ``losses``.
+        losses: By choice and option, those that the last choice was made by, without the choices not looked at.
+    """
+
+    asks_for_losses: bool = False
+    losses: Mapping[str, Mapping[str, float]] = MappingProxyType({})
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
@@ -89,6 +98,8 @@ class Alone(Discretisation):
         sliced: Whether only that is computed, and counted, which an option and the choices made leave in.
     """
 
+    asks_for_losses = True
+
     def __init__(self, images: int, types_first: bool = False, sliced: bool = False) -> None:
         require(images >= 2, "images", images, "it must be at least 2: batch norm needs two")
         self.most, self.types_first, self.sliced = images, types_first, sliced
@@ -126,7 +137,7 @@ class Alone(Discretisation):
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
         weights, rows = relaxed_weights(supernet), alpha_places(supernet)
         chosen, conditions = dict(preferred), space.conditions() if self.types_first else {}
-        types = {kind for kind, _ in conditions.values()}
+        types, losses = {kind for kind, _ in conditions.values()}, dict[str, dict[str, float]]()
         certain = sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values()))
         for choice in sorted(certain, key=lambda choice: choice.name not in types):
             kind, needed = conditions.get(choice.name, (None, None))
@@ -137,11 +148,13 @@ class Alone(Discretisation):
                 option: with_row(weights, rows[choice.name], one_hot[index])
                 for index, option in enumerate(choice.options)
             }
-            ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
-            for option, one in alone.items():
-                ranks[option] = (self._loss(supernet, space, one, batches, task), option != preferred[choice.name])
+            own = {option: self._loss(supernet, space, one, batches, task) for option, one in alone.items()}
+            losses[choice.name] = own
+            # Alpha decides where the options make no difference, as those of a type that is not taken.
+            ranks = {option: (loss, option != preferred[choice.name]) for option, loss in own.items()}
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
+        self.losses = losses
         return Architecture(preferred.space, chosen)
 
     def _loss(
@@ -151,6 +164,42 @@ class Alone(Discretisation):
             return supernet_metrics(supernet, batches(self.most), weights, task)["loss"]
         part = space.sliced(supernet, weights)
         return supernet_metrics(part.supernet, batches(self.most, part.multiply_adds), part.weights, task)["loss"]
+
+
+class AloneOrStrongest(Alone):
+    """:class:`Alone` where each choice has an alpha of its own, and the options that alpha prefers elsewhere.
+
+    Types come first, and where the space can leave options out, only what is left is computed.
+
+    Args:
+        images: Validation images at most for one option.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__(images, types_first=True)
+
+    def check(self, supernet: Supernet, space: SearchSpace) -> None:
+        self.asks_for_losses = has_own_rows(supernet, space)
+        try:
+            self.sliced = self.asks_for_losses and bool(space.sliced(supernet, relaxed_weights(supernet)))
+        except InvalidValue:
+            self.sliced = False
+
+    def images(self, space: SearchSpace, available: int) -> int:
+        return 0 if space.rivals() else super().images(space, available)
+
+    def choose(
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        batches: Batches,
+        generator: Generator | None = None,
+        tune: Tune | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
+    ) -> Architecture:
+        if self.asks_for_losses:
+            return super().choose(supernet, space, batches, generator, tune, task)
+        return supernet.discretise()
 
 
 def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:

@@ -21,6 +21,7 @@ from nas.search.convergence import Trajectory
 from nas.search.guard import Finiteness, FreshStart, Guard, Interventions
 from nas.search.parts import SearchParts, built_meter, built_problem, built_streams, built_supernet
 from nas.search.reader import CandidateReader
+from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.resolution import Resolution
 from nas.search.result import SearchResult
@@ -84,6 +85,9 @@ class GradientSearch(CheckpointedSearch):
         if not self._is_guarded:
             gradients = self.training.on_non_finite != "restart"
             self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
+        self.readings = Readings.of(parts, self.reader)
+        if self.readings is not None:
+            self.callbacks["readings"] = self.readings
         self.callbacks |= stage_callbacks(self)
 
     # The search, from top to bottom.
@@ -128,7 +132,9 @@ class GradientSearch(CheckpointedSearch):
         )
         training = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
+        self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.upper_level.alternate(training, validation, work)
+        self._carry_on(outcome)
         self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
@@ -160,6 +166,8 @@ class GradientSearch(CheckpointedSearch):
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
             with tuning.undone():
                 measured = self.reader.measure_and_choose(self._until_requested, tuning)
+            if self.readings is not None:
+                self.readings.note(self.step)
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)
@@ -217,5 +225,7 @@ class GradientSearch(CheckpointedSearch):
         rate = self.fresh_start.take(self.settings.guard.divisor)
         for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
+        for stream in self._streams.values():
+            stream.carry(None)
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)

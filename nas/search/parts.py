@@ -58,10 +58,14 @@ class SearchSettings:
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
+        settled_by: Whose choices must stand: alpha's, or those of a discretisation that asks for losses, which then
+            reads the architecture off at the end of each of these epochs.
+        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns.
         checkpoint_every: Steps from one checkpoint to the next.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.
-        half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels.
+        half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels. None:
+            half of it, where the supernet takes images of any size.
     """
 
     epochs: int
@@ -75,7 +79,9 @@ class SearchSettings:
     guard: GuardSettings
     from_: str | None = None
     architecture_every: int = 1
-    half_resolution: float = 0.0
+    half_resolution: float | None = 0.0
+    settled_by: Literal["alpha", "discretisation"] = "alpha"
+    settled_loss: float = 0.1
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, "epochs", self.epochs, "it must be at least 1")
@@ -87,9 +93,11 @@ class SearchSettings:
         ):
             require(every >= 1, key, every, "it must be at least 1")
         share = self.half_resolution
-        require(0 <= share <= 1, "half_resolution", share, "it must be a share from 0 to 1")
+        good = share is None or 0 <= share <= 1
+        require(good, "half_resolution", share, "it must be null or a share from 0 to 1")
         require(self.settled_epochs >= 2, "settled_epochs", self.settled_epochs, "it must be at least 2")
         require(self.settled_ratio > 1, "settled_ratio", self.settled_ratio, "it must be above 1")
+        require(self.settled_loss >= 0, "settled_loss", self.settled_loss, "it must be a share of at least 0")
         require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "it must be at least 1")
 
 

@@ -59,22 +59,26 @@ class CandidateReader:
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
-            passed: list[tuple[int, float | None]] = []
-
-            def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
-                for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
-                    passed.append((len(batch.targets), per_image))
-                    yield batch
-
-            generator = self.parts.randomness.anew("discretisation")
-            self.chosen = self.parts.discretisation.choose(
-                self.supernet, self.parts.space, images, generator, tune, self.parts.task
-            )
-            for count, per_image in passed:
-                self.meter.passed(count, per_image)
+            self.chosen = self.read_off(watched, tune)
         self.meter.passed(metrics.samples)
         main = self.parts.task.measures[0].name
         return {"supernet/validation_loss": metrics.loss, f"supernet/validation_{main}": metrics[main]}
+
+    def read_off(self, watched: Watched, tune: Tune | None = None) -> Architecture:
+        """What the discretisation chooses now, its passes counted; arguments as of :meth:`measure_and_choose`."""
+        passed: list[tuple[int, float | None]] = []
+
+        def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
+            for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
+                passed.append((len(batch.targets), per_image))
+                yield batch
+
+        generator = self.parts.randomness.anew("discretisation")
+        space, task = self.parts.space, self.parts.task
+        chosen = self.parts.discretisation.choose(self.supernet, space, images, generator, tune, task)
+        for count, per_image in passed:
+            self.meter.passed(count, per_image)
+        return chosen
 
     def against_alpha(self) -> str:
         """``layer1.filters 16 (4)``, ...: what was chosen (and what alpha prefers) where the two differ."""

@@ -15,6 +15,7 @@ from nas.operations.mixed import pooling
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.space import SearchSpace
 
+HALF = 0.5  # the share of a search for which small images are enough, where nothing else is said
 HALVING = pooling("average", 2, 2)
 
 
@@ -37,12 +38,17 @@ class Resolution:
         self.is_half = False
 
     @classmethod
-    def of(cls, share: float, space: SearchSpace, relaxation: Relaxation) -> "Resolution":
-        """That of a search of ``space``.
+    def of(cls, share: float | None, space: SearchSpace, relaxation: Relaxation) -> "Resolution":
+        """That of a search of ``space``; with ``share`` None, half of it where the supernet takes images of any size.
 
         Raises:
             InvalidValue: ``share`` is above 0, and the supernet takes images of one size only.
         """
+        if share is None:
+            try:
+                return cls.of(HALF, space, relaxation)
+            except InvalidValue:
+                return cls(0.0, 0.0)
         if share == 0:
             return cls(0.0, 0.0)
         if space.signature.rank != 2 or space.signature.head != "point":
@@ -83,6 +89,9 @@ class _ShownStream:
     def next(self) -> Batch:
         batch = self._stream.next()
         return Batch(halved(batch.inputs), batch.targets) if self._resolution.is_half else batch
+
+    def carry(self, state: Tensor | None) -> None:
+        self._stream.carry(state)
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

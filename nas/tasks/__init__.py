@@ -2,6 +2,7 @@
 
 from nas.tasks.auto import Auto
 from nas.tasks.classification import PLAIN_CLASSIFICATION, Classification, smoothed_cross_entropy
+from nas.tasks.language import Language
 from nas.tasks.loading import data_and_task
 from nas.tasks.multi_label import MultiLabel
 from nas.tasks.recorded import (
@@ -19,6 +20,7 @@ __all__ = [
     "PLAIN_CLASSIFICATION",
     "Auto",
     "Classification",
+    "Language",
     "Measure",
     "Metrics",
     "MetricsOfEach",

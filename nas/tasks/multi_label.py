@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset
+from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -52,13 +52,13 @@ class MultiLabel(Task):
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
             targets = dataset.targets
-            good = isinstance(dataset, ArrayDataset) and targets.dim() == 2 and targets.shape[1] >= 2
+            good = isinstance(dataset, TargetDataset) and targets.dim() == 2 and targets.shape[1] >= 2
             if not good or not bool(((targets == 0) | (targets == 1)).all()):
                 raise UnusableInput(
                     f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
                     f"{splits.name} are {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}."
                 )
-            assert isinstance(dataset, ArrayDataset)
+            assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(targets.float())
         shares = parts["train"].targets.double().mean(0)
         constant = ((shares == 0) | (shares == 1)).nonzero().flatten().tolist()

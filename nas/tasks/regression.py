@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset
+from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -56,7 +56,7 @@ class Regression(Task):
         task.signature = Signature(splits.input_shape, len(mean), categories=splits.categories)
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
-            assert isinstance(dataset, ArrayDataset)
+            assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(((raw[part] - mean) / deviation).float())
         return task, replace(splits, **parts)
 
@@ -145,7 +145,7 @@ def _numbers(splits: DataSplits, part: str) -> Tensor:
         UnusableInput: They are no numbers, infinite, or a sample has no known target.
     """
     dataset = splits.parts[part]
-    if splits.class_names is not None or not isinstance(dataset, ArrayDataset):
+    if splits.class_names is not None or not isinstance(dataset, TargetDataset):
         raise UnusableInput(
             f"The targets of {splits.name} are classes, not numbers: task=classification takes them, or give a data "
             "set whose targets are numbers."

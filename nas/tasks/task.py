@@ -147,6 +147,10 @@ class Task(ABC):
         metrics.update(self.trivial(targets), targets)
         return metrics.compute()
 
+    def rate_factor(self, targets: Tensor) -> float:
+        """What the learning rate of a step on ``targets`` is multiplied by."""
+        return 1.0
+
     def count(self, targets: Tensor) -> int:
         """How many things :meth:`reported_loss` sums up."""
         return len(targets)

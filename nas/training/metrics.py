@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nas.data.batches import Batch
 from nas.tasks.task import Measure, MetricsOfEach, Task
+from nas.training.carried import passes
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,7 @@ def measure(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        for batch in batches:
-            targets = batch.targets.to(device, non_blocking=True)
-            outputs = network(batch.inputs.to(device, non_blocking=True)).float()
+        for outputs, targets in passes(network, batches, device):
             losses.append(task.reported_loss(outputs, targets))
             metrics.update(outputs, targets)
             samples += len(targets)

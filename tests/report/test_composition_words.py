@@ -14,13 +14,13 @@ CONF = str(Path(__file__).resolve().parents[2] / "conf")
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ("", None),
+        ("", "alone or strongest"),
         ("experiment=darts_first_order", None),
         ("experiment=darts_second_order", "finite difference"),
         ("experiment=beta_darts", "beta decay"),
         ("experiment=gaea", "simplex, exponentiated gradient, partial channels 4, edge normalisation"),
         ("experiment=sdarts_adv", "adversarial perturbation"),
-        ("regulariser=dirichlet_kl relaxation=dirichlet", "dirichlet, dirichlet KL"),
+        ("regulariser=dirichlet_kl relaxation=dirichlet", "dirichlet, dirichlet KL, alone or strongest"),
         ("experiment=gdas", "gumbel softmax, official gradient, sampled"),
         ("experiment=fair_darts", "sigmoid, zero one, threshold, optional edges"),
         ("method=random", None),

@@ -181,11 +181,14 @@ def test_a_network_for_one_size_is_refused_in_one_sentence() -> None:
     )
     with pytest.raises(InvalidValue, match=refused):
         Resolution.of(0.5, space, Softmax(Temperature()))
+    assert Resolution.of(None, space, Softmax(Temperature())).share == 0
+    any_size = Macro(LAYERS, ["relu"], signature=Signature((1, 8, 8), 3))
+    assert Resolution.of(None, any_size, Softmax(Temperature())).share == 0.5
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1])
 def test_a_share_is_from_0_to_1(share: float, tmp_path: Path) -> None:
-    with pytest.raises(InvalidValue, match=r"half_resolution=.* it must be a share from 0 to 1"):
+    with pytest.raises(InvalidValue, match=r"half_resolution=.* it must be null or a share from 0 to 1"):
         made(tmp_path, {"half_resolution": share})
 
 

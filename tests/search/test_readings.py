@@ -1,0 +1,137 @@
+"""Whether the architecture that is handed on has settled, by what is read off at the end of the last epochs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from nas.candidate import Architecture
+from nas.relaxations.relaxation import Temperature
+from nas.relaxations.softmax import Softmax
+from nas.search.discretisation import Alone, AloneOrStrongest
+from nas.search.gradient_search import GradientSearch
+from nas.search.parts import SearchSettings
+from nas.search.readings import Readings
+from nas.signature import Signature
+from nas.spaces.darts.space import Darts
+from nas.spaces.macro.space import Macro
+from nas.spaces.nasbench201.space import NasBench201
+from tests.problems import search_parts
+
+IMAGES = 8
+
+
+def parts_of(path: Path, discretisation: Any, **search: Any) -> Any:
+    settings = {"epochs": 4, "settled_by": "discretisation", **search}
+    return search_parts(path, discretisation=discretisation, search=settings)
+
+
+def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[str, float]], **search: Any) -> Any:
+    """Readings that take ``read`` one after the other, the last of them at the losses ``losses``."""
+    parts = parts_of(path, SimpleNamespace(asks_for_losses=True, losses=losses), **search)
+    space = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
+    left = iter(read)
+    reader: Any = SimpleNamespace(read_off=lambda _: Architecture("one", next(left)), chosen=None)
+    found = Readings(replace(parts, space=space), reader)
+    for epoch in range(4):
+        found.on_epoch(4 * (epoch + 1), epoch, Architecture("one", {}))
+    reader.chosen = Architecture("one", read[-1])
+    found.note(16)
+    return found
+
+
+CONV = {"type": "conv", "width": "8", "kernel": "3"}
+LOSSES = {"type": {"conv": 0.2, "skip": 0.3}, "width": {"8": 0.20, "16": 0.22, "32": 0.23}}
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        ([CONV, CONV], None),
+        ([{**CONV, "width": "16"}, CONV], None),  # 10 % of the loss
+        ([{**CONV, "width": "32"}, CONV], "width read off differently in the last 2 epochs"),
+        ([{**CONV, "width": "64"}, CONV], "width read off differently in the last 2 epochs"),  # nothing is known of it
+        ([{**CONV, "type": "skip"}, CONV], "type read off differently in the last 2 epochs"),
+        ([{**CONV, "kernel": "5"}, CONV], "kernel read off differently in the last 2 epochs"),
+        ([{**CONV, "kernel": "5", "type": "skip"}, {**CONV, "type": "skip"}], None),  # switched off
+    ],
+)
+def test_settled_is_what_was_read_off_twice_or_makes_no_difference(
+    read: list[dict[str, str]], reason: str | None, tmp_path: Path
+) -> None:
+    assert reading(tmp_path, read, LOSSES, settled_epochs=2).unsettled() == reason
+    strict = reading(tmp_path, read, LOSSES, settled_epochs=2, settled_loss=0.0).unsettled()
+    assert (strict is None) == (read[0] == read[1] or read[1]["type"] == "skip")
+
+
+def test_fewer_readings_than_epochs_tell_nothing(tmp_path: Path) -> None:
+    found = reading(tmp_path, [CONV, CONV, CONV], LOSSES, settled_epochs=3)
+    assert found.unsettled() is None  # after the epochs 2 and 3, and at the end
+    found.forget()
+    found.note(16)
+    assert found.unsettled() == "too early to tell, 1 readings of 3"
+
+
+def searched(path: Path, **search: Any) -> GradientSearch:
+    return GradientSearch(parts_of(path, AloneOrStrongest(IMAGES), **search))
+
+
+def test_a_search_pays_for_its_readings_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    expected = searched(tmp_path / "whole", settled_epochs=3).search()
+    by_alpha = searched(tmp_path / "alpha", settled_epochs=3, settled_by="alpha").search()
+    assert expected.candidate == by_alpha.candidate  # looking changes nothing
+    one = AloneOrStrongest(IMAGES).images(parts_of(tmp_path, None).space, 48)
+    assert 0 < expected.cost.samples - by_alpha.cost.samples <= 2 * one
+
+    killed = searched(tmp_path / "killed", settled_epochs=3)
+    original = killed.problem.step
+
+    def step(*arguments: Any) -> Any:
+        if killed.step == 13:  # after the last reading but the final one
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    killed.problem.step = step  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        killed.search()
+    resumed = searched(tmp_path / "killed", settled_epochs=3).search()
+    assert resumed.settled == expected.settled
+    assert resumed.candidate == expected.candidate
+    assert replace(resumed.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
+    metrics = [(tmp_path / run / "metrics.csv").read_bytes() for run in ("whole", "killed")]
+    assert metrics[0] == metrics[1]
+
+
+def test_it_reads_after_every_epoch_that_may_be_the_last(tmp_path: Path) -> None:
+    search = searched(tmp_path, epochs=6, stop="settled", settled_epochs=2, settled_loss=1e3)
+    search.trajectory.settled = lambda *_: {"architecture": "alpha moved"}  # type: ignore[method-assign]
+    result = search.search()
+    assert search.step == 2 * search.steps_per_epoch
+    assert not any(result.settled.values())
+
+
+MACRO = Macro([{"type": "conv", "filters": [2, 4], "kernel_size": 1}], ["relu"], signature=Signature((1, 6, 6), 3))
+CELLS = Darts(channels=2, cells=2, steps=2, multiplier=2, signature=Signature((1, 8, 8), 3))
+EDGES = NasBench201(channels=2, cells_per_stage=1, signature=Signature((1, 8, 8), 3))
+
+
+@pytest.mark.parametrize(
+    ("space", "alone", "sliced"), [(MACRO, True, True), (EDGES, True, False), (CELLS, False, False)]
+)
+def test_options_are_asked_alone_where_each_choice_has_an_alpha(space: Any, alone: bool, sliced: bool) -> None:
+    rule, supernet = AloneOrStrongest(IMAGES), space.supernet(Softmax(Temperature()))
+    rule.check(supernet, space)
+    assert (rule.asks_for_losses, rule.sliced) == (alone, sliced)
+    images = Alone(IMAGES, types_first=True).images(space, 100) if alone else 0
+    assert rule.images(space, 100) == images
+    if not alone:
+        assert rule.choose(supernet, space, lambda most: []) == supernet.discretise()
+
+
+def test_the_settings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"settled_loss=-1 .*must be a share of at least 0"):
+        search_parts(tmp_path, search={"settled_loss": -1})
+    assert SearchSettings.settled_by == "alpha"
