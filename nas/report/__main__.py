@@ -110,8 +110,10 @@ def _why(options: argparse.Namespace) -> None:
         changes = (one.effect, one.retrained_effect)
         effects = ["" if change is None else change_in_words(main, change) for change in changes]
         rows.append([one.choice, one.option, one.runner_up or "-", _share(one.margin), *effects])
-    unit = "in points of" if main.unit == "%" else "by the"
-    print_table(comparison_table(f"What each choice is worth, {unit} validation {main.words}", columns, rows))
+    title = (
+        f"What each choice is worth, {'in points' if main.unit == '%' else 'as a change'} of validation {main.words}"
+    )
+    print_table(comparison_table(title, columns, rows))
     print(f"page: {page}")
     print(f"measured: {path}")
 
@@ -129,13 +131,14 @@ def _draw(options: argparse.Namespace) -> None:
             allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
             raise InvalidValue("architecture", options.architecture, allowed)
         found = read_candidate_file(file)
-        space, architecture = found.space, found.candidate.architecture
+        space, architecture, task_name = found.space, found.candidate.architecture, found.task["name"]
     else:
-        space, architecture = named_architecture(text, _space_named)
+        (space, architecture), task_name = named_architecture(text, _space_named), "classification"
     default = path / "figures" if os.path.isdir(path) else Path()
     name = options.architecture if text is not None and text.isidentifier() else "architecture"
     with _writing_into(path) if path.is_dir() and options.output is None else nullcontext():
-        drawings = save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name)
+        figure = space_figure(space, architecture, options.title, task_name=task_name)
+        drawings = save_drawing(figure, (options.output or default) / name)
     for written in drawings:
         print(f"drawing: {written}")
 

@@ -77,7 +77,8 @@ def write_animation(run: RecordedRun, path: Path) -> Path:
     for frame in some:
         if frame.architecture not in drawn:
             content = BytesIO()
-            space_figure(run.found.space, frame.architecture).savefig(content, format="png", dpi=RESOLUTION)
+            figure = space_figure(run.found.space, frame.architecture, task_name=run.found.task["name"])
+            figure.savefig(content, format="png", dpi=RESOLUTION)
             drawn[frame.architecture] = Image.open(content).convert("RGB")
     text, title = _font(TEXT_SIZE), _font(TITLE_SIZE)
     rows = list(some[0].probabilities)

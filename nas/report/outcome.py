@@ -29,6 +29,11 @@ def architecture_in_words(found: CandidateFile) -> str:
 
 
 INPUTS = {0: "row", 1: "series", 2: "image"}
+OUTPUTS = {  # by task
+    "classification": ("class", "classes"),
+    "multi_label": ("label", "labels"),
+    "regression": ("target", "targets"),
+}
 CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
@@ -66,9 +71,9 @@ def space_figure(
     shape = " x ".join(map(str, signature.input_shape))
     blocks = [Block("input", INPUTS[signature.rank], shape if signature.rank else f"{shape} columns")]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
-    of_classes = task_name == "classification"
-    outputs = f"{signature.outputs} {'classes' if of_classes else 'outputs'}"
-    blocks.append(Block("output", "classifier" if of_classes else "head", outputs))
+    one, several = OUTPUTS.get(task_name, ("output", "outputs"))
+    outputs = f"{signature.outputs} {one if signature.outputs == 1 else several}"
+    blocks.append(Block("output", "classifier" if task_name == "classification" else "head", outputs))
     return draw_chain(blocks, title, width)
 
 

@@ -110,8 +110,7 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
     curve = charts.anytime_curve(run, best)
     seed = run.setting("seed")
     return {
-        **{f"test {one.words}": _told(one, result.get(f"test_{one.name}")) for one in run.task.measures[:2]},
-        **without_inputs(result),
+        **dict(_fact(one, result) for one in run.task.measures[:2]),
         "parameters": whole(number(result.get("parameters"))),
         f"best validation {best.words} while searching": _told(best, curve[1][-1] if curve else None),
         "search time": duration(run.last("time/total_seconds")),
@@ -121,6 +120,13 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
         "composition": composition_in_words(run.config),
         "seed": None if seed is None else str(seed),
     }
+
+
+def _fact(measure: Measure, result: Mapping[str, Any]) -> tuple[str, str | None]:
+    """A measure on the test part, named together with what it is without inputs where that is told."""
+    beside = without_inputs(result).get(f"{measure.words} without inputs")
+    name = f"test {measure.words}" + (f" ({beside} without inputs)" if beside else "")
+    return name, _told(measure, result.get(f"test_{measure.name}"))
 
 
 def _why(run: RecordedRun) -> dict[str, Any]:
