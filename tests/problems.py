@@ -285,7 +285,6 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
     }
     parts: dict[str, Any] = {
         "space": space,
-        "space": settings.get("space") or Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
         "splits": splits,
         "task": settings.get("task") or Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
