@@ -24,7 +24,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
 from nas.data.batches import Stream
-from nas.hyperparameters.collection import HyperparameterSet
+from nas.hyperparameters.collection import NO_ENTRIES, HyperparameterSet
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
 from nas.run.randomness import Randomness
@@ -78,7 +78,7 @@ class Bench:
         set_noise_generator(supernet, randomness.on_device("dropout"))
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, momentum=training.momentum)
         noise = randomness.on_device("dropout"), randomness.on_device("relaxation")
-        entries = {name: entry for name, entry in config.hyperparameters.items() if name != "gradient"}
+        entries = {name: entry for name, entry in config.hyperparameters.items() if name not in NO_ENTRIES}
         hyperparameters = HyperparameterSet({name: build(entry, str(name)) for name, entry in entries.items()})
         self.problem = BilevelProblem(supernet, optimiser, hyperparameters, training.gradient_clip, noise, task=task)
         strategies: list[Hypergradient | None] = [

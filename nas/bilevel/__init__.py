@@ -10,7 +10,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
-from nas.bilevel.last_step import LastStep
+from nas.bilevel.last_step import LastStep, LastStepOrExact
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
@@ -34,6 +34,7 @@ __all__ = [
     "ForwardAccumulation",
     "Hypergradient",
     "LastStep",
+    "LastStepOrExact",
     "NeumannSeries",
     "Perturbation",
     "RandomPerturbation",

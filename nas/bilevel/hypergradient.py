@@ -61,6 +61,10 @@ class Hypergradient(ABC):
     looks_back: ClassVar[bool] = False
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "never"
 
+    def beside(self, architecture: "Hypergradient | None") -> "Hypergradient":
+        """What moves the hyperparameters where alpha has ``architecture``: this strategy, unless it gives way."""
+        return self
+
     @abstractmethod
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

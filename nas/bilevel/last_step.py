@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
@@ -39,7 +40,7 @@ class LastStep(Hypergradient):
         return "loss" in kinds
 
     def serves(self, other: Hypergradient) -> bool:
-        return other in (FirstOrder(), LastStep())
+        return other == FirstOrder() or isinstance(other, LastStep)
 
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
@@ -64,3 +65,10 @@ class LastStep(Hypergradient):
             validation_gradient_norm=float(global_norm(slopes)),
             step_length=step.length,
         )
+
+
+class LastStepOrExact(LastStep):
+    """:class:`LastStep` where alpha's strategy goes with it, :class:`nas.bilevel.exact.Exact` elsewhere."""
+
+    def beside(self, architecture: Hypergradient | None) -> Hypergradient:
+        return LastStep() if architecture is None or self.serves(architecture) else Exact()

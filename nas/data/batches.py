@@ -101,26 +101,32 @@ class Preparation:
         normalisation: The one of the data set.
         augmentation: None augments nothing.
         generator: The source of its draws, on the images' device.
+        dense: Whether targets are of places, so that they move with these.
 
     Raises:
         ValueError: The augmentation is on and has no generator.
     """
 
     def __init__(
-        self, normalisation: Transform, augmentation: Augmentation | None, generator: Generator | None
+        self,
+        normalisation: Transform,
+        augmentation: Augmentation | None,
+        generator: Generator | None,
+        dense: bool = False,
     ) -> None:
         self.augmentation = augmentation
-        self._normalisation = normalisation
+        self._normalisation, self._dense = normalisation, dense
         self._generator = generator if augmentation is not None and augmentation.is_active else None
         if augmentation is not None and augmentation.is_active and generator is None:
             raise ValueError("an augmentation needs a generator")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
+    def __call__(self, images: Tensor, targets: Tensor) -> Batch:
+        """Images (B, C, H, W) as the data set holds them as float32, with their targets."""
         if self.augmentation is None or self._generator is None:
-            return self._normalisation(images)
-        images = self.augmentation.crop_and_flip(images, self._generator)
-        return self.augmentation.cut_out(self._normalisation(images), self._generator)
+            return Batch(self._normalisation(images), targets)
+        images, moved = self.augmentation.moved(images, targets if self._dense else None, self._generator)
+        images = self.augmentation.cut_out(self._normalisation(images), self._generator)
+        return Batch(images, targets if moved is None else moved)
 
 
 class EpochStream(ABC):

@@ -15,6 +15,7 @@ from nas.hyperparameters.kinds import (
     RateFactor,
     WeightDecay,
 )
+from nas.hyperparameters.relations import EffectiveRate, MeanFactor, Relation
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised, GradientDescent, Update
 
 __all__ = [
@@ -23,16 +24,19 @@ __all__ = [
     "Cutout",
     "DropPathRate",
     "DropoutRate",
+    "EffectiveRate",
     "GradientDescent",
     "Hyperparameter",
     "HyperparameterSet",
     "LabelSmoothing",
     "LayerDropoutRate",
     "LearningRate",
+    "MeanFactor",
     "MemoryPenalty",
     "Mixing",
     "Momentum",
     "RateFactor",
+    "Relation",
     "Update",
     "WeightDecay",
 ]

@@ -13,17 +13,19 @@ kind                       what was done
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from nas.candidate import Categorical, Range
-from nas.configuration import build_each
+from nas.configuration import build_each, build_or_none
 from nas.errors import InvalidValue, require
 from nas.hyperparameters.kinds import Hyperparameter, Kind
+from nas.hyperparameters.relations import Relation, applied
 
+NO_ENTRIES = ("gradient", "relations")  # of the group hyperparameters
 SILENT_STEPS = 20  # after so many with a gradient of zero, a hyperparameter counts as not learning
 
 
@@ -37,13 +39,19 @@ class Intervention(NamedTuple):
 class HyperparameterSet(nn.Module):
     """All hyperparameters of a search: the raw parameters of the learned ones, the fixed values of the others.
 
+    Args:
+        entries: By name.
+        relations: By any name, what learned ones have to do with each other; null takes one away.
+
     Attributes:
         progress: The share of the search that is done, 0 to 1.
     """
 
     progress = 1.0
 
-    def __init__(self, entries: Mapping[str, Hyperparameter]) -> None:
+    def __init__(
+        self, entries: Mapping[str, Hyperparameter], relations: Mapping[str, Relation | None] | None = None
+    ) -> None:
         super().__init__()
         for name in ("learning_rate", "weight_decay"):
             require(name in entries, name, None, "every search needs it")
@@ -53,11 +61,12 @@ class HyperparameterSet(nn.Module):
             known = f"{type(entry).__name__} must be called {' or '.join(entry.names)}, the training loop's name for it"
             require(not entry.names or name in entry.names, name, type(entry).__name__, known)
         self.entries = dict(entries)
+        self.relations = applied(relations or {}, entries)
         self.raw = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.tensor(entry.raw(entry.initial), dtype=torch.float64))
                 for name, entry in entries.items()
-                if entry.learn
+                if entry.moves
             }
         )
 
@@ -68,9 +77,9 @@ class HyperparameterSet(nn.Module):
         return [self.entries[name].kind for name in self.raw]
 
     def candidate_ranges(self) -> dict[str, Range]:
-        """Where a candidate's values of the learned ones may lie: up to their cap."""
+        """Where a candidate's values of the learned ones may lie: up to their cap. In alphabetical order."""
         ranges: dict[str, Range] = {}
-        for name in self.learned():
+        for name in sorted(name for name, entry in self.entries.items() if entry.learn):
             entry = self.entries[name]
             ranges[name] = Range(entry.low, entry.high if entry.cap is None else entry.cap, entry.scale)
         return ranges
@@ -109,11 +118,11 @@ class HyperparameterSet(nn.Module):
         }
 
     def fixed(self) -> dict[str, float]:
-        """What is not learned, without what is at rest at its neutral value."""
+        """What no hypergradient moves, without what is not learned and at rest at its neutral value."""
         return {
             name: entry.initial
             for name, entry in self.entries.items()
-            if not entry.learn and entry.initial != entry.neutral
+            if not entry.moves and (entry.learn or entry.initial != entry.neutral)
         }
 
     def initial(self) -> dict[str, float]:
@@ -167,6 +176,8 @@ class HyperparameterMoves:
         """
         norms: dict[str, float] = {}
         held: list[Intervention] = []
+        together = [one for one in self.hyperparameters.relations if self._have_gradients(one.related)]
+        noted = [one.before(dict(self.hyperparameters.named_raw())) for one in together]
         for name, raw in self.hyperparameters.named_raw():
             entry = self.hyperparameters.entries[name]
             if raw.grad is None or entry.update is None:
@@ -179,7 +190,12 @@ class HyperparameterMoves:
             self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0
             if self._silent[name] == SILENT_STEPS:
                 held.append(Intervention("gradient_silent", name))
+        for relation, own in zip(together, noted, strict=True):
+            relation.after(dict(self.hyperparameters.named_raw()), own)
         return norms, held
+
+    def _have_gradients(self, names: Sequence[str]) -> bool:
+        return all(self.hyperparameters.raw[name].grad is not None for name in names)
 
     def state_dict(self) -> dict[str, Any]:
         updates = {name: self.hyperparameters.entries[name].update for name in self.hyperparameters.learned()}
@@ -204,10 +220,12 @@ def built_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Cat
     Raises:
         InvalidValue: An entry cannot be built, or a search lacks one.
     """
-    entries = build_each(config, "hyperparameters", without=["gradient"])
+    entries = build_each(config, "hyperparameters", without=NO_ENTRIES)
+    relations = config.get("relations") or {}
+    related = {str(name): build_or_none(one, f"hyperparameters.relations.{name}") for name, one in relations.items()}
     categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
     try:
         continuous = {name: entry for name, entry in entries.items() if name not in categorical}
-        return HyperparameterSet(continuous), categorical
+        return HyperparameterSet(continuous, related), categorical
     except InvalidValue as error:
         raise error.below("hyperparameters") from error

@@ -66,6 +66,8 @@ class Hyperparameter:
             logit of its place on a logit scale, the value itself on a linear one. None: as its update rule has it.
         rises: Whether a fixed value that acts through the loss goes up to ``initial`` from 0 in a straight line over
             the search.
+        by: What learns it. ``trainings`` leaves it at ``initial`` in a gradient search, and to what trains candidates:
+            black-box methods, and the short trainings of ``method=coarse_to_fine``.
     """
 
     acts_through_loss: ClassVar[bool]
@@ -81,6 +83,7 @@ class Hyperparameter:
     cap: float | None = None
     trust_region: float | None = None
     rises: bool = False
+    by: Literal["gradient", "trainings"] = "gradient"
 
     def __post_init__(self) -> None:
         lowest, highest = self.limits
@@ -93,11 +96,12 @@ class Hyperparameter:
         require(lowest <= self.low <= highest, "low", self.low, _between(lowest, highest))
         require(lowest <= self.high <= highest, "high", self.high, _between(lowest, highest))
         _ = self.range  # refuses an impossible range
-        strict = self.scale == "logit"
+        strict = self.scale == "logit" and self.moves
         inside = self.low < self.initial < self.high if strict else self.low <= self.initial <= self.high
         allowed = f"it must lie {'strictly ' if strict else ''}between low={self.low} and high={self.high}"
         require(inside, "initial", self.initial, allowed)
-        require(self.update is not None, "update", None, "a learned hyperparameter needs an update rule")
+        ruled = self.update is not None or not self.moves
+        require(ruled, "update", None, "a learned hyperparameter needs an update rule")
         cosine = isinstance(self, LearningRate | RateFactor) and self.scale == "log"
         good = cosine or not isinstance(self.update, CosineNormalised)
         require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
@@ -106,6 +110,11 @@ class Hyperparameter:
         region = self.trust_region
         good = region is None or (region > 0 and math.isfinite(region))
         require(good, "trust_region", region, "it must be null or a number above 0")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the hypergradient moves it."""
+        return self.learn and self.by == "gradient"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -314,7 +323,7 @@ class Cutout(Hyperparameter):
     neutral = 0.0
 
     def __post_init__(self) -> None:
-        require(not self.learn or self.initial > 0, "initial", self.initial, "a learned one must start above 0")
+        require(not self.moves or self.initial > 0, "initial", self.initial, "a learned one must start above 0")
         super().__post_init__()
 
 

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset
+from nas.data.text_stream import TextDataset
 from nas.errors import UnusableInput
 from nas.tasks.classification import Classification
+from nas.tasks.language import Language
 from nas.tasks.regression import Regression
 from nas.tasks.task import Task
 
@@ -20,8 +22,8 @@ MOST_CLASSES = 20
 class Auto:
     """Takes the task that the targets are of, and says so where they are numbers.
 
-    Named classes, truth values and whole numbers of at most 20 values are classes; numbers with a fractional part are
-    to be predicted. Several labels per sample are never guessed.
+    Running text is a language. Named classes, truth values and whole numbers of at most 20 values are classes; numbers
+    with a fractional part are to be predicted. Several labels per sample are never guessed.
     """
 
     def fitted(self, splits: DataSplits) -> tuple[Task, DataSplits]:
@@ -31,6 +33,8 @@ class Auto:
             UnusableInput: The rule does not tell, or the targets are not those of the task.
         """
         targets = splits.train.targets
+        if isinstance(splits.train, TextDataset):
+            return Language().fitted(splits)
         if splits.class_names is not None or isinstance(splits.train, LabelledDataset):
             return Classification().fitted(splits)
         regression = _has_fractions(targets)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset
+from nas.data.text_stream import TextDataset
 from nas.errors import UnusableInput
 from nas.signature import Signature
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
@@ -23,6 +23,8 @@ class Language(Task):
     What a memory adds to the training loss is not in here (``nas.operations.memory``).
     """
 
+    unigram: Tensor
+
     name = "language"
     glanced = "token_accuracy"
     measures = (
@@ -30,21 +32,19 @@ class Language(Task):
         Measure("bits_per_token", "lower", "bits per token", "bits"),
     )
 
-    def __init__(self) -> None:
-        self.shares = torch.ones(1)
-
     @property
     def ignorance(self) -> float:
         return math.log(self.signature.outputs)
 
     def fitted(self, splits: DataSplits) -> tuple["Language", DataSplits]:
-        if not isinstance(splits.train, ArrayDataset) or not splits.train.is_tokens:
-            raise UnusableInput(f"The data set {splits.name} has no running text: task=language needs data=text.")
+        text = splits.train
+        if not isinstance(text, TextDataset):
+            raise UnusableInput(f"The data set {splits.name} is no running text: task=language needs data=text.")
         (vocabulary,) = splits.categories
-        task = type(self)()
+        task = Language()
         task.signature = Signature(splits.input_shape, vocabulary, "sequence", splits.categories)
-        counts = splits.train.targets.flatten().bincount(minlength=vocabulary).double()
-        task.shares = (counts / counts.sum()).float()
+        counts = text.tokens.bincount(minlength=vocabulary).double() + 1  # so that no token is impossible
+        task.unigram = (counts / counts.sum()).log()
         return task, splits
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
@@ -58,18 +58,22 @@ class Language(Task):
     def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs.argmax(-1) == targets).to(torch.float64).mean()
 
-    def metrics(self, device: torch.device) -> "LanguageMetrics":
-        return LanguageMetrics()
-
     def trivial(self, targets: Tensor) -> Tensor:
-        """The share of each token in the training part: a unigram model."""
-        return self.shares.clamp(min=1e-9).log().to(targets.device).expand(*targets.shape, -1)
+        """How often each token is there in the training part."""
+        return self.unigram.to(targets.device).expand(*targets.shape, -1)
+
+    def measured_without_inputs(self, targets: Tensor) -> dict[str, float]:
+        nats = -float(self.unigram.to(targets.device)[targets].mean())  # without a logit per token and place
+        return _measures(nats)
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name}
 
     def words(self, splits: DataSplits) -> str:
-        return f"the next of {self.signature.outputs:,} tokens"
+        return f"language: the next token of {splits.name}, one of {self.signature.outputs:,}"
+
+    def metrics(self, device: torch.device) -> "LanguageMetrics":
+        return LanguageMetrics()
 
     def rate_factor(self, targets: Tensor) -> float:
         """That of a shorter batch is its share of the full length, as in AWD-LSTM (Merity et al., 2018)."""
@@ -97,5 +101,10 @@ class LanguageMetrics:
 
     def compute(self) -> dict[str, float]:
         nats = math.fsum(torch.stack(self._losses).tolist()) / self._tokens
-        perplexity = math.exp(nats) if nats < LARGEST_EXPONENT else math.inf
-        return {"perplexity": perplexity, "bits_per_token": nats / math.log(2)}
+        return _measures(nats)
+
+
+def _measures(nats: float) -> dict[str, float]:
+    """From the mean cross-entropy per token."""
+    perplexity = math.exp(nats) if nats < LARGEST_EXPONENT else math.inf
+    return {"perplexity": perplexity, "bits_per_token": nats / math.log(2)}
