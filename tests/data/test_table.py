@@ -159,6 +159,9 @@ def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
     patient = [f"p{row // 4}" for row in range(ROWS)]
     splits = loaded(written(tmp_path, patient=patient), split={"by": "patient"})
     assert splits.preparation["left_out"] == ["patient", "empty", "ward"]
+    splits = loaded(written(tmp_path, patient=[row // 4 for row in range(ROWS)]), "age", split={"by": "patient"})
+    numbered = [[COLUMNS["age"].index(age) // 4 for age in part.targets.tolist()] for part in splits.parts.values()]
+    assert sum(len(set(of_part)) for of_part in numbered) == 10
     days = [f"2024-01-{31 - row // 2:02}" for row in range(ROWS)]
     splits = loaded(written(tmp_path, day=days), "age", split={"order": "day"})
     assert splits.test.targets.tolist() == [COLUMNS["age"][row] for row in (6, 7, 4, 5, 2, 3, 0, 1)]
@@ -199,7 +202,11 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         r"target name of .* has 40 different texts in 40 rows: a class needs several",
     ),
     ({"day": DATES}, {"target": "day"}, r"The target day of patients.csv has dates"),
-    ({}, {"target": ["age", "kind"]}, r"The target kind of patients.csv has texts: several targets must all be numbers"),
+    (
+        {},
+        {"target": ["age", "kind"]},
+        r"The target kind of patients.csv has texts: several targets must all be numbers",
+    ),
     (
         {},
         {"numeric": ["sex"]},
