@@ -2,6 +2,7 @@
 
 from nas.tasks.auto import Auto
 from nas.tasks.classification import PLAIN_CLASSIFICATION, Classification, smoothed_cross_entropy
+from nas.tasks.dense import DenseClassification, DenseRegression
 from nas.tasks.language import Language
 from nas.tasks.loading import data_and_task
 from nas.tasks.multi_label import MultiLabel
@@ -20,6 +21,8 @@ __all__ = [
     "PLAIN_CLASSIFICATION",
     "Auto",
     "Classification",
+    "DenseClassification",
+    "DenseRegression",
     "Language",
     "Measure",
     "Metrics",
