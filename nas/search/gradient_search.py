@@ -102,7 +102,7 @@ class GradientSearch(CheckpointedSearch):
         """
         advice = "lower hyperparameters.learning_rate.initial or learn it"
         policy, folder, tracking = self.training.on_non_finite, self.parts.folder, self.parts.tracking
-        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice)
+        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice, self.parts.task)
         loop.run()
         synchronise_batch_norm(self.supernet, Ranks())
         return self.result(loop.tracker_state)
