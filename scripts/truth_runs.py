@@ -59,6 +59,7 @@ BLACK_BOXES: dict[str, tuple[str, ...]] = {
     "random_short": ("method=random", "method.strategy.batch=1", SHORT),
     "tpe_short": ("method=tpe", "method.strategy.startup=6", "method.strategy.storage=null", SHORT),
     "evolution_short": ("method=evolution", "method.strategy.population=8", SHORT),
+    "autohas": ("method=autohas", "method.steps=1000000"),
     "hyperband": ("method=hyperband", FULL, "evaluation.rungs=[1,3]"),
 }
 WHOLE = (

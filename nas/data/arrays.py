@@ -86,7 +86,7 @@ class Arrays:
         for part, chosen in zip(parts._fields, parts, strict=True):
             taken = channels_first(_rows(together, chosen, owner, part), layout)
             taken = with_coordinates(taken) if self.coordinates else taken
-            datasets.append(ArrayDataset(taken, targets.values[chosen]))
+            datasets.append(ArrayDataset(taken, targets.values[chosen], dense=head == "dense"))
         train, validation, test = datasets
         sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
         name = name_of(files[0] if self.file is None else file)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import data
 from torchvision import transforms
 
-from nas.data.image_files import DECODED_AT_ONCE, Decoding, Unreadable, served
+from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
 from nas.data.image_folders import PictureFolder, pictures_below
 from nas.data.labelled import listed
 from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
@@ -135,7 +135,9 @@ def _read(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> 
     pairs = list(zip(pictures, masks, strict=True))
     starts = range(0, len(pairs), DECODED_AT_ONCE)
     requests = (pairs[start : start + DECODED_AT_ONCE] for start in starts)
-    for start, values in zip(starts, served(_Reader(decoding), requests, decoding.workers), strict=True):
+    for start, values in zip(
+        starts, served(_Reader(decoding), requests, decoding.workers if len(pairs) >= FEW else 0), strict=True
+    ):
         if isinstance(values, Unreadable):
             raise UnusableInput(f"The mask {values.file} cannot be used ({values.reason}).")
         yield start, values.numpy()

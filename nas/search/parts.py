@@ -60,7 +60,8 @@ class SearchSettings:
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         settled_by: Whose choices must stand: alpha's, or those of a discretisation that asks for losses, which then
             reads the architecture off at the end of each of these epochs.
-        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns.
+        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
+            may where their samples do not tell them apart.
         checkpoint_every: Steps from one checkpoint to the next.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from nas.candidate import Architecture
 from nas.relaxations.relaxation import Temperature
@@ -29,7 +30,9 @@ def parts_of(path: Path, discretisation: Any, **search: Any) -> Any:
     return search_parts(path, discretisation=discretisation, search=settings)
 
 
-def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[str, float]], **search: Any) -> Any:
+def reading(
+    path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[str, torch.Tensor]], **search: Any
+) -> Any:
     """Readings that take ``read`` one after the other, the last of them at the losses ``losses``."""
     parts = parts_of(path, SimpleNamespace(asks_for_losses=True, losses=losses), **search)
     space = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
@@ -44,14 +47,20 @@ def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[s
 
 
 CONV = {"type": "conv", "width": "8", "kernel": "3"}
-LOSSES = {"type": {"conv": 0.2, "skip": 0.3}, "width": {"8": 0.20, "16": 0.22, "32": 0.23}}
+SAMPLES = torch.linspace(0.0, 0.4, 101, dtype=torch.float64)  # their mean is 0.2
+NOISE = torch.tensor([0.2, -0.2], dtype=torch.float64).repeat(51)[:101]  # twice its standard error is 0.04
+LOSSES = {
+    "type": {"conv": SAMPLES, "skip": SAMPLES + 0.1},
+    "width": {"8": SAMPLES, "16": SAMPLES + 0.0199, "32": SAMPLES + 0.03, "noisy": SAMPLES + 0.03 + NOISE},
+}
 
 
 @pytest.mark.parametrize(
     ("read", "reason"),
     [
         ([CONV, CONV], None),
-        ([{**CONV, "width": "16"}, CONV], None),  # 10 % of the loss
+        ([{**CONV, "width": "16"}, CONV], None),  # less than 10 % of the loss
+        ([{**CONV, "width": "noisy"}, CONV], None),
         ([{**CONV, "width": "32"}, CONV], "width read off differently in the last 2 epochs"),
         ([{**CONV, "width": "64"}, CONV], "width read off differently in the last 2 epochs"),  # nothing is known of it
         ([{**CONV, "type": "skip"}, CONV], "type read off differently in the last 2 epochs"),
@@ -64,7 +73,7 @@ def test_settled_is_what_was_read_off_twice_or_makes_no_difference(
 ) -> None:
     assert reading(tmp_path, read, LOSSES, settled_epochs=2).unsettled() == reason
     strict = reading(tmp_path, read, LOSSES, settled_epochs=2, settled_loss=0.0).unsettled()
-    assert (strict is None) == (read[0] == read[1] or read[1]["type"] == "skip")
+    assert (strict is None) == (read[0] == read[1] or read[1]["type"] == "skip" or read[0]["width"] == "noisy")
 
 
 def test_fewer_readings_than_epochs_tell_nothing(tmp_path: Path) -> None:
