@@ -7,6 +7,7 @@ if __name__ == "__main__":
     make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -33,8 +34,11 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
+from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
+from nas.training.augment import refuse_what_cannot_act
 
+log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
 
@@ -55,8 +59,10 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
+    refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(config.space, "space", signature=task.signature, ranges=ranges)
+    chain = space_settings(config.space, task.signature, CONF / "space")
+    space = build(chain, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
@@ -96,7 +102,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         tracking=tracking,
         randomness=randomness,
         folder=folder,
-        draw=partial(space_figure, space),
+        draw=partial(space_figure, space, task_name=task.name),
     )
 
 
@@ -117,7 +123,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device, splits)
+        record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
     randomness.ranks.leave_the_rest()
 
@@ -136,7 +142,7 @@ def run(config: DictConfig, path: Path) -> None:
     save_drawing(figure, path / "figures" / "architecture")
     if result.supernet is not None:
         write_discretisation_gap(path, result.supernet, candidate.architecture, parts.splits, parts.task)
-    with Tracker(path, build(config.tracking, "tracking"), result.record) as tracker:
+    with Tracker(path, parts.tracking, result.record, parts.task) as tracker:
         tracker.figure("architecture", figure, result.step)
         tracker.text("architecture", architecture_in_words(found), result.step)
         tracker.final({"seed": config.seed, **candidate.hyperparameters}, result.metrics)

@@ -44,8 +44,12 @@ class Signature:
         good = type(self.outputs) is int and 1 <= self.outputs <= LARGEST_OUTPUT
         require(good, "outputs", self.outputs, f"it must be a whole number from 1 to {LARGEST_OUTPUT}")
         require(self.head in heads, "head", self.head, f"it must be one of {', '.join(heads)}")
-        good = all(type(size) is int and size >= 1 for size in self.categories)
-        require(good, "categories", list(self.categories), "whole numbers from 1")
+        has_places = self.rank > 0 or self.head != "dense"
+        require(has_places, "head", self.head, "rows of numbers have no places to predict for")
+        good = all(type(size) is int and 1 <= size <= LARGEST_OUTPUT for size in self.categories)
+        good = good and len(self.categories) <= (shape[0] if self.rank == 0 else 0)
+        allowed = f"whole numbers from 1 to {LARGEST_OUTPUT}, no more than a row has columns"
+        require(good, "categories", list(self.categories), allowed)
 
     @property
     def rank(self) -> int:

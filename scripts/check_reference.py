@@ -5,6 +5,7 @@
 A FILE is one of
 - a search trajectory of quark0/darts (.npz with ``init/...``, batches and what the original computed from them),
 - the evaluation logits of a stand-alone network, of quark0/darts or of NAS-Bench-201 (.npz with ``state/...``),
+- numbers of the recurrent search of quark0/darts, or of networks of recurrent cells (.npz),
 - numbers of a one-shot method (.npz or .json whose configuration names it; METHODS has the names),
 - a list of parameter counts, of published genotypes or of NAS-Bench-201 cells (.json).
 
@@ -36,6 +37,8 @@ from replays.gdas import replay_gdas
 from replays.nasbench201 import replay_nasbench201_evaluation, replay_nasbench201_parameters
 from replays.p_darts import is_p_darts, replay_p_darts
 from replays.pc_darts import replay_pc_darts
+from replays.recurrent import replay_recurrent_search
+from replays.recurrent_evaluation import replay_recurrent_evaluation
 from replays.reference import ArrayFile, Comparison
 from replays.robust_darts import replay_robust_darts
 from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
@@ -108,6 +111,10 @@ def replayed(path: Path) -> tuple[str, list[Comparison]]:
         return f"numbers of {method}", list(METHODS[method](file))
     if file.has("init/alphas_normal"):
         return "search of DARTS cells", list(replay_search(file))
+    if file.has("init/alphas", "hidden_random"):
+        return "search of recurrent cells", list(replay_recurrent_search(file))
+    if file.has("asgd/validation_losses", "tokens"):
+        return "networks of recurrent cells", list(replay_recurrent_evaluation(file))
     if file.has("eval_logits", "genotype"):
         return "network of DARTS cells", list(replay_darts_evaluation(file))
     if file.has("eval_logits", "arch"):

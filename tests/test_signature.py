@@ -25,6 +25,9 @@ def test_a_signature_survives_json() -> None:
         ({"input_shape": [4], "outputs": True}, "outputs"),
         ({"input_shape": [4], "outputs": 2, "head": "both"}, "head"),
         ({"input_shape": [4], "outputs": 2, "categories": [0]}, "categories"),
+        ({"input_shape": [4], "outputs": 2, "categories": [2] * 5}, "categories"),
+        ({"input_shape": [1, 8, 8], "outputs": 2, "categories": [2]}, "categories"),
+        ({"input_shape": [4], "outputs": 2, "head": "dense"}, "head"),
         ([], "signature"),
     ],
 )

@@ -97,7 +97,8 @@ class BlackBoxSearch:
             Stopped: A signal asked to stop.
         """
         self.strategy.open(self.folder.path)
-        loop = Loop(self, "search", self.folder, self.tracking, self.randomness.ranks)
+        ranks, task = self.randomness.ranks, self.setup.task
+        loop = Loop(self, "search", self.folder, self.tracking, ranks, task=task)
         loop.run()
         self.meter.stop_clock()
         return self.result(loop.tracker_state)
@@ -242,7 +243,8 @@ class BlackBoxSearch:
         best, spent, ending = self.history.best.metrics, self.meter.spent, f"{self._ending()}"
         shown = {f"best/{name}": value for name, value in best.items() if math.isfinite(value)}
         counts = {"samples": float(spent.samples), "evaluations": float(spent.evaluations)}
-        accuracy = {"validation accuracy": f"{100 * best['accuracy']:.2f} %"} if "accuracy" in best else {}
+        main = self.setup.task.measures[0]
+        measured = {f"validation {main.words}": main.told(best[main.name])} if main.name in best else {}
         return SearchResult(
             candidate=self.candidate(),
             cost=spent,
@@ -250,7 +252,7 @@ class BlackBoxSearch:
             step=self.step,
             epoch=self.round,
             metrics={"best/score": self.history.best_score, **shown, **counts},
-            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **accuracy},
+            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **measured},
             summary=f"{spent.evaluations} evaluations, {spent.samples:,} samples, {ending}",
             record=record,
         )

@@ -7,6 +7,7 @@ from torch import Tensor
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.distributed import Ranks
+from nas.operations.memory import Outputs
 from nas.training.augment import Values
 
 Parameters = Mapping[str, Tensor]
@@ -31,7 +32,7 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
 
     def training_pass(
         parameters: Parameters, batch: Batch, values: Values, operation_weights: Parameters | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Outputs]:
         learned = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         loss, logits = own_training_pass(
             joint({**problem.network.parameters, **parameters}),
@@ -43,7 +44,7 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
 
     def validation_loss(
         parameters: Parameters, batch: Batch, operation_weights: Parameters | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Outputs]:
         loss, logits = own_validation_loss(
             joint({**problem.network.parameters, **parameters}),
             batch,

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from nas.operations.memory import Outputs, Remembers, float_at_least
 from nas.spaces.supernet import Supernet
 
 
 class FunctionalSupernet:
-    """``logits(parameters, images)``; the supernet's own parameters stand in for those that are not given.
+    """``outputs(parameters, inputs)``; the supernet's own parameters stand in for those that are not given.
 
     :func:`torch.func.functional_call` does the same. It looks through all modules at every call, which for the
     thousands of a supernet costs as much as some of their arithmetic; here that is done once.
@@ -31,18 +31,24 @@ class FunctionalSupernet:
             self._places[name] = (supernet.get_submodule(path)._parameters, key)
         self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
-    def logits(
-        self, parameters: Mapping[str, Tensor], images: Tensor, operation_weights: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
-        """The logits (batch, classes) of ``images`` (batch, channels, H, W).
+    def outputs(
+        self,
+        parameters: Mapping[str, Tensor],
+        inputs: Tensor,
+        operation_weights: Mapping[str, Tensor] | None = None,
+        state: Tensor | None = None,
+    ) -> Outputs:
+        """What the supernet makes of ``inputs``: its logits, and what it remembers if it has a memory.
 
         Args:
             parameters: Weights and alphas by name; an alpha is ``alpha.<name>``.
             operation_weights: What stands in for the relaxed alphas.
+            state: What a memory begins from.
         """
         with self._holding(parameters), self.precision():
-            logits: Tensor = self.supernet(images, operation_weights)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+            if isinstance(self.supernet, Remembers):
+                return self.supernet.recall(inputs, state, operation_weights).float_at_least()
+            return float_at_least(self.supernet(inputs, operation_weights))
 
     def operation_weights(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The relaxed alphas of ``parameters``; one noise sample."""

@@ -11,6 +11,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
+from nas.operations.memory import Outputs
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Report:
     Attributes:
         gradients: Those of the validation loss, one per target and shaped like it.
         validation_loss: Mean loss of the validation batch, noise off, 0-dim.
-        validation_logits: (batch, classes), detached.
+        validation_logits: (batch, classes), detached; with all that a memory gives, where the network has one.
         training_loss: The training batch's loss at the present weights, where the strategy computed it.
         validation_gradient_norm: ``|grad_w' L_val(w')|``, where computed.
         step_length: ``|w' - w|`` of the weight step that was differentiated, where there is one.
@@ -30,7 +31,7 @@ class Report:
 
     gradients: Sequence[Tensor]
     validation_loss: Tensor
-    validation_logits: Tensor
+    validation_logits: Outputs
     training_loss: Tensor | None = None
     validation_gradient_norm: float = 0.0
     step_length: float = 0.0

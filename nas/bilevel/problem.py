@@ -19,6 +19,7 @@ from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import RATE_FACTORS
+from nas.operations.memory import Outputs, logits_of
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
@@ -107,8 +108,8 @@ class BilevelProblem:
         batch: Batch,
         values: Values,
         operation_weights: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """The training loss and the logits; running averages move.
+    ) -> tuple[Tensor, Outputs]:
+        """The training loss and the outputs; running averages move.
 
         Args:
             parameters: Weights, and alphas as ``alpha.<name>``; the supernet's own stand in for the others.
@@ -118,19 +119,19 @@ class BilevelProblem:
         if operation_weights is None and self.disturbance.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
-        logits = self.network.logits(parameters, shown.inputs, operation_weights)
-        return training_loss(self.task, logits, shown, values), logits
+        outputs = self.network.outputs(parameters, shown.inputs, operation_weights, batch.state)
+        return training_loss(self.task, outputs, shown, values), outputs
 
     def validation_loss(
         self,
         parameters: Mapping[str, Tensor],
         batch: Batch,
         operation_weights: Mapping[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """``L_val(weights, alpha)`` without dropout and drop path, and the logits; arguments as for a training pass."""
+    ) -> tuple[Tensor, Outputs]:
+        """``L_val(weights, alpha)`` without dropout and drop path, and the outputs; arguments as in a training pass."""
         with without_noise(self.supernet), self.network.frozen_averages():
-            logits = self.network.logits(parameters, batch.inputs, operation_weights)
-        return self.task.loss(logits, batch.targets), logits
+            outputs = self.network.outputs(parameters, batch.inputs, operation_weights, batch.state)
+        return self.task.loss(logits_of(outputs), batch.targets), outputs
 
     # The weight step.
 
@@ -178,7 +179,7 @@ class BilevelProblem:
     def _unrolled(
         self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, largest: float | None
     ) -> Step:
-        def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Tensor]:
+        def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Outputs]:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
@@ -206,8 +207,8 @@ class BilevelProblem:
 
     def weight_gradients(
         self, batch: Batch, operation_weights: Mapping[str, Tensor], values: Values
-    ) -> tuple[Tensor, Tensor, list[Tensor | None]]:
-        """The training loss, the logits and the weights' gradients, all detached; running averages move.
+    ) -> tuple[Tensor, Outputs, list[Tensor | None]]:
+        """The training loss, the outputs and the weights' gradients, all detached; running averages move.
 
         A weight on which the loss does not depend, because its operation was not sampled, has none.
 
@@ -220,8 +221,8 @@ class BilevelProblem:
 
     def operation_gradients(
         self, batch: Batch, operation_weights: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The validation loss, the logits and the gradients of ``operation_weights``, all detached."""
+    ) -> tuple[Tensor, Outputs, list[Tensor]]:
+        """The validation loss, the outputs and the gradients of ``operation_weights``, all detached."""
         weights = {name: weight.detach() for name, weight in self.network.weights.items()}  # nothing is kept for them
         loss, logits = self.validation_loss(weights, batch, operation_weights)
         gradients = torch.autograd.grad(loss, list(operation_weights.values()), materialize_grads=True)

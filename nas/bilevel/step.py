@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nas.hyperparameters.kinds import group_of, rates
+from nas.operations.memory import Outputs
 from nas.training.augment import Values
 from nas.training.sgd import Weights, global_norm, sgd
 
@@ -17,7 +18,7 @@ class Step:
 
     Attributes:
         loss: The training loss before it, 0-dim; in the graph where that was kept.
-        logits: (batch, classes), detached.
+        logits: (batch, classes), detached; with all that a memory gives, where the network has one.
         gradients: By weight, before clipping, of those that the loss depends on; empty unless the graph was kept.
         before: The weights that it begins from, leaves of the graph; empty unless the graph was kept.
         buffers: The momentum buffers that it begins from.
@@ -27,7 +28,7 @@ class Step:
     """
 
     loss: Tensor
-    logits: Tensor
+    logits: Outputs
     gradients: Weights
     before: Weights
     buffers: Weights
@@ -37,7 +38,7 @@ class Step:
 
 
 def unrolled(
-    training_pass: Callable[[Weights, Values], tuple[Tensor, Tensor]],
+    training_pass: Callable[[Weights, Values], tuple[Tensor, Outputs]],
     weights: Weights,
     buffers: Weights,
     values: Values,

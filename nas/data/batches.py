@@ -19,6 +19,8 @@ class Batch(NamedTuple):
     """(B, C, H, W) images, (B, C, L) series or (B, F) rows, float32 and normalised, or (B, L) int64 tokens."""
     targets: Tensor
     """(B, ...) as the task has them: (B,) int64 class numbers, for example."""
+    state: Tensor | None = None
+    """(B, width), what a network with a memory begins from; None begins with an empty one."""
 
 
 class Stream(Protocol):
@@ -30,6 +32,9 @@ class Stream(Protocol):
 
     def next(self) -> Batch:
         """The next batch."""
+
+    def carry(self, state: Tensor | None) -> None:
+        """Let the next batch begin from ``state``, that after the last one, where it goes on with the same texts."""
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch as tensors and whole numbers, without the states of the generators."""
@@ -96,26 +101,32 @@ class Preparation:
         normalisation: The one of the data set.
         augmentation: None augments nothing.
         generator: The source of its draws, on the images' device.
+        dense: Whether targets are of places, so that they move with these.
 
     Raises:
         ValueError: The augmentation is on and has no generator.
     """
 
     def __init__(
-        self, normalisation: Transform, augmentation: Augmentation | None, generator: Generator | None
+        self,
+        normalisation: Transform,
+        augmentation: Augmentation | None,
+        generator: Generator | None,
+        dense: bool = False,
     ) -> None:
         self.augmentation = augmentation
-        self._normalisation = normalisation
+        self._normalisation, self._dense = normalisation, dense
         self._generator = generator if augmentation is not None and augmentation.is_active else None
         if augmentation is not None and augmentation.is_active and generator is None:
             raise ValueError("an augmentation needs a generator")
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) as the data set holds them to (B, C, H, W) float32."""
+    def __call__(self, images: Tensor, targets: Tensor) -> Batch:
+        """Images (B, C, H, W) as the data set holds them as float32, with their targets."""
         if self.augmentation is None or self._generator is None:
-            return self._normalisation(images)
-        images = self.augmentation.crop_and_flip(images, self._generator)
-        return self.augmentation.cut_out(self._normalisation(images), self._generator)
+            return Batch(self._normalisation(images), targets)
+        images, moved = self.augmentation.moved(images, targets if self._dense else None, self._generator)
+        images = self.augmentation.cut_out(self._normalisation(images), self._generator)
+        return Batch(images, targets if moved is None else moved)
 
 
 class EpochStream(ABC):
@@ -159,6 +170,9 @@ class EpochStream(ABC):
         self._position += 1
         return batch
 
+    def carry(self, state: Tensor | None) -> None:  # noqa: B027 - texts have something to do
+        """Nothing: samples of a shuffled epoch do not go on with each other."""
+
     @abstractmethod
     def _begin_epoch(self) -> None:
         """Draw the order of a new epoch."""
@@ -201,7 +215,12 @@ class ShardedStream:
             allowed = f"it must be a multiple of the {self._ranks.count} processes, with 2 samples for each at least"
             raise InvalidValue("training.batch_size", len(batch.targets), allowed)
         own = slice(self._ranks.rank * share, (self._ranks.rank + 1) * share)
-        return Batch(batch.inputs[own], batch.targets[own])
+        return Batch(batch.inputs[own], batch.targets[own], None if batch.state is None else batch.state[own])
+
+    def carry(self, state: Tensor | None) -> None:
+        if state is not None:
+            state = torch.cat([one.to(state.device) for one in self._ranks.gather(state)])
+        self._stream.carry(state)
 
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import ArrayDataset, Dataset, ImageDataset, LabelledDataset
+from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset
 from nas.data.labelled import listed, shape_and_type
 from nas.distributed import present
 from nas.errors import UnusableInput
@@ -197,22 +197,36 @@ class DataSplits:
 
     def _look_at_the_images(self) -> None:
         found = [dataset.look() for dataset in self.parts.values()]
-        images = sum(map(len, self.parts.values()))
         unreadable = [image for one in found for image in one.unreadable]
-        if len(unreadable) == 1:
-            ((file, reason),) = unreadable
-            raise UnusableInput(f"The image {file} cannot be read ({reason}): replace or remove it.")
-        if unreadable:
-            named = listed([f"{file} ({reason})" for file, reason in unreadable], most=3)
-            raise UnusableInput(
-                f"{len(unreadable):,} of {images:,} images cannot be read: {named}; replace or remove them."
-            )
         remarks: Counter[str] = sum((one.remarks for one in found), Counter())
-        for remark, count in remarks.items():
-            log.info("%s: %s of %s images %s.", self.name, f"{count:,}", f"{images:,}", remark)
+        judge(self.name, Findings(unreadable, remarks), sum(map(len, self.parts.values())))
 
     def _class(self, label: int) -> str:
         return self.class_names[label] if self.class_names is not None else f"class {label}"
+
+
+def judge(name: str, findings: Findings, images: int) -> None:
+    """Refuse images that cannot be read, and log what is worth a line.
+
+    Args:
+        name: What the data set is called.
+        findings: What a look at the images has found.
+        images: How many were looked at.
+
+    Raises:
+        UnusableInput: An image cannot be read.
+    """
+    unreadable = findings.unreadable
+    if len(unreadable) == 1:
+        ((file, reason),) = unreadable
+        raise UnusableInput(f"The image {file} cannot be read ({reason}): replace or remove it.")
+    if unreadable:
+        named = listed([f"{file} ({reason})" for file, reason in unreadable], most=3)
+        raise UnusableInput(
+            f"{len(unreadable):,} of {images:,} images cannot be read: {named}; replace or remove them."
+        )
+    for remark, count in findings.remarks.items():
+        log.info("%s: %s of %s images %s.", name, f"{count:,}", f"{images:,}", remark)
 
 
 def _size(dataset: Dataset) -> str:

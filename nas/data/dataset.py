@@ -29,7 +29,13 @@ class Findings:
 
 
 class Dataset(ABC):
-    """Samples, wherever they are kept."""
+    """Samples, wherever they are kept.
+
+    Attributes:
+        dense: Whether targets are of the places of a sample, one or several of each.
+    """
+
+    dense: bool = False
 
     @property
     @abstractmethod
@@ -83,7 +89,7 @@ class Dataset(ABC):
             InvalidValue: ``batch_size`` is below 1.
             ValueError: The data set is empty, or an augmentation of batches is on and has no generator.
         """
-        prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator)
+        prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator, self.dense)
         return self._stream(batch_size, prepare, order_generator)
 
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
@@ -182,19 +188,28 @@ class ImageDataset(LabelledDataset):
         return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
-class ArrayDataset(Dataset):
+class TargetDataset(Dataset):
+    """Samples with targets of any kind, as they were read or as a task takes them."""
+
+    @abstractmethod
+    def with_targets(self, targets: Tensor) -> Self:
+        """The same inputs, of which other things are to be learned."""
+
+
+class ArrayDataset(TargetDataset):
     """Samples in memory on one device: images, series, rows or tokens, with targets of any kind.
 
     Args:
         inputs: (N, C, H, W), (N, C, L) or (N, F) float32, or uint8 images from 0 to 255; (N, L) int64 token numbers.
         targets: (N, ...), as they were read or as a task takes them.
+        dense: Whether targets are of the places of a sample.
 
     Raises:
         UnusableInput: The numbers of inputs and targets differ, or an input is not finite.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
-        self.inputs, self._targets = inputs, targets
+    def __init__(self, inputs: Tensor, targets: Tensor, dense: bool = False) -> None:
+        self.inputs, self._targets, self.dense = inputs, targets, dense
         if len(inputs) != len(targets):
             raise UnusableInput(f"There are {len(inputs):,} inputs and {len(targets):,} targets.")
         if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
@@ -222,18 +237,18 @@ class ArrayDataset(Dataset):
         return 255.0 if self.inputs.dtype == torch.uint8 else 1.0
 
     def with_targets(self, targets: Tensor) -> "ArrayDataset":
-        """The same inputs, of which other things are to be learned."""
-        return ArrayDataset(self.inputs, targets.to(self.inputs.device))
+        return ArrayDataset(self.inputs, targets.to(self.inputs.device), self.dense)
 
     def select(self, indices: Tensor) -> "ArrayDataset":
         indices = indices.to(self.inputs.device)
-        return ArrayDataset(self.inputs[indices], self.targets[indices])
+        return ArrayDataset(self.inputs[indices], self.targets[indices], self.dense)
 
     def joined(self, other: "ArrayDataset") -> "ArrayDataset":
-        return ArrayDataset(torch.cat([self.inputs, other.inputs]), torch.cat([self.targets, other.targets]))
+        inputs, targets = torch.cat([self.inputs, other.inputs]), torch.cat([self.targets, other.targets])
+        return ArrayDataset(inputs, targets, self.dense)
 
     def to(self, device: torch.device | str) -> "ArrayDataset":
-        return ArrayDataset(self.inputs.to(device), self.targets.to(device))
+        return ArrayDataset(self.inputs.to(device), self.targets.to(device), self.dense)
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel (of every column of a table), with white at 1."""
@@ -276,7 +291,7 @@ class BatchStream(EpochStream):
 
     def _batch(self, start: int) -> Batch:
         chosen = self._order[start : start + self._batch_size]
-        return Batch(self._prepare(self._inputs.index_select(0, chosen)), self._targets.index_select(0, chosen))
+        return self._prepare(self._inputs.index_select(0, chosen), self._targets.index_select(0, chosen))
 
     def state_dict(self) -> dict[str, Any]:
         return {"order": self._order.cpu(), "position": self._position, "batch_size": self._batch_size}

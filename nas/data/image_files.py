@@ -9,34 +9,30 @@ import logging
 import os
 import signal
 import threading
-from collections import Counter
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 from torch.utils import data
 from torchvision import transforms
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms import functional
 
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Transform
-from nas.data.data_splits import DataSplits
-from nas.data.dataset import Findings, LabelledDataset
-from nas.data.labelled import as_labels, listed
-from nas.data.pictures import Looks, read_picture, reason_in_words
-from nas.data.splits import SplitSettings, split_dataset
+from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
+from nas.data.labelled import as_labels
+from nas.data.pictures import MODES, Channels, Looks, Seen, read_picture, reason_in_words
 from nas.errors import UnusableInput, require
 
-CHANNELS, WHITE = 3, 255.0
-PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
 LARGEST_SEED = 2**63 - 1
 FEW, MANY = 2000, 100_000  # files that the run looks at alone, and so many that it says so
 LOOKED_AT_ONCE = 256  # files, by one process
-NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
+DECODED_AT_ONCE = 64
 log = logging.getLogger(__name__)
 
 
@@ -45,23 +41,66 @@ class Decoding:
     """How files become images of one size.
 
     Attributes:
-        size: Side in pixels of the square image that a network gets.
-        shorter_side: The shorter side of a resized image before its centre is cut out, where no crop is drawn.
+        size: Side in pixels of the square image that a network gets, or its height and its width.
+        shorter_side: The shorter side of a resized image before its centre is cut out, where no crop is drawn; null
+            resizes an image so that it just covers the size, and leaves one of that size as it is.
         workers: Processes that decode; 0 decodes in the run's own.
+        channels: ``grey``, ``rgb`` or ``rgba``.
+        deep: Whether grey is float32 from 0 to 1, which keeps more than 8 bits; uint8 from 0 to 255 otherwise.
 
     Raises:
         InvalidValue: A number is out of its bounds.
     """
 
-    size: int
-    shorter_side: int
+    size: int | Sequence[int]
+    shorter_side: int | None
     workers: int
+    channels: Channels = "rgb"
+    deep: bool = False
 
     def __post_init__(self) -> None:
-        require(self.size >= 1, "size", self.size, "it must be at least 1")
-        good = self.shorter_side >= self.size
+        sides = [self.size] if isinstance(self.size, int) else list(self.size)
+        good = len(sides) in (1, 2) and min(sides) >= 1 and (isinstance(self.size, int) or len(sides) == 2)
+        require(good, "size", self.size, "it must be at least 1, or two such numbers, [height, width]")
+        good = self.shorter_side is None or self.shorter_side >= max(sides)
         require(good, "shorter_side", self.shorter_side, f"it must be at least size={self.size}")
         require(self.workers >= 0, "workers", self.workers, "it must be 0 or above")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = (self.size, self.size) if isinstance(self.size, int) else self.size
+        return height, width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of an image."""
+        return len(MODES[self.channels]) if self.channels != "grey" else 1, *self.sides
+
+    @property
+    def white(self) -> float:
+        return 1.0 if self.deep else 255.0
+
+    def geometry(self, interpolation: Any = transforms.InterpolationMode.BILINEAR) -> list[Any]:
+        """The steps that make every image one of the size, without a draw."""
+        if self.shorter_side is None:
+            return [Covering(self.sides, interpolation)]
+        return [transforms.Resize(self.shorter_side, interpolation), transforms.CenterCrop(self.sides)]
+
+
+class Covering:
+    """Resizes an image so that it just covers a size, and cuts out its centre."""
+
+    def __init__(self, sides: tuple[int, int], interpolation: Any) -> None:
+        self._sides, self._interpolation = sides, interpolation
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        own = image.size[1], image.size[0]
+        scale = max(wanted / has for wanted, has in zip(self._sides, own, strict=True))
+        covering = [max(wanted, round(has * scale)) for wanted, has in zip(self._sides, own, strict=True)]
+        if tuple(covering) != own:
+            image = functional.resize(image, covering, self._interpolation)
+        return functional.center_crop(image, list(self._sides))
 
 
 class Request(NamedTuple):
@@ -88,19 +127,20 @@ class Decoder(data.Dataset[Tensor | Unreadable]):
     """
 
     def __init__(self, decoding: Decoding, augmentation: ImageFileAugmentation | None) -> None:
-        steps: list[Any] = [transforms.Resize(decoding.shorter_side), transforms.CenterCrop(decoding.size)]
+        self._decoding = decoding
+        steps = decoding.geometry()
         if augmentation is not None and augmentation.smallest_area < 1:
-            steps = [transforms.RandomResizedCrop(decoding.size, scale=(augmentation.smallest_area, 1.0))]
+            steps = [transforms.RandomResizedCrop(decoding.sides, scale=(augmentation.smallest_area, 1.0))]
         if augmentation is not None and any(augmentation.colour_jitter):
             steps.append(transforms.ColorJitter(*augmentation.colour_jitter))
         self._transform = transforms.Compose([*steps, transforms.PILToTensor()])
 
     def __getitem__(self, requests: Sequence[Request]) -> Tensor | Unreadable:
-        """The images (B, 3, size, size) uint8 of a batch, or the first that cannot be read."""
+        """The images (B, C, H, W) of a batch, or the first that cannot be read."""
         images = []
         for request in requests:
             try:
-                pixels = read_picture(request.file)
+                pixels = read_picture(request.file, self._decoding.channels, self._decoding.deep)
             # A damaged file can raise nearly anything.
             except Exception as error:
                 return Unreadable(request.file, reason_in_words(error))
@@ -122,7 +162,7 @@ def _global_seed(seed: int) -> Iterator[None]:
 
 
 def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int, pinned: bool) -> Iterator[Tensor]:
-    """The images (B, 3, size, size) uint8 of every batch of requests, read ahead by ``workers`` processes.
+    """The images (B, C, H, W) of every batch of requests, read ahead by ``workers`` processes.
 
     Args:
         pinned: Whether they lie in memory from which a GPU can copy while the CPU goes on.
@@ -130,13 +170,13 @@ def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int
     Raises:
         UnusableInput: A file cannot be read.
     """
-    for images in _served(decoder, batches, workers, pinned):
+    for images in served(decoder, batches, workers, pinned):
         if isinstance(images, Unreadable):
             raise UnusableInput(f"The image {images.file} cannot be read ({images.reason}): replace or remove it.")
         yield images
 
 
-def _served(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = False) -> Iterable[Any]:
+def served(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = False) -> Iterable[Any]:
     """``dataset[request]`` of every request in order, by ``workers`` processes."""
     return data.DataLoader(
         dataset,
@@ -163,16 +203,110 @@ def _end_with_the_run() -> None:
     os._exit(0)
 
 
-@dataclass(frozen=True)
-class ImageFiles(LabelledDataset):
-    """A data set of image files.
+def looked_through(files: Sequence[str], workers: int) -> Seen:
+    """What the header of every file tells; many files are shared among ``workers`` processes."""
+    workers = workers if len(files) >= FEW else 0
+    if len(files) >= MANY:
+        log.info("the headers of %s image files are read, which may take minutes", f"{len(files):,}")
+    chunks = [files[start : start + LOOKED_AT_ONCE] for start in range(0, len(files), LOOKED_AT_ONCE)]
+    return Looks.together(list(served(Looks(), chunks, workers)))
+
+
+class FileDataset(Dataset):
+    """Images that stay in their files.
 
     Attributes:
         files: N paths.
-        labels: (N,) int64, from 0 to ``classes - 1``, on the CPU.
-        classes: The number of classes.
         decoding: The size of the images, and the processes that decode them.
         device: The device of the batches.
+        looked: Whether all files have been looked at already.
+    """
+
+    files: Sequence[str]
+    decoding: Decoding
+    device: torch.device
+    looked: bool
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.decoding.shape
+
+    @abstractmethod
+    def of(self, files: Sequence[str], targets: Tensor) -> Self:
+        """A data set like this one of other files."""
+
+    @abstractmethod
+    def in_memory(self) -> Dataset:
+        """The same images, decoded once and for all.
+
+        Raises:
+            UnusableInput: A file cannot be read.
+        """
+
+    def select(self, indices: Tensor) -> Self:
+        indices = indices.cpu()
+        return self.of([self.files[index] for index in indices.tolist()], self.targets[indices])
+
+    def joined(self, other: Self) -> Self:
+        return self.of([*self.files, *other.files], torch.cat([self.targets, other.targets]))
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, device=torch.device(device))  # type: ignore[type-var]
+
+    def look(self) -> Findings:
+        """Read the header of every file; many files are shared among the processes that decode later."""
+        return Findings() if self.looked else looked_through(self.files, self.decoding.workers)
+
+    @property
+    def _helpers(self) -> int:
+        """Processes that are worth their start where all files are decoded once."""
+        return self.decoding.workers if len(self) >= FEW else 0
+
+    def decoded(self) -> Tensor:
+        """All images in order, (N, C, H, W), on the CPU."""
+        kind = torch.float32 if self.decoding.deep else torch.uint8
+        whole = torch.empty(len(self), *self.decoding.shape, dtype=kind)
+        for start, images in self._pieces(DECODED_AT_ONCE, self._helpers):
+            whole[start : start + len(images)] = images
+        return whole
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of every channel, with white at 1: every file is decoded once."""
+        if len(self) >= FEW:
+            log.info("mean and deviation of %s image files are measured; data.mean and data.std skip that", len(self))
+        sums = torch.zeros(2, self.decoding.shape[0], dtype=torch.float64)
+        for _, images in self._pieces(DECODED_AT_ONCE, self._helpers):
+            values = images.double() / self.decoding.white
+            sums += torch.stack([values.sum((0, 2, 3)), (values**2).sum((0, 2, 3))])
+        mean, square = sums / (len(self) * self.decoding.sides[0] * self.decoding.sides[1])
+        return tuple(mean.tolist()), tuple((square - mean**2).clamp(min=0).sqrt().tolist())
+
+    def _pieces(self, batch_size: int, workers: int) -> Iterator[tuple[int, Tensor]]:
+        """All images in order and the place of the first of each batch."""
+        starts = range(0, len(self), batch_size)
+        requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
+        images = decoded(Decoder(self.decoding, None), requests, workers, self.device.type == "cuda")
+        return zip(starts, images, strict=True)
+
+    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
+        return Normalisation(mean, std, self.decoding.shape[0], self.decoding.white, self.device)
+
+    def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "ImageFileStream":
+        return ImageFileStream(self, batch_size, prepare, order_generator)
+
+    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
+        for start, images in self._pieces(batch_size, self.decoding.workers):
+            targets = self.targets[start : start + batch_size].to(self.device)
+            yield Batch(normalisation(images.to(self.device, non_blocking=True)), targets)
+
+
+@dataclass(frozen=True)
+class ImageFiles(FileDataset, LabelledDataset):
+    """Image files of one class each.
+
+    Attributes:
+        labels: (N,) int64, from 0 to ``classes - 1``, on the CPU.
+        classes: The number of classes.
 
     Raises:
         UnusableInput: There are not as many labels as files, or they are no class numbers.
@@ -183,45 +317,46 @@ class ImageFiles(LabelledDataset):
     classes: int
     decoding: Decoding
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - it is immutable
+    looked: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", as_labels(self.labels, len(self.files), self.classes))
 
+    def of(self, files: Sequence[str], targets: Tensor) -> "ImageFiles":
+        return replace(self, files=files, labels=targets)
+
+    def in_memory(self) -> ImageDataset:
+        return ImageDataset(self.decoded(), self.labels, self.classes)
+
+
+@dataclass(frozen=True)
+class FilesWithTargets(FileDataset, TargetDataset):
+    """Image files with targets of any kind.
+
+    Attributes:
+        values: (N, ...), on the CPU.
+        dense: Whether there is a target per pixel.
+    """
+
+    files: Sequence[str]
+    values: Tensor
+    decoding: Decoding
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it is immutable
+    looked: bool = False
+    dense: bool = False
+
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        return CHANNELS, self.decoding.size, self.decoding.size
+    def targets(self) -> Tensor:
+        return self.values
 
-    def select(self, indices: Tensor) -> "ImageFiles":
-        indices = indices.cpu()
-        return replace(self, files=[self.files[index] for index in indices.tolist()], labels=self.labels[indices])
+    def of(self, files: Sequence[str], targets: Tensor) -> "FilesWithTargets":
+        return replace(self, files=files, values=targets)
 
-    def joined(self, other: "ImageFiles") -> "ImageFiles":
-        return replace(self, files=[*self.files, *other.files], labels=torch.cat([self.labels, other.labels]))
+    def with_targets(self, targets: Tensor) -> "FilesWithTargets":
+        return replace(self, values=targets.cpu())
 
-    def to(self, device: torch.device | str) -> "ImageFiles":
-        return replace(self, device=torch.device(device))
-
-    def look(self) -> Findings:
-        """Read the header of every file; many files are shared among the processes that decode later."""
-        workers = self.decoding.workers if len(self) >= FEW else 0
-        if len(self) >= MANY:
-            log.info("the headers of %s image files are read, which may take minutes", f"{len(self):,}")
-        chunks = [self.files[start : start + LOOKED_AT_ONCE] for start in range(0, len(self), LOOKED_AT_ONCE)]
-        return Looks.together(list(_served(Looks(), chunks, workers)))
-
-    def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
-        return Normalisation(mean, std, CHANNELS, WHITE, self.device)
-
-    def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> "ImageFileStream":
-        return ImageFileStream(self, batch_size, prepare, order_generator)
-
-    def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
-        starts = range(0, len(self), batch_size)
-        requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
-        images = decoded(Decoder(self.decoding, None), requests, self.decoding.workers, self.device.type == "cuda")
-        for start, decoded_images in zip(starts, images, strict=True):
-            labels = self.labels[start : start + batch_size].to(self.device)
-            yield Batch(normalisation(decoded_images.to(self.device, non_blocking=True)), labels)
+    def in_memory(self) -> ArrayDataset:
+        return ArrayDataset(self.decoded(), self.values, self.dense)
 
 
 class ImageFileStream(EpochStream):
@@ -231,7 +366,7 @@ class ImageFileStream(EpochStream):
     draws nothing for single images, their centre is cut out.
     """
 
-    def __init__(self, dataset: ImageFiles, batch_size: int, prepare: Preparation, order_generator: Generator) -> None:
+    def __init__(self, dataset: FileDataset, batch_size: int, prepare: Preparation, order_generator: Generator) -> None:
         super().__init__(len(dataset), batch_size, order_generator)
         self._dataset, self._prepare = dataset, prepare
         of_files = prepare.augmentation if isinstance(prepare.augmentation, ImageFileAugmentation) else None
@@ -248,8 +383,8 @@ class ImageFileStream(EpochStream):
         if self._images is None:
             self._images = self._decoded(start)
         device = self._dataset.device
-        labels = self._dataset.labels[self._order[start : start + self._batch_size]].to(device)
-        return Batch(self._prepare(next(self._images).to(device, non_blocking=True)), labels)
+        targets = self._dataset.targets[self._order[start : start + self._batch_size]].to(device)
+        return self._prepare(next(self._images).to(device, non_blocking=True), targets)
 
     def _decoded(self, start: int) -> Iterator[Tensor]:
         """The images of the epoch's batches, from place ``start`` of its order on."""
@@ -275,126 +410,3 @@ class ImageFileStream(EpochStream):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._check_fits(state.get("images") == self._count, state.get("images"), state["batch_size"])
         self._epoch_seed, self._position, self._images = state["epoch_seed"], state["position"], None
-
-
-@dataclass(frozen=True)
-class ImageNet:
-    """A :class:`nas.data.dataset.DataSource`: ``train/<class>/`` is split for the search, ``val/<class>/`` is the test.
-
-    Attributes:
-        split: Sizes of the parts.
-        augmentation: The augmentation of the training images.
-        decoding: The size of the images, and the processes that decode them.
-        folder: The folder of ``train`` and ``val``, relative to the working directory.
-    """
-
-    split: SplitSettings
-    augmentation: ImageFileAugmentation
-    decoding: Decoding
-    folder: str
-
-    name: ClassVar[str] = "imagenet"
-    # As in DARTS.
-    mean: ClassVar[tuple[float, ...]] = (0.485, 0.456, 0.406)
-    std: ClassVar[tuple[float, ...]] = (0.229, 0.224, 0.225)
-
-    def load(self) -> DataSplits:
-        self.augmentation.check_fits_side(self.decoding.size)
-        left_out: Counter[str] = Counter()
-        training, names = self._read("train", left_out)
-        official_test, test_names = self._read("val", left_out)
-        if names != test_names:
-            only = sorted(set(names) ^ set(test_names))
-            raise UnusableInput(
-                f"The data set {self.name} needs the same classes in train and val below {self._location}: "
-                f"{only[0]} is in one of them only."
-            )
-        if len(names) < 2:
-            raise UnusableInput(f"The data set {self.name} needs at least two classes, {self._location} has {names}.")
-        self._say_what_is_left_out(left_out)
-        train, validation, test = split_dataset(training, self.split, official_test)
-        return DataSplits(self.name, train, validation, test, self.mean, self.std, tuple(names))
-
-    @property
-    def _location(self) -> Path:
-        return Path(self.folder).expanduser().absolute()
-
-    def _read(self, part: str, left_out: Counter[str]) -> tuple[ImageFiles, list[str]]:
-        """The list of the part's files, and the names of its classes."""
-        location = self._location / part
-        if not location.is_dir():
-            raise UnusableInput(
-                f"The data set {self.name} is not on disk, {location} was looked for: "
-                f"name the folder that has train/<class>/ and val/<class>/ with data.folder=<path>."
-            )
-        try:
-            names, pictures = class_folders(location, left_out)
-        except OSError as error:  # no classes, a class without images, a folder that may not be read
-            raise UnusableInput(
-                f"The data set {self.name} cannot be read from {location} ({' '.join(str(error).split())})."
-            ) from None
-        files = [file for of_class in pictures for file in of_class]
-        labels = torch.tensor([label for label, of_class in enumerate(pictures) for _ in of_class], dtype=torch.int64)
-        return ImageFiles(files, labels, len(names), self.decoding), names
-
-    def _say_what_is_left_out(self, left_out: Counter[str]) -> None:
-        entries = (entry for entry in os.scandir(self._location) if entry.is_dir() and not _is_hidden(entry.name))
-        folders = sorted(entry.name for entry in entries if entry.name not in ("train", "val"))
-        by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
-        kinds = [f"{count:,} {kind}" for kind, count in by_count]
-        files = f"{left_out.total():,} file{'s' if left_out.total() > 1 else ''}"
-        parts = [f"{files} ({listed(kinds)}; read are {' '.join(PICTURES)})"] if kinds else []
-        parts += [f"what is in {listed(folders)}"] if folders else []
-        if parts:
-            log.info("%s: left out below %s: %s.", self.name, self._location, " and ".join(parts))
-
-
-def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], list[list[str]]]:
-    """The classes of a folder and the pictures below each, in torchvision's order (``ImageFolder``).
-
-    Names that begin with a dot are neither classes nor pictures: editors and systems keep their own things there.
-
-    Args:
-        location: The folder of the classes' folders.
-        left_out: Counts what is no picture, by extension.
-
-    Raises:
-        OSError: There is no class, a class has no picture, or a folder cannot be read.
-    """
-    entries = sorted(os.scandir(location), key=lambda entry: entry.name)
-    classes = [one.name for one in entries if one.is_dir() and not _is_hidden(one.name) and one.name not in NO_CLASSES]
-    left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
-    if not classes:
-        raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
-    pictures = [_pictures_below(str(location / name), left_out) for name in classes]
-    empty = [name for name, files in zip(classes, pictures, strict=True) if not files]
-    if empty:
-        supported = f"Supported extensions are: {', '.join(PICTURES)}"
-        raise FileNotFoundError(f"Found no valid file for the classes {', '.join(empty)}. {supported}")
-    return classes, pictures
-
-
-def _pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
-    def hand_on(error: OSError) -> None:  # os.walk leaves out what it cannot read
-        raise error
-
-    found = []
-    for below, folders, names in os.walk(folder, followlinks=True, onerror=hand_on):
-        left_out.update("hidden" for name in folders if _is_hidden(name))
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        found.append((below, sorted(names)))
-    pictures = []
-    for below, names in sorted(found):
-        chosen = [name for name in names if name.lower().endswith(PICTURES) and not _is_hidden(name)]
-        pictures += [os.path.join(below, name) for name in chosen]
-        left_out.update(_kind(name) for name in set(names) - set(chosen))
-    return pictures
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _kind(name: str, otherwise: str | None = None) -> str:
-    extension = os.path.splitext(name)[1].lower()
-    return "hidden" if _is_hidden(name) else otherwise or extension or "without an extension"

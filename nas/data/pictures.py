@@ -9,8 +9,9 @@ import io
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -18,6 +19,8 @@ from torch.utils import data
 
 from nas.data.dataset import Findings
 
+Channels = Literal["grey", "rgb", "rgba"]
+MODES: dict[Channels, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLE_FORMAT, ORIENTATION = 258, 262, 339, 274  # tags of TIFF; the last of EXIF, too
 WHITE_IS_ZERO, SIGNED = 0, 2
 DEEP_MODES = ("I", "F")  # and all that begin with I;16
@@ -35,38 +38,72 @@ NEARLY_BLACK = "have 16 bits and use the darkest 1/256 of them only: they are ne
 SEVERAL_PAGES = "have several pages, of which the first is taken"
 ANIMATED = ("GIF", "PNG", "WEBP")  # formats in which several frames follow each other in time
 ELONGATED = "are more than twice as long as wide or the reverse: a square from their centre leaves out both ends"
+DEEP_COLOUR = "have 16 bits per colour, of which the upper 8 are read"
+GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 
 
 class UnsuitablePicture(ValueError):  # noqa: N818 - it is about the picture
     """A picture of which nobody knows what black and white are, or which frame is meant, with the reason in words."""
 
 
-def read_picture(file: str) -> Image.Image:
-    """The picture in ``file`` as a viewer shows it: mode RGB, values from 0 to 255, in sRGB.
+@dataclass
+class Seen(Findings):
+    """What the headers of picture files tell besides: of how many pictures each is true.
+
+    Attributes:
+        sizes: By (height, width) of the picture as it is shown.
+        kinds: ``grey``, ``deep grey`` (more than 8 bits) or ``colour``, by the format of the file.
+        transparent: How many have transparent parts, or could have.
+        examples: By size and by kind the first file.
+    """
+
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    transparent: int = 0
+    examples: dict[object, str] = field(default_factory=dict)
+
+
+def read_picture(file: str, channels: Channels = "rgb", deep: bool = False) -> Image.Image:
+    """The picture in ``file`` as a viewer shows it, in sRGB.
+
+    Args:
+        file: Its path.
+        channels: Mode L, RGB or RGBA, values from 0 to 255. Without a channel for it, what is transparent is white.
+        deep: Grey in mode F, from 0 to 1, so that more than 8 bits are kept.
 
     Raises:
         UnsuitablePicture: Its values have no known black and white.
         Exception: Nearly any, where the file is damaged or is no picture.
     """
     with Image.open(file) as image:
-        return as_shown(image)
+        return as_shown(image, channels, deep)
 
 
-def as_shown(image: Image.Image) -> Image.Image:
-    """An open picture in mode RGB; see :func:`read_picture`."""
+def as_shown(image: Image.Image, channels: Channels = "rgb", deep: bool = False) -> Image.Image:
+    """An open picture; see :func:`read_picture`."""
     _mend_transparency(image)
     image.load()
-    orientation, profile = _orientation(image), image.info.get("icc_profile")
-    if _is_deep(image):
-        image = _in_eight_bits(image)
+    turned, profile = orientation(image), image.info.get("icc_profile")
+    if _is_deep(image) and deep:
+        image = _in_full_depth(image)
+    else:
+        image = _in_eight_bits(image) if _is_deep(image) else image
+        image = _of_channels(image, profile, channels)
+        image = Image.fromarray(np.asarray(image, np.float32) / 255) if deep else image
+    return image.transpose(TURNS[turned]) if turned in TURNS else image
+
+
+def _of_channels(image: Image.Image, profile: bytes | None, channels: Channels) -> Image.Image:
     alpha = None
     if image.has_transparency_data:
         image = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         alpha = image.getchannel("A")
     image = _in_srgb(image, profile)
-    if alpha is not None and alpha.getextrema() != (255, 255):
+    if channels == "rgba":
+        image.putalpha(255 if alpha is None else alpha)
+    elif alpha is not None and alpha.getextrema() != (255, 255):
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    return image.convert(MODES[channels])
 
 
 def reason_in_words(error: Exception) -> str:
@@ -81,8 +118,8 @@ def reason_in_words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def look_at(file: str, findings: Findings) -> None:
-    """Add to ``findings`` what there is to say about ``file``.
+def look_at(file: str, seen: Seen) -> None:
+    """Add to ``seen`` what there is to say about ``file``.
 
     Its header is read. It is decoded only where that leaves open whether it is whole and can be shown.
     """
@@ -93,39 +130,75 @@ def look_at(file: str, findings: Findings) -> None:
             if several and image.format in ANIMATED:
                 raise UnsuitablePicture(f"it is an animation of {getattr(image, 'n_frames', 'several')} frames")
             of_16_bits = image.mode == "I" or image.mode.startswith("I;16")
+            kind, transparent = _kind(image), image.has_transparency_data
+            deep_colour = kind == "colour" and "16B" in str(image.tile[0].args if image.tile else "")
+            lies = height != width and lies_on_its_side(image)
             surely_whole = _ends_as_it_should(bytes_, image.format)
         if not surely_whole or image.mode not in ALWAYS_CONVERTIBLE:
             shown = read_picture(file)
-            findings.remarks[NEARLY_BLACK] += of_16_bits and int(np.asarray(shown).max()) <= 1
+            seen.remarks[NEARLY_BLACK] += of_16_bits and int(np.asarray(shown).max()) <= 1
+            (width, height), lies = shown.size, False
     # A damaged file can raise nearly anything.
     except Exception as error:
         empty = os.path.isfile(file) and not os.path.getsize(file)
-        findings.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
+        seen.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
         return
-    findings.remarks[SEVERAL_PAGES] += bool(several)
-    findings.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
+    size = (width, height) if lies else (height, width)
+    seen.sizes[size] += 1
+    seen.kinds[kind] += 1
+    seen.transparent += transparent
+    for property_ in (size, kind):
+        seen.examples.setdefault(property_, file)
+    seen.remarks[SEVERAL_PAGES] += bool(several)
+    seen.remarks[DEEP_COLOUR] += deep_colour
+    seen.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
 
 
-class Looks(data.Dataset[Findings]):
+class Looks(data.Dataset[Seen]):
     """The data set of a worker process: indexed by a list of files, it gives what was found in them."""
 
-    def __getitem__(self, files: Sequence[str]) -> Findings:
-        findings = Findings()
+    def __getitem__(self, files: Sequence[str]) -> Seen:
+        seen = Seen()
         for file in files:
-            look_at(file, findings)
-        return findings
+            look_at(file, seen)
+        return seen
 
     @staticmethod
-    def together(several: Sequence[Findings]) -> Findings:
-        unreadable = [one for findings in several for one in findings.unreadable]
-        return Findings(unreadable, sum((findings.remarks for findings in several), Counter()))
+    def together(several: Sequence[Seen]) -> Seen:
+        whole = Seen()
+        for one in several:
+            whole.unreadable += one.unreadable
+            whole.remarks += one.remarks  # without those that are true of no picture
+            whole.sizes += one.sizes
+            whole.kinds += one.kinds
+            whole.transparent += one.transparent
+            whole.examples = one.examples | whole.examples
+        return whole
+
+
+def _kind(image: Image.Image) -> str:
+    if _is_deep(image):
+        return "deep grey"
+    if image.mode == "P" and image.palette is not None:
+        colours = np.frombuffer(image.palette.getdata()[1], np.uint8)
+        width = len(image.palette.mode)
+        colours = colours[: len(colours) // width * width].reshape(-1, width)[:, :3]
+        return "grey" if (colours == colours[:, :1]).all() else "colour"
+    return "grey" if image.mode in GREY_MODES else "colour"
+
+
+def lies_on_its_side(image: Image.Image) -> bool:
+    # Asked for nothing else, Pillow would decode a whole PNG to look for data behind the picture.
+    if image.format == "PNG" and "exif" not in image.info:
+        return False
+    return orientation(image) in (5, 6, 7, 8)
 
 
 def _is_deep(image: Image.Image) -> bool:
     return image.mode in DEEP_MODES or image.mode.startswith("I;16")
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     # Asked for after the picture was loaded: Pillow turns TIFF by itself, and forgets the tag then.
     try:
         return int(image.getexif().get(ORIENTATION, 1))
@@ -135,6 +208,32 @@ def _orientation(image: Image.Image) -> int:
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits or floating point, in mode L, or LA where one value is transparent."""
+    values, white = _values(image)
+    shown = Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
+    if _counts_from_white(image):
+        shown = ImageOps.invert(shown)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shown.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return shown
+
+
+def _in_full_depth(image: Image.Image) -> Image.Image:
+    """The same in mode F, from 0 to 1, with 1 where it is transparent."""
+    values, white = _values(image)
+    shown = 1 - values / white if _counts_from_white(image) else values / white
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        shown = np.where(values == transparent, 1.0, shown)
+    return Image.fromarray(shown.astype(np.float32))
+
+
+def _counts_from_white(image: Image.Image) -> bool:
+    return bool(getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO)
+
+
+def _values(image: Image.Image) -> tuple[np.ndarray, float]:
+    """The numbers of a deep picture, and which of them is white."""
     values = np.asarray(image).astype(np.float64)
     tags: Any = getattr(image, "tag_v2", {})
     white = 1.0 if image.mode == "F" else 65535.0
@@ -146,13 +245,7 @@ def _in_eight_bits(image: Image.Image) -> Image.Image:
         kind = "floating-point" if image.mode == "F" else f"{bits}-bit"
         known = f"where 0 is black and {white:g} is white"
         raise UnsuitablePicture(f"its {kind} values of mode {image.mode} go from {low:g} to {high:g}, {known}")
-    shown = Image.fromarray(np.round(values * (255 / white)).astype(np.uint8))
-    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        shown = ImageOps.invert(shown)
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        shown.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return shown
+    return values, white
 
 
 def _mend_transparency(image: Image.Image) -> None:

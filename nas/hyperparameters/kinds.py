@@ -17,6 +17,7 @@ from nas.candidate import Range, Scale
 from nas.errors import require
 from nas.hyperparameters import mixture
 from nas.hyperparameters.rules import CosineNormalised, Update
+from nas.operations.memory import ACTIVATION_PENALTY, TEMPORAL_PENALTY, Remembers
 from nas.operations.stochastic import (
     LAYER_DROPOUT,
     Dropout,
@@ -295,6 +296,17 @@ class LayerDropoutRate(Hyperparameter):
 
     def acts_on(self, network: nn.Module) -> bool:
         return bool(layer_dropouts(network, self.layer))
+
+
+class MemoryPenalty(Hyperparameter):
+    """The weight of what a memory adds to the training loss (``nas.operations.memory``)."""
+
+    acts_through_loss = True
+    names = (ACTIVATION_PENALTY, TEMPORAL_PENALTY)
+    neutral = 0.0
+
+    def acts_on(self, network: nn.Module) -> bool:
+        return isinstance(network, Remembers)
 
 
 class DropPathRate(Hyperparameter):

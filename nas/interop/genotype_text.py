@@ -1,9 +1,11 @@
 """The text ``Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), ...)`` of quark0/darts.
 
+The recurrent half of that code writes ``Genotype(recurrent=[('relu', 0), ...], concat=range(1, 9))``.
+
 Such a text is Python, and the original evaluates it. Here it is read by a grammar of its own, without recursion. It
 knows what the forks write, too: a list of two edges per node (pt.darts), tuples, and the scalars of NumPy and torch.
 
-    genotype := "Genotype" "(" field ("," field)* [","] ")"        each of the four fields once, in any order
+    genotype := "Genotype" "(" field ("," field)* [","] ")"        each field of one kind once, in any order
     field    := name "=" (list of edges, or of lists of two edges | numbers)
     edge     := a list of two, string and number
     numbers  := list of numbers | "range" "(" number "," number ")" | ("list" | "tuple") "(" numbers ")"
@@ -19,6 +21,7 @@ from typing import Any
 
 from nas.errors import InvalidValue, require
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
+from nas.spaces.recurrent.genotype import RecurrentGenotype
 
 log = logging.getLogger(__name__)
 LONGEST_TEXT = 10_000
@@ -28,6 +31,9 @@ _TOKEN = re.compile(
     re.ASCII,
 )
 FIELDS = ("normal", "normal_concat", "reduce", "reduce_concat")
+RECURRENT_FIELDS = ("recurrent", "concat")
+KNOWN_FIELDS = (*FIELDS, *RECURRENT_FIELDS)
+AnyGenotype = Genotype | RecurrentGenotype
 CLOSING = {"[": "]", "(": ")"}
 SCALARS = re.compile(r"(np|numpy)\.(str_|u?int\d+)|int|str|(torch\.)?tensor")
 SEQUENCES = ("list", "tuple")
@@ -160,14 +166,14 @@ class _Reader:
         return found
 
     def field(self) -> tuple[str, list[Any]]:
-        name = self.take("name", f"one of {', '.join(FIELDS)}")
-        if name not in FIELDS:
-            raise self.refuse(f"one of {', '.join(FIELDS)} before")
+        name = self.take("name", f"one of {', '.join(KNOWN_FIELDS)}")
+        if name not in KNOWN_FIELDS:
+            raise self.refuse(f"one of {', '.join(KNOWN_FIELDS)} before")
         self.take_mark("=")
-        return name, self.numbers() if name.endswith("_concat") else self.edges()
+        return name, self.numbers() if name.endswith("concat") else self.edges()
 
 
-def parse_genotype(text: object) -> Genotype:
+def parse_genotype(text: object) -> AnyGenotype:
     """The genotype that ``text`` spells out, and nothing else; nothing in it is executed.
 
     Raises:
@@ -182,7 +188,7 @@ def parse_genotype(text: object) -> Genotype:
     return genotype
 
 
-def find_genotypes(text: str) -> list[Genotype]:
+def find_genotypes(text: str) -> list[AnyGenotype]:
     """The genotypes in ``text``, whatever stands around them, each once; of a search's log only the last.
 
     A log is what has ``genotype =`` before every one: the last is what the search ended with. In any other text, such
@@ -201,24 +207,26 @@ def find_genotypes(text: str) -> list[Genotype]:
     return different
 
 
-def _read(reader: _Reader) -> Genotype:
+def _read(reader: _Reader) -> AnyGenotype:
     if reader.take("name", "Genotype(") != "Genotype":
         raise InvalidValue("genotype", reader.text, "it must begin with Genotype(")
     reader.take_mark("(")
     fields = reader.take_list(reader.field, ")")
-    good = sorted(name for name, _ in fields) == sorted(FIELDS)
-    require(good, "genotype", reader.text, f"it must give each of {', '.join(FIELDS)} once")
+    names = sorted(name for name, _ in fields)
+    recurrent = not set(names).isdisjoint(RECURRENT_FIELDS)
+    wanted = RECURRENT_FIELDS if recurrent else FIELDS
+    require(names == sorted(wanted), "genotype", reader.text, f"it must give each of {', '.join(wanted)} once")
     try:
-        return Genotype.from_mapping(dict(fields))
+        return RecurrentGenotype.from_mapping(dict(fields)) if recurrent else Genotype.from_mapping(dict(fields))
     except InvalidValue as error:
         raise error.below("genotype") from error
 
 
-def genotype_text(genotype: Genotype) -> str:
+def genotype_text(genotype: AnyGenotype) -> str:
     """``genotype`` as quark0/darts prints it."""
     fields = []
-    for name in FIELDS:
+    for name in FIELDS if isinstance(genotype, Genotype) else RECURRENT_FIELDS:
         value = getattr(genotype, name)
-        contiguous = name.endswith("_concat") and value == tuple(range(value[0], value[-1] + 1))
+        contiguous = name.endswith("concat") and value == tuple(range(value[0], value[-1] + 1))
         fields.append(f"{name}={f'range({value[0]}, {value[-1] + 1})' if contiguous else list(value)}")
     return f"Genotype({', '.join(fields)})"

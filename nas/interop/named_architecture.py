@@ -3,23 +3,27 @@
 import codecs
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
-from nas.interop.genotype_text import BEGINNING, find_genotypes, parse_genotype
+from nas.interop.genotype_text import BEGINNING, AnyGenotype, find_genotypes, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.genotype import RecurrentGenotype
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.tasks import Task
 from nas.training.settings import TrainingSettings
 
 Found = TypeVar("Found")
+Kind = TypeVar("Kind", Genotype, RecurrentGenotype)
 LARGEST_TEXT = 100_000  # bytes
 CELL = re.compile(r"\|[\w~|+]*~[\w~|+]*\|", re.ASCII)  # of NAS-Bench-201
 ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -77,7 +81,33 @@ _TEXTS = {  # as quark0/darts and PC-DARTS publish them
             ('sep_conv_3x3', 2), ('sep_conv_3x3', 1), ('sep_conv_5x5', 0), ('sep_conv_3x3', 3)],
         reduce_concat=range(2, 6))""",
 }
-PUBLISHED = {name: parse_genotype(text) for name, text in _TEXTS.items()}
+_RECURRENT_TEXTS = {  # as the recurrent half of quark0/darts publishes them
+    # first order, Liu et al., 2019
+    "darts_v1_rnn": """Genotype(
+        recurrent=[('relu', 0), ('relu', 1), ('tanh', 2), ('relu', 3), ('relu', 4), ('identity', 1), ('relu', 5),
+            ('relu', 1)],
+        concat=range(1, 9))""",
+    # second order, Liu et al., 2019
+    "darts_v2_rnn": """Genotype(
+        recurrent=[('sigmoid', 0), ('relu', 1), ('relu', 1), ('identity', 1), ('tanh', 2), ('sigmoid', 5),
+            ('tanh', 3), ('relu', 5)],
+        concat=range(1, 9))""",
+    # ENAS, Pham et al., 2018
+    "enas_rnn": """Genotype(
+        recurrent=[('tanh', 0), ('tanh', 1), ('relu', 1), ('tanh', 3), ('tanh', 3), ('relu', 3), ('relu', 4),
+            ('relu', 7), ('relu', 8), ('relu', 8), ('relu', 8)],
+        concat=[2, 5, 6, 9, 10, 11])""",
+}
+
+
+def _known(texts: Mapping[str, str], kind: type[Kind]) -> dict[str, Kind]:
+    parsed = {name: parse_genotype(text) for name, text in texts.items()}
+    return {name: genotype for name, genotype in parsed.items() if isinstance(genotype, kind)}
+
+
+PUBLISHED = _known(_TEXTS, Genotype)
+PUBLISHED_RECURRENT = _known(_RECURRENT_TEXTS, RecurrentGenotype)
+NAMES = (*PUBLISHED, *PUBLISHED_RECURRENT)
 
 
 def candidate_path(candidate: object) -> Path:
@@ -92,7 +122,7 @@ def candidate_path(candidate: object) -> Path:
     )  # pathlib raises where a text is too long for a name
     allowed = (
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
-        f"or one of {', '.join(PUBLISHED)}"
+        f"or one of {', '.join(NAMES)}"
     )
     if candidate in (None, "") or not os.path.isfile(file):
         raise InvalidValue("candidate", candidate, allowed)
@@ -170,7 +200,7 @@ def architecture_text(name: str) -> str | None:
 
 def _tells(text: str) -> bool:
     """Whether ``text`` is a published name, or an architecture can be looked for in it."""
-    return text in PUBLISHED or bool(BEGINNING.search(text) or CELL.search(text))
+    return text in NAMES or bool(BEGINNING.search(text) or CELL.search(text))
 
 
 def _decoded(content: bytes) -> tuple[str, bool]:
@@ -189,21 +219,27 @@ def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> 
 
     Args:
         text: See :func:`architecture_text`.
-        space_named: Builds ``darts`` or ``nasbench201`` for the data at hand.
+        space_named: Builds ``darts``, ``recurrent`` or ``nasbench201`` for the data at hand.
 
     Raises:
         InvalidValue: The text is none of the known forms, has several architectures, or none of its space.
     """
-    genotypes = [PUBLISHED[text]] if text in PUBLISHED else find_genotypes(text)
+    published: dict[str, AnyGenotype] = {**PUBLISHED, **PUBLISHED_RECURRENT}
+    genotypes = [published[text]] if text in published else find_genotypes(text)
     if genotypes:
+        genotype = _only("genotypes", genotypes, text)
+        if isinstance(genotype, RecurrentGenotype):
+            recurrent = space_named("recurrent")
+            assert isinstance(recurrent, Recurrent)
+            recurrent = recurrent.for_genotype(genotype)
+            return recurrent, recurrent.architecture(genotype)
         cells = space_named("darts")
         assert isinstance(cells, Darts)
-        genotype = _only("genotypes", genotypes, text)
         cells = cells.for_genotype(genotype)
         return cells, cells.architecture(genotype)
     found = [parse_architecture(cell) for cell in dict.fromkeys(CELL.findall(text))]
     if not found:
-        allowed = f"it must be one of {', '.join(PUBLISHED)}, a genotype, a NAS-Bench-201 cell, or a candidate.json"
+        allowed = f"it must be one of {', '.join(NAMES)}, a genotype, a NAS-Bench-201 cell, or a candidate.json"
         raise InvalidValue("candidate", text, allowed)
     space = space_named("nasbench201")
     assert isinstance(space, NasBench201)

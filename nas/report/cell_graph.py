@@ -8,6 +8,7 @@ from itertools import pairwise
 from nas.candidate import Architecture
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.nasbench201.choices import EDGES, edge_name
+from nas.spaces.recurrent.genotype import RecurrentGenotype
 
 RESTARTS, SWEEPS = 12, 8
 GAP = 0.09  # inches between two things of one layer
@@ -18,7 +19,7 @@ LAYER_GAP = 0.2
 
 @dataclass(frozen=True)
 class CellEdge:
-    """An operation from one state to another; an empty name is the concatenation into the cell's output."""
+    """An operation from one state to another; an empty name is no operation, as the way into the cell's output."""
 
     source: str
     target: str
@@ -49,6 +50,15 @@ def nasbench201_cell(architecture: Architecture) -> CellGraph:
     states = ("input", "1", "2", "output")
     edges = (CellEdge(states[source], states[node], architecture[edge_name(node, source)]) for node, source in EDGES)
     return CellGraph(states, tuple(edges))
+
+
+def recurrent_cell(genotype: RecurrentGenotype) -> CellGraph:
+    """A recurrent cell with the names of the paper's figures: x_{t}, h_{t-1}, the nodes 0, 1, ..., h_{t}."""
+    nodes = [str(node) for node in range(len(genotype.recurrent) + 1)]
+    edges = [CellEdge("x_{t}", "0"), CellEdge("h_{t-1}", "0")]
+    edges += [CellEdge(nodes[source], nodes[node], name) for node, (name, source) in enumerate(genotype.recurrent, 1)]
+    edges += [CellEdge(nodes[node], "h_{t}") for node in sorted(genotype.concat)]
+    return CellGraph(("x_{t}", "h_{t-1}", *nodes, "h_{t}"), tuple(edges))
 
 
 @dataclass(frozen=True)

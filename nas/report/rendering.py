@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +14,7 @@ from nas.report.svg import Plot, corners
 from nas.run.candidate_file import CandidateFile
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 
 # A page loads nothing but itself: no script, no font, no picture from anywhere else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -56,10 +57,10 @@ def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
         prefix: Keeps the identifiers of a page's drawings apart.
     """
     space, architecture = found.space, found.candidate.architecture
-    drawings = {"broad": Markup(inline_svg(space_figure(space, architecture), f"{prefix}-broad"))}
-    if not isinstance(space, Darts | NasBench201):
-        narrow = space_figure(space, architecture, width=NARROW)
-        drawings["narrow"] = Markup(inline_svg(narrow, f"{prefix}-narrow"))
+    figure = partial(space_figure, space, architecture, task_name=found.task["name"])
+    drawings = {"broad": Markup(inline_svg(figure(), f"{prefix}-broad"))}
+    if not isinstance(space, Darts | NasBench201 | Recurrent):
+        drawings["narrow"] = Markup(inline_svg(figure(width=NARROW), f"{prefix}-narrow"))
     return drawings
 
 
@@ -72,10 +73,6 @@ def breakable(text: str) -> Markup:
 def quoted(text: str | Path) -> str:
     """``text`` as a shell takes it."""
     return shlex.quote(str(text))
-
-
-def percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:.2f} %"
 
 
 def whole(value: float | None) -> str | None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas.bilevel.outcome import Outcome
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Stream
@@ -21,6 +22,7 @@ from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
+from nas.training.carried import carry
 
 
 class CheckpointedSearch:
@@ -64,6 +66,12 @@ class CheckpointedSearch:
         rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
         due = self.step % self.settings.architecture_every == 0
         return due and epoch >= self.settings.warmup_epochs and not rests
+
+    def _carry_on(self, outcome: Outcome) -> None:
+        """Where the supernet has a memory, let both splits' next batches begin where those of this step have ended."""
+        carry(self._streams["train"], outcome.step.logits)
+        if outcome.move is not None:
+            carry(self._streams["validation"], outcome.move.report.validation_logits)
 
     def _average_statistics(self) -> None:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""

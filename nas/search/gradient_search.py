@@ -103,7 +103,7 @@ class GradientSearch(CheckpointedSearch):
         """
         advice = "lower hyperparameters.learning_rate.initial or learn it"
         policy, folder, tracking = self.training.on_non_finite, self.parts.folder, self.parts.tracking
-        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice)
+        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice, self.parts.task)
         loop.run()
         synchronise_batch_norm(self.supernet, Ranks())
         return self.result(loop.tracker_state)
@@ -133,7 +133,9 @@ class GradientSearch(CheckpointedSearch):
         )
         training = self._streams["train"].next()
         validation = self._streams["validation"].next() if work else None
+        self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.upper_level.alternate(training, validation, work)
+        self._carry_on(outcome)
         self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
@@ -224,5 +226,7 @@ class GradientSearch(CheckpointedSearch):
         rate = self.fresh_start.take(self.settings.guard.divisor)
         for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
+        for stream in self._streams.values():
+            stream.carry(None)
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)

@@ -11,6 +11,7 @@ from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
 from nas.evaluation.evaluation import Cost
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.operations.memory import logits_of
 from nas.run.loop import Session
 from nas.search.callback import Callback, SeenStep
 from nas.search.guard import Guard, Interventions
@@ -64,12 +65,12 @@ class SearchRecord(Callback):
             for name, value in move.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
             self.means.add("validation/loss", move.report.validation_loss)
-            glance = self._task.glance(move.report.validation_logits, seen.validation.targets)
+            glance = self._task.glance(logits_of(move.report.validation_logits), seen.validation.targets)
             self.means.add(f"validation/{self._task.glanced}", self._ranks.average([glance])[0])
         assert step.norm is not None
         self.means.add("gradient/weights", step.norm)
         self.means.add("train/loss", step.loss)
-        glance = self._task.glance(step.logits, seen.training.targets)
+        glance = self._task.glance(logits_of(step.logits), seen.training.targets)
         self.means.add(f"train/{self._task.glanced}", self._ranks.average([glance])[0])
         behind = seen.step % self._log_every
         if move is not None and behind > self._log_every - self._every:

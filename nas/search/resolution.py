@@ -90,6 +90,9 @@ class _ShownStream:
         batch = self._stream.next()
         return Batch(halved(batch.inputs), batch.targets) if self._resolution.is_half else batch
 
+    def carry(self, state: Tensor | None) -> None:
+        self._stream.carry(state)
+
     def state_dict(self) -> dict[str, Any]:
         return self._stream.state_dict()
 

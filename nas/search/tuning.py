@@ -41,6 +41,7 @@ class Tuning:
             work = search.upper_level.work(architecture=True, hyperparameters=False)
             batch = search._streams["train"].next()
             outcome = search.upper_level.alternate(batch, search._streams["validation"].next() if work else None, work)
+            search._carry_on(outcome)
             search.meter.trained(search.ranks.count * outcome.samples)
 
     @contextmanager

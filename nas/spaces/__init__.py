@@ -1,9 +1,20 @@
 """Search spaces: their choices, their supernets and their stand-alone networks."""
 
 from nas.spaces.darts.space import Darts
+from nas.spaces.fitting import fitting_space
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.spaces.supernet import Supernet
 
-__all__ = ["Darts", "Macro", "NasBench201", "SearchSpace", "Supernet", "space_from_description"]
+__all__ = [
+    "Darts",
+    "Macro",
+    "NasBench201",
+    "Recurrent",
+    "SearchSpace",
+    "Supernet",
+    "fitting_space",
+    "space_from_description",
+]

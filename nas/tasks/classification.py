@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset, LabelledDataset
+from nas.data.dataset import LabelledDataset, TargetDataset
 from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
@@ -137,7 +137,7 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
         raise UnusableInput(f"The data set {splits.name} needs at least two classes in its training part.")
     parts: dict[str, Any] = {}
     for part, dataset in splits.parts.items():
-        assert isinstance(dataset, ArrayDataset)
+        assert isinstance(dataset, TargetDataset)
         targets = numbers(part)
         strangers = targets[~torch.isin(targets, known)].unique().tolist()
         if strangers:

@@ -1,6 +1,7 @@
 """Several labels per sample: logistic loss, mean average precision, AUROC."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -9,11 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset
+from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+
+AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
+AUROC = Measure("auroc", "higher", "AUROC")
+SHARE = Measure("share", "higher", "of the test part", "%")  # what the average precision is without inputs
 
 
 class MultiLabel(Task):
@@ -26,6 +31,7 @@ class MultiLabel(Task):
 
     name = "multi_label"
     glanced = "label_accuracy"
+    output = "label"
     measures = (
         Measure("mean_average_precision", "higher", "mAP"),
         Measure("macro_auroc", "higher", "macro AUROC"),
@@ -46,13 +52,13 @@ class MultiLabel(Task):
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
             targets = dataset.targets
-            good = isinstance(dataset, ArrayDataset) and targets.dim() == 2 and targets.shape[1] >= 2
+            good = isinstance(dataset, TargetDataset) and targets.dim() == 2 and targets.shape[1] >= 2
             if not good or not bool(((targets == 0) | (targets == 1)).all()):
                 raise UnusableInput(
                     f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
                     f"{splits.name} are {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}."
                 )
-            assert isinstance(dataset, ArrayDataset)
+            assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(targets.float())
         shares = parts["train"].targets.double().mean(0)
         constant = ((shares == 0) | (shares == 1)).nonzero().flatten().tolist()
@@ -86,6 +92,9 @@ class MultiLabel(Task):
 
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.logit(), targets)
+
+    def told(self, values: Mapping[str, float]) -> str:
+        return f"{super().told(values)} over {self.signature.outputs} labels"
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "positive_weight": self.positive_weight, "shares": self.shares.tolist()}
@@ -121,8 +130,18 @@ class MultiLabelMetrics:
         self._present += torch.stack([whole.sum(0), (1 - whole).sum(0)])
 
     def compute(self) -> dict[str, float]:
+        precision, auroc = self._of_each()
+        return {"mean_average_precision": float(precision.nanmean()), "macro_auroc": float(auroc.nanmean())}
+
+    def each(self) -> dict[Measure, list[float]]:
+        precision, auroc = self._of_each()
+        shares = self._present[0].double() / self._present.sum(0)
+        return {AVERAGE_PRECISION: precision.tolist(), AUROC: auroc.tolist(), SHARE: shares.tolist()}
+
+    def _of_each(self) -> tuple[Tensor, Tensor]:
+        """Average precision and AUROC of each label, (K,); NaN where it has no curve."""
         there = (self._present > 0).all(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the labels that are left out
-            found = {"mean_average_precision": self._precision.compute(), "macro_auroc": self._auroc.compute()}
-        return {name: float(values[there].double().mean()) for name, values in found.items()}
+            precision, auroc = self._precision.compute(), self._auroc.compute()
+        return precision.double().where(there, torch.nan), auroc.double().where(there, torch.nan)

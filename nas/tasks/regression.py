@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.dataset import ArrayDataset
+from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -27,7 +27,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    glanced = "absolute_error"
+    glanced = "standardised_error"  # absolute, in standard deviations of the training part
     measures = (
         Measure("r2", "higher", "R²"),
         Measure("rmse", "lower", "RMSE"),
@@ -56,7 +56,7 @@ class Regression(Task):
         task.signature = Signature(splits.input_shape, len(mean), categories=splits.categories)
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
-            assert isinstance(dataset, ArrayDataset)
+            assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(((raw[part] - mean) / deviation).float())
         return task, replace(splits, **parts)
 
@@ -120,12 +120,21 @@ class RegressionMetrics:
         self._sums += torch.stack([term.sum(0) for term in terms])
 
     def compute(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in self._of_each().items()}
+
+    def each(self) -> dict[Measure, list[float]]:
+        several = len(self._deviation) > 1
+        found = self._of_each()
+        return {one: found[one.name].tolist() for one in Regression.measures} if several else {}
+
+    def _of_each(self) -> dict[str, Tensor]:
+        """By measure its value for each target, (K,)."""
         count, total, squares, squared_errors, absolute_errors = self._sums
         spread = squares - total**2 / count
         return {
-            "r2": float((1 - squared_errors / spread).mean()),
-            "rmse": float(((squared_errors / count).sqrt() * self._deviation).mean()),
-            "mae": float((absolute_errors / count * self._deviation).mean()),
+            "r2": 1 - squared_errors / spread,
+            "rmse": (squared_errors / count).sqrt() * self._deviation,
+            "mae": absolute_errors / count * self._deviation,
         }
 
 
@@ -136,7 +145,7 @@ def _numbers(splits: DataSplits, part: str) -> Tensor:
         UnusableInput: They are no numbers, infinite, or a sample has no known target.
     """
     dataset = splits.parts[part]
-    if splits.class_names is not None or not isinstance(dataset, ArrayDataset):
+    if splits.class_names is not None or not isinstance(dataset, TargetDataset):
         raise UnusableInput(
             f"The targets of {splits.name} are classes, not numbers: task=classification takes them, or give a data "
             "set whose targets are numbers."

@@ -4,9 +4,11 @@ A strength is a number, or a tensor in the graph of what is learned; both comput
 repeats what the search has learned. Neither operation is a choice between two images, which would have no gradient:
 
 - Cutout's square has a real side and a real centre, and a pixel that it covers in part fades in part. The loss is
-  continuous in the side, so the gradient at fixed draws is an unbiased one of the expected loss.
+  continuous in the side, so the gradient at fixed draws is an unbiased one of the expected loss. Of a series it is an
+  interval; a table's row has no neighbours that could be cut out together.
 - Mixup (after Zhang et al., 2018) fades every image into another one, by a share uniform from 0 to half of the
-  strength. A mixing *probability* would need a relaxed coin that the retraining does not toss.
+  strength. A mixing *probability* would need a relaxed coin that the retraining does not toss. Numbers of categories
+  and of words cannot fade.
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.batches import Batch
+from nas.errors import require
+from nas.signature import Signature
 
 Values = Mapping[str, Tensor | float]
 
@@ -48,30 +52,52 @@ def _acts(strength: Tensor | float) -> bool:
 
 
 def cut_out(images: Tensor, side: Tensor | float, generator: Generator | None) -> Tensor:
-    """Fade a square of each normalised image (B, C, H, W) to the mean, 0.
+    """Fade a square of each normalised image (B, C, H, W), or an interval of each series (B, C, L), to the mean, 0.
 
     Args:
         side: The square's, as a share of the image's shorter side. Its centre is uniform over the image.
     """
-    batch, _, height, width = images.shape
-    half = _like(side, images) * min(height, width) / 2
+    batch, _, *lengths = images.shape
+    half = _like(side, images) * min(lengths) / 2
     covered = []
-    for length in (height, width):
+    for length in lengths:
         centre = length * torch.rand(batch, 1, generator=generator, device=images.device, dtype=images.dtype)
         start = torch.arange(length, device=images.device, dtype=images.dtype)
         overlap = torch.minimum(start + 1, centre + half) - torch.maximum(start, centre - half)
         covered.append(overlap.clamp(min=0))  # (B, length): of each row or column, the share that is covered
+    if len(lengths) == 1:
+        return images * (1 - covered[0][:, None])
     rows, columns = covered
     return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
 
 
-def mixed(images: Tensor, labels: Tensor, strength: Tensor | float, generator: Generator | None) -> Presented:
-    """Each image and label with a share, uniform from 0 to ``strength / 2``, of another image's of the batch."""
-    noise = torch.rand(len(labels), generator=generator, device=images.device, dtype=images.dtype)
-    order = torch.randperm(len(labels), generator=generator, device=images.device)
-    share = _like(strength, images) / 2 * noise
-    mix = share.view(-1, 1, 1, 1)
-    return Presented((1 - mix) * images + mix * images[order], labels, labels[order], share)
+def mixed(inputs: Tensor, targets: Tensor, strength: Tensor | float, generator: Generator | None) -> Presented:
+    """Each input and target with a share, uniform from 0 to ``strength / 2``, of another one's of the batch."""
+    noise = torch.rand(len(targets), generator=generator, device=inputs.device, dtype=inputs.dtype)
+    order = torch.randperm(len(targets), generator=generator, device=inputs.device)
+    share = _like(strength, inputs) / 2 * noise
+    mix = share.view(-1, *[1] * (inputs.dim() - 1))
+    return Presented((1 - mix) * inputs + mix * inputs[order], targets, targets[order], share)
+
+
+def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) -> None:
+    """Refuse cutout and mixing of inputs that know neither.
+
+    Args:
+        signature: What goes into the network.
+        acting: By name the values of the hyperparameters that are learned, or are not at rest.
+
+    Raises:
+        InvalidValue: One of the two is among them; the key is ``hyperparameters.cutout`` or ``hyperparameters.mixing``.
+    """
+    inputs = signature.in_words().partition(" with ")[0]
+    if "cutout" in acting:
+        allowed = f"{inputs} have no places side by side that could be cut out: it must be 0 and not learned"
+        require(signature.rank > 0, "hyperparameters.cutout", acting["cutout"], allowed)
+    if "mixing" in acting:
+        count = len(signature.categories)
+        allowed = f"{count} of the columns are numbers of categories, which do not mix: it must be 0 and not learned"
+        require(not count, "hyperparameters.mixing", acting["mixing"], allowed)
 
 
 def _like(value: Tensor | float, images: Tensor) -> Tensor | float:

@@ -4,7 +4,7 @@ import importlib.util
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from nas.device.compilation import compile_regions, what_it_takes
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import require
 from nas.hyperparameters.kinds import OF_THE_STEP
+from nas.operations.memory import Outputs, Remembers, logits_of
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR, Watch
@@ -25,8 +26,10 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import Tracker, TrackingSettings
 from nas.tasks import Task
 from nas.training.augment import presented
+from nas.training.averaging import AveragedWeights
+from nas.training.carried import carry
 from nas.training.loss import training_loss
-from nas.training.metrics import RunningMeans
+from nas.training.metrics import RunningMeans, measure
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped, set_step, take_step
@@ -86,6 +89,7 @@ class Retraining:
             ``momentum``, ``dropout``, ``label_smoothing``, ...; what is absent is off.
         schedule, schedule_end: The learning rate's schedule that these values were learned with.
         recorded: What replaces some of them as the training goes on (``nas.training.schedules.recorded_value``).
+        validation: The batches that averaging waits for, held out of the stream.
     """
 
     def __init__(
@@ -103,13 +107,14 @@ class Retraining:
         folder: RunFolder,
         schedule_end: float = 0.0,
         recorded: Mapping[str, Sequence[float]] | None = None,
+        validation: Callable[[], Iterable[Batch]] | None = None,
     ) -> None:
         # Convolutions like the channels innermost, on CPUs as on GPUs.
         self.network = network.to(randomness.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.task, self.ranks = task, randomness.ranks
         self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
-        self.randomness, self.folder = randomness, folder
+        self.randomness, self.folder, self.validation = randomness, folder, validation
         randomness.part()
         if training.batch_norm == "synchronised":
             synchronise_batch_norm(network, self.ranks)
@@ -117,13 +122,14 @@ class Retraining:
         set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
         self._augmentation = randomness.on_device("learned augmentation")
-        self.optimiser = torch.optim.SGD(
+        self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
             grouped(network.parameters()), lr=0.0, momentum=training.momentum, foreach=True
         )
         if training.compile:
             compile_regions(self.network)
         recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)
         cuda_graphed(self, ("gradients",), recording, (randomness.on_device("dropout"), self._augmentation))
+        self.averaging = AveragedWeights(self.optimiser) if training.averaging != "none" else None
         self._reached: list[nn.Parameter] = []  # by the loss: a path through a supernet leaves others out
         self.means = RunningMeans()
         self.step, self.seconds, self.rollbacks = 0, 0.0, 0
@@ -142,7 +148,8 @@ class Retraining:
             NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
         policy = self.training.on_non_finite
-        self._loop = Loop(self, "retrain", self.folder, self.tracking, self.ranks, policy, "lower the learning rate")
+        advice = "lower the learning rate"
+        self._loop = Loop(self, "retrain", self.folder, self.tracking, self.ranks, policy, advice, self.task)
         self._loop.run()
 
     def open_tracker(self) -> Tracker:
@@ -178,7 +185,8 @@ class Retraining:
         return self.step % self.final.checkpoint_every == 0
 
     def end(self) -> None:
-        pass
+        if self.averaging is not None:
+            self.averaging.keep()
 
     def fit(self, until: int) -> None:
         """Train up to step ``until`` without a record of it, as the evaluation of a candidate does.
@@ -200,13 +208,15 @@ class Retraining:
             set_dropouts(self.network, self.hyperparameters)
         drop_path = self._set_drop_path()
         rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
-        set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         batch = self.stream.next()
+        rate *= self.task.rate_factor(batch.targets)
+        set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
         acting = {name: value for name, value in self.hyperparameters.items() if name not in OF_THE_STEP}
-        loss, logits, gradients = self.gradients(batch, acting | {"drop_path": drop_path})
+        loss, outputs, gradients = self.gradients(batch, acting | {"drop_path": drop_path})
+        carry(self.stream, outputs)
         gradients = self.ranks.average(gradients)
         norm = take_step(self.optimiser, self._reached, gradients, self.training.gradient_clip)
-        loss, glance = self.ranks.average([loss.clone(), self.task.glance(logits, batch.targets)])
+        loss, glance = self.ranks.average([loss.clone(), self.task.glance(logits_of(outputs), batch.targets)])
         self.step += 1
         self.watch.look(self.step, {"the training loss": loss, "the gradient of the weights": norm})
         self.means.add("train/loss", loss)
@@ -215,27 +225,32 @@ class Retraining:
             self.watch.check()
         return loss, rate
 
-    def gradients(self, batch: Batch, acting: Mapping[str, float]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The training loss, the logits, and the gradients of the weights that the loss reaches, all detached.
+    def gradients(self, batch: Batch, acting: Mapping[str, float]) -> tuple[Tensor, Outputs, list[Tensor]]:
+        """The training loss, the outputs, and the gradients of the weights that the loss reaches, all detached.
 
         Args:
             acting: The hyperparameters that act in the pass; the network holds them already, a recording depends on
                 them.
         """
-        logits, loss = self._loss(batch)
+        outputs, loss = self._loss(batch)
         weights = [weight for weight in self.network.parameters() if weight.requires_grad]
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         self._reached = [weight for weight, gradient in zip(weights, found, strict=True) if gradient is not None]
-        return loss.detach(), logits.detach(), [gradient for gradient in found if gradient is not None]
+        return loss.detach(), outputs.detach(), [gradient for gradient in found if gradient is not None]
 
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The logits and the training loss, that of an auxiliary head included."""
+    def _loss(self, batch: Batch) -> tuple[Outputs, Tensor]:
+        """The outputs and the training loss, that of an auxiliary head included."""
         shown = presented(batch, self.hyperparameters, self._augmentation)
-        values = self.hyperparameters
+        values: Mapping[str, float] = self.hyperparameters
         if self.final.label_smoothing is not None:
             values = {**values, "label_smoothing": self.final.label_smoothing}
         with self.training.autocast(shown.inputs.device):
-            output = self.network(shown.inputs.contiguous(memory_format=torch.channels_last))
+            if isinstance(self.network, Remembers):
+                remembered = self.network.recall(shown.inputs, batch.state).float_at_least()
+                return remembered, training_loss(self.task, remembered, shown, values)
+            images = shown.inputs.dim() == 4
+            layout = torch.channels_last if images else torch.contiguous_format
+            output = self.network(shown.inputs.contiguous(memory_format=layout))
         logits, auxiliary = (one.float() for one in output) if isinstance(output, tuple) else (output.float(), None)
         loss = training_loss(self.task, logits, shown, values)
         if auxiliary is not None:
@@ -254,7 +269,7 @@ class Retraining:
     def _end_epoch(self) -> None:
         self.watch.check()
         tracker, epoch = self._session.tracker, self.step // self.stream.steps_per_epoch - 1
-        means = self.means.means()
+        means = self.means.means() | self._measured()
         self.means.clear()
         for tag, value in means.items():
             tracker.scalar(tag, value, self.step, epoch)
@@ -265,6 +280,19 @@ class Retraining:
         tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
         told = "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
         self._session.progress.epoch_line(f"epoch {epoch + 1:>3}/{self.final.epochs}  {told}")
+
+    def _measured(self) -> dict[str, float]:
+        """See how the weights, or their average, do on the validation split where averaging waits for that."""
+        if self.averaging is None:
+            return {}
+        assert self.validation is not None
+        with self.averaging.in_place():
+            found = measure(self.network, self.validation(), self.task, self.randomness.device)
+        if self.averaging.measured(found.loss):
+            log.info(f"the validation loss no longer falls: from step {self.step} on the weights are averaged")
+        self.optimiser = self.averaging.optimiser
+        main = self.task.measures[0].name
+        return {"validation/loss": found.loss, f"validation/{main}": found[main]}
 
     def tensors(self) -> dict[str, Tensor]:
         self.watch.check()
@@ -285,12 +313,17 @@ class Retraining:
             "stream": self.stream.state_dict(),
             "randomness": self.randomness.state_dict(),
             "means": self.means.state_dict(),
+            **({} if self.averaging is None else {"averaging": self.averaging.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
         self.network.load_state_dict(state["network"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        if self.averaging is not None:
+            self.averaging.load_state_dict(state["averaging"])
+            self.optimiser = self.averaging.optimiser
+        else:
+            self.optimiser.load_state_dict(state["optimiser"])
         self.stream.load_state_dict(state["stream"])
         self.randomness.load_state_dict(state["randomness"])
         self.means.load_state_dict(state["means"])

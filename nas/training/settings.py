@@ -9,6 +9,7 @@ import torch
 
 from nas.errors import require
 from nas.run.finiteness import OnNonFinite
+from nas.training.averaging import AveragingKind
 from nas.training.schedules import Schedule
 
 
@@ -34,6 +35,8 @@ class TrainingSettings:
             computes what one process would; ``per_rank`` those of each process's share, which needs no messages.
         keep_checkpoints: How many of the newest stay on the disk; the older ones are for when the newest is damaged.
         deterministic: Whether only deterministic algorithms are used, where PyTorch has them; what has none is named.
+        averaging: ``non_monotone`` holds the validation split out of a retraining, and goes on with averaged SGD once
+            its loss there no longer falls (:mod:`nas.training.averaging`).
     """
 
     batch_size: int
@@ -48,6 +51,7 @@ class TrainingSettings:
     batch_norm: Literal["synchronised", "per_rank"] = "synchronised"
     keep_checkpoints: int = 2
     deterministic: bool = False
+    averaging: AveragingKind = "none"
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")

@@ -65,7 +65,7 @@ def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors.values()]))
 
 
-def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
+def set_step(optimiser: torch.optim.Optimizer, values: Mapping[str, float]) -> None:
     """Give the next step of ``optimiser`` the learning rates, weight decay and momentum of ``values``."""
     own = rates(values)
     for group in optimiser.param_groups:
@@ -75,7 +75,10 @@ def set_step(optimiser: torch.optim.SGD, values: Mapping[str, float]) -> None:
 
 
 def take_step(
-    optimiser: torch.optim.SGD, weights: Sequence[Tensor], gradients: Sequence[Tensor | None], largest: float | None
+    optimiser: torch.optim.Optimizer,
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+    largest: float | None,
 ) -> Tensor:
     """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``largest``.
 

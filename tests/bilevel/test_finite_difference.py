@@ -147,7 +147,7 @@ def test_where_the_validation_loss_is_flat_the_gradient_is_the_direct_one(make_p
     with torch.no_grad():
         problem.supernet.classifier.weight.zero_()
         problem.supernet.classifier.bias.copy_(torch.tensor([2000.0, 0.0, 0.0]))
-    batch = make_batch(10)._replace(labels=torch.zeros(8, dtype=torch.int64))
+    batch = make_batch(10)._replace(targets=torch.zeros(8, dtype=torch.int64))
     report = FiniteDifference().gradients(problem, batch, batch, problem.supernet.architecture_parameters())
     assert report.validation_gradient_norm == 0.0
     assert all(bool((gradient == 0).all()) for gradient in report.gradients)

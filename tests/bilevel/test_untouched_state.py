@@ -113,7 +113,7 @@ def test_the_next_weight_step_is_the_one_there_would_have_been(strategy, make_pr
 def test_the_modes_come_back_even_if_the_network_fails(strategy, make_problem, make_batch):
     problem = make_problem()
     before = everything(problem)["modes"]
-    wrong = make_batch(11)._replace(images=torch.zeros(8, 2, 6, 6, dtype=torch.float64))
+    wrong = make_batch(11)._replace(inputs=torch.zeros(8, 2, 6, 6, dtype=torch.float64))
     with pytest.raises(RuntimeError):
         strategy.gradients(problem, make_batch(10), wrong, problem.supernet.architecture_parameters())
     assert everything(problem)["modes"] == before

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from nas.configuration import build
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.data_splits import DataSource
+from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 
@@ -24,17 +25,22 @@ EXPECTED = {
         SplitSettings(None, 50000, None),
         ImageFileAugmentation(flip=True, smallest_area=0.08, colour_jitter=[0.4, 0.4, 0.4, 0.2]),
     ),
+    "images": (RowSplit(), ImageFileAugmentation(colour_jitter=[0.0, 0.0, 0.0, 0.0])),
 }
+OTHERS = {"arrays", "table", "text", "time_series", "small_images", "small_text"}  # these have their own tests
+OF_FILES = ("imagenet", "images")
 
 
 def configuration(name: str) -> DictConfig:
     loaded = OmegaConf.load(FOLDER / f"{name}.yaml")
     assert isinstance(loaded, DictConfig)
+    if name == "images":
+        loaded.folder = "images"
     return loaded
 
 
 def test_every_file_is_checked_here() -> None:
-    assert {file.stem for file in FOLDER.iterdir()} == set(EXPECTED)
+    assert {file.stem for file in FOLDER.iterdir()} == set(EXPECTED) | OTHERS
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -47,11 +53,11 @@ def test_a_file_builds_the_source_of_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     config = configuration(name)
-    assert set(config.split) == {"_target_", "train", "validation", "test", "seed"}
+    assert {"_target_", "train", "validation", "test", "seed"} <= set(config.split)
     of_batches, of_files = {"_target_", "crop_padding", "flip", "cutout"}, {"smallest_area", "colour_jitter"}
-    assert set(config.augmentation) == (of_batches | of_files if name == "imagenet" else of_batches)
+    assert set(config.augmentation) == (of_batches | of_files if name in OF_FILES else of_batches)
     if name not in ("digits", "mnist5k"):
-        assert {"folder", "decoding" if name == "imagenet" else "download"} < set(config)
+        assert {"folder", "workers" if name in OF_FILES else "download"} < set(config)
 
 
 @pytest.mark.parametrize(

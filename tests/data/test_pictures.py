@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from nas.data.dataset import Findings
 from nas.data.pictures import (
     ELONGATED,
     NEARLY_BLACK,
     SEVERAL_PAGES,
     TURNS,
+    Seen,
     UnsuitablePicture,
     look_at,
     read_picture,
@@ -31,8 +31,8 @@ def shown(file: Path) -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-def looked(file: Path) -> Findings:
-    findings = Findings()
+def looked(file: Path) -> Seen:
+    findings = Seen()
     look_at(str(file), findings)
     return findings
 

@@ -110,8 +110,6 @@ class MacroChoices(SearchSpace):
         self._choices = tuple(choice for place in self.places for choice in place.choices())
 
     def _refuse_layers_that_do_not_fit(self, slots: Sequence[Slot]) -> None:
-        pointless = self.signature.head == "dense" and self.signature.rank == 0
-        require(not pointless, "space", self.name, "rows of numbers have no places to predict for")
         kinds = [", ".join(layer.kind for layer in slot.layers) for slot in slots]
         data = f"and the data are {self.signature.in_words()}: take space={fitting_space(self.signature)}"
         for index, slot in enumerate(slots):

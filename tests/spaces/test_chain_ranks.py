@@ -136,11 +136,6 @@ def test_the_layers_are_told_with_their_rank_and_dilation() -> None:
             "per place, and the data are texts of 30 tokens with a prediction per token: take space=recurrent.",
         ),
         (
-            Signature((30,), 2, "dense"),
-            [DENSE],
-            "space=macro is not allowed: rows of numbers have no places to predict for.",
-        ),
-        (
             Signature((1, 8), 2),
             [{"type": "global_pool"}, {"type": "global_pool"}],
             "layers[1].type=global_pool is not allowed: no convolution or pooling can follow a global_pool layer.",

@@ -1,0 +1,77 @@
+"""Named arrays of NumPy and PyTorch in files; nothing is unpickled, and ``.npy`` files stay on the disk until rows are
+taken."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.errors import UnusableInput
+
+Array = np.ndarray
+TORCH = (".pt", ".pth")
+KINDS = "an .npz file, a folder of .npy files, or a .pt file with a dictionary of tensors"
+
+
+def read_arrays(file: Path) -> dict[str, Array]:
+    """The arrays of ``file`` by name: an ``.npz`` file, a folder of ``.npy`` files, or a ``.pt`` file.
+
+    Raises:
+        UnusableInput: It is not there, of another kind, or has an array of Python objects.
+    """
+    if file.is_dir():
+        arrays = {one.stem: read_array(one) for one in sorted(file.glob("*.npy"))}
+        if not arrays:
+            raise UnusableInput(f"The folder {file} has no .npy file: data.file must be {KINDS}.")
+        return arrays
+    if file.suffix == ".npy":
+        raise UnusableInput(f"{file} is one array: data.x=x.npy data.y=y.npy take inputs and targets from two files.")
+    if not file.is_file():
+        raise UnusableInput(f"{file} is not there: data.file must be {KINDS}.")
+    if file.suffix not in (".npz", *TORCH):
+        raise UnusableInput(f"{file} cannot be read: data.file must be {KINDS}.")
+    try:
+        return _of_torch(file) if file.suffix in TORCH else _of_numpy(file)
+    # A damaged file can raise nearly anything.
+    except Exception as error:
+        raise UnusableInput(_complaint(file, error)) from None
+
+
+def read_array(file: Path) -> Array:
+    """The array of an ``.npy`` file, which stays on the disk until some of it is used.
+
+    Raises:
+        UnusableInput: It is not there, cannot be read, or has Python objects.
+    """
+    if not file.is_file():
+        raise UnusableInput(
+            f"{file} is not there: data.x and data.y must be .npy files, or names of arrays in data.file."
+        )
+    try:
+        return np.load(file, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # as above
+        raise UnusableInput(_complaint(file, error)) from None
+
+
+def _of_numpy(file: Path) -> dict[str, Array]:
+    with np.load(file, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _of_torch(file: Path) -> dict[str, Array]:
+    stored = torch.load(file, map_location="cpu", weights_only=True)
+    if not isinstance(stored, Mapping) or not all(isinstance(one, Tensor) for one in stored.values()):
+        raise ValueError("it is no dictionary of tensors")
+    halves = (torch.bfloat16, torch.float16)
+    return {str(name): (one.float() if one.dtype in halves else one).numpy() for name, one in stored.items()}
+
+
+def _complaint(file: Path, error: Exception) -> str:
+    reason = " ".join(str(error).split()).removesuffix(".")
+    if "pickled" in reason:  # what NumPy takes any file for that is none of its own
+        reason = "it is no file of NumPy's"
+    elif "allow_pickle" in reason or "weights_only" in reason or "Weights only" in reason:
+        return f"{file} has Python objects, which are never unpickled: save arrays of numbers or texts."
+    return f"{file} cannot be read ({reason[:200] or type(error).__name__})."

@@ -1,0 +1,233 @@
+"""Arrays of a user's own, NumPy's or PyTorch's: rows, series or images, and their targets."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.data.array_file import Array, read_array, read_arrays
+from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
+from nas.data.labelled import listed
+from nas.data.own_files import digest_of, name_of, path_of
+from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.targets import Targets, named_classes, of_training
+from nas.errors import InvalidValue, UnusableInput, require
+
+log = logging.getLogger(__name__)
+PART_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A :class:`nas.data.data_splits.DataSource`: inputs ``x`` and targets ``y``, samples first.
+
+    With ``x_train``, ``y_train`` instead, ``x_validation`` and ``x_test`` are parts of the data's own.
+
+    Attributes:
+        split: Sizes of the parts, and how their samples are chosen; ``by`` and ``order`` name arrays of the file.
+        file: An ``.npz`` file, a folder of ``.npy`` files, or a ``.pt`` file, relative to the working directory.
+        x: What the inputs are called in the file; without one, an ``.npy`` file.
+        y: What the targets are called in the file; without one, an ``.npy`` file.
+        layout: What the dimensions of ``x`` mean; null where two or four of them tell.
+        coordinates: Whether every place's own coordinates are further channels.
+    """
+
+    split: RowSplit
+    file: str | None = None
+    x: str = "x"
+    y: str = "y"
+    layout: Layout | None = None
+    coordinates: bool = False
+
+    name: ClassVar[str] = "arrays"
+    augmentation: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        alone = self.file is None
+        allowed = "it must be the path of an .npz or .pt file; data.x=x.npy data.y=y.npy go without it"
+        require(not alone or (self.x.endswith(".npy") and self.y.endswith(".npy")), "file", self.file, allowed)
+
+    def load(self) -> DataSplits:
+        if self.file is None:
+            files, names = [path_of(self.x), path_of(self.y)], {"train": ("x", "y")}
+            stored, owner = {"x": read_array(files[0]), "y": read_array(files[1])}, files[0].name
+        else:
+            file = path_of(self.file)
+            stored, owner = read_arrays(file), file.name
+            names = _names_by_part(stored, self.x, self.y, owner)
+            files = sorted(file.glob("*.npy")) if file.is_dir() else [file]
+        inputs = {part: stored[x] for part, (x, _) in names.items()}
+        _check_pairs(stored, names)
+        layout = chosen_layout(self.layout, inputs["train"].shape)
+        require(not self.coordinates or layout != "NF", "coordinates", True, "rows of numbers have no places")
+        example = channels_first(torch.empty(inputs["train"].shape, device="meta"), layout)
+        read = _read_targets([(y, stored[y]) for _, y in names.values()], owner)
+        values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
+        _refuse_unknown(values, owner)
+        targets = Targets(values, read.class_names)
+        count = len(inputs["train"])
+        rows = Rows(
+            count,
+            {part: len(of_part) for part, of_part in inputs.items() if part != "train"},
+            targets.strata,
+            _values_of(stored, "split.by", self.split.by, count, owner),
+            _times(stored, self.split.order, count, owner),
+        )
+        parts = drawn_parts(rows, self.split)
+        targets = of_training(targets, parts, owner)
+        together = list(inputs.values())
+        datasets = []
+        for part, chosen in zip(parts._fields, parts, strict=True):
+            taken = channels_first(_rows(together, chosen, owner, part), layout)
+            taken = with_coordinates(taken) if self.coordinates else taken
+            datasets.append(ArrayDataset(taken, targets.values[chosen], dense=head == "dense"))
+        train, validation, test = datasets
+        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
+        name = name_of(files[0] if self.file is None else file)
+        shape = "x".join(map(str, train.input_shape))
+        places = ", with a target for every place" if head == "dense" else ""
+        log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {sizes}{places}")
+        mean, std = train.channel_statistics()
+        return DataSplits(
+            name,
+            train,
+            validation,
+            test,
+            mean,
+            std,
+            class_names=targets.class_names,
+            target_names=(names["train"][1],) if targets.values.dim() == 1 else (),
+            head=head,
+            preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
+            digest=digest_of(files),
+        )
+
+
+def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> dict[str, tuple[str, str]]:
+    """The names of inputs and targets of the parts that there are, training first."""
+    known = {name.lower(): name for name in stored}
+    pairs: dict[str, tuple[str, str]] = {}
+    if x.lower() in known and y.lower() in known:
+        pairs["train"] = known[x.lower()], known[y.lower()]
+    else:
+        for part, endings in {"train": ("train",), **PART_NAMES}.items():
+            for ending in endings:
+                both = [f"{name}_{ending}".lower() for name in (x, y)]
+                if all(name in known for name in both):
+                    pairs[part] = known[both[0]], known[both[1]]
+    if "train" not in pairs:
+        raise UnusableInput(
+            f"{owner} has the arrays {listed(sorted(stored), most=10)}: it needs {x} and {y}, or {x}_train and "
+            f"{y}_train with or without those of validation and test; data.x= and data.y= give other names."
+        )
+    return pairs
+
+
+def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse inputs that are no numbers, differ between the parts, or are not as many as their targets."""
+    first, _ = names["train"]
+    for x, y in names.values():
+        inputs, targets = stored[x], stored[y]
+        if inputs.dtype.kind not in "fiub":
+            kind = "text" if inputs.dtype.kind in "US" else str(inputs.dtype)
+            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers.")
+        if targets.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(targets):
+            shapes = f"{x} is {inputs.shape} and {y} is {targets.shape}"
+            last = targets.ndim and inputs.ndim and inputs.shape[-1] == len(targets)
+            hint = f": samples come first, np.moveaxis({x}, -1, 0) puts them there" if last else ""
+            raise UnusableInput(f"{shapes}: there must be one target per sample{hint}.")
+        if inputs.shape[1:] != stored[first].shape[1:]:
+            raise UnusableInput(
+                f"{first} is {stored[first].shape} and {x} is {inputs.shape}: samples must be of one shape."
+            )
+
+
+def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
+    """The targets of all parts, one after the other."""
+    kinds = {array.dtype.kind for _, array in arrays}
+    shapes = {array.shape[1:] for _, array in arrays}
+    if len(shapes) > 1 or ("U" in kinds or "S" in kinds) != bool(kinds <= {"U", "S"}):
+        named = listed([f"{name} {array.shape} {array.dtype}" for name, array in arrays])
+        raise UnusableInput(f"The targets of {owner} differ: {named}; they must be of one kind and shape.")
+    name, first = arrays[0]
+    if kinds <= {"U", "S"}:
+        if first.ndim > 2 or first.shape[1:] not in ((), (1,)):
+            raise UnusableInput(f"{name} is {first.shape} of text: the name of one class per sample is wanted.")
+        texts = [one.decode() if isinstance(one, bytes) else str(one) for _, array in arrays for one in array.flatten()]
+        return named_classes(texts)
+    if not kinds <= set("fiub"):
+        raise UnusableInput(f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts.")
+    kind = torch.float64 if "f" in kinds else torch.bool if kinds == {"b"} else torch.int64
+    return Targets(
+        torch.cat([torch.from_numpy(np.array(array).astype(_native(array))).to(kind) for _, array in arrays])
+    )
+
+
+def _refuse_unknown(values: Tensor, owner: str) -> None:
+    """Refuse infinite targets, and samples of which no target is known; NaN is a target that is not known."""
+    if not values.is_floating_point():
+        return
+    flat = values.flatten(1) if values.dim() > 1 else values[:, None]
+    for what, bad in (("an infinite target", flat.isinf().any(1)), ("no known target (NaN)", flat.isnan().all(1))):
+        samples = bad.nonzero().flatten().tolist()
+        if samples:
+            named = listed([str(sample) for sample in samples])
+            raise UnusableInput(
+                f"{len(samples):,} of {len(values):,} samples of {owner} have {what}: {named}, counted from 0; "
+                f"correct or remove them."
+            )
+
+
+def _rows(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Tensor:
+    """The samples ``chosen``, counted through all ``arrays``: uint8 as they are, others float32."""
+    begin, pieces = 0, []
+    for array in arrays:
+        own = chosen[(chosen >= begin) & (chosen < begin + len(array))] - begin
+        if len(own):
+            taken = np.asarray(array[own.numpy()])
+            taken = taken.astype(np.uint8 if taken.dtype == np.uint8 else np.float32)
+            _refuse_not_finite(taken, own, owner, part)
+            pieces.append(torch.from_numpy(taken))
+        begin += len(array)
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+
+def _refuse_not_finite(taken: np.ndarray, samples: Tensor, owner: str, part: str) -> None:
+    if taken.dtype == np.uint8 or np.isfinite(taken).all():
+        return
+    bad = np.argwhere(~np.isfinite(taken))
+    first, *place = bad[0].tolist()
+    raise UnusableInput(
+        f"{len(bad):,} values of x in {owner} are not finite, in {len(np.unique(bad[:, 0])):,} samples of {part}: the "
+        f"first is {taken[tuple(bad[0])]} in sample {int(samples[first])} at {tuple(place)}, counted from 0."
+    )
+
+
+def _values_of(stored: Mapping[str, Array], key: str, name: str | None, count: int, owner: str) -> list[object] | None:
+    """The array ``name``, one value per training sample."""
+    if name is None:
+        return None
+    if name not in stored:
+        raise InvalidValue(key, name, f"{owner} has the arrays {listed(sorted(stored), most=10)}")
+    array = stored[name]
+    require(array.shape == (count,), key, name, f"it is {array.shape}, and must have one value for {count:,} samples")
+    return list(array.tolist())
+
+
+def _times(stored: Mapping[str, Array], order: str | None, count: int, owner: str) -> Tensor | None:
+    if order is None or (order == "time" and order not in stored):
+        return None
+    values = _values_of(stored, "split.order", order, count, owner)
+    good = stored[order].dtype.kind in "fiu" and bool(np.isfinite(stored[order]).all())
+    require(good, "split.order", order, "it must have finite numbers")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _native(array: Array) -> np.dtype:
+    return array.dtype.newbyteorder("=")

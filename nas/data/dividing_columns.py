@@ -1,0 +1,56 @@
+"""The columns of a table by which its rows are divided into parts."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nas.configuration import optional_module
+from nas.data.table_columns import rows_named
+from nas.data.table_file import Column
+from nas.errors import UnusableInput
+
+
+def groups_of(columns: Mapping[str, Column], by: str | None, count: int, file: str) -> Sequence[object] | None:
+    """The group of each of the first ``count`` rows, by the column ``by`` if there is one.
+
+    Raises:
+        UnusableInput: It has no value in a row.
+    """
+    if by is None:
+        return None
+    _refuse_missing(columns[by], "split.by", count, file)
+    column = columns[by]
+    return list(column.texts or ())[:count] if column.numbers is None else column.numbers.tolist()[:count]
+
+
+def times_of(columns: Mapping[str, Column], order: str | None, count: int, file: str) -> Tensor | None:
+    """(count,) float64 that the rows are sorted by; None leaves them in their own order.
+
+    Raises:
+        UnusableInput: The column has no value in a row, or neither numbers nor times.
+    """
+    if order is None or order not in columns:
+        return None
+    column = columns[order]
+    _refuse_missing(column, "split.order", count, file)
+    if column.numbers is not None:
+        return column.numbers[:count]
+    pandas = optional_module("pandas", "table")
+    try:
+        times = pandas.to_datetime(list(column.texts or ())[:count], format="ISO8601", utc=True)
+    except ValueError:
+        raise UnusableInput(
+            f"The column {order} of {file}, by which data.split.order sorts, has values such as "
+            f"{(column.texts or ('',))[0]!r}: write its times as 2024-01-31, or as numbers."
+        ) from None
+    return torch.tensor((times - times.min()).total_seconds().to_numpy(), dtype=torch.float64)
+
+
+def _refuse_missing(column: Column, key: str, count: int, file: str) -> None:
+    missing = column.missing[column.missing < count]
+    if len(missing):
+        raise UnusableInput(
+            f"The column {column.name} of {file}, which data.{key} names, is missing in {len(missing):,} of {count:,} "
+            f"rows ({rows_named(missing)}): fill them in, or name another column."
+        )

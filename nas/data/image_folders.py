@@ -1,0 +1,277 @@
+"""What lies in a folder of pictures: its parts, its classes, and what is left out."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from nas.data.labelled import listed
+from nas.data.table_file import Column
+from nas.data.targets import Targets
+from nas.errors import UnusableInput
+
+PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
+NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Pictures and what is to be learned of each, before anything of them is decoded.
+
+    Attributes:
+        files: N paths: those of the training part, or of no part, then those of ready parts.
+        targets: What is to be learned; None of masks, which are read later.
+        own: How many pictures the ready parts have, ``validation`` and ``test``, in this order.
+        target_names: What the targets are called.
+        columns: The columns of the file of labels, in the order of the files.
+    """
+
+    files: list[str]
+    targets: Targets | None
+    own: Mapping[str, int]
+    target_names: tuple[str, ...] = ()
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PictureFolder:
+    """A folder of a user's pictures.
+
+    Attributes:
+        name: What messages call the data set.
+        location: Where it is.
+        given: By part the name of its folder, null where there is none; null takes those in ``PART_NAMES``.
+        left_out: What is no picture, by extension.
+    """
+
+    name: str
+    location: Path
+    given: Mapping[str, str | None] | None = None
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def parts(self) -> dict[str, Path]:
+        """The folders of the ready parts; without such folders, none.
+
+        Raises:
+            UnusableInput: There is no such folder, one of two of the same meaning, or none for training.
+        """
+        folders = self.folders(self.location)
+        if self.given is not None:
+            wanted = {part: name for part, name in self.given.items() if name is not None}
+            for name in wanted.values():
+                if name not in folders:
+                    below = "/<class>/ and ".join(wanted.values())
+                    raise UnusableInput(
+                        f"The data set {self.name} is not on disk, {self.location / name} was looked for: "
+                        f"name the folder that has {below}/<class>/ with data.folder=<path>."
+                    )
+            return {part: self.location / name for part, name in wanted.items()}
+        found = {part: [one for one in folders if one.lower() in names] for part, names in PART_NAMES.items()}
+        for part, several in found.items():
+            if len(several) > 1:
+                raise UnusableInput(
+                    f"{self.location} has {listed(several)}, which are all names of the {part} part: keep one of them, "
+                    f"or say which with 'data.parts={{train: ..., {part}: {several[0]}}}'."
+                )
+        parts = {part: self.location / several[0] for part, several in found.items() if several}
+        if parts and "train" not in parts:
+            there = listed([path.name for path in parts.values()])
+            raise UnusableInput(
+                f"{self.location} has {there} but no train: its folders of classes are train/<class>/, "
+                f"or say 'data.parts={{train: ..., test: {next(iter(parts.values())).name}}}'."
+            )
+        return parts
+
+    def folders(self, location: Path) -> list[str]:
+        """The names of the folders in ``location`` that are not hidden."""
+        try:
+            return sorted(one.name for one in os.scandir(location) if one.is_dir() and _may_be_a_class(one.name))
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | NotADirectoryError) and location == self.location:
+                raise UnusableInput(
+                    f"The data set {self.name} is not on disk, {location} was looked for: "
+                    "name the folder of the pictures with data.folder=<path>."
+                ) from None
+            raise self._unreadable(location, error) from None
+
+    def classes(self) -> Listed:
+        """The pictures of class folders, numbered by the names of those in the training part.
+
+        Raises:
+            UnusableInput: There are no class folders; one of the training part is empty; or a class is missing there.
+        """
+        ready = self.parts()
+        roots = ready or {"train": self.location}
+        files: list[str] = []
+        labels: list[int] = []
+        own: dict[str, int] = {}
+        names: list[str] = []
+        for part, root in ((part, roots[part]) for part in PART_NAMES if part in roots):
+            found = self._classes_of(root)
+            empty = [name for name, pictures in found.items() if not pictures]
+            if part == "train":
+                names = list(found)
+                if empty:
+                    raise UnusableInput(
+                        f"{_counted(len(empty), 'class folder')} of {root} without a picture: {listed(empty)} "
+                        f"(read are {' '.join(PICTURES)}): put pictures there, or remove it."
+                    )
+            self._match(part, root, roots["train"], names, [name for name in found if found[name]])
+            start = len(files)
+            for name in (one for one in names if one in found):
+                files += found[name]
+                labels += [names.index(name)] * len(found[name])
+            own[part] = len(files) - start
+        if len(names) < 2:
+            raise UnusableInput(
+                f"The data set {self.name} needs at least two classes, {roots['train']} has {', '.join(names)} alone."
+            )
+        self._say_what_is_left_out(roots.values())
+        del own["train"]
+        return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
+
+    def pictures(self, without: Path | None = None) -> list[str]:
+        """All pictures below the folder but those below ``without``, sorted."""
+        try:
+            found = pictures_below(str(self.location), self.left_out)
+        except OSError as error:
+            raise self._unreadable(self.location, error) from None
+        return [file for file in found if without is None or not Path(file).is_relative_to(without)]
+
+    def by_part(self, files: Sequence[str]) -> tuple[dict[str, int], Tensor]:
+        """How many of ``files`` lie in the folders of ready parts but train, and the order that puts these last.
+
+        Raises:
+            UnusableInput: There are ready parts, and a file lies in none of them.
+        """
+        ready = self.parts()
+        members: dict[str, list[int]] = {part: [] for part in PART_NAMES}
+        outside = []
+        for place, file in enumerate(files):
+            part = next((one for one, root in ready.items() if Path(file).is_relative_to(root)), None)
+            members[part or "train"].append(place)
+            if part is None:
+                outside.append(file)
+        if ready and outside and len(outside) < len(files):
+            raise UnusableInput(
+                f"{len(outside):,} of {len(files):,} pictures lie in none of "
+                f"{listed([path.name for path in ready.values()])} below {self.location}, the first is {outside[0]}: "
+                "move them, or rename these folders."
+            )
+        if ready and not outside and not members["train"]:
+            raise UnusableInput(f"There are no pictures for training in {ready['train']}.")
+        own = {part: len(places) for part, places in members.items() if places and part != "train"}
+        return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
+
+    def say(self, remark: str) -> None:
+        """Log what was noticed."""
+        log.info("%s: %s.", self.name, remark)
+
+    def _classes_of(self, root: Path) -> dict[str, list[str]]:
+        try:
+            names, pictures = class_folders(root, self.left_out)
+        except FileNotFoundError:
+            if not root.is_dir():
+                raise
+            loose = self.left_out["in no class"]
+            raise UnusableInput(
+                f"{root} has no folders of classes{f', only {loose:,} files' if loose else ''}: it must be "
+                "<class>/*.png, or say where the labels are, data.labels=<file>.csv or data.masks=<folder>."
+            ) from None
+        except OSError as error:
+            raise self._unreadable(root, error) from None
+        return dict(zip(names, pictures, strict=True))
+
+    def _match(self, part: str, root: Path, training: Path, names: list[str], found: list[str]) -> None:
+        unknown = [name for name in found if name not in names]
+        if unknown:
+            raise UnusableInput(
+                f"{root} has {_counted(len(unknown), 'class', 'es')} that {training} lacks: {listed(unknown)}; the "
+                f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name."
+            )
+        absent = [name for name in names if name not in found]
+        if absent and part != "train":
+            self.say(f"{root} has no picture of {listed(absent)}")
+
+    def _unreadable(self, location: Path, error: OSError) -> UnusableInput:
+        reason = " ".join(str(error).split())
+        return UnusableInput(f"The data set {self.name} cannot be read from {location} ({reason}).")
+
+    def _say_what_is_left_out(self, roots: Iterable[Path]) -> None:
+        taken = {root.name for root in roots}
+        folders = [] if self.location in roots else [one for one in self.folders(self.location) if one not in taken]
+        by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+        kinds = [f"{count:,} {kind}" for kind, count in by_count]
+        files = _counted(self.left_out.total(), "file")
+        said = [f"{files} ({listed(kinds)}; read are {' '.join(PICTURES)})"] if kinds else []
+        said += [f"what is in {listed(folders)}"] if folders else []
+        if said:
+            self.say(f"left out below {self.location}: {' and '.join(said)}")
+
+
+def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], list[list[str]]]:
+    """The classes of a folder and the pictures below each, in torchvision's order (``ImageFolder``).
+
+    Names that begin with a dot are neither classes nor pictures: editors and systems keep their own things there.
+
+    Args:
+        location: The folder of the classes' folders.
+        left_out: Counts what is no picture, by extension.
+
+    Raises:
+        OSError: There is no class, or a folder cannot be read.
+    """
+    entries = sorted(os.scandir(location), key=lambda entry: entry.name)
+    classes = [one.name for one in entries if one.is_dir() and _may_be_a_class(one.name)]
+    left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
+    if not classes:
+        raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
+    return classes, [pictures_below(str(location / name), left_out) for name in classes]
+
+
+def pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
+    """All pictures below ``folder`` that are not hidden, in torchvision's order."""
+
+    def hand_on(error: OSError) -> None:  # os.walk leaves out what it cannot read
+        raise error
+
+    found = []
+    for below, folders, names in os.walk(folder, followlinks=True, onerror=hand_on):
+        left_out.update("hidden" for name in folders if _is_hidden(name))
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        found.append((below, sorted(names)))
+    pictures = []
+    for below, names in sorted(found):
+        chosen = [name for name in names if name.lower().endswith(PICTURES) and not _is_hidden(name)]
+        pictures += [os.path.join(below, name) for name in chosen]
+        left_out.update(_kind(name) for name in set(names) - set(chosen))
+    return pictures
+
+
+def _may_be_a_class(name: str) -> bool:
+    return not _is_hidden(name) and name not in NO_CLASSES
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _kind(name: str, otherwise: str | None = None) -> str:
+    extension = os.path.splitext(name)[1].lower()
+    return "hidden" if _is_hidden(name) else otherwise or extension or "without an extension"
+
+
+def _counted(count: int, word: str, plural: str = "s") -> str:
+    return f"{count:,} {word}{'' if count == 1 else plural}"

@@ -1,0 +1,141 @@
+"""A file of labels: which picture each of its rows is of, and what is to be learned of it."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from nas.data.image_folders import PICTURES, Listed, PictureFolder
+from nas.data.labelled import listed
+from nas.data.table_columns import require_columns, rows_named, targets_among
+from nas.data.table_file import Column, CsvFormat, read_table
+from nas.data.table_rows import text_of
+from nas.data.targets import Targets
+from nas.errors import InvalidValue, UnusableInput, require
+
+LOOKED_AT = 100  # rows, to find the column of file names
+
+
+def labelled_pictures(
+    path: Path, csv: CsvFormat, folder: PictureFolder, file_column: str | None, target: str | Sequence[str] | None
+) -> Listed:
+    """The pictures that the rows of ``path`` name, with their targets and all columns.
+
+    Args:
+        path: A table with a row per picture.
+        csv: How it is read.
+        folder: Where the pictures are.
+        file_column: The column of file names; null takes the one whose values are pictures.
+        target: The column or columns to be learned; null takes the only other column.
+
+    Raises:
+        UnusableInput: A picture is missing or listed twice, or a target is missing or infinite.
+        InvalidValue: A column is not there or not told; the key is ``target`` or ``file_column``.
+    """
+    if not path.is_file():
+        raise UnusableInput(f"The file of labels {path} is not there: name one with data.labels=<file>.csv.")
+    columns, shown = read_table(path, csv), path.name
+    pictures = folder.pictures()
+    column, files = _files(columns, file_column, folder, pictures, shown)
+    names = _target_names(columns, target, column, shown)
+    targets = targets_among(columns, names, shown)
+    unlisted = len(set(pictures) - set(files))
+    if unlisted:
+        folder.say(f"{unlisted:,} of {len(pictures):,} pictures are not in {shown} and are left out")
+    own, order = folder.by_part(files)
+    places = order.tolist()
+    chosen = {
+        name: Column(
+            name,
+            one.kind,
+            None if one.numbers is None else one.numbers[order],
+            None if one.texts is None else tuple(one.texts[place] for place in places),
+        )
+        for name, one in columns.items()
+    }
+    ordered = Targets(targets.values[order], targets.class_names)
+    return Listed([files[place] for place in places], ordered, own, names, chosen)
+
+
+def _files(
+    columns: Mapping[str, Column], given: str | None, folder: PictureFolder, pictures: Sequence[str], shown: str
+) -> tuple[str, list[str]]:
+    """The column of file names, and the picture of each row."""
+    names = _Names(folder.location, pictures)
+    if given is None:
+        found = [name for name, one in columns.items() if names.share(_texts(one)[:LOOKED_AT]) > 0.5]
+        example = f", {os.path.basename(pictures[0])} the first" if pictures else ""
+        problem = f"{listed(found)} have" if found else f"none of the columns {', '.join(columns)} of {shown} has"
+        allowed = (
+            f"{problem} names of the {len(pictures):,} pictures below {folder.location}{example}: say which has them"
+        )
+        require(len(found) == 1, "file_column", None, allowed)
+        given = found[0]
+    require_columns("file_column", [given], columns, shown)
+    texts = _texts(columns[given])
+    files = [names.picture(text) for text in texts]
+    missing = [row for row, file in enumerate(files) if file is None]
+    if missing:
+        first = [f"{texts[row] or 'nothing'} in row {row + 1}" for row in missing]
+        raise UnusableInput(
+            f"{len(missing):,} of the {len(texts):,} pictures of {shown} are not below {folder.location}: "
+            f"{listed(first, 3)} (column {given}; row 1 is the first below the names; read are {' '.join(PICTURES)})."
+        )
+    twice = [file for file, count in Counter(files).items() if count > 1]
+    if twice:
+        rows = torch.tensor([row for row, file in enumerate(files) if file == twice[0]])
+        raise UnusableInput(
+            f"{len(twice):,} pictures are in more than one row of {shown}, {twice[0]} in {rows_named(rows)}: keep one "
+            "row of each, or the same picture is trained and tested on."
+        )
+    return given, [str(file) for file in files]
+
+
+def _target_names(
+    columns: Mapping[str, Column], target: str | Sequence[str] | None, file_column: str, shown: str
+) -> tuple[str, ...]:
+    if target is None:
+        others = [name for name in columns if name != file_column]
+        allowed = f"the columns of {shown} beside {file_column} are {', '.join(others) or 'none'}: "
+        allowed += "say which is to be learned, or several as [a, b]"
+        require(len(others) == 1, "target", None, allowed)
+        return (others[0],)
+    names = (target,) if isinstance(target, str) else tuple(target)
+    require_columns("target", names, columns, shown)
+    if not names or len(set(names)) < len(names) or file_column in names:
+        raise InvalidValue("target", list(names), f"they must be different columns, other than {file_column}")
+    return names
+
+
+def _texts(column: Column) -> list[str]:
+    if column.texts is not None:
+        return list(column.texts)
+    assert column.numbers is not None
+    return ["" if value != value else text_of(value) for value in column.numbers.tolist()]
+
+
+class _Names:
+    """Finds the picture that a text means: a path from the folder or from here, a file's name, or it without ending."""
+
+    def __init__(self, location: Path, pictures: Sequence[str]) -> None:
+        self._found: dict[str, str | None] = {}
+        exact = {Path(picture).relative_to(location).as_posix(): picture for picture in pictures}
+        for relative, picture in exact.items():
+            path = Path(relative)
+            for text in {path.with_suffix("").as_posix(), path.name, path.stem} - {relative}:
+                self._found[text] = None if text in self._found else picture  # the name of two pictures means none
+        self._found |= exact
+        self._known = set(pictures)
+
+    def picture(self, text: str) -> str | None:
+        text = text.replace("\\", "/").removeprefix("./")
+        found = self._found.get(text)
+        if found is None and text:
+            whole = str(Path(text).expanduser().absolute())
+            found = whole if whole in self._known else None
+        return found
+
+    def share(self, texts: Sequence[str]) -> float:
+        return sum(self.picture(text) is not None for text in texts) / max(1, len(texts))

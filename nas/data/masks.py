@@ -1,0 +1,151 @@
+"""Masks: pictures whose values say the class of every pixel, found and numbered."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils import data
+from torchvision import transforms
+
+from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
+from nas.data.image_folders import PictureFolder, pictures_below
+from nas.data.labelled import listed
+from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
+from nas.data.targets import Targets
+from nas.errors import UnusableInput
+
+MOST_VALUES = 256
+COLOUR = 1 << 24  # what the value of a coloured pixel, red << 16 | green << 8 | blue, begins with
+
+
+def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> list[str]:
+    """For each picture of ``files`` the mask of its name below ``location``, whatever its ending.
+
+    Raises:
+        UnusableInput: There is no such folder, a picture has no mask, or two.
+    """
+    try:
+        found = pictures_below(str(location), folder.left_out)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UnusableInput(
+            f"The folder of masks {location} cannot be read ({reason}): name it with data.masks=<folder>."
+        ) from None
+    by_name: dict[str, list[str]] = {}
+    for mask in found:
+        by_name.setdefault(_name(mask, location), []).append(mask)
+    several = [name for name, masks in by_name.items() if len(masks) > 1]
+    if several:
+        raise UnusableInput(f"{len(several):,} pictures have more than one mask in {location}: {listed(several, 3)}.")
+    names = [_name(file, folder.location) for file in files]
+    without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
+    if without:
+        example = f"; there is {found[0]}" if found else " and there is none at all"
+        raise UnusableInput(
+            f"{len(without):,} of {len(files):,} pictures have no mask of the same name below {location}: "
+            f"{listed(without, 3)}{example}."
+        )
+    unused = len(by_name) - len(set(names) & by_name.keys())
+    if unused:
+        folder.say(f"{unused:,} of {len(by_name):,} masks are of no picture and are left out")
+    return [by_name[name][0] for name in names]
+
+
+def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> Targets:
+    """Read all masks, resized and cut like their pictures, without new values at the edges.
+
+    Returns:
+        (N, H, W) uint8: each value's place among the K that were found, in order. Its classes are called as the files
+        have them, ``0``, ``255`` or ``#ff0000``.
+
+    Raises:
+        UnusableInput: One cannot be read, is of another size than its picture, or they have more than 256 values, as
+            no masks have, or one alone.
+    """
+    classes = torch.empty(len(masks), *decoding.sides, dtype=torch.uint8)
+    found = np.empty(0, np.int64)
+    for start, values in _read(pictures, masks, decoding):
+        new = np.setdiff1d(values, found)
+        found = np.concatenate([found, new])
+        if len(found) > MOST_VALUES:
+            raise UnusableInput(
+                f"The masks have more than {MOST_VALUES} values, up to {masks[start]} ({listed(_words(found), 3)}): a "
+                "mask has one value per class, and JPEG smears them; for labels of whole pictures use class folders "
+                "or data.labels."
+            )
+        order = np.argsort(found)
+        places = order[np.searchsorted(found[order], values)]
+        classes[start : start + len(values)] = torch.from_numpy(places.astype(np.uint8))
+    if len(found) < 2:
+        raise UnusableInput(f"All masks have the one value {_words(found)[0]}: there are no classes to tell apart.")
+    ranks = np.argsort(np.argsort(found))  # by place of discovery the place in order
+    return Targets(torch.from_numpy(ranks.astype(np.uint8))[classes.long()], tuple(_words(np.sort(found))))
+
+
+def mask_values(file: str) -> Image.Image:
+    """The values of a mask in mode I: grey as it is, the numbers of a palette's entries, colours as one number each.
+
+    Raises:
+        Exception: Nearly any, where the file is damaged or is no picture.
+    """
+    with Image.open(file) as image:
+        image.load()
+        turned = orientation(image)
+        if image.mode == "F":
+            raise ValueError("its values are floating-point numbers, not one whole number per class")
+        if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
+            values = np.asarray(image).astype(np.int32)
+        else:
+            red, green, blue = np.moveaxis(np.asarray(image.convert("RGB")).astype(np.int32), -1, 0)
+            grey = (red == green) & (green == blue)
+            values = np.where(grey, red, COLOUR | red << 16 | green << 8 | blue)
+        shown = Image.fromarray(values.astype(np.int32))
+    return shown.transpose(TURNS[turned]) if turned in TURNS else shown
+
+
+class _Reader(data.Dataset[Tensor | Unreadable]):
+    """The data set of a worker process: indexed by pairs of picture and mask, it gives the masks' values."""
+
+    def __init__(self, decoding: Decoding) -> None:
+        self._transform = transforms.Compose(decoding.geometry(transforms.InterpolationMode.NEAREST))
+
+    def __getitem__(self, pairs: Sequence[tuple[str, str]]) -> Tensor | Unreadable:
+        """(B, H, W) int32, or the first that cannot be read."""
+        masks = []
+        for picture, mask in pairs:
+            try:
+                values = mask_values(mask)
+                with Image.open(picture) as image:
+                    size = image.size[::-1] if lies_on_its_side(image) else image.size
+                if values.size != size:
+                    own, other = (f"{height} x {width}" for width, height in (values.size, size))
+                    raise ValueError(f"it is {own}, and its picture {os.path.basename(picture)} is {other}")
+                masks.append(torch.from_numpy(np.array(self._transform(values), np.int32)))
+            # A damaged file can raise nearly anything.
+            except Exception as error:
+                return Unreadable(mask, reason_in_words(error))
+        return torch.stack(masks)
+
+
+def _read(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> Iterator[tuple[int, np.ndarray]]:
+    pairs = list(zip(pictures, masks, strict=True))
+    starts = range(0, len(pairs), DECODED_AT_ONCE)
+    requests = (pairs[start : start + DECODED_AT_ONCE] for start in starts)
+    for start, values in zip(
+        starts, served(_Reader(decoding), requests, decoding.workers if len(pairs) >= FEW else 0), strict=True
+    ):
+        if isinstance(values, Unreadable):
+            raise UnusableInput(f"The mask {values.file} cannot be used ({values.reason}).")
+        yield start, values.numpy()
+
+
+def _words(values: np.ndarray) -> list[str]:
+    return [f"#{value - COLOUR:06x}" if value >= COLOUR else str(value) for value in values.tolist()]
+
+
+def _name(file: str, location: Path) -> str:
+    return Path(file).relative_to(location).with_suffix("").as_posix()

@@ -1,0 +1,28 @@
+"""A user's own files: where they are, what a run calls them, and what they are recognised by."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+PARTS = re.compile(r"[_-](train|training)$", re.IGNORECASE)
+
+
+def path_of(setting: str) -> Path:
+    """The absolute path of a file that a setting names, relative to the working directory or to ``~``."""
+    return Path(setting).expanduser().absolute()
+
+
+def name_of(file: Path) -> str:
+    """What a run calls the data in ``file``: its name without endings and without ``_TRAIN``."""
+    stem = PARTS.sub("", file.name.split(".")[0]) or file.name
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:100]
+
+
+def digest_of(files: Sequence[Path]) -> str:
+    """The SHA-256 of the contents of ``files``, one after the other."""
+    whole = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as content:
+            whole.update(hashlib.file_digest(content, "sha256").digest())
+    return whole.hexdigest()

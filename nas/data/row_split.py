@@ -1,0 +1,187 @@
+"""Which rows of a table, of arrays or of a folder of series go into which part: drawn, by groups, or in order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from nas.data.splits import stratified_indices
+from nas.errors import InvalidValue, require
+
+SHARE = 0.2  # of the rows that validation and test get where nothing is said
+
+
+@dataclass(frozen=True)
+class RowSplit:
+    """How large the parts are and how their rows are chosen.
+
+    A whole number is a number of rows; a number below 1 is a share of the rows there are. The seed is the split's own,
+    not the run's, so that runs with different seeds share one test part.
+
+    Attributes:
+        train: Rows the weights are trained on; null takes everything that is left.
+        validation: Rows the architecture is learned from; null takes the data's own validation part, or 0.2.
+        test: Rows for the final test; null takes the data's own test part, or 0.2.
+        seed: Seed of the draw.
+        by: A column whose equal values stay in one part: patients, places, days.
+        order: ``time`` cuts the rows as they stand, or as a column ``time`` has them; another column's name sorts by
+            it. The first rows are trained on, the last ones are the test.
+
+    Raises:
+        InvalidValue: A size is neither a number of rows nor a share, the seed is not allowed, or ``by`` is given with
+            ``order`` or ``train``.
+    """
+
+    train: int | float | None = None
+    validation: int | float | None = None
+    test: int | float | None = None
+    seed: int = 0
+    by: str | None = None
+    order: str | None = None
+
+    def __post_init__(self) -> None:
+        for part, size in (("train", self.train), ("validation", self.validation), ("test", self.test)):
+            good = size is None or (size >= 1 if isinstance(size, int) else 0 < size < 1)
+            allowed = "it must be a number of rows, from 1, or a share between 0 and 1, or null for the default"
+            require(good, part, size, allowed)
+        require(0 <= self.seed < 2**63, "seed", self.seed, "it must be from 0 to 2**63 - 1")
+        if self.by is not None:
+            require(self.order is None, "order", self.order, f"the rows are split by {self.by} already")
+            require(self.train is None, "train", self.train, f"null, for the groups of {self.by} that are left")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of rows when their parts are drawn.
+
+    Attributes:
+        count: N, the rows that are divided.
+        own: How many rows the data's own parts have, ``validation`` and ``test``. They are counted on from N, in this
+            order.
+        labels: Class numbers of all rows, which every part gets in proportion, int64; None where there are none.
+        groups: The N values of ``by``, if rows are split by it.
+        times: (N,) what the rows are sorted by, if they are cut in another order than their own.
+    """
+
+    count: int
+    own: Mapping[str, int] = field(default_factory=dict)
+    labels: Tensor | None = None
+    groups: Sequence[object] | None = None
+    times: Tensor | None = None
+
+
+class Parts(NamedTuple):
+    """Row numbers, (M,) int64 each."""
+
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+
+
+def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
+    """Choose the rows of every part.
+
+    The test part depends on its own size and the seed only, so that changing the other sizes keeps it.
+
+    Raises:
+        InvalidValue: The sizes do not fit, or there are too few groups; its key starts with ``split.``.
+    """
+    generator = Generator().manual_seed(split.seed)
+    taken = _own_parts(rows, split)
+    sizes = _sizes({part: size for part, size in _asked(split).items() if part not in taken}, rows.count)
+    left = torch.arange(rows.count) if rows.times is None else torch.sort(rows.times, stable=True).indices
+    later = [part for part in ("test", "validation") if part in sizes]
+    groups = _numbered(rows.groups, split.by, len(later) + 1) if rows.groups is not None else None
+    for number, part in enumerate(later):
+        if split.order is not None:
+            taken[part], left = left[-sizes[part] :], left[: -sizes[part]]
+        elif groups is not None:
+            taken[part], left = _whole_groups(groups, left, sizes[part], generator, spare=len(later) - number)
+        else:
+            taken[part], left = _in_proportion(rows.labels, left, sizes[part], generator)
+    if split.order is not None:
+        left = left[: sizes["train"]]
+    elif groups is None:
+        left, _ = _in_proportion(rows.labels, left, sizes["train"], generator)
+    return Parts(left, taken["validation"], taken["test"])
+
+
+def _asked(split: RowSplit) -> dict[str, int | float | None]:
+    validation = SHARE if split.validation is None else split.validation
+    return {"test": SHARE if split.test is None else split.test, "validation": validation, "train": split.train}
+
+
+def _sizes(asked: Mapping[str, int | float | None], available: int) -> dict[str, int]:
+    """Numbers of rows, those of ``train`` last; shares are rounded, and every part has one row at least."""
+    shares = [size for size in asked.values() if isinstance(size, float)]
+    whole = len(shares) == len(asked) and abs(sum(shares) - 1) < 1e-9  # then training takes what rounding leaves
+    sizes: dict[str, int] = {}
+    for number, (part, size) in enumerate(asked.items(), start=1):
+        left = available - sum(sizes.values()) - (len(asked) - number)
+        beside = " beside " + " and ".join(f"{other}={count}" for other, count in sizes.items()) if sizes else ""
+        if size is None or (whole and part == "train"):
+            rows = left
+        else:
+            rows = size if isinstance(size, int) else max(1, round(size * available))
+        allowed = f"at most {left} of the {available} rows can be its own{beside}"
+        require(1 <= rows <= left, f"split.{part}", size, allowed)
+        sizes[part] = rows
+    return sizes
+
+
+def _own_parts(rows: Rows, split: RowSplit) -> dict[str, Tensor]:
+    """The rows of the parts that the data bring; so many of them, if a size is given."""
+    parts: dict[str, Tensor] = {}
+    begin = rows.count
+    for part, count in rows.own.items():
+        there = torch.arange(begin, begin + count)
+        begin += count
+        size = split.test if part == "test" else split.validation
+        if size is not None:
+            wanted = size if isinstance(size, int) else max(1, round(size * count))
+            require(wanted <= count, f"split.{part}", size, f"the data's own {part} part has {count} rows")
+            there, _ = _in_proportion(rows.labels, there, wanted, Generator().manual_seed(split.seed))
+        parts[part] = there
+    return parts
+
+
+def _in_proportion(labels: Tensor | None, left: Tensor, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """``size`` of the rows ``left``, and the others, both in random order."""
+    of_rows = torch.zeros(len(left), dtype=torch.int64) if labels is None else labels[left]
+    chosen, others = stratified_indices(of_rows, [size, len(left) - size], generator)
+    return left[chosen], left[others]
+
+
+def _numbered(values: Sequence[object], by: str | None, parts: int) -> Tensor:
+    """(N,) int64 numbers of the groups, in the order in which they first appear."""
+    numbers: dict[object, int] = {}
+    groups = torch.tensor([numbers.setdefault(value, len(numbers)) for value in values])
+    if len(numbers) < parts:
+        raise InvalidValue("split.by", by, f"it has {len(numbers)} different values, and {parts} parts need one each")
+    return groups
+
+
+def _whole_groups(groups: Tensor, left: Tensor, size: int, generator: Generator, spare: int) -> tuple[Tensor, Tensor]:
+    """Groups that come as close to ``size`` rows as their random order allows, and the other rows.
+
+    Args:
+        groups: (N,) the group of every row.
+        left: The rows that are left.
+        size: Rows that are wanted.
+        generator: Of the order.
+        spare: How many groups the later parts need.
+    """
+    found, counts = groups[left].unique(return_counts=True)
+    order = torch.randperm(len(found), generator=generator)
+    chosen: list[int] = []
+    rows = 0
+    for group, count in zip(found[order].tolist(), counts[order].tolist(), strict=True):
+        if len(found) - len(chosen) <= spare:
+            break
+        if not chosen or abs(rows + count - size) < abs(rows - size):
+            chosen.append(group)
+            rows += count
+    taken = torch.isin(groups[left], torch.tensor(chosen))
+    return left[taken], left[~taken]

@@ -1,0 +1,135 @@
+"""A table of a user's own: CSV or Parquet, a row per sample, one or more of its columns the target."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
+from nas.data.dividing_columns import groups_of, times_of
+from nas.data.own_files import digest_of, name_of, path_of
+from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.table_columns import (
+    as_said,
+    count_rows,
+    inputs_among,
+    joined,
+    require_columns,
+    targets_among,
+)
+from nas.data.table_file import Column, CsvFormat, read_table
+from nas.data.table_preparation import TablePreparation, fitted_preparation
+from nas.data.targets import of_training
+from nas.errors import require
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A :class:`nas.data.data_splits.DataSource`: the inputs are all columns but the target's.
+
+    Numbers are filled by the median and standardised, gaps have an input that tells of them, texts become codes. What
+    is measured for that is measured on the training part (:mod:`nas.data.table_preparation`).
+
+    Attributes:
+        split: Sizes of the parts, and how their rows are chosen.
+        csv: How a text file is read.
+        file: CSV or Parquet, relative to the working directory.
+        target: A column, or several of numbers.
+        ignore: Columns that are no inputs.
+        categorical: Columns of numbers that are names.
+        numeric: Columns of texts that are numbers, or of numbers that count the rows.
+        test_file: A table with the test part.
+        missing: What stands for a missing value beside an empty cell, ``NA``, ``NaN`` and the like.
+    """
+
+    split: RowSplit
+    csv: CsvFormat
+    file: str | None = None
+    target: str | Sequence[str] | None = None
+    ignore: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    numeric: Sequence[str] = ()
+    test_file: str | None = None
+    missing: Sequence[str | float] = ()
+
+    name: ClassVar[str] = "table"
+    augmentation: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.file), "file", self.file, "it must be the path of a CSV or Parquet file")
+        require(bool(self.target), "target", self.target, "it must be the name of a column, or a list of names")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The names of the target's columns."""
+        return (self.target,) if isinstance(self.target, str) else tuple(self.target or ())
+
+    def load(self) -> DataSplits:
+        files = [path_of(file) for file in (self.file, self.test_file) if file]
+        shown = files[0].name
+        columns = read_table(files[0], self.csv, self.missing)
+        dividing = self._dividing(columns, shown)
+        count, own = count_rows(columns), {}
+        if len(files) > 1:
+            own = {"test": read_table(files[1], self.csv, self.missing)}
+            columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
+        columns = as_said(columns, self.numeric, self.categorical, shown)
+        inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
+        targets = targets_among(columns, self.targets, shown)
+        rows = Rows(
+            count,
+            {part: count_rows(of_part) for part, of_part in own.items()},
+            targets.strata,
+            groups_of(columns, self.split.by, count, shown),
+            times_of(columns, self.split.order, count, shown),
+        )
+        parts = drawn_parts(rows, self.split)
+        targets = of_training(targets, parts, shown)
+        left_out = [name for name in columns if name not in inputs and name not in self.targets]
+        fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
+        preparation = fitted.preparation
+        values = preparation({name: column.values for name, column in inputs.items()})
+        train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
+        name = name_of(files[0])
+        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
+        log.info(f"{name}: {count + sum(rows.own.values()):,} rows, {sizes}; {_in_words(preparation)}")
+        for remark in fitted.remarks:
+            log.info(f"{name}: {remark}")
+        return DataSplits(
+            name,
+            train,
+            validation,
+            test,
+            mean=(0.0,) * values.shape[1],  # the preparation has standardised them, in double precision
+            std=(1.0,) * values.shape[1],
+            class_names=targets.class_names,
+            target_names=self.targets,
+            categories=preparation.categories,
+            preparation=preparation.to_json(),
+            digest=digest_of(files),
+        )
+
+    def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
+        """The columns that rows are split by, after a look at all names that the settings have."""
+        by, order = self.split.by, self.split.order
+        for key, names in (("target", self.targets), ("ignore", self.ignore), ("categorical", self.categorical)):
+            require_columns(key, names, columns, file)
+        require_columns("numeric", self.numeric, columns, file)
+        for name in self.ignore:
+            require(name not in self.targets, "ignore", name, "it is the target")
+        if by is not None:
+            require_columns("split.by", [by], columns, file)
+        if order is not None and order != "time":
+            require_columns("split.order", [order], columns, file)
+        return tuple(name for name in (by, order) if name is not None and name in columns)
+
+
+def _in_words(preparation: TablePreparation) -> str:
+    texts = [f"{column.name} {len(column.values)}" for column in preparation.categorical]
+    of_texts = (
+        f" and {len(texts)} of texts ({', '.join(texts[:5])}{', ...' if len(texts) > 5 else ''})" if texts else ""
+    )
+    return f"{len(preparation.numeric)} columns of numbers{of_texts}"

@@ -1,0 +1,283 @@
+"""Which columns of a table are inputs and which its target; one that would mislead a network is refused by name."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from nas.data.labelled import listed
+from nas.data.table_file import COMMA, Column
+from nas.data.table_rows import text_of
+from nas.data.targets import Targets, named_classes
+from nas.errors import InvalidValue, UnusableInput
+
+FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
+
+
+def count_rows(columns: Mapping[str, Column]) -> int:
+    return len(next(iter(columns.values())).values)
+
+
+def override(key: str, names: Sequence[str]) -> str:
+    """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
+    shown = [name if name.replace("_", "").isalnum() else '"' + name.replace('"', '\\"') + '"' for name in names]
+    return f"'data.{key}=[{','.join(shown)}]'"
+
+
+def rows_named(rows: Tensor) -> str:
+    """``row 4`` or ``rows 4, 9 and 2 more``, where 1 is the first row below the names."""
+    numbers = [str(row + 1) for row in rows.tolist()]
+    return f"row{'s' if len(numbers) > 1 else ''} {listed(numbers)}"
+
+
+def require_columns(key: str, names: Sequence[str], columns: Mapping[str, Column], file: str) -> None:
+    """Refuse the setting ``key`` where it names a column that ``file`` lacks.
+
+    Raises:
+        InvalidValue: It does.
+    """
+    for name in names:
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            raise InvalidValue(key, name, f"{file} has the columns {listed(list(columns), most=20)}{hint}")
+
+
+def as_said(
+    columns: Mapping[str, Column], numeric: Sequence[str], categorical: Sequence[str], file: str
+) -> dict[str, Column]:
+    """``columns``, those of ``numeric`` read as numbers and those of ``categorical`` as texts.
+
+    Raises:
+        UnusableInput: A column of ``numeric`` has a text that is no number.
+    """
+    said = dict(columns)
+    for name in numeric:
+        texts = columns[name].texts
+        if texts is not None:
+            values = torch.tensor([_number(text) for text in texts], dtype=torch.float64)
+            bad = torch.tensor([row for row, text in enumerate(texts) if text and values[row].isnan()])
+            if len(bad):
+                raise UnusableInput(
+                    f"The column {name} of {file} has {len(bad):,} texts that are no numbers, the first is "
+                    f"{texts[int(bad[0])]!r} in {rows_named(bad[:1])}: correct them, or take it out of data.numeric."
+                )
+            said[name] = Column(name, "number", numbers=values)
+    for name in categorical:
+        said[name] = Column(name, "category", texts=_as_texts(columns[name]))
+    return said
+
+
+def inputs_among(
+    columns: Mapping[str, Column], others: Sequence[str], ignored: Sequence[str], numeric: Sequence[str], file: str
+) -> dict[str, Column]:
+    """The columns that are inputs.
+
+    Args:
+        columns: All of them, of the kinds that the user said.
+        others: Targets, and the columns that rows are split by.
+        ignored: What the user leaves out.
+        numeric: What the user calls numbers: it is taken even if it counts the rows.
+        file: The table's name, for messages.
+
+    Raises:
+        UnusableInput: A column has numbers and texts, dates, or another text or number in nearly every row.
+    """
+    inputs = {name: column for name, column in columns.items() if name not in (*others, *ignored)}
+    for column in inputs.values():
+        refuse_mixture(column, file)
+        _refuse_infinite(column, file)
+    reasons = {name: _why_not(column) for name, column in inputs.items() if name not in numeric}
+    bad = {name: reason for name, reason in reasons.items() if reason is not None}
+    bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
+    if bad:
+        all_ignored = [*ignored, *bad]
+        texts = [name for name in bad if columns[name].kind == "text"]
+        other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
+        named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
+        raise UnusableInput(
+            f"{len(bad)} column{'s' if len(bad) > 1 else ''} of {file} cannot be an input as "
+            f"{'they are' if len(bad) > 1 else 'it is'}, {named}: {override('ignore', all_ignored)} leaves "
+            f"{'them' if len(bad) > 1 else 'it'} out{other}."
+        )
+    if "" in inputs and reasons.get("") is None:
+        place = list(columns).index("") + 1
+        raise UnusableInput(
+            f"Column {place} of {file} has no name: give it one, or {override('ignore', [*ignored, ''])}."
+        )
+    return {name: column for name, column in inputs.items() if name}
+
+
+def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str) -> Targets:
+    """The targets: texts as classes with names, numbers and truth values as they are, several of them side by side.
+
+    Raises:
+        UnusableInput: A target is missing, infinite, a date, or a text where there are several; or nearly every row has
+            a text of its own.
+    """
+    for name in names:
+        _refuse_useless_target(columns[name], file, alone=len(names) == 1)
+    first = columns[names[0]]
+    if first.kind in ("text", "category"):
+        assert first.texts is not None
+        return named_classes(first.texts)
+    kinds = {columns[name].kind for name in names}
+    values = torch.stack([_as_numbers(columns[name]) for name in names], dim=1)
+    kind = torch.float64 if "number" in kinds else torch.int64 if "whole" in kinds else torch.bool
+    return Targets((values[:, 0] if len(names) == 1 else values).to(kind))
+
+
+def joined(
+    one: Mapping[str, Column], other: Mapping[str, Column], unneeded: Sequence[str], file: str
+) -> dict[str, Column]:
+    """The rows of ``one``, then those of ``other``, whose columns are matched by name.
+
+    Args:
+        one, other: The table of the training and that of the test.
+        unneeded: Columns that ``other`` may lack.
+        file: The name of ``other``, for messages.
+
+    Raises:
+        UnusableInput: ``other`` lacks a column, has one that ``one`` lacks, or has texts where ``one`` has numbers.
+    """
+    lacking = [name for name in one if name not in (*other, *unneeded)]
+    strange = [name for name in other if name not in one]
+    if lacking or strange:
+        lacks = f"lacks {listed(lacking)}" if lacking else ""
+        has = f"has {listed(strange)}, which the training table lacks" if strange else ""
+        raise UnusableInput(
+            f"The test table {file} {' and '.join(filter(None, [lacks, has]))}: both need the same columns."
+        )
+    together = {}
+    for name, column in one.items():
+        second = other.get(name, Column(name, "text", texts=("",) * count_rows(other)))
+        if column.numbers is not None and second.texts is not None and any(second.texts):
+            text = next(filter(None, second.texts))
+            raise UnusableInput(
+                f"The column {name} has numbers in training, and texts ({text!r}) in {file}: correct one."
+            )
+        together[name] = _joined(column, second)
+    return together
+
+
+def refuse_mixture(column: Column, file: str) -> None:
+    """Refuse a text column half of whose texts, or more, are numbers.
+
+    Raises:
+        UnusableInput: It is one.
+    """
+    if column.kind != "text":
+        return
+    assert column.texts is not None
+    known = [(row, text) for row, text in enumerate(column.texts) if text]
+    strange = [(row, text) for row, text in known if _number(text) != _number(text)]
+    if known and all(COMMA.fullmatch(text) or _number(text) == _number(text) for _, text in known) and strange:
+        row, text = strange[0]
+        raise UnusableInput(
+            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): data.csv.decimal=',' "
+            f"reads them."
+        )
+    if 2 * len(strange) > len(known) or not known:
+        return
+    ways = [f"{override('categorical', [column.name])} takes all of them as texts"]
+    if not strange:
+        ways.insert(0, f"{override('numeric', [column.name])} takes them as numbers")
+        problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
+    else:
+        different = list(dict.fromkeys(text for _, text in strange))
+        if len(different) <= 3:
+            ways.insert(
+                0, f"{override('missing', different)} takes {'it' if len(different) == 1 else 'them'} as missing"
+            )
+        row, text = strange[0]
+        problem = f"has numbers, but a text in {len(strange):,} of {len(known):,} rows ({text!r} in row {row + 1})"
+    raise UnusableInput(f"The column {column.name} of {file} {problem}: {', and '.join(ways)}.")
+
+
+def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
+    missing, name = column.missing, column.name
+    if len(missing):
+        raise UnusableInput(
+            f"The target {name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
+            f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
+        )
+    _refuse_infinite(column, file)
+    refuse_mixture(column, file)
+    if column.kind == "date":
+        raise UnusableInput(
+            f"The target {name} of {file} has dates: write them as numbers, such as days since the first."
+        )
+    if column.texts is not None and column.kind != "truth" and not alone:
+        raise UnusableInput(
+            f"The target {name} of {file} has texts: several targets must all be numbers or true and false."
+        )
+    if column.texts is not None and _nearly_all_differ(column.texts):
+        raise UnusableInput(
+            f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} "
+            f"rows: a class needs several rows, so name another column in data.target."
+        )
+
+
+def _refuse_infinite(column: Column, file: str) -> None:
+    if column.numbers is None:
+        return
+    bad = column.numbers.isinf().nonzero().flatten()
+    if len(bad):
+        raise UnusableInput(
+            f"The column {column.name} of {file} is infinite in {len(bad):,} of {len(column.values):,} rows "
+            f"({rows_named(bad)}): correct them, or {override('missing', ['inf', '-inf'])} takes them as missing."
+        )
+
+
+def _why_not(column: Column) -> str | None:
+    """Why ``column`` cannot be an input, in a few words."""
+    if column.kind == "date":
+        assert column.texts is not None
+        return f"dates such as {next(filter(None, column.texts))!r}"
+    if column.kind == "text" and column.texts is not None and _nearly_all_differ(column.texts):
+        known = [text for text in column.texts if text]
+        return f"{len(set(known)):,} different texts in {len(known):,} rows"
+    if column.numbers is not None and len(column.numbers) >= FEWEST:
+        counted = column.numbers[0] + torch.arange(len(column.numbers))
+        return "it counts the rows" if torch.equal(column.numbers, counted) else None
+    return None
+
+
+def _nearly_all_differ(texts: Sequence[str]) -> bool:
+    known = [text for text in texts if text]
+    return len(known) >= FEWEST and 2 * len(set(known)) > len(known)
+
+
+def _as_numbers(column: Column) -> Tensor:
+    if column.numbers is not None:
+        return column.numbers
+    assert column.texts is not None
+    return torch.tensor([text == "True" for text in column.texts], dtype=torch.float64)
+
+
+def _joined(one: Column, other: Column) -> Column:
+    if one.numbers is not None and other.numbers is not None:
+        kind = other.kind if one.kind == "whole" else one.kind
+        return replace(one, kind=kind, numbers=torch.cat([one.numbers, other.numbers]))
+    if one.numbers is not None:  # the other one is empty
+        nothing = torch.full((len(other.values),), float("nan"), dtype=torch.float64)
+        return replace(one, numbers=torch.cat([one.numbers, nothing]))
+    assert one.texts is not None
+    return replace(one, texts=one.texts + _as_texts(other))
+
+
+def _as_texts(column: Column) -> tuple[str, ...]:
+    if column.numbers is None:
+        assert column.texts is not None
+        return column.texts
+    return tuple(text_of(value) for value in column.numbers.tolist())
+
+
+def _number(text: str) -> float:
+    """The number that ``text`` is; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,183 @@
+"""CSV and Parquet files by pandas: columns of numbers, texts, truth values and dates, told apart by their values."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from nas.configuration import optional_module
+from nas.data.labelled import listed
+from nas.data.table_rows import text_of
+from nas.errors import UnusableInput, require
+
+PARQUET = (".parquet", ".pq")
+TABS = (".tsv", ".tab")
+SHEETS = (".xlsx", ".xls", ".ods")
+DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
+COMMA = re.compile(r"-?\d+,\d+")
+Kind = Literal["number", "whole", "truth", "text", "category", "date"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of N values, of which one of the two has its values.
+
+    Attributes:
+        name: As the file has it, without spaces around.
+        kind: ``category`` is text that the file itself calls categorical.
+        numbers: (N,) float64 of numbers and whole numbers; NaN where they are missing.
+        texts: N texts of all other kinds; an empty one where they are missing.
+    """
+
+    name: str
+    kind: Kind
+    numbers: Tensor | None = None
+    texts: tuple[str, ...] | None = None
+
+    @property
+    def values(self) -> Tensor | tuple[str, ...]:
+        """The one of the two that there is."""
+        assert self.numbers is not None or self.texts is not None
+        return self.texts if self.numbers is None else self.numbers  # type: ignore[return-value]
+
+    @property
+    def missing(self) -> Tensor:
+        """The rows that have no value, from 0."""
+        if self.numbers is not None:
+            return self.numbers.isnan().nonzero().flatten()
+        assert self.texts is not None
+        return torch.tensor([row for row, text in enumerate(self.texts) if not text], dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class CsvFormat:
+    """How a text file is read.
+
+    Attributes:
+        separator: Between two columns; null is a comma, or a tab in files called ``.tsv``.
+        decimal: Between a number's whole and its fractional part.
+        encoding: Of the text.
+    """
+
+    separator: str | None = None
+    decimal: str = "."
+    encoding: str = "utf-8-sig"
+
+    def __post_init__(self) -> None:
+        require(self.separator != "", "separator", self.separator, "it must be a text such as ; or null")
+        require(len(self.decimal) == 1, "decimal", self.decimal, "it must be one character")
+
+
+def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) -> dict[str, Column]:
+    """The columns of ``file``, by name and in its order.
+
+    Args:
+        file: CSV, compressed or not, or Parquet.
+        csv: How a text file is read.
+        unknown: What stands for a missing value beside an empty cell, ``NA``, ``NaN``, ``null`` and the like.
+
+    Raises:
+        UnusableInput: The file is not there, cannot be read, or its first row has no names for all of its columns.
+    """
+    pandas = optional_module("pandas", "table")
+    if file.suffix.lower() in PARQUET:
+        optional_module("pyarrow", "table")
+    if file.suffix.lower() in SHEETS:
+        raise UnusableInput(f"{file} is a spreadsheet: save it as CSV and give that file in data.file.")
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise UnusableInput(f"The table {file} {what}: data.file must be a CSV or Parquet file.")
+    try:
+        frame = _frame(pandas, file, csv, unknown)
+    except UnicodeDecodeError as error:
+        raise UnusableInput(
+            f"{file} is no {csv.encoding} text (byte {error.start}): data.csv.encoding=latin-1 reads the text of many "
+            f"older programs."
+        ) from None
+    except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
+        reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
+    _check_layout(frame, file)
+    return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
+
+
+def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> Any:
+    if file.suffix.lower() in PARQUET:
+        frame = pandas.read_parquet(file)
+        return frame.replace(list(unknown), None) if unknown else frame
+    separator = csv.separator or ("\t" if {suffix.lower() for suffix in file.suffixes} & set(TABS) else ",")
+    options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        # The names are read by themselves because pandas renames the second of two equal ones.
+        names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
+        frame = pandas.read_csv(
+            file, decimal=csv.decimal, na_values=[str(one) for one in unknown], low_memory=False, **options
+        )
+    if any("does not match length of data" in str(one.message) for one in told):
+        raise ValueError("its rows have more values than its first row has names")
+    frame.columns = names.iloc[0].tolist()
+    return frame
+
+
+def _check_layout(frame: Any, file: Path) -> None:
+    if not len(frame):
+        raise UnusableInput(f"The table {file} has no rows below its first one, which has the names of the columns.")
+    if len(frame.columns) == 1:
+        (name,) = map(str, frame.columns)
+        separator = next((one for one in (";", "\t", "|") if one in name), None)
+        if separator is not None:
+            shown = "'\\t'" if separator == "\t" else f"'{separator}'"
+            raise UnusableInput(
+                f"{file} has one column, {name!r}: data.csv.separator={shown} may tell its columns apart."
+            )
+
+
+def _names(frame: Any, file: Path) -> list[str]:
+    names = ["" if name is None or name != name else str(name).strip() for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UnusableInput(
+            f"{file} has more than one column called {listed([repr(name) for name in twice])}: rename them."
+        )
+    return names
+
+
+def _column(pandas: Any, name: str, series: Any) -> Column:
+    types = pandas.api.types
+    if isinstance(series.dtype, pandas.CategoricalDtype):
+        return Column(name, "category", texts=_texts(series.astype(object)))
+    if types.is_bool_dtype(series.dtype):
+        return Column(name, "truth", texts=_texts(series))
+    if types.is_datetime64_any_dtype(series.dtype):
+        texts = series.map(lambda moment: moment.isoformat(), na_action="ignore")
+        return Column(name, "date", texts=_texts(texts.astype(object)))
+    if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
+        return _of_numbers(types, name, series)
+    texts = _texts(series)
+    known = series.dropna().tolist()
+    if known and all(isinstance(value, bool) for value in known):  # with gaps
+        return Column(name, "truth", texts=texts)
+    if not all(isinstance(value, str) for value in known):
+        try:
+            return _of_numbers(types, name, pandas.to_numeric(series))  # decimals, for example
+        except (TypeError, ValueError):
+            pass
+    found = [text for text in texts if text]
+    is_date = bool(found) and all(DATE.fullmatch(text) for text in found)
+    return Column(name, "date" if is_date else "text", texts=texts)
+
+
+def _of_numbers(types: Any, name: str, series: Any) -> Column:
+    values = torch.from_numpy(series.to_numpy(dtype="float64", na_value=float("nan")).copy())
+    return Column(name, "whole" if types.is_integer_dtype(series.dtype) else "number", numbers=values)
+
+
+def _texts(series: Any) -> tuple[str, ...]:
+    known = series.notna().tolist()
+    return tuple(text_of(value) if is_known else "" for value, is_known in zip(series.tolist(), known, strict=True))

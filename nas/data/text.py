@@ -1,0 +1,180 @@
+"""Running text: files of a user's own, or the text that every Python installation has; cut in order, never shuffled."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nas.data.augmentation import Augmentation
+from nas.data.data_splits import DataSplits
+from nas.data.text_stream import TextDataset
+from nas.errors import InvalidValue, UnusableInput, require
+
+Level = Literal["word", "character"]
+UNKNOWN, END = "<unk>", "<eos>"
+LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
+LONGEST = 10_000  # tokens of a piece
+OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
+
+
+@dataclass(frozen=True)
+class TextSplit:
+    """The shares at the end of a text that are validated and tested on, in this order; the rest is trained on."""
+
+    validation: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key, share in {"validation": self.validation, "test": self.test}.items():
+            require(0 < share < 1, key, share, "it must be a share above 0 and below 1")
+        require(self.validation + self.test < 1, "test", self.test, "nothing would be left to train on")
+
+
+@dataclass(frozen=True)
+class Text:
+    """A :class:`nas.data.data_splits.DataSource`.
+
+    Args:
+        file: A text in UTF-8.
+        folder: One with ``train.txt``, ``valid.txt`` and ``test.txt``, or one whose ``.txt`` files are one text, in the
+            order of their names. Without file and folder it is the text of Python's own manual (``pydoc_data.topics``).
+        level: Whether a token is a ``word``, between blanks, with ``<eos>`` at the end of every line, or a
+            ``character``.
+        vocabulary: The most tokens, the most frequent ones of the training part; ``<unk>`` stands for all others.
+        at_least: How often a word must be there to be one of them.
+        length: Tokens in a piece of text, through which gradients go back.
+        varied_lengths: Whether every twentieth training batch, at random, has pieces of half the length, as the search
+            of DARTS has it.
+        split: Where the text is cut that has no files of its own for that.
+
+    Raises:
+        InvalidValue: A setting is out of bounds.
+    """
+
+    name = "text"
+
+    file: str | None = None
+    folder: str | None = None
+    level: Level = "word"
+    vocabulary: int = 10_000
+    at_least: int = 2
+    length: int = 35
+    varied_lengths: bool = False
+    split: TextSplit = TextSplit()
+
+    def __post_init__(self) -> None:
+        require(self.file is None or self.folder is None, "file", self.file, "it is there beside a folder: give one")
+        good = 2 <= self.vocabulary <= LARGEST_VOCABULARY
+        require(good, "vocabulary", self.vocabulary, f"it must be a whole number from 2 to {LARGEST_VOCABULARY}")
+        require(self.at_least >= 1, "at_least", self.at_least, "it must be at least 1")
+        require(2 <= self.length <= LONGEST, "length", self.length, f"it must be a whole number from 2 to {LONGEST}")
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """None: a text is taken as it is."""
+        return None
+
+    def load(self) -> DataSplits:
+        parts = self._parts()
+        tokens = {part: list(self._tokens(text)) for part, text in parts.items()}
+        known = self._known(tokens["train"])
+        numbers = {token: number for number, token in enumerate(known)}
+        sets = {part: self._dataset(part, found, numbers) for part, found in tokens.items()}
+        digest = hashlib.sha256("\0".join(parts.values()).encode()).hexdigest()
+        return DataSplits(
+            self.name,
+            sets["train"],
+            sets["validation"],
+            sets["test"],
+            mean=(),
+            std=(),
+            categories=(len(known),),
+            head="sequence",
+            preparation={"level": self.level, "vocabulary": list(known)},
+            digest=digest,
+        )
+
+    def _parts(self) -> dict[str, str]:
+        """The text of each part."""
+        if self.folder is not None:
+            folder = Path(self.folder)
+            if not folder.is_dir():
+                raise InvalidValue("folder", self.folder, "it must be a folder with .txt files")
+            own = {part: _first(folder, names) for part, names in OWN_PARTS.items()}
+            if own["train"] is not None:
+                lacking = [OWN_PARTS[part][0] for part, path in own.items() if path is None]
+                allowed = f"beside train.txt it needs {' and '.join(lacking)}, or no train.txt and the text is cut"
+                require(not lacking, "folder", self.folder, allowed)
+                return {part: _read(path) for part, path in own.items() if path is not None}
+            files = sorted(folder.glob("*.txt"))
+            require(bool(files), "folder", self.folder, "there is no .txt file in it")
+            return self._cut("\n".join(map(_read, files)))
+        if self.file is not None:
+            if not Path(self.file).is_file():
+                raise InvalidValue("file", self.file, "it must be a text file")
+            return self._cut(_read(Path(self.file)))
+        return self._cut(manual())
+
+    def _cut(self, text: str) -> dict[str, str]:
+        """The parts, cut in order by characters."""
+        shares = 1 - self.split.validation - self.split.test, 1 - self.split.test
+        first, second = (math.floor(round(share, 12) * len(text)) for share in shares)
+        return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
+
+    def _tokens(self, text: str) -> Iterable[str]:
+        if self.level == "character":
+            return text
+        return (token for line in text.splitlines() for token in (*line.split(), END))
+
+    def _known(self, tokens: Sequence[str]) -> tuple[str, ...]:
+        """``<unk>``, then the others, the most frequent first; among equals the one that comes first."""
+        counts = Counter(tokens)
+        del counts[UNKNOWN]  # a text may have it already
+        least = self.at_least if self.level == "word" else 1
+        frequent = [token for token, count in counts.most_common(self.vocabulary - 1) if count >= least]
+        return (UNKNOWN, *frequent)
+
+    def _dataset(self, part: str, tokens: Sequence[str], numbers: Mapping[str, int]) -> TextDataset:
+        if len(tokens) < 2 * (self.length + 1):
+            raise UnusableInput(
+                f"The {part} part of the text has {len(tokens):,} tokens, too few for pieces of length={self.length}."
+            )
+        return TextDataset(as_numbers(tokens, numbers), self.length, self.varied_lengths)
+
+
+def as_numbers(tokens: Iterable[str], numbers: Mapping[str, int]) -> Tensor:
+    """``tokens`` by their numbers, (N,) int64; 0 stands for those that have none."""
+    return torch.tensor([numbers.get(token, 0) for token in tokens], dtype=torch.int64)
+
+
+def manual() -> str:
+    """The text that Python's ``help()`` shows of its topics; it differs between versions of Python.
+
+    Raises:
+        UnusableInput: This Python comes without it.
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise UnusableInput("This Python comes without the text of its manual: set data.file.") from error
+    return "\n".join(topics.values())
+
+
+def _first(folder: Path, names: Sequence[str]) -> Path | None:
+    """The first file of these names that is there."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UnusableInput(f"{path} is no text in UTF-8.") from error
+    except OSError as error:
+        raise UnusableInput(f"{path} cannot be read ({error.strerror}).") from error

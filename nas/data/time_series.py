@@ -1,0 +1,169 @@
+"""Series of a user's own with a target each: gaps filled, lengths made equal, channels standardised."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
+from nas.data.labelled import listed
+from nas.data.own_files import digest_of, name_of
+from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.series_file import SeriesFile, read_series, series_files
+from nas.data.targets import Targets, named_classes, of_training
+from nas.errors import UnusableInput, require
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """A :class:`nas.data.data_splits.DataSource` of ``.ts`` and ``.tsv`` files.
+
+    ``<name>_TRAIN`` and ``<name>_TEST`` are the splits; the validation part is drawn from the training file. Gaps are
+    interpolated. Shorter series are padded with their channel's mean to the longest one of the training part, longer
+    ones are cut.
+
+    Attributes:
+        split: Sizes of the parts, and how their series are chosen.
+        file: A file, a folder with one pair of them, or the name of a data set that comes with aeon.
+        per_series: Whether each channel of each series is standardised by its own mean and deviation, and not by those
+            of the training part.
+    """
+
+    split: RowSplit
+    file: str | None = None
+    per_series: bool = False
+
+    name: ClassVar[str] = "time_series"
+    augmentation: ClassVar[None] = None
+
+    def __post_init__(self) -> None:
+        require(bool(self.file), "file", self.file, "it must be a .ts or .tsv file, or a folder with one pair of them")
+        require(self.split.by is None, "split.by", self.split.by, "series have no columns")
+        require(self.split.order in (None, "time"), "split.order", self.split.order, "it must be time or null")
+
+    def load(self) -> DataSplits:
+        file, test_file = series_files(self.file or "")
+        files = [file] if test_file is None else [file, test_file]
+        files = [file] if test_file is None else [file, test_file]
+        name, read = name_of(file), [read_series(one) for one in files]
+        _refuse_other_channels(read, [one.name for one in files])
+        series = [channels for one in read for channels in one.series]
+        targets = _targets(read, file.name)
+        own = {"test": len(read[1].series)} if len(read) > 1 else {}
+        parts = drawn_parts(Rows(len(read[0].series), own, targets.strata), self.split)
+        targets = of_training(targets, parts, file.name)
+        gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
+        series = [[_interpolated(values) for values in channels] for channels in series]
+        if self.per_series:
+            series = [[_standardised(values) for values in channels] for channels in series]
+        in_training = [series[number] for number in parts.train.tolist()]
+        length = max(len(values) for channels in in_training for values in channels)
+        known = [torch.cat([channels[place] for channels in in_training]) for place in range(len(series[0]))]
+        mean = tuple(0.0 if self.per_series else _mean(values) for values in known)
+        std = tuple(1.0 if self.per_series else _deviation(values) for values in known)
+        inputs = torch.stack([_of_length(channels, length, mean) for channels in series])
+        train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
+        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
+        log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {sizes}")
+        for remark in _remarks(series, gaps, length, test_file is None and file.stem.lower().endswith("_train")):
+            log.info(f"{name}: {remark}")
+        return DataSplits(
+            name,
+            train,
+            validation,
+            test,
+            mean,
+            std,
+            class_names=targets.class_names,
+            target_names=("label" if read[0].are_classes else "target",),
+            preparation={
+                "kind": "time_series",
+                "length": length,
+                "mean": list(mean),
+                "std": list(std),
+                "per_series": self.per_series,
+            },
+            digest=digest_of(files),
+        )
+
+
+def _refuse_other_channels(read: Sequence[SeriesFile], names: Sequence[str]) -> None:
+    counts = [len(one.series[0]) for one in read]
+    if len(set(counts)) > 1:
+        raise UnusableInput(f"{names[0]} has {counts[0]} channels and {names[1]} has {counts[1]}: both need the same.")
+
+
+def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
+    """Classes where the files call them so or labels are texts, otherwise numbers, whole where all of them are."""
+    labels = [label for one in read for label in one.labels]
+    unknown = [number for number, label in enumerate(labels) if label in ("", "?", "NaN", "nan")]
+    if unknown:
+        named = listed([str(number + 1) for number in unknown])
+        raise UnusableInput(f"{len(unknown):,} of {len(labels):,} series of {file} have no label: {named}.")
+    try:
+        values = torch.tensor([float(label) for label in labels], dtype=torch.float64)
+    except ValueError:
+        return named_classes(labels)
+    if read[0].are_classes:
+        return named_classes(labels)
+    if not bool(values.isfinite().all()):
+        raise UnusableInput(f"{file} has infinite targets.")
+    return Targets(values.long() if bool((values == values.round()).all()) else values)
+
+
+def _interpolated(values: Tensor) -> Tensor:
+    """(steps,) without gaps: a line between the known neighbours, the nearest known value at the ends.
+
+    A channel of which nothing is known becomes one of no steps, which is then padded.
+    """
+    known = ~values.isnan()
+    if bool(known.all()):
+        return values
+    steps = np.arange(len(values))
+    if not bool(known.any()):
+        return values[:0]
+    return torch.from_numpy(np.interp(steps, steps[known.numpy()], values[known].numpy()))
+
+
+def _standardised(values: Tensor) -> Tensor:
+    return (values - _mean(values)) / _deviation(values)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else 0.0
+
+
+def _deviation(values: Tensor) -> float:
+    """The standard deviation of all ``values``; 1 where they are one value."""
+    found = float(values.std(correction=0)) if len(values) else 0.0
+    return found if found > 1e-9 * max(1.0, abs(_mean(values))) else 1.0
+
+
+def _of_length(channels: Sequence[Tensor], length: int, mean: Sequence[float]) -> Tensor:
+    """(C, length) float32, padded by the channel's mean or cut."""
+    same = torch.tensor(mean, dtype=torch.float64)[:, None].repeat(1, length)
+    for row, values in zip(same, channels, strict=True):
+        row[: len(values)] = values[:length]
+    return same.float()
+
+
+def _remarks(series: Sequence[Sequence[Tensor]], gaps: Sequence[int], length: int, lacks_test: bool) -> list[str]:
+    lengths = [max(len(values) for values in channels) for channels in series]
+    shorter, longer = sum(one < length for one in lengths), sum(one > length for one in lengths)
+    found = []
+    if lacks_test:
+        found.append("there is no file of a test part beside it: the test part is drawn from this one")
+    if sum(gaps):
+        found.append(f"{sum(gaps):,} values are missing, in {sum(map(bool, gaps)):,} series: they are interpolated")
+    if shorter:
+        found.append(f"{shorter:,} series of {min(lengths)} steps or more are padded with the mean to {length}")
+    if longer:
+        found.append(f"{longer:,} series of up to {max(lengths)} steps are cut to {length}, the longest of training")
+    return found

@@ -1,0 +1,69 @@
+"""The recurrent space of DARTS (Liu et al., 2019, section 3.1): one cell, around it embedding and output layer."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
+from nas.spaces.recurrent.choices import RecurrentChoices
+from nas.spaces.recurrent.genotype import RecurrentGenotype
+from nas.spaces.recurrent.network import Cell, RecurrentNetwork
+from nas.spaces.recurrent.supernet import RecurrentSupernet
+from nas.spaces.space import BlockCost
+
+
+class Recurrent(RecurrentChoices):
+    """A language model around a cell that is searched; the search network has a width of its own.
+
+    Args:
+        width: That of embedding and states in the search network.
+        final_width: The same of the stand-alone network.
+        nodes: The number of nodes of the cell.
+        concat: The nodes whose mean is the cell's output; null takes all.
+        implementation: How the supernet computes: ``plain``, one candidate state after the other, or ``fast``, one
+            product per state. Both have the same parameters and give the same numbers.
+
+    Raises:
+        InvalidValue: A setting is of the wrong type or out of bounds, or the data are no running text.
+    """
+
+    def supernet(self, relaxation: Relaxation) -> RecurrentSupernet:
+        return RecurrentSupernet(self, relaxation)
+
+    def network(self, architecture: Architecture) -> RecurrentNetwork:
+        cell = Cell(self.genotype(architecture), self.final_width)
+        return RecurrentNetwork(self.vocabulary, self.final_width, cell)
+
+    def for_genotype(self, genotype: RecurrentGenotype) -> "Recurrent":
+        """This space if it can express ``genotype``, else one of these widths with the genotype's nodes and output."""
+        if (len(genotype.recurrent), genotype.concat) == (self.nodes, self.concat):
+            return self
+        own = {"nodes": len(genotype.recurrent), "concat": genotype.concat, "implementation": self.implementation}
+        return Recurrent(**self.settings() | own, signature=self.signature, ranges=self.ranges)
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        """The same for all cells: each of their nodes has one product, whatever it reads."""
+        first = Architecture(self.name, {choice.name: choice.options[0] for choice in self.choices})
+        key = f"recurrent {self.final_width} {self.nodes} {self.vocabulary} {self.input_shape}"
+        found = cost(key, partial(self.network, first), self.signature)
+        return weights["recurrent"].new_tensor(found)
+
+
+def from_description(settings: object, signature: Signature) -> Recurrent:
+    """The space whose :meth:`Recurrent.settings` were ``settings``; see ``space_from_description``.
+
+    Raises:
+        InvalidValue: ``settings`` are not exactly those of a space.
+    """
+    names = {"width", "final_width", "nodes", "concat"}
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    allowed = f"it must hold {', '.join(sorted(names))}"
+    require(set(settings) == names, "", sorted(map(str, settings)), allowed)
+    known: dict[str, Any] = dict(settings)
+    return Recurrent(**known, signature=signature)

@@ -1,0 +1,130 @@
+"""The recurrent search network of DARTS (Liu et al., 2019, section 3.1 and appendix A.1.2).
+
+Node i mixes a candidate state of every state before it and of every activation,
+``s_i = sum over j < i, k of softmax(alpha_ij)_k * (s_j + sigmoid(c_ij) * (f_k(z_ij) - s_j))`` with
+``[c_ij, z_ij] = s_j W_i``: all inputs of a node share its weights, and ``none`` adds nothing. One batch norm without
+parameters, the same module for all, is applied to the first state and to every node.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from operator import add
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.operations.fast.gated_mixture import gated_mixture
+from nas.operations.locked_dropout import Masks, masked
+from nas.operations.memory import Remembered, Remembers
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.recurrent.choices import RecurrentChoices, cell_edges, edge_name
+from nas.spaces.recurrent.genotype import OPERATIONS
+from nas.spaces.recurrent.network import FUNCTIONS, RecurrentCell, RecurrentNetwork, gated
+from nas.spaces.supernet import Supernet
+
+
+class SearchCell(RecurrentCell):
+    """The cell as the paper has it: one candidate after the other."""
+
+    def __init__(self, width: int, nodes: int, concat: tuple[int, ...]) -> None:
+        super().__init__(width, nodes)
+        self.concat = concat
+        self.norm = nn.BatchNorm1d(width, affine=False)
+
+    def step(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None) -> Tensor:
+        """``weights`` (edges, operations), the rows in the order of :func:`cell_edges`."""
+        states = self.states(x, state, masks, weights)
+        return torch.stack([states[node] for node in self.concat]).mean(0)
+
+    def states(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None) -> list[Tensor]:
+        assert weights is not None
+        states, row = [self.norm(self.first_state(x, state, masks))], 0
+        for node in self.nodes:
+            products = [masked(read, masks.cell_h) @ node for read in states]
+            total = torch.zeros_like(state)
+            for column, operation in enumerate(OPERATIONS):
+                if operation == "none":
+                    continue
+                candidates = [
+                    weights[row + source, column] * gated(read, product, FUNCTIONS[operation])
+                    for source, (read, product) in enumerate(zip(states, products, strict=True))
+                ]
+                total = total + reduce(add, candidates)
+            row += len(states)
+            states.append(self.norm(total))
+        return states
+
+
+class FastSearchCell(SearchCell):
+    """The same cell with one product and one mixture per state, for all nodes that read it."""
+
+    def forward(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None = None) -> Tensor:
+        assert weights is not None
+        length, batch, width = x.shape
+        many = len(self.nodes)
+        of_input, of_state = self.first.split(width)
+        from_input = (masked(x, masks.cell_x).reshape(-1, width) @ of_input).view(length, batch, 2 * width)
+        # Of every state: the products of all later nodes side by side, and their rows of the weights without none.
+        rows = {edge: row for row, edge in enumerate(cell_edges(many))}
+        products = [torch.cat(list(self.nodes)[source:], 1) for source in range(many)]
+        mixtures = [weights[[rows[node, source] for node in range(source + 1, many + 1)], 1:] for source in range(many)]
+        tanh = weights.new_tensor([[1.0, 0.0, 0.0, 0.0]])
+        none = state.new_zeros(batch, many, width)
+        outputs = []
+        for one in from_input:
+            product = (one + masked(state, masks.cell_h) @ of_state)[:, None]
+            first, _ = gated_mixture(state, product, tanh, none[:, :1])
+            states, totals = [self.norm(first)], none
+            for product, mixture in zip(products, mixtures, strict=True):
+                read = states[-1]
+                both = (masked(read, masks.cell_h) @ product).view(batch, -1, 2 * width)
+                total, totals = gated_mixture(read, both, mixture, totals)
+                states.append(self.norm(total))
+            state = torch.stack([states[node] for node in self.concat]).mean(0)
+            outputs.append(state)
+        return torch.stack(outputs)
+
+
+class RecurrentSupernet(Supernet, Remembers):
+    """The search network; ``alpha["recurrent"]`` is (edges, operations)."""
+
+    def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
+        super().__init__(relaxation)
+        self.space = space
+        cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
+        cell = cell_class(space.width, space.nodes, space.concat)
+        self.network = RecurrentNetwork(space.vocabulary, space.width, cell)
+        self.alpha["recurrent"] = nn.Parameter(relaxation.initial((len(cell_edges(space.nodes)), len(OPERATIONS))))
+
+    def initial_state(self, batch: int) -> Tensor:
+        return self.network.initial_state(batch)
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Tokens (batch, length) to logits (batch, length, vocabulary), from an empty memory.
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        return self.recall(x, None, weights).logits
+
+    def recall(self, x: Tensor, state: Tensor | None, weights: Mapping[str, Tensor] | None = None) -> Remembered:
+        """The pass from ``state`` (batch, width), or from an empty memory."""
+        weights = self.operation_weights() if weights is None else weights
+        return self.network.recall(x, state, weights["recurrent"])
+
+    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
+        return [(edge_name(*edge), OPERATIONS) for edge in cell_edges(self.space.nodes)]
+
+    def discretise(self) -> Architecture:
+        return self.space.preferred(self.finite_probabilities())
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        weights = self.space.architecture_weights(architecture)
+        return {name: weight.to(self.alpha["recurrent"]) for name, weight in weights.items()}
+
+    @torch.no_grad()
+    def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
+        """The stand-alone cell has no batch norm, so that its states are others with the same weights."""
+        architecture.check(self.space.choices)
+        own = self.network.state_dict()
+        return {name: value.clone() for name, value in own.items() if not name.startswith("cell.norm.")}
