@@ -74,6 +74,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
+    training.refuse_to_learn(ranges)
     space = build(space_settings(config, task.signature), "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
