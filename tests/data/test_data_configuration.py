@@ -34,7 +34,7 @@ OF_FILES = ("imagenet", "images")
 def configuration(name: str) -> DictConfig:
     loaded = OmegaConf.load(FOLDER / f"{name}.yaml")
     assert isinstance(loaded, DictConfig)
-    if OmegaConf.is_missing(loaded, "folder"):
+    if name == "images":
         loaded.folder = "images"
     return loaded
 

@@ -126,6 +126,8 @@ def test_a_class_that_training_lacks_is_refused_with_both_folders(tmp_path: Path
 
 
 def test_folders_that_mean_nothing_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="folder=null is not allowed: it must be the folder of the pictures"):
+        Images(RowSplit(), OFF)
     refused(UnusableInput, tmp_path / "nowhere", str(tmp_path / "nowhere"), "data.folder=<path>")
     whole = pictures(tmp_path / "bugs", 3)
     (whole / "dog").mkdir()
