@@ -143,7 +143,7 @@ class BlackBoxSearch:
 
     def end(self) -> None:
         """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
-        candidates = self.history.finalists(self.evaluator.finalists)
+        candidates = self.finalists()
         if self.finalists_chosen or not candidates:
             return
         again = self.evaluator.measure_again(candidates)
@@ -151,6 +151,9 @@ class BlackBoxSearch:
         self.history.add_final(again, [self.objective.score(evaluation) for evaluation in again])
         self.finalists_chosen = True
         self.record.tell_finalists(self._session.tracker, self.round)
+
+    def finalists(self) -> list[Candidate]:
+        return self.history.finalists(self.evaluator.finalists)
 
     def place(self) -> tuple[int, int]:
         """Evaluations, or per cent of the budget."""

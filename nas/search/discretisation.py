@@ -152,10 +152,8 @@ class Alone(Discretisation):
             ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
             for option, one in alone.items():
                 each: list[Tensor] = []
-                ranks[option] = (
-                    self._loss(supernet, space, one, batches, task, each),
-                    option != preferred[choice.name],
-                )
+                loss = self._loss(supernet, space, one, batches, task, each)
+                ranks[option] = (loss, option != preferred[choice.name])
                 losses.setdefault(choice.name, {})[option] = torch.cat(each) if each else torch.empty(0)
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]

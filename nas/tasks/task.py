@@ -120,7 +120,7 @@ class Task(ABC):
         """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
 
     def predicted(self, outputs: Tensor) -> Tensor | None:
-        """``outputs`` (B, K), or targets, as numbers in the data's own units; None where they are not such numbers."""
+        """``outputs`` or targets (B, K, ...) as numbers in the data's own units; None where they are no numbers."""
         return None
 
     @abstractmethod
