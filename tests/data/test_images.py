@@ -105,8 +105,12 @@ def test_ready_parts_are_taken_and_classes_matched_by_name(
     splits = load(tmp_path)
     sizes = [(len(part), part.targets.unique().tolist()) for part in splits.parts.values()]
     assert sizes == [(30, [0, 1, 2]), (8, [0, 2]), (6, [1, 2])]
-    assert f"{tmp_path / validation} has no picture of bee." in caplog.text
-    assert f"{tmp_path / 'test'} has no picture of ant." in caplog.text
+    assert "validation has no image of bee; test has no image of ant." in caplog.text
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    assert load(pictures(tmp_path / "vehicles", names=("bus", "train"))).class_names == ("bus", "train")
+    assert load(pictures(tmp_path / "patients", names=("control", "test"))).class_names == ("control", "test")
 
 
 @pytest.mark.parametrize(("missing", "sizes"), [("val", (24, 6, 9)), ("test", (24, 9, 6)), ("both", (18, 6, 6))])
@@ -339,6 +343,16 @@ def test_the_values_of_masks_are_numbered_in_order(
         assert part.targets[:, :, :2].unique().tolist() == [names.index(str(values[0]))]
         (batch,) = part.evaluation_batches(12, (0.0,), (1.0,))
         assert torch.equal(batch.inputs[:, 0] == 0, batch.targets == names.index(str(values[0])))
+
+
+def test_masks_may_lie_beside_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    folder = masked(tmp_path)
+    (folder / "images").mkdir()
+    for file in folder.glob("*.png"):
+        file.rename(folder / "images" / file.name)
+    beside = load(folder, masks="masks")
+    assert beside.preparation["mask_values"] == ["0", "78", "255"]
+    assert torch.equal(load(folder / "images", masks=str(folder / "masks")).train.targets, beside.train.targets)
 
 
 def test_colours_of_masks_are_values(tmp_path: Path) -> None:
