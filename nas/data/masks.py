@@ -47,7 +47,7 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     twice = len(names) - len(set(names))
     if twice:
         raise UnusableInput(
-            f"{twice:,} of {len(files):,} pictures below {folder.location} are called as one in another folder, so that "
+            f"{twice:,} of {len(files):,} pictures below {folder.location} are called as one in another folder: "
             f"nobody can tell whose the masks below {location} are: put these into folders of the same names."
         )
     without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
