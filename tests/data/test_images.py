@@ -295,6 +295,25 @@ def test_rows_and_pictures_that_do_not_fit_are_told(tmp_path: Path, caplog: pyte
     assert "3 of 11 pictures are not in labels.csv and are left out" in caplog.text
 
 
+def test_rows_of_ready_parts_and_of_numbers_for_names(tmp_path: Path) -> None:
+    for part, start, count in (("train", 0, 8), ("test", 8, 3)):
+        for number in range(start, start + count):
+            save(np.full((5, 7), 10 * number, np.uint8), tmp_path / part / f"{number:04}.png")
+    order = [9, 3, 0, 10, 1, 2, 8, 4, 5, 6, 7]
+    rows(tmp_path / "labels.csv", {"id": order, "angle": [number / 4 for number in order]})
+    splits = load(tmp_path, RowSplit(validation=2), labels="labels.csv", file_column="id")
+    assert sorted(splits.test.targets.tolist()) == [2.0, 2.25, 2.5]
+    assert len(splits.train) == 6
+    for part in splits.parts.values():
+        (batch,) = part.evaluation_batches(12, (0.0,), (1.0,))
+        assert torch.allclose(batch.inputs[:, 0, 0, 0] * 255 / 40, batch.targets.float())
+    save(np.zeros((5, 7), np.uint8), tmp_path / "0011.png")
+    rows(tmp_path / "labels.csv", {"id": [*order, 11], "angle": [number / 4 for number in (*order, 11)]})
+    refused(
+        UnusableInput, tmp_path, "1 of 12 pictures lie in none of train, test", labels="labels.csv", file_column="id"
+    )
+
+
 def test_groups_stay_together_and_time_is_cut_in_order(tmp_path: Path) -> None:
     days = [f"2024-01-{1 + index // 2:02}" for index in reversed(range(12))]
     folder = table(tmp_path, angle=ANGLES, day=days)
