@@ -1,6 +1,8 @@
 """Which columns of a table are inputs and which its target; one that would mislead a network is refused by name."""
 
 import difflib
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -22,8 +24,15 @@ def count_rows(columns: Mapping[str, Column]) -> int:
 
 def override(key: str, names: Sequence[str]) -> str:
     """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    shown = [name if name.replace("_", "").isalnum() else '"' + name.replace('"', '\\"') + '"' for name in names]
-    return f"'data.{key}=[{','.join(shown)}]'"
+    return shlex.quote(f"data.{key}=[{','.join(map(_quoted, names))}]")
+
+
+def _quoted(name: str) -> str:
+    """``name`` as Hydra reads a text in a list."""
+    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in ("null", "true", "false", "inf", "nan"):
+        return name
+    escaped = re.sub(r'(\\*)(?="|$)', lambda found: 2 * found[1], name).replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def rows_named(rows: Tensor) -> str:
@@ -176,8 +185,8 @@ def refuse_mixture(column: Column, file: str) -> None:
     if known and all(COMMA.fullmatch(text) or _number(text) == _number(text) for _, text in known) and strange:
         row, text = strange[0]
         raise UnusableInput(
-            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): data.csv.decimal=',' "
-            f"reads them."
+            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): "
+            f"\"data.csv.decimal=','\" reads them."
         )
     if 2 * len(strange) > len(known) or not known:
         return
