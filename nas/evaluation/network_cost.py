@@ -169,7 +169,7 @@ class BlockCosts:
         self.on_meta = self.measure is not measure_latency  # shapes are enough to count with
         self.known: dict[str, float] = {}
 
-    def __call__(self, key: str, make: Callable[[], nn.Module], shape: tuple[int, ...]) -> float:
+    def __call__(self, key: str, make: Callable[[], nn.Module], shape: Inputs) -> float:
         if key not in self.known:
             with torch.random.fork_rng(devices=[]), torch.device("meta" if self.on_meta else "cpu"):
                 self.known[key] = self.measure(make(), shape)

@@ -6,5 +6,15 @@ from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.spaces.supernet import Supernet
+from nas.spaces.transformer.space import Transformer
 
-__all__ = ["Darts", "Macro", "NasBench201", "Recurrent", "SearchSpace", "Supernet", "space_from_description"]
+__all__ = [
+    "Darts",
+    "Macro",
+    "NasBench201",
+    "Recurrent",
+    "SearchSpace",
+    "Supernet",
+    "Transformer",
+    "space_from_description",
+]
