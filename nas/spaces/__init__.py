@@ -16,7 +16,7 @@ __all__ = [
     "Recurrent",
     "SearchSpace",
     "Supernet",
-    "fitting_space",
     "Transformer",
+    "fitting_space",
     "space_from_description",
 ]
