@@ -53,6 +53,13 @@ class MetricsOfEach(Metrics, Protocol):
         """By measure its value for each output, NaN where it has none; empty where there is one output only."""
 
 
+class TaskChoice(Protocol):
+    """What a configuration says of the task: a task without data, or a rule that chooses one."""
+
+    def fitted(self, splits: DataSplits) -> tuple["Task", DataSplits]:
+        """See :meth:`Task.fitted`."""
+
+
 class Task(ABC):
     """What the outputs of a network mean.
 
