@@ -9,6 +9,7 @@ from torch.func import functional_call
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.operations.fast.library import without_kernels
+from nas.operations.stochastic import set_dropout
 from nas.tasks import Task
 
 LEARNED = ("learning_rate", "weight_decay", "dropout")  # of tests.problems.entries
@@ -28,12 +29,12 @@ def written_out(problem: BilevelProblem, task: Task, batches: Sequence[Batch]) -
     point = {name: one.detach().clone().requires_grad_() for name, one in targets_of(problem).items()}
     rate = point["learning_rate"].exp()
     decay = point["weight_decay"].exp()
-    dropout = 0.9 / (1 + (-point["dropout"]).exp())
+    dropout = 0.9 / (1 + (-point["dropout"]).exp()) if "dropout" in point else 0.0
     alphas = {f"alpha.{name}": value for name, value in point.items() if name not in LEARNED}
     live = supernet.named_weight_parameters()
 
     def loss(weights: dict[str, Tensor], batch: Batch, rate: Tensor | float) -> Tensor:
-        supernet.dropout.rate = rate
+        set_dropout(supernet, rate)
         buffers = {name: buffer.clone() for name, buffer in supernet.named_buffers()}
         with without_kernels():
             return task.loss(

@@ -1,6 +1,7 @@
 """Which columns of a table are inputs and which its target; one that would mislead a network is refused by name."""
 
 import difflib
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -180,22 +181,26 @@ def refuse_mixture(column: Column, file: str) -> None:
     if column.kind != "text":
         return
     assert column.texts is not None
+    different = [text for text in dict.fromkeys(column.texts) if text]
+    words = {text for text in different if math.isnan(_number(text))}
+    if not different or (len(words) == len(different) and not all(map(COMMA.fullmatch, words))):
+        return
     known = [(row, text) for row, text in enumerate(column.texts) if text]
-    strange = [(row, text) for row, text in known if _number(text) != _number(text)]
-    if known and all(COMMA.fullmatch(text) or _number(text) == _number(text) for _, text in known) and strange:
+    strange = [(row, text) for row, text in known if text in words]
+    if words and all(map(COMMA.fullmatch, words)):
         row, text = strange[0]
         raise UnusableInput(
             f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): "
             f"\"data.csv.decimal=','\" reads them."
         )
-    if 2 * len(strange) > len(known) or not known:
+    if 2 * len(strange) > len(known):
         return
     ways = [f"{override('categorical', [column.name])} takes all of them as texts"]
     if not strange:
         ways.insert(0, f"{override('numeric', [column.name])} takes them as numbers")
         problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
     else:
-        different = list(dict.fromkeys(text for _, text in strange))
+        different = [text for text in different if text in words]
         if len(different) <= 3:
             ways.insert(
                 0, f"{override('missing', different)} takes {'it' if len(different) == 1 else 'them'} as missing"

@@ -180,5 +180,9 @@ def _of_numbers(types: Any, name: str, series: Any) -> Column:
 
 
 def _texts(series: Any) -> tuple[str, ...]:
-    known = series.notna().tolist()
-    return tuple(text_of(value) if is_known else "" for value, is_known in zip(series.tolist(), known, strict=True))
+    try:
+        places, different = series.factorize()
+    except TypeError:  # lists, for example
+        return tuple(text_of(value) for value in series.tolist())
+    names = [*(text_of(value) for value in different.tolist()), ""]  # place -1 is a missing value
+    return tuple(names[place] for place in places.tolist())

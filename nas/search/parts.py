@@ -233,10 +233,12 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     parts.randomness.part()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
+    strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+    bends = parts.stopping is not None and parts.stopping.differentiates_twice
+    once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
+    if once:
+        supernet.differentiated_once()
     if parts.training.compile:
-        strategies = parts.architecture_gradient, parts.hyperparameter_gradient
-        bends = parts.stopping is not None and parts.stopping.differentiates_twice
-        once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
         compile_regions(supernet)

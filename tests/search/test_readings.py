@@ -12,7 +12,7 @@ import torch
 from nas.candidate import Architecture
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.search.discretisation import Alone, AloneOrStrongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Strongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
@@ -144,3 +144,14 @@ def test_the_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"settled_loss=-1 .*must be a share of at least 0"):
         search_parts(tmp_path, search={"settled_loss": -1})
     assert SearchSettings.settled_by == "alpha"
+
+
+def test_options_are_not_asked_alone_where_alpha_knows_more() -> None:
+    rule: Any = AloneOrStrongest(IMAGES)
+    free, dear = (SimpleNamespace(penalty=SimpleNamespace(shares=shares)) for shares in ({}, {"parameters": 1.0}))
+    old: Any = SimpleNamespace(goes_back=True)
+    assert rule.beside(free, None) is rule
+    assert isinstance(rule.beside(dear, None), Strongest)
+    assert isinstance(rule.beside(free, old), Strongest)
+    alone: Any = Alone(IMAGES)
+    assert alone.beside(dear, old) is alone

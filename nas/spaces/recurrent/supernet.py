@@ -9,6 +9,7 @@ parameters, the same module for all, is applied to the first state and to every 
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -102,7 +103,13 @@ class FastSearchCell(SearchCell):
 
 
 class RecurrentSupernet(Supernet, Remembers):
-    """The search network; ``alpha["recurrent"]`` is (edges, operations)."""
+    """The search network; ``alpha["recurrent"]`` is (edges, operations).
+
+    Attributes:
+        tied: The name of the weight that is the embedding and the output layer's matrix.
+    """
+
+    tied: ClassVar[str] = "network.embedding"
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
