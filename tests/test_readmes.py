@@ -152,7 +152,7 @@ def build_parts(config: DictConfig) -> None:
     for group in BUILT:
         build(config[group], group)
     for name, entry in config.hyperparameters.items():
-        if name != "gradient":
+        if name not in NO_ENTRIES:
             build(entry, f"hyperparameters.{name}")
 
 
