@@ -126,7 +126,7 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
 
 
 def known_to_the_run(arguments: Sequence[str], candidate: str) -> list[str]:
-    """``arguments`` that Hydra takes although its default files lack their keys, because the run ``candidate`` has them.
+    """``arguments`` as Hydra takes them although its default files lack their keys: the run ``candidate`` has them.
 
     Hydra composes the default data before the run's own are inherited, and refuses ``data.folder`` where the default
     data have no folder.
