@@ -54,14 +54,16 @@ class PublishedRecurrent(FiniteDifference):
         slopes = dict(zip(after, found[len(targets) :], strict=True))
         norm = float(global_norm(slopes))
         along = {name: min(1.0, clip / (norm + 1e-6)) * slope for name, slope in slopes.items()}
-        following = problem.noise_state()
-        width = self.scale / float(global_norm(along))
-        products = self._products(problem, training, along, width, list(targets), noise)
-        problem.repeat_noise(following)
-        rate = problem.numbers()["learning_rate"]
-        pairs = zip(found, products, strict=False)  # the first of what was found are the targets'
+        gradients = list(found[: len(targets)])
+        if norm > 0:  # a dead network has none
+            following = problem.noise_state()
+            width = self.scale / float(global_norm(along))
+            products = self._products(problem, training, along, width, list(targets), noise)
+            problem.repeat_noise(following)
+            factor = problem.numbers()["learning_rate"] * coefficient
+            gradients = [direct - factor * product for direct, product in zip(gradients, products, strict=True)]
         return Report(
-            [direct - rate * coefficient * product for direct, product in pairs],
+            gradients,
             loss.detach(),
             logits.detach(),
             step.loss.detach(),
