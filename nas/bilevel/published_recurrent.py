@@ -20,6 +20,9 @@ from nas.operations.memory import Remembers
 from nas.training.sgd import global_norm
 
 
+TINY = 1e-30  # below it a step along the direction has no finite length in float32
+
+
 @dataclass(frozen=True)
 class PublishedRecurrent(FiniteDifference):
     """``grad_alpha L_val(w') - lr * c * (grad_alpha L_train(w + e v) - grad_alpha L_train(w - e v)) / (2 e)``.
@@ -54,10 +57,10 @@ class PublishedRecurrent(FiniteDifference):
         slopes = dict(zip(after, found[len(targets) :], strict=True))
         norm = float(global_norm(slopes))
         along = {name: min(1.0, clip / (norm + 1e-6)) * slope for name, slope in slopes.items()}
-        gradients = list(found[: len(targets)])
-        if norm > 0:  # a dead network has none
+        gradients, length = list(found[: len(targets)]), float(global_norm(along))
+        if length > TINY:  # a dead network has no direction
             following = problem.noise_state()
-            width = self.scale / float(global_norm(along))
+            width = self.scale / length
             products = self._products(problem, training, along, width, list(targets), noise)
             problem.repeat_noise(following)
             factor = problem.numbers()["learning_rate"] * coefficient
