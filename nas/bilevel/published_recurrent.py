@@ -19,7 +19,6 @@ from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Remembers
 from nas.training.sgd import global_norm
 
-
 TINY = 1e-30  # below it a step along the direction has no finite length in float32
 
 
