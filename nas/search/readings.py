@@ -40,7 +40,7 @@ class Readings(Callback):
     def of(cls, parts: SearchParts, reader: CandidateReader) -> "Readings | None":
         """None where alpha is to be judged, where the discretisation asks for no losses, and under a budget, which is
         for the search."""
-        asked = parts.search.settled_by == "discretisation" and parts.discretisation.asks_for_losses
+        asked = parts.search.settled_by == "candidate" and parts.discretisation.asks_for_losses
         limited = parts.budget.limits().keys() - {"evaluations"}
         return cls(parts, reader) if asked and not limited else None
 
