@@ -61,6 +61,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
+    training.refuse_to_learn(ranges)
     chain = space_settings(config.space, task.signature, CONF / "space")
     space = build(chain, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)

@@ -42,6 +42,10 @@ class ByKind(Hypergradient):
     def needs_graph(self) -> Literal["never", "asked", "always"]:  # type: ignore[override]
         return "always" if "always" in (self.loss.needs_graph, self.update.needs_graph) else "never"
 
+    @property
+    def of_sgd(self) -> bool:  # type: ignore[override]
+        return self.loss.of_sgd or self.update.of_sgd
+
     def _parts(
         self, problem: BilevelProblem, targets: Sequence[nn.Parameter]
     ) -> list[tuple[Hypergradient, list[nn.Parameter]]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Range, Scale
 from nas.errors import require
-from nas.hyperparameters import mixture
+from nas.hyperparameters.mixture import check_basis, most_even, place_of
 from nas.hyperparameters.rules import CosineNormalised, Update
 from nas.operations.memory import ACTIVATION_PENALTY, TEMPORAL_PENALTY, Remembers
 from nas.operations.stochastic import (
@@ -106,7 +106,7 @@ class Hyperparameter:
         require(inside, "initial", self.initial, allowed)
         ruled = self.update is not None or not self.moves
         require(ruled, "update", None, "a learned hyperparameter needs an update rule")
-        mixture.check(self.basis, self.update)
+        check_basis(self.basis, self.update)
         cosine = isinstance(self, LearningRate | RateFactor) and self.scale == "log"
         good = cosine or not isinstance(self.update, CosineNormalised)
         require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
@@ -143,7 +143,7 @@ class Hyperparameter:
         """
         if self.basis is not None:
             place = self.range.to_unit(value)
-            return mixture.most_even(min(max(place, LOGIT_MARGIN), 1 - LOGIT_MARGIN), self.basis)
+            return most_even(min(max(place, LOGIT_MARGIN), 1 - LOGIT_MARGIN), self.basis)
         if self.scale == "log":
             return math.log(value)
         if self.scale == "logit":
@@ -170,7 +170,7 @@ class Hyperparameter:
     def value(self, raw: Tensor) -> Tensor:
         """The value of a raw parameter; differentiable, 0-dim. ``raw``: 0-dim, or (basis,)."""
         if self.basis is not None:
-            place = mixture.place(raw)
+            place = place_of(raw)
             return self.low * (self.high / self.low) ** place if self.scale == "log" else self._at(place)
         if self.scale == "log":
             return raw.exp()

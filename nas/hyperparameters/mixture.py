@@ -15,14 +15,14 @@ from nas.hyperparameters.rules import CosineNormalised, Update
 STEEPEST, HALVINGS = 10.0, 60  # of a line of logits, per place; of the interval of its slope
 
 
-def check(basis: int | None, update: Update | None) -> None:
+def check_basis(basis: int | None, update: Update | None) -> None:
     """Raise ``InvalidValue`` where there can be no such mixture, or its rule moves one number only."""
     require(basis is None or basis >= 2, "basis", basis, "it must be null or at least 2")
     alone = basis is not None and isinstance(update, CosineNormalised)
     require(not alone, "update", "CosineNormalised", "it moves one number, and a basis has several: take AdamUpdate")
 
 
-def place(raw: Tensor) -> Tensor:
+def place_of(raw: Tensor) -> Tensor:
     """The mean place, 0-dim; ``raw``: (basis,)."""
     return (raw.softmax(0) * torch.linspace(0, 1, len(raw), dtype=raw.dtype, device=raw.device)).sum()
 

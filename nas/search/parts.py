@@ -42,7 +42,7 @@ from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task
 from nas.training.settings import TrainingSettings
-from nas.training.sgd import grouped
+from nas.training.weight_step import weight_optimiser
 
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
@@ -192,12 +192,11 @@ def built_problem(
 ) -> BilevelProblem:
     """The bilevel problem, with what ranks and CUDA graphs add around it."""
     randomness, training = parts.randomness, parts.training
-    weights = grouped(supernet.weight_parameters())
     if parts.perturbation is not None:
         parts.perturbation.generator = randomness.on_device("perturbation")
     problem = BilevelProblem(
         supernet,
-        torch.optim.SGD(weights, lr=0.0, momentum=training.momentum, foreach=True),
+        weight_optimiser(training, supernet.weight_parameters()),
         parts.hyperparameters,
         training.gradient_clip,
         generators=noise,
@@ -234,10 +233,12 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     parts.randomness.part()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
+    strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+    bends = parts.stopping is not None and parts.stopping.differentiates_twice
+    once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
+    if once:
+        supernet.differentiated_once()
     if parts.training.compile:
-        strategies = parts.architecture_gradient, parts.hyperparameter_gradient
-        bends = parts.stopping is not None and parts.stopping.differentiates_twice
-        once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
         compile_regions(supernet)
