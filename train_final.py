@@ -89,7 +89,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
-    entries = build_each(config.hyperparameters, "hyperparameters", without=NO_ENTRIES)
+    entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
     schedule = training if fixed else found
