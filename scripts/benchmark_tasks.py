@@ -18,7 +18,7 @@ difference; it is *ahead* where its mean is better. Exit code 0 where it is leve
 set, and ahead of all other methods on half of them at least, 1 where not or where a run failed, 2 for bad input.
 
 Every (data, method, seed) is kept below --folder and not computed again; exit code 75 says that it was stopped, and the
-same command goes on. Further arguments are settings of the search and the retraining.
+same command goes on. Further arguments, before the others, are settings of the search and the retraining.
 """
 
 import argparse
