@@ -144,7 +144,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    names = task.output_names(splits.target_names)
+    names = task.output_names(splits.target_names or splits.class_names or ())
     write_predictions(path / "predictions.csv", network, splits, task, names, randomness.device)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters

@@ -61,6 +61,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
+    training.refuse_to_learn(ranges)
     chain = space_settings(config.space, task.signature, CONF / "space")
     space = build(chain, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
@@ -79,6 +80,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         seed=seed,
         device=device,
     )
+    objective = assemble(config.objective, "objective", {"space": space, "task": task})
+    stopping = build_or_none(config.get("stopping"), "stopping")
     return SearchParts(
         space=space,
         splits=splits,
@@ -90,14 +93,14 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),
-        stopping=build_or_none(config.get("stopping"), "stopping"),
+        stopping=stopping,
         hyperparameters=hyperparameters,
         categorical=categorical,
-        discretisation=build(config.discretisation, "discretisation"),
+        discretisation=build(config.discretisation, "discretisation").beside(objective, stopping),
         search=build(config.search, "search"),
         training=training,
         setup=setup,
-        objective=assemble(config.objective, "objective", {"space": space, "task": task}),
+        objective=objective,
         budget=build(config.budget, "budget"),
         tracking=tracking,
         randomness=randomness,

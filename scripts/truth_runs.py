@@ -69,6 +69,11 @@ WHOLE = (
     "search.architecture.rate=0.03",
 )
 LAST_STEP = ("method=gradient", "hypergradient@hyperparameters.gradient=last_step", *WHOLE)
+MIXTURES = (
+    "hyperparameters.learning_rate.basis=8",
+    "hyperparameters.learning_rate.update={_target_:nas.hyperparameters.AdamUpdate,rate:0.1}",
+    "hyperparameters.dropout.basis=8",
+)
 GRADIENTS: dict[str, tuple[str, ...]] = {
     "joint": (),  # the configuration's own
     "fixed": ("hypergradient@hyperparameters.gradient=none", "method=gradient"),
@@ -76,6 +81,7 @@ GRADIENTS: dict[str, tuple[str, ...]] = {
     "last_step": (*LAST_STEP, "search.epochs=10"),
     "short": (*LAST_STEP, "search.epochs=3", "discretisation.images=200"),
     "neighbours": ("method=neighbours",),
+    "autohas_mixture": (*LAST_STEP, "search.epochs=10", *MIXTURES),  # AutoHAS in its differentiable form
 }
 
 

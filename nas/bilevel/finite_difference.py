@@ -6,6 +6,7 @@ In ReLU networks the difference is far off at DARTS's own scale; it is here to r
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ class FiniteDifference(Hypergradient):
     ``v = grad_w' L_val(w')`` and ``e = scale / |v|``. As in the original, ``w'`` ignores gradient clipping.
     All training losses see the same noise.
     """
+
+    of_sgd: ClassVar[bool] = True
 
     scale: float = 0.01
 

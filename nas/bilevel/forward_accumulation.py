@@ -35,7 +35,9 @@ class ForwardAccumulation(Hypergradient):
     """
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"loss", "decay", "update"})
+    follows_mixtures: ClassVar[bool] = False
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "always"
+    of_sgd: ClassVar[bool] = True
 
     def __init__(self, horizon: int | None = 20, discount: float = 0.9) -> None:
         require(horizon is None or horizon >= 1, "horizon", horizon, "it must be null or at least 1")

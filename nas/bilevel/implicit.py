@@ -32,6 +32,7 @@ class Implicit(Hypergradient):
     """Subclasses say how ``H x = v`` is solved, with products ``H p`` only."""
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay"})
+    of_sgd: ClassVar[bool] = True  # AdamW's decay is not the gradient of a penalty
 
     @abstractmethod
     def most_products(self) -> int:

@@ -26,6 +26,7 @@ from nas.tasks import PLAIN_CLASSIFICATION, Task
 from nas.training.augment import Values, presented
 from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
+from nas.training.weight_step import as_function
 
 
 class BilevelProblem:
@@ -33,8 +34,8 @@ class BilevelProblem:
 
     Args:
         supernet: In training mode while losses are taken, as DARTS has it: batch norm uses the batch's statistics.
-        optimiser: SGD over the supernet's weights, with or without momentum. For rate factors, its parameter groups are
-            those of :func:`nas.training.sgd.grouped`.
+        optimiser: SGD, with or without momentum, or AdamW over the supernet's weights. For rate factors, its parameter
+            groups are those of :func:`nas.training.sgd.grouped`.
         hyperparameters: Learning rate and weight decay of the weight step, and what acts through the training loss.
         gradient_clip: Largest norm of the weights' gradient in the weight step, or None.
         generators: Every source of noise in a forward pass (dropout, relaxation).
@@ -52,7 +53,7 @@ class BilevelProblem:
     def __init__(
         self,
         supernet: Supernet,
-        optimiser: torch.optim.SGD,
+        optimiser: torch.optim.Optimizer,
         hyperparameters: HyperparameterSet,
         gradient_clip: float | None = None,
         generators: tuple[torch.Generator, ...] = (),
@@ -62,8 +63,6 @@ class BilevelProblem:
         task: Task = PLAIN_CLASSIFICATION,
     ) -> None:
         for group in optimiser.param_groups:
-            if group["dampening"] or group["nesterov"] or group["maximize"]:
-                raise ValueError("the unrolled step is that of plain momentum: no dampening, Nesterov or maximisation")
             if "name" not in group and not hyperparameters.entries.keys().isdisjoint(RATE_FACTORS.values()):
                 raise ValueError("rate factors need an optimiser over nas.training.sgd.grouped(weights)")
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
@@ -82,7 +81,7 @@ class BilevelProblem:
         """Every hyperparameter as it acts now, or would with ``raw``; the learning rate with its schedule's factor."""
         values = self.hyperparameters.values(raw)
         values["learning_rate"] = values["learning_rate"] * self.schedule_factor
-        values.setdefault("momentum", self.optimiser.param_groups[0]["momentum"])
+        values.setdefault("momentum", self.optimiser.param_groups[0].get("momentum", 0.0))
         # Raw hyperparameters stay on the processor; every weight would send its share of the gradient there.
         return on_device(values, self._device)
 
@@ -136,7 +135,7 @@ class BilevelProblem:
     # The weight step.
 
     def step(self, batch: Batch, keep_graph: bool = False, twice: bool = False) -> Step:
-        """Take one SGD step on ``batch``.
+        """Take one weight step on ``batch``.
 
         Args:
             keep_graph: Whether ``last_step`` keeps how the weights after the step depend on the hyperparameters.
@@ -183,15 +182,8 @@ class BilevelProblem:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
-        return unrolled(training_pass, weights, self._momentum_buffers(values["momentum"]), values, twice, largest)
-
-    def _momentum_buffers(self, momentum: Tensor | float) -> Weights:
-        """The optimiser's buffers by weight, copies for a learned momentum's graph; none before the first step."""
-        if not isinstance(momentum, Tensor) and momentum == 0:
-            return {}
-        found = {name: self.optimiser.state.get(weight, {}) for name, weight in self.network.weights.items()}
-        live = {name: state["momentum_buffer"] for name, state in found.items() if "momentum_buffer" in state}
-        return {name: buffer.clone() for name, buffer in live.items()} if isinstance(momentum, Tensor) else live
+        move, buffers = as_function(self.optimiser, self.network.weights, values)
+        return unrolled(training_pass, weights, move, buffers, values, twice, largest)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""

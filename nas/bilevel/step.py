@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,8 @@ from torch import Tensor
 from nas.hyperparameters.kinds import group_of, rates
 from nas.operations.memory import Outputs
 from nas.training.augment import Values
-from nas.training.sgd import Weights, global_norm, sgd
+from nas.training.sgd import Weights, global_norm
+from nas.training.weight_step import Move
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Step:
         logits: (batch, classes), detached; with all that a memory gives, where the network has one.
         gradients: By weight, before clipping, of those that the loss depends on; empty unless the graph was kept.
         before: The weights that it begins from, leaves of the graph; empty unless the graph was kept.
-        buffers: The momentum buffers that it begins from.
+        buffers: What the optimiser remembers before it, momentum buffers for example.
         after: ``w'``, in the graph; empty unless the graph was kept.
         length: ``|w' - w|``, where the graph was kept.
         norm: The gradient's norm before clipping, 0-dim; None where the step was not taken.
@@ -31,7 +33,7 @@ class Step:
     logits: Outputs
     gradients: Weights
     before: Weights
-    buffers: Weights
+    buffers: dict[str, Any]
     after: Weights
     length: float = 0.0
     norm: Tensor | None = None
@@ -40,7 +42,8 @@ class Step:
 def unrolled(
     training_pass: Callable[[Weights, Values], tuple[Tensor, Outputs]],
     weights: Weights,
-    buffers: Weights,
+    move: Move,
+    buffers: dict[str, Any],
     values: Values,
     twice: bool,
     largest: float | None,
@@ -49,6 +52,7 @@ def unrolled(
 
     Args:
         training_pass: From weights and hyperparameters to the training loss and the logits.
+        move: The step as a function; ``buffers`` are what it remembers.
         twice: Whether the gradient's own dependence is part of the graph.
         largest: The norm to which the gradient is clipped; None leaves it.
     """
@@ -56,7 +60,7 @@ def unrolled(
     found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice, allow_unused=True)
     gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}
     fixed = {name: weight.detach() for name, weight in weights.items()}
-    after, directions = sgd(fixed, gradients, buffers, values, largest)
+    after, directions = move(fixed, gradients, buffers, values, largest)
     # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
     after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
     length = step_length({name: directions[name] for name in gradients}, values)

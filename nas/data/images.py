@@ -252,7 +252,8 @@ class Images:
             f"{len(dataset):,} to {part}"
             for part, dataset in zip(("train", "validate", "test"), parts.values(), strict=True)
         )
-        where = "in memory" if kept else f"decoded for each batch anew, by {decoding.workers} processes"
+        helpers = f", by {decoding.workers} processes" if decoding.workers else ""
+        where = "in memory" if kept else f"decoded for each batch anew{helpers}"
         log.info(f"{self.name}: pictures{of}, {height} x {width}, {what}; {sizes}; {where}")
         if seen is not None and seen.transparent and self.channels == "auto":
             log.info(f"{self.name}: what is transparent is white; data.channels=rgba keeps the transparency")

@@ -51,6 +51,12 @@ class RowSplit:
             require(self.order is None, "order", self.order, f"the rows are split by {self.by} already")
             require(self.train is None, "train", self.train, f"null, for the groups of {self.by} that are left")
 
+    def in_words(self, parts: "Parts") -> str:
+        """``206 to train, 69 to validate, 69 to test``, and how they were chosen where they were not drawn."""
+        sizes = [f"{len(rows):,} to {verb}" for rows, verb in zip(parts, ("train", "validate", "test"), strict=True)]
+        how = [f"in whole groups of {self.by}"] if self.by else [f"in the order of {self.order}"] if self.order else []
+        return ", ".join(sizes + how)
+
 
 @dataclass(frozen=True)
 class Rows:

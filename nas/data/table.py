@@ -94,8 +94,8 @@ class Table:
         values = preparation({name: column.values for name, column in inputs.items()})
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
-        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
-        log.info(f"{name}: {count + sum(rows.own.values()):,} rows, {sizes}; {_in_words(preparation)}")
+        many = count + sum(rows.own.values())
+        log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
         for remark in fitted.remarks:
             log.info(f"{name}: {remark}")
         return DataSplits(

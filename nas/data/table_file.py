@@ -59,7 +59,7 @@ class CsvFormat:
     """How a text file is read.
 
     Attributes:
-        separator: Between two columns; null is a comma, or a tab in files called ``.tsv``.
+        separator: Between two columns, ``tab`` or a character; null is a comma, or a tab in files called ``.tsv``.
         decimal: Between a number's whole and its fractional part.
         encoding: Of the text.
     """
@@ -110,7 +110,8 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     if file.suffix.lower() in PARQUET:
         frame = pandas.read_parquet(file)
         return frame.replace(list(unknown), None) if unknown else frame
-    separator = csv.separator or ("\t" if {suffix.lower() for suffix in file.suffixes} & set(TABS) else ",")
+    tabs = csv.separator == "tab" or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
+    separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -132,9 +133,9 @@ def _check_layout(frame: Any, file: Path) -> None:
         (name,) = map(str, frame.columns)
         separator = next((one for one in (";", "\t", "|") if one in name), None)
         if separator is not None:
-            shown = "'\\t'" if separator == "\t" else f"'{separator}'"
+            typed = "tab" if separator == "\t" else f"'{separator}'"
             raise UnusableInput(
-                f"{file} has one column, {name!r}: data.csv.separator={shown} may tell its columns apart."
+                f'{file} has one column, {name!r}: "data.csv.separator={typed}" may tell its columns apart.'
             )
 
 
@@ -179,5 +180,9 @@ def _of_numbers(types: Any, name: str, series: Any) -> Column:
 
 
 def _texts(series: Any) -> tuple[str, ...]:
-    known = series.notna().tolist()
-    return tuple(text_of(value) if is_known else "" for value, is_known in zip(series.tolist(), known, strict=True))
+    try:
+        places, different = series.factorize()
+    except TypeError:  # lists, for example
+        return tuple(text_of(value) for value in series.tolist())
+    names = [*(text_of(value) for value in different.tolist()), ""]  # place -1 is a missing value
+    return tuple(names[place] for place in places.tolist())

@@ -37,7 +37,8 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
             gaps.append(missing.double())
     for column in preparation["categorical"]:
         places = {text: place for place, text in enumerate(column["values"], start=1)}
-        known = [places.get(text_of(value), 0) for value in columns[column["name"]]]
+        cells = columns[column["name"]]
+        known = [places[cell] if cell in places else places.get(text_of(cell), 0) for cell in cells]
         codes.append(torch.tensor(known, dtype=torch.float64))
     return torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
 

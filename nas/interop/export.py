@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -80,7 +80,8 @@ def export_network(
     """Write ``network`` into ``folder`` and run the file on ``images``.
 
     The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``;
-    other inputs are named ``inputs``.
+    other inputs are named ``inputs``. A network with an attribute ``dynamic`` (axis to name and largest size) takes
+    other sizes along these axes, too.
     The names of the classes are a JSON list: ONNX's metadata ``class_names``, or ``class_names.json`` among the extra
     files of ``torch.export``.
 
@@ -119,6 +120,12 @@ def export_network(
     return path, difference
 
 
+def _dynamic(network: nn.Module) -> dict[int, torch.export.Dim]:
+    further: Mapping[int, tuple[str, int]] = getattr(network, "dynamic", {})
+    named = {axis: torch.export.Dim(name, min=1, max=largest) for axis, (name, largest) in further.items()}
+    return {0: torch.export.Dim("batch"), **named}
+
+
 def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
     import onnx
     import onnxruntime
@@ -138,7 +145,7 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
             external_data=False,
             input_names=[inputs],
             output_names=["logits"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(_dynamic(network),),
             verbose=False,
         )
     if class_names is not None:
@@ -151,7 +158,7 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
 
 
 def _torch_export(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
-    program = torch.export.export(network, (images[:2],), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(network, (images[:2],), dynamic_shapes=(_dynamic(network),))
     torch.export.save(program, path, extra_files=None if class_names is None else {"class_names.json": class_names})
     with torch.no_grad():
         logits = torch.export.load(path).module()(images)

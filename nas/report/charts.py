@@ -167,8 +167,14 @@ def anytime_measure(runs: Sequence[RecordedRun]) -> Measure:
     return LOSS if any(has(run, LOSS) and not has(run, main) for run in runs) else main
 
 
-def anytime_curve(run: RecordedRun, measure: Measure) -> tuple[list[float], list[float]] | None:
-    """Samples spent and the best of ``measure`` so far; None if the run lacks either record or spends no samples."""
+def anytime_curve(run: RecordedRun, measure: Measure | None = None) -> tuple[list[float], list[float]] | None:
+    """Samples spent and the best of ``measure`` so far; None if the run lacks either record or spends no samples.
+
+    Args:
+        run: The run.
+        measure: By default that of :func:`anytime_measure`.
+    """
+    measure = measure or anytime_measure([run])
     samples = run.curves.get("budget/samples")
     tag = next((tag for tag in _tags(measure) if tag in run.curves), None)
     if samples is None or tag is None or samples.values[-1] == 0:  # a look-up in a table costs no samples

@@ -40,6 +40,11 @@ OPERATION_COLOURS: Mapping[str, str] = {
     "silu": SKY_BLUE,
     "elu": VERMILLION,
     "softplus": YELLOW,
+    # The Transformer's mixers, and whether a layer is there.
+    "attention": BLUE,
+    "convolution": ORANGE,
+    "gated": GREEN,
+    "block": SKY_BLUE,
     "identity": PURPLE,  # of the recurrent cell, beside relu, sigmoid and tanh
 }
 SERIES_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, WINE, GREY)

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+KINDS = ("conv", "pool", "global_pool", "dense", "skip", "attention", "convolution", "gated")
 KIND_COLOURS: Mapping[str, str] = {
     "input": GREY,
-    **{kind: OPERATION_COLOURS[kind] for kind in ("conv", "pool", "global_pool", "dense", "skip")},
+    **{kind: OPERATION_COLOURS[kind] for kind in KINDS},
     "output": VERMILLION,
 }
 INK = "#222222"  # the colour of lines; pages replace it and white by their own colours
@@ -42,8 +43,8 @@ class Block:
     """A layer of a chain.
 
     Attributes:
-        kind: ``input``, ``conv``, ``pool``, ``global_pool``, ``dense``, ``skip`` (a layer that was left out) or
-            ``output``.
+        kind: ``input``, ``conv``, ``pool``, ``global_pool``, ``dense``, ``skip`` (a layer that was left out),
+            ``attention``, ``convolution``, ``gated`` or ``output``.
         label: Its name, such as ``Conv 3×3``.
         detail: Further words, such as ``32 filters, ReLU``; may be empty.
     """

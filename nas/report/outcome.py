@@ -33,6 +33,9 @@ OUTPUTS = {  # by task
     "classification": ("class", "classes"),
     "multi_label": ("label", "labels"),
     "regression": ("target", "targets"),
+    "dense_classification": ("class", "classes"),
+    "dense_regression": ("target", "targets"),
+    "language": ("token", "tokens"),
 }
 CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
 

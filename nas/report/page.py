@@ -107,7 +107,7 @@ def outcome_line(run: RecordedRun) -> str:
 def _facts(run: RecordedRun) -> dict[str, str | None]:
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
     best = charts.anytime_measure([run])
-    curve = charts.anytime_curve(run, best)
+    curve = charts.anytime_curve(run)
     seed = run.setting("seed")
     return {
         **dict(_fact(one, result) for one in run.task.measures[:2]),

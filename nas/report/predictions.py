@@ -33,7 +33,7 @@ def write_predictions(
 ) -> None:
     """Write a row per test sample and target, of at most :data:`MOST_ROWS` evenly spread over the test part.
 
-    Nothing is written of a task whose outputs are no numbers in the data's own units.
+    Nothing is written of a task whose outputs are no numbers in the data's own units, or numbers for every place.
 
     Args:
         path: The file.
@@ -45,7 +45,7 @@ def write_predictions(
     """
     targets = splits.test.targets
     truth = task.predicted(targets)
-    if truth is None:
+    if truth is None or truth.dim() != 2:
         return
     count = min(len(targets), max(1, MOST_ROWS // truth.shape[1]))
     samples = torch.linspace(0, len(targets) - 1, count, dtype=torch.float64).round().long()

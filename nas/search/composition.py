@@ -15,6 +15,7 @@ def check_composition(parts: SearchParts) -> None:
     Raises:
         InvalidValue: Two of them do not go together.
     """
+    _check_optimiser(parts)
     check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
     parts.search.architecture.check(parts.relaxation)
     _check_relaxation(parts)
@@ -24,6 +25,15 @@ def check_composition(parts: SearchParts) -> None:
     for part in (parts.regulariser, parts.perturbation):
         if part is not None:
             part.check(parts.relaxation)
+
+
+def _check_optimiser(parts: SearchParts) -> None:
+    learned = parts.hyperparameter_gradient if parts.hyperparameters.learned() else None
+    named = {"hypergradient": parts.architecture_gradient, "hyperparameters.gradient": learned}
+    for key, strategy in named.items():
+        good = parts.training.optimiser == "sgd" or strategy is None or not strategy.of_sgd
+        allowed = "it is derived for SGD: beside training.optimiser=adamw take first_order, last_step or exact"
+        require(good, key, type(strategy).__name__, allowed)
 
 
 def _check_relaxation(parts: SearchParts) -> None:

@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
+from nas.evaluation.objective import Objective
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
+from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
@@ -34,6 +36,10 @@ class Discretisation(ABC):
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
+
+    def beside(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
+        """The rule that goes with these: this one, unless it gives way."""
+        return self
 
     def images(self, space: SearchSpace, available: int) -> int:
         """How many images of ``available`` go forward through the supernet at most, each pass counted."""
@@ -179,7 +185,9 @@ class Alone(Discretisation):
 class AloneOrStrongest(Alone):
     """:class:`Alone` where each choice has an alpha of its own, and the options that alpha prefers elsewhere.
 
-    Types come first, and where the space can leave options out, only what is left is computed.
+    Types come first, and where the space can leave options out, only what is left is computed. It gives way where the
+    objective has costs, of which alpha alone knows, and where the search may go back to an old alpha, with which the
+    weights have nothing to do.
 
     Args:
         images: Validation images at most for one option.
@@ -187,6 +195,10 @@ class AloneOrStrongest(Alone):
 
     def __init__(self, images: int) -> None:
         super().__init__(images, types_first=True)
+
+    def beside(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
+        gives_way = bool(objective.penalty.shares) or (stopping is not None and stopping.goes_back)
+        return Strongest() if gives_way else self
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         self.asks_for_losses = has_own_rows(supernet, space)

@@ -42,7 +42,7 @@ from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task
 from nas.training.settings import TrainingSettings
-from nas.training.sgd import grouped
+from nas.training.weight_step import weight_optimiser
 
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
 
@@ -58,8 +58,8 @@ class SearchSettings:
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
-        settled_by: Whose choices must stand: alpha's, or those of a discretisation that asks for losses, which then
-            reads the architecture off at the end of each of these epochs.
+        settled_by: What must stand: alpha and the hyperparameters themselves, or the candidate that would be handed on
+            at the end of each of these epochs, which a discretisation that asks for losses reads off there.
         settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
             may where their samples do not tell them apart.
         checkpoint_every: Steps from one checkpoint to the next.
@@ -81,7 +81,7 @@ class SearchSettings:
     from_: str | None = None
     architecture_every: int = 1
     half_resolution: float | None = 0.0
-    settled_by: Literal["alpha", "discretisation"] = "alpha"
+    settled_by: Literal["parameters", "candidate"] = "parameters"
     settled_loss: float = 0.1
 
     def __post_init__(self) -> None:
@@ -192,12 +192,11 @@ def built_problem(
 ) -> BilevelProblem:
     """The bilevel problem, with what ranks and CUDA graphs add around it."""
     randomness, training = parts.randomness, parts.training
-    weights = grouped(supernet.weight_parameters())
     if parts.perturbation is not None:
         parts.perturbation.generator = randomness.on_device("perturbation")
     problem = BilevelProblem(
         supernet,
-        torch.optim.SGD(weights, lr=0.0, momentum=training.momentum, foreach=True),
+        weight_optimiser(training, supernet.weight_parameters()),
         parts.hyperparameters,
         training.gradient_clip,
         generators=noise,
@@ -234,10 +233,12 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     parts.randomness.part()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
+    strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+    bends = parts.stopping is not None and parts.stopping.differentiates_twice
+    once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
+    if once:
+        supernet.differentiated_once()
     if parts.training.compile:
-        strategies = parts.architecture_gradient, parts.hyperparameter_gradient
-        bends = parts.stopping is not None and parts.stopping.differentiates_twice
-        once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)
         compile_regions(supernet)

@@ -2,6 +2,9 @@
 
 Alpha need not tell: the next layer's weights undo what a gate does, so that the alphas of widths wander for good, while
 the losses of the options tell them clearly apart. So the supernet is asked what decides at the end.
+
+Shared weights exaggerate: an option that they have not been trained for alone, and that is worth a few per cent of a
+trained network's loss, costs the supernet two to ten times its own. A quarter of it is less than one training can tell.
 """
 
 import math
@@ -37,7 +40,7 @@ class Readings(Callback):
     def of(cls, parts: SearchParts, reader: CandidateReader) -> "Readings | None":
         """None where alpha is to be judged, where the discretisation asks for no losses, and under a budget, which is
         for the search."""
-        asked = parts.search.settled_by == "discretisation" and parts.discretisation.asks_for_losses
+        asked = parts.search.settled_by == "candidate" and parts.discretisation.asks_for_losses
         limited = parts.budget.limits().keys() - {"evaluations"}
         return cls(parts, reader) if asked and not limited else None
 

@@ -7,6 +7,7 @@ from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace, space_from_description
 from nas.spaces.supernet import Supernet
+from nas.spaces.transformer.space import Transformer
 
 __all__ = [
     "Darts",
@@ -15,6 +16,7 @@ __all__ = [
     "Recurrent",
     "SearchSpace",
     "Supernet",
+    "Transformer",
     "fitting_space",
     "space_from_description",
 ]

@@ -21,13 +21,13 @@ from nas.spaces.supernet import Supernet
 Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
 BlockCost = Callable[[str, Callable[[], nn.Module], Signature | tuple[int, ...]], float]
 """The cost of a part of a network, from a text that identifies the part and its shapes, a function that makes it, and
-the shape of one input without its batch."""
+the shape of one input without its batch, or the signature that says it."""
 
 SKIPS = ("skip", "skip_connect")  # options that pass their input on
 
 
 class LayerDescription(NamedTuple):
-    """A layer in words: its ``kind`` (conv, pool, dense or skip), a ``label`` and ``detail``."""
+    """A layer in words: its ``kind`` (conv, pool, dense, attention, ... or skip), a ``label`` and ``detail``."""
 
     kind: str
     label: str

@@ -91,6 +91,9 @@ class Supernet(nn.Module, ABC):
         """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.relaxation.advance(progress)
 
+    def differentiated_once(self) -> None:
+        """Nothing will take a second derivative of this supernet."""
+
     def scheduled(self) -> dict[str, float]:
         """What :meth:`advance` moves besides the relaxation, by name: what is recorded."""
         return {}

@@ -15,7 +15,7 @@ from nas.tasks.recorded import (
     told_measures,
 )
 from nas.tasks.regression import Regression
-from nas.tasks.task import Measure, Metrics, MetricsOfEach, Task
+from nas.tasks.task import Measure, Metrics, MetricsOfEach, Task, TaskChoice
 
 __all__ = [
     "PLAIN_CLASSIFICATION",
@@ -31,6 +31,7 @@ __all__ = [
     "RecordedTask",
     "Regression",
     "Task",
+    "TaskChoice",
     "data_and_task",
     "measures_of",
     "parsed_measures",

@@ -16,6 +16,9 @@ from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
+OVERLAP = Measure("iou", "higher", "IoU")
+SHARE = Measure("share", "higher", "of the places", "%")
+
 
 class DenseClassification(Task):
     """Logits (B, K, ...) and classes (B, ...) of the places; the loss is averaged within a sample, then over samples.
@@ -26,9 +29,10 @@ class DenseClassification(Task):
 
     name = "dense_classification"
     glanced = "place_accuracy"
+    output = "class"
     measures = (
         Measure("mean_iou", "higher", "mean IoU"),
-        Measure("place_accuracy", "higher", "share of places", "%"),
+        Measure("place_accuracy", "higher", "place accuracy", "%"),
     )
 
     def __init__(self, ignore: int | None = None) -> None:
@@ -125,13 +129,20 @@ class Confusion:
         self._counts += pairs.bincount(minlength=classes**2).view(classes, classes)
 
     def compute(self) -> dict[str, float]:
-        counts = self._counts.double()
-        hits, union = counts.diag(), counts.sum(0) + counts.sum(1) - counts.diag()
-        there = union > 0
+        counts, overlap = self._counts.double(), self._overlaps()
         return {
-            "mean_iou": float((hits[there] / union[there]).mean()),
-            "place_accuracy": float(hits.sum() / counts.sum()),
+            "mean_iou": float(overlap[~overlap.isnan()].mean()),
+            "place_accuracy": float(counts.diag().sum() / counts.sum()),
         }
+
+    def each(self) -> dict[Measure, list[float]]:
+        shares = self._counts.sum(1).double() / self._counts.sum()
+        return {OVERLAP: self._overlaps().tolist(), SHARE: shares.tolist()}
+
+    def _overlaps(self) -> Tensor:
+        """Intersection over union of each class, (K,); NaN where it is nowhere."""
+        counts = self._counts.double()
+        return counts.diag() / (counts.sum(0) + counts.sum(1) - counts.diag())
 
 
 class DenseRegression(Task):
@@ -145,7 +156,7 @@ class DenseRegression(Task):
     """
 
     name = "dense_regression"
-    glanced = "absolute_error"
+    glanced = "standardised_error"  # absolute, in standard deviations of the training part
     measures = (
         Measure("relative_error", "lower", "relative error"),
         Measure("rmse", "lower", "RMSE"),

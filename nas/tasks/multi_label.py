@@ -18,7 +18,7 @@ from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
 AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
 AUROC = Measure("auroc", "higher", "AUROC")
-SHARE = Measure("share", "higher", "of the test part", "%")  # what the average precision is without inputs
+SHARE = Measure("share", "higher", "of the samples", "%")  # what the average precision is without inputs
 
 
 class MultiLabel(Task):

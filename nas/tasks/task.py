@@ -53,6 +53,13 @@ class MetricsOfEach(Metrics, Protocol):
         """By measure its value for each output, NaN where it has none; empty where there is one output only."""
 
 
+class TaskChoice(Protocol):
+    """What a configuration says of the task: a task without data, or a rule that chooses one."""
+
+    def fitted(self, splits: DataSplits) -> tuple["Task", DataSplits]:
+        """See :meth:`Task.fitted`."""
+
+
 class Task(ABC):
     """What the outputs of a network mean.
 
@@ -120,7 +127,7 @@ class Task(ABC):
         """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
 
     def predicted(self, outputs: Tensor) -> Tensor | None:
-        """``outputs`` (B, K), or targets, as numbers in the data's own units; None where they are not such numbers."""
+        """``outputs`` or targets (B, K, ...) as numbers in the data's own units; None where they are no numbers."""
         return None
 
     @abstractmethod

@@ -32,7 +32,8 @@ from nas.training.loss import training_loss
 from nas.training.metrics import RunningMeans, measure
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
-from nas.training.sgd import grouped, set_step, take_step
+from nas.training.sgd import set_step, take_step
+from nas.training.weight_step import weight_optimiser
 
 log = logging.getLogger(__name__)
 ExportKind = Literal["onnx", "torch_export"]
@@ -122,9 +123,7 @@ class Retraining:
         set_dropouts(network, hyperparameters)
         set_noise_generator(network, randomness.on_device("dropout"))
         self._augmentation = randomness.on_device("learned augmentation")
-        self.optimiser: torch.optim.Optimizer = torch.optim.SGD(
-            grouped(network.parameters()), lr=0.0, momentum=training.momentum, foreach=True
-        )
+        self.optimiser = weight_optimiser(training, network.parameters())
         if training.compile:
             compile_regions(self.network)
         recording = recording_for(training.cuda_graphs, randomness.device, randomness.ranks)

@@ -1,7 +1,7 @@
 """The settings of the weight step, shared by the search and the retraining."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,11 +15,11 @@ from nas.training.schedules import Schedule
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How weights are trained: SGD with momentum.
+    """How weights are trained.
 
     Args:
         batch_size: Samples per step.
-        momentum: The momentum of SGD.
+        momentum: The momentum of SGD; AdamW has ``betas`` instead.
         gradient_clip: Largest norm of the gradient, or null for no clipping.
         schedule: How the learning rate changes over the epochs, in the search as in the retraining.
         schedule_end: The share of the base that a cosine or exponential schedule has come down to at the end.
@@ -37,6 +37,9 @@ class TrainingSettings:
         deterministic: Whether only deterministic algorithms are used, where PyTorch has them; what has none is named.
         averaging: ``non_monotone`` holds the validation split out of a retraining, and goes on with averaged SGD once
             its loss there no longer falls (:mod:`nas.training.averaging`).
+        optimiser: ``sgd`` with momentum, or ``adamw`` (:mod:`nas.training.adamw`), in the search as in the retraining.
+        betas: How much of AdamW's averages of gradients and of their squares stays from step to step.
+        epsilon: What is added to AdamW's denominator.
     """
 
     batch_size: int
@@ -52,6 +55,9 @@ class TrainingSettings:
     keep_checkpoints: int = 2
     deterministic: bool = False
     averaging: AveragingKind = "none"
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
 
     def __post_init__(self) -> None:
         require(self.batch_size >= 2, "batch_size", self.batch_size, "it must be at least 2 (batch norm needs it)")
@@ -62,8 +68,24 @@ class TrainingSettings:
         end = self.schedule_end
         require(0 <= end <= 1, "schedule_end", end, "it must be a number from 0 to 1")
         require(self.keep_checkpoints >= 1, "keep_checkpoints", self.keep_checkpoints, "it must be at least 1")
+        good = all(0 <= beta < 1 for beta in self.betas)
+        require(good, "betas", list(self.betas), "each must be a number from 0 to below 1")
+        good = self.epsilon > 0 and math.isfinite(self.epsilon)
+        require(good, "epsilon", self.epsilon, "it must be a number above 0")
+        good = self.optimiser == "sgd" or self.averaging == "none"
+        require(good, "averaging", self.averaging, "it goes on from SGD: take optimiser=sgd, or averaging=none")
         good = self.schedule != "exponential" or end > 0
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
+
+    def refuse_to_learn(self, learned: Collection[str]) -> None:
+        """Refuse hyperparameters, by name, that the optimiser does not have.
+
+        Raises:
+            InvalidValue: The key is ``hyperparameters.<name>.learn``.
+        """
+        good = self.optimiser == "sgd" or "momentum" not in learned
+        allowed = "training.optimiser=adamw has no momentum, it has training.betas"
+        require(good, "hyperparameters.momentum.learn", True, allowed)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a network computes."""

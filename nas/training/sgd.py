@@ -71,7 +71,8 @@ def set_step(optimiser: torch.optim.Optimizer, values: Mapping[str, float]) -> N
     for group in optimiser.param_groups:
         group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
         group["weight_decay"] = values.get("weight_decay", 0.0)
-        group["momentum"] = values.get("momentum", group["momentum"])
+        if "momentum" in group:
+            group["momentum"] = values.get("momentum", group["momentum"])
 
 
 def take_step(

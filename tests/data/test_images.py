@@ -105,8 +105,12 @@ def test_ready_parts_are_taken_and_classes_matched_by_name(
     splits = load(tmp_path)
     sizes = [(len(part), part.targets.unique().tolist()) for part in splits.parts.values()]
     assert sizes == [(30, [0, 1, 2]), (8, [0, 2]), (6, [1, 2])]
-    assert f"{tmp_path / validation} has no picture of bee." in caplog.text
-    assert f"{tmp_path / 'test'} has no picture of ant." in caplog.text
+    assert "validation has no image of bee; test has no image of ant." in caplog.text
+
+
+def test_classes_may_be_called_as_parts_are(tmp_path: Path) -> None:
+    assert load(pictures(tmp_path / "vehicles", names=("bus", "train"))).class_names == ("bus", "train")
+    assert load(pictures(tmp_path / "patients", names=("control", "test"))).class_names == ("control", "test")
 
 
 @pytest.mark.parametrize(("missing", "sizes"), [("val", (24, 6, 9)), ("test", (24, 9, 6)), ("both", (18, 6, 6))])
@@ -291,6 +295,25 @@ def test_rows_and_pictures_that_do_not_fit_are_told(tmp_path: Path, caplog: pyte
     assert "3 of 11 pictures are not in labels.csv and are left out" in caplog.text
 
 
+def test_rows_of_ready_parts_and_of_numbers_for_names(tmp_path: Path) -> None:
+    for part, start, count in (("train", 0, 8), ("test", 8, 3)):
+        for number in range(start, start + count):
+            save(np.full((5, 7), 10 * number, np.uint8), tmp_path / part / f"{number:04}.png")
+    order = [9, 3, 0, 10, 1, 2, 8, 4, 5, 6, 7]
+    rows(tmp_path / "labels.csv", {"id": order, "angle": [number / 4 for number in order]})
+    splits = load(tmp_path, RowSplit(validation=2), labels="labels.csv", file_column="id")
+    assert sorted(splits.test.targets.tolist()) == [2.0, 2.25, 2.5]
+    assert len(splits.train) == 6
+    for part in splits.parts.values():
+        (batch,) = part.evaluation_batches(12, (0.0,), (1.0,))
+        assert torch.allclose(batch.inputs[:, 0, 0, 0] * 255 / 40, batch.targets.float())
+    save(np.zeros((5, 7), np.uint8), tmp_path / "0011.png")
+    rows(tmp_path / "labels.csv", {"id": [*order, 11], "angle": [number / 4 for number in (*order, 11)]})
+    refused(
+        UnusableInput, tmp_path, "1 of 12 pictures lie in none of train, test", labels="labels.csv", file_column="id"
+    )
+
+
 def test_groups_stay_together_and_time_is_cut_in_order(tmp_path: Path) -> None:
     days = [f"2024-01-{1 + index // 2:02}" for index in reversed(range(12))]
     folder = table(tmp_path, angle=ANGLES, day=days)
@@ -339,6 +362,16 @@ def test_the_values_of_masks_are_numbered_in_order(
         assert part.targets[:, :, :2].unique().tolist() == [names.index(str(values[0]))]
         (batch,) = part.evaluation_batches(12, (0.0,), (1.0,))
         assert torch.equal(batch.inputs[:, 0] == 0, batch.targets == names.index(str(values[0])))
+
+
+def test_masks_may_lie_beside_the_folder_of_the_pictures(tmp_path: Path) -> None:
+    folder = masked(tmp_path)
+    (folder / "images").mkdir()
+    for file in folder.glob("*.png"):
+        file.rename(folder / "images" / file.name)
+    beside = load(folder, masks="masks")
+    assert beside.preparation["mask_values"] == ["0", "78", "255"]
+    assert torch.equal(load(folder / "images", masks=str(folder / "masks")).train.targets, beside.train.targets)
 
 
 def test_colours_of_masks_are_values(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data.table_columns import override
 from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 
@@ -221,7 +224,7 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     (
         {"x": ["1,5"] * 39 + ["2,5"]},
         {},
-        r"x of patients.csv has decimal commas \('1,5' in row 1\): data.csv.decimal=','",
+        r"x of patients.csv has decimal commas \('1,5' in row 1\): .data.csv.decimal=','",
     ),
     ({}, {"csv": {"separator": ";"}}, r"target=kind is not allowed"),
 ]
@@ -253,7 +256,7 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         ("", "cannot be read"),
         ("a,a,kind\n1,2,x\n", "more than one column called 'a'"),
         ("a,kind\n1,2,x\n3,4,y\n", "its rows have more values than its first row has names"),
-        ("a;kind\n1;x\n2;y\n", "data.csv.separator=';'"),
+        ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
         ("a,kind\n1,x\n2,y,3,4\n", "cannot be read .*line 3"),
         (b"a,kind\n\xe9,x\n", "data.csv.encoding=latin-1"),
     ],
@@ -302,3 +305,11 @@ def test_a_source_without_a_file_or_a_target_is_refused_by_its_key() -> None:
         build(settings, "data")
     with pytest.raises(InvalidValue, match=r"^data.target=null is not allowed: it must be the name of a column"):
         build(settings | {"file": "a.csv"}, "data")
+
+
+@pytest.mark.parametrize("names", [["Name", "Sample Number"], ["7", "null", "it's", 'a "b"', "x\\", "(mm)", "é,[]"]])
+def test_a_proposed_setting_is_read_as_it_was_meant(names: list[str]) -> None:
+    (typed,) = shlex.split(override("ignore", names))
+    (parsed,) = OverridesParser.create().parse_overrides([typed])
+    assert parsed.key_or_group == "data.ignore"
+    assert parsed.value() == names

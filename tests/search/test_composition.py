@@ -33,6 +33,7 @@ from tests.problems import CELL_SPACES, digits, search_parts
 COOLING = Temperature(10.0, 0.1, "linear")
 CELLS = CELL_SPACES["nasbench201"](implementation="fast", signature=Signature((1, 8, 8), 10))
 COMPILED = TrainingSettings(16, 0.9, 5.0, "cosine", compile=True)
+ADAMW = TrainingSettings(16, 0.9, 5.0, "cosine", optimiser="adamw")
 COSTLY = Fixed({"accuracy": 1.0}, 0.1, {"parameters": 1.0}, space=CELLS)
 
 
@@ -51,6 +52,7 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "sampled": lambda: {"relaxation": sampled(), "space": CELLS},
     "sampled, exact": lambda: {"relaxation": sampled(), "space": CELLS, "architecture_gradient": Exact()},
     "single level": lambda: {"relaxation": GumbelSoftmax(COOLING), "architecture_gradient": SingleLevel()},
+    "adamw": lambda: {"training": ADAMW, "architecture_gradient": Exact()},
     "dirichlet": lambda: {"regulariser": DirichletKL(), "relaxation": Dirichlet()},
     "simplex": lambda: {
         "regulariser": Entropy(),
@@ -58,7 +60,7 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
         "search": {"architecture": ExponentiatedGradient()},
     },
 }
-OFTEN = ("beta decay, random", "adversarial, exact", "simplex", "sampled, exact")
+OFTEN = ("adamw", "beta decay, random", "adversarial, exact", "simplex", "sampled, exact")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from nas.candidate import Architecture
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.search.discretisation import Alone, AloneOrStrongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Strongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
@@ -26,7 +26,7 @@ IMAGES = 8
 
 
 def parts_of(path: Path, discretisation: Any, **search: Any) -> Any:
-    settings = {"epochs": 4, "settled_by": "discretisation", **search}
+    settings = {"epochs": 4, "settled_by": "candidate", **search}
     return search_parts(path, discretisation=discretisation, search=settings)
 
 
@@ -90,7 +90,7 @@ def searched(path: Path, **search: Any) -> GradientSearch:
 
 def test_a_search_pays_for_its_readings_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     expected = searched(tmp_path / "whole", settled_epochs=3).search()
-    by_alpha = searched(tmp_path / "alpha", settled_epochs=3, settled_by="alpha").search()
+    by_alpha = searched(tmp_path / "alpha", settled_epochs=3, settled_by="parameters").search()
     assert expected.candidate == by_alpha.candidate  # looking changes nothing
     one = AloneOrStrongest(IMAGES).images(parts_of(tmp_path, None).space, 48)
     assert 0 < expected.cost.samples - by_alpha.cost.samples <= 2 * one
@@ -143,4 +143,15 @@ def test_options_are_asked_alone_where_each_choice_has_an_alpha(space: Any, alon
 def test_the_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"settled_loss=-1 .*must be a share of at least 0"):
         search_parts(tmp_path, search={"settled_loss": -1})
-    assert SearchSettings.settled_by == "alpha"
+    assert SearchSettings.settled_by == "parameters"
+
+
+def test_options_are_not_asked_alone_where_alpha_knows_more() -> None:
+    rule: Any = AloneOrStrongest(IMAGES)
+    free, dear = (SimpleNamespace(penalty=SimpleNamespace(shares=shares)) for shares in ({}, {"parameters": 1.0}))
+    old: Any = SimpleNamespace(goes_back=True)
+    assert rule.beside(free, None) is rule
+    assert isinstance(rule.beside(dear, None), Strongest)
+    assert isinstance(rule.beside(free, old), Strongest)
+    alone: Any = Alone(IMAGES)
+    assert alone.beside(dear, old) is alone

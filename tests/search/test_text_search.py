@@ -25,13 +25,14 @@ class Killed(BaseException):
 
 
 def search_of(folder: Path) -> GradientSearch:
-    """Two epochs over 200 characters; every hyperparameter is learned by its exact gradient."""
+    """Two epochs over 240 characters; every hyperparameter is learned by its exact gradient."""
+    torch.manual_seed(0)
     text = folder.parent / "book.txt"
     text.write_text("abcabdabcabe" * 20, encoding="utf-8")
     source = Text(file=str(text), level="character", length=5, varied_lengths=True, split=TextSplit(0.2, 0.1))
     task, splits = Auto().fitted(source.load())
     entries = {
-        "learning_rate": LearningRate(1.0, 1e-3, 50.0, "log", True, AdamUpdate(0.1)),
+        "learning_rate": LearningRate(0.2, 1e-3, 50.0, "log", True, AdamUpdate(0.1)),
         "weight_decay": WeightDecay(1e-3, 1e-6, 1e-1, "log", True, AdamUpdate(0.1)),
         "dropout_cell_h": LayerDropoutRate(0.2, 0.0, 0.9, "logit", True, AdamUpdate(0.1), layer="cell_h"),
         "temporal_penalty": MemoryPenalty(1e-3, 1e-5, 1.0, "log", True, AdamUpdate(0.1)),
@@ -65,7 +66,7 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
     search.search()
     assert seen[0][0].state is None
     empty = [training.state is None for training, _, _ in seen]
-    assert empty.count(True) == 2  # as often as the text begins
+    assert empty.count(True) == 2 + search.guard.restarts  # as often as the text begins
     for (_, _, after), (training, _, _) in pairwise(seen):
         assert training.state is None or torch.equal(training.state, after)
     carried = [validation.state for _, validation, _ in seen if validation.state is not None]

@@ -1,6 +1,7 @@
 """The recurrent cell of DARTS: plain and fast, search and stand-alone, and the exact gradients of a whole step."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, supernet_multiply_adds
 from nas.hyperparameters.kinds import Hyperparameter, LayerDropoutRate, LearningRate, MemoryPenalty, WeightDecay
 from nas.hyperparameters.rules import AdamUpdate
+from nas.operations.fast.library import without_kernels
 from nas.operations.locked_dropout import PLACES
 from nas.operations.memory import Remembered
 from nas.operations.stochastic import set_dropouts
@@ -125,6 +127,19 @@ def text_problem(implementation: Implementation) -> BilevelProblem:
     return problem_over(supernet, every_entry(), 0.25, generators, momentum=0.0, task=task)
 
 
+def test_without_kernels_the_fast_cell_gives_the_same() -> None:
+    results = []
+    for context in (nullcontext, without_kernels):
+        supernet, _ = supernet_of()
+        with context():
+            inputs, targets, state = batch(1, state_of(2))
+            parameters = list(supernet.parameters())
+            gradients = torch.autograd.grad(loss_of(supernet.recall(inputs, state), targets), parameters)
+        results.append(gradients)
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("implementation", ["plain", "fast"])
 def test_alpha_and_every_hyperparameter_get_the_exact_gradient_of_the_whole_step(
     implementation: Implementation, monkeypatch: pytest.MonkeyPatch
@@ -151,7 +166,7 @@ def test_alpha_and_every_hyperparameter_get_the_exact_gradient_of_the_whole_step
             parameter.copy_(kept + shift * way)
         problem.repeat_noise(noise)
         assert float(problem.step(training).norm) > 0.25  # type: ignore[arg-type]
-        loss = float(problem.validation_loss(problem.weights(), validation)[0])
+        loss = float(problem.validation_loss(problem.weights(), validation)[0].detach())
         problem.supernet.load_state_dict(before)
         with torch.no_grad():
             parameter.copy_(kept)

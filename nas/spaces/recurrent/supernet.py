@@ -9,8 +9,10 @@ parameters, the same module for all, is applied to the first state and to every 
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
@@ -75,19 +77,39 @@ class FastSearchCell(SearchCell):
         for one in from_input:
             product = (one + masked(state, masks.cell_h) @ of_state)[:, None]
             first, _ = gated_mixture(state, product, tanh, none[:, :1])
-            states, totals = [self.norm(first)], none
+            states, totals = [self._normalised(first)], none
             for product, mixture in zip(products, mixtures, strict=True):
                 read = states[-1]
                 both = (masked(read, masks.cell_h) @ product).view(batch, -1, 2 * width)
                 total, totals = gated_mixture(read, both, mixture, totals)
-                states.append(self.norm(total))
+                states.append(self._normalised(total))
             state = torch.stack([states[node] for node in self.concat]).mean(0)
             outputs.append(state)
+        norm = self.norm
+        if type(norm) is nn.BatchNorm1d and norm.training and norm.track_running_stats:
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.add_(length * (many + 1))
         return torch.stack(outputs)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """As the batch norm has it, without the way through its module, and without counting the call."""
+        norm = self.norm
+        if type(norm) is not nn.BatchNorm1d:  # the statistics of all ranks, for example
+            return norm(x)
+        keeps = not norm.training or norm.track_running_stats
+        averages = (norm.running_mean, norm.running_var) if keeps else (None, None)
+        assert norm.momentum is not None
+        return F.batch_norm(x, *averages, None, None, norm.training, norm.momentum, norm.eps)
 
 
 class RecurrentSupernet(Supernet, Remembers):
-    """The search network; ``alpha["recurrent"]`` is (edges, operations)."""
+    """The search network; ``alpha["recurrent"]`` is (edges, operations).
+
+    Attributes:
+        tied: The name of the weight that is the embedding and the output layer's matrix.
+    """
+
+    tied: ClassVar[str] = "network.embedding"
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)

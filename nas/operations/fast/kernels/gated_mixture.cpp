@@ -51,11 +51,16 @@ void gated_mixture(const GatedMixture& p) {
         const V<T, W> one = V<T, W>{} + T(1), x = load<T, W>(s + i), v = load<T, W>(z + i);
         const V<T, W> gate = Derivatives<T, W>(sigmoid, load<T, W>(c + i)).value, open = gate * (one - gate);
         V<T, W> value[functions], slope[functions], bend[functions];
-        const int names[] = {tanh, relu, sigmoid};
-        for (int k = 0; k < 3; k++) {
-          const Derivatives<T, W> f(names[k], v);
-          value[k] = f.value, slope[k] = f.first, bend[k] = f.second;
-        }
+        // Both saturate far before the bound, beyond which the square of the exponential would overflow.
+        constexpr T bound = sizeof(T) == 8 ? T(350) : T(43);
+        const V<T, W> within = v > bound ? V<T, W>{} + bound : v < -bound ? V<T, W>{} - bound : v;
+        const V<T, W> power = exponential<T, W>(within), square = power * power;
+        const auto right = v > T(0);
+        value[0] = (square - one) / (square + one), slope[0] = one - value[0] * value[0];
+        bend[0] = T(-2) * value[0] * slope[0];
+        value[1] = v < T(0) ? V<T, W>{} : v, slope[1] = right ? one : V<T, W>{}, bend[1] = V<T, W>{};
+        value[2] = power / (one + power), slope[2] = value[2] * (one - value[2]);
+        bend[2] = slope[2] * (one - value[2] - value[2]);
         value[3] = v, slope[3] = one, bend[3] = V<T, W>{};
         V<T, W> m{}, slopes{};
         for (int k = 0; k < functions; k++) m += factor[k] * value[k], slopes += factor[k] * slope[k];

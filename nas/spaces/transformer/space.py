@@ -1,0 +1,95 @@
+"""The Transformer space: per layer the mixer, the heads, the feed-forward part, and whether it is there."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.candidate import Architecture
+from nas.errors import InvalidValue, require
+from nas.relaxations.relaxation import Relaxation
+from nas.signature import Signature
+from nas.spaces.space import BlockCost
+from nas.spaces.transformer.choices import TransformerChoices, alpha_name
+from nas.spaces.transformer.network import FeedForward, Head, Layer, Stem, TransformerNetwork, mixer
+from nas.spaces.transformer.supernet import TransformerSupernet
+
+
+class Transformer(TransformerChoices):
+    """A causal decoder where every token gets a prediction, an encoder with the mean over places elsewhere.
+
+    Args:
+        width: Of the residual stream, the same everywhere.
+        layers: How many there are at most.
+        optional: How many of them, the last ones, may be skipped: depth is learned.
+        mixers: The options of what mixes places: ``attention``, ``convolution``, ``gated`` (a gated convolution).
+        heads: The options of attention; each divides ``width``.
+        ratios: The options of the feed-forward part's hidden units, as multiples of ``width``.
+        activations: The options between its matrices.
+        kernel_size: Of both convolutions, odd.
+        patch: The side of the patches that series and images are cut into; null takes the smallest that gives at most
+            64 of them.
+
+    Raises:
+        InvalidValue: A setting is of the wrong type or out of bounds, or the data are of another kind.
+    """
+
+    def supernet(self, relaxation: Relaxation) -> TransformerSupernet:
+        return TransformerSupernet(self, relaxation)
+
+    def network(self, architecture: Architecture) -> TransformerNetwork:
+        layers = {}
+        for name, one in self.chosen(architecture).items():
+            settings = {"heads": one.heads, "kernel_size": self.kernel_size}
+            mixing = mixer(one.mixer, self.width, self.sides, self.causal, settings)
+            layers[name] = Layer(self.width, mixing, FeedForward(self.width, one.ratio, one.activation))
+        return TransformerNetwork(self.signature, self.width, self.patch, layers)
+
+    def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
+        example = next(iter(weights.values()), torch.zeros(()))
+        one, width = self.signature, self.width
+        inside = (math.prod(self.sides), width)  # places, and what each of them has
+        key = f"{width} {self.sides} {self.kernel_size} {self.causal}"
+        total = example.new_tensor(cost(f"stem {one} {self.patch} {key}", partial(Stem, one, width, self.patch), one))
+        total = total + cost(f"head {one} {key}", partial(Head, one, width), inside)
+        norms = 2 * cost(f"norm {key}", partial(nn.LayerNorm, width), inside)
+
+        def mixing(kind: str, heads: int) -> float:
+            settings = {"heads": heads, "kernel_size": self.kernel_size}
+            make = partial(mixer, kind, width, self.sides, self.causal, settings)
+            return cost(f"{kind} {heads if kind == 'attention' else ''} {key}", make, inside)
+
+        for name in self.places:
+            likely = {
+                attribute: weights.get(alpha_name(f"{name}.{attribute}"), example.new_ones(1))
+                for attribute in self.options
+            }
+            mixed = example.new_zeros(())
+            for share, kind in zip(likely["mixer"], self.options["mixer"], strict=True):
+                options = self.options["heads"] if kind == "attention" else (1,)
+                costs = example.new_tensor([mixing(kind, heads) for heads in options])
+                mixed = mixed + share * (likely["heads"] @ costs if kind == "attention" else costs[0])
+            pairs = list(itertools.product(self.options["ratio"], self.options["activation"]))
+            fed = [cost(f"fed {pair} {key}", partial(FeedForward, width, *pair), inside) for pair in pairs]
+            of_pair = torch.outer(likely["ratio"], likely["activation"]).flatten()
+            there = weights[alpha_name(f"{name}.type")][0] if self.is_optional(name) else 1.0
+            total = total + there * (norms + mixed + of_pair @ example.new_tensor(fed))
+        return total
+
+
+def from_description(settings: object, signature: Signature) -> Transformer:
+    """The space whose :meth:`Transformer.settings` were ``settings``; see ``space_from_description``.
+
+    Raises:
+        InvalidValue: ``settings`` are not exactly those of a space.
+    """
+    names = {"width", "layers", "optional", "mixers", "heads", "ratios", "activations", "kernel_size", "patch"}
+    if not isinstance(settings, Mapping):
+        raise InvalidValue("", settings, "it must be an object")
+    require(set(settings) == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
+    known: dict[str, Any] = dict(settings)
+    return Transformer(**known, signature=signature)
