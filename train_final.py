@@ -32,8 +32,15 @@ from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
 from nas.interop.original_state import load_weights, write_weights
-from nas.report.outcome import architecture_figure, architecture_in_words, final_outcome, recorded_seconds
+from nas.report.outcome import (
+    architecture_figure,
+    architecture_in_words,
+    final_outcome,
+    recorded_seconds,
+    samples_in_words,
+)
 from nas.report.page import write_page_if_possible
+from nas.report.predictions import write_predictions
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -46,7 +53,7 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.recorded import inherited_configuration
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
-from nas.tasks import data_and_task, recorded_task
+from nas.tasks import data_and_task, recorded_outputs, recorded_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -125,23 +132,26 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     )
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device, splits)
+        record_environment(path, randomness.device, splits, task)
         write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, task, randomness.device)
+    metrics = measure(network, batches, task, randomness.device, each=True)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
+    names = task.output_names(splits.target_names or splits.class_names or ())
+    write_predictions(path / "predictions.csv", network, splits, task, names, randomness.device)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
         **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
+        **recorded_outputs(task, metrics.each, names),
         "parameters": parameters,
         **({AUXILIARY: of_head} if of_head else {}),
         "seed": config.seed,
@@ -161,7 +171,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     title, quiet = f"{architecture_in_words(found)}, found on {found.data}", tracking.console == "quiet"
     architecture = found.candidate.architecture
-    write_for_other_programs(network, found.space, architecture, splits, path, title, final.export, quiet)
+    write_for_other_programs(network, found.space, architecture, splits, task, path, title, final.export, quiet)
     return found, result
 
 
@@ -180,7 +190,7 @@ def run(config: DictConfig, path: Path) -> None:
     except Held as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     following = f"python -m nas.report compare {typed_path(searched if of_run else path)} <another run folder>"
-    samples = f"{result['test_samples']} {'images' if found.space.signature.rank == 2 else 'samples'}"
+    samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
@@ -34,26 +34,13 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
-from nas.signature import Signature
-from nas.spaces.fitting import fitting_space
+from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
 from nas.training.augment import refuse_what_cannot_act
 
 log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
-
-
-def space_settings(config: DictConfig, signature: Signature) -> DictConfig:
-    """Those of ``config``; where they are the default chain as it came, those of the chain that fits ``signature``."""
-    name, default = fitting_space(signature), OmegaConf.load(CONF / "space" / "macro.yaml")
-    if name == "macro" or config.space.get("layers") != default.layers:
-        return config.space
-    shape = "x".join(map(str, signature.input_shape))
-    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
-    found = OmegaConf.load(CONF / "space" / f"{name}.yaml")
-    assert isinstance(found, DictConfig)
-    return found
 
 
 def built_parts(config: DictConfig, path: Path) -> SearchParts:
@@ -74,7 +61,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space = build(space_settings(config, task.signature), "space", signature=task.signature, ranges=ranges)
+    chain = space_settings(config.space, task.signature, CONF / "space")
+    space = build(chain, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
@@ -91,6 +79,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         seed=seed,
         device=device,
     )
+    objective = assemble(config.objective, "objective", {"space": space, "task": task})
+    stopping = build_or_none(config.get("stopping"), "stopping")
     return SearchParts(
         space=space,
         splits=splits,
@@ -102,14 +92,14 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),
-        stopping=build_or_none(config.get("stopping"), "stopping"),
+        stopping=stopping,
         hyperparameters=hyperparameters,
         categorical=categorical,
-        discretisation=build(config.discretisation, "discretisation"),
+        discretisation=build(config.discretisation, "discretisation").beside(objective, stopping),
         search=build(config.search, "search"),
         training=training,
         setup=setup,
-        objective=assemble(config.objective, "objective", {"space": space, "task": task}),
+        objective=objective,
         budget=build(config.budget, "budget"),
         tracking=tracking,
         randomness=randomness,
@@ -135,7 +125,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
         say_what_is_lacking(randomness.device)
-        record_environment(path, randomness.device, splits)
+        record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
     randomness.ranks.leave_the_rest()
 
@@ -154,7 +144,7 @@ def run(config: DictConfig, path: Path) -> None:
     save_drawing(figure, path / "figures" / "architecture")
     if result.supernet is not None:
         write_discretisation_gap(path, result.supernet, candidate.architecture, parts.splits, parts.task)
-    with Tracker(path, build(config.tracking, "tracking"), result.record) as tracker:
+    with Tracker(path, parts.tracking, result.record, parts.task) as tracker:
         tracker.figure("architecture", figure, result.step)
         tracker.text("architecture", architecture_in_words(found), result.step)
         tracker.final({"seed": config.seed, **candidate.hyperparameters}, result.metrics)

@@ -94,7 +94,7 @@ def fault_sentence(error: BaseException, command: str = "train_search.py") -> st
     if isinstance(error, BrokenProcessPool):
         return "A worker process was killed, perhaps for lack of memory: fewer at a time need less"
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(exited|killed)", text):
-        return "A process that decodes images was killed, perhaps for lack of memory: lower data.decoding.workers"
+        return "A process that decodes images was killed, perhaps for lack of memory: lower data.workers"
     if isinstance(error, RanksDiffer):
         return text[:1].upper() + text[1:]
     if isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in text:

@@ -286,7 +286,7 @@ def differences(one: Any, other: Any, key: str = "") -> dict[str, tuple[Any, Any
             found |= differences(value, other.get(name), f"{key}.{name}" if key else name)
         return found
     learning = re.fullmatch(
-        r"seed|hyperparameters\.gradient.*|hyperparameters\.\w+\.(learn|update|trust_region)\b.*", key
+        r"seed|hyperparameters\.gradient.*|hyperparameters\.\w+\.(learn|update|trust_region|basis|by)\b.*", key
     )
     return {} if one == other or learning else {key: (one, other)}
 

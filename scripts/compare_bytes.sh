@@ -28,9 +28,18 @@ multi_start      search   experiment=debug method=multi_start search.epochs=2 me
 random           search   experiment=debug method=random budget.evaluations=6 evaluation.epochs=2
 tpe              search   experiment=debug method=tpe budget.evaluations=14 evaluation.epochs=1
 resumed          resume   experiment=debug search.checkpoint_every=5
+cheap            resume   experiment=debug search.epochs=6 search.checkpoint_every=7
 "
 # Where names have changed: run, a file, and the settings in a tree that has this file.
 renamed="
+debug            conf/experiment/exact.yaml  experiment=[debug,exact]
+joint            conf/experiment/exact.yaml  experiment=exact $small search.epochs=2 search.warmup_epochs=0
+joint_last_step  conf/experiment/exact.yaml  experiment=[debug,exact] hypergradient=last_step hypergradient@hyperparameters.gradient=last_step
+joint_forward    conf/experiment/exact.yaml  experiment=[debug,exact] hypergradient@hyperparameters.gradient=forward_accumulation
+joint_implicit   conf/experiment/exact.yaml  experiment=[debug,exact] hypergradient=conjugate_gradient hypergradient@hyperparameters.gradient=by_kind
+tuned            conf/experiment/exact.yaml  experiment=[debug,exact] method=tuned method.epochs=2 method.trials=3
+multi_start      conf/experiment/exact.yaml  experiment=[debug,exact] method=multi_start search.epochs=2 method.start_epochs=1
+resumed          conf/experiment/exact.yaml  experiment=[debug,exact] search.checkpoint_every=5
 tuned        conf/method/rehearsed.yaml       experiment=debug method=rehearsed method.rehearsal.epochs=2 method.rehearsal.trials=3
 multi_start  conf/method/several_starts.yaml  experiment=debug method=several_starts search.epochs=2 method.start_epochs=1
 "

@@ -59,6 +59,7 @@ BLACK_BOXES: dict[str, tuple[str, ...]] = {
     "random_short": ("method=random", "method.strategy.batch=1", SHORT),
     "tpe_short": ("method=tpe", "method.strategy.startup=6", "method.strategy.storage=null", SHORT),
     "evolution_short": ("method=evolution", "method.strategy.population=8", SHORT),
+    "autohas": ("method=autohas", "method.steps=1000000"),
     "hyperband": ("method=hyperband", FULL, "evaluation.rungs=[1,3]"),
 }
 WHOLE = (
@@ -68,6 +69,11 @@ WHOLE = (
     "search.architecture.rate=0.03",
 )
 LAST_STEP = ("method=gradient", "hypergradient@hyperparameters.gradient=last_step", *WHOLE)
+MIXTURES = (
+    "hyperparameters.learning_rate.basis=8",
+    "hyperparameters.learning_rate.update={_target_:nas.hyperparameters.AdamUpdate,rate:0.1}",
+    "hyperparameters.dropout.basis=8",
+)
 GRADIENTS: dict[str, tuple[str, ...]] = {
     "joint": (),  # the configuration's own
     "fixed": ("hypergradient@hyperparameters.gradient=none", "method=gradient"),
@@ -75,6 +81,7 @@ GRADIENTS: dict[str, tuple[str, ...]] = {
     "last_step": (*LAST_STEP, "search.epochs=10"),
     "short": (*LAST_STEP, "search.epochs=3", "discretisation.images=200"),
     "neighbours": ("method=neighbours",),
+    "autohas_mixture": (*LAST_STEP, "search.epochs=10", *MIXTURES),  # AutoHAS in its differentiable form
 }
 
 

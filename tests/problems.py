@@ -266,6 +266,7 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         **settings: Instead of the parts of the same names; of ``search``, a mapping of what differs.
     """
     splits = settings.pop("splits", None) or digits()
+    space = settings.pop("space", None) or Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature)
     usual = {
         "epochs": 2,
         "warmup_epochs": 0,
@@ -283,9 +284,9 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "dropout": DropoutRate(0.3, 0.0, 0.9, "logit", True, AdamUpdate(0.1)),
     }
     parts: dict[str, Any] = {
-        "space": Macro(SEARCHED_LAYERS, ["relu"], signature=splits.signature),
+        "space": space,
         "splits": splits,
-        "task": Classification().fitted(splits)[0],
+        "task": settings.get("task") or Classification().fitted(splits)[0],
         "augmentation": Augmentation(),
         "relaxation": Softmax(Temperature(1.0, 1.0)),
         "architecture_gradient": FirstOrder(),

@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import InvalidValue, build
+from nas.hyperparameters.collection import NO_ENTRIES
 from nas.run.overrides import refuse_impossible_options
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +153,7 @@ def build_parts(config: DictConfig) -> None:
     for group in BUILT:
         build(config[group], group)
     for name, entry in config.hyperparameters.items():
-        if name != "gradient":
+        if name not in NO_ENTRIES:
             build(entry, f"hyperparameters.{name}")
 
 

@@ -23,7 +23,7 @@ BLACK_BOX = sorted(
     if "black_box" in path.read_text() or "reinforce" in path.stem
 )
 SMALL = (
-    "experiment=debug",
+    "experiment=[debug,exact]",  # every pass of a step at its whole price
     "data.split={train:128,validation:64,test:300}",
     "training.batch_size=32",
     "evaluation.epochs=1",

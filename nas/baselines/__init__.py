@@ -1,5 +1,6 @@
 """The competitors of the gradient search: black-box methods on the same joint space, with the same budget."""
 
+from nas.baselines.autohas import AutoHAS
 from nas.baselines.evolution import AgingEvolution
 from nas.baselines.genetic import Genetic, GeneticOperators
 from nas.baselines.hyperband import Hyperband
@@ -14,6 +15,7 @@ from nas.baselines.tpe import TPE
 __all__ = [
     "TPE",
     "AgingEvolution",
+    "AutoHAS",
     "BlackBoxSearch",
     "EncodedStrategy",
     "Factorised",

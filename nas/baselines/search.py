@@ -97,7 +97,8 @@ class BlackBoxSearch:
             Stopped: A signal asked to stop.
         """
         self.strategy.open(self.folder.path)
-        loop = Loop(self, "search", self.folder, self.tracking, self.randomness.ranks)
+        ranks, task = self.randomness.ranks, self.setup.task
+        loop = Loop(self, "search", self.folder, self.tracking, ranks, task=task)
         loop.run()
         self.meter.stop_clock()
         return self.result(loop.tracker_state)
@@ -142,7 +143,7 @@ class BlackBoxSearch:
 
     def end(self) -> None:
         """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
-        candidates = self.history.finalists(self.evaluator.finalists)
+        candidates = self.finalists()
         if self.finalists_chosen or not candidates:
             return
         again = self.evaluator.measure_again(candidates)
@@ -150,6 +151,9 @@ class BlackBoxSearch:
         self.history.add_final(again, [self.objective.score(evaluation) for evaluation in again])
         self.finalists_chosen = True
         self.record.tell_finalists(self._session.tracker, self.round)
+
+    def finalists(self) -> list[Candidate]:
+        return self.history.finalists(self.evaluator.finalists)
 
     def place(self) -> tuple[int, int]:
         """Evaluations, or per cent of the budget."""
@@ -239,7 +243,8 @@ class BlackBoxSearch:
         best, spent, ending = self.history.best.metrics, self.meter.spent, f"{self._ending()}"
         shown = {f"best/{name}": value for name, value in best.items() if math.isfinite(value)}
         counts = {"samples": float(spent.samples), "evaluations": float(spent.evaluations)}
-        accuracy = {"validation accuracy": f"{100 * best['accuracy']:.2f} %"} if "accuracy" in best else {}
+        main = self.setup.task.measures[0]
+        measured = {f"validation {main.words}": main.told(best[main.name])} if main.name in best else {}
         return SearchResult(
             candidate=self.candidate(),
             cost=spent,
@@ -247,7 +252,7 @@ class BlackBoxSearch:
             step=self.step,
             epoch=self.round,
             metrics={"best/score": self.history.best_score, **shown, **counts},
-            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **accuracy},
+            remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **measured},
             summary=f"{spent.evaluations} evaluations, {spent.samples:,} samples, {ending}",
             record=record,
         )

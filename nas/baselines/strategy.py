@@ -148,7 +148,11 @@ class EncodedStrategy(Strategy):
             if self._enqueued:
                 self._pending[0] = self.rewritten(self._pending[0], self._enqueued)
                 self._enqueued = {}
-        return [self.space.decode(self._encoded(vector)) for vector in self._pending]
+        return [self.decoded(vector) for vector in self._pending]
+
+    def decoded(self, vector: Vector) -> Candidate:
+        """The candidate that ``vector`` encodes."""
+        return self.space.decode(self._encoded(vector))
 
     def tell(self, scored: Sequence[Scored]) -> None:
         if len(scored) != len(self._pending):

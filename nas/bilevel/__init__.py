@@ -13,6 +13,7 @@ from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.last_step import LastStep, LastStepOrExact
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.published_recurrent import PublishedRecurrent
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
 from nas.bilevel.single_level import SingleLevel
 from nas.bilevel.upper_level import UpperLevel
@@ -37,6 +38,7 @@ __all__ = [
     "LastStepOrExact",
     "NeumannSeries",
     "Perturbation",
+    "PublishedRecurrent",
     "RandomPerturbation",
     "Regulariser",
     "Report",

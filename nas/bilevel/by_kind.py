@@ -35,6 +35,10 @@ class ByKind(Hypergradient):
         return (self.loss.reaches & {"loss"}) | (self.update.reaches & {"decay", "update"})
 
     @property
+    def follows_mixtures(self) -> bool:  # type: ignore[override]
+        return self.loss.follows_mixtures and self.update.follows_mixtures
+
+    @property
     def needs_graph(self) -> Literal["never", "asked", "always"]:  # type: ignore[override]
         return "always" if "always" in (self.loss.needs_graph, self.update.needs_graph) else "never"
 

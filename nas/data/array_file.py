@@ -70,6 +70,8 @@ def _of_torch(file: Path) -> dict[str, Array]:
 
 def _complaint(file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).removesuffix(".")
-    if "allow_pickle" in reason or "weights_only" in reason or "Weights only" in reason:
+    if "pickled" in reason:  # what NumPy takes any file for that is none of its own
+        reason = "it is no file of NumPy's"
+    elif "allow_pickle" in reason or "weights_only" in reason or "Weights only" in reason:
         return f"{file} has Python objects, which are never unpickled: save arrays of numbers or texts."
     return f"{file} cannot be read ({reason[:200] or type(error).__name__})."

@@ -86,13 +86,12 @@ class Arrays:
         for part, chosen in zip(parts._fields, parts, strict=True):
             taken = channels_first(_rows(together, chosen, owner, part), layout)
             taken = with_coordinates(taken) if self.coordinates else taken
-            datasets.append(ArrayDataset(taken, targets.values[chosen]))
+            datasets.append(ArrayDataset(taken, targets.values[chosen], dense=head == "dense"))
         train, validation, test = datasets
-        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
         name = name_of(files[0] if self.file is None else file)
         shape = "x".join(map(str, train.input_shape))
         places = ", with a target for every place" if head == "dense" else ""
-        log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {sizes}{places}")
+        log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {self.split.in_words(parts)}{places}")
         mean, std = train.channel_statistics()
         return DataSplits(
             name,

@@ -90,6 +90,7 @@ class Augmentation:
             starts = torch.randint(places, (len(sides), batch), generator=generator, device=images.device)
             images = self._windows(images, starts, 0)
             if targets is not None:
+                targets = targets.long() if targets.dtype == torch.uint8 else targets
                 unknown = float("nan") if targets.is_floating_point() else UNKNOWN_CLASS
                 channels = targets if targets.dim() == images.dim() else targets.unsqueeze(1)
                 targets = self._windows(channels, starts, unknown).reshape(targets.shape)

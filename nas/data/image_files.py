@@ -257,11 +257,16 @@ class FileDataset(Dataset):
         """Read the header of every file; many files are shared among the processes that decode later."""
         return Findings() if self.looked else looked_through(self.files, self.decoding.workers)
 
+    @property
+    def _helpers(self) -> int:
+        """Processes that are worth their start where all files are decoded once."""
+        return self.decoding.workers if len(self) >= FEW else 0
+
     def decoded(self) -> Tensor:
         """All images in order, (N, C, H, W), on the CPU."""
         kind = torch.float32 if self.decoding.deep else torch.uint8
         whole = torch.empty(len(self), *self.decoding.shape, dtype=kind)
-        for start, images in self._pieces(DECODED_AT_ONCE):
+        for start, images in self._pieces(DECODED_AT_ONCE, self._helpers):
             whole[start : start + len(images)] = images
         return whole
 
@@ -270,16 +275,17 @@ class FileDataset(Dataset):
         if len(self) >= FEW:
             log.info("mean and deviation of %s image files are measured; data.mean and data.std skip that", len(self))
         sums = torch.zeros(2, self.decoding.shape[0], dtype=torch.float64)
-        for _, images in self._pieces(DECODED_AT_ONCE):
+        for _, images in self._pieces(DECODED_AT_ONCE, self._helpers):
             values = images.double() / self.decoding.white
             sums += torch.stack([values.sum((0, 2, 3)), (values**2).sum((0, 2, 3))])
         mean, square = sums / (len(self) * self.decoding.sides[0] * self.decoding.sides[1])
         return tuple(mean.tolist()), tuple((square - mean**2).clamp(min=0).sqrt().tolist())
 
-    def _pieces(self, batch_size: int) -> Iterator[tuple[int, Tensor]]:
+    def _pieces(self, batch_size: int, workers: int) -> Iterator[tuple[int, Tensor]]:
+        """All images in order and the place of the first of each batch."""
         starts = range(0, len(self), batch_size)
         requests = ([Request(file, 0) for file in self.files[start : start + batch_size]] for start in starts)
-        images = decoded(Decoder(self.decoding, None), requests, self.decoding.workers, self.device.type == "cuda")
+        images = decoded(Decoder(self.decoding, None), requests, workers, self.device.type == "cuda")
         return zip(starts, images, strict=True)
 
     def _normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Normalisation:
@@ -289,7 +295,7 @@ class FileDataset(Dataset):
         return ImageFileStream(self, batch_size, prepare, order_generator)
 
     def _in_order(self, batch_size: int, normalisation: Transform) -> Iterator[Batch]:
-        for start, images in self._pieces(batch_size):
+        for start, images in self._pieces(batch_size, self.decoding.workers):
             targets = self.targets[start : start + batch_size].to(self.device)
             yield Batch(normalisation(images.to(self.device, non_blocking=True)), targets)
 

@@ -112,8 +112,7 @@ class PictureFolder:
         Raises:
             UnusableInput: There are no class folders; one of the training part is empty; or a class is missing there.
         """
-        ready = self.parts()
-        roots = ready or {"train": self.location}
+        roots = {"train": self.location} if self._parts_are_classes() else self.parts() or {"train": self.location}
         files: list[str] = []
         labels: list[int] = []
         own: dict[str, int] = {}
@@ -128,7 +127,7 @@ class PictureFolder:
                         f"{_counted(len(empty), 'class folder')} of {root} without a picture: {listed(empty)} "
                         f"(read are {' '.join(PICTURES)}): put pictures there, or remove it."
                     )
-            self._match(part, root, roots["train"], names, [name for name in found if found[name]])
+            self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
             for name in (one for one in names if one in found):
                 files += found[name]
@@ -194,16 +193,21 @@ class PictureFolder:
             raise self._unreadable(root, error) from None
         return dict(zip(names, pictures, strict=True))
 
-    def _match(self, part: str, root: Path, training: Path, names: list[str], found: list[str]) -> None:
+    def _parts_are_classes(self) -> bool:
+        """Whether ``train`` and ``test`` are called so as ``bus`` beside them is: they have pictures and no classes."""
+        if self.given is not None:
+            return False
+        folders = self.folders(self.location)
+        parts = [name for name in folders if any(name.lower() in names for names in PART_NAMES.values())]
+        return len(parts) < len(folders) and not any(self.folders(self.location / name) for name in parts)
+
+    def _refuse_unknown(self, root: Path, training: Path, names: list[str], found: list[str]) -> None:
         unknown = [name for name in found if name not in names]
         if unknown:
             raise UnusableInput(
                 f"{root} has {_counted(len(unknown), 'class', 'es')} that {training} lacks: {listed(unknown)}; the "
                 f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name."
             )
-        absent = [name for name in names if name not in found]
-        if absent and part != "train":
-            self.say(f"{root} has no picture of {listed(absent)}")
 
     def _unreadable(self, location: Path, error: OSError) -> UnusableInput:
         reason = " ".join(str(error).split())

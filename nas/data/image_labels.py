@@ -124,7 +124,8 @@ class _Names:
         exact = {Path(picture).relative_to(location).as_posix(): picture for picture in pictures}
         for relative, picture in exact.items():
             path = Path(relative)
-            for text in {path.with_suffix("").as_posix(), path.name, path.stem} - {relative}:
+            number = {str(int(path.stem))} if path.stem.isdecimal() else set()  # a table reads 0012 as a number
+            for text in ({path.with_suffix("").as_posix(), path.name, path.stem} | number) - {relative}:
                 self._found[text] = None if text in self._found else picture  # the name of two pictures means none
         self._found |= exact
         self._known = set(pictures)

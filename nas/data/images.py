@@ -21,7 +21,7 @@ from nas.data.image_folders import PART_NAMES, Listed, PictureFolder
 from nas.data.image_labels import labelled_pictures
 from nas.data.labelled import listed
 from nas.data.masks import masks_of, read_masks
-from nas.data.own_files import digest_of, name_of
+from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts
 from nas.data.splits import SplitSettings, split_dataset
@@ -44,7 +44,7 @@ class Images:
         augmentation: The augmentation of the training images.
         folder: Where the pictures are, relative to the working directory: ``<class>/``, or ``train/<class>/`` with
             ``val/<class>/`` and ``test/<class>/`` or without. With ``labels`` or ``masks`` pictures in any folders.
-        name: What messages and files call these data; null takes the name of the folder.
+        name: What messages and files call these data; an empty one takes the name of the folder.
         parts: By part the name of its folder, where it is not a usual one; null where there is none.
         labels: A CSV or Parquet file with a row per picture; relative to the folder or the working directory.
         csv: How it is read.
@@ -65,7 +65,7 @@ class Images:
 
     split: SplitSettings | RowSplit
     augmentation: ImageFileAugmentation
-    folder: str
+    folder: str | None = None
     name: str = ""
     parts: Mapping[str, str | None] | None = None
     labels: str | None = None
@@ -79,11 +79,14 @@ class Images:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     memory: float = 2.0
-    workers: int = 4
+    workers: int = 2
 
     def __post_init__(self) -> None:
+        require(
+            bool(self.folder), "folder", self.folder, "it must be the folder of the pictures: <class>/*.png below it"
+        )
         if not self.name:
-            object.__setattr__(self, "name", name_of(Path(self.folder).expanduser().absolute()) or "images")
+            object.__setattr__(self, "name", name_of(self.location))
         Decoding(1 if self.size is None else self.size, self.shorter_side, self.workers)
         require(self.memory >= 0, "memory", self.memory, "it must be 0 (nothing is kept) or above, in GiB")
         good = self.labels is None or self.masks is None
@@ -104,8 +107,13 @@ class Images:
             for key, column in (("by", self.split.by), ("order", order)):
                 require(column is None, f"split.{key}", column, "it is a column of data.labels=<file>.csv")
 
+    @property
+    def location(self) -> Path:
+        """The absolute path of the folder."""
+        return path_of(str(self.folder))
+
     def load(self) -> DataSplits:
-        folder = PictureFolder(self.name, Path(self.folder).expanduser().absolute(), self.parts)
+        folder = PictureFolder(self.name, self.location, self.parts)
         found = self._listed(folder)
         # What is known needs no look at all files before they are split.
         known = self.size is not None and self.channels != "auto" and self.mean is not None
@@ -244,7 +252,8 @@ class Images:
             f"{len(dataset):,} to {part}"
             for part, dataset in zip(("train", "validate", "test"), parts.values(), strict=True)
         )
-        where = "in memory" if kept else f"decoded for each batch anew, by {decoding.workers} processes"
+        helpers = f", by {decoding.workers} processes" if decoding.workers else ""
+        where = "in memory" if kept else f"decoded for each batch anew{helpers}"
         log.info(f"{self.name}: pictures{of}, {height} x {width}, {what}; {sizes}; {where}")
         if seen is not None and seen.transparent and self.channels == "auto":
             log.info(f"{self.name}: what is transparent is white; data.channels=rgba keeps the transparency")
@@ -254,7 +263,7 @@ class Images:
     ) -> dict[str, Any]:
         masks = {} if self.masks is None else {"mask_values": list(targets.class_names or ())}
         return {
-            "source": "images",
+            "kind": "images",
             "size": list(decoding.sides),
             "shorter_side": decoding.shorter_side,
             "channels": decoding.channels,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import data
 from torchvision import transforms
 
-from nas.data.image_files import DECODED_AT_ONCE, Decoding, Unreadable, served
+from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
 from nas.data.image_folders import PictureFolder, pictures_below
 from nas.data.labelled import listed
 from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
@@ -36,12 +36,20 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
             f"The folder of masks {location} cannot be read ({reason}): name it with data.masks=<folder>."
         ) from None
     by_name: dict[str, list[str]] = {}
-    for mask in found:
-        by_name.setdefault(_name(mask, location), []).append(mask)
+    names, masks = [_name(file, folder.location) for file in files], [_name(mask, location) for mask in found]
+    if not set(names) & set(masks):  # in folders of other names
+        names, masks = [Path(name).name for name in names], [Path(name).name for name in masks]
+    for name, mask in zip(masks, found, strict=True):
+        by_name.setdefault(name, []).append(mask)
     several = [name for name, masks in by_name.items() if len(masks) > 1]
     if several:
         raise UnusableInput(f"{len(several):,} pictures have more than one mask in {location}: {listed(several, 3)}.")
-    names = [_name(file, folder.location) for file in files]
+    twice = len(names) - len(set(names))
+    if twice:
+        raise UnusableInput(
+            f"{twice:,} of {len(files):,} pictures below {folder.location} are called as one in another folder: "
+            f"nobody can tell whose the masks below {location} are: put these into folders of the same names."
+        )
     without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
     if without:
         example = f"; there is {found[0]}" if found else " and there is none at all"
@@ -135,7 +143,9 @@ def _read(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> 
     pairs = list(zip(pictures, masks, strict=True))
     starts = range(0, len(pairs), DECODED_AT_ONCE)
     requests = (pairs[start : start + DECODED_AT_ONCE] for start in starts)
-    for start, values in zip(starts, served(_Reader(decoding), requests, decoding.workers), strict=True):
+    for start, values in zip(
+        starts, served(_Reader(decoding), requests, decoding.workers if len(pairs) >= FEW else 0), strict=True
+    ):
         if isinstance(values, Unreadable):
             raise UnusableInput(f"The mask {values.file} cannot be used ({values.reason}).")
         yield start, values.numpy()

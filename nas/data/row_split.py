@@ -51,6 +51,12 @@ class RowSplit:
             require(self.order is None, "order", self.order, f"the rows are split by {self.by} already")
             require(self.train is None, "train", self.train, f"null, for the groups of {self.by} that are left")
 
+    def in_words(self, parts: "Parts") -> str:
+        """``206 to train, 69 to validate, 69 to test``, and how they were chosen where they were not drawn."""
+        sizes = [f"{len(rows):,} to {verb}" for rows, verb in zip(parts, ("train", "validate", "test"), strict=True)]
+        how = [f"in whole groups of {self.by}"] if self.by else [f"in the order of {self.order}"] if self.order else []
+        return ", ".join(sizes + how)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -114,18 +120,19 @@ def _asked(split: RowSplit) -> dict[str, int | float | None]:
 
 
 def _sizes(asked: Mapping[str, int | float | None], available: int) -> dict[str, int]:
-    """Numbers of rows; shares are rounded, and a part has one row at least."""
+    """Numbers of rows, those of ``train`` last; shares are rounded, and every part has one row at least."""
+    shares = [size for size in asked.values() if isinstance(size, float)]
+    whole = len(shares) == len(asked) and abs(sum(shares) - 1) < 1e-9  # then training takes what rounding leaves
     sizes: dict[str, int] = {}
-    for part, size in asked.items():
-        left = available - sum(sizes.values())
-        beside = " and ".join(f"{other}={count}" for other, count in sizes.items())
-        allowed = f"{left} of the {available} rows are left for it" + (f" beside {beside}" if beside else "")
-        rows = left if size is None else size if isinstance(size, int) else max(1, round(size * available))
-        later = 1 if part == "test" and "validation" in asked else 0
-        rest = 0 if part == "train" else 1 + later  # rows that the parts to come need at least
-        if isinstance(size, float) and part == "train" and rows > left >= 1:
-            rows = left  # the shares add up to 1, and all of them were rounded up
-        require(1 <= rows <= left - rest, f"split.{part}", size, allowed)
+    for number, (part, size) in enumerate(asked.items(), start=1):
+        left = available - sum(sizes.values()) - (len(asked) - number)
+        beside = " beside " + " and ".join(f"{other}={count}" for other, count in sizes.items()) if sizes else ""
+        if size is None or (whole and part == "train"):
+            rows = left
+        else:
+            rows = size if isinstance(size, int) else max(1, round(size * available))
+        allowed = f"at most {left} of the {available} rows can be its own{beside}"
+        require(1 <= rows <= left, f"split.{part}", size, allowed)
         sizes[part] = rows
     return sizes
 

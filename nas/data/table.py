@@ -5,12 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from nas.configuration import optional_module
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
+from nas.data.dividing_columns import groups_of, times_of
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts
 from nas.data.table_columns import (
@@ -19,13 +16,12 @@ from nas.data.table_columns import (
     inputs_among,
     joined,
     require_columns,
-    rows_named,
     targets_among,
 )
 from nas.data.table_file import Column, CsvFormat, read_table
 from nas.data.table_preparation import TablePreparation, fitted_preparation
 from nas.data.targets import of_training
-from nas.errors import UnusableInput, require
+from nas.errors import require
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +83,8 @@ class Table:
             count,
             {part: count_rows(of_part) for part, of_part in own.items()},
             targets.strata,
-            _groups(columns, self.split.by, count, shown),
-            _times(columns, self.split.order, count, shown),
+            groups_of(columns, self.split.by, count, shown),
+            times_of(columns, self.split.order, count, shown),
         )
         parts = drawn_parts(rows, self.split)
         targets = of_training(targets, parts, shown)
@@ -98,8 +94,8 @@ class Table:
         values = preparation({name: column.values for name, column in inputs.items()})
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
-        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
-        log.info(f"{name}: {count + sum(rows.own.values()):,} rows, {sizes}; {_in_words(preparation)}")
+        many = count + sum(rows.own.values())
+        log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
         for remark in fitted.remarks:
             log.info(f"{name}: {remark}")
         return DataSplits(
@@ -129,41 +125,6 @@ class Table:
         if order is not None and order != "time":
             require_columns("split.order", [order], columns, file)
         return tuple(name for name in (by, order) if name is not None and name in columns)
-
-
-def _groups(columns: Mapping[str, Column], by: str | None, count: int, file: str) -> Sequence[object] | None:
-    if by is None:
-        return None
-    _refuse_missing(columns[by], "split.by", count, file)
-    return list(columns[by].values)[:count]
-
-
-def _times(columns: Mapping[str, Column], order: str | None, count: int, file: str) -> Tensor | None:
-    """(count,) float64 that the rows are sorted by; None leaves them in their own order."""
-    if order is None or order not in columns:
-        return None
-    column = columns[order]
-    _refuse_missing(column, "split.order", count, file)
-    if column.numbers is not None:
-        return column.numbers[:count]
-    pandas = optional_module("pandas", "table")
-    try:
-        times = pandas.to_datetime(list(column.values)[:count], format="ISO8601", utc=True)
-    except ValueError:
-        raise UnusableInput(
-            f"The column {order} of {file}, by which data.split.order sorts, has values such as {column.values[0]!r}: "
-            f"write its times as 2024-01-31, or as numbers."
-        ) from None
-    return torch.tensor((times - times.min()).total_seconds().to_numpy(), dtype=torch.float64)
-
-
-def _refuse_missing(column: Column, key: str, count: int, file: str) -> None:
-    missing = column.missing[column.missing < count]
-    if len(missing):
-        raise UnusableInput(
-            f"The column {column.name} of {file}, which data.{key} names, is missing in {len(missing):,} of {count:,} "
-            f"rows ({rows_named(missing)}): fill them in, or name another column."
-        )
 
 
 def _in_words(preparation: TablePreparation) -> str:

@@ -1,6 +1,9 @@
 """Which columns of a table are inputs and which its target; one that would mislead a network is refused by name."""
 
 import difflib
+import math
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -22,8 +25,15 @@ def count_rows(columns: Mapping[str, Column]) -> int:
 
 def override(key: str, names: Sequence[str]) -> str:
     """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    shown = [name if name.replace("_", "").isalnum() else '"' + name.replace('"', '\\"') + '"' for name in names]
-    return f"'data.{key}=[{','.join(shown)}]'"
+    return shlex.quote(f"data.{key}=[{','.join(map(_quoted, names))}]")
+
+
+def _quoted(name: str) -> str:
+    """``name`` as Hydra reads a text in a list."""
+    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in ("null", "true", "false", "inf", "nan"):
+        return name
+    escaped = re.sub(r'(\\*)(?="|$)', lambda found: 2 * found[1], name).replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def rows_named(rows: Tensor) -> str:
@@ -171,22 +181,26 @@ def refuse_mixture(column: Column, file: str) -> None:
     if column.kind != "text":
         return
     assert column.texts is not None
+    different = [text for text in dict.fromkeys(column.texts) if text]
+    words = {text for text in different if math.isnan(_number(text))}
+    if not different or (len(words) == len(different) and not all(map(COMMA.fullmatch, words))):
+        return
     known = [(row, text) for row, text in enumerate(column.texts) if text]
-    strange = [(row, text) for row, text in known if _number(text) != _number(text)]
-    if known and all(COMMA.fullmatch(text) or _number(text) == _number(text) for _, text in known) and strange:
+    strange = [(row, text) for row, text in known if text in words]
+    if words and all(map(COMMA.fullmatch, words)):
         row, text = strange[0]
         raise UnusableInput(
-            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): data.csv.decimal=',' "
-            f"reads them."
+            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): "
+            f"\"data.csv.decimal=','\" reads them."
         )
-    if 2 * len(strange) > len(known) or not known:
+    if 2 * len(strange) > len(known):
         return
     ways = [f"{override('categorical', [column.name])} takes all of them as texts"]
     if not strange:
         ways.insert(0, f"{override('numeric', [column.name])} takes them as numbers")
         problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
     else:
-        different = list(dict.fromkeys(text for _, text in strange))
+        different = [text for text in different if text in words]
         if len(different) <= 3:
             ways.insert(
                 0, f"{override('missing', different)} takes {'it' if len(different) == 1 else 'them'} as missing"

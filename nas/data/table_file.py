@@ -59,7 +59,7 @@ class CsvFormat:
     """How a text file is read.
 
     Attributes:
-        separator: Between two columns; null is a comma, or a tab in files called ``.tsv``.
+        separator: Between two columns, ``tab`` or a character; null is a comma, or a tab in files called ``.tsv``.
         decimal: Between a number's whole and its fractional part.
         encoding: Of the text.
     """
@@ -102,7 +102,7 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
     except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
-    _check_layout(pandas, frame, file)
+    _check_layout(frame, file)
     return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
 
 
@@ -110,35 +110,32 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     if file.suffix.lower() in PARQUET:
         frame = pandas.read_parquet(file)
         return frame.replace(list(unknown), None) if unknown else frame
-    separator = csv.separator or ("\t" if {suffix.lower() for suffix in file.suffixes} & set(TABS) else ",")
-    options: dict[str, Any] = {"sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    tabs = csv.separator == "tab" or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
+    separator = "\t" if tabs else csv.separator or ","
+    options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         # The names are read by themselves because pandas renames the second of two equal ones.
         names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
         frame = pandas.read_csv(
             file, decimal=csv.decimal, na_values=[str(one) for one in unknown], low_memory=False, **options
         )
-    if len(names.columns) == len(frame.columns):
-        frame.columns = names.iloc[0].tolist()
+    if any("does not match length of data" in str(one.message) for one in told):
+        raise ValueError("its rows have more values than its first row has names")
+    frame.columns = names.iloc[0].tolist()
     return frame
 
 
-def _check_layout(pandas: Any, frame: Any, file: Path) -> None:
+def _check_layout(frame: Any, file: Path) -> None:
     if not len(frame):
         raise UnusableInput(f"The table {file} has no rows below its first one, which has the names of the columns.")
-    if not isinstance(frame.index, pandas.RangeIndex) and file.suffix.lower() not in PARQUET:
-        raise UnusableInput(
-            f"The rows of {file} have more values than the {len(frame.columns)} names in its first row: "
-            f"name every column."
-        )
     if len(frame.columns) == 1:
         (name,) = map(str, frame.columns)
         separator = next((one for one in (";", "\t", "|") if one in name), None)
         if separator is not None:
-            shown = "'\\t'" if separator == "\t" else f"'{separator}'"
+            typed = "tab" if separator == "\t" else f"'{separator}'"
             raise UnusableInput(
-                f"{file} has one column, {name!r}: data.csv.separator={shown} may tell its columns apart."
+                f'{file} has one column, {name!r}: "data.csv.separator={typed}" may tell its columns apart.'
             )
 
 
@@ -183,5 +180,9 @@ def _of_numbers(types: Any, name: str, series: Any) -> Column:
 
 
 def _texts(series: Any) -> tuple[str, ...]:
-    known = series.notna().tolist()
-    return tuple(text_of(value) if is_known else "" for value, is_known in zip(series.tolist(), known, strict=True))
+    try:
+        places, different = series.factorize()
+    except TypeError:  # lists, for example
+        return tuple(text_of(value) for value in series.tolist())
+    names = [*(text_of(value) for value in different.tolist()), ""]  # place -1 is a missing value
+    return tuple(names[place] for place in places.tolist())

@@ -20,8 +20,8 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
     training part's texts, from 1; 0 is an unknown or a missing one.
 
     Args:
-        rows: By column its N values, or N rows, each with its values by column. None, NaN and empty texts are missing.
-            Columns that are no inputs may be there.
+        rows: By column its N values, or N rows, each with its values by column, or one such row. None, NaN and empty
+            texts are missing. Columns that are no inputs may be there.
         preparation: What was measured on the training part, as ``candidate.json`` has it.
 
     Raises:
@@ -37,13 +37,16 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
             gaps.append(missing.double())
     for column in preparation["categorical"]:
         places = {text: place for place, text in enumerate(column["values"], start=1)}
-        known = [places.get(text_of(value), 0) for value in columns[column["name"]]]
+        cells = columns[column["name"]]
+        known = [places[cell] if cell in places else places.get(text_of(cell), 0) for cell in cells]
         codes.append(torch.tensor(known, dtype=torch.float64))
     return torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
 
 
 def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     """By column its values, after a look at the columns' names."""
+    if hasattr(rows, "keys") and any(isinstance(rows[name], str | float | int) for name in list(rows.keys())):
+        rows = [rows]  # a single one
     if not hasattr(rows, "keys"):  # which a mapping and a data frame have
         rows = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
     columns = {str(name).strip(): rows[name] for name in list(rows.keys())}

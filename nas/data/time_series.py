@@ -70,8 +70,7 @@ class TimeSeries:
         std = tuple(1.0 if self.per_series else _deviation(values) for values in known)
         inputs = torch.stack([_of_length(channels, length, mean) for channels in series])
         train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
-        sizes = f"{len(train):,} to train, {len(validation):,} to validate, {len(test):,} to test"
-        log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {sizes}")
+        log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {self.split.in_words(parts)}")
         for remark in _remarks(series, gaps, length, test_file is None and file.stem.lower().endswith("_train")):
             log.info(f"{name}: {remark}")
         return DataSplits(

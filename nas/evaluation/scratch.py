@@ -24,6 +24,7 @@ from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
+from nas.tasks import TaskChoice
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
 
@@ -39,7 +40,8 @@ class TrainedFromScratch(Evaluator):
             keep their weights, so nothing is trained twice.
         jobs: Candidates that are trained at a time.
         backend: See :class:`Jobs`.
-        data: Images other than the run's.
+        data: Data other than the run's.
+        task: Their task; by default the run's, for these data.
         setup: What candidates are trained on and how.
         objective: Its score is what a pruner compares.
 
@@ -55,6 +57,7 @@ class TrainedFromScratch(Evaluator):
         jobs: int = 1,
         backend: Literal["loky", "ray"] = "loky",
         data: DataSource | None = None,
+        task: TaskChoice | None = None,
         *,
         setup: TrainingSetup,
         objective: Objective,
@@ -63,7 +66,7 @@ class TrainedFromScratch(Evaluator):
         rising = all(earlier < later for earlier, later in zip([0, *rungs], [*rungs, epochs], strict=True))
         require(rising, "rungs", list(rungs), f"they must be rising numbers of epochs, from 1 to below epochs={epochs}")
         self.epochs, self.rungs = epochs, (*rungs, epochs)
-        self.setup = setup if data is None else setup.on(data)
+        self.setup = setup if data is None else setup.on(data, task)
         self.objective = objective
         self.jobs = Jobs(jobs, backend)
         self.batch = 1 if jobs == 1 else 2 * jobs  # larger batches leave fewer processes idle, and delay a stop

@@ -246,7 +246,12 @@ def batch_statistics(network: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def supernet_metrics(
-    supernet: Supernet, batches: Iterable[Batch], weights: Mapping[str, Tensor], task: Task = PLAIN_CLASSIFICATION
+    supernet: Supernet,
+    batches: Iterable[Batch],
+    weights: Mapping[str, Tensor],
+    task: Task = PLAIN_CLASSIFICATION,
+    each: list[Tensor] | None = None,
+    measures: bool = False,
 ) -> dict[str, float]:
     """The ``loss`` of ``supernet`` with operation ``weights``, without noise, and what ``task`` glances at.
 
@@ -255,7 +260,10 @@ def supernet_metrics(
         batches: One of a single sample is left out behind others: it has no statistics.
         weights: Named and shaped as the supernet's alphas.
         task: What the outputs mean. Of classification it is the ``accuracy`` that is glanced at.
+        each: Takes the losses of each batch's samples, (samples,) in float32 at least.
+        measures: Whether the task's measures are taken, too, where what is glanced at is not the main one.
     """
+    metrics = task.metrics(next(supernet.parameters()).device) if measures and not task.glances_at_main else None
     loss = glances = 0.0
     samples = counted = 0
     with batch_statistics(supernet):
@@ -265,10 +273,15 @@ def supernet_metrics(
             logits = supernet(batch.inputs, weights)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             loss += float(task.reported_loss(logits, batch.targets))
+            if each is not None:
+                each.append(task.loss(logits, batch.targets, reduction="none").cpu())
             glances += float(task.glance(logits, batch.targets)) * len(batch.targets)
+            if metrics is not None:
+                metrics.update(logits, batch.targets)
             samples += len(batch.targets)
             counted += task.count(batch.targets)
-    return {"loss": loss / counted, task.glanced: glances / samples}
+    measured = {} if metrics is None else metrics.compute()
+    return {"loss": loss / counted, task.glanced: glances / samples, **measured}
 
 
 def relaxed_weights(supernet: Supernet) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from nas.evaluation.budget import MEASURED_AT_ONCE
 from nas.evaluation.evaluation import Cost
 from nas.evaluation.network_cost import count_multiply_adds, count_parameters
 from nas.spaces.space import SearchSpace
-from nas.tasks import Task
+from nas.tasks import Task, TaskChoice
 from nas.training.metrics import Measured
 from nas.training.retraining import FinalSettings
 from nas.training.settings import TrainingSettings
@@ -66,9 +66,14 @@ class TrainingSetup:
     seed: int
     device: torch.device
 
-    def on(self, source: DataSource) -> "TrainingSetup":
-        """The same space, task and settings with other data, whose shape and classes may differ."""
-        task, splits = self.task.fitted(loaded(source))
+    def on(self, source: DataSource, chosen: TaskChoice | None = None) -> "TrainingSetup":
+        """The same space and settings with other data, whose shape and outputs may differ.
+
+        Args:
+            source: The data.
+            chosen: Their task; by default this one, for these data.
+        """
+        task, splits = (chosen or self.task).fitted(loaded(source))
         return replace(
             self,
             space=self.space.fitted(task.signature),

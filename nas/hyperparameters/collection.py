@@ -149,7 +149,8 @@ class HyperparameterSet(nn.Module):
     def set_value(self, name: str, value: float) -> None:
         """Move a learned hyperparameter to ``value``, clamped to its range."""
         entry = self.entries[name]
-        self.raw[name].fill_(entry.raw(min(max(value, entry.low), entry.high)))
+        raw = entry.raw(min(max(value, entry.low), entry.high))
+        self.raw[name].copy_(torch.tensor(raw, dtype=torch.float64))
 
     def bind(self, network: nn.Module, values: Mapping[str, Tensor | float]) -> None:
         """Make ``network`` compute with those of ``values`` that act through its loss."""
@@ -182,7 +183,7 @@ class HyperparameterMoves:
             entry = self.hyperparameters.entries[name]
             if raw.grad is None or entry.update is None:
                 continue
-            norms[name], before = abs(float(raw.grad)), raw.detach().clone()
+            norms[name], before = float(raw.grad.abs().max()), raw.detach().clone()
             if math.isfinite(norms[name]):
                 entry.update.step(raw, largest[raw])
                 held.extend(Intervention(kind, name) for kind in entry.held(raw, before))

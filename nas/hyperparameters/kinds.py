@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Range, Scale
 from nas.errors import require
+from nas.hyperparameters.mixture import check_basis, most_even, place_of
 from nas.hyperparameters.rules import CosineNormalised, Update
 from nas.operations.memory import ACTIVATION_PENALTY, TEMPORAL_PENALTY, Remembers
 from nas.operations.stochastic import (
@@ -68,6 +69,8 @@ class Hyperparameter:
             the search.
         by: What learns it. ``trainings`` leaves it at ``initial`` in a gradient search, and to what trains candidates:
             black-box methods, and the short trainings of ``method=coarse_to_fine``.
+        basis: The value is a mixture of so many, evenly spaced on its scale, weighted by the softmax of as many raw
+            parameters (AutoHAS, Dong et al., 2020, in its differentiable form). Null: it has one raw parameter.
     """
 
     acts_through_loss: ClassVar[bool]
@@ -84,6 +87,7 @@ class Hyperparameter:
     trust_region: float | None = None
     rises: bool = False
     by: Literal["gradient", "trainings"] = "gradient"
+    basis: int | None = None
 
     def __post_init__(self) -> None:
         lowest, highest = self.limits
@@ -96,12 +100,13 @@ class Hyperparameter:
         require(lowest <= self.low <= highest, "low", self.low, _between(lowest, highest))
         require(lowest <= self.high <= highest, "high", self.high, _between(lowest, highest))
         _ = self.range  # refuses an impossible range
-        strict = self.scale == "logit" and self.moves
+        strict = self.scale == "logit" and self.moves and self.basis is None
         inside = self.low < self.initial < self.high if strict else self.low <= self.initial <= self.high
         allowed = f"it must lie {'strictly ' if strict else ''}between low={self.low} and high={self.high}"
         require(inside, "initial", self.initial, allowed)
         ruled = self.update is not None or not self.moves
         require(ruled, "update", None, "a learned hyperparameter needs an update rule")
+        check_basis(self.basis, self.update)
         cosine = isinstance(self, LearningRate | RateFactor) and self.scale == "log"
         good = cosine or not isinstance(self.update, CosineNormalised)
         require(good, "update", "CosineNormalised", "it is for a learning rate on a log scale, take AdamUpdate")
@@ -131,8 +136,14 @@ class Hyperparameter:
     def range(self) -> Range:
         return Range(self.low, self.high, self.scale)
 
-    def raw(self, value: float) -> float:
-        """The raw parameter whose value is ``value``; on a logit scale, the closest one within its bounds."""
+    def raw(self, value: float) -> float | list[float]:
+        """The raw parameter whose value is ``value``; on a logit scale, the closest one within its bounds.
+
+        With a basis, the raw parameters of the mixture that is the most even one of those with this value.
+        """
+        if self.basis is not None:
+            place = self.range.to_unit(value)
+            return most_even(min(max(place, LOGIT_MARGIN), 1 - LOGIT_MARGIN), self.basis)
         if self.scale == "log":
             return math.log(value)
         if self.scale == "logit":
@@ -146,6 +157,8 @@ class Hyperparameter:
         return min(max(float(self.value(raw)), self.low), self.high)
 
     def raw_bounds(self) -> tuple[float, float]:
+        if self.basis is not None:
+            return -math.inf, math.inf
         if self.scale == "log":
             return math.log(self.low), math.log(self.high)
         return (-LOGIT_BOUND, LOGIT_BOUND) if self.scale == "logit" else (self.low, self.high)
@@ -155,10 +168,16 @@ class Hyperparameter:
         return self.initial * progress if self.rises else self.initial
 
     def value(self, raw: Tensor) -> Tensor:
-        """The value of a raw parameter; differentiable."""
+        """The value of a raw parameter; differentiable, 0-dim. ``raw``: 0-dim, or (basis,)."""
+        if self.basis is not None:
+            place = place_of(raw)
+            return self.low * (self.high / self.low) ** place if self.scale == "log" else self._at(place)
         if self.scale == "log":
             return raw.exp()
-        return self.low + (self.high - self.low) * raw.sigmoid() if self.scale == "logit" else raw * 1.0
+        return self._at(raw.sigmoid()) if self.scale == "logit" else raw * 1.0
+
+    def _at(self, place: Tensor) -> Tensor:
+        return self.low + (self.high - self.low) * place
 
     def average(self, values: Tensor) -> float:
         """The mean in the scale's own measure (geometric for ``log``), at most ``cap``. ``values``: (steps,)."""
@@ -174,7 +193,9 @@ class Hyperparameter:
 
     def raw_length(self, length: float) -> float:
         """How far the raw parameter has to go for the value to go ``length``: of its logarithm on a log scale; in the
-        middle of the range on a logit one, where it is quickest."""
+        middle of the range on a logit one, where it is quickest; in the middle of a basis of two."""
+        if self.basis is not None:
+            return 4 * length / (math.log(self.high / self.low) if self.scale == "log" else self.high - self.low)
         return 4 * length / (self.high - self.low) if self.scale == "logit" else length
 
     @torch.no_grad()
@@ -186,11 +207,11 @@ class Hyperparameter:
         """
         kinds = []
         region = self.trust_region
-        if region is not None and float((raw - before).abs()) > region * (1 + 1e-9):
+        if region is not None and float((raw - before).abs().max()) > region * (1 + 1e-9):
             raw.copy_(before + (raw - before).clamp(-region, region))
             kinds.append("trust_region")
         low, high = self.raw_bounds()
-        if not low <= float(raw) <= high:
+        if not low <= float(raw.min()) <= float(raw.max()) <= high:
             raw.clamp_(low, high)
             kinds.append("bound")
         return kinds

@@ -44,8 +44,9 @@ class Relation(ABC):
         if len(self.entries) < 2:
             return False
         for name in self.logarithmic():
-            scale, own = entries[name].scale, type(self).__name__
+            scale, basis, own = entries[name].scale, entries[name].basis, type(self).__name__
             require(scale == "log", f"{name}.scale", scale, f"{own} moves its logarithm: it must be log")
+            require(basis is None, f"{name}.basis", basis, f"{own} moves its logarithm: it must be null")
         return True
 
     @abstractmethod

@@ -108,7 +108,7 @@ class AdamUpdate:
         assert raw.grad is not None
         if self._optimiser.param_groups[0]["params"][0] is not raw:
             raise ValueError("an AdamUpdate moves the parameter it was first given, and no other")
-        if bool(torch.isfinite(raw.grad)):
+        if bool(torch.isfinite(raw.grad).all()):
             self._optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,20 +3,21 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 PACKAGE = "nas"
 
 
-def bundled_source(entry: type, entries: Mapping[str, Collection[str]] | None = None) -> str:
-    """Import statements and definitions, each before its use, from which ``entry`` can be made.
+def bundled_source(entry: Callable[..., Any], entries: Mapping[str, Collection[str]] | None = None) -> str:
+    """Import statements and definitions, each before its use, from which ``entry`` can be made or called.
 
     Annotations are left out, and with them what only they need; docstrings stay.
 
     Args:
-        entry: A class of this package.
+        entry: A class or function of this package.
         entries: The keys of a dictionary that are kept, by the dictionary's name, where not all are needed.
 
     Raises:

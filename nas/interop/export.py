@@ -17,6 +17,7 @@ from nas.evaluation.network_cost import as_used
 from nas.interop.standalone import standalone_source
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace
+from nas.tasks.task import Task
 from nas.training.retraining import ExportKind, missing_packages
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def write_for_other_programs(
     space: SearchSpace,
     architecture: Architecture,
     splits: DataSplits,
+    task: Task,
     folder: Path,
     title: str,
     kind: ExportKind | None,
@@ -45,6 +47,7 @@ def write_for_other_programs(
     Args:
         network: Trained; it has ``architecture``, of ``space``.
         splits: The data it was trained on; the export is run on test images.
+        task: What its outputs mean.
         folder: Where the files go.
         title: The first line of the Python file.
         kind: None exports nothing.
@@ -54,7 +57,9 @@ def write_for_other_programs(
         RunFailed: The exported file does not compute what the network computes.
     """
     try:
-        source = standalone_source(space, architecture, splits.mean, splits.std, title, splits.class_names)
+        source = standalone_source(
+            space, architecture, splits.mean, splits.std, title, splits.class_names, splits.preparation, task.to_json()
+        )
         write_atomically(folder / "network.py", source.encode())
     except InvalidValue as error:
         log.info(f"no network.py: {error}")

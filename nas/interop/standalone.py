@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from nas.candidate import Architecture
+from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
 from nas.operations.embedding import ColumnEmbedding
@@ -41,6 +42,7 @@ DEFAULTS: Mapping[str, Any] = {
     **{"count_include_pad": True, "start_dim": 1, "end_dim": -1, "beta": 1.0, "threshold": 20.0},
     **{"approximate": "none", "alpha": 1.0},
 }
+NOTHING: Mapping[str, Any] = {}
 REQUIRED = 2  # arguments of a layer that stand without their names
 
 
@@ -51,6 +53,8 @@ def standalone_source(
     std: Sequence[float],
     title: str,
     class_names: Sequence[str] | None = None,
+    preparation: Mapping[str, Any] = NOTHING,
+    task: Mapping[str, Any] = NOTHING,
 ) -> str:
     """The text of the file.
 
@@ -60,10 +64,13 @@ def standalone_source(
         mean, std: The numbers per channel that normalise images from 0 to 1.
         title: The first line of the file's docstring.
         class_names: What the classes are called, in the order of the logits; None leaves the file without them.
+        preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``.
+        task: As :meth:`nas.tasks.Task.to_json` has it. Standardised targets give the file their mean and deviation.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.
     """
+    is_table, is_regression = preparation.get("kind") == "table", task.get("name") == "regression"
     network = space.network(architecture)
     if isinstance(network, nn.Sequential):
         own = any(isinstance(layer, ColumnEmbedding) for layer in network)
@@ -77,14 +84,22 @@ def standalone_source(
         imports, _, definitions = source.partition("\n\n\n")
         imports = _sorted_imports([*imports.splitlines(), "import torch", "from types import SimpleNamespace"])
         made = _call(type(network).__name__, arguments)
+    if is_table:
+        of_rows, _, functions = bundled_source(prepared_rows).partition("\n\n\n")
+        imports = _sorted_imports({*imports.splitlines(), *of_rows.splitlines()} - {""})
+        definitions = (
+            f"{definitions.strip()}{_GAP if definitions else ''}{functions.strip()}{_GAP}{_prepare(preparation)}"
+        )
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
+    scale = "" if is_table else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
+    targets = f"TARGET_MEAN, TARGET_STD = {_numbers(task['mean'])}, {_numbers(task['std'])}\n" if is_regression else ""
     return (
         f"{quotes}{_one_line(title)}\n\n"
-        f"Depends on torch only. {_inputs_and_outputs(space.signature)}: "
+        f"Depends on torch only. {_inputs_and_outputs(space.signature, is_table, is_regression)}: "
         f'network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
-        f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n{names}\n\n"
+        f"{scale}{targets}{names}\n\n"
         f"{definitions.strip()}{_GAP if definitions else ''}"
         f"def network():\n"
         f'    """The network with fresh weights."""\n'
@@ -100,13 +115,25 @@ def standalone_source(
 _GAP = "\n\n\n"
 
 
-def _inputs_and_outputs(signature: Signature) -> str:
+def _prepare(preparation: Mapping[str, Any]) -> str:
+    """What of the file makes inputs of a table's rows."""
+    return (
+        f"PREPARATION = {pformat(preparation, width=110, compact=True, sort_dicts=False)}\n\n\n"
+        f"def prepare(rows):\n"
+        f'    """Inputs of the network from rows as dictionaries, or from a dictionary or data frame of columns."""\n'
+        f"    return prepared_rows(rows, PREPARATION)"
+    )
+
+
+def _inputs_and_outputs(signature: Signature, is_table: bool, is_regression: bool) -> str:
     """``Images (batch, 1, 28, 28) ..., to logits (batch, 10)``."""
     sides = ", ".join(map(str, signature.input_shape))
     inputs = f"{INPUTS[signature.rank].capitalize()} (batch, {sides})"
     places = "".join(f", {side}" for side in signature.input_shape[1:]) if signature.head == "dense" else ""
     prepared = "from 0 to 1, normalised with MEAN and STD per channel" if signature.rank == 2 else "as in the training"
-    return f"{inputs} {prepared},\nto logits (batch, {signature.outputs}{places})"
+    prepared = "that prepare(rows) makes" if is_table else prepared
+    outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if is_regression else "logits"
+    return f"{inputs} {prepared},\nto {outputs} (batch, {signature.outputs}{places})"
 
 
 def _one_line(text: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from nas.errors import InvalidValue
 from nas.interop.named_architecture import architecture_text, named_architecture
 from nas.report.animation import write_animation
-from nas.report.comparison import OUTCOME_COLUMNS, comparison_place, found_runs, outcome_rows, write_comparison
+from nas.report.comparison import comparison_place, found_runs, outcome_columns, outcome_rows, write_comparison
 from nas.report.drawing import save_drawing
-from nas.report.explanation import decisions
+from nas.report.explanation import change_in_words, decisions
 from nas.report.outcome import space_figure
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
@@ -87,11 +87,11 @@ def _page(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    runs = found_runs(options.folder)
     place = comparison_place(options.folder, options.output)
     with _writing_into(place.parent):
         path = write_comparison(options.folder, place)
-    rows = outcome_rows(found_runs(options.folder))
-    print_table(comparison_table(f"{len(rows)} runs", OUTCOME_COLUMNS, rows))
+    print_table(comparison_table(f"{len(runs)} runs", outcome_columns(runs), outcome_rows(runs)))
     print(f"page: {path}")
 
 
@@ -104,20 +104,22 @@ def _why(options: argparse.Namespace) -> None:
         page = write_page(options.folder)
     columns = ["choice", "chosen", "runner-up", "margin", "swapped in the supernet", "swapped and retrained"]
     rows = []
-    for one in decisions(RecordedRun.read(options.folder)):
-        effects = [_points(one.effect), _points(one.retrained_effect)]
+    run = RecordedRun.read(options.folder)
+    main = run.task.main
+    for one in decisions(run):
+        changes = (one.effect, one.retrained_effect)
+        effects = ["" if change is None else change_in_words(main, change) for change in changes]
         rows.append([one.choice, one.option, one.runner_up or "-", _share(one.margin), *effects])
-    print_table(comparison_table("What each choice is worth, in points of validation accuracy", columns, rows))
+    title = (
+        f"What each choice is worth, {'in points' if main.unit == '%' else 'as a change'} of validation {main.words}"
+    )
+    print_table(comparison_table(title, columns, rows))
     print(f"page: {page}")
     print(f"measured: {path}")
 
 
 def _share(margin: float | None) -> str:
     return "" if margin is None else f"{margin:.3f}"
-
-
-def _points(effect: float | None) -> str:
-    return "" if effect is None else f"{100 * effect:+.2f}"
 
 
 def _draw(options: argparse.Namespace) -> None:
@@ -129,13 +131,14 @@ def _draw(options: argparse.Namespace) -> None:
             allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
             raise InvalidValue("architecture", options.architecture, allowed)
         found = read_candidate_file(file)
-        space, architecture = found.space, found.candidate.architecture
+        space, architecture, task_name = found.space, found.candidate.architecture, found.task["name"]
     else:
-        space, architecture = named_architecture(text, _space_named)
+        (space, architecture), task_name = named_architecture(text, _space_named), "classification"
     default = path / "figures" if os.path.isdir(path) else Path()
     name = options.architecture if text is not None and text.isidentifier() else "architecture"
     with _writing_into(path) if path.is_dir() and options.output is None else nullcontext():
-        drawings = save_drawing(space_figure(space, architecture, options.title), (options.output or default) / name)
+        figure = space_figure(space, architecture, options.title, task_name=task_name)
+        drawings = save_drawing(figure, (options.output or default) / name)
     for written in drawings:
         print(f"drawing: {written}")
 

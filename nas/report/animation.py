@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
+from nas.report.charts import anytime_measure
 from nas.report.colours import option_colours
 from nas.report.outcome import space_figure
 from nas.report.recorded_run import RecordedRun
@@ -43,14 +44,16 @@ def frames(run: RecordedRun) -> list[Frame]:
     if run.found is None or not history:
         raise InvalidValue("run folder", run.folder, "it must hold a finished search with recorded probabilities")
     kept = [history[round(index * (len(history) - 1) / (MOST_FRAMES - 1))] for index in range(MOST_FRAMES)]
-    accuracy = run.curves.get("validation/accuracy")
-    at = dict(zip(accuracy.steps, accuracy.values, strict=True)) if accuracy else {}
+    measure = anytime_measure([run])
+    curve = run.curves.get(f"validation/{measure.name}")
+    at = dict(zip(curve.steps, curve.values, strict=True)) if curve else {}
     unit = "epoch" if run.steps_per_epoch else "step"
     shown = []
     for step, probabilities in history if len(history) <= MOST_FRAMES else kept:
         title = f"{unit} {run.place(step):.4g}"
         if step in at:
-            title += f"   validation accuracy {100 * at[step]:.1f} %"
+            told = f"{100 * at[step]:.1f} %" if measure.unit == "%" else measure.told(at[step])
+            title += f"   validation {measure.words} {told}"
         try:
             preferred = run.found.space.preferred(probabilities)
         except KeyError as error:
@@ -74,7 +77,8 @@ def write_animation(run: RecordedRun, path: Path) -> Path:
     for frame in some:
         if frame.architecture not in drawn:
             content = BytesIO()
-            space_figure(run.found.space, frame.architecture).savefig(content, format="png", dpi=RESOLUTION)
+            figure = space_figure(run.found.space, frame.architecture, task_name=run.found.task["name"])
+            figure.savefig(content, format="png", dpi=RESOLUTION)
             drawn[frame.architecture] = Image.open(content).convert("RGB")
     text, title = _font(TEXT_SIZE), _font(TITLE_SIZE)
     rows = list(some[0].probabilities)

@@ -7,7 +7,11 @@ from itertools import accumulate, pairwise
 from typing import Literal
 
 from nas.report.colours import BLUE, GREY, SERIES_COLOURS, option_colours
+from nas.report.predictions import Predictions
 from nas.report.recorded_run import Curve, RecordedRun
+from nas.tasks import Measure
+
+MOST_TARGETS, MOST_DOTS = 12, 400  # of a picture of predictions
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,14 @@ class Chart:
 
 
 def losses(run: RecordedRun) -> list[Chart]:
-    """Losses and accuracies of both levels by epoch."""
+    """Losses of both levels by epoch, and what the task glances at in every step."""
     charts = []
-    for quantity in ("loss", "accuracy"):
+    for quantity in ("loss", run.task.glanced):
         named = {
             "lower level, training split": f"train/{quantity}",
             "upper level, validation split": f"validation/{quantity}",
         }
-        charts += _chart(run, quantity.capitalize(), named, marks=interventions(run))
+        charts += _chart(run, capitalised(quantity.replace("_", " ")), named, marks=interventions(run))
     return charts
 
 
@@ -123,28 +127,64 @@ def gradient_norms(run: RecordedRun) -> list[Chart]:
 
 
 def retraining(run: RecordedRun) -> list[Chart]:
-    """Loss, accuracy and learning rate of a retraining."""
-    return [
-        *_chart(run, "Loss", {"training": "train/loss", "held out": "validation/loss"}),
-        *_chart(run, "Accuracy", {"training": "train/accuracy", "held out": "validation/accuracy"}),
-        *_chart(run, "Learning rate", {"learning rate": "hyperparameters/learning_rate"}),
-    ]
+    """Loss, what is glanced at, and learning rate of a retraining; what it says of test samples against the truth."""
+    charts = []
+    for quantity in ("loss", run.task.glanced):
+        named = {"training": f"train/{quantity}", "held out": f"validation/{quantity}"}
+        charts += _chart(run, capitalised(quantity.replace("_", " ")), named)
+    charts += _chart(run, "Learning rate", {"learning rate": "hyperparameters/learning_rate"})
+    return charts + [against_the_truth(*entry) for entry in list(run.predictions.items())[:MOST_TARGETS]]
 
 
-BEST_SO_FAR = ("best/accuracy", "validation/accuracy")  # the first that a run has is its anytime curve
+def against_the_truth(target: str, found: Predictions) -> Chart:
+    """What was said against what is true, and the line on which all would lie that was said rightly."""
+    stride = -(-len(found.true) // MOST_DOTS)
+    lowest, highest = min(*found.true, *found.predicted), max(*found.true, *found.predicted)
+    dots = Line("test sample", tuple(found.true[::stride]), tuple(found.predicted[::stride]), BLUE)
+    line = Line("predicted = true", (lowest, highest), (lowest, highest), GREY, dashed=True)
+    return Chart(f"Predicted against true: {target}", (dots, line), f"true {target}", kind="points")
 
 
-def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
-    """Samples spent and best validation accuracy so far; None if the run lacks either record or spends no samples."""
+LOSS = Measure("loss", "lower", "loss")
+
+
+def _tags(measure: Measure) -> tuple[str, str]:
+    """The tags of a measure on the way; the first that a run has is taken."""
+    return f"best/{measure.name}", f"validation/{measure.name}"
+
+
+def anytime_measure(runs: Sequence[RecordedRun]) -> Measure:
+    """What the anytime curves of ``runs``, which have one task, are of.
+
+    That is the main measure. Where a run records its loss only, as a gradient search does whose task glances at
+    another number, it is the loss.
+    """
+
+    def has(run: RecordedRun, measure: Measure) -> bool:
+        return any(tag in run.curves for tag in _tags(measure))
+
+    main = runs[0].task.main
+    return LOSS if any(has(run, LOSS) and not has(run, main) for run in runs) else main
+
+
+def anytime_curve(run: RecordedRun, measure: Measure | None = None) -> tuple[list[float], list[float]] | None:
+    """Samples spent and the best of ``measure`` so far; None if the run lacks either record or spends no samples.
+
+    Args:
+        run: The run.
+        measure: By default that of :func:`anytime_measure`.
+    """
+    measure = measure or anytime_measure([run])
     samples = run.curves.get("budget/samples")
-    tag = next((tag for tag in BEST_SO_FAR if tag in run.curves), None)
+    tag = next((tag for tag in _tags(measure) if tag in run.curves), None)
     if samples is None or tag is None or samples.values[-1] == 0:  # a look-up in a table costs no samples
         return None
     spent = dict(zip(samples.steps, samples.values, strict=True))
     xs, ys = [], []
-    best = -math.inf
+    better = max if measure.better == "higher" else min
+    best = -math.inf if measure.better == "higher" else math.inf
     for step, value in zip(run.curves[tag].steps, run.curves[tag].values, strict=True):
-        best = max(best, value) if math.isfinite(value) else best
+        best = better(best, value) if math.isfinite(value) else best
         if step in spent and math.isfinite(best):
             xs.append(spent[step])
             ys.append(best)
@@ -152,13 +192,13 @@ def anytime_curve(run: RecordedRun) -> tuple[list[float], list[float]] | None:
 
 
 def anytime_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:
-    """Best validation accuracy so far against the samples spent: a line per run, in steps."""
-    lines = []
+    """The best of :func:`anytime_measure` so far against the samples spent: a line per run, in steps."""
+    measure, lines = anytime_measure(runs), []
     for place, (run, name) in enumerate(zip(runs, names, strict=True)):
-        curve = anytime_curve(run)
+        curve = anytime_curve(run, measure)
         if curve is not None:
             lines.append(numbered_line(place, name, *_stairs(*curve)))
-    return [Chart("Best validation accuracy so far", tuple(lines), "samples spent")] if lines else []
+    return [Chart(f"Best validation {measure.words} so far", tuple(lines), "samples spent")] if lines else []
 
 
 def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -170,14 +210,15 @@ def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...]
 
 
 def evaluated(run: RecordedRun) -> list[Chart]:
-    """The accuracy of every candidate of a black-box search, and the best so far."""
-    scores = [one.metrics["accuracy"] for one in run.evaluations if "accuracy" in one.metrics]
+    """The main measure of every candidate of a black-box search, and the best so far."""
+    main = run.task.main
+    scores = [one.metrics[main.name] for one in run.evaluations if main.name in one.metrics]
     if not scores:
         return []
     xs = tuple(float(place) for place in range(1, len(scores) + 1))
     every = Line("candidate", xs, tuple(scores), GREY)
-    best = Line("best so far", *_stairs(xs, list(accumulate(scores, max))), BLUE)
-    return [Chart("Accuracy of every candidate", (every, best), "evaluation", kind="points")]
+    best = Line("best so far", *_stairs(xs, list(accumulate(scores, max if main.better == "higher" else min))), BLUE)
+    return [Chart(f"{capitalised(main.words)} of every candidate", (every, best), "evaluation", kind="points")]
 
 
 def population(run: RecordedRun) -> list[Chart]:
@@ -217,6 +258,11 @@ def shares(run: RecordedRun) -> list[Chart]:
             lines.append(Line(option, tuple(map(float, places)), ys, colours[option]))
         charts.append(Chart(choice.name, tuple(lines), "evaluation", kind="areas"))
     return charts
+
+
+def capitalised(words: str) -> str:
+    """``Accuracy``, but ``RMSE`` and ``mAP`` as they are."""
+    return words.capitalize() if words.islower() else words
 
 
 def x_label(run: RecordedRun) -> str:

@@ -1,30 +1,37 @@
 """``python -m nas.report compare``: several runs on one page."""
 
+import math
 from collections.abc import Mapping, Sequence
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
-from nas.errors import InvalidValue
-from nas.report.charts import Chart, anytime_charts, anytime_curve, hyperparameter_scale, numbered_line, points, x_label
+from nas.errors import InvalidValue, require
+from nas.report.charts import (
+    Chart,
+    anytime_charts,
+    anytime_curve,
+    anytime_measure,
+    hyperparameter_scale,
+    numbered_line,
+    points,
+    x_label,
+)
 from nas.report.recorded_run import RecordedRun, changed_settings, is_run, number
-from nas.report.rendering import duration, percent, quoted, render, whole
+from nas.report.rendering import duration, quoted, render, whole
 from nas.report.tables import mean_and_deviation
 from nas.run.checkpoint import write_atomically
+from nas.tasks import Measure
 
 MOST_RUNS = 200
 MOST_DRAWINGS = 24
-OUTCOME_COLUMNS = (
-    *("run", "data", "space", "seed", "test accuracy", "best validation accuracy"),
-    *("parameters", "samples", "search time"),
-)
 
 
 def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
     """The runs in ``folders``; a folder that is no run folder, as that of a multirun, stands for the runs in it.
 
     Raises:
-        InvalidValue: A folder holds no run, or there are too many runs.
+        InvalidValue: A folder holds no run, there are too many runs, or they are of different tasks.
     """
     runs: list[RecordedRun] = []
     for folder in folders:
@@ -32,6 +39,10 @@ def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
         runs += [RecordedRun.read(one) for one in inside or [folder]]
     if len(runs) > MOST_RUNS:
         raise InvalidValue("run folders", len(runs), f"a page can compare at most {MOST_RUNS}")
+    for run in runs:
+        one, other = runs[0].task.name, run.task.name
+        found = f"{runs[0].folder} is of the task {one} and {run.folder} of {other}"
+        require(one == other, "run folders", len(runs), f"{found}, whose numbers do not go into one column")
     return runs
 
 
@@ -74,7 +85,8 @@ def comparison(runs: Sequence[RecordedRun]) -> str:
         "comparison.html.jinja",
         title=f"{len(runs)} runs compared",
         names=names,
-        outcome_columns=OUTCOME_COLUMNS,
+        main=runs[0].task.main,
+        outcome_columns=outcome_columns(runs),
         outcomes=outcome_rows(runs),
         spreads=_spreads(runs, names),
         anytime=anytime_charts(runs, names),
@@ -108,31 +120,42 @@ def run_names(runs: Sequence[RecordedRun]) -> list[str]:
     return names
 
 
-def outcome(run: RecordedRun) -> dict[str, float | None]:
-    """A run's numbers by name, None where it has none: accuracies as shares, time in seconds."""
+def outcome(run: RecordedRun, best: Measure) -> dict[str, float | None]:
+    """A run's numbers, None where it has none; time in seconds.
+
+    Args:
+        run: The run.
+        best: What its anytime curve is of.
+    """
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
-    curve = anytime_curve(run)
+    curve = anytime_curve(run, best)
     return {
-        "test accuracy": number(result.get("test_accuracy")),
-        "best validation accuracy": max(curve[1]) if curve else None,
+        "test": number(result.get(f"test_{run.task.main.name}")),
+        "best": curve[1][-1] if curve else None,
         "parameters": number(result.get("parameters")),
         "samples": run.last("budget/samples"),
         "seconds": run.last("time/total_seconds"),
     }
 
 
+def outcome_columns(runs: Sequence[RecordedRun]) -> list[str]:
+    """What stands above :func:`outcome_rows`."""
+    measured = f"test {runs[0].task.main.words}", f"best validation {anytime_measure(runs).words}"
+    return ["run", "data", "space", "seed", *measured, "parameters", "samples", "search time"]
+
+
 def outcome_rows(runs: Sequence[RecordedRun]) -> list[list[str]]:
-    """A row of texts per run, for :data:`OUTCOME_COLUMNS`."""
-    rows = []
+    """A row of texts per run, for :func:`outcome_columns`."""
+    rows, best = [], anytime_measure(runs)
     for run, name in zip(runs, run_names(runs), strict=True):
-        numbers, seed = outcome(run), run.setting("seed")
+        numbers, seed = outcome(run, best), run.setting("seed")
         texts = [
             name,
             run.found.data if run.found else None,
             run.found.space.name if run.found else None,
             None if seed is None else str(seed),
-            percent(numbers["test accuracy"]),
-            percent(numbers["best validation accuracy"]),
+            None if numbers["test"] is None else run.task.main.told(numbers["test"]),
+            None if numbers["best"] is None else best.told(numbers["best"]),
             whole(numbers["parameters"]),
             whole(numbers["samples"]),
             duration(numbers["seconds"]),
@@ -151,19 +174,25 @@ def groups(runs: Sequence[RecordedRun]) -> list[list[int]]:
 
 
 def _spreads(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[list[str]]:
-    """A row per group of several runs: name of the first run, number of runs, accuracies as mean ± deviation in %."""
-    rows = []
+    """A row per group of several runs: name of the first, number of runs, main measure on test and validation."""
+    rows, best = [], anytime_measure(runs)
     for places in groups(runs):
         if len(places) > 1:
-            outcomes = [outcome(runs[place]) for place in places]
-            spreads = [_spread([one[name] for one in outcomes]) for name in OUTCOME_COLUMNS[4:6]]
+            outcomes = [outcome(runs[place], best) for place in places]
+            measured = {"test": runs[0].task.main, "best": best}
+            spreads = [_spread(one, [each[name] for each in outcomes]) for name, one in measured.items()]
             rows.append([names[places[0]], str(len(places)), *spreads])
     return rows
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    known = [100 * value for value in values if value is not None]
-    return mean_and_deviation(known, 2) if known else ""
+def _spread(measure: Measure, values: Sequence[float | None]) -> str:
+    factor = 100 if measure.unit == "%" else 1
+    known = [factor * value for value in values if value is not None]
+    if not known:
+        return ""
+    size = max(map(abs, known))
+    digits = 2 if measure.unit == "%" or size == 0 else max(0, 3 - math.floor(math.log10(size)))  # four that count
+    return mean_and_deviation(known, digits)
 
 
 def hyperparameter_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:

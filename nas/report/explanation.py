@@ -23,7 +23,7 @@ from nas.report.recorded_run import RecordedRun, number
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import Probabilities, RunnerUp, SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.tasks import Task
+from nas.tasks import Measure, Task
 
 SCHEMA = 1
 MOST_IMAGES = 2000
@@ -38,8 +38,8 @@ class Decision:
         runner_up: The next best option, or None if unknown.
         margin: The probability of the option minus the probability of the runner-up, or None if unknown.
         decided: The step since which the choice has not changed, or None if unknown.
-        effect: The change of the supernet's validation accuracy (a share) if the runner-up replaces the option, or None
-            if not measured.
+        effect: The change of the supernet's main measure on the validation split if the runner-up replaces the option,
+            or None if not measured.
         retrained_effect: The same change after a short retraining of both.
     """
 
@@ -60,7 +60,7 @@ def decisions(run: RecordedRun) -> list[Decision]:
     history = list(run.probability_history())
     alternatives = runner_ups(space, found, history[-1][1]) if history else {}
     since = decided_since(space, found, history)
-    measured = run.explanation.get("choices")
+    measured, main = run.explanation.get("choices"), run.task.main.name
     rows = []
     for choice in space.choices:
         other = alternatives.get(choice.name)
@@ -75,35 +75,41 @@ def decisions(run: RecordedRun) -> list[Decision]:
                 other.option if other else None,
                 other.margin if other else None,
                 since.get(choice.name),
-                number(effects.get("accuracy_effect")),
-                number(effects.get("retrained_accuracy_effect")),
+                number(effects.get(f"{main}_effect")),
+                number(effects.get(f"retrained_{main}_effect")),
             )
         )
     return rows
 
 
+def change_in_words(measure: Measure, change: float) -> str:
+    """``change`` of a measure with its sign: in points of a share, in the measure's unit otherwise."""
+    return f"{100 * change:+.2f}" if measure.unit == "%" else f"{change:+.3g} {measure.unit}".rstrip()
+
+
 @dataclass(frozen=True)
 class ObservedOption:
-    """An option in a black-box search: the number of evaluated candidates with it, and their mean accuracy."""
+    """An option in a black-box search: the number of evaluated candidates with it, the mean of their main measure."""
 
     option: str
     count: int
-    accuracy: float
+    mean: float
 
 
 def observed_options(run: RecordedRun) -> dict[str, list[ObservedOption]]:
-    """The options of each choice in candidates that were evaluated with an accuracy, best first."""
+    """The options of each choice in candidates that were evaluated with the main measure, best first."""
     if run.found is None:
         return {}
+    main = run.task.main
     observed: dict[str, list[ObservedOption]] = {}
     for choice in run.found.space.choices:
-        accuracies: dict[str, list[float]] = {}
+        found: dict[str, list[float]] = {}
         for one in run.evaluations:
             option = one.options.get(choice.name)
-            if option in choice.options and "accuracy" in one.metrics:
-                accuracies.setdefault(option, []).append(one.metrics["accuracy"])
-        options = [ObservedOption(option, len(some), fmean(some)) for option, some in accuracies.items()]
-        observed[choice.name] = sorted(options, key=lambda one: -one.accuracy)
+            if option in choice.options and main.name in one.metrics:
+                found.setdefault(option, []).append(one.metrics[main.name])
+        options = [ObservedOption(option, len(some), fmean(some)) for option, some in found.items()]
+        observed[choice.name] = sorted(options, key=lambda one: one.mean, reverse=main.better == "higher")
     return observed
 
 
@@ -144,8 +150,10 @@ def discretisation_gap(
     """The metrics of the relaxed supernet and of ``architecture`` inside it, without retraining, on the same images."""
     return {
         "schema": SCHEMA,
-        "supernet": supernet_metrics(supernet, batches(), relaxed_weights(supernet), task),
-        "discretised": supernet_metrics(supernet, batches(), supernet.architecture_weights(architecture), task),
+        "supernet": supernet_metrics(supernet, batches(), relaxed_weights(supernet), task, measures=True),
+        "discretised": supernet_metrics(
+            supernet, batches(), supernet.architecture_weights(architecture), task, measures=True
+        ),
     }
 
 
@@ -191,12 +199,14 @@ def swap_effects(
             differs = (chosen[name] != swapped[name]).any(-1, keepdim=True)
             with_option[name] = torch.where(differs, chosen[name], weights)
             with_other[name] = torch.where(differs, swapped[name], weights)
-        option_metrics = supernet_metrics(supernet, batches(), with_option, task)
-        other_metrics = supernet_metrics(supernet, batches(), with_other, task)
+        option_metrics = supernet_metrics(supernet, batches(), with_option, task, measures=True)
+        other_metrics = supernet_metrics(supernet, batches(), with_other, task, measures=True)
         effects[choice] = {
             "runner_up": other.option,
             "option": option_metrics,
             "swapped": other_metrics,
-            **{f"{name}_effect": other_metrics[name] - option_metrics[name] for name in (task.glanced, "loss")},
+            **{
+                f"{name}_effect": other_metrics[name] - option_metrics[name] for name in (task.measures[0].name, "loss")
+            },
         }
     return effects

@@ -16,7 +16,8 @@ from nas.data.class_names import require_same_classes
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
-from nas.report.recorded_run import RecordedRun
+from nas.report.outcome import samples_in_words
+from nas.report.recorded_run import CONFIGURATION, RecordedRun
 from nas.run.candidate_file import CandidateFile
 from nas.run.checkpoint import fitting, write_atomically
 from nas.run.environment import checked_device
@@ -25,6 +26,7 @@ from nas.run.randomness import Randomness
 from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
 from nas.signature import Signature
+from nas.spaces.fitting import space_settings
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
@@ -84,8 +86,9 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
         task,
         begin,
     )
-    images = min(settings.images, len(splits.validation))
-    about = f"Measured in the supernet of step {step} on {images} validation images, all other choices relaxed."
+    count, main = min(settings.images, len(splits.validation)), task.measures[0]
+    measured_on = f"{count} validation {samples_in_words(task.signature)}"
+    about = f"Measured in the supernet of step {step} on {measured_on}, all other choices relaxed."
     path = _write(folder, effects, about)
     if settings.retrain:
         about += (
@@ -93,12 +96,12 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
             f"mean of {settings.seeds} seed{'s' if settings.seeds > 1 else ''}, same validation split."
         )
         train = _Trainer(config, found, splits, task, source.augmentation, settings)
-        accuracy = train.accuracy(found.candidate.architecture)
-        say(f"retrained as found: validation accuracy {100 * accuracy:.2f} %")
+        value = train.value(found.candidate.architecture)
+        say(f"retrained as found: validation {main.words} {main.told(value)}")
         for choice, other in alternatives.items():
-            swapped = train.accuracy(other.architecture)
-            say(f"retrained with {choice} {other.option}: {100 * swapped:.2f} %")
-            effects[choice]["retrained_accuracy_effect"] = swapped - accuracy
+            swapped = train.value(other.architecture)
+            say(f"retrained with {choice} {other.option}: {main.told(swapped)}")
+            effects[choice][f"retrained_{main.name}_effect"] = swapped - value
             path = _write(folder, effects, about)
     return path
 
@@ -117,7 +120,7 @@ def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Sig
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = build(config.space, "space", signature=signature)
+    space = build(space_settings(config.space, signature, CONFIGURATION / "space"), "space", signature=signature)
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with fitting(state):
         try:
@@ -147,11 +150,11 @@ class _Trainer:
         self.final = replace(build(config.final, "final"), epochs=settings.epochs, checkpoint=None)
         self.training = build(config.training, "training")
 
-    def accuracy(self, architecture: Architecture) -> float:
-        """The validation accuracy of ``architecture`` after training on the training split; the mean over the seeds."""
-        return fmean(self._accuracy(architecture, seed) for seed in range(self.settings.seeds))
+    def value(self, architecture: Architecture) -> float:
+        """The main measure of ``architecture`` on the validation split after training; the mean over the seeds."""
+        return fmean(self._value(architecture, seed) for seed in range(self.settings.seeds))
 
-    def _accuracy(self, architecture: Architecture, seed: int) -> float:
+    def _value(self, architecture: Architecture, seed: int) -> float:
         randomness = Randomness(seed, checked_device(self.config.device))
         mean, std = self.splits.mean, self.splits.std
         stream = self.splits.train.to(randomness.device).stream(

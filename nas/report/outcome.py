@@ -1,6 +1,7 @@
 """The outcome of a search or of a retraining in words and as a drawing."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,13 @@ from nas.report.cell_drawing import draw_cells
 from nas.report.cell_graph import darts_cell, nasbench201_cell, recurrent_cell
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
+from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
-from nas.tasks import measures_of
+from nas.tasks import measures_of, told_measures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +29,14 @@ def architecture_in_words(found: CandidateFile) -> str:
 
 
 INPUTS = {0: "row", 1: "series", 2: "image"}
+OUTPUTS = {  # by task
+    "classification": ("class", "classes"),
+    "multi_label": ("label", "labels"),
+    "regression": ("target", "targets"),
+    "dense_classification": ("class", "classes"),
+    "dense_regression": ("target", "targets"),
+    "language": ("token", "tokens"),
+}
 CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
@@ -64,10 +74,15 @@ def space_figure(
     shape = " x ".join(map(str, signature.input_shape))
     blocks = [Block("input", INPUTS[signature.rank], shape if signature.rank else f"{shape} columns")]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
-    of_classes = task_name == "classification"
-    outputs = f"{signature.outputs} {'classes' if of_classes else 'outputs'}"
-    blocks.append(Block("output", "classifier" if of_classes else "head", outputs))
+    one, several = OUTPUTS.get(task_name, ("output", "outputs"))
+    outputs = f"{signature.outputs} {one if signature.outputs == 1 else several}"
+    blocks.append(Block("output", "classifier" if task_name == "classification" else "head", outputs))
     return draw_chain(blocks, title, width)
+
+
+def samples_in_words(signature: Signature) -> str:
+    """``images`` or, of any others, ``samples``."""
+    return "images" if signature.rank == 2 else "samples"
 
 
 def hyperparameters_in_words(found: CandidateFile) -> str:
@@ -91,7 +106,6 @@ def search_outcome(found: CandidateFile, seconds: float) -> dict[str, str]:
 
 def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: float | None) -> dict[str, str]:
     """The rows of the table at the end of a retraining."""
-    main, *_ = measures = measures_of(result)
     used = ", ".join(f"{name} {value:.3g}" for name, value in result["hyperparameters"].items())
     return {
         "data": found.data,
@@ -99,10 +113,19 @@ def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: 
         "hyperparameters": f"{used}, schedule {result['schedule']}",
         "parameters": f"{result['parameters']:,}",
         "search time": "unknown" if search_seconds is None else f"{search_seconds:.0f} s",
-        **{f"test {one.words}": one.told(result[f"test_{one.name}"]) for one in measures},
+        **{f"test {one.words}": one.told(result[f"test_{one.name}"]) for one in measures_of(result)},
         "test loss": f"{result['test_loss']:.4f}",
-        **({f"{main.words} without inputs": main.told(result["trivial"][main.name])} if "trivial" in result else {}),
+        **without_inputs(result),
     }
+
+
+def without_inputs(result: Mapping[str, Any]) -> dict[str, str]:
+    """What the measures that the outcome is told in are without looking at any input; empty where nobody asked."""
+    trivial = result.get("trivial")
+    if not isinstance(trivial, Mapping):
+        return {}
+    found = [(one, trivial.get(one.name)) for one in told_measures(result)]
+    return {f"{one.words} without inputs": one.told(value) for one, value in found if isinstance(value, int | float)}
 
 
 def recorded_seconds(folder: Path) -> float | None:

@@ -1,21 +1,31 @@
 """``report.html``: one self-contained page of a run. Its template writes the sentences about the values found here."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
 from nas.report import charts
 from nas.report.composition import composition_in_words
-from nas.report.explanation import Decision, ObservedOption, decisions, observed_options
+from nas.report.explanation import Decision, ObservedOption, change_in_words, decisions, observed_options
+from nas.report.outcome import samples_in_words, without_inputs
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
-from nas.report.rendering import duration, percent, quoted, render, whole
+from nas.report.rendering import duration, quoted, render, whole
 from nas.run.checkpoint import write_atomically
 from nas.run.overrides import typed
+from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
+MOST_OUTPUTS = 200  # rows of the table of single outputs
+
+
+class Effect(NamedTuple):
+    """A change in words, and whether it is ``good`` or ``bad``; empty where it is neither."""
+
+    words: str
+    mood: str
 
 
 def write_page(folder: Path) -> Path:
@@ -48,6 +58,7 @@ def page(run: RecordedRun) -> str:
     """The page of ``run`` as HTML."""
     # The page of a retraining shows the retraining itself.
     retrainings = {run.folder.name: run} if run.result else run.retrainings
+    gap_columns, gap = _gap(run, retrainings)
     return render(
         "page.html.jinja",
         title=outcome_line(run),
@@ -61,9 +72,13 @@ def page(run: RecordedRun) -> str:
         observed=_observed(run),
         searched=_searched_hyperparameters(run),
         carried=_carried_hyperparameters(run),
-        gap=_gap(run, retrainings),
+        main=run.task.main,
+        samples=samples_in_words(run.found.space.signature) if run.found else "samples",
+        gap_columns=gap_columns,
+        gap=gap,
         retrainings=retrainings,
-        retrained=_retrained(retrainings),
+        retrained=_retrained(retrainings, run.task.measures),
+        outputs={name: _outputs(one) for name, one in retrainings.items()},
         changed=_changed(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),
         environment=_environment(run),
@@ -78,22 +93,26 @@ def outcome_line(run: RecordedRun) -> str:
     seconds = run.last("time/total_seconds")
     took = f" in {duration(seconds)}" if seconds is not None else ""
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
-    accuracy, parameters = number(result.get("test_accuracy")), number(result.get("parameters"))
-    if accuracy is not None:
+    main, parameters = run.task.main, number(result.get("parameters"))
+    value = number(result.get(f"test_{main.name}"))
+    if value is not None:
+        told = result.get("told")
+        told = f"Test {told if isinstance(told, str) else f'{main.words} {main.told(value)}'}"
+        told = f"{main.told(value)} test {main.words}" if main.unit == "%" else told
         size = f" with {parameters:,.0f} parameters" if parameters is not None else ""
-        return f"{100 * accuracy:.2f} % test accuracy{size} on {run.found.data}, found{took}."
+        return f"{told}{size} on {run.found.data}, found{took}."
     return f"An architecture for {run.found.data}, found{took}; not retrained yet."
 
 
 def _facts(run: RecordedRun) -> dict[str, str | None]:
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
+    best = charts.anytime_measure([run])
     curve = charts.anytime_curve(run)
     seed = run.setting("seed")
     return {
-        "test accuracy": percent(number(result.get("test_accuracy"))),
-        "test macro F1": percent(number(result.get("test_macro_f1"))),
+        **dict(_fact(one, result) for one in run.task.measures[:2]),
         "parameters": whole(number(result.get("parameters"))),
-        "best validation accuracy while searching": percent(curve[1][-1] if curve else None),
+        f"best validation {best.words} while searching": _told(best, curve[1][-1] if curve else None),
         "search time": duration(run.last("time/total_seconds")),
         "samples spent by the search": whole(run.last("budget/samples")),
         "data": run.found.data if run.found else None,
@@ -103,11 +122,20 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
     }
 
 
+def _fact(measure: Measure, result: Mapping[str, Any]) -> tuple[str, str | None]:
+    """A measure on the test part, named together with what it is without inputs where that is told."""
+    beside = without_inputs(result).get(f"{measure.words} without inputs")
+    name = f"test {measure.words}" + (f" ({beside} without inputs)" if beside else "")
+    return name, _told(measure, result.get(f"test_{measure.name}"))
+
+
 def _why(run: RecordedRun) -> dict[str, Any]:
     """The table of decisions, and which kinds of values are known for any of them."""
     rows = decisions(run)
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
-    effects = ["points if swapped in the supernet", "points if swapped and retrained"]
+    main = run.task.main
+    change = "points" if main.unit == "%" else f"change of {main.words}"
+    effects = [f"{change} if swapped in the supernet", f"{change} if swapped and retrained"]
     # A black-box search has no supernet in which to swap options.
     kept = len(columns) + (0 if run.evaluations else len(effects))
     return {
@@ -120,10 +148,19 @@ def _why(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _why_row(run: RecordedRun, row: Decision) -> list[str | float | None]:
+def _why_row(run: RecordedRun, row: Decision) -> list[str | Effect | None]:
     decided = "" if row.decided is None else f"{run.place(row.decided):.4g}"
     margin = "" if row.margin is None else f"{row.margin:.3f}"
-    return [row.choice, row.option, row.runner_up or "-", margin, decided, row.effect, row.retrained_effect]
+    effects = [_effect(run.task.main, change) for change in (row.effect, row.retrained_effect)]
+    return [row.choice, row.option, row.runner_up or "-", margin, decided, *effects]
+
+
+def _effect(measure: Measure, change: float | None) -> Effect | None:
+    """A choice is good where its runner-up makes the measure worse."""
+    if change is None:
+        return None
+    rise = change if measure.better == "higher" else -change
+    return Effect(change_in_words(measure, change), "good" if rise < 0 else "bad" if rise > 0 else "")
 
 
 def _observed(run: RecordedRun) -> list[Row]:
@@ -133,12 +170,13 @@ def _observed(run: RecordedRun) -> list[Row]:
         chosen = run.found.candidate.architecture[choice] if run.found else ""
         own = next((one for one in options if one.option == chosen), None)
         other = next((one for one in options if one.option != chosen), None)
-        rows.append([choice, chosen, *_seen(own), other.option if other else "", *_seen(other)])
+        main = run.task.main
+        rows.append([choice, chosen, *_seen(main, own), other.option if other else "", *_seen(main, other)])
     return rows
 
 
-def _seen(option: ObservedOption | None) -> Row:
-    return ["", ""] if option is None else [str(option.count), percent(option.accuracy) or ""]
+def _seen(measure: Measure, option: ObservedOption | None) -> Row:
+    return ["", ""] if option is None else [str(option.count), measure.told(option.mean)]
 
 
 def _searched_hyperparameters(run: RecordedRun) -> list[str]:
@@ -169,47 +207,77 @@ def _carried_hyperparameters(run: RecordedRun) -> list[Row]:
     ]
 
 
-def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> list[list[str | float]]:
-    """Network, split, accuracy, loss, and the accuracy as a share."""
-    rows: list[tuple[str, str, float | None, float | None]] = []
+def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row, list[list[str | float]]]:
+    """Columns and rows of the networks on the way: measures, loss, and the main measure again where it is a share."""
+    networks: list[tuple[str, str, Mapping[str, Any]]] = []
     for key, name in {
         "supernet": "the relaxed supernet",
         "discretised": "discretised, with the supernet's weights",
     }.items():
         values = run.discretisation.get(key)
         if isinstance(values, dict):
-            rows.append((name, "validation", number(values.get("accuracy")), number(values.get("loss"))))
-    if not any(accuracy is not None for _, _, accuracy, _ in rows):
-        accuracy, loss = (run.last(f"supernet/validation_{quantity}") for quantity in ("accuracy", "loss"))
-        rows.append(("the relaxed supernet", "validation", accuracy, loss))
+            networks.append((name, "validation", values))
+    main = run.task.main
+    if not any(number(values.get(main.name)) is not None for _, _, values in networks):
+        last = {name: run.last(f"supernet/validation_{name}") for name in (main.name, "loss")}
+        networks.append(("the relaxed supernet", "validation", last))
+    # A measure that only the retrained network has, as macro F1, tells nothing of a gap.
+    shown = [one for one in run.task.measures if one is main or any(one.name in values for _, _, values in networks)]
     for name, one in retrainings.items():
         place = "" if name == "final" else f" ({name})"
-        accuracy, loss = (number(one.result.get(f"test_{quantity}")) for quantity in ("accuracy", "loss"))
-        rows.append((f"discretised and retrained from scratch{place}", "test", accuracy, loss))
-    return [
-        [name, split, f"{100 * accuracy:.2f} %", "" if loss is None else f"{loss:.4f}", accuracy]
-        for name, split, accuracy, loss in rows
-        if accuracy is not None
-    ]
+        values = {key.removeprefix("test_"): value for key, value in one.result.items() if key.startswith("test_")}
+        networks.append((f"discretised and retrained from scratch{place}", "test", values))
+    rows: list[list[str | float]] = []
+    for name, split, values in networks:
+        value, loss = number(values.get(main.name)), number(values.get("loss"))
+        if value is not None:
+            told = [_told(one, values.get(one.name)) or "" for one in shown]
+            share = [value] if main.unit == "%" else []
+            rows.append([name, split, *told, "" if loss is None else f"{loss:.4f}", *share])
+    columns = ["network", "split", *(one.words for one in shown), "loss"]
+    return [*columns, ""] if main.unit == "%" else columns, rows
 
 
-def _retrained(retrainings: Mapping[str, RecordedRun]) -> list[Row]:
+def _retrained(retrainings: Mapping[str, RecordedRun], measures: Sequence[Measure]) -> list[Row]:
     """A row per entry of ``result.json`` that any of the retrainings has, a column per retraining."""
     results = [one.result for one in retrainings.values()]
-    names = ("test_accuracy", "test_loss", "test_macro_f1", "test_macro_recall", "parameters", "epochs", "seed")
-    rows = [
-        [name.replace("_", " "), *(_result(name, number(result.get(name))) for result in results)] for name in names
+    main, *others = [
+        [f"test {one.words}", *(_told(one, result.get(f"test_{one.name}")) or "" for result in results)]
+        for one in measures
     ]
+    losses = [number(result.get("test_loss")) for result in results]
+    rows = [main, ["test loss", *("" if loss is None else f"{loss:.4f}" for loss in losses)], *others]
+    trivial = [without_inputs(result) for result in results]
+    for name in dict.fromkeys(name for one in trivial for name in one):
+        rows.append([name, *(one.get(name, "") for one in trivial)])
+    for name in ("parameters", "epochs", "seed"):
+        rows.append([name, *(whole(number(result.get(name))) or "" for result in results)])
     rows.append(["hyperparameters", *(str(result.get("hyperparameters_from", "")) for result in results)])
     return [row for row in rows if any(row[1:])]
 
 
-def _result(name: str, value: float | None) -> str:
-    if name in ("parameters", "epochs", "seed"):
-        return whole(value) or ""
-    if name == "test_loss":
-        return "" if value is None else f"{value:.4f}"
-    return percent(value) or ""
+def _outputs(retraining: RecordedRun) -> dict[str, Any]:
+    """The table of single outputs, such as labels, of which at most :data:`MOST_OUTPUTS` are shown; empty without."""
+    recorded = retraining.result.get("outputs")
+    if not isinstance(recorded, Mapping):
+        return {}
+    names, values, measures = recorded.get("names"), recorded.get("values"), parsed_measures(recorded.get("measures"))
+    if not isinstance(names, list) or not isinstance(values, Mapping) or measures is None:
+        return {}
+    told = []
+    for one in measures:
+        column = values.get(one.name)
+        if not isinstance(column, list) or len(column) != len(names):
+            return {}
+        told.append([_told(one, value) or "-" for value in column])
+    rows = [list(row) for row in zip(map(str, names), *told, strict=True)]
+    header = [str(recorded.get("each", "")), *(one.words for one in measures)]
+    return {"columns": header, "rows": rows[:MOST_OUTPUTS], "left": max(len(rows) - MOST_OUTPUTS, 0)}
+
+
+def _told(measure: Measure, value: object) -> str | None:
+    known = number(value)
+    return None if known is None else measure.told(known)
 
 
 def _changed(run: RecordedRun) -> list[Row] | None:

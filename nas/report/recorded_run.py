@@ -16,7 +16,9 @@ from omegaconf import OmegaConf
 import nas
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.network_cost import AUXILIARY, count_parameters
+from nas.report.predictions import Predictions, read_predictions
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
+from nas.tasks.recorded import OF_OLD, RecordedTask
 
 CONFIGURATION = Path(nas.__file__).resolve().parent.parent / "conf"
 LARGEST_JSON = 10_000_000  # bytes
@@ -52,6 +54,7 @@ class RecordedRun:
         evaluations: The candidates of a black-box search in the order of ``evaluations.jsonl``.
         discretisation, explanation, result: The contents of the JSON files of these names; empty without them.
         retrainings: The retrainings of this run's candidate in its folder by their folder's name; ``final`` first.
+        predictions: By target what a retrained network said of test samples, where ``predictions.csv`` has it.
         problems: A sentence for each file that cannot be read.
     """
 
@@ -67,6 +70,7 @@ class RecordedRun:
     explanation: Mapping[str, Any]
     result: Mapping[str, Any]
     retrainings: Mapping[str, "RecordedRun"]
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -113,6 +117,7 @@ class RecordedRun:
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
             retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
+            predictions=_read_predictions(folder / "predictions.csv", problems),
             problems=problems,
         )
 
@@ -120,6 +125,13 @@ class RecordedRun:
     def retraining(self) -> "RecordedRun | None":
         """The retraining in ``final/`` or else the first one; this run if it is a retraining itself."""
         return self if self.result else next(iter(self.retrainings.values()), None)
+
+    @property
+    def task(self) -> RecordedTask:
+        """What its numbers are; those of a run from before there were tasks are of classification."""
+        starts = (one.get("task") for one in reversed(self.environment))
+        results = (one.result for one in (self, *self.retrainings.values()))
+        return next(filter(None, map(RecordedTask.from_json, (*starts, *results))), OF_OLD)
 
     def setting(self, key: str) -> Any:
         """The value of a dotted key in the configuration, or None; a reference to another key is followed once."""
@@ -274,6 +286,14 @@ def _read_evaluations(path: Path, problems: list[str]) -> list[EvaluatedCandidat
     if bad:
         problems.append(f"{bad} lines of {path.name} cannot be read and were left out.")
     return found
+
+
+def _read_predictions(path: Path, problems: list[str]) -> dict[str, Predictions]:
+    try:
+        return read_predictions(path)
+    except ValueError as error:
+        problems.append(f"{error}.")
+        return {}
 
 
 def _read_yaml(folder: Path, name: str, problems: list[str]) -> Any:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -57,10 +57,10 @@ def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
         prefix: Keeps the identifiers of a page's drawings apart.
     """
     space, architecture = found.space, found.candidate.architecture
-    drawings = {"broad": Markup(inline_svg(space_figure(space, architecture), f"{prefix}-broad"))}
+    figure = partial(space_figure, space, architecture, task_name=found.task["name"])
+    drawings = {"broad": Markup(inline_svg(figure(), f"{prefix}-broad"))}
     if not isinstance(space, Darts | NasBench201 | Recurrent):
-        narrow = space_figure(space, architecture, width=NARROW)
-        drawings["narrow"] = Markup(inline_svg(narrow, f"{prefix}-narrow"))
+        drawings["narrow"] = Markup(inline_svg(figure(width=NARROW), f"{prefix}-narrow"))
     return drawings
 
 
@@ -73,10 +73,6 @@ def breakable(text: str) -> Markup:
 def quoted(text: str | Path) -> str:
     """``text`` as a shell takes it."""
     return shlex.quote(str(text))
-
-
-def percent(value: float | None) -> str | None:
-    return None if value is None else f"{100 * value:.2f} %"
 
 
 def whole(value: float | None) -> str | None:

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, machine, command and classes, in ``environment.json``, one entry per start."""
+"""What a run ran on: versions, machine, command, classes and task, in ``environment.json``, one entry per start."""
 
 import json
 import logging
@@ -21,6 +21,7 @@ from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import RunFolder
+from nas.tasks import RecordedTask, Task
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "hydra-core", "omegaconf", "torchmetrics", "matplotlib", "tensorboard")
@@ -44,12 +45,15 @@ def environment(device: torch.device | str) -> dict[str, Any]:
     }
 
 
-def record_environment(folder: Path, device: torch.device | str, splits: DataSplits | None = None) -> None:
+def record_environment(
+    folder: Path, device: torch.device | str, splits: DataSplits | None = None, task: Task | None = None
+) -> None:
     """Append :func:`environment` to ``folder/environment.json``; a file that cannot be read is started afresh.
 
     Args:
         splits: The data of the run. A run that goes on needs classes of the same names as those it began with: its
             weights are for them. It needs the same data, too.
+        task: What is learned of them: who reads the run's numbers finds there what they are.
 
     Raises:
         InvalidValue: The classes have other names, or the data have changed.
@@ -75,6 +79,8 @@ def record_environment(folder: Path, device: torch.device | str, splits: DataSpl
         require_same_classes("data", splits.name, "the run", began, names, way_out)
     elif names is not None:
         entry[CLASS_NAMES] = list(names)
+    if task is not None:
+        entry["task"] = RecordedTask.of(task).to_json()
     make_folder(folder)
     write_atomically(path, (json.dumps([*starts, entry], indent=2) + "\n").encode())
 

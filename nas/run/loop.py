@@ -19,6 +19,7 @@ from nas.run.folder import RunFolder
 from nas.run.progress import Progress, profiled
 from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
 from nas.stopping import Stopped, StopRequest, StopRequested
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 log = logging.getLogger(__name__)
 Start = Literal["fresh", "resumed", "rolled back"]
@@ -100,6 +101,7 @@ class Loop:
         description: What the progress bar calls it.
         policy: What a number that is not finite leads to; None leaves it to the caller.
         advice: What the user might then do.
+        task: What the recorded numbers are.
 
     Attributes:
         tracker_state: Where the record ends, to be opened there again.
@@ -114,9 +116,10 @@ class Loop:
         ranks: Ranks,
         policy: OnNonFinite | None = None,
         advice: str = "",
+        task: Task = PLAIN_CLASSIFICATION,
     ) -> None:
         self.job, self.description, self.folder, self.tracking, self.ranks = job, description, folder, tracking, ranks
-        self.policy, self.advice = policy, advice
+        self.policy, self.advice, self.task = policy, advice, task
         self.tracker_state: dict[str, int] | None = None
 
     def run(self) -> None:
@@ -176,7 +179,8 @@ class Loop:
             self._save(tracker)
 
     def open_tracker(self, state: dict[str, int] | None) -> Tracker:
-        return Tracker(self.folder.path, self.tracking, state) if self.ranks.is_first else SilentTracker()
+        first = self.ranks.is_first
+        return Tracker(self.folder.path, self.tracking, state, self.task) if first else SilentTracker()
 
     def _stop(self, tracker: Tracker) -> None:
         self._save(tracker)

@@ -12,7 +12,10 @@ from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
-PATHS = ("candidate", "data.folder", "evaluation.path", "final.checkpoint", "search.from")
+PATHS = (
+    *("candidate", "evaluation.path", "final.checkpoint", "search.from"),
+    *("data.folder", "data.file", "data.test_file", "data.labels", "data.masks"),
+)
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
 

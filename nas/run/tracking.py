@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from torch import Tensor
 
 from nas.device.transfer import as_numbers
 from nas.errors import UnusableInput, require
+from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 LAYOUT = {
     "search": {
         "losses of both levels": ["Multiline", ["train/loss$", "validation/loss$"]],
-        "accuracies": ["Multiline", ["train/accuracy$", "validation/accuracy$", "best/accuracy$", "test/accuracy$"]],
         "learning rate": ["Multiline", ["hyperparameters/learning_rate$"]],
         "other hyperparameters": ["Multiline", ["hyperparameters/(?!learning_rate)"]],
         "entropy of the choices": ["Multiline", ["entropy/"]],
@@ -66,6 +66,18 @@ class TrackingSettings:
         require(self.log_every >= 1, "log_every", self.log_every, "it must be at least 1")
 
 
+def layout(task: Task) -> dict[str, dict[str, Any]]:
+    """:data:`LAYOUT` with what tells how well a network does at ``task``: what is glanced at, and the main measure."""
+    main, glanced = task.measures[0], task.glanced
+    steps, ends = [f"train/{glanced}$", f"validation/{glanced}$"], [f"best/{main.name}$", f"test/{main.name}$"]
+    if task.glances_at_main:
+        charts = {main.words: steps + ends}
+    else:
+        charts = {glanced.replace("_", " "): steps, main.words: [f"supernet/validation_{main.name}$", *ends]}
+    first, *others = LAYOUT["search"].items()
+    return {**LAYOUT, "search": dict([first, *((name, ["Multiline", tags]) for name, tags in charts.items()), *others])}
+
+
 class Tracker:
     """Records scalars in the CSV files and in TensorBoard; figures, texts and the final summary in TensorBoard only.
 
@@ -76,12 +88,19 @@ class Tracker:
         folder: The run folder; it is created if need be. Without ``state`` its CSV files are started afresh.
         settings: Whether TensorBoard is written; the other settings concern other parts of the run.
         state: What :meth:`state_dict` returned, to go on from there.
+        task: What the numbers are, by which TensorBoard's charts are laid out.
 
     Raises:
         UnusableInput: A CSV file lacks rows that ``state`` says it has.
     """
 
-    def __init__(self, folder: Path, settings: TrackingSettings, state: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: TrackingSettings,
+        state: Mapping[str, int] | None = None,
+        task: Task = PLAIN_CLASSIFICATION,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         metrics, timing = folder / "metrics.csv", folder / "timing.csv"
         if state is not None:
@@ -104,7 +123,7 @@ class Tracker:
             # For a TensorBoard that has read it already: hides what was recorded after the last checkpoint's step.
             purge_step = self._last_step + 1
             self._events = SummaryWriter(folder / "tensorboard", purge_step=purge_step, max_queue=BUFFERED_RECORDS)
-            self._events.add_custom_scalars(LAYOUT)
+            self._events.add_custom_scalars(layout(task))
 
     def scalar(self, tag: str, value: float | Tensor, step: int, epoch: int) -> None:
         """Record a number that is the same in every run with this seed: a loss, an accuracy, a learned value.

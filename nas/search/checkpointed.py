@@ -115,7 +115,9 @@ class CheckpointedSearch:
         """Per decision None, or why it cannot be said to have settled."""
         loss = self.record.last_means.get("supernet/validation_loss", 0.0)
         nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
-        settled = self.trajectory.settled(self.settings.settled_epochs, self.settings.settled_ratio, every)
+        handed_on = self.settings.settled_by == "candidate"
+        epochs, ratio = self.settings.settled_epochs, self.settings.settled_ratio
+        settled = self.trajectory.settled(epochs, ratio, every, handed_on)
         if self.readings is not None:
             settled["architecture"] = self.readings.unsettled()
         return dict.fromkeys(settled, nothing) if nothing else settled

@@ -35,6 +35,7 @@ class CoarseToFine:
         coarse, fine: Factors from one learning rate to the next.
         margin: By what share of the leader's loss another candidate's must be lower to take the lead.
         trials: The most trainings.
+        tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
         parts: The pieces of the run; the budget is that of search and trainings together.
         evaluator: For an inner search that needs one.
 
@@ -51,6 +52,7 @@ class CoarseToFine:
         fine: float,
         margin: float,
         trials: int,
+        tried: Mapping[str, float] | None = None,
         *,
         parts: SearchParts,
         evaluator: Evaluator | None = None,
@@ -61,6 +63,14 @@ class CoarseToFine:
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
+        entries = parts.hyperparameters.entries
+        self.tried = {
+            name: value for name, value in (tried or {}).items() if name in ranges and not entries[name].moves
+        }
+        self.ranges |= {name: ranges[name] for name in self.tried}
+        for name, value in self.tried.items():
+            good = ranges[name].contains(value)
+            require(good, f"tried.{name}", value, f"it must be from {ranges[name].low:g} to {ranges[name].high:g}")
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
 
     def search(self) -> SearchResult:
@@ -73,7 +83,7 @@ class CoarseToFine:
                 trial = trainings.train(self.trainer, candidate) if len(trainings.done) < self.trials else None
                 return None if trial is None else loss(trial)
 
-            lead = self.steps.lead(found.candidate, self.ranges, measured)
+            lead = self.steps.lead(found.candidate, self.ranges, measured, self.tried)
         return self._improved(found, trainings, lead) if trainings.done else found
 
     def _improved(self, found: SearchResult, trainings: Trainings, lead: "Lead") -> SearchResult:
@@ -144,21 +154,29 @@ class Steps:
         require(good, "coarse", self.coarse, f"it must be a factor of at least fine={self.fine:g}")
         require(0 <= self.margin < 1, "margin", self.margin, "it must be from 0 to below 1")
 
-    def lead(self, found: Candidate, ranges: Mapping[str, Range], measure: Callable[[Candidate], float | None]) -> Lead:
+    def lead(
+        self,
+        found: Candidate,
+        ranges: Mapping[str, Range],
+        measure: Callable[[Candidate], float | None],
+        tried: Mapping[str, float] | None = None,
+    ) -> Lead:
         """Who leads in the end.
 
         The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
-        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; and where
-        the learned values lead no more, the learning rate goes on in fine steps.
+        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; what is
+        left to these trainings is tried, one after the other; and where the learned values lead no more, the learning
+        rate goes on in fine steps.
 
         Args:
             found: What the search has found.
             ranges: Where each learned hyperparameter may go.
             measure: As that of :class:`Lead`.
+            tried: As that of :class:`CoarseToFine`.
         """
         lead = Lead(found, self.margin, measure)
-        others = [name for name in ranges if name != RATE]
-        usual = self.moved(found, ranges, list(ranges), 1.0)
+        others = [name for name in ranges if name != RATE and name in self.usual]
+        usual = self.moved(found, ranges, [name for name in ranges if name in self.usual], 1.0)
         if not near(found, usual, ranges):
             lead.taken_by(usual)
         self._along_the_rate(lead, self.coarse, ranges)
@@ -166,6 +184,9 @@ class Steps:
             candidate = self._with_others(lead.candidate, self.moved(found, ranges, others, share), others)
             if not near(lead.candidate, candidate, ranges) and lead.taken_by(candidate):
                 break
+        for name, value in (tried or {}).items():
+            values = Hyperparameters({**lead.candidate.hyperparameters, name: value})
+            lead.taken_by(Candidate(found.architecture, values))
         if lead.candidate != found:  # what was learned is finer than short trainings can tell
             self._along_the_rate(lead, self.fine, ranges)
         return lead

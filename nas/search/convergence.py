@@ -90,13 +90,14 @@ class Trajectory(Callback):
             if len(rows) and self._hyperparameters.entries[name].exceeds_cap(rows[:, index])
         ]
 
-    def settled(self, epochs: int, ratio: float, every: int = 1) -> dict[str, str | None]:
+    def settled(self, epochs: int, ratio: float, every: int = 1, handed_on: bool = False) -> dict[str, str | None]:
         """Per decision, the architecture and every learned hyperparameter, None or why it has not settled.
 
         Settled is what over the last ``epochs`` has not changed a choice, and whose epoch means stayed within
         ``ratio`` (on a log scale) or within a tenth of the range (on the others). Standing still tells nothing of a
         hyperparameter that could not have moved as far as that: its update rule's rate times its moves, one in
-        ``every`` steps, must reach further.
+        ``every`` steps, must reach further. With ``handed_on`` the means are those that a candidate would carry at the
+        end of each of these epochs, over the last half of the steps until then.
         """
         learned = self._hyperparameters.learned()
         result: dict[str, str | None] = dict.fromkeys(("architecture", *learned))
@@ -108,7 +109,9 @@ class Trajectory(Callback):
             shown = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
             result["architecture"] = f"{shown} changed in the last {epochs} epochs"
         starts = [0, *self._epoch_ends][-epochs - 1 : -1]
-        spans = zip(starts, self._epoch_ends[-epochs:], strict=True)
+        spans = list(zip(starts, self._epoch_ends[-epochs:], strict=True))
+        if handed_on:
+            spans = [(end // 2, end) for _, end in spans]
         averages = [self._averages(self._values[first:last]) for first, last in spans]
         moves = (self._epoch_ends[-1] - starts[0]) // every
         for name in learned:

@@ -11,7 +11,9 @@ from torch import Generator, Tensor
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.errors import InvalidValue, require
+from nas.evaluation.objective import Objective
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
+from nas.search.stopping_rules import StoppingRule
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
@@ -25,14 +27,19 @@ class Discretisation(ABC):
 
     Attributes:
         asks_for_losses: Whether it chooses by the validation losses of options, which are then in ``losses``.
-        losses: By choice and option, those that the last choice was made by, without the choices not looked at.
+        losses: By choice and option the validation losses of its samples (N,), as the last choice was made by; without
+            the choices not looked at.
     """
 
     asks_for_losses: bool = False
-    losses: Mapping[str, Mapping[str, float]] = MappingProxyType({})
+    losses: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
+
+    def beside(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
+        """The rule that goes with these: this one, unless it gives way."""
+        return self
 
     def images(self, space: SearchSpace, available: int) -> int:
         """How many images of ``available`` go forward through the supernet at most, each pass counted."""
@@ -137,7 +144,7 @@ class Alone(Discretisation):
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
         weights, rows = relaxed_weights(supernet), alpha_places(supernet)
         chosen, conditions = dict(preferred), space.conditions() if self.types_first else {}
-        types, losses = {kind for kind, _ in conditions.values()}, dict[str, dict[str, float]]()
+        types, losses = {kind for kind, _ in conditions.values()}, dict[str, dict[str, Tensor]]()
         certain = sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values()))
         for choice in sorted(certain, key=lambda choice: choice.name not in types):
             kind, needed = conditions.get(choice.name, (None, None))
@@ -148,28 +155,39 @@ class Alone(Discretisation):
                 option: with_row(weights, rows[choice.name], one_hot[index])
                 for index, option in enumerate(choice.options)
             }
-            own = {option: self._loss(supernet, space, one, batches, task) for option, one in alone.items()}
-            losses[choice.name] = own
-            # Alpha decides where the options make no difference, as those of a type that is not taken.
-            ranks = {option: (loss, option != preferred[choice.name]) for option, loss in own.items()}
+            ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
+            for option, one in alone.items():
+                each: list[Tensor] = []
+                loss = self._loss(supernet, space, one, batches, task, each)
+                ranks[option] = (loss, option != preferred[choice.name])
+                losses.setdefault(choice.name, {})[option] = torch.cat(each) if each else torch.empty(0)
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         self.losses = losses
         return Architecture(preferred.space, chosen)
 
     def _loss(
-        self, supernet: Supernet, space: SearchSpace, weights: dict[str, Tensor], batches: Batches, task: Task
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        weights: dict[str, Tensor],
+        batches: Batches,
+        task: Task,
+        each: list[Tensor],
     ) -> float:
         if not self.sliced:
-            return supernet_metrics(supernet, batches(self.most), weights, task)["loss"]
+            return supernet_metrics(supernet, batches(self.most), weights, task, each)["loss"]
         part = space.sliced(supernet, weights)
-        return supernet_metrics(part.supernet, batches(self.most, part.multiply_adds), part.weights, task)["loss"]
+        images = batches(self.most, part.multiply_adds)
+        return supernet_metrics(part.supernet, images, part.weights, task, each)["loss"]
 
 
 class AloneOrStrongest(Alone):
     """:class:`Alone` where each choice has an alpha of its own, and the options that alpha prefers elsewhere.
 
-    Types come first, and where the space can leave options out, only what is left is computed.
+    Types come first, and where the space can leave options out, only what is left is computed. It gives way where the
+    objective has costs, of which alpha alone knows, and where the search may go back to an old alpha, with which the
+    weights have nothing to do.
 
     Args:
         images: Validation images at most for one option.
@@ -177,6 +195,10 @@ class AloneOrStrongest(Alone):
 
     def __init__(self, images: int) -> None:
         super().__init__(images, types_first=True)
+
+    def beside(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
+        gives_way = bool(objective.penalty.shares) or (stopping is not None and stopping.goes_back)
+        return Strongest() if gives_way else self
 
     def check(self, supernet: Supernet, space: SearchSpace) -> None:
         self.asks_for_losses = has_own_rows(supernet, space)

@@ -76,7 +76,8 @@ class GradientSearch(CheckpointedSearch):
         draw = parts.draw if parts.tracking.tensorboard and self.ranks.is_first else None
         watched = self.meter, self.guard, self.interventions, self.ranks
         log_every, epochs = parts.tracking.log_every, self.settings.epochs
-        self.record = SearchRecord(self.supernet, parts.task, self.hyperparameters, *watched, log_every, epochs, draw)
+        recorded = *watched, log_every, epochs, draw, self.settings.architecture_every
+        self.record = SearchRecord(self.supernet, parts.task, self.hyperparameters, *recorded)
         self.callbacks: dict[str, Callback] = {
             "interventions": self.interventions,
             "record": self.record,
@@ -102,7 +103,7 @@ class GradientSearch(CheckpointedSearch):
         """
         advice = "lower hyperparameters.learning_rate.initial or learn it"
         policy, folder, tracking = self.training.on_non_finite, self.parts.folder, self.parts.tracking
-        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice)
+        loop = Loop(self, "search", folder, tracking, self.ranks, policy, advice, self.parts.task)
         loop.run()
         synchronise_batch_norm(self.supernet, Ranks())
         return self.result(loop.tracker_state)

@@ -58,9 +58,10 @@ class SearchSettings:
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
-        settled_by: Whose choices must stand: alpha's, or those of a discretisation that asks for losses, which then
-            reads the architecture off at the end of each of these epochs.
-        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns.
+        settled_by: What must stand: alpha and the hyperparameters themselves, or the candidate that would be handed on
+            at the end of each of these epochs, which a discretisation that asks for losses reads off there.
+        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
+            may where their samples do not tell them apart.
         checkpoint_every: Steps from one checkpoint to the next.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.
@@ -80,7 +81,7 @@ class SearchSettings:
     from_: str | None = None
     architecture_every: int = 1
     half_resolution: float | None = 0.0
-    settled_by: Literal["alpha", "discretisation"] = "alpha"
+    settled_by: Literal["parameters", "candidate"] = "parameters"
     settled_loss: float = 0.1
 
     def __post_init__(self) -> None:

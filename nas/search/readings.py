@@ -2,10 +2,16 @@
 
 Alpha need not tell: the next layer's weights undo what a gate does, so that the alphas of widths wander for good, while
 the losses of the options tell them clearly apart. So the supernet is asked what decides at the end.
+
+Shared weights exaggerate: an option that they have not been trained for alone, and that is worth a few per cent of a
+trained network's loss, costs the supernet two to ten times its own. A quarter of it is less than one training can tell.
 """
 
+import math
 from collections.abc import Mapping, Set
 from typing import Any
+
+from torch import Tensor
 
 from nas.candidate import Architecture
 from nas.search.callback import Callback
@@ -13,6 +19,7 @@ from nas.search.parts import SearchParts
 from nas.search.reader import CandidateReader
 
 MOST_NAMED = 3
+NOISE = 2.0  # standard errors within which nothing can be told apart
 
 
 class Readings(Callback):
@@ -27,13 +34,13 @@ class Readings(Callback):
     def __init__(self, parts: SearchParts, reader: CandidateReader) -> None:
         self.parts, self.settings, self.reader = parts, parts.search, reader
         self._taken: dict[int, dict[str, str]] = {}  # by step
-        self._losses: dict[str, dict[str, float]] = {}  # of the last one
+        self._losses: dict[str, dict[str, Tensor]] = {}  # of the last one, a sample each
 
     @classmethod
     def of(cls, parts: SearchParts, reader: CandidateReader) -> "Readings | None":
         """None where alpha is to be judged, where the discretisation asks for no losses, and under a budget, which is
         for the search."""
-        asked = parts.search.settled_by == "discretisation" and parts.discretisation.asks_for_losses
+        asked = parts.search.settled_by == "candidate" and parts.discretisation.asks_for_losses
         limited = parts.budget.limits().keys() - {"evaluations"}
         return cls(parts, reader) if asked and not limited else None
 
@@ -71,15 +78,23 @@ class Readings(Callback):
     def _matters(self, choice: str, options: Set[str]) -> bool:
         """Whether it makes a difference which of ``options`` is taken, as far as the last reading can tell.
 
-        It makes none where another choice switches this one off, and where the losses differ by ``settled_loss`` at
-        most.
+        It makes none where another choice switches this one off, and where the mean losses differ by a share of
+        ``settled_loss`` at most or by less than the noise of the samples asked: twice the standard error of the paired
+        difference.
         """
         newest = self._taken[max(self._taken)]
         kind, needed = self.parts.space.conditions().get(choice, (None, None))
         if kind is not None and newest[kind] != needed:
             return False
-        known = [loss for option, loss in self._losses.get(choice, {}).items() if option in options]
-        return len(known) < len(options) or max(known) > (1 + self.settings.settled_loss) * min(known)
+        known = [losses for option, losses in self._losses.get(choice, {}).items() if option in options]
+        if len(known) < len(options):
+            return True
+        best = min(known, key=lambda losses: float(losses.mean()))
+        tolerance = self.settings.settled_loss * float(best.mean())
+        return any(
+            float(more.mean()) > max(tolerance, NOISE * float(more.std()) / math.sqrt(len(more)))
+            for more in (losses - best for losses in known)
+        )
 
     def forget(self) -> None:
         self._taken.clear()

@@ -27,6 +27,7 @@ class SearchRecord(Callback):
         log_every: Steps from one step-level record to the next.
         epochs: How many the search has.
         draw: Makes the figure of an architecture.
+        every: Weight steps from one step of alpha to the next: the validation loss recorded is that of the last one.
 
     Attributes:
         means: The present epoch's.
@@ -45,10 +46,12 @@ class SearchRecord(Callback):
         log_every: int,
         epochs: int,
         draw: Callable[[Architecture], Any] | None,
+        every: int = 1,
     ) -> None:
         self.supernet, self._task, self.hyperparameters = supernet, task, hyperparameters
         self.meter, self.guard, self.interventions = meter, guard, interventions
         self._ranks, self._log_every, self._epochs, self._draw = ranks, log_every, epochs, draw
+        self._every = every
         self._drawn: Architecture | None = None
         self.means = RunningMeans()
         self.last_means: dict[str, float] = {}
@@ -69,7 +72,10 @@ class SearchRecord(Callback):
         self.means.add("train/loss", step.loss)
         glance = self._task.glance(logits_of(step.logits), seen.training.targets)
         self.means.add(f"train/{self._task.glanced}", self._ranks.average([glance])[0])
-        if seen.step % self._log_every == 0:
+        behind = seen.step % self._log_every
+        if move is not None and behind > self._log_every - self._every:
+            self._tracker.scalars({"step/validation_loss": move.report.validation_loss}, seen.step, seen.epoch)
+        if behind == 0:
             scalars: dict[str, Tensor | float] = {"step/training_loss": step.loss}
             if move is not None:
                 scalars["step/validation_loss"] = move.report.validation_loss

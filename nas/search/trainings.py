@@ -88,7 +88,7 @@ class Trainings:
     def __enter__(self) -> Self:
         self._request = self._open.enter_context(StopRequest())
         if self.ranks.is_first:
-            tracker = Tracker(self.parts.folder.path, self.parts.tracking, self.found.record)
+            tracker = Tracker(self.parts.folder.path, self.parts.tracking, self.found.record, self.parts.task)
             self._tracker = self._open.enter_context(tracker)
         return self
 

@@ -1,6 +1,7 @@
 """Search spaces: their choices, their supernets and their stand-alone networks."""
 
 from nas.spaces.darts.space import Darts
+from nas.spaces.fitting import fitting_space
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
@@ -16,5 +17,6 @@ __all__ = [
     "SearchSpace",
     "Supernet",
     "Transformer",
+    "fitting_space",
     "space_from_description",
 ]

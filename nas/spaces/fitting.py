@@ -1,7 +1,13 @@
 """Which space to take for given data where none was asked for."""
 
+import logging
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
 from nas.signature import Signature
 
+log = logging.getLogger(__name__)
 OF_RANK = {0: "macro_table", 1: "macro_series", 2: "macro"}
 LARGE = 64  # pixels of a side, above which one weight per place of a map makes millions
 
@@ -14,3 +20,21 @@ def fitting_space(signature: Signature) -> str:
         return "macro_dense"
     large = signature.rank == 2 and max(signature.input_shape[1:]) > LARGE
     return "macro_large" if large else OF_RANK[signature.rank]
+
+
+def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> DictConfig:
+    """``chosen``; where that is the default chain as it came, the settings of the chain that fits ``signature``.
+
+    Args:
+        chosen: The settings of the configuration.
+        signature: Of the data and the task.
+        files: The folder ``conf/space``.
+    """
+    name, default = fitting_space(signature), OmegaConf.load(files / "macro.yaml")
+    if name == "macro" or chosen.get("layers") != default.layers:
+        return chosen
+    shape = "x".join(map(str, signature.input_shape))
+    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
+    found = OmegaConf.load(files / f"{name}.yaml")
+    assert isinstance(found, DictConfig)
+    return found

@@ -19,7 +19,7 @@ from nas.spaces.fitting import fitting_space
 from nas.spaces.supernet import Supernet
 
 Probabilities = Mapping[str, Mapping[str, float]]  # row of alpha to option to probability
-BlockCost = Callable[[str, Callable[[], nn.Module], tuple[int, ...] | Signature], float]
+BlockCost = Callable[[str, Callable[[], nn.Module], Signature | tuple[int, ...]], float]
 """The cost of a part of a network, from a text that identifies the part and its shapes, a function that makes it, and
 the shape of one input without its batch, or the signature that says it."""
 

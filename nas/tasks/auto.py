@@ -10,6 +10,7 @@ from nas.data.dataset import LabelledDataset
 from nas.data.text_stream import TextDataset
 from nas.errors import UnusableInput
 from nas.tasks.classification import Classification
+from nas.tasks.dense import DenseClassification, DenseRegression
 from nas.tasks.language import Language
 from nas.tasks.regression import Regression
 from nas.tasks.task import Task
@@ -35,8 +36,14 @@ class Auto:
         targets = splits.train.targets
         if isinstance(splits.train, TextDataset):
             return Language().fitted(splits)
-        if splits.class_names is not None or isinstance(splits.train, LabelledDataset):
+        if splits.head == "dense":
+            of_classes = splits.class_names is not None or not _has_fractions(targets)
+            of_places: Task = DenseClassification() if of_classes else DenseRegression()
+            return _told(*of_places.fitted(splits), "dense_regression for numbers" if of_classes else "")
+        if isinstance(splits.train, LabelledDataset):
             return Classification().fitted(splits)
+        if splits.class_names is not None:
+            return _told(*Classification().fitted(splits), "")
         regression = _has_fractions(targets)
         values = 0 if regression else len(targets.unique())
         if targets.dim() != 1 and not regression:
@@ -50,10 +57,14 @@ class Auto:
                 "amounts: say task=classification or task=regression."
             )
         chosen: Task = Regression() if regression else Classification()
-        task, splits = chosen.fitted(splits)
-        other = "classification for classes" if regression else "regression for numbers"
-        log.info(f"task: {task.words(splits)} ({len(splits.train):,} training samples); task={other}")
-        return task, splits
+        return _told(*chosen.fitted(splits), "classification for classes" if regression else "regression for numbers")
+
+
+def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:
+    """Both as they are, and in words; ``other`` is what to say for another task."""
+    way_out = f"; task={other}" if other else ""
+    log.info(f"task: {task.words(splits)} ({len(splits.train):,} training samples){way_out}")
+    return task, splits
 
 
 def _has_fractions(targets: Tensor) -> bool:

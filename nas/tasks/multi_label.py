@@ -1,6 +1,7 @@
 """Several labels per sample: logistic loss, mean average precision, AUROC."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -15,6 +16,10 @@ from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
+AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
+AUROC = Measure("auroc", "higher", "AUROC")
+SHARE = Measure("share", "higher", "of the samples", "%")  # what the average precision is without inputs
+
 
 class MultiLabel(Task):
     """Logits (B, K) for targets (B, K) of 0 and 1.
@@ -26,6 +31,7 @@ class MultiLabel(Task):
 
     name = "multi_label"
     glanced = "label_accuracy"
+    output = "label"
     measures = (
         Measure("mean_average_precision", "higher", "mAP"),
         Measure("macro_auroc", "higher", "macro AUROC"),
@@ -87,6 +93,9 @@ class MultiLabel(Task):
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.logit(), targets)
 
+    def told(self, values: Mapping[str, float]) -> str:
+        return f"{super().told(values)} over {self.signature.outputs} labels"
+
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "positive_weight": self.positive_weight, "shares": self.shares.tolist()}
 
@@ -121,8 +130,18 @@ class MultiLabelMetrics:
         self._present += torch.stack([whole.sum(0), (1 - whole).sum(0)])
 
     def compute(self) -> dict[str, float]:
+        precision, auroc = self._of_each()
+        return {"mean_average_precision": float(precision.nanmean()), "macro_auroc": float(auroc.nanmean())}
+
+    def each(self) -> dict[Measure, list[float]]:
+        precision, auroc = self._of_each()
+        shares = self._present[0].double() / self._present.sum(0)
+        return {AVERAGE_PRECISION: precision.tolist(), AUROC: auroc.tolist(), SHARE: shares.tolist()}
+
+    def _of_each(self) -> tuple[Tensor, Tensor]:
+        """Average precision and AUROC of each label, (K,); NaN where it has no curve."""
         there = (self._present > 0).all(0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about the labels that are left out
-            found = {"mean_average_precision": self._precision.compute(), "macro_auroc": self._auroc.compute()}
-        return {name: float(values[there].double().mean()) for name, values in found.items()}
+            precision, auroc = self._precision.compute(), self._auroc.compute()
+        return precision.double().where(there, torch.nan), auroc.double().where(there, torch.nan)

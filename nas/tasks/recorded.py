@@ -1,10 +1,51 @@
-"""What a finished run says of its task, for those who read its files."""
+"""What a run says of its task in its files, and what those who read them make of it."""
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from nas.tasks.classification import Classification
 from nas.tasks.task import Measure, Task
+
+
+class RecordedTask(NamedTuple):
+    """What the numbers in a run folder are.
+
+    Attributes:
+        name: As in ``conf/task/<name>.yaml``.
+        glanced: The tag of the number that is recorded of every step.
+        measures: The main one first.
+    """
+
+    name: str
+    glanced: str
+    measures: tuple[Measure, ...]
+
+    @property
+    def main(self) -> Measure:
+        return self.measures[0]
+
+    @classmethod
+    def of(cls, task: Task) -> "RecordedTask":
+        return cls(task.name, task.glanced, task.measures)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "glanced": self.glanced, "measures": [one._asdict() for one in self.measures]}
+
+    @classmethod
+    def from_json(cls, content: object) -> "RecordedTask | None":
+        """The inverse of :meth:`to_json`, and what a ``result.json`` says; None where ``content`` says nothing."""
+        if not isinstance(content, Mapping):
+            return None
+        name, measures = content.get("name", content.get("task")), parsed_measures(content.get("measures"))
+        if not isinstance(name, str) or measures is None:
+            return None
+        glanced = content.get("glanced")
+        return cls(name, glanced if isinstance(glanced, str) else measures[0].name, measures)
+
+
+OF_OLD = RecordedTask.of(Classification())
+"""That of a run from before there were tasks."""
 
 
 def recorded_task(task: Task, values: Mapping[str, float], trivial: Mapping[str, float]) -> dict[str, Any]:
@@ -25,9 +66,47 @@ def recorded_task(task: Task, values: Mapping[str, float], trivial: Mapping[str,
     }
 
 
+def recorded_outputs(task: Task, each: Mapping[Measure, Sequence[float]], names: Sequence[str]) -> dict[str, Any]:
+    """The entry of ``result.json`` about single outputs, such as labels; empty where nothing is measured of them.
+
+    Args:
+        task: What the outputs mean.
+        each: By measure its value for each output; one that is not finite cannot be told.
+        names: What the outputs are called.
+    """
+    if not each:
+        return {}
+    values = {one.name: [value if math.isfinite(value) else None for value in found] for one, found in each.items()}
+    return {
+        "outputs": {
+            "each": task.output,
+            "names": [*names],
+            "measures": [one._asdict() for one in each],
+            "values": values,
+        }
+    }
+
+
 def measures_of(result: Mapping[str, Any]) -> tuple[Measure, ...]:
     """The measures of a ``result.json``, the main one first; one from before there were tasks is of classification."""
-    recorded = result.get("measures")
-    if not isinstance(recorded, list):
-        return Classification.measures
-    return tuple(Measure(*(str(one[key]) for key in Measure._fields)) for one in recorded)  # type: ignore[arg-type]
+    return parsed_measures(result.get("measures")) or OF_OLD.measures
+
+
+def told_measures(result: Mapping[str, Any]) -> list[Measure]:
+    """The measures that the outcome of a ``result.json`` is told in: the main one and whichever its words name."""
+    main, *others = measures_of(result)
+    told = str(result.get("told", ""))
+    return [main, *(one for one in others if one.words in told)]
+
+
+def parsed_measures(content: object) -> tuple[Measure, ...] | None:
+    """None where ``content`` is no list of measures."""
+    if not isinstance(content, list) or not content:
+        return None
+    found = []
+    for one in content:
+        good = isinstance(one, Mapping) and all(isinstance(one.get(key), str) for key in Measure._fields)
+        if not good or one["better"] not in ("higher", "lower"):
+            return None
+        found.append(Measure(*(one[key] for key in Measure._fields)))
+    return tuple(found)

@@ -27,7 +27,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    glanced = "absolute_error"
+    glanced = "standardised_error"  # absolute, in standard deviations of the training part
     measures = (
         Measure("r2", "higher", "R²"),
         Measure("rmse", "lower", "RMSE"),
@@ -120,12 +120,21 @@ class RegressionMetrics:
         self._sums += torch.stack([term.sum(0) for term in terms])
 
     def compute(self) -> dict[str, float]:
+        return {name: float(values.mean()) for name, values in self._of_each().items()}
+
+    def each(self) -> dict[Measure, list[float]]:
+        several = len(self._deviation) > 1
+        found = self._of_each()
+        return {one: found[one.name].tolist() for one in Regression.measures} if several else {}
+
+    def _of_each(self) -> dict[str, Tensor]:
+        """By measure its value for each target, (K,)."""
         count, total, squares, squared_errors, absolute_errors = self._sums
         spread = squares - total**2 / count
         return {
-            "r2": float((1 - squared_errors / spread).mean()),
-            "rmse": float(((squared_errors / count).sqrt() * self._deviation).mean()),
-            "mae": float((absolute_errors / count * self._deviation).mean()),
+            "r2": 1 - squared_errors / spread,
+            "rmse": (squared_errors / count).sqrt() * self._deviation,
+            "mae": absolute_errors / count * self._deviation,
         }
 
 

@@ -1,8 +1,8 @@
 """What is learned from the data: what the outputs mean, the loss, the measures, and which of them is the score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,21 @@ class Metrics(Protocol):
         """By measure its value over all batches."""
 
 
+@runtime_checkable
+class MetricsOfEach(Metrics, Protocol):
+    """Metrics that also tell one output, such as a label, from the others."""
+
+    def each(self) -> dict[Measure, list[float]]:
+        """By measure its value for each output, NaN where it has none; empty where there is one output only."""
+
+
+class TaskChoice(Protocol):
+    """What a configuration says of the task: a task without data, or a rule that chooses one."""
+
+    def fitted(self, splits: DataSplits) -> tuple["Task", DataSplits]:
+        """See :meth:`Task.fitted`."""
+
+
 class Task(ABC):
     """What the outputs of a network mean.
 
@@ -56,16 +71,23 @@ class Task(ABC):
         glanced: What :meth:`glance` gives, as a tag of ``metrics.csv``.
         signature: What goes into a network and what comes out, once fitted.
         ignorance: The loss of a network that knows nothing.
+        output: What one of several outputs is called.
     """
 
     name: ClassVar[str]
     glanced: ClassVar[str]
+    output: ClassVar[str] = "target"
     measures: tuple[Measure, ...]
     signature: Signature
 
     @property
     @abstractmethod
     def ignorance(self) -> float: ...
+
+    @property
+    def glances_at_main(self) -> bool:
+        """Whether :meth:`glance` gives the main measure itself."""
+        return self.glanced == self.measures[0].name
 
     @abstractmethod
     def fitted(self, splits: DataSplits) -> tuple["Task", DataSplits]:
@@ -104,6 +126,10 @@ class Task(ABC):
     def trivial(self, targets: Tensor) -> Tensor:
         """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
 
+    def predicted(self, outputs: Tensor) -> Tensor | None:
+        """``outputs`` or targets (B, K, ...) as numbers in the data's own units; None where they are no numbers."""
+        return None
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Its name, settings, and what was measured on the training part."""
@@ -111,6 +137,11 @@ class Task(ABC):
     @abstractmethod
     def words(self, splits: DataSplits) -> str:
         """What is learned, as the first line of a run tells it."""
+
+    def output_names(self, names: Sequence[str]) -> list[str]:
+        """What the outputs are called: ``names``, or numbers from 1 where the data have none."""
+        count = self.signature.outputs
+        return [*names] or [f"{self.output} {number + 1}" if count > 1 else self.output for number in range(count)]
 
     def told(self, values: Mapping[str, float]) -> str:
         """The main measure in words."""

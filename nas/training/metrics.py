@@ -1,14 +1,14 @@
 """How well a network does on given batches."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from nas.data.batches import Batch
-from nas.tasks.task import Task
+from nas.tasks.task import Measure, MetricsOfEach, Task
 from nas.training.carried import passes
 
 
@@ -20,11 +20,13 @@ class Measured:
         loss: The mean loss without weights and smoothing.
         values: By measure of the task, the main one first; it has one at least.
         samples: How many samples were seen.
+        each: By measure its value for each output, where that was asked for.
     """
 
     loss: float
     values: Mapping[str, float]
     samples: int
+    each: Mapping[Measure, Sequence[float]] = field(default_factory=dict)
 
     def __getitem__(self, measure: str) -> float:
         return self.values[measure]
@@ -36,7 +38,9 @@ class Measured:
 
 
 @torch.no_grad()
-def measure(network: nn.Module, batches: Iterable[Batch], task: Task, device: torch.device) -> Measured:
+def measure(
+    network: nn.Module, batches: Iterable[Batch], task: Task, device: torch.device, each: bool = False
+) -> Measured:
     """Run ``network`` in evaluation mode over ``batches``; each module is then back in the mode it was in.
 
     Every sample counts the same whatever the size of its batch. In a data-parallel run these are the metrics of this
@@ -47,6 +51,7 @@ def measure(network: nn.Module, batches: Iterable[Batch], task: Task, device: to
         batches: Inputs and targets.
         task: What the outputs mean.
         device: Where the network is and the batches are moved to.
+        each: Whether single outputs are measured, too, where the task tells one from the others.
 
     Raises:
         ValueError: There is no sample in ``batches``.
@@ -68,7 +73,8 @@ def measure(network: nn.Module, batches: Iterable[Batch], task: Task, device: to
     if samples == 0:
         raise ValueError("There are no samples to measure the network on.")
     values = dict(sorted(metrics.compute().items(), key=lambda item: _place(task, item[0])))
-    return Measured(math.fsum(torch.stack(losses).tolist()) / counted, values, samples)
+    of_each = metrics.each() if each and isinstance(metrics, MetricsOfEach) else {}
+    return Measured(math.fsum(torch.stack(losses).tolist()) / counted, values, samples, of_each)
 
 
 def _place(task: Task, name: str) -> int:

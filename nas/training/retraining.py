@@ -147,7 +147,8 @@ class Retraining:
             NotFinite: A loss or gradient is not, and ``training.on_non_finite`` does not help.
         """
         policy = self.training.on_non_finite
-        self._loop = Loop(self, "retrain", self.folder, self.tracking, self.ranks, policy, "lower the learning rate")
+        advice = "lower the learning rate"
+        self._loop = Loop(self, "retrain", self.folder, self.tracking, self.ranks, policy, advice, self.task)
         self._loop.run()
 
     def open_tracker(self) -> Tracker:

@@ -10,7 +10,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
-from nas.bilevel.last_step import LastStep
+from nas.bilevel.last_step import LastStep, LastStepOrExact
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import Step
 from nas.bilevel.upper_level import UpperLevel
@@ -147,3 +147,10 @@ def test_what_differentiates_twice():
     by_kind = ByKind(NeumannSeries(), Exact())
     assert by_kind.differentiates_twice(["loss"])
     assert not by_kind.differentiates_twice(["update", "decay"])
+
+
+def test_the_default_gives_way_where_alpha_has_another_strategy() -> None:
+    default = LastStepOrExact()
+    assert [default.beside(one) for one in (None, FirstOrder(), LastStep())] == [LastStep()] * 3
+    assert default.beside(Exact()) == default.beside(NeumannSeries(2)) == Exact()
+    assert LastStep().beside(Exact()) == LastStep()

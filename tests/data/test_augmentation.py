@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nas.data.augmentation import Augmentation
+from nas.data.augmentation import UNKNOWN_CLASS, Augmentation
 from nas.errors import InvalidValue
 
 
@@ -77,6 +77,41 @@ def test_crops_stay_with_their_image_and_differ_between_images() -> None:
     assert len({(top, left) for top, left, _ in found}) > 15
     assert len({(top, mirrored) for top, _, mirrored in found}) == 10
     assert len({(left, mirrored) for _, left, mirrored in found}) == 10
+
+
+def test_targets_of_places_move_with_their_images() -> None:
+    """Each target is the image's own pixel, so that they must stay equal wherever both are known."""
+    images = distinct_images(40, channels=1)
+    classes, numbers = images[:, 0].long(), images.double().expand(-1, 3, -1, -1)
+    augmentation = Augmentation(crop_padding=2, flip=True)
+    for targets in (classes, numbers):
+        moved, with_them = augmentation.moved(images, targets, seeded(0))
+        assert torch.equal(moved, augmentation.crop_and_flip(images, seeded(0)))  # by the same draws
+        assert with_them is not None
+        assert with_them.dtype == targets.dtype
+        outside = (moved == 0).expand_as(with_them) if targets.dim() == 4 else (moved == 0)[:, 0]
+        same = moved.expand_as(with_them) if targets.dim() == 4 else moved[:, 0]
+        assert torch.equal(with_them[~outside].double(), same[~outside].double())
+        unknown = with_them.isnan() if targets.is_floating_point() else with_them == UNKNOWN_CLASS
+        assert torch.equal(unknown, outside)
+
+
+def test_series_are_cropped_turned_and_cut_out_along_their_length() -> None:
+    series = distinct_images(60, height=1, width=9).squeeze(2)
+    places = torch.arange(9).expand(60, -1)
+    moved, targets = Augmentation(crop_padding=3, flip=True).moved(series, places, seeded(1))
+    assert moved.shape == series.shape
+    assert targets is not None
+    for one, own, place in zip(moved, series, targets.tolist(), strict=True):
+        for column, source in enumerate(place):
+            expected = torch.zeros(2) if source == UNKNOWN_CLASS else own[:, source]
+            assert torch.equal(one[:, column], expected)
+    assert len({tuple(place) for place in targets.tolist()}) == 14  # 7 windows, both ways
+    holes = Augmentation(cutout=4).cut_out(series, seeded(2)) == 0
+    assert torch.equal(holes[:, 0], holes[:, 1])
+    assert set(holes[:, 0].sum(1).tolist()) == {2, 3, 4}  # the ends clip it
+    with pytest.raises(InvalidValue, match=r"augmentation\.cutout=10"):
+        Augmentation(cutout=10).check_fits(series)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4])

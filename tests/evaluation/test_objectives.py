@@ -1,16 +1,24 @@
 """Objectives against their formulas."""
 
 import math
+from typing import Any
 
 import pytest
 
 from nas.candidate import Candidate
+from nas.data.augmentation import Augmentation
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset, ImageDataset
+from nas.data.embedded import Digits
+from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Evaluation
-from nas.evaluation.multi_task import MultiTask, TaskWeight
+from nas.evaluation.multi_task import EveryTask, MultiTask, TaskWeight
 from nas.evaluation.network_cost import BlockCosts, count_parameters
 from nas.evaluation.objective import Dynamic, Fixed
+from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
+from nas.tasks import Auto, Regression
 
 METRICS = {"accuracy": 0.9, "macro_f1": 0.8, "macro_recall": 0.7, "loss": 0.25}
 
@@ -96,3 +104,30 @@ def test_tasks_are_normalised_and_weighted(setup: TrainingSetup, candidates: lis
     with pytest.raises(InvalidValue, match="gradient search"):
         objective.expected_penalty({})
     assert objective.score(Evaluation(candidates[0], {**metrics, "b/loss": math.inf})) == -math.inf
+
+
+def test_one_architecture_may_have_tasks_of_several_kinds(setup: TrainingSetup, candidates: list[Candidate]) -> None:
+    class Brightness:
+        name, augmentation = "brightness", Augmentation(0, False, 0)
+
+        def load(self) -> DataSplits:
+            parts = []
+            for images in (setup.train, setup.validation, setup.validation):
+                assert isinstance(images, ImageDataset)
+                parts.append(ArrayDataset(images.images, images.images.mean((1, 2, 3))))
+            return DataSplits(self.name, *parts, setup.mean, setup.std)
+
+    def task(source: Any, chosen: Any) -> Any:
+        return lambda setup, objective, space: TrainedFromScratch(
+            2, data=source, task=chosen, setup=setup, objective=objective
+        )
+
+    digits = Digits(SplitSettings(100, 48, 100), Augmentation(0, False, 0))
+    tasks = {"digits": task(digits, Auto()), "light": task(Brightness(), Regression())}
+    weights = {"digits": TaskWeight(1.0, "accuracy", 0.1, 1.0), "light": TaskWeight(3.0, "r2", 0.0, 1.0)}
+    objective = MultiTask(weights, 0.0, {"parameters": 1.0}, space=setup.space)
+    evaluator = EveryTask(tasks, setup=setup, objective=objective, space=setup.space)
+    (found,) = evaluator.evaluate(candidates[:1])
+    assert {"digits/accuracy", "light/r2", "light/rmse"} <= found.metrics.keys()
+    expected = ((found.metrics["digits/accuracy"] - 0.1) / 0.9 + 3 * found.metrics["light/r2"]) / 4
+    assert objective.score(found) == pytest.approx(expected)

@@ -20,8 +20,8 @@ from nas.run.candidate_file import read_candidate_file
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = ("1", "10", "2", "grün")  # as they are sorted: not by their number
 SETTINGS = (
-    *("experiment=debug", "data=imagenet", "data.folder=images", "data.decoding.size=8", "data.decoding.workers=0"),
-    *("data.decoding.shorter_side=8", "data.split.validation=8", "data.augmentation.smallest_area=1"),
+    *("experiment=debug", "data=imagenet", "data.folder=images", "data.size=8", "data.workers=0"),
+    *("data.shorter_side=8", "data.split.validation=8", "data.augmentation.smallest_area=1"),
     *("data.augmentation.colour_jitter=[0,0,0,0]", "data.augmentation.flip=false", "training.batch_size=8"),
     *("search.epochs=1", "tracking.console=quiet", "hydra.run.dir=run"),
 )

@@ -65,9 +65,9 @@ def trained(splits):
             optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
             batches = splits.train.evaluation_batches(64, splits.mean, splits.std)
             for _ in range(4):
-                images, labels = next(batches)
-                output = network(images)
-                loss = F.cross_entropy(output[0] if isinstance(output, tuple) else output, labels)
+                batch = next(batches)
+                output = network(batch.inputs)
+                loss = F.cross_entropy(output[0] if isinstance(output, tuple) else output, batch.targets)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()

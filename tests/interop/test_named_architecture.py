@@ -3,19 +3,28 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
-from nas.interop.named_architecture import PUBLISHED, architecture_text, candidate_path, named_architecture
+from nas.interop.named_architecture import (
+    PUBLISHED,
+    PUBLISHED_RECURRENT,
+    architecture_text,
+    candidate_path,
+    named_architecture,
+)
 from nas.run.recorded import inherited_configuration, recorded_configuration
 from nas.signature import Signature
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import DartsNetwork
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.genotype import RecurrentGenotype
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
@@ -33,6 +42,8 @@ NAMES = {
 def space_named(name: str) -> SearchSpace:
     if name == "darts":
         return Darts(final_channels=4, final_cells=3, signature=Signature((3, 16, 16), 10))
+    if name == "recurrent":
+        return Recurrent(4, 4, signature=Signature((5,), 7, "sequence", (7,)))
     return NasBench201(channels=4, cells_per_stage=1, signature=Signature((3, 16, 16), 10))
 
 
@@ -43,6 +54,38 @@ def test_a_published_name_and_its_text_give_the_published_cells(name: str) -> No
         assert isinstance(space, Darts)
         assert space.genotype(architecture) == PUBLISHED[name]
         assert len(space.layer_descriptions(architecture)) == 2 * space.steps
+
+
+@pytest.mark.parametrize("name", PUBLISHED_RECURRENT)
+def test_a_published_recurrent_cell_by_name_and_by_text(name: str) -> None:
+    genotype = PUBLISHED_RECURRENT[name]
+    for text in (name, genotype_text(genotype), f"search.log: genotype = {genotype_text(genotype)}"):
+        space, architecture = named_architecture(text, space_named)
+        assert isinstance(space, Recurrent)
+        assert space.genotype(architecture) == genotype
+
+
+def test_the_recurrent_cells_are_those_of_the_reference(reference_folder: Path) -> None:
+    with np.load(reference_folder / "recurrent" / "rnn_eval_n8_t7.npz", allow_pickle=False) as archive:
+        genotypes = json.loads(str(archive["config"]))["genotypes"]
+    assert {f"{name}_rnn": RecurrentGenotype.from_mapping(one) for name, one in genotypes.items()} == (
+        PUBLISHED_RECURRENT
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("Genotype(recurrent=[('relu', 0)], concat=range(1, 2), normal=[])", "each of recurrent, concat once"),
+        ("Genotype(recurrent=[('relu', 1)], concat=range(1, 2))", "whole number from 0 to 0"),
+        ("Genotype(recurrent=[('none', 0)], concat=range(1, 2))", "one of tanh, relu"),
+        ("Genotype(recurrent=[('relu', 0)], concat=range(1, 3))", "different nodes"),
+        ("Genotype(recurrent=[('relu', 0)], concat=os.system(1))", "a list of whole numbers"),
+    ],
+)
+def test_texts_that_are_no_recurrent_cell(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidValue, match=sentence):
+        named_architecture(text, space_named)
 
 
 def test_a_nasbench201_cell() -> None:

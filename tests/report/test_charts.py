@@ -97,8 +97,8 @@ def test_a_black_box_search_shows_every_candidate_the_best_so_far_and_its_rounds
     assert scores.x_label == "evaluation"
     assert charts.anytime_curve(run) == ([1000, 2000], [0.6, 0.8])
     eights, sixteens = reversed(observed_options(run)["layer1.filters"])
-    assert (eights.option, eights.count, eights.accuracy) == ("8", 1, 0.4)
-    assert (sixteens.option, sixteens.count, sixteens.accuracy) == ("16", 3, pytest.approx(1.9 / 3))
+    assert (eights.option, eights.count, eights.mean) == ("8", 1, 0.4)
+    assert (sixteens.option, sixteens.count, sixteens.mean) == ("16", 3, pytest.approx(1.9 / 3))
     filters = charts.shares(run)[0]
     assert points(filters) == {"8": [(4, 0.25)], "16": [(4, 0.75)]}
 

@@ -7,7 +7,7 @@ import pytest
 
 from nas.errors import InvalidValue
 from nas.report import comparison as compared
-from nas.report.charts import anytime_charts, anytime_curve
+from nas.report.charts import anytime_charts, anytime_curve, anytime_measure
 from nas.report.recorded_run import RecordedRun
 from tests.report.conftest import by_epoch, write_curves
 from tests.report.test_page import Document
@@ -49,9 +49,11 @@ def test_the_runs_of_a_multirun_are_named_by_what_differs_in_them(two_runs):
 
 
 def test_the_outcomes_of_a_run(two_runs):
-    assert compared.outcome(compared.found_runs([two_runs])[1]) == {
-        "test accuracy": 0.99,
-        "best validation accuracy": 0.8,
+    runs = compared.found_runs([two_runs])
+    assert compared.outcome_columns(runs)[4:6] == ["test accuracy", "best validation accuracy"]
+    assert compared.outcome(runs[1], anytime_measure(runs)) == {
+        "test": 0.99,
+        "best": 0.8,
         "parameters": 2000,
         "samples": 4000,
         "seconds": 125,

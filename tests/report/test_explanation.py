@@ -7,6 +7,8 @@ import torch
 
 from nas.candidate import Architecture
 from nas.data.batches import Batch
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
@@ -23,7 +25,7 @@ from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
-from nas.tasks import PLAIN_CLASSIFICATION
+from nas.tasks import PLAIN_CLASSIFICATION, Regression
 
 LAYERS = [
     {"type": "conv", "filters": [2, 4], "kernel_size": [1, 3]},
@@ -173,6 +175,28 @@ def test_swaps_are_measured_with_everything_else_relaxed_and_leave_the_supernet_
     assert all(torch.equal(before[key], value) for key, value in supernet.state_dict().items())
     assert modes == [module.training for module in supernet.modules()]
     assert "operation_weights" not in vars(supernet)
+
+
+def test_swaps_and_the_gap_of_a_regression_are_in_its_measures():
+    space = Macro([LAYERS[2]], ["relu"], signature=Signature((3,), 1))
+    supernet = space.supernet(Softmax(Temperature()))
+    generator = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(12, 3, generator=generator), 5 + 3 * torch.randn(12, generator=generator)
+    part = ArrayDataset(inputs, targets)
+    task, splits = Regression().fitted(DataSplits("rows", part, part, part, (0.0,) * 3, (1.0,) * 3))
+
+    def rows():
+        return [Batch(inputs, splits.train.targets)]
+
+    found = supernet.discretise()
+    gap = discretisation_gap(supernet, found, rows, task)
+    others = runner_ups(space, found, supernet.probabilities())
+    effects = swap_effects(supernet, found, others, rows, task)
+    for one in gap["supernet"], gap["discretised"]:
+        assert one["rmse"] == pytest.approx(one["loss"] ** 0.5 * float(task.deviation[0]), rel=1e-5)
+        assert one["r2"] == pytest.approx(1 - one["loss"], rel=1e-5)  # the targets are those it is standardised by
+    for values in effects.values():
+        assert values["r2_effect"] == values["swapped"]["r2"] - values["option"]["r2"] != 0
 
 
 def test_a_swap_is_the_relaxed_network_with_one_row_set():

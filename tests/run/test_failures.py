@@ -185,7 +185,9 @@ def test_images_that_vanish(
     config = settings(
         "data=imagenet",
         f"data.folder={tmp_path / 'images'}",
-        "data.decoding={size: 8, shorter_side: 8, workers: 0}",
+        "data.size=8",
+        "data.shorter_side=8",
+        "data.workers=0",
         "data.split={train: null, validation: 8}",
         "training.batch_size=8",
     )

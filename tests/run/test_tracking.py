@@ -23,7 +23,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from nas.configuration import build
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.tracking import BUFFERED_RECORDS, LAYOUT, Tracker, TrackingSettings
+from nas.run.tracking import BUFFERED_RECORDS, LAYOUT, Tracker, TrackingSettings, layout
+from nas.tasks import PLAIN_CLASSIFICATION, Regression
 
 SETTINGS = TrackingSettings()
 WITHOUT_TENSORBOARD = TrackingSettings(tensorboard=False)
@@ -304,7 +305,15 @@ def test_tensorboard_gets_a_layout_whose_patterns_find_the_recorded_tags(tmp_pat
         pass
     assert "custom_scalars__config__" in events_of(tmp_path).Tags()["tensors"]
     charts = {name: patterns for group in LAYOUT.values() for name, (_, patterns) in group.items()}
+    assert list(layout(PLAIN_CLASSIFICATION)["search"]) == [
+        "losses of both levels",
+        "accuracy",
+        *list(LAYOUT["search"])[1:],
+    ]
+    charts |= {name: patterns for name, (_, patterns) in layout(Regression())["search"].items()}
     found = {
+        "standardised error": {"train/standardised_error"},
+        "R²": {"best/r2", "supernet/validation_r2"},
         "losses of both levels": {"train/loss", "validation/loss"},
         "learning rate": {"hyperparameters/learning_rate"},
         "other hyperparameters": {"hyperparameters/dropout"},

@@ -83,6 +83,30 @@ def test_search_is_reproduced_and_every_quantity_counts(
     assert len(rows) == 18
 
 
+def test_recurrent_networks_are_reproduced_and_every_quantity_counts(
+    main: Main, reference_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = reference_folder / "recurrent" / "rnn_eval_n8_t7.npz"
+    content = np.load(source)
+    changes = {
+        "enas/eval_log_probabilities": content["enas/eval_log_probabilities"] * (1 + 1e-9),
+        "darts_v1/dropout/grad/encoder.weight": content["darts_v1/dropout/grad/encoder.weight"] * (1 + 1e-9),
+        "training/average_after/decoder.bias": content["training/average_after/decoder.bias"] * (1 + 1e-9),
+    }
+    assert main([altered(source, tmp_path / "altered.npz", changes)]) == 1
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip().endswith(("ok", "past"))]
+    assert {row[0] for row in rows if row[-1] == "past"} == set(changes)
+    assert len(rows) == 139
+
+
+@pytest.mark.slow
+def test_the_recurrent_search_is_reproduced(
+    main: Main, reference_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(reference_folder / "recurrent" / "rnn_search_n8_t6.npz")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "483 of 483 quantities within tolerance"
+
+
 def test_numbers_that_are_not_finite_are_past_any_tolerance(main: Main, data_folder: Path, tmp_path: Path) -> None:
     source = data_folder / "nasbench201_eval_c4_n1.npz"
     logits = np.load(source)["eval_logits"]

@@ -98,6 +98,26 @@ def test_all_others_move_together() -> None:
     assert lead.candidate.hyperparameters[names[2]] == 1.0
 
 
+@pytest.mark.parametrize(("best", "expected"), [(0.1, 0.1), (0.0, 0.0)])
+def test_what_is_left_to_trainings_is_tried_once(best: float, expected: float) -> None:
+    found = Candidate(Architecture("macro", {}), Hyperparameters({RATE: 0.03, "dropout": 0.3, "label_smoothing": 0.0}))
+    ranges = {**RANGES, "label_smoothing": Range(0.0, 0.4)}
+    trials: list[Candidate] = []
+
+    def measured(candidate: Candidate) -> float:
+        trials.append(candidate)
+        return (
+            1
+            + abs(math.log(candidate.hyperparameters[RATE] / 0.03))
+            + 3 * abs(candidate.hyperparameters["label_smoothing"] - best)
+        )
+
+    lead = STEPS.lead(found, ranges, measured, {"label_smoothing": 0.1})
+    assert lead.candidate.hyperparameters["label_smoothing"] == expected
+    assert [one.hyperparameters["label_smoothing"] for one in trials].count(0.1) >= 1
+    assert trials[0] == found
+
+
 def test_the_defaults_are_kept_inside_the_ranges() -> None:
     steps = replace(STEPS, usual={RATE: 3.0, "dropout": 0.3})
     _, trials = tried(bowl(0.1, 0.3), at(0.01, 0.3), 2, steps)

@@ -102,6 +102,16 @@ def test_settled_is_what_has_not_moved_over_the_last_epochs(epochs, differing, h
     assert settled(trajectory, 3, 1.5) == SETTLED | differing
 
 
+def test_what_is_handed_on_is_the_mean_of_the_last_half(hyperparameters):
+    """Of a rate that grows by 1.4 an epoch: 1.4 ** 2 between the means of three epochs, less between tail averages."""
+    trajectory = Trajectory(hyperparameters)
+    record(trajectory, hyperparameters, *((ONE, [0.01 * 1.4**epoch] * 4, [0.3] * 4) for epoch in range(6)))
+    tails = [0.01 * 1.4 ** ((2 * 2 + 3 * 4 + 4 * 4 + 0) / 10), 0.01 * 1.4**4]  # after epochs 5 (of ten steps) and 6
+    assert settled(trajectory, 3, 1.9)["learning_rate"] is False
+    assert trajectory.settled(2, tails[1] / tails[0] * 1.001, handed_on=True)["learning_rate"] is None
+    assert trajectory.settled(2, tails[1] / tails[0] * 0.999, handed_on=True)["learning_rate"] is not None
+
+
 def test_an_epochs_mean_counts_and_not_its_single_steps(hyperparameters):
     trajectory = Trajectory(hyperparameters)
     restless = (ONE, [0.02, 0.5], [0.1, 0.7])

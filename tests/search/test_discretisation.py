@@ -220,7 +220,7 @@ def test_types_are_chosen_first_and_what_they_switch_off_is_not_scored(monkeypat
             _push(supernet, decision, option, 5.0 if decision == "layer1.filters" else 0.5)  # types are less sure
     decided: set[str] = set()
 
-    def metrics(_: Supernet, batches: Iterator[Batch], weights: dict[str, Tensor], __: object) -> dict[str, float]:
+    def metrics(_: Supernet, batches: Iterator[Batch], weights: dict[str, Tensor], *__: object) -> dict[str, float]:
         one_hot = {name for name, own in weights.items() if own.max() == 1}
         scored.append(next(iter(one_hot - decided)).replace("-", "."))
         if scored.count(scored[-1]) == len(next(one for one in TYPED.choices if one.name == scored[-1]).options):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from nas.candidate import Architecture
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.search.discretisation import Alone, AloneOrStrongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Strongest
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
@@ -25,11 +26,13 @@ IMAGES = 8
 
 
 def parts_of(path: Path, discretisation: Any, **search: Any) -> Any:
-    settings = {"epochs": 4, "settled_by": "discretisation", **search}
+    settings = {"epochs": 4, "settled_by": "candidate", **search}
     return search_parts(path, discretisation=discretisation, search=settings)
 
 
-def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[str, float]], **search: Any) -> Any:
+def reading(
+    path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[str, torch.Tensor]], **search: Any
+) -> Any:
     """Readings that take ``read`` one after the other, the last of them at the losses ``losses``."""
     parts = parts_of(path, SimpleNamespace(asks_for_losses=True, losses=losses), **search)
     space = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
@@ -44,14 +47,20 @@ def reading(path: Path, read: Sequence[dict[str, str]], losses: dict[str, dict[s
 
 
 CONV = {"type": "conv", "width": "8", "kernel": "3"}
-LOSSES = {"type": {"conv": 0.2, "skip": 0.3}, "width": {"8": 0.20, "16": 0.22, "32": 0.23}}
+SAMPLES = torch.linspace(0.0, 0.4, 101, dtype=torch.float64)  # their mean is 0.2
+NOISE = torch.tensor([0.2, -0.2], dtype=torch.float64).repeat(51)[:101]  # twice its standard error is 0.04
+LOSSES = {
+    "type": {"conv": SAMPLES, "skip": SAMPLES + 0.1},
+    "width": {"8": SAMPLES, "16": SAMPLES + 0.0199, "32": SAMPLES + 0.03, "noisy": SAMPLES + 0.03 + NOISE},
+}
 
 
 @pytest.mark.parametrize(
     ("read", "reason"),
     [
         ([CONV, CONV], None),
-        ([{**CONV, "width": "16"}, CONV], None),  # 10 % of the loss
+        ([{**CONV, "width": "16"}, CONV], None),  # less than 10 % of the loss
+        ([{**CONV, "width": "noisy"}, CONV], None),
         ([{**CONV, "width": "32"}, CONV], "width read off differently in the last 2 epochs"),
         ([{**CONV, "width": "64"}, CONV], "width read off differently in the last 2 epochs"),  # nothing is known of it
         ([{**CONV, "type": "skip"}, CONV], "type read off differently in the last 2 epochs"),
@@ -64,7 +73,7 @@ def test_settled_is_what_was_read_off_twice_or_makes_no_difference(
 ) -> None:
     assert reading(tmp_path, read, LOSSES, settled_epochs=2).unsettled() == reason
     strict = reading(tmp_path, read, LOSSES, settled_epochs=2, settled_loss=0.0).unsettled()
-    assert (strict is None) == (read[0] == read[1] or read[1]["type"] == "skip")
+    assert (strict is None) == (read[0] == read[1] or read[1]["type"] == "skip" or read[0]["width"] == "noisy")
 
 
 def test_fewer_readings_than_epochs_tell_nothing(tmp_path: Path) -> None:
@@ -81,7 +90,7 @@ def searched(path: Path, **search: Any) -> GradientSearch:
 
 def test_a_search_pays_for_its_readings_and_goes_on_after_a_kill(tmp_path: Path) -> None:
     expected = searched(tmp_path / "whole", settled_epochs=3).search()
-    by_alpha = searched(tmp_path / "alpha", settled_epochs=3, settled_by="alpha").search()
+    by_alpha = searched(tmp_path / "alpha", settled_epochs=3, settled_by="parameters").search()
     assert expected.candidate == by_alpha.candidate  # looking changes nothing
     one = AloneOrStrongest(IMAGES).images(parts_of(tmp_path, None).space, 48)
     assert 0 < expected.cost.samples - by_alpha.cost.samples <= 2 * one
@@ -134,4 +143,15 @@ def test_options_are_asked_alone_where_each_choice_has_an_alpha(space: Any, alon
 def test_the_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"settled_loss=-1 .*must be a share of at least 0"):
         search_parts(tmp_path, search={"settled_loss": -1})
-    assert SearchSettings.settled_by == "alpha"
+    assert SearchSettings.settled_by == "parameters"
+
+
+def test_options_are_not_asked_alone_where_alpha_knows_more() -> None:
+    rule: Any = AloneOrStrongest(IMAGES)
+    free, dear = (SimpleNamespace(penalty=SimpleNamespace(shares=shares)) for shares in ({}, {"parameters": 1.0}))
+    old: Any = SimpleNamespace(goes_back=True)
+    assert rule.beside(free, None) is rule
+    assert isinstance(rule.beside(dear, None), Strongest)
+    assert isinstance(rule.beside(free, old), Strongest)
+    alone: Any = Alone(IMAGES)
+    assert alone.beside(dear, old) is alone

@@ -150,7 +150,10 @@ def test_only_spaces_are_known_and_nothing_else_is_imported(name: object, monkey
     monkeypatch.setattr(importlib, "import_module", recording)
     with pytest.raises(InvalidValue) as caught:
         space_from_description({**SPACES[0].describe(), "name": name})
-    assert (caught.value.key, caught.value.allowed) == ("space.name", "it must be one of darts, macro, nasbench201")
+    assert (caught.value.key, caught.value.allowed) == (
+        "space.name",
+        "it must be one of darts, macro, nasbench201, recurrent",
+    )
     folder = str(nas.spaces.__path__[0])
     assert imported
     assert all(str(sys.modules[module].__file__).startswith(folder) for module in imported)

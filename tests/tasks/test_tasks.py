@@ -104,6 +104,9 @@ def test_measures_of_a_regression_are_scikit_learns_in_the_targets_units() -> No
         "mae": sk.mean_absolute_error(asked, said),
     }
     assert found.compute() == pytest.approx(expected, rel=1e-5)
+    each = {measure.name: values for measure, values in found.each().items()}
+    assert each["r2"] == pytest.approx([sk.r2_score(asked[:, k], said[:, k]) for k in range(2)], rel=1e-5)
+    assert {name: np.mean(values) for name, values in each.items()} == pytest.approx(expected, rel=1e-5)
 
 
 def test_measures_of_labels_are_scikit_learns_and_leave_out_what_has_no_curve() -> None:
@@ -119,6 +122,10 @@ def test_measures_of_labels_are_scikit_learns_and_leave_out_what_has_no_curve() 
         "macro_auroc": sk.roc_auc_score(asked[:, :2], said[:, :2], average="macro"),
     }
     assert found.compute() == pytest.approx(expected, rel=1e-6)
+    each = {measure.name: values for measure, values in found.each().items()}
+    precisions = [sk.average_precision_score(asked[:, k], said[:, k]) for k in range(2)]
+    assert each["average_precision"] == pytest.approx([*precisions, np.nan], rel=1e-6, nan_ok=True)
+    assert each["share"] == pytest.approx(asked.mean(0), rel=1e-6)
 
 
 @pytest.mark.parametrize("weight", [1.0, 3.0, "balanced"])

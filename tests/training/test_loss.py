@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.batches import Batch
+from nas.errors import InvalidValue
+from nas.signature import Signature
 from nas.tasks import PLAIN_CLASSIFICATION, smoothed_cross_entropy
-from nas.training.augment import Presented, cut_out, mixed, presented
+from nas.training.augment import Presented, cut_out, mixed, presented, refuse_what_cannot_act
 from nas.training.loss import training_loss
 
 
@@ -84,6 +86,49 @@ def test_the_loss_of_a_mixed_batch_is_that_of_soft_labels():
     for smoothing in (0.2, torch.tensor(0.2, dtype=torch.float64)):
         found = training_loss(PLAIN_CLASSIFICATION, LOGITS, shown, {"label_smoothing": smoothing})
         torch.testing.assert_close(found, expected)
+
+
+def test_cutout_of_a_series_is_an_interval_in_all_channels():
+    found = cut_out(torch.ones(64, 2, 9, dtype=torch.float64), 0.4, generator(3))
+    assert torch.equal(found[:, 0], found[:, 1])
+    centre, half = 9 * torch.rand(64, 1, generator=generator(3), dtype=torch.float64).squeeze(1), 0.4 * 9 / 2
+    torch.testing.assert_close((1 - found[:, 0]).sum(1), (centre + half).clamp(max=9) - (centre - half).clamp(min=0))
+
+
+def test_cutout_has_the_slope_of_the_lost_area():
+    """Against the closed form: of a series of ones, one end of the interval or both move with the side."""
+    side = torch.tensor(0.4, dtype=torch.float64, requires_grad=True)
+    cut_out(torch.ones(64, 1, 9, dtype=torch.float64), side, generator(3)).sum().backward()
+    centre = 9 * torch.rand(64, generator=generator(3), dtype=torch.float64)
+    half = 0.4 * 9 / 2
+    ends = (centre + half < 9).double() + (centre - half > 0).double()
+    torch.testing.assert_close(side.grad, -(ends * 9 / 2).sum())
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 8), (2, 5, 4)])
+def test_rows_series_and_images_mix_by_one_share_each(shape):
+    inputs = torch.rand(6, *shape, generator=generator(5), dtype=torch.float64)
+    shown = mixed(inputs, torch.arange(6), 0.8, generator(2))
+    for index, partner in enumerate(shown.partners.tolist()):
+        share = shown.share[index]
+        torch.testing.assert_close(shown.inputs[index], (1 - share) * inputs[index] + share * inputs[partner])
+
+
+def test_what_cannot_act_is_refused_where_it_would():
+    row, categories = Signature((7,), 2), Signature((7,), 2, categories=(3, 4))
+    for signature in (row, categories, Signature((2, 9), 2), Signature((1, 6, 4), 2)):
+        refuse_what_cannot_act(signature, {"learning_rate": 0.1, "dropout": 0.2})
+    refuse_what_cannot_act(Signature((2, 9), 2), {"cutout": 0.3, "mixing": 0.2})
+    refuse_what_cannot_act(row, {"mixing": 0.2})
+    for signature in (row, categories):
+        with pytest.raises(InvalidValue, match=r"hyperparameters.cutout=0.3 is not allowed: rows of 7 numbers have no"):
+            refuse_what_cannot_act(signature, {"cutout": 0.3})
+    with pytest.raises(
+        InvalidValue, match=r"hyperparameters.mixing=0.2 is not allowed: 2 of the columns are numbers of"
+    ):
+        refuse_what_cannot_act(categories, {"mixing": 0.2})
+    with pytest.raises(InvalidValue, match=r"tokens are numbers of categories"):
+        refuse_what_cannot_act(Signature((9,), 30, "sequence", (30,)), {"mixing": 0.2})
 
 
 @pytest.mark.parametrize("name", ["cutout", "mixing"])

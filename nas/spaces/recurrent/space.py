@@ -49,8 +49,8 @@ class Recurrent(RecurrentChoices):
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The same for all cells: each of their nodes has one product, whatever it reads."""
         first = Architecture(self.name, {choice.name: choice.options[0] for choice in self.choices})
-        shape = self.signature.input_shape
-        found = cost(f"recurrent {self.final_width} {self.vocabulary} {shape}", partial(self.network, first), shape)
+        key = f"recurrent {self.final_width} {self.nodes} {self.vocabulary} {self.input_shape}"
+        found = cost(key, partial(self.network, first), self.signature)
         return weights["recurrent"].new_tensor(found)
 
 

@@ -9,11 +9,14 @@ parameters, the same module for all, is applied to the first state and to every 
 from collections.abc import Mapping
 from functools import reduce
 from operator import add
+from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
+from nas.operations.fast.gated_mixture import gated_mixture
 from nas.operations.locked_dropout import Masks, masked
 from nas.operations.memory import Remembered, Remembers
 from nas.relaxations.relaxation import Relaxation
@@ -56,11 +59,7 @@ class SearchCell(RecurrentCell):
 
 
 class FastSearchCell(SearchCell):
-    """The same cell with one product and one mixture per state, for all nodes that read it.
-
-    With ``m_ij = sum over k of p_ijk f_k(z_ij)`` and ``q_ij = sum over k of p_ijk``, ``none`` left out, an edge adds
-    ``q_ij s_j + sigmoid(c_ij) * (m_ij - q_ij s_j)``.
-    """
+    """The same cell with one product and one mixture per state, for all nodes that read it."""
 
     def forward(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None = None) -> Tensor:
         assert weights is not None
@@ -68,48 +67,49 @@ class FastSearchCell(SearchCell):
         many = len(self.nodes)
         of_input, of_state = self.first.split(width)
         from_input = (masked(x, masks.cell_x).reshape(-1, width) @ of_input).view(length, batch, 2 * width)
-        # Of every state: the products of all later nodes side by side, and their rows of the weights.
+        # Of every state: the products of all later nodes side by side, and their rows of the weights without none.
         rows = {edge: row for row, edge in enumerate(cell_edges(many))}
         products = [torch.cat(list(self.nodes)[source:], 1) for source in range(many)]
-        mixtures = []
-        for source in range(many):
-            own = weights[[rows[node, source] for node in range(source + 1, many + 1)], 1:]
-            mixtures.append([own.sum(1)[:, None], *(one[:, None] for one in own.unbind(1))])
+        mixtures = [weights[[rows[node, source] for node in range(source + 1, many + 1)], 1:] for source in range(many)]
+        tanh = weights.new_tensor([[1.0, 0.0, 0.0, 0.0]])
+        none = state.new_zeros(batch, many, width)
         outputs = []
         for one in from_input:
-            first = gated(state, one + masked(state, masks.cell_h) @ of_state, torch.tanh)
-            states, totals = [self.norm(first)], None
+            product = (one + masked(state, masks.cell_h) @ of_state)[:, None]
+            first, _ = gated_mixture(state, product, tanh, none[:, :1])
+            states, totals = [self._normalised(first)], none
             for product, mixture in zip(products, mixtures, strict=True):
                 read = states[-1]
-                both = (masked(read, masks.cell_h) @ product).view(batch, -1, 2, width)
-                added = mixed(read[:, None], both, *mixture)
-                totals = added if totals is None else totals[:, 1:] + added
-                states.append(self.norm(totals[:, 0]))
+                both = (masked(read, masks.cell_h) @ product).view(batch, -1, 2 * width)
+                total, totals = gated_mixture(read, both, mixture, totals)
+                states.append(self._normalised(total))
             state = torch.stack([states[node] for node in self.concat]).mean(0)
             outputs.append(state)
+        norm = self.norm
+        if type(norm) is nn.BatchNorm1d and norm.training and norm.track_running_stats:
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.add_(length * (many + 1))
         return torch.stack(outputs)
 
-
-def mixed(
-    state: Tensor, product: Tensor, whole: Tensor, tanh: Tensor, relu: Tensor, sigmoid: Tensor, same: Tensor
-) -> Tensor:
-    """What edges add, (batch, edges, width).
-
-    Args:
-        state: (batch, 1, width).
-        product: (batch, edges, 2, width), gates and values.
-        whole, tanh, relu, sigmoid, same: (edges, 1), the sum of the weights and each of them.
-    """
-    squashed = product.sigmoid()  # of the values as well
-    gate, z = squashed[:, :, 0], product[:, :, 1]
-    mixture = torch.addcmul(same * z, tanh, z.tanh())
-    mixture = torch.addcmul(torch.addcmul(mixture, relu, z.relu()), sigmoid, squashed[:, :, 1])
-    carried = whole * state
-    return torch.addcmul(carried, gate, mixture - carried)
+    def _normalised(self, x: Tensor) -> Tensor:
+        """As the batch norm has it, without the way through its module, and without counting the call."""
+        norm = self.norm
+        if type(norm) is not nn.BatchNorm1d:  # the statistics of all ranks, for example
+            return norm(x)
+        keeps = not norm.training or norm.track_running_stats
+        averages = (norm.running_mean, norm.running_var) if keeps else (None, None)
+        assert norm.momentum is not None
+        return F.batch_norm(x, *averages, None, None, norm.training, norm.momentum, norm.eps)
 
 
 class RecurrentSupernet(Supernet, Remembers):
-    """The search network; ``alpha["recurrent"]`` is (edges, operations)."""
+    """The search network; ``alpha["recurrent"]`` is (edges, operations).
+
+    Attributes:
+        tied: The name of the weight that is the embedding and the output layer's matrix.
+    """
+
+    tied: ClassVar[str] = "network.embedding"
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)

@@ -3,6 +3,7 @@
 #include "activation.cpp"
 #include "batch_norm_tangent.cpp"
 #include "depthwise.cpp"
+#include "gated_mixture.cpp"
 #include "mixed_pooling.cpp"
 #include "mixture.cpp"
 #include "normalisation.cpp"

@@ -1,0 +1,217 @@
+"""Arrays of a user's own: what their dimensions mean, which parts they bring, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nas.data import Arrays, DataSplits, RowSplit
+from nas.data.array_layout import with_coordinates
+from nas.errors import InvalidValue, UnusableInput
+
+X = np.random.default_rng(0).standard_normal((40, 3, 8))
+Y = np.arange(40) % 2
+
+
+def stored(folder: Path, **arrays: Any) -> str:
+    np.savez(folder / "ecg.npz", **arrays)
+    return str(folder / "ecg.npz")
+
+
+def loaded(file: str | None, **settings: Any) -> DataSplits:
+    return Arrays(RowSplit(**settings.pop("split", {})), file, **settings).load()
+
+
+def inputs(splits: DataSplits, part: str = "train") -> torch.Tensor:
+    return getattr(splits, part).inputs  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "expected"),
+    [
+        ((40, 5), None, (5,)),
+        ((40, 3, 8), "NCL", (3, 8)),
+        ((40, 8, 3), "NLC", (3, 8)),
+        ((40, 6, 8), "NHW", (1, 6, 8)),
+        ((40, 2, 6, 8), None, (2, 6, 8)),
+        ((40, 6, 8, 2), "NHWC", (2, 6, 8)),
+    ],
+)
+def test_a_layout_says_what_the_dimensions_mean(
+    shape: tuple[int, ...], layout: Any, expected: tuple[int, ...], tmp_path: Path
+) -> None:
+    x = np.arange(np.prod(shape)).reshape(shape)
+    splits = loaded(stored(tmp_path, x=x, y=Y), layout=layout, split={"order": "time"})
+    assert splits.input_shape == expected
+    assert inputs(splits).dtype == torch.float32
+    first = np.moveaxis(x, -1, 1) if layout in ("NLC", "NHWC") else x
+    assert torch.equal(inputs(splits).reshape(24, -1), torch.tensor(first[:24].reshape(24, -1)).float())
+    values = inputs(splits).double()
+    expected_mean = values.mean([0, *range(2, values.dim())])
+    torch.testing.assert_close(torch.tensor(splits.mean, dtype=torch.float64), expected_mean)
+
+
+def test_every_kind_of_file_gives_the_same_data(tmp_path: Path) -> None:
+    expected = loaded(stored(tmp_path, x=X, y=Y), layout="NCL")
+    np.save(tmp_path / "x.npy", X.astype(">f8"))
+    np.save(tmp_path / "y.npy", Y)
+    torch.save({"x": torch.tensor(X), "y": torch.tensor(Y)}, tmp_path / "ecg.pt")
+    files: list[dict[str, Any]] = [
+        {"file": None, "x": str(tmp_path / "x.npy"), "y": str(tmp_path / "y.npy")},
+        {"file": str(tmp_path)},
+        {"file": str(tmp_path / "ecg.pt")},
+    ]
+    for settings in files:
+        splits = loaded(**settings, layout="NCL")
+        for part in splits.parts:
+            assert torch.equal(inputs(splits, part), inputs(expected, part))
+            assert torch.equal(splits.parts[part].targets, expected.parts[part].targets)
+
+
+@pytest.mark.parametrize("ending", ["validation", "val", "valid", None])
+def test_parts_of_the_datas_own_are_taken(ending: str | None, tmp_path: Path) -> None:
+    arrays = {"X_train": X[:20], "Y_train": Y[:20], "X_test": X[30:], "Y_test": Y[30:]}
+    if ending is not None:
+        arrays |= {f"X_{ending}": X[20:30], f"Y_{ending}": Y[20:30]}
+    splits = loaded(stored(tmp_path, **arrays), layout="NCL")
+    assert torch.equal(inputs(splits, "test"), torch.tensor(X[30:]).float())
+    assert (len(splits.train), len(splits.validation)) == ((16, 4) if ending is None else (20, 10))
+    if ending is not None:
+        assert torch.equal(inputs(splits, "validation"), torch.tensor(X[20:30]).float())
+
+
+def test_what_test_samples_hold_changes_no_statistic(tmp_path: Path) -> None:
+    first = loaded(stored(tmp_path, x=X, y=Y), layout="NCL", split={"order": "time"})
+    changed = X.copy()
+    changed[24:] = 1e6
+    second = loaded(stored(tmp_path, x=changed, y=Y), layout="NCL", split={"order": "time"})
+    assert (second.mean, second.std, second.preparation) == (first.mean, first.std, first.preparation)
+    assert torch.equal(inputs(second), inputs(first))
+    assert second.digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("y", "dtype", "shape", "head"),
+    [
+        (Y, torch.int64, (), "point"),
+        (Y[:, None], torch.int64, (), "point"),
+        (Y == 1, torch.bool, (), "point"),
+        (Y.astype(np.uint8), torch.int64, (), "point"),
+        (Y.astype(np.float32), torch.float64, (), "point"),
+        (np.stack([Y, Y], 1), torch.int64, (2,), "point"),
+        (np.zeros((40, 8)), torch.float64, (8,), "dense"),
+        (np.zeros((40, 2, 8)), torch.float64, (2, 8), "dense"),
+        (np.zeros((40, 1, 8)), torch.float64, (8,), "dense"),
+    ],
+)
+def test_targets_keep_their_type_and_say_what_they_are_of(
+    y: np.ndarray, dtype: torch.dtype, shape: tuple[int, ...], head: str, tmp_path: Path
+) -> None:
+    splits = loaded(stored(tmp_path, x=X, y=y), layout="NCL")
+    assert (splits.train.targets.dtype, tuple(splits.train.targets.shape[1:]), splits.head) == (dtype, shape, head)
+    assert splits.class_names is None
+
+
+def test_texts_are_classes_and_not_a_number_is_an_unknown_target(tmp_path: Path) -> None:
+    splits = loaded(stored(tmp_path, x=X, y=np.array(["10", "9"])[Y]), layout="NCL", split={"order": "time"})
+    assert splits.class_names == ("9", "10")
+    assert splits.train.targets.tolist() == [1 - value for value in Y[:24].tolist()]
+    known = np.stack([Y * 1.0, np.where(Y == 0, np.nan, 2.5)], 1)
+    splits = loaded(stored(tmp_path, x=X, y=known), layout="NCL", split={"order": "time"})
+    assert int(splits.train.targets.isnan().sum()) == 12
+
+
+def test_coordinates_are_further_channels(tmp_path: Path) -> None:
+    both = with_coordinates(torch.zeros(2, 1, 3, 5))
+    assert both.shape == (2, 3, 3, 5)
+    assert both[1, 1, :, 0].tolist() == [-1, 0, 1]
+    assert both[0, 2, 2].tolist() == [-1, -0.5, 0, 0.5, 1]
+    splits = loaded(stored(tmp_path, x=X, y=Y), layout="NCL", coordinates=True)
+    assert splits.input_shape == (4, 8)
+    assert splits.mean[3] == pytest.approx(0)
+
+
+def test_groups_and_times_are_arrays_of_the_file(tmp_path: Path) -> None:
+    patient, day = np.arange(40) // 5, 100 - np.arange(40)
+    file = stored(tmp_path, x=X, y=np.arange(40), patient=patient, day=day)
+    splits = loaded(file, layout="NCL", split={"by": "patient"})
+    of_parts = [set((part.targets // 5).tolist()) for part in splits.parts.values()]
+    assert sum(map(len, of_parts)) == 8
+    splits = loaded(file, layout="NCL", split={"order": "day"})
+    assert splits.test.targets.tolist() == list(range(7, -1, -1))
+
+
+class Thing:
+    pass
+
+
+def changed(place: tuple[int, ...], value: float) -> np.ndarray:
+    x = X.copy()
+    x[place] = value
+    return x
+
+
+MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"x": X, "y": Y}, {}, r"layout=null .* \(40, 3, 8\): data.layout=NCL takes 3 channels of 8 .*data.layout=NLC 8"),
+    ({"x": X, "y": Y}, {"layout": "NCHW"}, r"layout=NCHW is not allowed: x has 3 dimensions, .* NCL, NLC or NHW would"),
+    ({"x": np.zeros((40, 6, 8, 3)), "y": Y}, {}, r"layout=null .*looks like channels last: say data.layout=NHWC"),
+    ({"x": X[0, 0], "y": Y}, {}, r"x is \(8,\) and y is \(40,\): there must be one target per sample"),
+    ({"x": X.T, "y": Y}, {"layout": "NCL"}, r"one target per sample: samples come first, np.moveaxis\(x, -1, 0\)"),
+    (
+        {"a": X, "b": Y},
+        {},
+        r"ecg.npz has the arrays a, b: it needs x and y, or x_train and y_train .*data.x= and data.y=",
+    ),
+    ({"x": X, "y": Y}, {"layout": "NCL", "split": {"by": "patient"}}, r"split.by=patient .* has the arrays x, y"),
+    ({"x": X, "y": Y, "g": Y[:9]}, {"layout": "NCL", "split": {"by": "g"}}, r"split.by=g is not allowed: it is \(9,\)"),
+    ({"x": X.astype(str), "y": Y}, {"layout": "NCL"}, r"x is \(40, 3, 8\) of text: inputs must be numbers"),
+    (
+        {"x": X, "y": np.zeros((40, 4, 5))},
+        {"layout": "NCL"},
+        r"y is \(40, 4, 5\): neither one target per sample nor K,",
+    ),
+    ({"x": changed((7, 1, 2), np.nan), "y": Y}, {"layout": "NCL"}, r"1 values of x .* nan in sample 7 at \(1, 2\)"),
+    (
+        {"x": X, "y": np.where(Y == 0, np.nan, 1.5)},
+        {"layout": "NCL"},
+        r"20 of 40 samples .*no known target .*: 0, 2, 4",
+    ),
+    ({"x": X, "y": np.where(Y == 0, np.inf, 1.5)}, {"layout": "NCL"}, r"20 of 40 samples of ecg.npz have an infinite"),
+    ({"x": X[:, 0], "y": Y}, {"coordinates": True}, r"coordinates=true is not allowed: rows of numbers have no places"),
+    ({"x": X, "y": np.array([Thing()] * 40)}, {"layout": "NCL"}, r"has Python objects, which are never unpickled"),
+    ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, {"layout": "NCL"}, r"x_train is .* and x_test is"),
+    ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)}, {"layout": "NCL"}, r"The targets .* differ"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "settings", "sentence"), MISTAKES)
+def test_a_mistake_is_told_in_one_sentence(
+    arrays: dict[str, Any], settings: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises((InvalidValue, UnusableInput), match=sentence) as caught:
+        loaded(stored(tmp_path, **arrays), **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": Thing()}, tmp_path / "a.pt")
+    torch.save([1], tmp_path / "list.pt")
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "a.npz").write_bytes(b"nothing")
+    (tmp_path / "a.csv").write_text("")
+    (tmp_path / "empty").mkdir()
+    for name, words in [
+        ("a.pt", "Python objects, which are never unpickled"),
+        ("list.pt", "no dictionary of tensors"),
+        ("x.npy", r"is one array: data.x=x.npy data.y=y.npy"),
+        ("a.npz", "cannot be read .it is no file of NumPy's"),
+        ("a.csv", "data.file must be an .npz file, a folder"),
+        ("none.npz", "is not there"),
+        ("empty", "has no .npy file"),
+    ]:
+        with pytest.raises(UnusableInput, match=words):
+            loaded(str(tmp_path / name), layout="NCL")
+    with pytest.raises(InvalidValue, match=r"^file=null is not allowed: .*data.x=x.npy data.y=y.npy go without it"):
+        loaded(None, layout="NCL")

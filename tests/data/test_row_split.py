@@ -1,0 +1,86 @@
+"""Which rows go into which part: shares, groups that stay together, and cuts in order."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts
+from nas.errors import InvalidValue
+
+
+def sizes(parts: Parts) -> tuple[int, int, int]:
+    together = torch.cat(list(parts))
+    assert len(together.unique()) == len(together)  # they are disjoint
+    return len(parts.train), len(parts.validation), len(parts.test)
+
+
+@pytest.mark.parametrize(
+    ("split", "own", "expected"),
+    [
+        (RowSplit(), {}, (60, 20, 20)),
+        (RowSplit(validation=0.1, test=30), {}, (60, 10, 30)),
+        (RowSplit(train=40, test=0.25), {}, (40, 20, 25)),
+        (RowSplit(), {"test": 50}, (80, 20, 50)),
+        (RowSplit(test=0.5), {"validation": 30, "test": 50}, (100, 30, 25)),
+    ],
+)
+def test_sizes_are_numbers_of_rows_or_shares(
+    split: RowSplit, own: dict[str, int], expected: tuple[int, int, int]
+) -> None:
+    parts = drawn_parts(Rows(100, own), split)
+    assert sizes(parts) == expected
+    if "test" in own:
+        assert int(parts.test.min()) >= 100 + own.get("validation", 0)
+        assert int(parts.train.max()) < 100
+
+
+@pytest.mark.parametrize("rows", [5, 7, 13, 344])
+def test_shares_that_add_up_to_one_take_every_row(rows: int) -> None:
+    assert sum(sizes(drawn_parts(Rows(rows), RowSplit(train=0.6, validation=0.2, test=0.2)))) == rows
+
+
+def test_every_part_gets_its_share_of_each_class_and_the_test_is_of_its_size_and_seed_alone() -> None:
+    labels = torch.arange(200) % 10 % 3  # 80, 60, 60
+    parts = drawn_parts(Rows(200, labels=labels), RowSplit())
+    assert [labels[part].bincount().tolist() for part in parts] == [[48, 36, 36], [16, 12, 12], [16, 12, 12]]
+    assert torch.equal(drawn_parts(Rows(200, labels=labels), RowSplit(validation=7, train=9)).test, parts.test)
+    assert not torch.equal(drawn_parts(Rows(200, labels=labels), RowSplit(seed=1)).test, parts.test)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_stay_in_one_part(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    groups = torch.randint(12, (150,), generator=draw)
+    parts = drawn_parts(Rows(150, groups=groups.tolist()), RowSplit(by="patient", seed=seed))
+    of_parts = [set(groups[part].tolist()) for part in parts]
+    assert sum(map(len, of_parts)) == len(set().union(*of_parts)) == 12
+    train, validation, test = sizes(parts)
+    assert train + validation + test == 150
+    assert 15 <= validation <= 45
+    assert 15 <= test <= 45
+
+
+@pytest.mark.parametrize("times", [None, torch.arange(50).flip(0).double()])
+def test_a_cut_in_order_trains_on_the_first_rows_and_tests_on_the_last(times: Tensor | None) -> None:
+    train, validation, test = drawn_parts(Rows(50, times=times), RowSplit(order="time"))
+    ordered = torch.cat([train, validation, test])
+    assert torch.equal(ordered, torch.arange(50) if times is None else torch.arange(50).flip(0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"train": 1.0}, "train=1.0 is not allowed: it must be a number of rows, from 1, or a share between 0 and 1"),
+        ({"test": 0}, "test=0 is not allowed"),
+        ({"by": "a", "order": "time"}, "order=time is not allowed: the rows are split by a already"),
+        ({"by": "a", "train": 3}, "train=3 is not allowed: null, for the groups of a that are left"),
+        ({"test": 9, "validation": 2}, "split.test=9 is not allowed: at most 8 of the 10 rows can be its own."),
+        ({"test": 11}, "split.test=11 is not allowed: at most 8 of the 10 rows can be its own."),
+        ({"train": 9}, "split.train=9 is not allowed: at most 6 of the 10 rows can be its own beside test=2 and"),
+        ({"by": "a"}, "split.by=a is not allowed: it has 2 different values, and 3 parts need one each"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        drawn_parts(Rows(10, groups=[0, 1] * 5), RowSplit(**arguments))  # type: ignore[arg-type]
+    assert str(caught.value).startswith(sentence)

@@ -1,0 +1,315 @@
+"""Tables of a user's own: what is read, what is measured on the training part, and what is refused by name."""
+
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from nas.configuration import build
+from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data.table_columns import override
+from nas.data.table_rows import prepared_rows
+from nas.errors import InvalidValue, UnusableInput
+
+ROWS = 40
+COLUMNS: dict[str, list[Any]] = {
+    "age": [20 + 7 * row % 50 for row in range(ROWS)],
+    "dose": [None if row % 8 == 3 else 1e9 + row * 0.5 for row in range(ROWS)],
+    "sex": [["f", "m", None, "m"][row % 4] for row in range(ROWS)],
+    "smoker": [row % 3 == 0 for row in range(ROWS)],
+    "empty": [None] * ROWS,
+    "ward": ["west"] * ROWS,
+    "kind": [["a", "b"][row // 2 % 2] for row in range(ROWS)],
+}
+
+
+def written(folder: Path, **columns: list[Any]) -> Path:
+    file = folder / "patients.csv"
+    pd.DataFrame(COLUMNS | columns).to_csv(file, index=False)
+    return file
+
+
+def loaded(file: Path, target: Any = "kind", **settings: Any) -> DataSplits:
+    split, csv = RowSplit(**settings.pop("split", {})), CsvFormat(**settings.pop("csv", {}))
+    return Table(split, csv, str(file), target, **settings).load()
+
+
+def test_a_table_becomes_numbers_indicators_and_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    splits = loaded(written(tmp_path), split={"order": "time"})
+    assert splits.name == "patients"
+    assert splits.class_names == ("a", "b")
+    assert splits.target_names == ("kind",)
+    assert splits.categories == (3, 3)  # sex and smoker, each with a code for unknown and missing
+    assert splits.input_shape == (5,)  # age, dose, whether there is a dose, sex, smoker
+    table = pd.DataFrame(COLUMNS)
+    known = table.dose[:24]
+    filled = known.fillna(known.median())
+    inputs = splits.train.inputs.double()  # type: ignore[attr-defined]
+    scaled = (filled - filled.mean()) / filled.std(ddof=0)
+    torch.testing.assert_close(inputs[:, 1], torch.tensor(scaled.to_numpy()), atol=1e-6, rtol=0)
+    assert inputs[:, 2].tolist() == [float(row % 8 == 3) for row in range(24)]
+    assert inputs[:, 3].tolist() == [[1, 2, 0, 2][row % 4] for row in range(24)]
+    assert inputs[:, 4].tolist() == [2.0 if row % 3 == 0 else 1.0 for row in range(24)]
+    for words in ("empty in all training rows: empty", "of one value in all training rows: ward", "dose (5), sex (10)"):
+        assert words in caplog.text
+
+
+def test_what_test_rows_hold_changes_no_statistic(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    first = loaded(file)
+    order = {tuple(row) for row in first.train.inputs.tolist()}  # type: ignore[attr-defined]
+    changed = pd.read_csv(file, dtype={"age": float})
+    split = RowSplit()
+    from nas.data.row_split import Rows, drawn_parts
+
+    parts = drawn_parts(Rows(ROWS, labels=torch.tensor([row // 2 % 2 for row in range(ROWS)])), split)
+    later = [*parts.validation.tolist(), *parts.test.tolist()]
+    changed.loc[later, ["age", "dose"]] = [[1e6, float("nan")]] * len(later)
+    changed["sex"] = changed["sex"].astype(object)
+    changed.loc[later, "sex"] = "unseen"
+    changed.to_csv(file, index=False)
+    second = loaded(file)
+    assert second.preparation == first.preparation
+    assert (second.mean, second.std, second.class_names) == (first.mean, first.std, first.class_names)
+    assert {tuple(row) for row in second.train.inputs.tolist()} == order  # type: ignore[attr-defined]
+    assert second.test.inputs[:, 3].unique().tolist() == [0.0]  # type: ignore[attr-defined] # unseen is unknown
+    assert second.digest != first.digest
+
+
+def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
+    splits = loaded(written(tmp_path), split={"order": "time"})
+    preparation = json.loads(json.dumps(splits.preparation, allow_nan=False))
+    assert preparation == splits.preparation
+    rows = [{name: values[row] for name, values in COLUMNS.items()} for row in range(ROWS)]
+    train = splits.train.inputs  # type: ignore[attr-defined]
+    assert torch.equal(prepared_rows(rows, preparation)[:24], train)
+    assert torch.equal(prepared_rows(COLUMNS, preparation)[:24], train)
+    assert torch.equal(prepared_rows(rows[1], preparation), train[1:2])
+    assert torch.equal(prepared_rows(pd.DataFrame(COLUMNS), preparation)[:24], train)
+    as_texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
+    assert torch.equal(prepared_rows(as_texts, preparation)[:24], train)
+    strange = {"age": 30, "dose": float("nan"), "sex": "unheard of", "smoker": None}
+    assert prepared_rows(strange, preparation)[0, 2:].tolist() == [1.0, 0.0, 0.0]
+    for wrong, words in [
+        ({"age": 30}, "lack the columns dose, sex, smoker"),
+        (strange | {"weight": 70}, "had no column weight"),
+        (strange | {"age": "thirty"}, "age of row 1 is 'thirty', not a number"),
+        (strange | {"age": "inf"}, "age is infinite in 1 of 1 rows, first in row 1"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            prepared_rows(wrong, preparation)
+
+
+@pytest.mark.parametrize("kind", ["csv", "gz", "tsv", "european", "parquet"])
+def test_every_format_gives_the_same_inputs(kind: str, tmp_path: Path) -> None:
+    expected = loaded(written(tmp_path))
+    frame, settings = pd.DataFrame(COLUMNS), {}
+    file = tmp_path / {"gz": "patients.csv.gz", "european": "patients.csv"}.get(kind, f"patients.{kind}")
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+        frame.astype({"sex": "category"}).to_parquet(file)
+    elif kind == "european":
+        frame.to_csv(file, index=False, sep=";", decimal=",", encoding="latin-1")
+        settings = {"csv": {"separator": ";", "decimal": ",", "encoding": "latin-1"}}
+    else:
+        frame.to_csv(file, index=False, sep="\t" if kind == "tsv" else ",")
+    splits = loaded(file, **settings)
+    assert splits.preparation == expected.preparation
+    assert torch.equal(splits.train.inputs, expected.train.inputs)  # type: ignore[attr-defined]
+    assert torch.equal(splits.test.targets, expected.test.targets)
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "names"),
+    [
+        ("kind", torch.int64, ("a", "b")),
+        ("age", torch.int64, None),
+        ("weight", torch.float64, None),
+        ("smoker", torch.bool, None),
+        (["age", "weight"], torch.float64, None),
+        (["smoker", "ill"], torch.bool, None),
+    ],
+)
+def test_targets_keep_their_type(target: Any, kind: torch.dtype, names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    weight, ill = [50 + row % 9 + 0.5 for row in range(ROWS)], [row % 5 == 0 for row in range(ROWS)]
+    splits = loaded(written(tmp_path, weight=weight, ill=ill), target)
+    assert splits.train.targets.dtype == kind
+    assert splits.train.targets.shape[1:] == ((2,) if isinstance(target, list) else ())
+    assert splits.class_names == names
+    assert not {"kind"} & set(splits.target_names) or target == "kind"
+    inputs = [column["name"] for column in [*splits.preparation["numeric"], *splits.preparation["categorical"]]]
+    assert not set(splits.target_names) & set(inputs)
+
+
+def test_a_test_file_is_the_test_part_and_its_columns_are_matched_by_name(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    test = pd.DataFrame(COLUMNS)[list(reversed(COLUMNS))].head(8)
+    test.drop(columns="ward").to_csv(tmp_path / "test.csv", index=False)
+    splits = loaded(file, test_file=str(tmp_path / "test.csv"), ignore=["ward"])
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (32, 8, 8)
+    assert torch.equal(splits.test.inputs, prepared_rows(test, splits.preparation))  # type: ignore[attr-defined]
+
+
+def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
+    patient = [f"p{row // 4}" for row in range(ROWS)]
+    splits = loaded(written(tmp_path, patient=patient), split={"by": "patient"})
+    assert splits.preparation["left_out"] == ["patient", "empty", "ward"]
+    splits = loaded(written(tmp_path, patient=[row // 4 for row in range(ROWS)]), "age", split={"by": "patient"})
+    numbered = [[COLUMNS["age"].index(age) // 4 for age in part.targets.tolist()] for part in splits.parts.values()]
+    assert sum(len(set(of_part)) for of_part in numbered) == 10
+    days = [f"2024-01-{31 - row // 2:02}" for row in range(ROWS)]
+    splits = loaded(written(tmp_path, day=days), "age", split={"order": "day"})
+    assert splits.test.targets.tolist() == [COLUMNS["age"][row] for row in (6, 7, 4, 5, 2, 3, 0, 1)]
+
+
+BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]
+UNIQUE = [f"name {row}" for row in range(ROWS)]
+DATES = [f"2024-01-{1 + row % 28:02}" for row in range(ROWS)]
+MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
+    (
+        {},
+        {"target": "Kind"},
+        r"target=Kind is not allowed: patients.csv has the columns age, .* \(did you mean kind\?\)",
+    ),
+    ({}, {"ignore": ["ag"]}, r"ignore=ag is not allowed: .*did you mean age"),
+    ({}, {"ignore": ["kind"]}, r"ignore=kind is not allowed: it is the target"),
+    (
+        {},
+        {"target": "sex"},
+        r"The target sex of patients.csv is missing in 10 of 40 rows \(rows 3, 7, 11, 15, 19 and 5",
+    ),
+    ({"y": [1.0, float("inf")] * 20}, {"target": "y"}, r"column y of .* is infinite in 20 of 40 rows \(rows 2, 4, "),
+    (
+        {"age": BAD_AGES},
+        {},
+        r"The column age .* a text in 1 of 40 rows \('\?' in row 31\): 'data.missing=\[\"\?\"\]' takes",
+    ),
+    (
+        {"name": UNIQUE},
+        {},
+        r"name \(40 different texts in 40 rows\): 'data.ignore=\[name\]' .*'data.categorical=\[name\]'",
+    ),
+    ({"my day": DATES}, {}, r"my day \(dates such as '2024-01-01'\): 'data.ignore=\[\"my day\"\]' leaves it out\."),
+    ({"id": list(range(1, 41))}, {}, r"id \(it counts the rows\): 'data.ignore=\[id\]' leaves it out\."),
+    (
+        {"name": UNIQUE},
+        {"target": "name"},
+        r"target name of .* has 40 different texts in 40 rows: a class needs several",
+    ),
+    ({"day": DATES}, {"target": "day"}, r"The target day of patients.csv has dates"),
+    (
+        {},
+        {"target": ["age", "kind"]},
+        r"The target kind of patients.csv has texts: several targets must all be numbers",
+    ),
+    (
+        {},
+        {"numeric": ["sex"]},
+        r"The column sex of patients.csv has 30 texts that are no numbers, the first is 'f' in row 1",
+    ),
+    ({}, {"split": {"by": "sex"}}, r"The column sex .*data.split.by names, is missing in 10 of 40 rows \(rows 3, 7, "),
+    (
+        {"day": UNIQUE},
+        {"split": {"order": "day"}},
+        r"data.split.order sorts, has values such as 'name 0': write its times",
+    ),
+    (
+        {"x": ["1,5"] * 39 + ["2,5"]},
+        {},
+        r"x of patients.csv has decimal commas \('1,5' in row 1\): .data.csv.decimal=','",
+    ),
+    ({}, {"csv": {"separator": ";"}}, r"target=kind is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("columns", "settings", "sentence"), MISTAKES)
+def test_a_mistake_is_told_in_one_sentence_with_names_and_numbers(
+    columns: dict[str, list[Any]], settings: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises((InvalidValue, UnusableInput), match=sentence) as caught:
+        loaded(written(tmp_path, **columns), **settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
+    file = written(tmp_path, age=BAD_AGES, name=UNIQUE, id=list(range(1, 41)))
+    splits = loaded(file, missing=["?"], ignore=["name"], numeric=["id"])
+    assert [column["name"] for column in splits.preparation["numeric"]] == ["age", "dose", "id"]
+    as_names = loaded(file, missing=["?"], categorical=["name", "age"], ignore=["id"])
+    assert {"name", "age"} < {column["name"] for column in as_names.preparation["categorical"]}
+    infinite = written(tmp_path, age=[*COLUMNS["age"][:39], float("inf")])
+    assert loaded(infinite, missing=[float("inf"), "-inf"]).preparation["numeric"][0]["name"] == "age"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a,b,kind\n", "has no rows below its first one"),
+        ("", "cannot be read"),
+        ("a,a,kind\n1,2,x\n", "more than one column called 'a'"),
+        ("a,kind\n1,2,x\n3,4,y\n", "its rows have more values than its first row has names"),
+        ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
+        ("a,kind\n1,x\n2,y,3,4\n", "cannot be read .*line 3"),
+        (b"a,kind\n\xe9,x\n", "data.csv.encoding=latin-1"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_sentence(text: str | bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UnusableInput, match=sentence) as caught:
+        loaded(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_index_that_a_data_frame_writes_is_left_out(tmp_path: Path) -> None:
+    pd.DataFrame(COLUMNS).to_csv(tmp_path / "patients.csv")
+    splits = loaded(tmp_path / "patients.csv")
+    assert splits.preparation["left_out"] == ["", "empty", "ward"]
+    assert splits.preparation["numeric"][0]["name"] == "age"
+
+
+def test_a_test_table_of_other_columns_is_refused_by_name(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    pd.DataFrame(COLUMNS).drop(columns="age").assign(weight=1.0).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(UnusableInput, match=r"test.csv lacks age and has weight, which the training table lacks"):
+        loaded(file, test_file=str(tmp_path / "test.csv"))
+    pd.DataFrame(COLUMNS | {"age": ["old"] * ROWS}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(UnusableInput, match=r"age has numbers in training, and texts \('old'\) in test.csv"):
+        loaded(file, test_file=str(tmp_path / "test.csv"))
+    pd.DataFrame(COLUMNS | {"kind": ["c"] * ROWS}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(UnusableInput, match=r"test part of patients.csv has 40 samples of classes .* lacks, c \(40\)"):
+        loaded(file, test_file=str(tmp_path / "test.csv"))
+
+
+@pytest.mark.parametrize("package", ["pandas", "pyarrow"])
+def test_a_missing_package_is_a_sentence_with_the_command(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UnusableInput, match=rf'needs the package {package}: .*pip install -e "\.\[table\]"'):
+        loaded(tmp_path / "patients.parquet")
+
+
+def test_a_source_without_a_file_or_a_target_is_refused_by_its_key() -> None:
+    settings: dict[str, Any] = {"_target_": "nas.data.Table", "split": {"_target_": "nas.data.RowSplit"}}
+    settings["csv"] = {"_target_": "nas.data.CsvFormat"}
+    with pytest.raises(InvalidValue, match=r"^data.file=null is not allowed: it must be the path of a CSV or Parquet"):
+        build(settings, "data")
+    with pytest.raises(InvalidValue, match=r"^data.target=null is not allowed: it must be the name of a column"):
+        build(settings | {"file": "a.csv"}, "data")
+
+
+@pytest.mark.parametrize("names", [["Name", "Sample Number"], ["7", "null", "it's", 'a "b"', "x\\", "(mm)", "é,[]"]])
+def test_a_proposed_setting_is_read_as_it_was_meant(names: list[str]) -> None:
+    (typed,) = shlex.split(override("ignore", names))
+    (parsed,) = OverridesParser.create().parse_overrides([typed])
+    assert parsed.key_or_group == "data.ignore"
+    assert parsed.value() == names

@@ -1,0 +1,132 @@
+"""Searches on a user's own tables, arrays and series: from the settings to a file that takes new rows, and resumed."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import train_final
+import train_search
+from nas.errors import InvalidValue
+from nas.run.candidate_file import read_candidate_file
+from nas.search.gradient_search import GradientSearch
+
+CONF = str(Path(__file__).resolve().parents[2] / "conf")
+ROWS = 60
+DENSE = "space.layers=[{type: dense, units: [4, 8]}, {type: dense, units: [4, 8], optional: true}]"
+SERIES = "space.layers=[{type: conv, filters: [2, 4], kernel_size: [3, 5]}, {type: global_pool, kind: [average, max]}]"
+QUICK = ("search.epochs=2", "search.checkpoint_every=2", "training.batch_size=8", "final.epochs=2", "space=macro_table")
+QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
+SOURCES: dict[str, tuple[str, ...]] = {
+    "table": ("data=table", "data.file=own.csv", "data.target=kind", "data.ignore=[amount]", DENSE),
+    "amounts": ("data=table", "data.file=own.csv", "data.target=[amount,age]", "data.split.by=day", DENSE),
+    "arrays": ("data=arrays", "data.file=own.npz", "data.layout=NLC", "task.class_weights=balanced", SERIES),
+    "labels": ("data=arrays", "data.file=own.npz", "data.layout=NLC", "data.y=labels", SERIES),
+    "time_series": ("data=time_series", "data.file=own_TRAIN.ts", SERIES),
+}
+TASKS = {"arrays": "classification", "labels": "multi_label"}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data of every source, in which commands are typed."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    kind = draw.integers(0, 2, ROWS)
+    age = [None if row % 7 == 2 else 30 + 9.5 * one for row, one in enumerate(kind)]
+    table = {
+        "age": [40.0 if one is None else one for one in age],
+        "gap": age,
+        "sex": [["f", "m", None][row % 3] for row in range(ROWS)],
+    }
+    table |= {"kind": [["well", "ill"][one] for one in kind], "amount": 3.5 * kind, "day": np.arange(ROWS) // 3}
+    pd.DataFrame(table).to_csv("own.csv", index=False)
+    x = draw.standard_normal((ROWS, 12, 2)) + kind[:, None, None]
+    np.savez("own.npz", x=x, y=kind, labels=np.stack([kind, 1 - kind, draw.integers(0, 2, ROWS)], 1))
+    for part, rows in (("TRAIN", slice(0, 40)), ("TEST", slice(40, ROWS))):
+        lines = [f"{','.join(map(str, one))}:{label}" for one, label in zip(x[rows, :, 0], kind[rows], strict=True)]
+        Path(f"own_{part}.ts").write_text("\n".join(["@classLabel true 0 1", "@data", *lines]))
+    return tmp_path
+
+
+def composed(script: str, *overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(script, overrides=list(overrides))
+
+
+def settings_of(source: str) -> DictConfig:
+    first, *rest = SOURCES[source]
+    task = f"task={TASKS.get(source, 'auto')}"
+    return composed("train_search", first, task, *QUICK, *QUIET, *rest)
+
+
+def slow(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("source", ["table", slow("amounts"), slow("arrays"), slow("labels"), slow("time_series")])
+def test_killed_it_goes_on_to_the_same_bytes(source: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings_of(source)
+    train_search.search(config, own / "whole")
+    advance = GradientSearch.advance
+
+    def killed(search: GradientSearch) -> None:
+        if search.step == 5:
+            raise Killed
+        advance(search)
+
+    monkeypatch.setattr(GradientSearch, "advance", killed)
+    with pytest.raises(Killed):
+        train_search.search(config, own / "killed")
+    monkeypatch.setattr(GradientSearch, "advance", advance)
+    train_search.search(config, own / "killed")
+    for name in ("metrics.csv", "candidate.json"):
+        assert (own / "killed" / name).read_bytes() == (own / "whole" / name).read_bytes()
+    found = read_candidate_file(own / "whole" / "candidate.json")
+    assert found.data == "own"
+    assert len(found.digest) == 64
+
+
+@pytest.mark.parametrize("source", ["table", slow("amounts"), slow("time_series")])
+def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path) -> None:
+    config = settings_of(source)
+    train_search.search(config, own / "run")
+    del config.search, config.method
+    again = composed("train_final", f"candidate={own / 'run'}", *QUIET)
+    for group in ("data", "task", "training", "final", "hyperparameters", "space"):
+        again[group] = settings_of(source)[group]
+    _, result = train_final.retrain(again, own / "final")
+    assert result["main"]["name"] == ("r2" if source == "amounts" else "accuracy")
+    assert result["test_samples"] == {"table": 12, "amounts": 12, "time_series": 20}[source]
+    assert set(result["trivial"]) == {measure["name"] for measure in result["measures"]}
+    if source == "time_series":
+        return
+    file: dict[str, Any] = runpy.run_path(str(own / "final" / "network.py"))
+    network = file["load"](own / "final" / "weights.pt")
+    rows = pd.read_csv(own / "own.csv").astype(object).where(lambda cells: cells.notna(), None).to_dict("records")
+    outputs = network(file["prepare"](rows))
+    assert outputs.shape == (ROWS, 2)
+    assert outputs.isfinite().all()
+    if source == "table":
+        assert file["CLASSES"] == ("ill", "well")
+        assert json.loads((own / "run" / "candidate.json").read_text())["preparation"]["left_out"] == ["amount"]
+    else:
+        assert len(file["TARGET_MEAN"]) == len(file["TARGET_STD"]) == 2
+    needless = {"table": ("kind", "amount"), "amounts": ("amount", "age", "day")}[source]
+    one = network(file["prepare"]({name: value for name, value in rows[3].items() if name not in needless}))
+    torch.testing.assert_close(one, outputs[3:4])
+    if source == "table":
+        pd.DataFrame(rows[:-1]).to_csv("own.csv", index=False)
+        with pytest.raises(InvalidValue, match="data=own is not allowed: its files have changed since the search"):
+            train_final.retrain(again, own / "other")
