@@ -34,6 +34,7 @@ LEFT_OUT = {
     **dict.fromkeys(TEXTS, "its data are a text, below"),
     "truth_fashion": "its images come from a folder, and scale=small takes embedded ones",
     "truth_many": "it learns a dropout for each of its own layers, and scale=small takes others",
+    "transformer_text": "its data are a text",
 }
 
 
