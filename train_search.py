@@ -8,6 +8,7 @@ if __name__ == "__main__":
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 import logging
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed, typed_script
+from nas.run.overrides import going_with_the_space, refuse_impossible_options, typed, typed_script
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
@@ -156,9 +157,10 @@ def run(config: DictConfig, path: Path) -> None:
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run."""
+    """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run; add what a space needs."""
     refuse_impossible_options(arguments, CONF)
     refuse_occupied_folder(arguments)
+    sys.argv[1:] = [*arguments, *going_with_the_space(arguments, CONF)]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")

@@ -143,7 +143,8 @@ class Text:
     def _dataset(self, part: str, tokens: Sequence[str], numbers: Mapping[str, int]) -> TextDataset:
         if len(tokens) < 2 * (self.length + 1):
             raise UnusableInput(
-                f"The {part} part of the text has {len(tokens):,} tokens, too few for pieces of length={self.length}."
+                f"The {part} part of the text has {len(tokens):,} tokens, and needs "
+                f"{2 * (self.length + 1):,}: take a longer text, a shorter data.length or data.level=character."
             )
         return TextDataset(as_numbers(tokens, numbers), self.length, self.varied_lengths)
 

@@ -130,7 +130,9 @@ def _inputs_and_outputs(signature: Signature, is_table: bool, is_regression: boo
     sides = ", ".join(map(str, signature.input_shape))
     inputs = f"{INPUTS[signature.rank].capitalize()} (batch, {sides})"
     places = "".join(f", {side}" for side in signature.input_shape[1:]) if signature.head == "dense" else ""
-    prepared = "from 0 to 1, normalised with MEAN and STD per channel" if signature.rank == 2 else "as in the training"
+    normalised = "normalised with MEAN and STD per channel: (x - MEAN) / STD"
+    prepared = f"from 0 to 1, {normalised}" if signature.rank == 2 else f"channels first, {normalised}"
+    prepared = "as in the training" if signature.is_tokens else prepared
     prepared = "that prepare(rows) makes" if is_table else prepared
     outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if is_regression else "logits"
     return f"{inputs} {prepared},\nto {outputs} (batch, {signature.outputs}{places})"

@@ -69,6 +69,22 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
     return re.sub(r"(\\+)\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text) or None
 
 
+GOING_WITH_A_SPACE = ("hyperparameters", "training")
+SPACE_OF_DATA = {"text": "recurrent"}
+
+
+def going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
+    """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
+
+    An experiment says everything itself.
+    """
+    space = value_of(arguments, "space") or SPACE_OF_DATA.get(value_of(arguments, "data") or "")
+    if space is None or value_of(arguments, "experiment") is not None:
+        return []
+    open_groups = [group for group in GOING_WITH_A_SPACE if value_of(arguments, group) is None]
+    return [f"{group}={space}" for group in open_groups if (conf / group / f"{space}.yaml").is_file()]
+
+
 def as_typed(overrides: Any) -> list[str]:
     """The texts of a list of overrides that Hydra keeps as a configuration, interpolations in them as they are."""
     texts = OmegaConf.to_container(overrides, resolve=False)

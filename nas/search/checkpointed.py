@@ -1,5 +1,6 @@
 """A gradient search as its checkpoints and its result show it; the search itself is in ``gradient_search``."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -113,7 +114,8 @@ class CheckpointedSearch:
 
     def settled(self) -> dict[str, str | None]:
         """Per decision None, or why it cannot be said to have settled."""
-        loss = self.record.last_means.get("supernet/validation_loss", 0.0)
+        means = self.record.last_means  # after few steps the averages of batch norm are not those of the weights yet
+        loss = min(means.get("supernet/validation_loss", 0.0), means.get("validation/loss", math.inf))
         nothing, every = nothing_learned(loss, self.guard.initial_loss), self.settings.hyperparameter_every
         handed_on = self.settings.settled_by == "candidate"
         epochs, ratio = self.settings.settled_epochs, self.settings.settled_ratio

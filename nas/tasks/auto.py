@@ -1,19 +1,21 @@
 """The task that the data suggest: one fixed rule, which is told."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset
 from nas.data.text_stream import TextDataset
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, require
 from nas.tasks.classification import Classification
 from nas.tasks.dense import DenseClassification, DenseRegression
 from nas.tasks.language import Language
 from nas.tasks.regression import Regression
-from nas.tasks.task import Task
+from nas.tasks.task import Task, told
 
 log = logging.getLogger(__name__)
 MOST_CLASSES = 20
@@ -21,11 +23,16 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class Auto:
-    """Takes the task that the targets are of, and says so where they are numbers.
+    """Takes the task that the targets are of.
 
     Running text is a language. Named classes, truth values and whole numbers of at most 20 values are classes; numbers
     with a fractional part are to be predicted. Several labels per sample are never guessed.
+
+    Args:
+        class_weights: Those of :class:`nas.tasks.Classification`, for targets that are classes.
     """
+
+    class_weights: Literal["balanced"] | Sequence[float] | None = None
 
     def fitted(self, splits: DataSplits) -> tuple[Task, DataSplits]:
         """The task and its data.
@@ -35,15 +42,15 @@ class Auto:
         """
         targets = splits.train.targets
         if isinstance(splits.train, TextDataset):
-            return Language().fitted(splits)
+            return _told(*Language().fitted(splits), "")
         if splits.head == "dense":
             of_classes = splits.class_names is not None or not _has_fractions(targets)
             of_places: Task = DenseClassification() if of_classes else DenseRegression()
             return _told(*of_places.fitted(splits), "dense_regression for numbers" if of_classes else "")
         if isinstance(splits.train, LabelledDataset):
-            return Classification().fitted(splits)
+            return Classification(self.class_weights).fitted(splits)
         if splits.class_names is not None:
-            return _told(*Classification().fitted(splits), "")
+            return _told(*Classification(self.class_weights).fitted(splits), "")
         regression = _has_fractions(targets)
         values = 0 if regression else len(targets.unique())
         if targets.dim() != 1 and not regression:
@@ -56,14 +63,15 @@ class Auto:
                 f"The targets of {splits.name} are whole numbers of {values:,} values, which may be classes or "
                 "amounts: say task=classification or task=regression."
             )
-        chosen: Task = Regression() if regression else Classification()
+        allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
+        require(not regression or self.class_weights is None, "class_weights", self.class_weights, allowed)
+        chosen: Task = Regression() if regression else Classification(self.class_weights)
         return _told(*chosen.fitted(splits), "classification for classes" if regression else "regression for numbers")
 
 
 def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:
     """Both as they are, and in words; ``other`` is what to say for another task."""
-    way_out = f"; task={other}" if other else ""
-    log.info(f"task: {task.words(splits)} ({len(splits.train):,} training samples){way_out}")
+    log.info(told(task, splits) + (f"; task={other}" if other else ""))
     return task, splits
 
 

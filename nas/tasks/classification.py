@@ -100,7 +100,9 @@ class Classification(Task):
         }
 
     def words(self, splits: DataSplits) -> str:
-        return f"classification, {self.signature.outputs} classes"
+        weighted = "" if self.class_weights is None else f", weighted ({self.class_weights})"
+        largest = float(self.shares.max())
+        return f"classification, {self.signature.outputs} classes, the largest {100 * largest:.0f} %{weighted}"
 
 
 PLAIN_CLASSIFICATION = Classification()

@@ -1,12 +1,17 @@
 """The data of a run and its task, which is fitted to them."""
 
+import logging
+
 from omegaconf import DictConfig
 
 from nas.configuration import build
 from nas.data.data_splits import DataSource, DataSplits, loaded
+from nas.data.dataset import TargetDataset
 from nas.errors import InvalidValue
 from nas.tasks.classification import Classification
-from nas.tasks.task import Task
+from nas.tasks.task import Task, told
+
+log = logging.getLogger(__name__)
 
 
 def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
@@ -28,4 +33,6 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
         task, splits = chosen.fitted(splits)
     except InvalidValue as error:
         raise error.below("task") from error
+    if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
+        log.info(told(task, splits))  # a rule that chooses has told it
     return source, splits, task

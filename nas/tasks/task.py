@@ -53,6 +53,11 @@ class MetricsOfEach(Metrics, Protocol):
         """By measure its value for each output, NaN where it has none; empty where there is one output only."""
 
 
+def told(task: "Task", splits: DataSplits) -> str:
+    """What is learned from how much, as a run's first lines tell it."""
+    return f"task: {task.words(splits)} ({len(splits.train):,} training samples)"
+
+
 class TaskChoice(Protocol):
     """What a configuration says of the task: a task without data, or a rule that chooses one."""
 
