@@ -4,6 +4,7 @@
     python scripts/benchmark_step.py                      # batches of 64, NAS-Bench-201 and the macro space too
     python scripts/benchmark_step.py --parts growth data  # some of it; --kept FILE goes on where a run was ended
     python scripts/benchmark_step.py --parts one_shot     # the steps of the one-shot methods against that of DARTS
+    python scripts/benchmark_step.py --parts recurrent    # the recurrent cell: plain, fast, as the original computes it
     python scripts/benchmark_step.py --parts compile      # training.compile=true on the CPU: 20 minutes of compiling
 
 A step is one move of alpha (and of what else is learned) and one of the weights. Variants take turns in one process,
@@ -42,6 +43,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from one_shot_steps import DARTS, METHODS, Method, targets_of
+from recurrent_steps import LEAST, RecurrentCase, recurrent_cases
 from torch.profiler import profile
 
 from nas.bilevel.exact import Exact
@@ -86,6 +88,7 @@ KINDS: dict[str, tuple[Hypergradient, Hypergradient | None]] = {  # for alpha, f
     JOINT: (FirstOrder(), LastStep()),
     AHEAD: (FirstOrder(), Exact()),
 }
+PARTS_OF_THIS = ("one_shot_steps.py", "recurrent_steps.py")
 PARTS_OF_A_RUN = (
     "first_order",
     "second_order",
@@ -94,13 +97,14 @@ PARTS_OF_A_RUN = (
     "nasbench201",
     "macro",
     "one_shot",
+    "recurrent",
     "growth",
     "profile",
     "gpu",
     "data",
     "compile",
 )
-LONG = ("batch64", "second_order_batch64", "nasbench201", "macro", "one_shot")  # left out of a quick run
+LONG = ("batch64", "second_order_batch64", "nasbench201", "macro", "one_shot", "recurrent")  # left out of a quick run
 ASKED_FOR = ("compile",)  # and of every other
 LINEAR = 1.1  # the largest exponent that is called linear growth
 BATCHES = (16, 64)  # of the DARTS steps
@@ -290,7 +294,7 @@ class Kept:
 
     def __init__(self, path: Path | None, setting: str) -> None:
         code = hashlib.sha256(setting.encode())
-        own = Path(__file__), Path(__file__).with_name("one_shot_steps.py")
+        own = [Path(__file__).with_name(name) for name in (Path(__file__).name, *PARTS_OF_THIS)]
         for file in sorted([*(ROOT / "nas").rglob("*.py"), *(ROOT / "nas").rglob("*.cpp"), *own]):
             code.update(file.read_bytes())
         self.path, self.code = path, code.hexdigest()
@@ -306,7 +310,7 @@ class Kept:
             write_atomically(self.path, json.dumps(state).encode())
 
 
-def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) -> dict[str, Cost]:
+def measured(title: str, cases: Mapping[str, Case | RecurrentCase], repeats: int, kept: Kept) -> dict[str, Cost]:
     """Every case ``repeats`` times, one after the other in turn, once it is warm; without those that fail on a GPU."""
     turns, memory = kept.turns.setdefault(title, []), kept.memory.setdefault(title, {})
     if any(name not in turn for turn in turns for name in cases):
@@ -336,7 +340,7 @@ def measured(title: str, cases: Mapping[str, Case], repeats: int, kept: Kept) ->
     }
 
 
-def warmed_up(case: Case) -> tuple[Callable[[], None], float]:
+def warmed_up(case: Case | RecurrentCase) -> tuple[Callable[[], None], float]:
     """A step that has been taken as often as it takes to be warm, and the bytes at the peak of that.
 
     Memory is measured here since doing so gives freed memory back to the system, which a step then has to ask for.
@@ -511,6 +515,20 @@ def one_shot_lines(kept: Kept, batch: int, repeats: int) -> list[Target]:
     show(title, costs, dict.fromkeys(costs, DARTS))
     figures = {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
     return [Target(*target, False) for target in targets_of(figures, f"batch {batch}")]
+
+
+def recurrent_lines(kept: Kept, repeats: int) -> list[Target]:
+    """The steps of the recurrent space: plain, fast, and the original's way."""
+    targets = []
+    for title, cases in recurrent_cases().items():
+        costs = measured(title, cases, repeats, kept)
+        show(title, costs, {name: f"{name.split(', ')[0]}, plain" for name in costs})
+        for kind in ("first order", "exact"):
+            original, plain, fast = (costs[f"{kind}, {way}"].time for way in ("original", "plain", "fast"))
+            text = f"{title}: the fast {kind} step against the plain one"
+            targets.append(Target(text, plain / fast, LEAST, True))
+            print(f"{title}: the fast {kind} step against the original's: {original / fast:.2f} times as fast")
+    return targets
 
 
 def sweeps_of(batch: int) -> dict[str, list[tuple[int, Case]]]:
@@ -785,6 +803,7 @@ def main(arguments_given: Sequence[str] | None = None) -> int:
         "nasbench201": partial(nasbench201_lines, kept, repeats),
         "macro": partial(macro_lines, kept, repeats),
         "one_shot": partial(one_shot_lines, kept, 16, repeats),
+        "recurrent": partial(recurrent_lines, kept, repeats),
         "growth": partial(growth, kept, repeats, quick, arguments.figure),
         "profile": lambda: [*where_it_goes("DARTS", Case(darts(), 16)), *where_it_goes("macro", Case(macro, 64))],
         "gpu": partial(gpu_lines, kept, repeats),

@@ -95,9 +95,10 @@ def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) ->
         allowed = f"{inputs} have no places side by side that could be cut out: it must be 0 and not learned"
         require(signature.rank > 0, "hyperparameters.cutout", acting["cutout"], allowed)
     if "mixing" in acting:
-        count = len(signature.categories)
-        allowed = f"{count} of the columns are numbers of categories, which do not mix: it must be 0 and not learned"
-        require(not count, "hyperparameters.mixing", acting["mixing"], allowed)
+        numbers = "tokens" if signature.is_tokens else f"{len(signature.categories)} of the columns"
+        allowed = f"{numbers} are numbers of categories, which do not mix: it must be 0 and not learned"
+        good = not signature.categories and not signature.is_tokens
+        require(good, "hyperparameters.mixing", acting["mixing"], allowed)
 
 
 def _like(value: Tensor | float, images: Tensor) -> Tensor | float:

@@ -21,7 +21,7 @@ def requirements() -> list[Requirement]:
     """What both commands install by name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    names = [*project["dependencies"], *extras["dev"], *extras["hpo"], *extras["export"]]
+    names = [*project["dependencies"], *extras["dev"], *extras["hpo"], *extras["export"], *extras["table"]]
     return [one for one in map(Requirement, names) if one.name != project["name"]]
 
 

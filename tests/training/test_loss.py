@@ -127,6 +127,8 @@ def test_what_cannot_act_is_refused_where_it_would():
         InvalidValue, match=r"hyperparameters.mixing=0.2 is not allowed: 2 of the columns are numbers of"
     ):
         refuse_what_cannot_act(categories, {"mixing": 0.2})
+    with pytest.raises(InvalidValue, match=r"tokens are numbers of categories"):
+        refuse_what_cannot_act(Signature((9,), 30, "sequence", (30,)), {"mixing": 0.2})
 
 
 @pytest.mark.parametrize("name", ["cutout", "mixing"])
