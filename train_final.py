@@ -50,7 +50,7 @@ from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.run.recorded import inherited_configuration
+from nas.run.recorded import inherited_configuration, known_to_the_run
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 from nas.tasks import data_and_task, recorded_outputs, recorded_task
@@ -89,7 +89,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
-    entries = build_each(config.hyperparameters, "hyperparameters", without=NO_ENTRIES)
+    entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
     schedule = training if fixed else found
@@ -243,6 +243,7 @@ def check(arguments: Sequence[str]) -> None:
         if architecture_text(candidate) is None:
             candidate_path(candidate)
         refuse_occupied_folder(arguments, default=final_folder(candidate))
+        sys.argv[1:] = known_to_the_run(arguments, candidate)
 
 
 OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)

@@ -53,7 +53,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
-    hyperparameters, categorical = built_hyperparameters(config.hyperparameters)
+    hyperparameters, categorical = built_hyperparameters(config.hyperparameters, training.idle)
     held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
     training = training.chosen_by(held)
     tracking = build(config.tracking, "tracking")
@@ -61,7 +61,6 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    training.refuse_to_learn(ranges)
     chain = space_settings(config.space, task.signature, CONF / "space")
     space = build(chain, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)

@@ -29,7 +29,9 @@ SHRUNK = (
     "tracking.tensorboard=false",
     "tracking.console=quiet",
 )
+TEXTS = ("darts_rnn", "darts_rnn_published")
 LEFT_OUT = {
+    **dict.fromkeys(TEXTS, "its data are a text, below"),
     "truth_fashion": "its images come from a folder, and scale=small takes embedded ones",
     "truth_many": "it learns a dropout for each of its own layers, and scale=small takes others",
 }
@@ -76,3 +78,23 @@ def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_pat
     assert 0 <= result["test_accuracy"] <= 1
     assert result["candidate"] == found.to_json()
     assert (run / "report.html").read_text(encoding="utf-8") != searched, "the page knows of the retraining"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", TEXTS)
+def test_an_experiment_on_a_text_searches_retrains_and_has_a_page(experiment: str, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("abcabdabcabe" * 100, encoding="utf-8")
+    own_text = f"data.file={tmp_path / 'book.txt'}", "data.length=8", "space.width=4", "space.final_width=4"
+    overrides = [one for one in SHRUNK if not one.startswith("data.split")]
+    config = composed("train_search", f"experiment={experiment}", *overrides, *own_text)
+    run = tmp_path / "run"
+    (run / ".hydra").mkdir(parents=True)
+    OmegaConf.save(config, run / ".hydra" / "config.yaml")
+    train_search.run(config, run)
+    read_candidate_file(run / "candidate.json")
+    own = [f"candidate={run}", "tracking.console=quiet", "training.averaging=non_monotone"]
+    train_final.run(inherited_configuration(composed("train_final", *own), own), run / "final")
+    result = json.loads((run / "final" / "result.json").read_text())
+    assert result["test_perplexity"] >= 1
+    assert result["main"]["name"] == "perplexity"
+    assert "no result" in (run / "report.html").read_text(encoding="utf-8")

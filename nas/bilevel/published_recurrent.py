@@ -19,6 +19,8 @@ from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Remembers
 from nas.training.sgd import global_norm
 
+TINY = 1e-30  # below it a step along the direction has no finite length in float32
+
 
 @dataclass(frozen=True)
 class PublishedRecurrent(FiniteDifference):
@@ -54,14 +56,16 @@ class PublishedRecurrent(FiniteDifference):
         slopes = dict(zip(after, found[len(targets) :], strict=True))
         norm = float(global_norm(slopes))
         along = {name: min(1.0, clip / (norm + 1e-6)) * slope for name, slope in slopes.items()}
-        following = problem.noise_state()
-        width = self.scale / float(global_norm(along))
-        products = self._products(problem, training, along, width, list(targets), noise)
-        problem.repeat_noise(following)
-        rate = problem.numbers()["learning_rate"]
-        pairs = zip(found, products, strict=False)  # the first of what was found are the targets'
+        gradients, length = list(found[: len(targets)]), float(global_norm(along))
+        if length > TINY:  # a dead network has no direction
+            following = problem.noise_state()
+            width = self.scale / length
+            products = self._products(problem, training, along, width, list(targets), noise)
+            problem.repeat_noise(following)
+            factor = problem.numbers()["learning_rate"] * coefficient
+            gradients = [direct - factor * product for direct, product in zip(gradients, products, strict=True)]
         return Report(
-            [direct - rate * coefficient * product for direct, product in pairs],
+            gradients,
             loss.detach(),
             logits.detach(),
             step.loss.detach(),

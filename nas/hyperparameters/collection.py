@@ -13,7 +13,7 @@ kind                       what was done
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -215,13 +215,20 @@ class HyperparameterMoves:
                 update.load_state_dict(state["updates"][name])
 
 
-def built_hyperparameters(config: Any) -> tuple[HyperparameterSet, dict[str, Categorical]]:
+def built_hyperparameters(config: Any, idle: Collection[str] = ()) -> tuple[HyperparameterSet, dict[str, Categorical]]:
     """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones.
 
+    Args:
+        idle: Those that the optimiser of the weights does not have; they are left out.
+
     Raises:
-        InvalidValue: An entry cannot be built, or a search lacks one.
+        InvalidValue: An entry cannot be built, a search lacks one, or an idle one is to be learned.
     """
     entries = build_each(config, "hyperparameters", without=NO_ENTRIES)
+    for name in idle:
+        entry = entries.pop(name, None)
+        learned = entry is not None and entry.learn
+        require(not learned, f"hyperparameters.{name}.learn", True, f"training.optimiser has no {name}")
     relations = config.get("relations") or {}
     related = {str(name): build_or_none(one, f"hyperparameters.relations.{name}") for name, one in relations.items()}
     categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}

@@ -71,7 +71,8 @@ def write_for_other_programs(
     except ExportDiffers as error:
         raise RunFailed(f"{error}; the result is in {folder}") from error
     if not quiet:
-        log.info(f"exported, logits within {difference:.1g} on {len(images)} test images: {exported}")
+        what = "images" if images.dim() == 4 else "samples"
+        log.info(f"exported, logits within {difference:.1g} on {len(images)} test {what}: {exported}")
 
 
 def export_network(

@@ -125,6 +125,29 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
     return merged
 
 
+def known_to_the_run(arguments: Sequence[str], candidate: str) -> list[str]:
+    """``arguments`` as Hydra takes them although its default files lack their keys: the run ``candidate`` has them.
+
+    Hydra composes the default data before the run's own are inherited, and refuses ``data.folder`` where the default
+    data have no folder.
+    """
+    folder = Path(candidate)
+    if not os.path.isfile(folder / ".hydra" / "config.yaml"):
+        return list(arguments)
+    config = recorded_configuration(folder)
+    keys = [parse_override(one).key_or_group if "=" in one and one[0] not in "-+~" else "" for one in arguments]
+    return [
+        f"++{one}" if "." in key and key.split(".")[0] not in keys and _has(config, key) else one
+        for one, key in zip(arguments, keys, strict=True)
+    ]
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    group, _, name = key.rpartition(".")
+    settings = OmegaConf.select(config, group)
+    return isinstance(settings, DictConfig) and name in settings
+
+
 def recorded_overrides(folder: Path) -> list[str]:
     """The command line that began the run in ``folder``.
 

@@ -1,7 +1,7 @@
 """The settings of the weight step, shared by the search and the retraining."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -77,15 +77,10 @@ class TrainingSettings:
         good = self.schedule != "exponential" or end > 0
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
 
-    def refuse_to_learn(self, learned: Collection[str]) -> None:
-        """Refuse hyperparameters, by name, that the optimiser does not have.
-
-        Raises:
-            InvalidValue: The key is ``hyperparameters.<name>.learn``.
-        """
-        good = self.optimiser == "sgd" or "momentum" not in learned
-        allowed = "training.optimiser=adamw has no momentum, it has training.betas"
-        require(good, "hyperparameters.momentum.learn", True, allowed)
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """The hyperparameters that the optimiser does not have."""
+        return () if self.optimiser == "sgd" else ("momentum",)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The context in which a network computes."""

@@ -7,7 +7,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.recorded import inherited_configuration, recorded_configuration, resumed_configuration
+from nas.run.recorded import (
+    inherited_configuration,
+    known_to_the_run,
+    recorded_configuration,
+    resumed_configuration,
+)
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -110,6 +115,15 @@ def test_interpolations_stay_interpolations(run: Path) -> None:
     config = OmegaConf.create({**COMPOSED, "candidate": str(run), "seed": 9})
     merged = inherited_configuration(config, ["seed=9"])
     assert merged.training.batch_size == 9
+
+
+def test_settings_that_only_the_run_has_may_be_typed(run: Path) -> None:
+    typed = ["data.split.train=5", "data.foldr=x", "seed=3", "+data.split.more=1", "only_in_the_run.a=2", "--cfg"]
+    known = ["++data.split.train=5", "data.foldr=x", "seed=3", "+data.split.more=1", "++only_in_the_run.a=2", "--cfg"]
+    assert known_to_the_run(typed, str(run)) == known
+    of_others = ["data=digits", "data.split.train=5"]
+    assert known_to_the_run(of_others, str(run)) == of_others
+    assert known_to_the_run(typed, "darts_v2") == typed
 
 
 def test_a_lone_file_inherits_nothing(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
 from nas.search.gradient_search import GradientSearch
 from nas.signature import Signature
+from nas.spaces.transformer.space import Transformer
 from nas.training.settings import TrainingSettings
 from tests.problems import CELL_SPACES, digits, search_parts
 
@@ -34,6 +35,7 @@ COOLING = Temperature(10.0, 0.1, "linear")
 CELLS = CELL_SPACES["nasbench201"](implementation="fast", signature=Signature((1, 8, 8), 10))
 COMPILED = TrainingSettings(16, 0.9, 5.0, "cosine", compile=True)
 ADAMW = TrainingSettings(16, 0.9, 5.0, "cosine", optimiser="adamw")
+PATCHES = Transformer(8, 2, 1, heads=(1, 2), patch=4, signature=Signature((1, 8, 8), 10))
 COSTLY = Fixed({"accuracy": 1.0}, 0.1, {"parameters": 1.0}, space=CELLS)
 
 
@@ -53,6 +55,7 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "sampled, exact": lambda: {"relaxation": sampled(), "space": CELLS, "architecture_gradient": Exact()},
     "single level": lambda: {"relaxation": GumbelSoftmax(COOLING), "architecture_gradient": SingleLevel()},
     "adamw": lambda: {"training": ADAMW, "architecture_gradient": Exact()},
+    "transformer, adamw": lambda: {"training": ADAMW, "architecture_gradient": Exact(), "space": PATCHES},
     "dirichlet": lambda: {"regulariser": DirichletKL(), "relaxation": Dirichlet()},
     "simplex": lambda: {
         "regulariser": Entropy(),
@@ -60,7 +63,7 @@ COMPOSITIONS: dict[str, Callable[[], dict[str, Any]]] = {
         "search": {"architecture": ExponentiatedGradient()},
     },
 }
-OFTEN = ("adamw", "beta decay, random", "adversarial, exact", "simplex", "sampled, exact")
+OFTEN = ("transformer, adamw", "beta decay, random", "adversarial, exact", "simplex", "sampled, exact")
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from nas.errors import InvalidValue
+from nas.hyperparameters.collection import built_hyperparameters
 from nas.training.adamw import Moments, adamw, moments_of
 from nas.training.retraining import Retraining
 from nas.training.settings import TrainingSettings
@@ -97,9 +99,22 @@ def test_settings_that_do_not_go_together() -> None:
         TrainingSettings(8, 0.9, None, "constant", betas=(0.9, 1.0))
     with pytest.raises(InvalidValue, match=r"^epsilon="):
         TrainingSettings(8, 0.9, None, "constant", epsilon=0.0)
-    ADAMW.refuse_to_learn(["dropout"])
-    with pytest.raises(InvalidValue, match=r"^hyperparameters\.momentum\.learn=.*betas"):
-        ADAMW.refuse_to_learn(["momentum"])
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_it_has_no_momentum(learned: bool) -> None:
+    entry = {"initial": 0.9, "low": 0.0, "high": 0.99, "scale": "logit", "learn": learned}
+    update = {"_target_": "nas.hyperparameters.AdamUpdate", "rate": 0.1}
+    rate = {**entry, "_target_": "nas.hyperparameters.LearningRate", "learn": False}
+    decay = {**rate, "_target_": "nas.hyperparameters.WeightDecay"}
+    momentum = {**entry, "_target_": "nas.hyperparameters.Momentum", "update": update}
+    config = OmegaConf.create({"learning_rate": rate, "weight_decay": decay, "momentum": momentum})
+    assert "momentum" in built_hyperparameters(config)[0].entries
+    if learned:
+        with pytest.raises(InvalidValue, match=r"^hyperparameters\.momentum\.learn=true .*no momentum"):
+            built_hyperparameters(config, ADAMW.idle)
+    else:
+        assert "momentum" not in built_hyperparameters(config, ADAMW.idle)[0].entries
 
 
 def test_an_optimiser_without_a_function_is_refused() -> None:
