@@ -9,8 +9,9 @@ are left out, in words. The search is ``train_search.py`` and ``train_final.py``
 space that fits the data, but for two things. Of small data an epoch is few steps, so there are as many epochs as make
 --search-steps and --final-steps, by default those of the first command of the README. And the retraining lets the
 learned values go the way they went in the search (``final.hyperparameters=schedule``), since after so many epochs their
-last ones are those of a network that is trained already. The simple methods are in ``task_baselines.py``, the small
-networks in ``task_networks.py``. Nothing is tuned on a test part.
+last ones are those of a network that is trained already. Of texts the recurrent cell of DARTS is searched, at the size
+of the LSTM and for as many tokens. The simple methods are in ``task_baselines.py``, the small networks in
+``task_networks.py``. Nothing is tuned on a test part.
 
 One table per data set is printed: mean and standard deviation of the main measure over the seeds, and processor time.
 The search is *level* with a method where its mean is better, or worse by less than two standard errors of the
@@ -52,10 +53,21 @@ from nas.tasks import data_and_task
 
 KINDS = ("tables", "series", "dense", "language")
 OURS = "search"
-SEARCH_STEPS, FINAL_STEPS = 650, 1500  # of the default data: 7 epochs of 93 steps, 12 of 125
+DROPOUTS = {"embedding": 0.2, "cell_x": 0.0, "cell_h": 0.0, "output": 0.2}
+LIKE_DEFAULT = 650, 1500  # steps of the search and the retraining on the default data: 7 epochs of 93, 12 of 125
+STEPS = {**dict.fromkeys(KINDS, LIKE_DEFAULT), "language": (350, 857)}  # 857 are the 600,000 tokens that the LSTM sees
 # In a hundred epochs a small network has fitted its data, and each step then asks for a lower rate than the last one:
 # the rate at the end of such a search trains no fresh network. The way that it went does.
-SETTINGS = ("final.hyperparameters=schedule",)
+ALONG_THE_WAY = ("final.hyperparameters=schedule",)
+SETTINGS = {
+    **dict.fromkeys(KINDS, ALONG_THE_WAY),
+    # The cell and the optimiser of DARTS at the LSTM's size and dropout; nothing is learned beside the cell.
+    "language": (
+        *("space=recurrent", "space.width=64", "space.final_width=128", "hyperparameters=recurrent"),
+        *("training.batch_size=20", "training.momentum=0.0", "training.gradient_clip=0.25"),
+        *(f"hyperparameters.dropout_{place}.initial={rate}" for place, rate in DROPOUTS.items()),
+    ),
+}
 QUICK_STEPS = 8
 PARTS = ("task_data.py", "task_baselines.py", "task_networks.py")
 
@@ -97,11 +109,13 @@ class Searched(Run):
     steps: tuple[int, int]
 
     def depends_on(self) -> Any:
-        settings = plain(composed((*fixed_settings(self.problem), *SETTINGS, *self.overrides), self.seed))
+        settings = plain(
+            composed((*fixed_settings(self.problem), *SETTINGS[self.problem.kind], *self.overrides), self.seed)
+        )
         return [self.problem.name, settings, self.overrides, self.data, self.seed, self.steps]
 
     def computed(self, folder: Path) -> dict[str, Any]:
-        settings = (*self.settings, *SETTINGS, *self.overrides)
+        settings = (*self.settings, *SETTINGS[self.problem.kind], *self.overrides)
         try:
             return self._computed(folder, (*epochs(settings, self.steps), *settings))
         except (RunFailed, FloatingPointError) as error:
@@ -123,7 +137,7 @@ def own_sources() -> str:
 
 
 def baselines_of(problem: Problem) -> Mapping[str, Any]:
-    return BASELINES["labels" if problem.measure == "mean_average_precision" else problem.kind]
+    return BASELINES[problem.task if problem.kind == "dense" else problem.kind]
 
 
 def fixed_settings(problem: Problem) -> tuple[str, ...]:
@@ -204,7 +218,7 @@ class Benchmark:
     """Runs what is asked for and tells it."""
 
     def __init__(
-        self, runs: CachedRuns, seeds: Sequence[int], steps: tuple[int, int], overrides: tuple[str, ...]
+        self, runs: CachedRuns, seeds: Sequence[int], steps: tuple[int | None, int | None], overrides: tuple[str, ...]
     ) -> None:
         self.runs, self.seeds, self.steps, self.overrides = runs, seeds, steps, overrides
         self.failures = 0
@@ -215,8 +229,12 @@ class Benchmark:
         Raises:
             InvalidValue, UnusableInput, HydraException, OmegaConfBaseException: A setting is wrong.
         """
-        settings = (*problem.overrides(self.runs.folder / "data"), *SETTINGS, *self.overrides)
-        epochs(settings, self.steps)
+        settings = (*problem.overrides(self.runs.folder / "data"), *SETTINGS[problem.kind], *self.overrides)
+        epochs(settings, self.steps_of(problem))
+
+    def steps_of(self, problem: Problem) -> tuple[int, int]:
+        searching, retraining = (own or usual for own, usual in zip(self.steps, STEPS[problem.kind], strict=True))
+        return searching, retraining
 
     def of(self, problem: Problem, methods: Sequence[str]) -> Verdict | None:
         """Run the methods on ``problem`` and print their table; None where the search is not among them."""
@@ -227,7 +245,9 @@ class Benchmark:
         for seed in self.seeds:
             for method in methods:
                 if method == OURS:
-                    wanted[method, seed] = Searched(problem, settings, self.overrides, held, seed, self.steps)
+                    wanted[method, seed] = Searched(
+                        problem, settings, self.overrides, held, seed, self.steps_of(problem)
+                    )
                 elif method in DRAWN or seed == self.seeds[0]:
                     wanted[method, seed] = Simple(problem, settings, held, method, seed)
         results = dict(zip(wanted, self.runs.results(list(wanted.values()), problem.name), strict=True))
@@ -264,6 +284,11 @@ class Benchmark:
         print_table(comparison_table(problem.name, ("", "runs", direction.words, "seconds"), rows))
 
 
+def told_steps(level: int) -> str:
+    """The default of ``--search-steps`` (0) or ``--final-steps`` (1)."""
+    return f"by default {LIKE_DEFAULT[level]}, for language {STEPS['language'][level]}"
+
+
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [problem.name for problem in problems()]
@@ -271,8 +296,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", default=names, metavar="NAME", help=f"of these only: {', '.join(names)}")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="these only, such as search MLP")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--search-steps", type=int, default=SEARCH_STEPS)
-    parser.add_argument("--final-steps", type=int, default=FINAL_STEPS)
+    parser.add_argument("--search-steps", type=int, help=f"{told_steps(0)}")
+    parser.add_argument("--final-steps", type=int, help=f"{told_steps(1)}")
     parser.add_argument("--quick", action="store_true", help=f"one seed, {QUICK_STEPS} steps: whether it runs at all")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark_tasks"), help="where runs are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
@@ -309,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for key in ("jobs", "search_steps", "final_steps"):
             value = getattr(asked, key)
-            require(value >= 1, f"--{key.replace('_', '-')}", value, "it must be at least 1")
+            require(value is None or value >= 1, f"--{key.replace('_', '-')}", value, "it must be at least 1")
         for seed in asked.seeds:
             require(seed >= 0, "--seeds", seed, "it must be at least 0")
         seeds = asked.seeds[:1] if asked.quick else list(dict.fromkeys(asked.seeds))

@@ -132,23 +132,25 @@ def nearest(task: Task, splits: DataSplits, seed: int) -> dict[str, float]:
     return measured(task, outputs_of(lambda: KNeighborsClassifier(1), parts, task), parts.test_targets)
 
 
+def linear_of_fields(task: Task, splits: DataSplits, seed: int) -> dict[str, float]:
+    """Ridge regression of all places on all places."""
+    parts = Parts(splits)
+    known, test = parts.rows
+    found = linear().fit(known, parts.targets.flatten(1).numpy()).predict(test)
+    return measured(task, torch.from_numpy(found).float().view_as(parts.test_targets), parts.test_targets)
+
+
 def linear_of_patches(task: Task, splits: DataSplits, seed: int) -> dict[str, float]:
-    """A linear model of the surroundings of each place."""
+    """Logistic regression of the surroundings of each place."""
+    from sklearn.linear_model import LogisticRegression
+
     parts = Parts(splits)
     known, test = patches(parts.inputs), patches(parts.test_inputs)
     chosen = np.random.default_rng(0).permutation(len(known))[:PLACES]
     sides = parts.test_targets.shape[-2:]
-    if task.name == "dense_regression":
-        targets = parts.targets.numpy()
-        channels = targets.reshape(len(targets), -1, targets.shape[-2] * targets.shape[-1])
-        by_place = channels.transpose(0, 2, 1).reshape(len(known), -1)
-        found = linear().fit(known[chosen], by_place[chosen]).predict(test).reshape(len(test), -1)
-    else:
-        from sklearn.linear_model import LogisticRegression
-
-        fitted = LogisticRegression(max_iter=200).fit(known[chosen], parts.targets.numpy().reshape(-1)[chosen])
-        found = np.full((len(test), task.signature.outputs), -50.0)
-        found[:, fitted.classes_] = fitted.predict_log_proba(test)
+    fitted = LogisticRegression(max_iter=200).fit(known[chosen], parts.targets.numpy().reshape(-1)[chosen])
+    found = np.full((len(test), task.signature.outputs), -50.0)
+    found[:, fitted.classes_] = fitted.predict_log_proba(test)
     outputs = torch.from_numpy(found).float().reshape(len(parts.test_inputs), *sides, -1).movedim(-1, 1)
     return measured(task, outputs.contiguous(), parts.test_targets)
 
@@ -224,8 +226,9 @@ SMALL = {"tables": "MLP", "series": "CNN", "dense": "CNN", "language": "LSTM-128
 BASELINES: dict[str, dict[str, Baseline]] = {
     "tables": {"trivial": trivial, "linear": linear_model, "forest": forest, "boosting": boosting, "MLP": network},
     "series": {"trivial": trivial, "linear": linear_model, "1-NN": nearest, "forest": forest, "CNN": network},
-    "dense": {"trivial": trivial, "linear": linear_of_patches, "CNN": network},
-    "labels": {"trivial": trivial, "linear": linear_model, "CNN": network},
+    "dense_regression": {"trivial": trivial, "linear": linear_of_fields, "CNN": network},
+    "dense_classification": {"trivial": trivial, "linear": linear_of_patches, "CNN": network},
+    "multi_label": {"trivial": trivial, "linear": linear_model, "CNN": network},
     "language": {
         "unigram": trivial,
         **{name: n_gram(order) for name, order in LONGEST_GRAMS.items()},

@@ -39,6 +39,11 @@ class Problem:
     needs: str = ""
 
     @property
+    def task(self) -> str:
+        """As in ``conf/task``; empty where the data suggest it."""
+        return next((one.removeprefix("task=") for one in self.settings if one.startswith("task=")), "")
+
+    @property
     def lacking(self) -> str:
         """Why it cannot be had here; empty where it can. The package is looked for and not imported."""
         if not self.needs or importlib.util.find_spec(self.needs) is not None:
