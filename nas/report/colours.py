@@ -28,7 +28,7 @@ OPERATION_COLOURS: Mapping[str, str] = {
     # The macro space's: types of layers, kinds of pooling, activations.
     "conv": BLUE,
     "pool": ORANGE,
-    "global_pool": ORANGE,
+    "global_pool": LIGHT_ORANGE,
     "dense": GREEN,
     "skip": PURPLE,
     "max": VERMILLION,
@@ -41,9 +41,9 @@ OPERATION_COLOURS: Mapping[str, str] = {
     "elu": VERMILLION,
     "softplus": YELLOW,
     # The Transformer's mixers, and whether a layer is there.
-    "attention": BLUE,
-    "convolution": ORANGE,
-    "gated": GREEN,
+    "attention": SKY_BLUE,
+    "convolution": WINE,
+    "gated": YELLOW,
     "block": SKY_BLUE,
     "identity": PURPLE,  # of the recurrent cell, beside relu, sigmoid and tanh
 }

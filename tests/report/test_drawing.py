@@ -98,8 +98,8 @@ def test_no_box_overlaps_another_and_no_text_leaves_its_box_or_the_figure(blocks
 
 
 def test_a_block_of_an_unknown_kind_is_refused():
-    with pytest.raises(InvalidValue, match="kind=attention is not allowed: it must be one of input, conv"):
-        Block("attention", "Attention")
+    with pytest.raises(InvalidValue, match="kind=recurrence is not allowed: it must be one of input, conv"):
+        Block("recurrence", "Recurrence")
 
 
 def test_nothing_to_draw_is_refused():
