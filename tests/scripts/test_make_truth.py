@@ -77,7 +77,7 @@ def test_a_row_is_what_the_evaluator_would_have_found(
     row = truth.rows[1]
     monkeypatch.setattr(type(problem.setup), "seed_for", lambda self, candidate: row.seed)
     score = objective.Fixed({"accuracy": 1.0}, 0.0, {}, space=problem.setup.space)
-    evaluator = scratch.TrainedFromScratch(problem.epochs, task=problem.setup, objective=score)
+    evaluator = scratch.TrainedFromScratch(problem.epochs, setup=problem.setup, objective=score)
     (found,) = evaluator.evaluate([row.candidate])
     assert row.results["validation_loss"] == pytest.approx(found.metrics["loss"], rel=1e-9)
     assert row.results["validation_accuracy"] == found.metrics["accuracy"]
