@@ -242,12 +242,12 @@ def test_a_signal_stops_it_between_two_trainings(tmp_path: Path, monkeypatch: py
 
 
 def test_the_budget_is_that_of_both(tmp_path: Path) -> None:
-    by_alpha = "search.settled_by=parameters"  # readings are not taken where a budget is
-    plenty, _, _ = train_search.search(small_search(by_alpha), tmp_path / "plenty")
+    plain = ("search.settled_by=parameters", "discretisation=strongest")  # what a budget would cut short
+    plenty, _, _ = train_search.search(small_search(*plain), tmp_path / "plenty")
     kept = [trial.cost.samples for trial in EvaluationCache(tmp_path / "plenty" / "line_search.jsonl")]
     limit = plenty.cost.samples - kept[-1]
     budget = f"budget.samples={limit}"
-    result, _, _ = train_search.search(small_search(by_alpha, budget), tmp_path / "poor")
+    result, _, _ = train_search.search(small_search(*plain, budget), tmp_path / "poor")
     assert result.cost.samples <= limit
     assert len(recorded(tmp_path / "poor", "line_search/validation_loss")) == 2
     assert result.settled[RATE] == "its line search ended before it was between worse neighbours"
