@@ -115,6 +115,7 @@ def test_the_promised_tags_are_recorded(finished: tuple[Path, str, str]) -> None
     assert not any(tag.startswith(("time/", "throughput/")) for tag in in_metrics)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     finished: tuple[Path, str, str], tmp_path: Path
 ) -> None:
@@ -194,6 +195,7 @@ def test_a_retraining_stopped_and_killed_ends_with_the_same_bytes(
     assert all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
 
 
+@pytest.mark.slow
 def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> None:
     run, _, _ = finished
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -215,7 +217,7 @@ def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> No
         (("data.split.train=5000",), "data.split"),
         (("resume=nowhere",), "resume=nowhere"),
         (("space.layers=[",), "space.layers=[ is not allowed: Hydra cannot read it"),
-        (("data=nosuch",), "Could not find 'data/nosuch'; Available options in 'data': cifar10"),
+        (("data=nosuch",), "Could not find 'data/nosuch'; Available options in 'data': arrays"),
         (("training.colour=red",), "Could not override 'training.colour'"),
         (("data=cifar10",), "data.download=true"),
     ],

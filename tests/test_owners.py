@@ -36,6 +36,7 @@ def when_held(folder: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_default_searches_at_once_have_a_folder_each(tmp_path: Path) -> None:
     ends = both(*(start("train_search.py", *QUICK, f"seed={seed}", folder=tmp_path) for seed in (1, 2)))
     assert [code for code, _, _ in ends] == [0, 0], ends
@@ -48,6 +49,7 @@ def test_two_default_searches_at_once_have_a_folder_each(tmp_path: Path) -> None
         assert sum(output.rstrip().endswith(str(folder)) for folder in folders) == 1
 
 
+@pytest.mark.slow
 def test_two_searches_of_one_name_are_one_search(tmp_path: Path) -> None:
     one = start("train_search.py", *QUICK, "seed=1", "hydra.run.dir=a", folder=tmp_path)
     when_held(tmp_path / "a")

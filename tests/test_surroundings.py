@@ -30,6 +30,7 @@ NO_READER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [

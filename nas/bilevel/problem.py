@@ -26,7 +26,7 @@ from nas.tasks import PLAIN_CLASSIFICATION, Task
 from nas.training.augment import Values, presented
 from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
-from nas.training.weight_step import as_function
+from nas.training.weight_step import as_function, require_plain
 
 
 class BilevelProblem:
@@ -62,6 +62,7 @@ class BilevelProblem:
         perturbation: Perturbation | None = None,
         task: Task = PLAIN_CLASSIFICATION,
     ) -> None:
+        require_plain(optimiser)
         for group in optimiser.param_groups:
             if "name" not in group and not hyperparameters.entries.keys().isdisjoint(RATE_FACTORS.values()):
                 raise ValueError("rate factors need an optimiser over nas.training.sgd.grouped(weights)")

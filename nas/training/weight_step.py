@@ -25,6 +25,17 @@ def weight_optimiser(settings: TrainingSettings, weights: Iterable[nn.Parameter]
     return torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, foreach=True)
 
 
+def require_plain(optimiser: torch.optim.Optimizer) -> None:
+    """Refuse an optimiser whose step is not the one that is differentiated.
+
+    Raises:
+        ValueError: A group has dampening, Nesterov's momentum, maximisation or AMSGrad.
+    """
+    others = ("dampening", "nesterov", "maximize", "amsgrad")
+    if any(group.get(key) for group in optimiser.param_groups for key in others):
+        raise ValueError("the function is that of the plain step: no dampening, Nesterov, maximisation or AMSGrad")
+
+
 def as_function(
     optimiser: torch.optim.Optimizer, weights: Mapping[str, Tensor], values: Values
 ) -> tuple[Move, dict[str, Any]]:
@@ -34,8 +45,6 @@ def as_function(
         ValueError: There is no such function of this optimiser.
     """
     group = optimiser.param_groups[0]
-    if any(group.get(key) for key in ("dampening", "nesterov", "maximize", "amsgrad")):
-        raise ValueError("the function is that of the plain step: no dampening, Nesterov, maximisation or AMSGrad")
     if isinstance(optimiser, torch.optim.AdamW):
         return partial(adamw, betas=group["betas"], epsilon=group["eps"]), moments_of(optimiser, weights)
     if isinstance(optimiser, torch.optim.SGD):

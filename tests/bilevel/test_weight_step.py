@@ -97,5 +97,5 @@ def test_a_dropout_rate_that_is_not_learned_draws_a_hard_mask(make_problem, make
 def test_a_step_that_is_not_plain_momentum_is_refused(option, make_problem):
     problem = make_problem()
     optimiser = torch.optim.SGD(problem.supernet.weight_parameters(), lr=0.1, momentum=0.9, **option)
-    with pytest.raises(ValueError, match="plain momentum"):
+    with pytest.raises(ValueError, match="plain step"):
         BilevelProblem(problem.supernet, optimiser, problem.hyperparameters)

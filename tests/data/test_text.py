@@ -85,7 +85,7 @@ def test_mistakes(tmp_path: Path) -> None:
         with pytest.raises(InvalidValue) as refused:
             Text(**settings).load()
         assert refused.value.key == key
-    with pytest.raises(UnusableInput, match="too few for pieces"):
+    with pytest.raises(UnusableInput, match="take a longer text"):
         text_of(tmp_path, ["a b"]).load()
     (tmp_path / "image.txt").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UnusableInput, match="no text in UTF-8"):

@@ -53,6 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_names_stand_with_everything_that_has_logits(finished: Path) -> None:
     run = finished / "run"
     assert read_candidate_file(run / "candidate.json").class_names == NAMES
@@ -66,6 +67,7 @@ def test_the_names_stand_with_everything_that_has_logits(finished: Path) -> None
     assert json.loads(extra["class_names.json"]) == list(NAMES)
 
 
+@pytest.mark.slow
 def test_the_file_of_the_network_has_them_and_loads_the_weights(finished: Path) -> None:
     script = "import network; network.load('weights.pt'); print(ascii(network.CLASSES))"
     command = [sys.executable, "-c", script]

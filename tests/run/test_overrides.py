@@ -127,7 +127,10 @@ def test_what_is_plain_is_typed_as_it_is() -> None:
         ("+experiment=null", "experiment=null"),
         ("data=3", "data=3 is not allowed: it must be one of "),
         ("method=1e400", "method=1e400"),
-        ("training=[1, 2]", "training=[1, 2] is not allowed: it must be one of default, or left out."),
+        (
+            "training=[1, 2]",
+            "training=[1, 2] is not allowed: it must be one of default, recurrent, transformer, or left out.",
+        ),
         ("data=[digits,null]", "data=[digits,null] is not allowed"),
         ("space=true", "space=true"),
         ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),

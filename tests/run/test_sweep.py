@@ -63,6 +63,7 @@ def test_another_job_is_not_gone_on_with(tmp_path: Path) -> None:
         refuse_other_job(tmp_path / "0", ["seed=5"], "job 0")
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_does_not_decide_over_the_others_and_the_sweep_goes_on(tmp_path: Path) -> None:
     code, _, error = sweep("seed=0,-1,1", folder=tmp_path)
     assert code == 1
@@ -99,6 +100,7 @@ def test_a_sweep_that_is_stopped_resumes_its_job_and_runs_the_rest(tmp_path: Pat
     assert len(list(tmp_path.glob("sw/*/candidate.json"))) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_another_process_is_refused(tmp_path: Path) -> None:
     holder = Holder(tmp_path / "sw")
     code, output, error = sweep("seed=0,1", folder=tmp_path)
@@ -134,6 +136,7 @@ def test_another_launcher_keeps_the_jobs_apart(launcher: str, tmp_path: Path, mo
     assert [one["code"] for one in records] == [0, 2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "package"),
     [("hydra/launcher=rq", "hydra-rq-launcher"), ("hydra/sweeper=nevergrad", "hydra-nevergrad-sweeper")],

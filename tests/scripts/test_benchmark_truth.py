@@ -179,6 +179,7 @@ SMALL = (
 )
 
 
+@pytest.mark.slow
 def test_a_live_run_is_kept_and_reported_on(
     script: ModuleType,
     script_of: Callable[[str], ModuleType],

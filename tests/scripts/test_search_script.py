@@ -72,6 +72,7 @@ def test_a_resumed_run_goes_on_where_it_was(clone: Path, tmp_path: Path) -> None
     assert calls[-1] == "train_final.py resume=mine/final"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "candidate"),
     [
@@ -89,12 +90,14 @@ def test_a_folder_is_read_as_hydra_reads_it(argument: str, candidate: str, clone
     assert calls[1] == f"train_final.py {candidate}"
 
 
+@pytest.mark.slow
 def test_a_stopped_retraining_in_a_folder_of_any_name_goes_on(clone: Path, tmp_path: Path) -> None:
     (tmp_path / "a=b" / "final" / "checkpoints").mkdir(parents=True)
     _, calls = called(clone, "resume='a=b'", folder=tmp_path)
     assert calls == ["train_search.py resume='a=b'", "train_final.py resume='a=b/final'"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_only_hydra_can_name_is_refused_before_the_search(
     clone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -152,7 +152,7 @@ def test_only_spaces_are_known_and_nothing_else_is_imported(name: object, monkey
         space_from_description({**SPACES[0].describe(), "name": name})
     assert (caught.value.key, caught.value.allowed) == (
         "space.name",
-        "it must be one of darts, macro, nasbench201, recurrent",
+        "it must be one of darts, macro, nasbench201, recurrent, transformer",
     )
     folder = str(nas.spaces.__path__[0])
     assert imported
