@@ -44,6 +44,7 @@ def as_function(
     Raises:
         ValueError: There is no such function of this optimiser.
     """
+    require_plain(optimiser)
     group = optimiser.param_groups[0]
     if isinstance(optimiser, torch.optim.AdamW):
         return partial(adamw, betas=group["betas"], epsilon=group["eps"]), moments_of(optimiser, weights)
