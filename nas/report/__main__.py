@@ -23,6 +23,7 @@ from nas.run.ownership import claimed
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.surroundings import make_do
 
@@ -145,6 +146,8 @@ def _draw(options: argparse.Namespace) -> None:
 
 def _space_named(name: str) -> SearchSpace:
     """The space of a published architecture; the data's shape and classes do not matter to the drawing of a cell."""
+    if name == "recurrent":
+        return Recurrent(signature=Signature((35,), 10_000, "sequence", (10_000,)))
     space = {"darts": Darts, "nasbench201": NasBench201}[name]
     return space(signature=Signature((3, 32, 32), 10))
 

@@ -16,13 +16,13 @@ def test_a_page_is_written_with_or_without_its_name(run_folder, capsys):
 
 @pytest.mark.parametrize(
     "given",
-    ["darts_v2", "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"],
-    ids=["name", "text"],
+    ["darts_v2", "darts_v2_rnn", "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|"],
+    ids=["name", "recurrent", "text"],
 )
 def test_named_architectures_are_drawn_in_every_format(given, tmp_path, capsys):
     main(["draw", given, "--output", str(tmp_path)])
     starts = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
-    name = "darts_v2" if given == "darts_v2" else "architecture"
+    name = given if given.isidentifier() else "architecture"
     for ending, start in starts.items():
         assert (tmp_path / f"{name}.{ending}").read_bytes().startswith(start)
     assert capsys.readouterr().out.count("drawing: ") == 3
