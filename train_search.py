@@ -7,7 +7,6 @@ if __name__ == "__main__":
     make_do()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import logging
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -39,7 +38,6 @@ from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
 from nas.training.augment import refuse_what_cannot_act
 
-log = logging.getLogger("nas.train_search")
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
 

@@ -39,8 +39,7 @@ class LockedDropout(LayerDropout):
         return None if self.is_identity() else keep_mask(shape, self.rate, like, self.generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = self.mask(tuple(x.shape), x)
-        return x if mask is None else x * mask
+        return masked(x, self.mask(tuple(x.shape), x))
 
 
 class LockedDropouts(nn.Module):

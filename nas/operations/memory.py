@@ -1,7 +1,7 @@
 """What a network with a memory gives and takes: the state that goes from one batch of a text to the next."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -38,13 +38,16 @@ class Remembered:
         return total
 
     def detach(self) -> "Remembered":
-        return Remembered(**{one.name: getattr(self, one.name).detach() for one in fields(self)})
+        return self._each(Tensor.detach)
 
     def clone(self) -> "Remembered":
-        return Remembered(**{one.name: getattr(self, one.name).clone() for one in fields(self)})
+        return self._each(Tensor.clone)
 
     def float_at_least(self) -> "Remembered":
-        return Remembered(**{one.name: float_at_least(getattr(self, one.name)) for one in fields(self)})
+        return self._each(float_at_least)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Remembered":
+        return Remembered(*(change(getattr(self, one.name)) for one in fields(self)))
 
 
 Outputs = Tensor | Remembered

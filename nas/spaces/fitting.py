@@ -30,8 +30,8 @@ def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> Dic
         signature: Of the data and the task.
         files: The folder ``conf/space``.
     """
-    name, default = fitting_space(signature), OmegaConf.load(files / "macro.yaml")
-    if name == "macro" or chosen.get("layers") != default.layers:
+    name = fitting_space(signature)
+    if name == "macro" or chosen.get("layers") != OmegaConf.load(files / "macro.yaml").layers:
         return chosen
     shape = "x".join(map(str, signature.input_shape))
     log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")

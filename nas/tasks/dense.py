@@ -14,6 +14,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
+from nas.tasks.regression import known_difference, mean_absolute_difference
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
 OVERLAP = Measure("iou", "higher", "IoU")
@@ -201,8 +202,7 @@ class DenseRegression(Task):
         return values.view(1, -1, *[1] * self.signature.rank)
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
-        known = targets.isfinite()
-        difference = outputs - torch.where(known, targets.to(outputs.dtype), outputs.detach())
+        known, difference = targets.isfinite(), known_difference(outputs, targets)
         if self.error == "squared":
             losses = (difference**2).flatten(1).sum(1) / known.flatten(1).sum(1).clamp(min=1)
         else:
@@ -220,7 +220,7 @@ class DenseRegression(Task):
         return self.loss(outputs, targets, reduction="none").sum()
 
     def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs - targets).abs().nanmean().to(torch.float64)
+        return mean_absolute_difference(outputs, targets)
 
     def metrics(self, device: torch.device) -> "FieldMetrics":
         return FieldMetrics(self, device)

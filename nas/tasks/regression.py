@@ -61,8 +61,7 @@ class Regression(Task):
         return task, replace(splits, **parts)
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
-        known = targets.isfinite()
-        difference = outputs - torch.where(known, targets.to(outputs.dtype), outputs.detach())
+        known, difference = targets.isfinite(), known_difference(outputs, targets)
         if self.error == "squared":
             errors = difference**2
         elif self.error == "absolute":
@@ -76,7 +75,7 @@ class Regression(Task):
         return self.loss(outputs, targets, reduction="none").sum()
 
     def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return (outputs - targets).abs().nanmean().to(torch.float64)
+        return mean_absolute_difference(outputs, targets)
 
     def metrics(self, device: torch.device) -> "RegressionMetrics":
         return RegressionMetrics(self.deviation.to(device))
@@ -97,6 +96,16 @@ class Regression(Task):
     def words(self, splits: DataSplits) -> str:
         names = ", ".join(splits.target_names) or f"{self.signature.outputs} numbers"
         return f"regression of {names}"
+
+
+def known_difference(outputs: Tensor, targets: Tensor) -> Tensor:
+    """``outputs - targets``; 0, and without a gradient, where a target is NaN."""
+    return outputs - torch.where(targets.isfinite(), targets.to(outputs.dtype), outputs.detach())
+
+
+def mean_absolute_difference(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Over all targets that are known, 0-dim."""
+    return (outputs - targets).abs().nanmean().to(torch.float64)
 
 
 class RegressionMetrics:

@@ -72,13 +72,10 @@ def measure(
             module.training = mode
     if samples == 0:
         raise ValueError("There are no samples to measure the network on.")
-    values = dict(sorted(metrics.compute().items(), key=lambda item: _place(task, item[0])))
+    found = metrics.compute()
+    values = {one.name: found[one.name] for one in task.measures}
     of_each = metrics.each() if each and isinstance(metrics, MetricsOfEach) else {}
     return Measured(math.fsum(torch.stack(losses).tolist()) / counted, values, samples, of_each)
-
-
-def _place(task: Task, name: str) -> int:
-    return [one.name for one in task.measures].index(name)
 
 
 class RunningMeans:

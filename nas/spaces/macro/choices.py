@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
@@ -18,6 +17,7 @@ from nas.operations.embedding import embedding_size
 from nas.signature import Head, Signature
 from nas.spaces.fitting import fitting_space
 from nas.spaces.macro.layers import Layer, Shape, Slot, flattened, parse_slots, rank_of
+from nas.spaces.own_rows import one_hot_weights
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.supernet import Implementation, checked_implementation
 
@@ -75,11 +75,6 @@ def _as_lists(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_as_lists(entry) for entry in value]
     return value
-
-
-def alpha_name(choice: str) -> str:
-    """The name of a choice's alpha: a parameter's name may hold no dot."""
-    return choice.replace(".", "-")
 
 
 class MacroChoices(SearchSpace):
@@ -165,9 +160,4 @@ class MacroChoices(SearchSpace):
         return list(described.values())
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        architecture.check(self.choices)
-        weights = {}
-        for choice in self.choices:
-            weights[alpha_name(choice.name)] = torch.zeros(len(choice.options))
-            weights[alpha_name(choice.name)][choice.options.index(architecture[choice.name])] = 1
-        return weights
+        return one_hot_weights(self.choices, architecture)

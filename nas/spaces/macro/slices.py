@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
+from nas.spaces.macro.choices import MacroChoices, Place
 from nas.spaces.macro.layers import ConvLayer, DenseLayer, Layer, Shape, Slot, flattened, rank_of
 from nas.spaces.macro.supernet import MacroSupernet
+from nas.spaces.own_rows import alpha_name
 from nas.spaces.space import Slice
 
 FIELDS = {"activation": "activations", "kind": "kinds"}  # of a layer, where they are not called as the attribute

@@ -12,11 +12,12 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
-from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
+from nas.spaces.macro.choices import MacroChoices, Place
 from nas.spaces.macro.layers import Layer, Shape, flattened
 from nas.spaces.macro.network import chain, classifier, stem
 from nas.spaces.macro.slices import sliced
 from nas.spaces.macro.supernet import MacroSupernet
+from nas.spaces.own_rows import alpha_name
 from nas.spaces.space import BlockCost, Slice
 from nas.spaces.supernet import Implementation, Supernet
 

@@ -17,10 +17,10 @@ from nas.operations.fast.chain import FastSlot
 from nas.operations.mixed import MixedSlot
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.macro.choices import MacroChoices, Place, alpha_name
+from nas.spaces.macro.choices import MacroChoices, Place
 from nas.spaces.macro.layers import flattened, rank_of
 from nas.spaces.macro.network import classifier, stem
-from nas.spaces.supernet import Supernet
+from nas.spaces.own_rows import OwnRowsSupernet, alpha_name
 
 
 def check(space: MacroChoices, relaxation: Relaxation) -> None:
@@ -39,8 +39,10 @@ def check(space: MacroChoices, relaxation: Relaxation) -> None:
     require(relaxation.on_simplex or not widths, "relaxation", name, adds_up)
 
 
-class MacroSupernet(Supernet):
+class MacroSupernet(OwnRowsSupernet):
     """Every option of every slot, weighted by the relaxation; one alpha of shape (options,) per choice."""
+
+    space: MacroChoices
 
     def __init__(self, space: MacroChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
@@ -60,8 +62,7 @@ class MacroSupernet(Supernet):
             self.sides = shape[1:]  # of the map that is flattened
         self.dropout = Dropout()
         self.classifier = classifier(space, shape)
-        for choice in space.choices:
-            self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
+        self.add_alphas()
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Inputs (batch, *input_shape) to predictions (batch, outputs), or (batch, outputs, *sides) of a dense head.
@@ -94,16 +95,6 @@ class MacroSupernet(Supernet):
             own[label] = {attribute: weights[name] for attribute, name in names.items() if name in weights}
         mixed: Tensor = self.slots[place.name](x, weights.get(alpha_name(f"{place.name}.type")), own)
         return mixed
-
-    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        return [(choice.name, choice.options) for choice in self.space.choices if alpha_name(choice.name) == name]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha[name]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

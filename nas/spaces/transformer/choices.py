@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from nas.candidate import Architecture, Choice, Domain
@@ -13,12 +12,12 @@ from nas.errors import InvalidValue, require
 from nas.operations.mixed import ACTIVATIONS
 from nas.signature import Head, Signature
 from nas.spaces.fitting import fitting_space
+from nas.spaces.own_rows import one_hot_weights
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.transformer.network import fitting_patch, grid
 
 MIXERS = ("attention", "convolution", "gated")
 LARGEST = {"width": 4096, "layers": 64, "heads": 64, "ratios": 16, "kernel_size": 31, "patch": 256}
-ATTRIBUTES = ("mixer", "heads", "ratio", "activation")
 
 
 @dataclass(frozen=True)
@@ -29,11 +28,6 @@ class Chosen:
     heads: int
     ratio: int
     activation: str
-
-
-def alpha_name(choice: str) -> str:
-    """The name of a choice's alpha: a parameter's name may hold no dot."""
-    return choice.replace(".", "-")
 
 
 class TransformerChoices(SearchSpace):
@@ -182,12 +176,7 @@ class TransformerChoices(SearchSpace):
         return described
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        architecture.check(self.choices)
-        weights = {}
-        for choice in self.choices:
-            weights[alpha_name(choice.name)] = torch.zeros(len(choice.options))
-            weights[alpha_name(choice.name)][choice.options.index(architecture[choice.name])] = 1
-        return weights
+        return one_hot_weights(self.choices, architecture)
 
 
 def _check_number(key: str, value: object) -> None:

@@ -13,8 +13,9 @@ from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
+from nas.spaces.own_rows import alpha_name
 from nas.spaces.space import BlockCost
-from nas.spaces.transformer.choices import TransformerChoices, alpha_name
+from nas.spaces.transformer.choices import TransformerChoices
 from nas.spaces.transformer.network import FeedForward, Head, Layer, Stem, TransformerNetwork, mixer
 from nas.spaces.transformer.supernet import TransformerSupernet
 

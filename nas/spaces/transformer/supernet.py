@@ -15,8 +15,8 @@ from nas.errors import require
 from nas.operations.attention import MixedAttention
 from nas.operations.mixed import MixedActivation, WidthMask
 from nas.relaxations.relaxation import Relaxation
-from nas.spaces.supernet import Supernet
-from nas.spaces.transformer.choices import TransformerChoices, alpha_name
+from nas.spaces.own_rows import OwnRowsSupernet, alpha_name
+from nas.spaces.transformer.choices import TransformerChoices
 from nas.spaces.transformer.network import FeedForward, Head, Layer, Stem, mixer
 
 Weights = Mapping[str, Tensor]
@@ -71,8 +71,10 @@ class MixedFeedForward(FeedForward):
         return self.outer(hidden)
 
 
-class TransformerSupernet(Supernet):
+class TransformerSupernet(OwnRowsSupernet):
     """One alpha of shape (options,) per choice."""
+
+    space: TransformerChoices
 
     def __init__(self, space: TransformerChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
@@ -84,8 +86,7 @@ class TransformerSupernet(Supernet):
             feed_forward = MixedFeedForward(space.width, space.options["ratio"], space.options["activation"])
             self.layers[name] = Layer(space.width, MixedMixer(space), feed_forward)
         self.head = Head(space.signature, space.width)
-        for choice in space.choices:
-            self.alpha[alpha_name(choice.name)] = nn.Parameter(relaxation.initial((len(choice.options),)))
+        self.add_alphas()
 
     def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
         """Tokens (batch, length) to logits (batch, length, outputs), or inputs to predictions (batch, outputs).
@@ -105,16 +106,6 @@ class TransformerSupernet(Supernet):
         for module in self.modules():
             if isinstance(module, MixedAttention):
                 module.once = True
-
-    def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
-        return [(choice.name, choice.options) for choice in self.space.choices if alpha_name(choice.name) == name]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha[name]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
