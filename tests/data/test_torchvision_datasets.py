@@ -245,7 +245,11 @@ def test_compressed_idx_files_are_read_as_they_are(
     assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no idx file"), "half"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"no idx file"), "half"],
+    ids=["empty", "no gzip", "no idx file", "half"],  # a compressed file holds its time, a test's name must not
+)
 def test_a_damaged_compressed_file_is_told_in_one_sentence(content: bytes | str, tmp_path: Path) -> None:
     write_mnist(tmp_path / "given")
     name = Mnist.files[2]
