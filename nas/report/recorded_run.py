@@ -127,6 +127,11 @@ class RecordedRun:
         return self if self.result else next(iter(self.retrainings.values()), None)
 
     @property
+    def is_retraining(self) -> bool:
+        """Whether it is a retraining and no search."""
+        return bool(self.result) or "candidate" in self.config
+
+    @property
     def task(self) -> RecordedTask:
         """What its numbers are; those of a run from before there were tasks are of classification."""
         starts = (one.get("task") for one in reversed(self.environment))
