@@ -36,6 +36,7 @@ class DataSplits:
         head: Whether there is one target per sample, per place, or per token.
         preparation: What was measured to prepare the data, as JSON values: it goes into ``candidate.json``.
         digest: The SHA-256 of the data, where the source has files of a user's.
+        test_samples: What each sample of the test part is called in them, such as the number of its row.
 
     Raises:
         UnusableInput: See above.
@@ -53,6 +54,7 @@ class DataSplits:
     head: Head = "point"
     preparation: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    test_samples: Sequence[str | int] = ()
 
     def __post_init__(self) -> None:
         self._refuse_parts_that_differ()

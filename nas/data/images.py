@@ -148,6 +148,7 @@ class Images:
             head="point" if self.masks is None else "dense",
             preparation=preparation,
             digest=self._digest(folder, found, targets, kept) if preparation else "",
+            test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 
     def _listed(self, folder: PictureFolder) -> Listed:

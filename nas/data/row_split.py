@@ -85,6 +85,11 @@ class Parts(NamedTuple):
     validation: Tensor
     test: Tensor
 
+    def tested(self, rows: Rows, first: int = 0) -> list[int]:
+        """The row numbers of the test part in the file that it comes from, whose first row has the number ``first``."""
+        before = rows.count + rows.own.get("validation", 0) if "test" in rows.own else 0
+        return (self.test - before + first).tolist()
+
 
 def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
     """Choose the rows of every part.

@@ -110,6 +110,7 @@ class Table:
             categories=preparation.categories,
             preparation=preparation.to_json(),
             digest=digest_of(files),
+            test_samples=parts.tested(rows, first=1),
         )
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from nas.tasks.recorded import (
     told_measures,
 )
 from nas.tasks.regression import Regression
-from nas.tasks.task import Measure, Metrics, MetricsOfEach, Task, TaskChoice
+from nas.tasks.task import Measure, Metrics, MetricsOfEach, Prediction, Task, TaskChoice
 
 __all__ = [
     "PLAIN_CLASSIFICATION",
@@ -28,6 +28,7 @@ __all__ = [
     "Metrics",
     "MetricsOfEach",
     "MultiLabel",
+    "Prediction",
     "RecordedTask",
     "Regression",
     "Task",

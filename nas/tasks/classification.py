@@ -15,7 +15,11 @@ from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+
+RECALL = Measure("recall", "higher", "recall", "%")
+PRECISION = Measure("precision", "higher", "precision", "%")
+SAMPLES = Measure("samples", "higher", "samples")
 
 
 class Classification(Task):
@@ -29,6 +33,7 @@ class Classification(Task):
 
     name = "classification"
     glanced = "accuracy"
+    output = "class"
     measures = (
         Measure("accuracy", "higher", "accuracy", "%"),
         Measure("macro_f1", "higher", "macro F1", "%"),
@@ -91,6 +96,15 @@ class Classification(Task):
 
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.clamp(min=1e-9).log(), targets)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        (target,), names = splits.target_names or (self.output,), self.output_names(splits)
+        probabilities, classes = outputs.double().softmax(1).max(1)
+        found = zip(targets.tolist(), classes.tolist(), probabilities.tolist(), strict=True)
+        return [[Prediction(target, names[true], names[said], f"{share:.4f}")] for true, said, share in found]
+
+    def output_names(self, splits: DataSplits) -> list[str]:
+        return [*(splits.class_names or map(str, range(self.signature.outputs)))]
 
     def to_json(self) -> dict[str, Any]:
         weights = self.class_weights
@@ -198,3 +212,8 @@ class ClassificationMetrics:
         averages = {name: float(value) for name, value in self._collection.compute().items()}
         # torchmetrics divides in single precision; a count over a count is 0.987 and not 0.98699999.
         return averages | {"accuracy": round(averages["accuracy"] * self._samples) / self._samples}
+
+    def each(self) -> dict[Measure, list[float]]:
+        counts: Any = self._collection["macro_recall"]  # torchmetrics' own, of the samples of each class
+        hits, there, said = counts.tp.double(), counts.tp + counts.fn, counts.tp + counts.fp
+        return {RECALL: (hits / there).tolist(), PRECISION: (hits / said).tolist(), SAMPLES: there.tolist()}

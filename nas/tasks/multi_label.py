@@ -14,7 +14,7 @@ from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
 AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
 AUROC = Measure("auroc", "higher", "AUROC")
@@ -92,6 +92,16 @@ class MultiLabel(Task):
 
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.logit(), targets)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        names, probabilities = self.output_names(splits), outputs.double().sigmoid()
+        return [
+            [
+                Prediction(name, f"{of_label:.0f}", "1" if there > 0.5 else "0", f"{there:.4f}")
+                for name, of_label, there in zip(names, true, said, strict=True)
+            ]
+            for true, said in zip(targets.tolist(), probabilities.tolist(), strict=True)
+        ]
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"{super().told(values)} over {self.signature.outputs} labels"

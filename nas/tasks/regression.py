@@ -13,7 +13,7 @@ from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
 Error = Literal["squared", "huber", "absolute"]
 
@@ -88,7 +88,19 @@ class Regression(Task):
         return constant_outputs(torch.zeros(self.signature.outputs), targets)
 
     def predicted(self, outputs: Tensor) -> Tensor:
+        """``outputs`` or targets (B, K) in the data's own units, float64."""
         return outputs.double() * self.deviation.to(outputs.device) + self.mean.to(outputs.device)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        names = self.output_names(splits)
+        return [
+            [
+                Prediction(name, f"{of_target:.7g}", f"{said_of_it:.7g}")
+                for name, of_target, said_of_it in zip(names, true, said, strict=True)
+                if math.isfinite(of_target)
+            ]
+            for true, said in zip(self.predicted(targets).tolist(), self.predicted(outputs).tolist(), strict=True)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}

@@ -91,6 +91,7 @@ def test_class_folders_are_split_and_told_in_one_line(tmp_path: Path, caplog: py
     assert caplog.messages == [
         "bugs: pictures of 3 classes (ant, bee, cat), 6 x 4, grey; 18 to train, 6 to validate, 6 to test; in memory"
     ]
+    assert [str(name).split("/")[0] for name in splits.test_samples] == [CLASSES[one] for one in splits.test.targets]
     assert splits.preparation["size"] == [6, 4]
     assert len(splits.digest) == 64
 

@@ -32,6 +32,9 @@ def test_sizes_are_numbers_of_rows_or_shares(
     if "test" in own:
         assert int(parts.test.min()) >= 100 + own.get("validation", 0)
         assert int(parts.train.max()) < 100
+    before = 100 + own.get("validation", 0) if "test" in own else 0
+    assert parts.tested(Rows(100, own), first=1) == (parts.test - before + 1).tolist()
+    assert 1 <= min(parts.tested(Rows(100, own), first=1)) <= 100
 
 
 @pytest.mark.parametrize("rows", [5, 7, 13, 344])

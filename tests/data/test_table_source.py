@@ -156,6 +156,7 @@ def test_a_test_file_is_the_test_part_and_its_columns_are_matched_by_name(tmp_pa
     splits = loaded(file, test_file=str(tmp_path / "test.csv"), ignore=["ward"])
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (32, 8, 8)
     assert torch.equal(splits.test.inputs, prepared_rows(test, splits.preparation))  # type: ignore[attr-defined]
+    assert list(splits.test_samples) == list(range(1, 9))
 
 
 def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
