@@ -12,7 +12,6 @@ from nas.tasks.recorded import (
     parsed_measures,
     recorded_outputs,
     recorded_task,
-    told_measures,
 )
 from nas.tasks.regression import Regression
 from nas.tasks.task import Measure, Metrics, MetricsOfEach, Prediction, Task, TaskChoice
@@ -39,5 +38,4 @@ __all__ = [
     "recorded_outputs",
     "recorded_task",
     "smoothed_cross_entropy",
-    "told_measures",
 ]
