@@ -1,5 +1,6 @@
 """One class per sample: cross-entropy, accuracy and the macro averages."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,12 +12,13 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.labelled import listed
+from nas.data.targets import absent_classes, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
+log = logging.getLogger(__name__)
 RECALL = Measure("recall", "higher", "recall", "%")
 PRECISION = Measure("precision", "higher", "precision", "%")
 SAMPLES = Measure("samples", "higher", "samples")
@@ -155,11 +157,11 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
     for part, dataset in splits.parts.items():
         assert isinstance(dataset, TargetDataset)
         targets = numbers(part)
-        strangers = targets[~torch.isin(targets, known)].unique().tolist()
-        if strangers:
-            found = [names[int(one)] if splits.class_names is not None else f"{one:g}" for one in strangers]
-            raise UnusableInput(f"{part} of {splits.name} has classes that its training part has not: {listed(found)}.")
+        refuse_unseen_classes(part, targets, known, splits.class_names, splits.name)
         parts[part] = dataset.with_targets(torch.searchsorted(values, targets.to(values.dtype)))
+    absent = absent_classes({part: dataset.targets for part, dataset in parts.items()}, names, "sample")
+    if absent:
+        log.info(f"{splits.name}: {absent}")
     return replace(splits, class_names=names, **parts)
 
 

@@ -171,7 +171,7 @@ def test_numbers_become_classes_named_by_their_values() -> None:
         (Regression(), torch.arange(40) % 2, {"class_names": ("a", "b")}, "task=classification"),
         (MultiLabel(), torch.ones(40, 2), {}, "label 0 is in every sample"),
         (MultiLabel(), torch.arange(80.0).view(40, 2), {}, "0 and 1"),
-        (Classification(), torch.arange(40), {}, "classes that its training part has not"),
+        (Classification(), torch.arange(40), {}, "of classes that its training part lacks"),
         (Classification(), torch.tensor([0.0, torch.nan] * 20), {}, "no known class: 1, 3"),
         (Classification(), torch.zeros(40), {}, "at least two classes"),
         (Classification(), torch.zeros(40, 2), {}, "not one class per sample"),
@@ -182,6 +182,23 @@ def test_targets_of_another_task_are_refused(
 ) -> None:
     with pytest.raises(UnusableInput, match=words):
         task.fitted(splits_of(targets, **settings))
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_a_class_that_another_part_lacks_is_told_once_and_one_that_training_lacks_refused_with_its_number(
+    names: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    lacking = torch.arange(40) % 3
+    lacking[30:] = torch.minimum(lacking[30:], torch.tensor(1))
+    task, _ = Auto().fitted(splits_of(lacking, class_names=names))
+    assert task.signature.outputs == 3
+    told = "rows: test has no sample of " + ("2" if names is None else "c")
+    assert [message for message in caplog.messages if "no sample" in message] == [told]
+    with pytest.raises(
+        UnusableInput, match=r"^The test part of rows has 3 samples of a class that .* lacks, [2c] \(3\)"
+    ):
+        Classification().fitted(splits_of(torch.cat([torch.arange(30) % 2, torch.arange(10) % 3]), class_names=names))
 
 
 @pytest.mark.parametrize(
