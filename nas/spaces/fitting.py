@@ -37,8 +37,9 @@ def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> Dic
     full, small = (OmegaConf.load(file).layers for file in (files / "macro.yaml", files.parent / SMALL))
     if layers not in (full, small) or name == "macro" or (layers == small and name == "macro_large"):
         return chosen
-    shape = "x".join(map(str, signature.input_shape)) if signature.rank else f"{signature.input_shape[0]} numbers"
-    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
+    shape = "x".join(map(str, signature.input_shape))
+    fits = f"inputs of {shape}" if signature.rank else f"tables with {shape} inputs"
+    log.info(f"space: {name}, which fits {fits}; space=... takes another")
     found = OmegaConf.load(files / f"{name}.yaml")
     assert isinstance(found, DictConfig)
     return found
