@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.labelled import shape_and_type
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -56,7 +57,7 @@ class MultiLabel(Task):
             if not good or not bool(((targets == 0) | (targets == 1)).all()):
                 raise UnusableInput(
                     f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
-                    f"{splits.name} are {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}."
+                    f"{splits.name} are {shape_and_type(targets)} (of a table: data.target=[a,b])."
                 )
             assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(targets.float())

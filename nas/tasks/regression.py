@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -167,8 +168,10 @@ def _numbers(splits: DataSplits, part: str) -> Tensor:
     """
     dataset = splits.parts[part]
     if splits.class_names is not None or not isinstance(dataset, TargetDataset):
+        names = f" ({listed(splits.class_names)})" if splits.class_names is not None else ""
+        what = f"The target {splits.target_names[0]}" if splits.target_names else "The target"
         raise UnusableInput(
-            f"The targets of {splits.name} are classes, not numbers: task=classification takes them, or give a data "
+            f"{what} of {splits.name} has classes{names}, not numbers: task=classification takes them, or give a data "
             "set whose targets are numbers."
         )
     targets = dataset.targets.double()

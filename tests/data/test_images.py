@@ -296,6 +296,20 @@ def test_rows_and_pictures_that_do_not_fit_are_told(tmp_path: Path, caplog: pyte
     assert "3 of 11 pictures are not in labels.csv and are left out" in caplog.text
 
 
+def test_labels_that_could_be_pictures_are_no_file_names_beside_names_with_endings(tmp_path: Path) -> None:
+    pictures(tmp_path, 12, ("all",))
+    names = sorted(one.name for one in (tmp_path / "all").iterdir())
+    for place, name in enumerate(names):
+        (tmp_path / "all" / name).rename(tmp_path / "all" / f"{place:04}.png")
+    columns = {"label": [place % 3 for place in range(12)], "file": [f"{place:04}.png" for place in range(12)]}
+    rows(tmp_path / "labels.csv", columns)
+    splits = load(tmp_path, labels="labels.csv")
+    assert splits.target_names == ("label",)
+    assert [int(str(name)[4:8]) % 3 for name in splits.test_samples] == splits.test.targets.tolist()
+    rows(tmp_path / "labels.csv", {"label": columns["label"], "file": [str(place) for place in range(12)]})
+    refused(InvalidValue, tmp_path, "file_column=null", "label, file have names", labels="labels.csv")
+
+
 def test_rows_of_ready_parts_and_of_numbers_for_names(tmp_path: Path) -> None:
     for part, start, count in (("train", 0, 8), ("test", 8, 3)):
         for number in range(start, start + count):

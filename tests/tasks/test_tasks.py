@@ -53,7 +53,11 @@ def test_the_targets_suggest_the_task(targets: Tensor, settings: dict[str, objec
 
 @pytest.mark.parametrize(
     ("targets", "words"),
-    [(torch.arange(80), "task=classification or task=regression"), (LABELS, "task=multi_label.* task=regression")],
+    [
+        (torch.arange(80), "task=classification or task=regression"),
+        (LABELS, "task=multi_label.* task=regression takes numbers\\.$"),
+        (F.one_hot(torch.arange(40) % 3), "task=regression takes numbers; each row has one 1, and y.argmax"),
+    ],
 )
 def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tensor, words: str) -> None:
     with pytest.raises(UnusableInput, match=words):
