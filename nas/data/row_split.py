@@ -132,7 +132,7 @@ def _sizes(asked: Mapping[str, int | float | None], available: int) -> dict[str,
         InvalidValue: The sizes do not fit.
     """
     if available < len(asked):
-        parts, many = ", ".join(reversed(asked)), f"{available} row{'' if available == 1 else 's'}"
+        parts, many = ", ".join([*asked][::-1]), f"{available} row{'' if available == 1 else 's'}"
         raise UnusableInput(f"The data have {many} to be divided into {parts}: each part needs one at least.")
     shares = [size for size in asked.values() if isinstance(size, float)]
     whole = len(shares) == len(asked) and abs(sum(shares) - 1) < 1e-9  # then training takes what rounding leaves
