@@ -130,3 +130,30 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
         pd.DataFrame(rows[:-1]).to_csv("own.csv", index=False)
         with pytest.raises(InvalidValue, match="data=own is not allowed: its files have changed since the search"):
             train_final.retrain(again, own / "other")
+
+
+@pytest.mark.parametrize("way", ["search", slow("random"), slow("retraining")])
+def test_weights_of_classes_act_in_search_baselines_and_retraining(way: str, own: Path) -> None:
+    first, *rest = SOURCES["table"]
+    method = ("method=random", "budget.evaluations=1", "evaluation.epochs=2") if way == "random" else ()
+    found = {}
+    for name, weights in (("equal", "null"), ("weighted", "[9,1]")):
+        config = composed("train_search", first, *QUICK, *QUIET, *rest, *method, f"task.class_weights={weights}")
+        folder = own / name
+        if way == "retraining":
+            if name == "equal":
+                train_search.search(config, own / "run")
+            again = composed("train_final", f"candidate={own / 'run'}", *QUIET)
+            for group in ("data", "task", "training", "final", "hyperparameters", "space"):
+                again[group] = config[group]
+            train_final.retrain(again, folder)
+        else:
+            train_search.search(config, folder)
+        if way == "random":
+            evaluated = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[0])
+            found[name] = evaluated["candidate"], evaluated["metrics"]["loss"]
+        else:
+            lines = (folder / "metrics.csv").read_text().splitlines()
+            found[name] = None, float(next(line for line in lines if "train/loss" in line).rpartition(",")[2])
+    assert found["equal"][0] == found["weighted"][0], "one candidate"
+    assert found["equal"][1] != pytest.approx(found["weighted"][1], rel=1e-6)
