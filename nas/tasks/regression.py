@@ -107,7 +107,8 @@ class Regression(Task):
         return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
 
     def words(self, splits: DataSplits) -> str:
-        names = ", ".join(splits.target_names) or f"{self.signature.outputs} numbers"
+        count = self.signature.outputs
+        names = ", ".join(splits.target_names) or f"{count} number{'' if count == 1 else 's'}"
         return f"regression of {names}"
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue, UnusableInput
-from nas.tasks import Auto, Classification, MultiLabel, Regression, Task
+from nas.tasks import Auto, Classification, DenseClassification, DenseRegression, Language, MultiLabel, Regression, Task
 
 CPU = torch.device("cpu")
 
@@ -49,6 +49,47 @@ def test_the_targets_suggest_the_task(targets: Tensor, settings: dict[str, objec
     assert task.signature.outputs == (
         splits.train.targets.shape[1] if name == "regression" else len(splits.class_names or ())
     )
+
+
+@pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (
+            (torch.arange(40) % 4 > 0).long(),
+            "task: classification, 2 classes, the largest 75 % (20 training samples); task=regression for numbers",
+        ),
+        (
+            AMOUNTS[:, 0],
+            "task: regression of 1 number (20 training samples); task=classification for classes",
+        ),
+    ],
+)
+def test_what_was_taken_is_told_with_how_to_say_the_other(
+    targets: Tensor, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    Auto().fitted(splits_of(targets))
+    assert caplog.messages == [told]
+
+
+def test_a_task_that_is_said_wins() -> None:
+    ratings = torch.arange(40).double() % 5 + 1
+    assert Auto().fitted(splits_of(ratings))[0].name == "classification"
+    assert Regression().fitted(splits_of(ratings))[0].signature.outputs == 1
+    halves = ratings / 2
+    assert Auto().fitted(splits_of(halves))[0].name == "regression"
+    assert Classification().fitted(splits_of(halves))[1].class_names == ("0.5", "1", "1.5", "2", "2.5")
+
+
+def test_each_measure_has_its_direction_and_the_score_is_to_be_maximised() -> None:
+    for task in (Classification(), MultiLabel(), Regression(), DenseClassification(), DenseRegression(), Language()):
+        better, worse = (0.9, 0.1) if task.measures[0].better == "higher" else (0.1, 0.9)
+        scores = [task.score({one.name: value for one in task.measures}) for value in (better, worse)]
+        assert scores[0] > scores[1]
+        accuracies = [one.name for one in task.measures if "accuracy" in one.name]
+        assert accuracies == {"classification": ["accuracy"], "dense_classification": ["place_accuracy"]}.get(
+            task.name, []
+        )
 
 
 @pytest.mark.parametrize(
