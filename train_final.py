@@ -40,7 +40,7 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.predictions import PredictionsFile
+from nas.report.predictions import PREDICTIONS, PredictionsFile
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -145,7 +145,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    predictions.write(path / "predictions.csv")
+    predictions.write(path / PREDICTIONS)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {

@@ -11,6 +11,7 @@ from nas.report import charts
 from nas.report.composition import composition_in_words
 from nas.report.explanation import Decision, ObservedOption, change_in_words, decisions, observed_options
 from nas.report.outcome import samples_in_words, without_inputs
+from nas.report.predictions import PREDICTIONS
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, quoted, render, whole
 from nas.run.checkpoint import write_atomically
@@ -79,6 +80,7 @@ def page(run: RecordedRun) -> str:
         retrainings=retrainings,
         retrained=_retrained(retrainings, run.task.measures),
         outputs={name: _outputs(one) for name, one in retrainings.items()},
+        with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
         changed=_changed(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),
         environment=_environment(run),

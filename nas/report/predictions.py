@@ -13,6 +13,7 @@ from nas.data.data_splits import DataSplits
 from nas.run.checkpoint import write_atomically
 from nas.tasks import Prediction, Task
 
+PREDICTIONS = "predictions.csv"
 COLUMNS = ("sample", "target", "true", "predicted")
 PROBABILITY = "probability"  # the last column, where there are probabilities
 MOST_ROWS = 200_000

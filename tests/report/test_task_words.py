@@ -63,6 +63,7 @@ def test_a_regression_has_errors_in_its_units_where_a_classification_has_accurac
     assert texts[0] == "Test RMSE 56.5 (R² 0.36) with 1,234 parameters on digits, found in 2 min 5 s."
     assert "test RMSE (70.5 without inputs)" in texts
     assert texts[texts.index("MAE without inputs") + 1] == "60"
+    assert any("of each test sample is in predictions.csv" in text for text in texts)
     assert "best validation loss while searching" in texts
     swaps = section(texts, "Why this architecture")
     assert "change of R² if swapped in the supernet" in swaps
