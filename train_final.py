@@ -40,7 +40,7 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.predictions import write_predictions
+from nas.report.predictions import PREDICTIONS, PredictionsFile
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -139,19 +139,19 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
 
     test = splits.test.to(randomness.device)
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    metrics = measure(network, batches, task, randomness.device, each=True)
+    predictions = PredictionsFile(task, splits)
+    metrics = measure(network, batches, task, randomness.device, each=True, see=predictions.see)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    names = task.output_names(splits.target_names or splits.class_names or ())
-    write_predictions(path / "predictions.csv", network, splits, task, names, randomness.device)
+    predictions.write(path / PREDICTIONS)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     result = {
         **measured,
         **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
-        **recorded_outputs(task, metrics.each, names),
+        **recorded_outputs(task, metrics.each, task.output_names(splits)),
         "parameters": parameters,
         **({AUXILIARY: of_head} if of_head else {}),
         "seed": config.seed,

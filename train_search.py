@@ -29,7 +29,7 @@ from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import going_with_the_space, refuse_impossible_options, typed, typed_script
+from nas.run.overrides import going_along, refuse_impossible_options, typed, typed_script
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
@@ -158,7 +158,7 @@ def check(arguments: Sequence[str]) -> None:
     """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run; add what a space needs."""
     refuse_impossible_options(arguments, CONF)
     refuse_occupied_folder(arguments)
-    sys.argv[1:] = [*arguments, *going_with_the_space(arguments, CONF)]
+    sys.argv[1:] = [*arguments, *going_along(arguments, CONF)]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")

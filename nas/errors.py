@@ -76,7 +76,7 @@ def require(condition: bool, key: str, value: object, allowed: str) -> None:
 
 
 def fault_sentence(error: BaseException, command: str = "train_search.py") -> str | None:
-    """What has happened, without a full stop, or None where ``error`` is no fault of the machine's.
+    """What has happened, without a full stop, or None where ``error`` may be a mistake of this program.
 
     Args:
         error: What ended the work.
@@ -95,6 +95,12 @@ def fault_sentence(error: BaseException, command: str = "train_search.py") -> st
         return "A worker process was killed, perhaps for lack of memory: fewer at a time need less"
     if isinstance(error, RuntimeError) and re.search(r"DataLoader worker .*(exited|killed)", text):
         return "A process that decodes images was killed, perhaps for lack of memory: lower data.workers"
+    once = re.search(r"derivative for (?:aten::)?(\w+) is not implemented|(once_differentiable)", text)
+    if isinstance(error, RuntimeError) and once:
+        return (
+            f"An operation of the network has no second derivative ({once[1] or once[2]}): hypergradient=first_order "
+            "and hypergradient=finite_difference need none, and neither does hyperparameters=fixed"
+        )
     if isinstance(error, RanksDiffer):
         return text[:1].upper() + text[1:]
     if isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in text:

@@ -105,6 +105,7 @@ class Arrays:
             head=head,
             preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
             digest=digest_of(files),
+            test_samples=parts.tested(rows),
         )
 
 

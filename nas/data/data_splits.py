@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset
 from nas.data.labelled import listed, shape_and_type
+from nas.data.targets import absent_classes
 from nas.distributed import present
 from nas.errors import UnusableInput
 from nas.signature import Head, Signature
@@ -36,6 +37,7 @@ class DataSplits:
         head: Whether there is one target per sample, per place, or per token.
         preparation: What was measured to prepare the data, as JSON values: it goes into ``candidate.json``.
         digest: The SHA-256 of the data, where the source has files of a user's.
+        test_samples: What each sample of the test part is called in them, such as the number of its row.
 
     Raises:
         UnusableInput: See above.
@@ -53,6 +55,7 @@ class DataSplits:
     head: Head = "point"
     preparation: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
+    test_samples: Sequence[str | int] = ()
 
     def __post_init__(self) -> None:
         self._refuse_parts_that_differ()
@@ -185,15 +188,10 @@ class DataSplits:
             )
 
     def _name_absent_classes(self) -> None:
-        lines = []
-        for part, dataset in self.parts.items():
-            assert isinstance(dataset, LabelledDataset)
-            counts = dataset.labels.bincount(minlength=self.classes)
-            absent = [self._class(label) for label in (counts == 0).nonzero().flatten().tolist()]
-            if absent:
-                lines.append(f"{part} has no image of {listed(absent)}")
-        if lines:
-            log.info("%s: %s.", self.name, "; ".join(lines))
+        labels = {part: dataset.targets for part, dataset in self.parts.items()}
+        absent = absent_classes(labels, [self._class(label) for label in range(self.classes)], "image")
+        if absent:
+            log.info("%s: %s.", self.name, absent)
 
     def _look_at_the_images(self) -> None:
         found = [dataset.look() for dataset in self.parts.values()]

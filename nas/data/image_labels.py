@@ -65,7 +65,10 @@ def _files(
     """The column of file names, and the picture of each row."""
     names = _Names(folder.location, pictures)
     if given is None:
-        found = [name for name, one in columns.items() if names.share(_texts(one)[:LOOKED_AT]) > 0.5]
+        looked_at = {name: _texts(one)[:LOOKED_AT] for name, one in columns.items()}
+        found = [name for name, texts in looked_at.items() if names.share(texts) > 0.5]
+        if len(found) > 1:  # labels from 0 to 9 may be pictures, too: 7 is the name of 0007.png
+            found = [name for name in found if all(map(_is_file_name, looked_at[name]))] or found
         example = f", {os.path.basename(pictures[0])} the first" if pictures else ""
         problem = f"{listed(found)} have" if found else f"none of the columns {', '.join(columns)} of {shown} has"
         allowed = (
@@ -114,6 +117,10 @@ def _texts(column: Column) -> list[str]:
         return list(column.texts)
     assert column.numbers is not None
     return ["" if value != value else text_of(value) for value in column.numbers.tolist()]
+
+
+def _is_file_name(text: str) -> bool:
+    return text.lower().endswith(PICTURES)
 
 
 class _Names:

@@ -133,9 +133,7 @@ class Images:
         mean, std = self.mean, self.std
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
-        if not known:
-            self._tell(targets, decoding, parts, kept, seen)
-        preparation = {} if known and self.masks is None else self._preparation(decoding, mean, std, targets)
+        self._tell(targets, decoding, parts, kept, seen)
         return DataSplits(
             self.name,
             parts["train"],
@@ -146,8 +144,9 @@ class Images:
             class_names=targets.class_names,
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
-            preparation=preparation,
-            digest=self._digest(folder, found, targets, kept) if preparation else "",
+            preparation=self._preparation(decoding, mean, std, targets),
+            digest=self._digest(folder, found, targets, kept),
+            test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 
     def _listed(self, folder: PictureFolder) -> Listed:
@@ -277,7 +276,8 @@ class Images:
         """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many."""
         whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if kept else b"")
         for file in found.files:
-            size = 0 if kept else os.path.getsize(file)
+            # A file that is no longer there is told by those who read it.
+            size = os.path.getsize(file) if not kept and os.path.exists(file) else 0
             whole.update(json.dumps([Path(file).relative_to(folder.location).as_posix(), size]).encode())
         whole.update(targets.values.numpy().tobytes())
         return whole.hexdigest()

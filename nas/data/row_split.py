@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.splits import stratified_indices
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue, UnusableInput, require
 
 SHARE = 0.2  # of the rows that validation and test get where nothing is said
 
@@ -85,6 +85,11 @@ class Parts(NamedTuple):
     validation: Tensor
     test: Tensor
 
+    def tested(self, rows: Rows, first: int = 0) -> list[int]:
+        """The row numbers of the test part in the file that it comes from, whose first row has the number ``first``."""
+        before = rows.count + rows.own.get("validation", 0) if "test" in rows.own else 0
+        return (self.test - before + first).tolist()
+
 
 def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
     """Choose the rows of every part.
@@ -120,7 +125,15 @@ def _asked(split: RowSplit) -> dict[str, int | float | None]:
 
 
 def _sizes(asked: Mapping[str, int | float | None], available: int) -> dict[str, int]:
-    """Numbers of rows, those of ``train`` last; shares are rounded, and every part has one row at least."""
+    """Numbers of rows, those of ``train`` last; shares are rounded, and every part has one row at least.
+
+    Raises:
+        UnusableInput: There are fewer rows than parts.
+        InvalidValue: The sizes do not fit.
+    """
+    if available < len(asked):
+        parts, many = ", ".join([*asked][::-1]), f"{available} row{'' if available == 1 else 's'}"
+        raise UnusableInput(f"The data have {many} to be divided into {parts}: each part needs one at least.")
     shares = [size for size in asked.values() if isinstance(size, float)]
     whole = len(shares) == len(asked) and abs(sum(shares) - 1) < 1e-9  # then training takes what rounding leaves
     sizes: dict[str, int] = {}

@@ -110,6 +110,7 @@ class Table:
             categories=preparation.categories,
             preparation=preparation.to_json(),
             digest=digest_of(files),
+            test_samples=parts.tested(rows, first=1),
         )
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
@@ -132,4 +133,5 @@ def _in_words(preparation: TablePreparation) -> str:
     of_texts = (
         f" and {len(texts)} of texts ({', '.join(texts[:5])}{', ...' if len(texts) > 5 else ''})" if texts else ""
     )
-    return f"{len(preparation.numeric)} columns of numbers{of_texts}"
+    numeric = len(preparation.numeric)
+    return f"{numeric} column{'' if numeric == 1 else 's'} of numbers{of_texts}"

@@ -92,6 +92,8 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "is not there"
         raise UnusableInput(f"The table {file} {what}: data.file must be a CSV or Parquet file.")
+    if not file.stat().st_size:
+        raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
     try:
         frame = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:

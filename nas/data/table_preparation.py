@@ -128,9 +128,9 @@ def fitted_preparation(
         ("of many texts", rare),
     ]
     if not numeric and not categorical:
-        raise UnusableInput(
-            f"No column of {owner} is left as an input: {listed([*empty, *constant]) or 'there is none'}."
-        )
+        reasons = {"empty": empty, "of one value": constant}
+        why = "; ".join(f"{listed(names)} {what} in all training rows" for what, names in reasons.items() if names)
+        raise UnusableInput(f"No column of {owner} is left as an input: {why or 'there is none beside the target'}.")
     inputs = tuple(numeric), tuple(categorical)
     preparation = TablePreparation(*inputs, tuple(targets), (*left_out, *empty, *constant))
     return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in remarks if names))

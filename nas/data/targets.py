@@ -1,6 +1,6 @@
 """Targets as a file has them: text becomes class numbers with names, numbers stay what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,19 +51,53 @@ def of_training(targets: Targets, parts: Parts, owner: str) -> Targets:
         return targets
     known = targets.values[parts.train].unique()
     for part in ("validation", "test"):
-        of_part = targets.values[getattr(parts, part)]
-        strange = of_part[~torch.isin(of_part, known)]
-        if len(strange):
-            found, counts = strange.unique(return_counts=True)
-            pairs = zip(found.tolist(), counts.tolist(), strict=True)
-            named = [f"{targets.class_names[number]} ({count:,})" for number, count in pairs]
-            raise UnusableInput(
-                f"The {part} part of {owner} has {len(strange):,} samples of classes that its training part lacks, "
-                f"{listed(named)}: remove them, or divide the data in another way (data.split)."
-            )
+        refuse_unseen_classes(part, targets.values[getattr(parts, part)], known, targets.class_names, owner)
     place = torch.zeros(len(targets.class_names), dtype=torch.int64)
     place[known] = torch.arange(len(known))
     return Targets(place[targets.values], tuple(targets.class_names[number] for number in known.tolist()))
+
+
+def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Sequence[str] | None, owner: str) -> None:
+    """Refuse classes that training has not seen.
+
+    Args:
+        part: What the part is called.
+        values: (M,) the classes of its samples.
+        known: Those of the training part.
+        names: What the classes are called by their numbers; None calls them as the values are.
+        owner: What the data are called.
+
+    Raises:
+        UnusableInput: ``values`` has such classes.
+    """
+    strange = values[~torch.isin(values, known)]
+    if not len(strange):
+        return
+    found, counts = strange.unique(return_counts=True)
+    called = [f"{value:g}" if names is None else names[value] for value in found.tolist()]
+    named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
+    many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
+    raise UnusableInput(
+        f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: remove "
+        f"{'them' if len(strange) > 1 else 'it'}, or divide the data in another way (data.split)."
+    )
+
+
+def absent_classes(parts: Mapping[str, Tensor], names: Sequence[str], sample: str) -> str | None:
+    """``test has no image of bee``; None where every part has all classes.
+
+    Args:
+        parts: By part the class numbers of its samples.
+        names: What the classes are called.
+        sample: What a sample is called.
+    """
+    told = []
+    for part, labels in parts.items():
+        counts = labels.bincount(minlength=len(names))
+        absent = [names[label] for label in (counts == 0).nonzero().flatten().tolist()]
+        if absent:
+            told.append(f"{part} has no {sample} of {listed(absent)}")
+    return "; ".join(told) or None
 
 
 def _is_whole(text: str) -> bool:

@@ -51,13 +51,13 @@ class TimeSeries:
     def load(self) -> DataSplits:
         file, test_file = series_files(self.file or "")
         files = [file] if test_file is None else [file, test_file]
-        files = [file] if test_file is None else [file, test_file]
         name, read = name_of(file), [read_series(one) for one in files]
         _refuse_other_channels(read, [one.name for one in files])
         series = [channels for one in read for channels in one.series]
         targets = _targets(read, file.name)
         own = {"test": len(read[1].series)} if len(read) > 1 else {}
-        parts = drawn_parts(Rows(len(read[0].series), own, targets.strata), self.split)
+        rows = Rows(len(read[0].series), own, targets.strata)
+        parts = drawn_parts(rows, self.split)
         targets = of_training(targets, parts, file.name)
         gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
         series = [[_interpolated(values) for values in channels] for channels in series]
@@ -90,6 +90,7 @@ class TimeSeries:
                 "per_series": self.per_series,
             },
             digest=digest_of(files),
+            test_samples=parts.tested(rows, first=1),
         )
 
 

@@ -61,8 +61,10 @@ def losses(run: RecordedRun) -> list[Chart]:
 
 
 def step_losses(run: RecordedRun) -> list[Chart]:
-    """Losses of single steps."""
+    """Losses of single steps, unless one or none was recorded."""
     named = {"training batch": "step/training_loss", "validation batch": "step/validation_loss"}
+    if all(len(run.curves[tag].steps) < 2 for tag in named.values() if tag in run.curves):
+        return []
     return _chart(run, "Loss, step by step", named, marks=interventions(run))
 
 

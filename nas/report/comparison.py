@@ -134,7 +134,7 @@ def outcome(run: RecordedRun, best: Measure) -> dict[str, float | None]:
         "best": curve[1][-1] if curve else None,
         "parameters": number(result.get("parameters")),
         "samples": run.last("budget/samples"),
-        "seconds": run.last("time/total_seconds"),
+        "seconds": None if run.is_retraining else run.last("time/total_seconds"),
     }
 
 

@@ -16,7 +16,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
-from nas.tasks import measures_of, told_measures
+from nas.tasks import measures_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,11 +120,11 @@ def final_outcome(found: CandidateFile, result: dict[str, Any], search_seconds: 
 
 
 def without_inputs(result: Mapping[str, Any]) -> dict[str, str]:
-    """What the measures that the outcome is told in are without looking at any input; empty where nobody asked."""
+    """What each measure is without looking at any input; empty where nobody asked."""
     trivial = result.get("trivial")
     if not isinstance(trivial, Mapping):
         return {}
-    found = [(one, trivial.get(one.name)) for one in told_measures(result)]
+    found = [(one, trivial.get(one.name)) for one in measures_of(result)]
     return {f"{one.words} without inputs": one.told(value) for one, value in found if isinstance(value, int | float)}
 
 

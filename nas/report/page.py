@@ -11,6 +11,7 @@ from nas.report import charts
 from nas.report.composition import composition_in_words
 from nas.report.explanation import Decision, ObservedOption, change_in_words, decisions, observed_options
 from nas.report.outcome import samples_in_words, without_inputs
+from nas.report.predictions import PREDICTIONS
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, quoted, render, whole
 from nas.run.checkpoint import write_atomically
@@ -79,6 +80,7 @@ def page(run: RecordedRun) -> str:
         retrainings=retrainings,
         retrained=_retrained(retrainings, run.task.measures),
         outputs={name: _outputs(one) for name, one in retrainings.items()},
+        with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
         changed=_changed(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),
         environment=_environment(run),
@@ -92,6 +94,7 @@ def outcome_line(run: RecordedRun) -> str:
         return f"Not finished: {steps:,} steps so far."
     seconds = run.last("time/total_seconds")
     took = f" in {duration(seconds)}" if seconds is not None else ""
+    found = "" if run.is_retraining else f", found{took}"
     result: Mapping[str, Any] = run.retraining.result if run.retraining else {}
     main, parameters = run.task.main, number(result.get("parameters"))
     value = number(result.get(f"test_{main.name}"))
@@ -100,8 +103,8 @@ def outcome_line(run: RecordedRun) -> str:
         told = f"Test {told if isinstance(told, str) else f'{main.words} {main.told(value)}'}"
         told = f"{main.told(value)} test {main.words}" if main.unit == "%" else told
         size = f" with {parameters:,.0f} parameters" if parameters is not None else ""
-        return f"{told}{size} on {run.found.data}, found{took}."
-    return f"An architecture for {run.found.data}, found{took}; not retrained yet."
+        return f"{told}{size} on {run.found.data}{found}."
+    return f"An architecture for {run.found.data}{found}; not retrained yet."
 
 
 def _facts(run: RecordedRun) -> dict[str, str | None]:
@@ -113,11 +116,11 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
         **dict(_fact(one, result) for one in run.task.measures[:2]),
         "parameters": whole(number(result.get("parameters"))),
         f"best validation {best.words} while searching": _told(best, curve[1][-1] if curve else None),
-        "search time": duration(run.last("time/total_seconds")),
+        "training time" if run.is_retraining else "search time": duration(run.last("time/total_seconds")),
         "samples spent by the search": whole(run.last("budget/samples")),
         "data": run.found.data if run.found else None,
         "space": run.found.space.name if run.found else None,
-        "composition": composition_in_words(run.config),
+        "composition": None if run.is_retraining else composition_in_words(run.config),
         "seed": None if seed is None else str(seed),
     }
 

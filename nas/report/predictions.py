@@ -1,23 +1,23 @@
-"""``predictions.csv``: what a network says of test samples beside what is true, in the targets' own units."""
+"""``predictions.csv``: what a network says of test samples beside what is true, in the data's own words and units."""
 
 import csv
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.evaluation.network_cost import modes_kept
 from nas.run.checkpoint import write_atomically
-from nas.tasks import Task
+from nas.tasks import Prediction, Task
 
+PREDICTIONS = "predictions.csv"
 COLUMNS = ("sample", "target", "true", "predicted")
-MOST_ROWS = 4000
-LARGEST_FILE = 10_000_000  # bytes
+PROBABILITY = "probability"  # the last column, where there are probabilities
+MOST_ROWS = 200_000
+LARGEST_FILE = 50_000_000  # bytes
 
 
 class Predictions(NamedTuple):
@@ -27,49 +27,48 @@ class Predictions(NamedTuple):
     predicted: list[float]
 
 
-@torch.no_grad()
-def write_predictions(
-    path: Path, network: nn.Module, splits: DataSplits, task: Task, names: Sequence[str], device: torch.device
-) -> None:
-    """Write a row per test sample and target, of at most :data:`MOST_ROWS` evenly spread over the test part.
+class PredictionsFile:
+    """Takes in what a network says of the test part, in its order, and writes it down.
 
-    Nothing is written of a task whose outputs are no numbers in the data's own units, or numbers for every place.
+    There is a row per sample and target. Of more than :data:`MOST_ROWS`, samples are left out evenly. Nothing is
+    written of a task that tells nothing of single samples, such as one of every place.
 
     Args:
-        path: The file.
-        network: Trained; it is left in the mode it was in.
-        splits: The data, with targets as the task has them.
         task: What the outputs mean.
-        names: What the targets are called.
-        device: Where the network is.
+        splits: The data, with targets as the task has them.
     """
-    targets = splits.test.targets
-    truth = task.predicted(targets)
-    if truth is None or truth.dim() != 2:
-        return
-    count = min(len(targets), max(1, MOST_ROWS // truth.shape[1]))
-    samples = torch.linspace(0, len(targets) - 1, count, dtype=torch.float64).round().long()
-    part = splits.test.select(samples).to(device)
-    said: list[Tensor] = []
-    with modes_kept(network):
-        network.eval()
-        for batch in part.evaluation_batches(256, splits.mean, splits.std):
-            found = task.predicted(network(batch.inputs).float())
-            assert found is not None
-            said.append(found.cpu())
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    pairs = zip(samples.tolist(), truth[samples].tolist(), torch.cat(said).tolist(), strict=True)
-    for sample, true, predicted in pairs:
-        for name, of_target, said_of_it in zip(names, true, predicted, strict=True):
-            if math.isfinite(of_target):
-                rows.writerow((sample, name, f"{of_target:.7g}", f"{said_of_it:.7g}"))
-    write_atomically(path, text.getvalue().encode())
+
+    def __init__(self, task: Task, splits: DataSplits) -> None:
+        self._task, self._splits = task, splits
+        self._samples = splits.test_samples or range(len(splits.test))
+        targets = splits.test.targets
+        count = min(len(targets), max(1, MOST_ROWS // (targets.shape[1] if targets.dim() == 2 else 1)))
+        places = torch.linspace(0, len(targets) - 1, count, dtype=torch.float64).round().long()
+        self._kept = set(places.tolist())
+        self._seen = 0
+        self._rows: list[tuple[str | int, Prediction]] = []
+
+    def see(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in the next batch of the test part."""
+        for place, found in enumerate(self._task.predictions(outputs, targets, self._splits), start=self._seen):
+            if place in self._kept:
+                self._rows += [(self._samples[place], one) for one in found]
+        self._seen += len(targets)
+
+    def write(self, path: Path) -> None:
+        """Write what was taken in to the file ``path``, if there is anything."""
+        if not self._rows:
+            return
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        likely = any(one.probability for _, one in self._rows)
+        rows.writerow((*COLUMNS, PROBABILITY) if likely else COLUMNS)
+        rows.writerows((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
+        write_atomically(path, text.getvalue().encode())
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:
-    """What :func:`write_predictions` wrote, by target.
+    """The numbers that :class:`PredictionsFile` wrote, by target; classes and labels are left out.
 
     Raises:
         ValueError: The file cannot be read, is too large, or has rows of something else.
@@ -81,7 +80,10 @@ def read_predictions(path: Path) -> dict[str, Predictions]:
         raise ValueError(f"{path.name} is larger than {LARGEST_FILE} bytes")
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+            rows = csv.DictReader(file)
+            if PROBABILITY in (rows.fieldnames or ()):
+                return found
+            for row in rows:
                 true, predicted = float(row["true"]), float(row["predicted"])
                 if math.isfinite(true) and math.isfinite(predicted):
                     of_target = found.setdefault(row["target"], Predictions([], []))

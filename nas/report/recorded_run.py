@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 import nas
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.network_cost import AUXILIARY, count_parameters
-from nas.report.predictions import Predictions, read_predictions
+from nas.report.predictions import PREDICTIONS, Predictions, read_predictions
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 from nas.tasks.recorded import OF_OLD, RecordedTask
 
@@ -117,7 +117,7 @@ class RecordedRun:
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
             retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
-            predictions=_read_predictions(folder / "predictions.csv", problems),
+            predictions=_read_predictions(folder / PREDICTIONS, problems),
             problems=problems,
         )
 
@@ -125,6 +125,11 @@ class RecordedRun:
     def retraining(self) -> "RecordedRun | None":
         """The retraining in ``final/`` or else the first one; this run if it is a retraining itself."""
         return self if self.result else next(iter(self.retrainings.values()), None)
+
+    @property
+    def is_retraining(self) -> bool:
+        """Whether it is a retraining and no search."""
+        return bool(self.result) or "candidate" in self.config
 
     @property
     def task(self) -> RecordedTask:

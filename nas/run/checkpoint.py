@@ -6,6 +6,7 @@ A checkpoint is ``MAGIC``, the SHA-256 of the rest, and a ``torch.save`` of tens
 
 import hashlib
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -58,6 +59,20 @@ def _sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def is_due(step: int, every: int, epoch: int) -> bool:
+    """Whether a checkpoint is written after ``step``.
+
+    One is due after every ``every`` steps. Small data have more than one epoch in them, and one is also due at the ends
+    of epochs: of each, or of as many as take a tenth of ``every``, since a checkpoint may take longer than a step.
+
+    Args:
+        step: Steps done, from 1.
+        every: What the settings say.
+        epoch: Steps in an epoch.
+    """
+    return step % every == 0 or step % (epoch * math.ceil(every / (10 * epoch))) == 0
 
 
 class BrokenCheckpoint(Exception):  # noqa: N818

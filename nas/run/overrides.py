@@ -71,9 +71,22 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
 
 GOING_WITH_A_SPACE = ("hyperparameters", "training")
 SPACE_OF_DATA = {"text": "recurrent"}
+NEVER_SCALED = ("arrays", "digits", "images", "table", "text", "time_series")
+OF_THE_SCALE = "scale/data"
 
 
-def going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
+def going_along(arguments: Sequence[str], conf: Path) -> list[str]:
+    """What goes without saying with the groups that ``arguments`` choose, as further arguments."""
+    return [*_going_with_the_scale(arguments), *_going_with_the_space(arguments, conf)]
+
+
+def _going_with_the_scale(arguments: Sequence[str]) -> list[str]:
+    """``scale/data=whole`` for a user's own data: a scale has numbers of images, and augments them as digits."""
+    scaled = value_of(arguments, "scale") is not None and value_of(arguments, OF_THE_SCALE) is None
+    return [f"{OF_THE_SCALE}=whole"] if scaled and value_of(arguments, "data") in NEVER_SCALED else []
+
+
+def _going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
 
     An experiment says everything itself.

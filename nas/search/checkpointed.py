@@ -12,6 +12,7 @@ from nas.data.batches import Stream
 from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.run.checkpoint import is_due
 from nas.run.randomness import Randomness
 from nas.search.beginning import Beginning
 from nas.search.callback import Callback
@@ -78,6 +79,9 @@ class CheckpointedSearch:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
         named = self.supernet.named_buffers()
         self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+
+    def due(self) -> bool:
+        return is_due(self.step, self.settings.checkpoint_every, self.steps_per_epoch)
 
     def tensors(self) -> dict[str, Tensor]:
         self._average_statistics()

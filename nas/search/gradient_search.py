@@ -184,9 +184,6 @@ class GradientSearch(CheckpointedSearch):
     def place(self) -> tuple[int, int]:
         return self.step, self.total_steps
 
-    def due(self) -> bool:
-        return self.step % self.settings.checkpoint_every == 0
-
     def _progress(self) -> float:
         """How much of the search is done: of its epochs, or of its budget where that ends it earlier."""
         return max(self.step / self.total_steps, self.meter.progress())

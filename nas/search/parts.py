@@ -62,7 +62,7 @@ class SearchSettings:
             at the end of each of these epochs, which a discretisation that asks for losses reads off there.
         settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
             may where their samples do not tell them apart.
-        checkpoint_every: Steps from one checkpoint to the next.
+        checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.
         half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels. None:

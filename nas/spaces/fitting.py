@@ -9,6 +9,7 @@ from nas.signature import Signature
 
 log = logging.getLogger(__name__)
 OF_RANK = {0: "macro_table", 1: "macro_series", 2: "macro"}
+SMALL = "scale/space/small_macro.yaml"  # the default chain of scale=small, in conf/
 LARGE = 64  # pixels of a side, above which one weight per place of a map makes millions
 
 
@@ -23,18 +24,22 @@ def fitting_space(signature: Signature) -> str:
 
 
 def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> DictConfig:
-    """``chosen``; where that is the default chain as it came, the settings of the chain that fits ``signature``.
+    """``chosen``; where that is the default chain, in full or small, the settings of the chain that fits ``signature``.
+
+    The small one is for images of any size.
 
     Args:
         chosen: The settings of the configuration.
         signature: Of the data and the task.
         files: The folder ``conf/space``.
     """
-    name = fitting_space(signature)
-    if name == "macro" or chosen.get("layers") != OmegaConf.load(files / "macro.yaml").layers:
+    name, layers = fitting_space(signature), chosen.get("layers")
+    full, small = (OmegaConf.load(file).layers for file in (files / "macro.yaml", files.parent / SMALL))
+    if layers not in (full, small) or name == "macro" or (layers == small and name == "macro_large"):
         return chosen
     shape = "x".join(map(str, signature.input_shape))
-    log.info(f"space: {name}, which fits inputs of {shape}; space=... takes another")
+    fits = f"inputs of {shape}" if signature.rank else f"tables with {shape} inputs"
+    log.info(f"space: {name}, which fits {fits}; space=... takes another")
     found = OmegaConf.load(files / f"{name}.yaml")
     assert isinstance(found, DictConfig)
     return found

@@ -12,10 +12,9 @@ from nas.tasks.recorded import (
     parsed_measures,
     recorded_outputs,
     recorded_task,
-    told_measures,
 )
 from nas.tasks.regression import Regression
-from nas.tasks.task import Measure, Metrics, MetricsOfEach, Task, TaskChoice
+from nas.tasks.task import Measure, Metrics, MetricsOfEach, Prediction, Task, TaskChoice
 
 __all__ = [
     "PLAIN_CLASSIFICATION",
@@ -28,6 +27,7 @@ __all__ = [
     "Metrics",
     "MetricsOfEach",
     "MultiLabel",
+    "Prediction",
     "RecordedTask",
     "Regression",
     "Task",
@@ -38,5 +38,4 @@ __all__ = [
     "recorded_outputs",
     "recorded_task",
     "smoothed_cross_entropy",
-    "told_measures",
 ]

@@ -54,9 +54,11 @@ class Auto:
         regression = _has_fractions(targets)
         values = 0 if regression else len(targets.unique())
         if targets.dim() != 1 and not regression:
+            one_hot = bool(((targets == 0) | (targets == 1)).all() and (targets.flatten(1).sum(1) == 1).all())
+            classes = "; each row has one 1, and y.argmax(1) would make them classes" if one_hot else ""
             raise UnusableInput(
                 f"The targets of {splits.name} are {tuple(targets.shape)} whole numbers: task=multi_label takes 0 "
-                "and 1 as labels that are there or not, task=regression takes numbers."
+                f"and 1 as labels that are there or not, task=regression takes numbers{classes}."
             )
         if not regression and values > MOST_CLASSES:
             raise UnusableInput(

@@ -1,5 +1,6 @@
 """One class per sample: cross-entropy, accuracy and the macro averages."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +12,16 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.labelled import listed
+from nas.data.targets import absent_classes, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+
+log = logging.getLogger(__name__)
+RECALL = Measure("recall", "higher", "recall", "%")
+PRECISION = Measure("precision", "higher", "precision", "%")
+SAMPLES = Measure("samples", "higher", "samples")
 
 
 class Classification(Task):
@@ -29,6 +35,7 @@ class Classification(Task):
 
     name = "classification"
     glanced = "accuracy"
+    output = "class"
     measures = (
         Measure("accuracy", "higher", "accuracy", "%"),
         Measure("macro_f1", "higher", "macro F1", "%"),
@@ -92,6 +99,15 @@ class Classification(Task):
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.clamp(min=1e-9).log(), targets)
 
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        (target,), names = splits.target_names or (self.output,), self.output_names(splits)
+        probabilities, classes = outputs.double().softmax(1).max(1)
+        found = zip(targets.tolist(), classes.tolist(), probabilities.tolist(), strict=True)
+        return [[Prediction(target, names[true], names[said], f"{share:.4f}")] for true, said, share in found]
+
+    def output_names(self, splits: DataSplits) -> list[str]:
+        return [*(splits.class_names or map(str, range(self.signature.outputs)))]
+
     def to_json(self) -> dict[str, Any]:
         weights = self.class_weights
         return {
@@ -141,11 +157,11 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
     for part, dataset in splits.parts.items():
         assert isinstance(dataset, TargetDataset)
         targets = numbers(part)
-        strangers = targets[~torch.isin(targets, known)].unique().tolist()
-        if strangers:
-            found = [names[int(one)] if splits.class_names is not None else f"{one:g}" for one in strangers]
-            raise UnusableInput(f"{part} of {splits.name} has classes that its training part has not: {listed(found)}.")
+        refuse_unseen_classes(part, targets, known, splits.class_names, splits.name)
         parts[part] = dataset.with_targets(torch.searchsorted(values, targets.to(values.dtype)))
+    absent = absent_classes({part: dataset.targets for part, dataset in parts.items()}, names, "sample")
+    if absent:
+        log.info(f"{splits.name}: {absent}")
     return replace(splits, class_names=names, **parts)
 
 
@@ -198,3 +214,8 @@ class ClassificationMetrics:
         averages = {name: float(value) for name, value in self._collection.compute().items()}
         # torchmetrics divides in single precision; a count over a count is 0.987 and not 0.98699999.
         return averages | {"accuracy": round(averages["accuracy"] * self._samples) / self._samples}
+
+    def each(self) -> dict[Measure, list[float]]:
+        counts: Any = self._collection["macro_recall"]  # torchmetrics' own, of the samples of each class
+        hits, there, said = counts.tp.double(), counts.tp + counts.fn, counts.tp + counts.fp
+        return {RECALL: (hits / there).tolist(), PRECISION: (hits / said).tolist(), SAMPLES: there.tolist()}

@@ -284,7 +284,7 @@ def _of_places(task: Task, splits: DataSplits, part: str, channels: bool = False
         shape = "x".join(map(str, splits.input_shape))
         raise UnusableInput(
             f"task={task.name} needs a target for every place of inputs {shape}; those of {part} of {splits.name} are "
-            f"{tuple(targets.shape[1:])} per sample."
+            f"{tuple(targets.shape[1:]) or 'one'} per sample."
         )
     return wide
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.labelled import shape_and_type
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
 AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
 AUROC = Measure("auroc", "higher", "AUROC")
@@ -56,7 +57,7 @@ class MultiLabel(Task):
             if not good or not bool(((targets == 0) | (targets == 1)).all()):
                 raise UnusableInput(
                     f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
-                    f"{splits.name} are {tuple(targets.shape)} {str(targets.dtype).removeprefix('torch.')}."
+                    f"{splits.name} are {shape_and_type(targets)} (of a table: data.target=[a,b])."
                 )
             assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(targets.float())
@@ -92,6 +93,16 @@ class MultiLabel(Task):
 
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(self.shares.logit(), targets)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        names, probabilities = self.output_names(splits), outputs.double().sigmoid()
+        return [
+            [
+                Prediction(name, f"{of_label:.0f}", "1" if there > 0.5 else "0", f"{there:.4f}")
+                for name, of_label, there in zip(names, true, said, strict=True)
+            ]
+            for true, said in zip(targets.tolist(), probabilities.tolist(), strict=True)
+        ]
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"{super().told(values)} over {self.signature.outputs} labels"

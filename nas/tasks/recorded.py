@@ -92,13 +92,6 @@ def measures_of(result: Mapping[str, Any]) -> tuple[Measure, ...]:
     return parsed_measures(result.get("measures")) or OF_OLD.measures
 
 
-def told_measures(result: Mapping[str, Any]) -> list[Measure]:
-    """The measures that the outcome of a ``result.json`` is told in: the main one and whichever its words name."""
-    main, *others = measures_of(result)
-    told = str(result.get("told", ""))
-    return [main, *(one for one in others if one.words in told)]
-
-
 def parsed_measures(content: object) -> tuple[Measure, ...] | None:
     """None where ``content`` is no list of measures."""
     if not isinstance(content, list) or not content:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
 Error = Literal["squared", "huber", "absolute"]
 
@@ -88,13 +89,26 @@ class Regression(Task):
         return constant_outputs(torch.zeros(self.signature.outputs), targets)
 
     def predicted(self, outputs: Tensor) -> Tensor:
+        """``outputs`` or targets (B, K) in the data's own units, float64."""
         return outputs.double() * self.deviation.to(outputs.device) + self.mean.to(outputs.device)
+
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        names = self.output_names(splits)
+        return [
+            [
+                Prediction(name, f"{of_target:.7g}", f"{said_of_it:.7g}")
+                for name, of_target, said_of_it in zip(names, true, said, strict=True)
+                if math.isfinite(of_target)
+            ]
+            for true, said in zip(self.predicted(targets).tolist(), self.predicted(outputs).tolist(), strict=True)
+        ]
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
 
     def words(self, splits: DataSplits) -> str:
-        names = ", ".join(splits.target_names) or f"{self.signature.outputs} numbers"
+        count = self.signature.outputs
+        names = ", ".join(splits.target_names) or f"{count} number{'' if count == 1 else 's'}"
         return f"regression of {names}"
 
 
@@ -155,8 +169,10 @@ def _numbers(splits: DataSplits, part: str) -> Tensor:
     """
     dataset = splits.parts[part]
     if splits.class_names is not None or not isinstance(dataset, TargetDataset):
+        names = f" ({listed(splits.class_names)})" if splits.class_names is not None else ""
+        what = f"The target {splits.target_names[0]}" if splits.target_names else "The target"
         raise UnusableInput(
-            f"The targets of {splits.name} are classes, not numbers: task=classification takes them, or give a data "
+            f"{what} of {splits.name} has classes{names}, not numbers: task=classification takes them, or give a data "
             "set whose targets are numbers."
         )
     targets = dataset.targets.double()

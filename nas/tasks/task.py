@@ -1,7 +1,7 @@
 """What is learned from the data: what the outputs mean, the loss, the measures, and which of them is the score."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -32,7 +32,8 @@ class Measure(NamedTuple):
 
     def told(self, value: float) -> str:
         """``value`` as a sentence has it."""
-        return f"{100 * value:.2f} %" if self.unit == "%" else f"{value:.4g} {self.unit}".rstrip()
+        number = f"{value:,.0f}" if value >= 1000 and value == round(value) else f"{value:.4g}"  # such as of samples
+        return f"{100 * value:.2f} %" if self.unit == "%" else f"{number} {self.unit}".rstrip()
 
 
 class Metrics(Protocol):
@@ -51,6 +52,21 @@ class MetricsOfEach(Metrics, Protocol):
 
     def each(self) -> dict[Measure, list[float]]:
         """By measure its value for each output, NaN where it has none; empty where there is one output only."""
+
+
+class Prediction(NamedTuple):
+    """What is said of one target of a sample, as a file has it.
+
+    Attributes:
+        target: Its name.
+        true, predicted: Classes by name, or numbers in their own units.
+        probability: Of what is predicted: that of the class, or that the label is there; empty for numbers.
+    """
+
+    target: str
+    true: str
+    predicted: str
+    probability: str = ""
 
 
 def told(task: "Task", splits: DataSplits) -> str:
@@ -131,10 +147,6 @@ class Task(ABC):
     def trivial(self, targets: Tensor) -> Tensor:
         """The outputs for ``targets`` (N, ...) of what knows the training targets and looks at no input."""
 
-    def predicted(self, outputs: Tensor) -> Tensor | None:
-        """``outputs`` or targets (B, K, ...) as numbers in the data's own units; None where they are no numbers."""
-        return None
-
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Its name, settings, and what was measured on the training part."""
@@ -143,9 +155,22 @@ class Task(ABC):
     def words(self, splits: DataSplits) -> str:
         """What is learned, as the first line of a run tells it."""
 
-    def output_names(self, names: Sequence[str]) -> list[str]:
-        """What the outputs are called: ``names``, or numbers from 1 where the data have none."""
+    def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
+        """By sample what ``outputs`` (B, ...) say of each of its targets (B, ...) that is known.
+
+        Empty where nothing is told of single samples.
+
+        Args:
+            outputs: Of a network.
+            targets: As the loss takes them.
+            splits: The data, which have the names.
+        """
+        return []
+
+    def output_names(self, splits: DataSplits) -> list[str]:
+        """What the outputs are called in the data; numbers from 1 where they have no names there."""
         count = self.signature.outputs
+        names = (splits.class_names if self.output == "class" else splits.target_names) or ()
         return [*names] or [f"{self.output} {number + 1}" if count > 1 else self.output for number in range(count)]
 
     def told(self, values: Mapping[str, float]) -> str:

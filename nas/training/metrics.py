@@ -1,7 +1,7 @@
 """How well a network does on given batches."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -39,7 +39,12 @@ class Measured:
 
 @torch.no_grad()
 def measure(
-    network: nn.Module, batches: Iterable[Batch], task: Task, device: torch.device, each: bool = False
+    network: nn.Module,
+    batches: Iterable[Batch],
+    task: Task,
+    device: torch.device,
+    each: bool = False,
+    see: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Measured:
     """Run ``network`` in evaluation mode over ``batches``; each module is then back in the mode it was in.
 
@@ -52,6 +57,7 @@ def measure(
         task: What the outputs mean.
         device: Where the network is and the batches are moved to.
         each: Whether single outputs are measured, too, where the task tells one from the others.
+        see: Is shown the outputs and targets of every batch.
 
     Raises:
         ValueError: There is no sample in ``batches``.
@@ -65,6 +71,8 @@ def measure(
         for outputs, targets in passes(network, batches, device):
             losses.append(task.reported_loss(outputs, targets))
             metrics.update(outputs, targets)
+            if see is not None:
+                see(outputs, targets)
             samples += len(targets)
             counted += task.count(targets)
     finally:

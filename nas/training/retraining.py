@@ -19,6 +19,7 @@ from nas.hyperparameters.kinds import OF_THE_STEP
 from nas.operations.memory import Outputs, Remembers, logits_of
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
+from nas.run.checkpoint import is_due
 from nas.run.finiteness import DIVISOR, Watch
 from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
@@ -57,7 +58,7 @@ class FinalSettings:
         label_smoothing: Smoothing of the cross-entropy's labels; null takes the hyperparameters'.
         auxiliary_weight: Weight of the auxiliary head's loss, where the network has one.
         drop_path_schedule: ``linear`` lets the drop-path rate rise from 0 over the epochs, as DARTS has it.
-        checkpoint_every: Steps from one checkpoint to the next.
+        checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
         export: The kind of file that the trained network is also written to: ``onnx`` or ``torch_export``.
     """
 
@@ -181,7 +182,7 @@ class Retraining:
         return self.step, self.total_steps
 
     def due(self) -> bool:
-        return self.step % self.final.checkpoint_every == 0
+        return is_due(self.step, self.final.checkpoint_every, self.stream.steps_per_epoch)
 
     def end(self) -> None:
         if self.averaging is not None:

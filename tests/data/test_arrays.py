@@ -77,6 +77,7 @@ def test_parts_of_the_datas_own_are_taken(ending: str | None, tmp_path: Path) ->
         arrays |= {f"X_{ending}": X[20:30], f"Y_{ending}": Y[20:30]}
     splits = loaded(stored(tmp_path, **arrays), layout="NCL")
     assert torch.equal(inputs(splits, "test"), torch.tensor(X[30:]).float())
+    assert list(splits.test_samples) == list(range(len(X) - 30))
     assert (len(splits.train), len(splits.validation)) == ((16, 4) if ending is None else (20, 10))
     if ending is not None:
         assert torch.equal(inputs(splits, "validation"), torch.tensor(X[20:30]).float())

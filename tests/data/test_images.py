@@ -91,6 +91,7 @@ def test_class_folders_are_split_and_told_in_one_line(tmp_path: Path, caplog: py
     assert caplog.messages == [
         "bugs: pictures of 3 classes (ant, bee, cat), 6 x 4, grey; 18 to train, 6 to validate, 6 to test; in memory"
     ]
+    assert [str(name).split("/")[0] for name in splits.test_samples] == [CLASSES[one] for one in splits.test.targets]
     assert splits.preparation["size"] == [6, 4]
     assert len(splits.digest) == 64
 
@@ -293,6 +294,20 @@ def test_rows_and_pictures_that_do_not_fit_are_told(tmp_path: Path, caplog: pyte
     rows(folder / "labels.csv", {"file": [f"pictures/p{index}.png" for index in range(4, 12)], "angle": ANGLES[4:]})
     assert len(load(folder, labels="labels.csv").train) == 4
     assert "3 of 11 pictures are not in labels.csv and are left out" in caplog.text
+
+
+def test_labels_that_could_be_pictures_are_no_file_names_beside_names_with_endings(tmp_path: Path) -> None:
+    pictures(tmp_path, 12, ("all",))
+    names = sorted(one.name for one in (tmp_path / "all").iterdir())
+    for place, name in enumerate(names):
+        (tmp_path / "all" / name).rename(tmp_path / "all" / f"{place:04}.png")
+    columns = {"label": [place % 3 for place in range(12)], "file": [f"{place:04}.png" for place in range(12)]}
+    rows(tmp_path / "labels.csv", columns)
+    splits = load(tmp_path, labels="labels.csv")
+    assert splits.target_names == ("label",)
+    assert [int(str(name)[4:8]) % 3 for name in splits.test_samples] == splits.test.targets.tolist()
+    rows(tmp_path / "labels.csv", {"label": columns["label"], "file": [str(place) for place in range(12)]})
+    refused(InvalidValue, tmp_path, "file_column=null", "label, file have names", labels="labels.csv")
 
 
 def test_rows_of_ready_parts_and_of_numbers_for_names(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, UnusableInput
 
 
 def sizes(parts: Parts) -> tuple[int, int, int]:
@@ -32,6 +32,9 @@ def test_sizes_are_numbers_of_rows_or_shares(
     if "test" in own:
         assert int(parts.test.min()) >= 100 + own.get("validation", 0)
         assert int(parts.train.max()) < 100
+    before = 100 + own.get("validation", 0) if "test" in own else 0
+    assert parts.tested(Rows(100, own), first=1) == (parts.test - before + 1).tolist()
+    assert 1 <= min(parts.tested(Rows(100, own), first=1)) <= 100
 
 
 @pytest.mark.parametrize("rows", [5, 7, 13, 344])
@@ -65,6 +68,15 @@ def test_a_cut_in_order_trains_on_the_first_rows_and_tests_on_the_last(times: Te
     train, validation, test = drawn_parts(Rows(50, times=times), RowSplit(order="time"))
     ordered = torch.cat([train, validation, test])
     assert torch.equal(ordered, torch.arange(50) if times is None else torch.arange(50).flip(0))
+
+
+def test_fewer_rows_than_parts_are_told_as_such() -> None:
+    with pytest.raises(
+        UnusableInput, match=r"^The data have 2 rows to be divided into train, validation, test: each part"
+    ):
+        drawn_parts(Rows(2), RowSplit())
+    with pytest.raises(UnusableInput, match=r"^The data have 1 row to be divided into train, validation: each part"):
+        drawn_parts(Rows(1, {"test": 5}), RowSplit())
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_a_test_file_is_the_test_part_and_its_columns_are_matched_by_name(tmp_pa
     splits = loaded(file, test_file=str(tmp_path / "test.csv"), ignore=["ward"])
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (32, 8, 8)
     assert torch.equal(splits.test.inputs, prepared_rows(test, splits.preparation))  # type: ignore[attr-defined]
+    assert list(splits.test_samples) == list(range(1, 9))
 
 
 def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("a,b,kind\n", "has no rows below its first one"),
-        ("", "cannot be read"),
+        ("", "patients.csv is empty: it needs a row with the names"),
         ("a,a,kind\n1,2,x\n", "more than one column called 'a'"),
         ("a,kind\n1,2,x\n3,4,y\n", "its rows have more values than its first row has names"),
         ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
@@ -285,7 +286,7 @@ def test_a_test_table_of_other_columns_is_refused_by_name(tmp_path: Path) -> Non
     with pytest.raises(UnusableInput, match=r"age has numbers in training, and texts \('old'\) in test.csv"):
         loaded(file, test_file=str(tmp_path / "test.csv"))
     pd.DataFrame(COLUMNS | {"kind": ["c"] * ROWS}).to_csv(tmp_path / "test.csv", index=False)
-    with pytest.raises(UnusableInput, match=r"test part of patients.csv has 40 samples of classes .* lacks, c \(40\)"):
+    with pytest.raises(UnusableInput, match=r"test part of patients.csv has 40 samples of a class .* lacks, c \(40\)"):
         loaded(file, test_file=str(tmp_path / "test.csv"))
 
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from nas.errors import InvalidValue
-from nas.report.comparison import comparison
+from nas.report.comparison import comparison, outcome
 from nas.report.measured_swaps import SwapSettings, measure_swaps
 from nas.report.page import outcome_line, page, write_page, write_page_if_possible
 from nas.report.recorded_run import CONFIGURATION, RecordedRun, changed_settings, default_configuration
@@ -90,6 +90,24 @@ def test_the_outcome_before_and_after_the_retraining(run_folder):
     assert outcome_line(RecordedRun.read(folder)) == (
         "98.75 % test accuracy with 12,345 parameters on digits, found in 2 min 5 s."
     )
+
+
+def test_a_retraining_in_a_folder_of_its_own_says_nothing_of_the_search(tmp_path):
+    write_curves(tmp_path / "metrics.csv", {"train/loss": [(10, 0, 2.0)]})
+    write_curves(tmp_path / "timing.csv", {"time/total_seconds": [(10, 0, 90.0)]})
+    (tmp_path / "result.json").write_text(
+        json.dumps({"test_accuracy": 0.9875, "parameters": 12345, "candidate": CANDIDATE})
+    )
+    run, document = RecordedRun.read(tmp_path), document_of(tmp_path)
+    assert outcome_line(run) == "98.75 % test accuracy with 12,345 parameters on digits."
+    assert [name for name in document.ids if name in SECTIONS] == [
+        *("architecture", "hyperparameters", "retraining", "configuration", "environment", "commands")
+    ]
+    text = " ".join(document.texts)
+    assert "training time" in text
+    for of_searches in ("search time", "recorded nothing", "train_search.py", "nas.report why", "Not retrained"):
+        assert of_searches not in text
+    assert outcome(run, run.task.main)["seconds"] is None
 
 
 def test_every_retraining_has_a_column_and_a_row_in_the_gap(run_folder):

@@ -1,6 +1,7 @@
 """Runs of every task are told in its own words, units and directions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,10 +15,10 @@ from nas.report.animation import frames
 from nas.report.comparison import comparison, found_runs, outcome_columns, outcome_rows
 from nas.report.explanation import change_in_words, observed_options
 from nas.report.page import page
-from nas.report.predictions import read_predictions, write_predictions
+from nas.report.predictions import PredictionsFile, read_predictions
 from nas.report.recorded_run import RecordedRun
 from nas.run.environment import record_environment
-from nas.tasks import Language, MultiLabel, RecordedTask, Regression, recorded_outputs, recorded_task
+from nas.tasks import Classification, Language, MultiLabel, RecordedTask, Regression, recorded_outputs, recorded_task
 from nas.training.metrics import measure
 from tests.report.conftest import CANDIDATE, by_epoch, write_curves
 from tests.report.test_page import Document
@@ -61,6 +62,8 @@ def test_a_regression_has_errors_in_its_units_where_a_classification_has_accurac
     texts = texts_of(regression)
     assert texts[0] == "Test RMSE 56.5 (R² 0.36) with 1,234 parameters on digits, found in 2 min 5 s."
     assert "test RMSE (70.5 without inputs)" in texts
+    assert texts[texts.index("MAE without inputs") + 1] == "60"
+    assert any("of each test sample is in predictions.csv" in text for text in texts)
     assert "best validation loss while searching" in texts
     swaps = section(texts, "Why this architecture")
     assert "change of R² if swapped in the supernet" in swaps
@@ -146,7 +149,7 @@ def test_each_label_has_a_row_and_each_target_its_predictions(run_folder, tmp_pa
     record_environment(folder, "cpu", task=task)
     write_curves(folder / "final" / "metrics.csv", {"train/loss": by_epoch([1.0])})
     result = {f"test_{name}": value for name, value in found.numbers().items()}
-    names = task.output_names(("sport", "<b>news</b>"))
+    names = ("sport", "<b>news</b>")
     result |= recorded_task(task, found.values, found.values) | recorded_outputs(task, found.each, names)
     (folder / "final" / "result.json").write_text(json.dumps(result, allow_nan=False))
     texts = texts_of(folder)
@@ -158,15 +161,51 @@ def test_each_label_has_a_row_and_each_target_its_predictions(run_folder, tmp_pa
     assert float(texts[place + 6]) == pytest.approx(result["outputs"]["values"]["average_precision"][0], rel=1e-3)
 
     task, splits = Regression().fitted(numbered)
-    network.train()
-    write_predictions(tmp_path / "predictions.csv", network, splits, task, task.output_names(()), torch.device("cpu"))
-    assert network.training
+    file = PredictionsFile(task, splits)
+    batches = splits.test.evaluation_batches(4, splits.mean, splits.std)
+    measure(network, batches, task, torch.device("cpu"), see=file.see)
+    file.write(tmp_path / "predictions.csv")
     read = read_predictions(tmp_path / "predictions.csv")
     assert {name: len(one.true) for name, one in read.items()} == {"target 1": 10, "target 2": 9}
     inputs = splits.test.inputs
     assert read["target 1"].true == pytest.approx((inputs[:, 0] + 100).tolist(), rel=1e-6)
     said = task.predicted(network(inputs))[:, 0].tolist()
     assert read["target 1"].predicted == pytest.approx(said, rel=1e-6)
+
+
+def test_classes_and_labels_are_told_by_name_with_probabilities_and_left_out_of_pictures(tmp_path, monkeypatch):
+    labelled, _ = labels_and_numbers()
+    classes = {part: one.with_targets(one.targets[:, 0].long()) for part, one in labelled.parts.items()}
+    named = replace(labelled, **classes, class_names=("no", "yes"), target_names=("ill",), test_samples=range(31, 41))
+    several = replace(labelled, target_names=("sport", "news"))
+    network = nn.Linear(3, 2)
+    found = {}
+    for task, splits in (Classification().fitted(named), MultiLabel().fitted(several)):
+        file = PredictionsFile(task, splits)
+        batches = splits.test.evaluation_batches(4, splits.mean, splits.std)
+        measure(network, batches, task, torch.device("cpu"), see=file.see)
+        file.write(tmp_path / "predictions.csv")
+        assert read_predictions(tmp_path / "predictions.csv") == {}
+        found[task.name] = (tmp_path / "predictions.csv").read_text().splitlines()
+        monkeypatch.setattr("nas.report.predictions.MOST_ROWS", 6)
+        few = PredictionsFile(task, splits)
+        few.see(network(splits.test.inputs), splits.test.targets)
+        few.write(tmp_path / "few.csv")
+        assert len((tmp_path / "few.csv").read_text().splitlines()) == 7
+        monkeypatch.undo()
+    logits = network(labelled.test.inputs).detach().double()
+    header, *rows = found["classification"]
+    assert header == "sample,target,true,predicted,probability"
+    for place, (row, true) in enumerate(zip(rows, classes["test"].targets.tolist(), strict=True)):
+        said = int(logits[place].argmax())
+        share = float(logits[place].softmax(0)[said])
+        assert row == f"{31 + place},ill,{named.class_names[true]},{named.class_names[said]},{share:.4f}"
+    header, *rows = found["multi_label"]
+    assert [row.split(",")[:2] for row in rows[:3]] == [["0", "sport"], ["0", "news"], ["1", "sport"]]
+    for row, true, chance in zip(
+        rows, labelled.test.targets.flatten().tolist(), logits.sigmoid().flatten().tolist(), strict=True
+    ):
+        assert row.split(",")[2:] == [f"{true:.0f}", str(int(chance > 0.5)), f"{chance:.4f}"]
 
 
 @pytest.mark.parametrize(

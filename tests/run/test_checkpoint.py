@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from nas.errors import UnusableInput
-from nas.run.checkpoint import MAGIC, BrokenCheckpoint, CheckpointFolder, read_checkpoint, write_atomically
+from nas.run.checkpoint import MAGIC, BrokenCheckpoint, CheckpointFolder, is_due, read_checkpoint, write_atomically
 from nas.run.folder import RunFolder
 
 
@@ -271,3 +271,17 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
         content = file.read_bytes()
         assert len(content) == 300_000
         assert len(set(content)) == 1
+
+
+@pytest.mark.parametrize(
+    ("every", "epoch", "due"),
+    [
+        (100, 6, [12, 24, 36, 48, 60]),  # a search of 60 steps on small data
+        (100, 32, [32, 64, 96, 100, 128]),
+        (100, 390, [100, 200, 300, 390, 400]),
+        (4, 3, [3, 4, 6, 8, 9]),
+        (1_000_000, 3, []),
+    ],
+)
+def test_a_checkpoint_is_due_after_so_many_steps_and_at_the_ends_of_epochs(every, epoch, due):
+    assert [step for step in range(1, 500) if is_due(step, every, epoch)][: len(due) or None] == due

@@ -232,6 +232,21 @@ def test_too_little_memory_on_a_gpu_names_what_would_help(tmp_path: Path, capsys
     assert all(name in error for name in ("training.batch_size", "space.channels", "hypergradient=first_order"))
 
 
+def test_an_operation_without_a_second_derivative_names_the_strategies_that_need_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        query = torch.randn(1, 1, 4, 8, requires_grad=True)
+        outputs = torch.nn.functional.scaled_dot_product_attention(query, query, query)
+        (gradient,) = torch.autograd.grad(outputs.sum(), query, create_graph=True)
+        gradient.square().sum().backward()
+
+    code, error = ended(work, tmp_path, capsys)
+    assert code == 1
+    assert "no second derivative (_scaled_dot_product_flash_attention_for_cpu_backward): hypergradient=first" in error
+    assert "hypergradient=finite_difference" in error
+
+
 def test_a_worker_that_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         kill = joblib.delayed(lambda: os.kill(os.getpid(), signal.SIGKILL))

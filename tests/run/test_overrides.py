@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from nas.errors import InvalidValue
 from nas.run.overrides import (
+    NEVER_SCALED,
+    going_along,
     overridden_key,
     parse_overrides,
     refuse_impossible_options,
@@ -178,3 +180,16 @@ def test_an_option_of_old_is_refused_with_what_it_is_today(argument: str, senten
 )
 def test_what_an_override_sets(override: str, key: str) -> None:
     assert overridden_key(override) == key
+
+
+@pytest.mark.parametrize("data", [*NEVER_SCALED, "mnist5k", "cifar10"])
+def test_a_small_scale_counts_images_of_ours_and_leaves_other_data_whole(data: str) -> None:
+    typed_in = ["scale=small", f"data={data}"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        small = compose("train_search", overrides=[*typed_in, *going_along(typed_in, CONF)])
+        usual = compose("train_search", overrides=[f"data={data}"])
+    assert small.search.epochs < usual.search.epochs
+    if data in NEVER_SCALED:
+        assert small.data == usual.data
+    else:
+        assert (small.data.split.train, small.data.split.test) == (2000, 1000)

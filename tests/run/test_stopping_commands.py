@@ -136,11 +136,11 @@ def test_the_checkpoint_before_a_damaged_one_leads_to_the_same_end(
         with pytest.raises(SystemExit):
             run("gradient", tmp_path / "run", undisturbed["gradient"])
     older, newest = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    assert (older.name, newest.name) == ("step-00000004.pt", "step-00000007.pt")
+    assert (older.name, newest.name) == ("step-00000005.pt", "step-00000007.pt")
     os.truncate(newest, newest.stat().st_size // 2)
     capsys.readouterr()
     run("gradient", tmp_path / "run", undisturbed["gradient"])
     said = capsys.readouterr().out
-    assert f"{newest} is incomplete or has been changed; taking the one before.\nresumed at step 4\n" in said
+    assert f"{newest} is incomplete or has been changed; taking the one before.\nresumed at step 5\n" in said
     assert_same_end(tmp_path / "run", undisturbed["gradient"])
     shutil.rmtree(tmp_path / "run")

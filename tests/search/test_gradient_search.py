@@ -394,7 +394,7 @@ def test_with_a_fixed_learning_rate_divergence_ends_the_search(splits, tmp_path)
     search = Run(learned=False).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
     found = (
-        r"^step 6: the training loss is nan; the last good checkpoint is of step 3; lower .*initial or learn it, or set"
+        r"^step 6: the training loss is nan; the last good checkpoint is of step 4; lower .*initial or learn it, or set"
     )
     with pytest.raises(NotFinite, match=found):
         search.search()
@@ -477,7 +477,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learne
     search.search()
     assert poisoned == [5, 5], "the same steps were taken again"
     assert said.messages == [
-        "step 6: the training loss is nan; the last good checkpoint is of step 3: going on from there, "
+        "step 6: the training loss is nan; the last good checkpoint is of step 4: going on from there, "
         "the learning rate divided by 4"
     ]
     steps = [step for step, _ in rows(tmp_path, "step/training_loss")]
@@ -489,7 +489,7 @@ def test_a_rollback_goes_on_from_the_last_good_checkpoint_at_a_lower_rate(learne
     assert search.meter.samples > undisturbed.meter.samples, "the steps that were taken back are paid for"
     one, other = (dict(rows(path, "hyperparameters/learning_rate")) for path in (tmp_path, tmp_path / "undisturbed"))
     if learned:
-        assert one[4] < 0.5 * other[4]
+        assert one[5] < 0.5 * other[5]
     else:
         assert search.problem.schedule_factor == pytest.approx(undisturbed.problem.schedule_factor / 4)
 
@@ -515,7 +515,7 @@ def test_what_does_not_heal_ends_the_search(splits, tmp_path):
     search = Run(on_non_finite="rollback").made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
     with pytest.raises(
-        NotFinite, match=r"^step 6: the training loss is nan, after 5 rollbacks; the last good .* step 3;"
+        NotFinite, match=r"^step 6: the training loss is nan, after 5 rollbacks; the last good .* step 4;"
     ):
         search.search()
 
@@ -523,7 +523,7 @@ def test_what_does_not_heal_ends_the_search(splits, tmp_path):
 def test_stop_means_stop_even_where_the_guard_could_restart(splits, tmp_path):
     search = Run(on_non_finite="stop").made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
-    with pytest.raises(NotFinite, match=r"^step 6: the training loss is nan; the last good checkpoint is of step 3; "):
+    with pytest.raises(NotFinite, match=r"^step 6: the training loss is nan; the last good checkpoint is of step 4; "):
         search.search()
 
 
@@ -537,7 +537,7 @@ def test_weights_that_are_not_finite_are_never_saved(splits, tmp_path):
         return result
 
     search.problem.step = spoil_afterwards
-    with pytest.raises(NotFinite, match=r"^step 6: an entry of classifier\.weight is nan; the last good .* step 3"):
+    with pytest.raises(NotFinite, match=r"^step 6: an entry of classifier\.weight is nan; the last good .* step 4"):
         search.search()
 
 
@@ -566,7 +566,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_another_order(relaxa
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
 @pytest.mark.parametrize("step", [0, 2, 4, 6, 8, 10, 11])
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, splits, tmp_path, said):
-    """Checkpoints are written every third step, epochs are four steps long."""
+    """Checkpoints are written every third step and after each epoch, which is four steps long."""
     whole = Run(relaxation=relaxation).made(splits, tmp_path / "whole")
     expected = whole.search()
 
@@ -576,7 +576,7 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
         killed.search()
     resumed = Run(relaxation=relaxation).made(splits, tmp_path / "killed")
     found = resumed.search()
-    assert said.messages == [f"resumed at step {step - step % 3}"]
+    assert said.messages == [f"resumed at step {step - min(step % 3, step % STEPS_PER_EPOCH)}"]
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     assert found.candidate == expected.candidate
     assert found.metrics == expected.metrics

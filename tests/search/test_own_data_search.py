@@ -1,5 +1,6 @@
 """Searches on a user's own tables, arrays and series: from the settings to a file that takes new rows, and resumed."""
 
+import csv
 import json
 import runpy
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 
 import train_final
 import train_search
@@ -24,13 +26,22 @@ DENSE = "space.layers=[{type: dense, units: [4, 8]}, {type: dense, units: [4, 8]
 SERIES = "space.layers=[{type: conv, filters: [2, 4], kernel_size: [3, 5]}, {type: global_pool, kind: [average, max]}]"
 QUICK = ("search.epochs=2", "search.checkpoint_every=2", "training.batch_size=8", "final.epochs=2", "space=macro_table")
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
+CHAIN = (
+    "space.layers=[{type: conv, filters: [2, 4], kernel_size: 3}, {type: pool, pool_size: 2, kind: [max, average]}, "
+    "{type: dense, units: [4, 8]}]"
+)
+PLACES = "space.layers=[{type: conv, filters: [2, 4], kernel_size: [1, 3]}]"
 SOURCES: dict[str, tuple[str, ...]] = {
     "table": ("data=table", "data.file=own.csv", "data.target=kind", "data.ignore=[amount]", DENSE),
     "amounts": ("data=table", "data.file=own.csv", "data.target=[amount,age]", "data.split.by=day", DENSE),
     "arrays": ("data=arrays", "data.file=own.npz", "data.layout=NLC", "task.class_weights=balanced", SERIES),
     "labels": ("data=arrays", "data.file=own.npz", "data.layout=NLC", "data.y=labels", SERIES),
     "time_series": ("data=time_series", "data.file=own_TRAIN.ts", SERIES),
+    "images": ("data=images", "data.folder=pictures", "space=macro", "data.augmentation.flip=true", CHAIN),
+    "streamed": ("data=images", "data.folder=pictures", "space=macro", "data.memory=0", "data.workers=0", CHAIN),
+    "masks": ("data=images", "data.folder=pictures", "data.masks=masks", "space=macro_dense", PLACES),
 }
+PICTURES = ("images", "streamed", "masks")
 TASKS = {"arrays": "classification", "labels": "multi_label"}
 
 
@@ -57,6 +68,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part, rows in (("TRAIN", slice(0, 40)), ("TEST", slice(40, ROWS))):
         lines = [f"{','.join(map(str, one))}:{label}" for one, label in zip(x[rows, :, 0], kind[rows], strict=True)]
         Path(f"own_{part}.ts").write_text("\n".join(["@classLabel true 0 1", "@data", *lines]))
+    for row, class_ in enumerate(kind[:40]):  # grey and not square; the mask is where it is bright
+        pixels = draw.integers(0, 120, (6, 9)).astype(np.uint8)
+        pixels[row % 4 : row % 4 + 3, 2 : 4 + 4 * class_] += 130
+        for folder, values in ((f"pictures/{'ab'[class_]}", pixels), (f"masks/{'ab'[class_]}", 255 * (pixels > 125))):
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.astype(np.uint8)).save(f"{folder}/{row}.png")
     return tmp_path
 
 
@@ -75,7 +92,7 @@ def slow(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize("source", ["table", slow("amounts"), slow("arrays"), slow("labels"), slow("time_series")])
+@pytest.mark.parametrize("source", ["table", *map(slow, [name for name in SOURCES if name != "table"])])
 def test_killed_it_goes_on_to_the_same_bytes(source: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings_of(source)
     train_search.search(config, own / "whole")
@@ -94,11 +111,11 @@ def test_killed_it_goes_on_to_the_same_bytes(source: str, own: Path, monkeypatch
     for name in ("metrics.csv", "candidate.json"):
         assert (own / "killed" / name).read_bytes() == (own / "whole" / name).read_bytes()
     found = read_candidate_file(own / "whole" / "candidate.json")
-    assert found.data == "own"
+    assert found.data == ("pictures" if source in PICTURES else "own")
     assert len(found.digest) == 64
 
 
-@pytest.mark.parametrize("source", ["table", slow("amounts"), slow("time_series")])
+@pytest.mark.parametrize("source", ["table", *map(slow, ["amounts", "time_series", "images", "masks"])])
 def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path) -> None:
     config = settings_of(source)
     train_search.search(config, own / "run")
@@ -107,10 +124,19 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
     for group in ("data", "task", "training", "final", "hyperparameters", "space"):
         again[group] = settings_of(source)[group]
     _, result = train_final.retrain(again, own / "final")
-    assert result["main"]["name"] == ("r2" if source == "amounts" else "accuracy")
-    assert result["test_samples"] == {"table": 12, "amounts": 12, "time_series": 20}[source]
+    assert result["main"]["name"] == {"amounts": "r2", "masks": "mean_iou"}.get(source, "accuracy")
+    assert result["test_samples"] == {"time_series": 20, "images": 8, "masks": 8}.get(source, 12)
     assert set(result["trivial"]) == {measure["name"] for measure in result["measures"]}
-    if source == "time_series":
+    predictions = own / "final" / "predictions.csv"
+    assert predictions.is_file() == (source != "masks")
+    if source in ("images", "masks"):
+        outputs = {"images": ["a", "b"], "masks": ["0", "255"]}[source]
+        assert result["outputs"]["names"] == outputs
+    if source == "images":
+        rows = list(csv.DictReader(predictions.open()))
+        assert [row["sample"][0] for row in rows] == [row["true"] for row in rows]  # pictures lie in a/ and b/
+        assert [sum(row["true"] == name for row in rows) for name in "ab"] == result["outputs"]["values"]["samples"]
+    if source not in ("table", "amounts"):
         return
     file: dict[str, Any] = runpy.run_path(str(own / "final" / "network.py"))
     network = file["load"](own / "final" / "weights.pt")
@@ -130,3 +156,30 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
         pd.DataFrame(rows[:-1]).to_csv("own.csv", index=False)
         with pytest.raises(InvalidValue, match="data=own is not allowed: its files have changed since the search"):
             train_final.retrain(again, own / "other")
+
+
+@pytest.mark.parametrize("way", ["search", slow("random"), slow("retraining")])
+def test_weights_of_classes_act_in_search_baselines_and_retraining(way: str, own: Path) -> None:
+    first, *rest = SOURCES["table"]
+    method = ("method=random", "budget.evaluations=1", "evaluation.epochs=2") if way == "random" else ()
+    found = {}
+    for name, weights in (("equal", "null"), ("weighted", "[9,1]")):
+        config = composed("train_search", first, *QUICK, *QUIET, *rest, *method, f"task.class_weights={weights}")
+        folder = own / name
+        if way == "retraining":
+            if name == "equal":
+                train_search.search(config, own / "run")
+            again = composed("train_final", f"candidate={own / 'run'}", *QUIET)
+            for group in ("data", "task", "training", "final", "hyperparameters", "space"):
+                again[group] = config[group]
+            train_final.retrain(again, folder)
+        else:
+            train_search.search(config, folder)
+        if way == "random":
+            evaluated = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[0])
+            found[name] = evaluated["candidate"], evaluated["metrics"]["loss"]
+        else:
+            lines = (folder / "metrics.csv").read_text().splitlines()
+            found[name] = None, float(next(line for line in lines if "train/loss" in line).rpartition(",")[2])
+    assert found["equal"][0] == found["weighted"][0], "one candidate"
+    assert found["equal"][1] != pytest.approx(found["weighted"][1], rel=1e-6)

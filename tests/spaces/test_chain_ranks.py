@@ -12,7 +12,7 @@ from nas.configuration import build
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, network_cost, supernet_multiply_adds
 from nas.signature import Signature
-from nas.spaces.fitting import fitting_space
+from nas.spaces.fitting import fitting_space, space_settings
 from nas.spaces.macro.space import Macro
 from nas.spaces.space import space_from_description
 from nas.spaces.supernet import Implementation
@@ -172,6 +172,10 @@ def test_what_does_not_fit_is_told_with_what_does(signature: Signature, layers: 
 )
 def test_a_space_is_proposed_for_the_data_and_takes_them(signature: Signature, name: str) -> None:
     assert fitting_space(signature) == name
+    full, small = (OmegaConf.load(CONF / file) for file in ("space/macro.yaml", "scale/space/small_macro.yaml"))
+    for chosen, kept in ((full, {"macro"}), (small, {"macro", "macro_large"}), (OmegaConf.create(), {name})):
+        found = space_settings(chosen, signature, CONF / "space")  # type: ignore[arg-type]
+        assert found == (chosen if name in kept else OmegaConf.load(CONF / "space" / f"{name}.yaml"))
     if name == "recurrent":
         return
     space = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), "space", signature=signature)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import precision_recall_fscore_support
 
 from nas.signature import Signature
 from nas.tasks import Classification, Measure
@@ -25,7 +26,27 @@ def test_the_score_is_the_main_measure() -> None:
     assert Classification().score({"accuracy": 0.7, "macro_f1": 0.1}) == 0.7
 
 
+def test_each_class_has_the_recall_and_precision_of_scikit_learn_and_its_number_of_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets, logits = torch.randint(0, 3, (50,), generator=generator), torch.randn(50, 5, generator=generator)
+    logits[:, 3] -= 100  # a class that is neither there nor said; class 4 is only said
+    found = Classification.of(Signature((2,), 5)).metrics(torch.device("cpu"))
+    for some in (slice(0, 30), slice(30, 50)):
+        found.update(logits[some], targets[some])
+    found.compute()
+    said = logits.argmax(1)
+    precision, recall, _, samples = precision_recall_fscore_support(
+        targets, said, labels=range(5), zero_division=math.nan
+    )
+    each = {one.name: values for one, values in found.each().items()}
+    assert each["samples"] == samples.tolist()
+    assert each["recall"] == pytest.approx(recall.tolist(), nan_ok=True)
+    assert each["precision"] == pytest.approx(precision.tolist(), nan_ok=True)
+    assert math.isnan(each["precision"][3])
+
+
 def test_a_measure_is_told_in_its_unit() -> None:
     assert Measure("accuracy", "higher", "accuracy", "%").told(0.986) == "98.60 %"
     assert Measure("rmse", "lower", "RMSE", "kW").told(56.512) == "56.51 kW"
     assert Measure("r2", "higher", "R²").told(0.361) == "0.361"
+    assert Measure("samples", "higher", "samples").told(12345) == "12,345"

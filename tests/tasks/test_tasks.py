@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue, UnusableInput
-from nas.tasks import Auto, Classification, MultiLabel, Regression, Task
+from nas.tasks import Auto, Classification, DenseClassification, DenseRegression, Language, MultiLabel, Regression, Task
 
 CPU = torch.device("cpu")
 
@@ -52,8 +52,53 @@ def test_the_targets_suggest_the_task(targets: Tensor, settings: dict[str, objec
 
 
 @pytest.mark.parametrize(
+    ("targets", "told"),
+    [
+        (
+            (torch.arange(40) % 4 > 0).long(),
+            "task: classification, 2 classes, the largest 75 % (20 training samples); task=regression for numbers",
+        ),
+        (
+            AMOUNTS[:, 0],
+            "task: regression of 1 number (20 training samples); task=classification for classes",
+        ),
+    ],
+)
+def test_what_was_taken_is_told_with_how_to_say_the_other(
+    targets: Tensor, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    Auto().fitted(splits_of(targets))
+    assert caplog.messages == [told]
+
+
+def test_a_task_that_is_said_wins() -> None:
+    ratings = torch.arange(40).double() % 5 + 1
+    assert Auto().fitted(splits_of(ratings))[0].name == "classification"
+    assert Regression().fitted(splits_of(ratings))[0].signature.outputs == 1
+    halves = ratings / 2
+    assert Auto().fitted(splits_of(halves))[0].name == "regression"
+    assert Classification().fitted(splits_of(halves))[1].class_names == ("0.5", "1", "1.5", "2", "2.5")
+
+
+def test_each_measure_has_its_direction_and_the_score_is_to_be_maximised() -> None:
+    for task in (Classification(), MultiLabel(), Regression(), DenseClassification(), DenseRegression(), Language()):
+        better, worse = (0.9, 0.1) if task.measures[0].better == "higher" else (0.1, 0.9)
+        scores = [task.score({one.name: value for one in task.measures}) for value in (better, worse)]
+        assert scores[0] > scores[1]
+        accuracies = [one.name for one in task.measures if "accuracy" in one.name]
+        assert accuracies == {"classification": ["accuracy"], "dense_classification": ["place_accuracy"]}.get(
+            task.name, []
+        )
+
+
+@pytest.mark.parametrize(
     ("targets", "words"),
-    [(torch.arange(80), "task=classification or task=regression"), (LABELS, "task=multi_label.* task=regression")],
+    [
+        (torch.arange(80), "task=classification or task=regression"),
+        (LABELS, "task=multi_label.* task=regression takes numbers\\.$"),
+        (F.one_hot(torch.arange(40) % 3), "task=regression takes numbers; each row has one 1, and y.argmax"),
+    ],
 )
 def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tensor, words: str) -> None:
     with pytest.raises(UnusableInput, match=words):
@@ -171,7 +216,7 @@ def test_numbers_become_classes_named_by_their_values() -> None:
         (Regression(), torch.arange(40) % 2, {"class_names": ("a", "b")}, "task=classification"),
         (MultiLabel(), torch.ones(40, 2), {}, "label 0 is in every sample"),
         (MultiLabel(), torch.arange(80.0).view(40, 2), {}, "0 and 1"),
-        (Classification(), torch.arange(40), {}, "classes that its training part has not"),
+        (Classification(), torch.arange(40), {}, "of classes that its training part lacks"),
         (Classification(), torch.tensor([0.0, torch.nan] * 20), {}, "no known class: 1, 3"),
         (Classification(), torch.zeros(40), {}, "at least two classes"),
         (Classification(), torch.zeros(40, 2), {}, "not one class per sample"),
@@ -182,6 +227,23 @@ def test_targets_of_another_task_are_refused(
 ) -> None:
     with pytest.raises(UnusableInput, match=words):
         task.fitted(splits_of(targets, **settings))
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_a_class_that_another_part_lacks_is_told_once_and_one_that_training_lacks_refused_with_its_number(
+    names: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    lacking = torch.arange(40) % 3
+    lacking[30:] = torch.minimum(lacking[30:], torch.tensor(1))
+    task, _ = Auto().fitted(splits_of(lacking, class_names=names))
+    assert task.signature.outputs == 3
+    told = "rows: test has no sample of " + ("2" if names is None else "c")
+    assert [message for message in caplog.messages if "no sample" in message] == [told]
+    with pytest.raises(
+        UnusableInput, match=r"^The test part of rows has 3 samples of a class that .* lacks, [2c] \(3\)"
+    ):
+        Classification().fitted(splits_of(torch.cat([torch.arange(30) % 2, torch.arange(10) % 3]), class_names=names))
 
 
 @pytest.mark.parametrize(
