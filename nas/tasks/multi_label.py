@@ -12,7 +12,6 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, require
-from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
@@ -70,7 +69,7 @@ class MultiLabel(Task):
         task.shares = shares.float()
         weight = (1 - shares) / shares if self.positive_weight == "balanced" else shares * 0 + self.positive_weight
         task.weights = weight.float()
-        task.signature = Signature(splits.input_shape, len(shares), categories=splits.categories)
+        task.signature = splits.signature_for(len(shares))
         return task, replace(splits, **parts)
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:

@@ -11,7 +11,6 @@ from nas.candidate import Architecture, Choice, Domain
 from nas.errors import InvalidValue, require
 from nas.operations.mixed import ACTIVATIONS
 from nas.signature import Head, Signature
-from nas.spaces.fitting import fitting_space
 from nas.spaces.own_rows import one_hot_weights
 from nas.spaces.space import LayerDescription, SearchSpace
 from nas.spaces.transformer.network import fitting_patch, grid
@@ -34,7 +33,8 @@ class TransformerChoices(SearchSpace):
     """See :class:`~nas.spaces.transformer.space.Transformer`."""
 
     name: ClassVar[str] = "transformer"
-    ranks: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    ranks: ClassVar[tuple[int, ...]] = (1, 2)
+    reads_tokens: ClassVar[bool] = True
     heads: ClassVar[tuple[Head, ...]] = ("point", "sequence")
 
     def __init__(
@@ -79,15 +79,6 @@ class TransformerChoices(SearchSpace):
             "activation": tuple(activations),
         }
         self._choices = tuple(self._made_choices())
-
-    def _refuse_what_does_not_fit(self) -> None:
-        super()._refuse_what_does_not_fit()
-        one = self.signature
-        good = one.rank > 0 or one.is_tokens
-        words = (
-            f"it is for tokens, series or images, and the data are {one.in_words()}: take space={fitting_space(one)}"
-        )
-        require(good, "space", self.name, words)
 
     def _made_choices(self) -> list[Choice]:
         found = []
