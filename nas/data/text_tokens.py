@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PAD, UNKNOWN, END = "<pad>", "<unk>", "<eos>"
+PAD = "<pad>"
+UNKNOWN = "<unk>"
+END = "<eos>"
 
 
 def tokens_of(text: str, level: str) -> list[str]:

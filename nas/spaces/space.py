@@ -6,6 +6,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -303,6 +304,11 @@ def space_from_description(description: object) -> SearchSpace:
         raise (error if error.key == "space" else error.below("space.settings")) from error
     assert isinstance(space, SearchSpace)
     return space
+
+
+def namespace_of(signature: Signature) -> SimpleNamespace:
+    """What a network reads of its signature, for a file of its own."""
+    return SimpleNamespace(**vars(signature), rank=signature.rank, is_tokens=signature.is_tokens)
 
 
 def _of_images(signature: Signature) -> bool:

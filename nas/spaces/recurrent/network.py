@@ -120,8 +120,9 @@ class RecurrentNetwork(nn.Module, Remembers):
             weights: What a search cell mixes with.
         """
         table, order = self.embedding, tokens.t()  # time first: a step's rows lie side by side
-        state = self.initial_state(len(tokens)) if state is None else state
-        masks = self.noise.masks(len(table), len(tokens), table)
+        many = tokens.shape[0]  # and not len, which an export takes for a constant
+        state = self.initial_state(many) if state is None else state
+        masks = self.noise.masks(len(table), many, table)
         x = F.embedding(order, table)
         if masks.words is not None:
             x = x * masks.words[order]
@@ -129,6 +130,13 @@ class RecurrentNetwork(nn.Module, Remembers):
         dropped = masked(hidden, masks.output)
         logits = F.linear(dropped, table, self.output_bias)
         return Remembered(logits.transpose(0, 1), hidden[-1], hidden.transpose(0, 1), dropped.transpose(0, 1))
+
+
+class CellNetwork(RecurrentNetwork):
+    """A language model around the cell of a genotype."""
+
+    def __init__(self, vocabulary: int, width: int, genotype: RecurrentGenotype) -> None:
+        super().__init__(vocabulary, width, Cell(genotype, width))
 
 
 class RecurrentReader(nn.Module):
@@ -160,9 +168,16 @@ class RecurrentReader(nn.Module):
         known = known_tokens(x) if self.reads_tokens else None
         order = x.t() if self.reads_tokens else x.permute(2, 0, 1)  # time first
         read = self.embedding(order)
-        masks = self.noise.masks(len(self.embedding.weight), len(x), read)
+        masks = self.noise.masks(len(self.embedding.weight), x.shape[0], read)
         if masks.words is not None and self.reads_tokens:
             read = read * masks.words[order]
-        state = read.new_zeros(len(x), self.width)
+        state = read.new_zeros(x.shape[0], self.width)
         hidden = self.cell(masked(read, masks.embedding), state, masks, weights)
         return self.classifier(masked(mean_over(hidden.transpose(0, 1), known), masks.output))
+
+
+class CellReader(RecurrentReader):
+    """A reader around the cell of a genotype."""
+
+    def __init__(self, signature: Signature, width: int, genotype: RecurrentGenotype) -> None:
+        super().__init__(signature, width, Cell(genotype, width))

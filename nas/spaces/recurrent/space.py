@@ -6,6 +6,7 @@ mean of the cell's states.
 
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -16,9 +17,9 @@ from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.recurrent.choices import RecurrentChoices
 from nas.spaces.recurrent.genotype import RecurrentGenotype
-from nas.spaces.recurrent.network import Cell, RecurrentNetwork, RecurrentReader
+from nas.spaces.recurrent.network import CellNetwork, CellReader
 from nas.spaces.recurrent.supernet import ReaderSupernet, RecurrentSupernet
-from nas.spaces.space import BlockCost
+from nas.spaces.space import BlockCost, namespace_of
 
 
 class Recurrent(RecurrentChoices):
@@ -42,11 +43,17 @@ class Recurrent(RecurrentChoices):
         made = RecurrentSupernet if self.signature.head == "sequence" else ReaderSupernet
         return made(self, relaxation)
 
-    def network(self, architecture: Architecture) -> RecurrentNetwork | RecurrentReader:
-        cell = Cell(self.genotype(architecture), self.final_width)
+    def network(self, architecture: Architecture) -> CellNetwork | CellReader:
+        genotype = self.genotype(architecture)
         if self.signature.head == "sequence":
-            return RecurrentNetwork(self.outputs, self.final_width, cell)
-        return RecurrentReader(self.signature, self.final_width, cell)
+            return CellNetwork(self.outputs, self.final_width, genotype)
+        return CellReader(self.signature, self.final_width, genotype)
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        cell = {"width": self.final_width, "genotype": SimpleNamespace(**vars(self.genotype(architecture)))}
+        if self.signature.head == "sequence":
+            return {"vocabulary": self.outputs} | cell
+        return {"signature": namespace_of(self.signature)} | cell
 
     def for_genotype(self, genotype: RecurrentGenotype) -> "Recurrent":
         """This space if it can express ``genotype``, else one of these widths with the genotype's nodes and output."""

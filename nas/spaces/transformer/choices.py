@@ -2,7 +2,6 @@
 ``layer1.activation``, and of an optional one ``layer3.type`` (block or skip)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -13,20 +12,10 @@ from nas.operations.mixed import ACTIVATIONS
 from nas.signature import Head, Signature
 from nas.spaces.own_rows import one_hot_weights
 from nas.spaces.space import LayerDescription, SearchSpace
-from nas.spaces.transformer.network import fitting_patch, grid
+from nas.spaces.transformer.network import Chosen, fitting_patch, grid
 
 MIXERS = ("attention", "convolution", "gated")
 LARGEST = {"width": 4096, "layers": 64, "heads": 64, "ratios": 16, "kernel_size": 31, "patch": 256}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What an architecture has at one layer."""
-
-    mixer: str
-    heads: int
-    ratio: int
-    activation: str
 
 
 class TransformerChoices(SearchSpace):

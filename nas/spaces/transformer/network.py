@@ -8,7 +8,7 @@ end of a padded text are not seen by the others.
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -140,17 +140,41 @@ class Head(nn.Module):
         return self.classifier(self.dropout(x if self.per_place else mean_over(x, known)))
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What an architecture has at one layer."""
+
+    mixer: str
+    heads: int
+    ratio: int
+    activation: str
+
+
 class TransformerNetwork(nn.Module):
     """Tokens (batch, length) to logits (batch, length, outputs), or inputs to (batch, outputs).
+
+    Args:
+        signature: What goes in and what comes out.
+        width: That of the residual stream.
+        patch: The side of the patches.
+        kernel_size: That of convolutions.
+        layers: What there is, by name.
 
     Attributes:
         dynamic: Axes of the inputs, beside the batch, that may be shorter: name and largest size.
     """
 
-    def __init__(self, signature: Signature, width: int, patch: int, layers: Mapping[str, Layer]) -> None:
+    def __init__(
+        self, signature: Signature, width: int, patch: int, kernel_size: int, layers: Mapping[str, Chosen]
+    ) -> None:
         super().__init__()
+        sides, causal = grid(signature, patch), signature.head == "sequence"
+        made = {}
+        for name, one in layers.items():
+            mixing = mixer(one.mixer, width, one.heads, kernel_size, sides, causal)
+            made[name] = Layer(width, mixing, FeedForward(width, one.ratio, one.activation))
         self.stem = Stem(signature, width, patch)
-        self.layers = nn.ModuleDict(layers)
+        self.layers = nn.ModuleDict(made)
         self.head = Head(signature, width)
         self.dynamic = {1: ("length", signature.input_shape[0])} if signature.is_tokens else {}
 
@@ -162,8 +186,8 @@ class TransformerNetwork(nn.Module):
         return self.head(x, known)
 
 
-def mixer(name: str, width: int, sides: tuple[int, ...], causal: bool, settings: Mapping[str, Any]) -> nn.Module:
-    """The plain mixer called ``name``; ``settings`` hold ``heads`` and ``kernel_size``."""
+def mixer(name: str, width: int, heads: int, kernel_size: int, sides: tuple[int, ...], causal: bool) -> nn.Module:
+    """The plain mixer called ``name``; ``heads`` are those of attention, ``kernel_size`` is that of the others."""
     if name == "attention":
-        return Attention(width, int(settings["heads"]), causal)
-    return Convolution(width, settings["kernel_size"], sides, causal, gated=name == "gated")
+        return Attention(width, heads, causal)
+    return Convolution(width, kernel_size, sides, causal, gated=name == "gated")

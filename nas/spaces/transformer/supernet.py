@@ -45,8 +45,7 @@ class MixedMixer(nn.Module):
             if name == "attention":
                 self.options[name] = MixedAttention(space.width, space.options["heads"], space.causal)
             else:
-                settings = {"kernel_size": space.kernel_size}
-                self.options[name] = mixer(name, space.width, space.sides, space.causal, settings)
+                self.options[name] = mixer(name, space.width, 1, space.kernel_size, space.sides, space.causal)
 
     def forward(self, x: Tensor, known: Tensor | None, weights: Weights) -> Tensor:
         of_heads = {"attention": (weights.get("heads"),)}
