@@ -1,6 +1,7 @@
 """Running text: files of a user's own, or the text that every Python installation has; cut in order, never shuffled."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from nas.data.text_tokens import numbered, tokens_of
 from nas.data.text_vocabulary import Counted, Level
 from nas.errors import InvalidValue, UnusableInput, require
 
+log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
+VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
 
@@ -97,6 +100,9 @@ class Text:
         known = counted.known(tokens["train"])
         numbers = {token: number for number, token in enumerate(known)}
         sets = {part: self._dataset(part, found, numbers) for part, found in tokens.items()}
+        what = f"{self._taken()}, {self.level}s, {len(known):,} of them known"
+        sizes = [f"{len(tokens[part]):,} to {verb}" for part, verb in VERBS.items()]
+        log.info(f"{self.name}: {what}; {', '.join(sizes)}")
         digest = hashlib.sha256("\0".join(parts.values()).encode()).hexdigest()
         return DataSplits(
             self.name,
@@ -110,6 +116,12 @@ class Text:
             preparation={"level": self.level, "vocabulary": list(known)},
             digest=digest,
         )
+
+    def _taken(self) -> str:
+        """What is read, in words."""
+        if self.folder is not None:
+            return f"{Path(self.folder).expanduser().name or self.folder}"
+        return "the manual of this Python" if self.file is None else Path(self.file).name
 
     def _is_of_classes(self, folder: str) -> bool:
         if not Path(folder).expanduser().is_dir():

@@ -55,7 +55,7 @@ class MetricsOfEach(Metrics, Protocol):
 
 def told(task: "Task", splits: DataSplits) -> str:
     """What is learned from how much, as a run's first lines tell it."""
-    return f"task: {task.words(splits)} ({len(splits.train):,} training samples)"
+    return f"task: {task.words(splits)} ({task.training_in_words(splits)})"
 
 
 class TaskChoice(Protocol):
@@ -142,6 +142,10 @@ class Task(ABC):
     @abstractmethod
     def words(self, splits: DataSplits) -> str:
         """What is learned, as the first line of a run tells it."""
+
+    def training_in_words(self, splits: DataSplits) -> str:
+        """How much there is to learn from."""
+        return f"{len(splits.train):,} training samples"
 
     def output_names(self, names: Sequence[str]) -> list[str]:
         """What the outputs are called: ``names``, or numbers from 1 where the data have none."""
