@@ -2,11 +2,12 @@
 
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.operations.locked_dropout import Masks
 from nas.operations.memory import Remembers
-from nas.spaces.recurrent.network import RecurrentCell
+from nas.spaces.recurrent.network import RecurrentCell, RecurrentReader
 
 
 class OneStep(nn.Module):
@@ -29,6 +30,13 @@ def loop_in_cells(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, RecurrentCell):
             module.forward = partial(_looped, module)  # type: ignore[method-assign]
+        if isinstance(module, RecurrentReader) and isinstance(module.embedding, nn.Linear):
+            module.embedding.forward = partial(_mapped, module.embedding)  # type: ignore[method-assign]
+
+
+def _mapped(linear: nn.Linear, x: Tensor) -> Tensor:
+    """As the layer; the loop behind one of a single channel cannot be turned into ONNX (PyTorch 2.14)."""
+    return F.linear(x, linear.weight, linear.bias) if linear.in_features > 1 else x * linear.weight[:, 0] + linear.bias
 
 
 def _looped(cell: RecurrentCell, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None = None) -> Tensor:

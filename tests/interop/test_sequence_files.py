@@ -18,6 +18,7 @@ INPUTS = {
     "running text": Signature((6,), 5, "sequence", (5,)),
     "texts": Signature((6,), 3, categories=(5,), tokens=True),
     "series": Signature((2, 7), 3),
+    "one channel": Signature((1, 7), 3),
     "images": Signature((1, 5, 6), 3),
 }
 PREPARED: dict[str, tuple[dict[str, Any], Any, list[list[int]]]] = {
@@ -78,7 +79,7 @@ def test_a_file_of_its_own_gives_the_networks_outputs(kind: str, name: str, tmp_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
-@pytest.mark.parametrize("name", ["running text", "texts", "series"])
+@pytest.mark.parametrize("name", ["running text", "texts", "series", "one channel"])
 def test_an_exported_cell_goes_step_by_step_or_over_the_whole(name: str, kind: ExportKind, tmp_path: Path) -> None:
     if missing_packages(kind):
         pytest.skip("pip install -e .[export]")
