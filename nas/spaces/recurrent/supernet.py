@@ -12,7 +12,6 @@ from operator import add
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
@@ -99,7 +98,8 @@ class FastSearchCell(SearchCell):
         keeps = not norm.training or norm.track_running_stats
         averages = (norm.running_mean, norm.running_var) if keeps else (None, None)
         assert norm.momentum is not None
-        return F.batch_norm(x, *averages, None, None, norm.training, norm.momentum, norm.eps)
+        on_gpu = x.is_cuda and torch.backends.cudnn.enabled
+        return torch.batch_norm(x, None, None, *averages, norm.training, norm.momentum, norm.eps, on_gpu)
 
 
 class CellSupernet(Supernet):
