@@ -18,6 +18,7 @@ PREDICTIONS: dict[Head, str] = {
 }
 LARGEST_SIDE = 1_000_000
 LARGEST_OUTPUT = 1_000_000
+PADDING = 0  # the token behind the end of a text that is classified and shorter than others
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class Signature:
         head: ``point`` is one prediction per sample, ``dense`` one per place, ``sequence`` one per token, made of the
             earlier ones only.
         categories: How many codes each categorical column has (the last columns of F), or (vocabulary,) of tokens.
+        tokens: Whether the numbers of a row are tokens of a text that gets one prediction; with a ``sequence`` they
+            are tokens in any case.
     """
 
     input_shape: tuple[int, ...]
     outputs: int
     head: Head = "point"
     categories: tuple[int, ...] = ()
+    tokens: bool = False
 
     def __post_init__(self) -> None:
         shape, heads = self.input_shape, get_args(Head)
@@ -50,6 +54,8 @@ class Signature:
         good = good and len(self.categories) <= (shape[0] if self.rank == 0 else 0)
         allowed = f"whole numbers from 1 to {LARGEST_OUTPUT}, no more than a row has columns"
         require(good, "categories", list(self.categories), allowed)
+        good = type(self.tokens) is bool and (not self.tokens or (self.rank == 0 and len(self.categories) == 1))
+        require(good, "tokens", self.tokens, "it is for rows of tokens with the size of their vocabulary in categories")
 
     @property
     def rank(self) -> int:
@@ -59,7 +65,7 @@ class Signature:
     @property
     def is_tokens(self) -> bool:
         """Whether the inputs are token numbers."""
-        return self.rank == 0 and self.head == "sequence"
+        return self.tokens or (self.rank == 0 and self.head == "sequence")
 
     def example(self, batch: int, like: Tensor | None = None) -> Tensor:
         """Inputs of the right shape and type, all 0: (batch, *input_shape), int64 where they are token numbers.
@@ -79,12 +85,13 @@ class Signature:
         return f"{inputs} with {PREDICTIONS[self.head]}"
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        entries = {
             "input_shape": list(self.input_shape),
             "outputs": self.outputs,
             "head": self.head,
             "categories": list(self.categories),
         }
+        return entries | ({"tokens": True} if self.tokens else {})
 
     @classmethod
     def from_json(cls, values: object) -> "Signature":
@@ -98,4 +105,5 @@ class Signature:
         shape, categories = values.get("input_shape"), values.get("categories", [])
         require(isinstance(shape, list), "input_shape", shape, "it must be a list")
         require(isinstance(categories, list), "categories", categories, "it must be a list")
-        return cls(tuple(shape), values.get("outputs"), values.get("head", "point"), tuple(categories))  # type: ignore[arg-type]
+        head, tokens = values.get("head", "point"), values.get("tokens", False)
+        return cls(tuple(shape), values.get("outputs"), head, tuple(categories), tokens)  # type: ignore[arg-type]

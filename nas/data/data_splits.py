@@ -81,9 +81,14 @@ class DataSplits:
         return self.train.input_shape
 
     @property
+    def are_tokens(self) -> bool:
+        """Whether the samples are token numbers."""
+        return isinstance(self.train, ArrayDataset) and self.train.is_tokens
+
+    @property
     def normalised_channels(self) -> int:
         """How many means and deviations there are: none of token numbers."""
-        return 0 if isinstance(self.train, ArrayDataset) and self.train.is_tokens else self.input_shape[0]
+        return 0 if self.are_tokens else self.input_shape[0]
 
     @property
     def classes(self) -> int:
@@ -95,6 +100,10 @@ class DataSplits:
     def signature(self) -> Signature:
         """What goes into a network for labelled data and what comes out."""
         return Signature(self.input_shape, self.classes)
+
+    def signature_for(self, outputs: int) -> Signature:
+        """What goes into a network that predicts so many numbers of a sample."""
+        return Signature(self.input_shape, outputs, categories=self.categories, tokens=self.are_tokens)
 
     def train_and_validation(self) -> Dataset:
         """All samples of the search as one data set: the training data of the retraining."""

@@ -54,12 +54,18 @@ class PictureFolder:
         location: Where it is.
         given: By part the name of its folder, null where there is none; null takes those in ``PART_NAMES``.
         left_out: What is no picture, by extension.
+        endings: What the names of pictures end with.
+        what: One of them in a word; the texts of ``nas.data.text_classes`` lie in such folders, too.
+        layout: How they can lie in a folder, for messages.
     """
 
     name: str
     location: Path
     given: Mapping[str, str | None] | None = None
     left_out: Counter[str] = field(default_factory=Counter)
+    endings: tuple[str, ...] = PICTURES
+    what: str = "picture"
+    layout: str = "<class>/*.png, or say where the labels are, data.labels=<file>.csv or data.masks=<folder>"
 
     def parts(self) -> dict[str, Path]:
         """The folders of the ready parts; without such folders, none.
@@ -82,17 +88,21 @@ class PictureFolder:
         for part, several in found.items():
             if len(several) > 1:
                 raise UnusableInput(
-                    f"{self.location} has {listed(several)}, which are all names of the {part} part: keep one of them, "
-                    f"or say which with 'data.parts={{train: ..., {part}: {several[0]}}}'."
+                    f"{self.location} has {listed(several)}, which are all names of the {part} part: keep one of them"
+                    f"{self._said_by_parts(', or say which with', part, several[0])}."
                 )
         parts = {part: self.location / several[0] for part, several in found.items() if several}
         if parts and "train" not in parts:
             there = listed([path.name for path in parts.values()])
             raise UnusableInput(
-                f"{self.location} has {there} but no train: its folders of classes are train/<class>/, "
-                f"or say 'data.parts={{train: ..., test: {next(iter(parts.values())).name}}}'."
+                f"{self.location} has {there} but no train: its folders of classes are train/<class>/"
+                f"{self._said_by_parts(', or say', 'test', next(iter(parts.values())).name)}."
             )
         return parts
+
+    def _said_by_parts(self, begin: str, part: str, name: str) -> str:
+        """The setting that says which folder is which part; texts have none."""
+        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if self.what == "picture" else ""
 
     def folders(self, location: Path) -> list[str]:
         """The names of the folders in ``location`` that are not hidden."""
@@ -102,7 +112,7 @@ class PictureFolder:
             if isinstance(error, FileNotFoundError | NotADirectoryError) and location == self.location:
                 raise UnusableInput(
                     f"The data set {self.name} is not on disk, {location} was looked for: "
-                    "name the folder of the pictures with data.folder=<path>."
+                    f"name the folder of the {self.what}s with data.folder=<path>."
                 ) from None
             raise self._unreadable(location, error) from None
 
@@ -124,8 +134,8 @@ class PictureFolder:
                 names = list(found)
                 if empty:
                     raise UnusableInput(
-                        f"{_counted(len(empty), 'class folder')} of {root} without a picture: {listed(empty)} "
-                        f"(read are {' '.join(PICTURES)}): put pictures there, or remove it."
+                        f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
+                        f"(read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
                     )
             self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
@@ -180,14 +190,14 @@ class PictureFolder:
 
     def _classes_of(self, root: Path) -> dict[str, list[str]]:
         try:
-            names, pictures = class_folders(root, self.left_out)
+            names, pictures = class_folders(root, self.left_out, self.endings)
         except FileNotFoundError:
             if not root.is_dir():
                 raise
             loose = self.left_out["in no class"]
             raise UnusableInput(
                 f"{root} has no folders of classes{f', only {loose:,} files' if loose else ''}: it must be "
-                "<class>/*.png, or say where the labels are, data.labels=<file>.csv or data.masks=<folder>."
+                f"{self.layout}."
             ) from None
         except OSError as error:
             raise self._unreadable(root, error) from None
@@ -219,13 +229,15 @@ class PictureFolder:
         by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
         kinds = [f"{count:,} {kind}" for kind, count in by_count]
         files = _counted(self.left_out.total(), "file")
-        said = [f"{files} ({listed(kinds)}; read are {' '.join(PICTURES)})"] if kinds else []
+        said = [f"{files} ({listed(kinds)}; read are {' '.join(self.endings)})"] if kinds else []
         said += [f"what is in {listed(folders)}"] if folders else []
         if said:
             self.say(f"left out below {self.location}: {' and '.join(said)}")
 
 
-def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], list[list[str]]]:
+def class_folders(
+    location: Path, left_out: Counter[str], endings: tuple[str, ...] = PICTURES
+) -> tuple[list[str], list[list[str]]]:
     """The classes of a folder and the pictures below each, in torchvision's order (``ImageFolder``).
 
     Names that begin with a dot are neither classes nor pictures: editors and systems keep their own things there.
@@ -233,6 +245,7 @@ def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], li
     Args:
         location: The folder of the classes' folders.
         left_out: Counts what is no picture, by extension.
+        endings: What the names of pictures end with.
 
     Raises:
         OSError: There is no class, or a folder cannot be read.
@@ -242,10 +255,10 @@ def class_folders(location: Path, left_out: Counter[str]) -> tuple[list[str], li
     left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
     if not classes:
         raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
-    return classes, [pictures_below(str(location / name), left_out) for name in classes]
+    return classes, [pictures_below(str(location / name), left_out, endings) for name in classes]
 
 
-def pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
+def pictures_below(folder: str, left_out: Counter[str], endings: tuple[str, ...] = PICTURES) -> list[str]:
     """All pictures below ``folder`` that are not hidden, in torchvision's order."""
 
     def hand_on(error: OSError) -> None:  # os.walk leaves out what it cannot read
@@ -258,7 +271,7 @@ def pictures_below(folder: str, left_out: Counter[str]) -> list[str]:
         found.append((below, sorted(names)))
     pictures = []
     for below, names in sorted(found):
-        chosen = [name for name in names if name.lower().endswith(PICTURES) and not _is_hidden(name)]
+        chosen = [name for name in names if name.lower().endswith(endings) and not _is_hidden(name)]
         pictures += [os.path.join(below, name) for name in chosen]
         left_out.update(_kind(name) for name in set(names) - set(chosen))
     return pictures

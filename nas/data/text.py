@@ -1,39 +1,44 @@
 """Running text: files of a user's own, or the text that every Python installation has; cut in order, never shuffled."""
 
 import hashlib
+import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
+from nas.data.row_split import RowSplit
+from nas.data.text_classes import has_classes, labelled_texts
 from nas.data.text_stream import TextDataset
+from nas.data.text_tokens import numbered, tokens_of
+from nas.data.text_vocabulary import Counted, Level
 from nas.errors import InvalidValue, UnusableInput, require
 
-Level = Literal["word", "character"]
-UNKNOWN, END = "<unk>", "<eos>"
+log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
+VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
 
 @dataclass(frozen=True)
 class TextSplit:
-    """The shares at the end of a text that are validated and tested on, in this order; the rest is trained on."""
+    """The shares of a text, at its end, that are validated and tested on, in this order; the rest is trained on.
+
+    Texts of classes are drawn, in proportion and with ``seed``; those in folders of parts stay there.
+    """
 
     validation: float = 0.1
     test: float = 0.1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for key, share in {"validation": self.validation, "test": self.test}.items():
             require(0 < share < 1, key, share, "it must be a share above 0 and below 1")
         require(self.validation + self.test < 1, "test", self.test, "nothing would be left to train on")
+        require(0 <= self.seed < 2**63, "seed", self.seed, "it must be from 0 to 2**63 - 1")
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,15 @@ class Text:
     Args:
         file: A text in UTF-8.
         folder: One with ``train.txt``, ``valid.txt`` and ``test.txt``, or one whose ``.txt`` files are one text, in the
-            order of their names. Without file and folder it is the text of Python's own manual (``pydoc_data.topics``).
+            order of their names, or ``<class>/*.txt``: texts that are to be classified
+            (:mod:`nas.data.text_classes`). Without file and folder it is the text of Python's own manual
+            (``pydoc_data.topics``).
         level: Whether a token is a ``word``, between blanks, with ``<eos>`` at the end of every line, or a
             ``character``.
         vocabulary: The most tokens, the most frequent ones of the training part; ``<unk>`` stands for all others.
         at_least: How often a word must be there to be one of them.
-        length: Tokens in a piece of text, through which gradients go back.
+        length: Tokens in a piece of running text, through which gradients go back.
+        longest: Tokens that are read of a text to be classified, at most.
         varied_lengths: Whether every twentieth training batch, at random, has pieces of half the length, as the search
             of DARTS has it.
         split: Where the text is cut that has no files of its own for that.
@@ -65,6 +73,7 @@ class Text:
     vocabulary: int = 10_000
     at_least: int = 2
     length: int = 35
+    longest: int = 128
     varied_lengths: bool = False
     split: TextSplit = TextSplit()
 
@@ -73,7 +82,8 @@ class Text:
         good = 2 <= self.vocabulary <= LARGEST_VOCABULARY
         require(good, "vocabulary", self.vocabulary, f"it must be a whole number from 2 to {LARGEST_VOCABULARY}")
         require(self.at_least >= 1, "at_least", self.at_least, "it must be at least 1")
-        require(2 <= self.length <= LONGEST, "length", self.length, f"it must be a whole number from 2 to {LONGEST}")
+        for key, tokens in {"length": self.length, "longest": self.longest}.items():
+            require(2 <= tokens <= LONGEST, key, tokens, f"it must be a whole number from 2 to {LONGEST}")
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -81,11 +91,18 @@ class Text:
         return None
 
     def load(self) -> DataSplits:
+        counted = Counted(self.level, self.vocabulary, self.at_least)
+        if self.folder is not None and self._is_of_classes(self.folder):
+            drawn = RowSplit(validation=self.split.validation, test=self.split.test, seed=self.split.seed)
+            return labelled_texts(self.folder, counted, self.longest, drawn)
         parts = self._parts()
-        tokens = {part: list(self._tokens(text)) for part, text in parts.items()}
-        known = self._known(tokens["train"])
+        tokens = {part: tokens_of(text, self.level) for part, text in parts.items()}
+        known = counted.known(tokens["train"])
         numbers = {token: number for number, token in enumerate(known)}
         sets = {part: self._dataset(part, found, numbers) for part, found in tokens.items()}
+        what = f"{self._taken()}, {self.level}s, {len(known):,} of them known"
+        sizes = [f"{len(tokens[part]):,} to {verb}" for part, verb in VERBS.items()]
+        log.info(f"{self.name}: {what}; {', '.join(sizes)}")
         digest = hashlib.sha256("\0".join(parts.values()).encode()).hexdigest()
         return DataSplits(
             self.name,
@@ -100,19 +117,30 @@ class Text:
             digest=digest,
         )
 
+    def _taken(self) -> str:
+        """What is read, in words."""
+        if self.folder is not None:
+            return f"{Path(self.folder).expanduser().name or self.folder}"
+        return "the manual of this Python" if self.file is None else Path(self.file).name
+
+    def _is_of_classes(self, folder: str) -> bool:
+        if not Path(folder).expanduser().is_dir():
+            raise InvalidValue(
+                "folder", folder, "it must be a folder with .txt files, or with a folder of them per class"
+            )
+        return _first(Path(folder).expanduser(), OWN_PARTS["train"]) is None and has_classes(folder)
+
     def _parts(self) -> dict[str, str]:
         """The text of each part."""
         if self.folder is not None:
-            folder = Path(self.folder)
-            if not folder.is_dir():
-                raise InvalidValue("folder", self.folder, "it must be a folder with .txt files")
+            folder = Path(self.folder).expanduser()
             own = {part: _first(folder, names) for part, names in OWN_PARTS.items()}
             if own["train"] is not None:
                 lacking = [OWN_PARTS[part][0] for part, path in own.items() if path is None]
                 allowed = f"beside train.txt it needs {' and '.join(lacking)}, or no train.txt and the text is cut"
                 require(not lacking, "folder", self.folder, allowed)
                 return {part: _read(path) for part, path in own.items() if path is not None}
-            files = sorted(folder.glob("*.txt"))
+            files = sorted(one for one in folder.glob("*.txt") if not one.name.startswith("."))
             require(bool(files), "folder", self.folder, "there is no .txt file in it")
             return self._cut("\n".join(map(_read, files)))
         if self.file is not None:
@@ -127,31 +155,13 @@ class Text:
         first, second = (math.floor(round(share, 12) * len(text)) for share in shares)
         return {"train": text[:first], "validation": text[first:second], "test": text[second:]}
 
-    def _tokens(self, text: str) -> Iterable[str]:
-        if self.level == "character":
-            return text
-        return (token for line in text.splitlines() for token in (*line.split(), END))
-
-    def _known(self, tokens: Sequence[str]) -> tuple[str, ...]:
-        """``<unk>``, then the others, the most frequent first; among equals the one that comes first."""
-        counts = Counter(tokens)
-        del counts[UNKNOWN]  # a text may have it already
-        least = self.at_least if self.level == "word" else 1
-        frequent = [token for token, count in counts.most_common(self.vocabulary - 1) if count >= least]
-        return (UNKNOWN, *frequent)
-
     def _dataset(self, part: str, tokens: Sequence[str], numbers: Mapping[str, int]) -> TextDataset:
         if len(tokens) < 2 * (self.length + 1):
             raise UnusableInput(
                 f"The {part} part of the text has {len(tokens):,} tokens, and needs "
                 f"{2 * (self.length + 1):,}: take a longer text, a shorter data.length or data.level=character."
             )
-        return TextDataset(as_numbers(tokens, numbers), self.length, self.varied_lengths)
-
-
-def as_numbers(tokens: Iterable[str], numbers: Mapping[str, int]) -> Tensor:
-    """``tokens`` by their numbers, (N,) int64; 0 stands for those that have none."""
-    return torch.tensor([numbers.get(token, 0) for token in tokens], dtype=torch.int64)
+        return TextDataset(numbered(tokens, numbers), self.length, self.varied_lengths)
 
 
 def manual() -> str:

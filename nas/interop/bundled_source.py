@@ -114,7 +114,8 @@ class _Stripped(ast.NodeTransformer):
         self._entries = entries
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
-        if any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases):  # fields are annotations
+        marks = [*node.bases, *(one.func if isinstance(one, ast.Call) else one for one in node.decorator_list)]
+        if {one.id for one in marks if isinstance(one, ast.Name)} & {"NamedTuple", "dataclass"}:  # fields: annotations
             node.body = [one if isinstance(one, ast.AnnAssign) else self.visit(one) for one in node.body]
             return node
         return self.generic_visit(node)

@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,9 @@ from nas.candidate import Architecture
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.evaluation.network_cost import as_used
+from nas.interop.recurrent_export import OneStep, loop_in_cells
 from nas.interop.standalone import standalone_source
+from nas.operations.memory import Remembers
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace
 from nas.tasks.task import Task
@@ -82,7 +84,10 @@ def export_network(
 
     The file takes images (batch, channels, height, width) of any batch size, named ``images``, and gives ``logits``;
     other inputs are named ``inputs``. A network with an attribute ``dynamic`` (axis to name and largest size) takes
-    other sizes along these axes, too.
+    other sizes along these axes, too. Of a network with a memory one step is written, to be called token by token:
+    ``token`` (batch,) and ``state`` (batch, width), zeros in front of a text, to ``logits`` (batch, vocabulary) and
+    ``next_state``.
+
     The names of the classes are a JSON list: ONNX's metadata ``class_names``, or ``class_names.json`` among the extra
     files of ``torch.export``.
 
@@ -109,8 +114,11 @@ def export_network(
         expected = network(images)
     path = folder / FILES[kind]
     names = {} if class_names is None else {"class_names": json.dumps(list(class_names))}
-    export = _onnx if kind == "onnx" else _torch_export
-    logits = export(network, path, images, **names)
+    if isinstance(network, Remembers):
+        logits = _by_steps(network, kind, path, images)
+    else:
+        loop_in_cells(network)
+        logits = (_onnx if kind == "onnx" else _torch_export)(network, path, images, **names)
     difference = float((logits - expected).detach().abs().max())
     limit = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= limit:
@@ -127,11 +135,53 @@ def _dynamic(network: nn.Module) -> dict[int, torch.export.Dim]:
     return {0: torch.export.Dim("batch"), **named}
 
 
+Run = Callable[..., Sequence[Tensor]]
+Shapes = Sequence[Mapping[int, torch.export.Dim]]
+
+
 def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
+    inputs = "images" if images.dim() == 4 else "inputs"
+    run = _onnx_file(network, path, {inputs: images[:2]}, ["logits"], (_dynamic(network),), class_names)
+    return run(images)[0]
+
+
+def _torch_export(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
+    return _torch_file(network, path, {"inputs": images[:2]}, ["logits"], (_dynamic(network),), class_names)(images)[0]
+
+
+def _by_steps(network: Remembers, kind: ExportKind, path: Path, tokens: Tensor) -> Tensor:
+    """Write one step of ``network``, and run the file over ``tokens`` (batch, length)."""
+    write = _onnx_file if kind == "onnx" else _torch_file
+    state = network.initial_state(len(tokens))
+    example, batch = {"token": tokens[:2, 0], "state": state[:2]}, {0: torch.export.Dim("batch")}
+    run = write(OneStep(network), path, example, ["logits", "next_state"], (batch, batch))
+    logits = []
+    for token in tokens.unbind(1):
+        found, state = run(token, state)
+        logits.append(found)
+    return torch.stack(logits, 1)
+
+
+def _onnx_file(
+    network: nn.Module,
+    path: Path,
+    example: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Shapes,
+    class_names: str | None = None,
+) -> Run:
+    """Write the file, and give what runs it.
+
+    Args:
+        network: What is exported.
+        path: Of the file.
+        example: Inputs of two samples by the names that they get.
+        outputs: What is called what.
+        dynamic: Of each input the axes that may have other sizes.
+        class_names: Kept in the file.
+    """
     import onnx
     import onnxruntime
-
-    inputs = "images" if images.dim() == 4 else "inputs"
 
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
@@ -140,13 +190,13 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network,
-            (images[:2],),
+            tuple(example.values()),
             str(path),
             dynamo=True,
             external_data=False,
-            input_names=[inputs],
-            output_names=["logits"],
-            dynamic_shapes=(_dynamic(network),),
+            input_names=list(example),
+            output_names=list(outputs),
+            dynamic_shapes=tuple(dynamic),
             verbose=False,
         )
     if class_names is not None:
@@ -154,14 +204,30 @@ def _onnx(network: nn.Module, path: Path, images: Tensor, class_names: str | Non
         onnx.helper.set_model_props(model, {"class_names": class_names})
         onnx.save(model, str(path))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {inputs: images.numpy()})
-    return torch.from_numpy(logits)
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        given = {name: one.numpy() for name, one in zip(example, inputs, strict=True)}
+        return [torch.from_numpy(one) for one in session.run(list(outputs), given)]
+
+    return run
 
 
-def _torch_export(network: nn.Module, path: Path, images: Tensor, class_names: str | None = None) -> Tensor:
-    program = torch.export.export(network, (images[:2],), dynamic_shapes=(_dynamic(network),))
+def _torch_file(
+    network: nn.Module,
+    path: Path,
+    example: Mapping[str, Tensor],
+    outputs: Sequence[str],
+    dynamic: Shapes,
+    class_names: str | None = None,
+) -> Run:
+    """As :func:`_onnx_file`; inputs and outputs have places and no names."""
+    program = torch.export.export(network, tuple(example.values()), dynamic_shapes=tuple(dynamic))
     torch.export.save(program, path, extra_files=None if class_names is None else {"class_names.json": class_names})
-    with torch.no_grad():
-        logits = torch.export.load(path).module()(images)
-    assert isinstance(logits, Tensor)
-    return logits
+    module = torch.export.load(path).module()
+
+    @torch.no_grad()
+    def run(*inputs: Tensor) -> Sequence[Tensor]:
+        found = module(*inputs)
+        return (found,) if isinstance(found, Tensor) else found
+
+    return run

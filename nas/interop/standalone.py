@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from nas.candidate import Architecture
-from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
+from nas.interop.prepare_source import Preparer, prepare_source, preparer_of
 from nas.operations.embedding import ColumnEmbedding
 from nas.operations.stochastic import StochasticLayer
 from nas.signature import INPUTS, Signature
@@ -64,13 +64,14 @@ def standalone_source(
         mean, std: The numbers per channel that normalise images from 0 to 1.
         title: The first line of the file's docstring.
         class_names: What the classes are called, in the order of the logits; None leaves the file without them.
-        preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``.
+        preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``, that of
+            texts ``prepare(texts)``.
         task: As :meth:`nas.tasks.Task.to_json` has it. Standardised targets give the file their mean and deviation.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.
     """
-    is_table, is_regression = preparation.get("kind") == "table", task.get("name") == "regression"
+    preparer, is_regression = preparer_of(preparation), task.get("name") == "regression"
     network = space.network(architecture)
     if isinstance(network, nn.Sequential):
         own = any(isinstance(layer, ColumnEmbedding) for layer in network)
@@ -80,23 +81,22 @@ def standalone_source(
         made = _constructor(network, 1)
     else:
         arguments = space.network_arguments(architecture)
-        source = bundled_source(type(network), {"CELL_OPERATIONS": _operations(arguments)})
+        used = _operations(arguments)
+        source = bundled_source(type(network), {"CELL_OPERATIONS": used, "ACTIVATIONS": used, "FUNCTIONS": used})
         imports, _, definitions = source.partition("\n\n\n")
         imports = _sorted_imports([*imports.splitlines(), "import torch", "from types import SimpleNamespace"])
         made = _call(type(network).__name__, arguments)
-    if is_table:
-        of_rows, _, functions = bundled_source(prepared_rows).partition("\n\n\n")
-        imports = _sorted_imports({*imports.splitlines(), *of_rows.splitlines()} - {""})
-        definitions = (
-            f"{definitions.strip()}{_GAP if definitions else ''}{functions.strip()}{_GAP}{_prepare(preparation)}"
-        )
+    if preparer is not None:
+        needed, preparing = prepare_source(preparer, preparation)
+        imports = _sorted_imports({*imports.splitlines(), *needed} - {""})
+        definitions = f"{definitions.strip()}{_GAP if definitions else ''}{preparing}"
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
-    scale = "" if is_table else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
+    scale = "" if preparer is not None or not mean else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
     targets = f"TARGET_MEAN, TARGET_STD = {_numbers(task['mean'])}, {_numbers(task['std'])}\n" if is_regression else ""
     return (
         f"{quotes}{_one_line(title)}\n\n"
-        f"Depends on torch only. {_inputs_and_outputs(space.signature, is_table, is_regression)}: "
+        f"Depends on torch only. {_inputs_and_outputs(network, space.signature, preparer, is_regression)}: "
         f'network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
         f"{scale}{targets}{names}\n\n"
@@ -115,27 +115,24 @@ def standalone_source(
 _GAP = "\n\n\n"
 
 
-def _prepare(preparation: Mapping[str, Any]) -> str:
-    """What of the file makes inputs of a table's rows."""
-    return (
-        f"PREPARATION = {pformat(preparation, width=110, compact=True, sort_dicts=False)}\n\n\n"
-        f"def prepare(rows):\n"
-        f'    """Inputs of the network from rows as dictionaries, or from a dictionary or data frame of columns."""\n'
-        f"    return prepared_rows(rows, PREPARATION)"
-    )
-
-
-def _inputs_and_outputs(signature: Signature, is_table: bool, is_regression: bool) -> str:
+def _inputs_and_outputs(
+    network: nn.Module, signature: Signature, preparer: Preparer | None, is_regression: bool
+) -> str:
     """``Images (batch, 1, 28, 28) ..., to logits (batch, 10)``."""
     sides = ", ".join(map(str, signature.input_shape))
-    inputs = f"{INPUTS[signature.rank].capitalize()} (batch, {sides})"
+    running = signature.head == "sequence"
+    kind = "tokens" if signature.is_tokens else INPUTS[signature.rank]
+    longest = f", at most {sides} of them," if running and getattr(network, "dynamic", {}) else ""
+    inputs = f"{kind.capitalize()} (batch, {'length' if running else sides}){longest}"
     places = "".join(f", {side}" for side in signature.input_shape[1:]) if signature.head == "dense" else ""
+    places = ", length" if running else places
     normalised = "normalised with MEAN and STD per channel: (x - MEAN) / STD"
     prepared = f"from 0 to 1, {normalised}" if signature.rank == 2 else f"channels first, {normalised}"
     prepared = "as in the training" if signature.is_tokens else prepared
-    prepared = "that prepare(rows) makes" if is_table else prepared
+    prepared = prepared if preparer is None else f"that prepare({preparer.argument}) makes"
     outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if is_regression else "logits"
-    return f"{inputs} {prepared},\nto {outputs} (batch, {signature.outputs}{places})"
+    shape = f"batch{places}, {signature.outputs}" if running else f"batch, {signature.outputs}{places}"
+    return f"{inputs} {prepared},\nto {outputs} ({shape})"
 
 
 def _one_line(text: str) -> str:
@@ -156,6 +153,8 @@ def _operations(arguments: Mapping[str, Any]) -> set[str]:
             found.add(value)
         elif isinstance(value, SimpleNamespace):
             remaining += vars(value).values()
+        elif isinstance(value, Mapping):
+            remaining += value.values()
         elif isinstance(value, list | tuple):
             remaining += value
     return found
@@ -166,10 +165,14 @@ def _call(name: str, arguments: Mapping[str, Any]) -> str:
     return f"{name}(\n{lines}    )"
 
 
-def _literal(value: Any) -> str:
+def _literal(value: Any, depth: int = 2) -> str:
+    indent = "    " * depth
     if isinstance(value, SimpleNamespace):
-        lines = "".join(f"            {key}={_literal(entry)},\n" for key, entry in vars(value).items())
-        return f"SimpleNamespace(\n{lines}        )"
+        lines = "".join(f"{indent}    {key}={_literal(entry, depth + 1)},\n" for key, entry in vars(value).items())
+        return f"SimpleNamespace(\n{lines}{indent})"
+    if isinstance(value, Mapping):
+        lines = "".join(f"{indent}    {key!r}: {_literal(entry, depth + 1)},\n" for key, entry in value.items())
+        return f"{{\n{lines}{indent}}}"
     return repr(value)
 
 

@@ -1,9 +1,12 @@
-"""Categorical columns of a table as vectors."""
+"""Categorical columns of a table as vectors, and where the tokens of a padded text end."""
 
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from nas.signature import PADDING
 
 
 def embedding_size(codes: int) -> int:
@@ -28,3 +31,16 @@ class ColumnEmbedding(nn.Module):
         codes = x[:, numeric:].long().unbind(1)
         vectors = [column(code).to(x.dtype) for column, code in zip(self.columns, codes, strict=True)]
         return torch.cat([x[:, :numeric], *vectors], dim=1)
+
+
+def known_tokens(tokens: Tensor) -> Tensor:
+    """Which of ``tokens`` (batch, length) belong to their text, bool; the first one always does."""
+    return F.pad(tokens[:, 1:] != PADDING, (1, 0), value=True)
+
+
+def mean_over(x: Tensor, known: Tensor | None) -> Tensor:
+    """The mean of ``x`` (batch, places, width) over the places that are ``known`` (batch, places), or over all."""
+    if known is None:
+        return x.mean(1)
+    there = known[..., None].to(x.dtype)
+    return (x * there).sum(1) / there.sum(1)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 # Hyperparameters that weigh what a memory adds to the training loss (Merity et al., 2018, section 4.6).
-ACTIVATION_PENALTY, TEMPORAL_PENALTY = "activation_penalty", "temporal_penalty"
+ACTIVATION_PENALTY = "activation_penalty"
+TEMPORAL_PENALTY = "temporal_penalty"
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,9 @@ def space_figure(
         return draw_cells([("", recurrent_cell(space.genotype(architecture)))], title)
     signature = space.signature
     shape = " x ".join(map(str, signature.input_shape))
-    blocks = [Block("input", INPUTS[signature.rank], shape if signature.rank else f"{shape} columns")]
+    kind = "text" if signature.is_tokens else INPUTS[signature.rank]
+    places = f"{shape} tokens" if signature.is_tokens else f"{shape} columns"
+    blocks = [Block("input", kind, shape if signature.rank else places)]
     blocks += [Block(*layer) for layer in space.layer_descriptions(architecture)]
     one, several = OUTPUTS.get(task_name, ("output", "outputs"))
     outputs = f"{signature.outputs} {one if signature.outputs == 1 else several}"
@@ -81,7 +83,9 @@ def space_figure(
 
 
 def samples_in_words(signature: Signature) -> str:
-    """``images`` or, of any others, ``samples``."""
+    """``images``, ``texts``, or ``pieces of 35 tokens``; of any others ``samples``."""
+    if signature.is_tokens:
+        return f"pieces of {signature.input_shape[0]} tokens" if signature.head == "sequence" else "texts"
     return "images" if signature.rank == 2 else "samples"
 
 

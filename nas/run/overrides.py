@@ -70,7 +70,6 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
 
 
 GOING_WITH_A_SPACE = ("hyperparameters", "training")
-SPACE_OF_DATA = {"text": "recurrent"}
 NEVER_SCALED = ("arrays", "digits", "images", "table", "text", "time_series")
 OF_THE_SCALE = "scale/data"
 
@@ -89,13 +88,26 @@ def _going_with_the_scale(arguments: Sequence[str]) -> list[str]:
 def _going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
 
-    An experiment says everything itself.
+    Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. An experiment says
+    everything itself.
     """
-    space = value_of(arguments, "space") or SPACE_OF_DATA.get(value_of(arguments, "data") or "")
+    running = value_of(arguments, "data") == "text" and not _has_classes(value_of(arguments, "data.folder"))
+    of_text = "recurrent" if running else "transformer"
+    space = value_of(arguments, "space") or (of_text if value_of(arguments, "data") == "text" else None)
     if space is None or value_of(arguments, "experiment") is not None:
         return []
+    space = "recurrent_reader" if space == "recurrent" and not running else space
     open_groups = [group for group in GOING_WITH_A_SPACE if value_of(arguments, group) is None]
     return [f"{group}={space}" for group in open_groups if (conf / group / f"{space}.yaml").is_file()]
+
+
+def _has_classes(folder: str | None) -> bool:
+    from nas.data.text_classes import has_classes  # not above: PyTorch comes with it, and not every command needs that
+
+    try:
+        return folder is not None and has_classes(folder)
+    except (OSError, InvalidValue):
+        return False  # told where the data are read
 
 
 def as_typed(overrides: Any) -> list[str]:

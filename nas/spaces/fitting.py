@@ -17,6 +17,8 @@ def fitting_space(signature: Signature) -> str:
     """The name of the file in ``conf/space`` that suits data of ``signature``."""
     if signature.head == "sequence":
         return "recurrent"
+    if signature.is_tokens:
+        return "transformer"
     if signature.head == "dense":
         return "macro_dense"
     large = signature.rank == 2 and max(signature.input_shape[1:]) > LARGE

@@ -6,6 +6,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -66,13 +67,15 @@ class SearchSpace(ABC):
     Attributes:
         signature: What goes into its networks and what comes out.
         ranges: The hyperparameters that are part of the joint space.
-        ranks: How many dimensions the places of an input may have: 2 of images, 1 of series, 0 of rows and tokens.
+        ranks: How many dimensions the places of an input may have: 2 of images, 1 of series, 0 of rows of numbers.
+        reads_tokens: Whether inputs may be the tokens of a text.
         heads: Which predictions its networks can make.
         never_chosen: Options of alpha's rows that no architecture has.
     """
 
     name: ClassVar[str]
     ranks: ClassVar[tuple[int, ...]] = (2,)
+    reads_tokens: ClassVar[bool] = False
     heads: ClassVar[tuple[Head, ...]] = ("point",)
     never_chosen: ClassVar[frozenset[str]] = frozenset()
     _choices: tuple[Choice, ...]
@@ -85,10 +88,11 @@ class SearchSpace(ABC):
     def _refuse_what_does_not_fit(self) -> None:
         """Raise :class:`InvalidValue` where its networks cannot be made for the signature."""
         one = self.signature
-        inputs = " or ".join(INPUTS[rank] for rank in self.ranks)
+        inputs = " or ".join([*(["texts"] if self.reads_tokens else []), *(INPUTS[rank] for rank in self.ranks)])
         made = " or ".join(PREDICTIONS[head] for head in self.heads)
         words = f"it is for {inputs} with {made}, and the data are {one.in_words()}: take space={fitting_space(one)}"
-        require(one.rank in self.ranks and one.head in self.heads, "space", self.name, words)
+        readable = self.reads_tokens if one.is_tokens else one.rank in self.ranks
+        require(readable and one.head in self.heads, "space", self.name, words)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -300,6 +304,11 @@ def space_from_description(description: object) -> SearchSpace:
         raise (error if error.key == "space" else error.below("space.settings")) from error
     assert isinstance(space, SearchSpace)
     return space
+
+
+def namespace_of(signature: Signature) -> SimpleNamespace:
+    """What a network reads of its signature, for a file of its own."""
+    return SimpleNamespace(**vars(signature), rank=signature.rank, is_tokens=signature.is_tokens)
 
 
 def _of_images(signature: Signature) -> bool:

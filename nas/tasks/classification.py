@@ -59,7 +59,7 @@ class Classification(Task):
     def fitted(self, splits: DataSplits) -> tuple["Classification", DataSplits]:
         splits = splits if isinstance(splits.train, LabelledDataset) else with_class_numbers(splits)
         classes = splits.train.classes if isinstance(splits.train, LabelledDataset) else len(splits.class_names or ())
-        task = self.of(Signature(splits.input_shape, classes, categories=splits.categories))
+        task = self.of(splits.signature_for(classes))
         counts = splits.train.targets.bincount(minlength=classes).double()
         task.class_weights, task.shares = self.class_weights, (counts / counts.sum()).float()
         if self.class_weights is not None:

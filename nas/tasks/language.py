@@ -72,6 +72,9 @@ class Language(Task):
     def words(self, splits: DataSplits) -> str:
         return f"language: the next token of {splits.name}, one of {self.signature.outputs:,}"
 
+    def training_in_words(self, splits: DataSplits) -> str:
+        return f"{splits.train.targets.numel():,} training tokens"
+
     def metrics(self, device: torch.device) -> "LanguageMetrics":
         return LanguageMetrics()
 

@@ -13,7 +13,6 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.data.labelled import shape_and_type
 from nas.errors import UnusableInput, require
-from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
@@ -71,7 +70,7 @@ class MultiLabel(Task):
         task.shares = shares.float()
         weight = (1 - shares) / shares if self.positive_weight == "balanced" else shares * 0 + self.positive_weight
         task.weights = weight.float()
-        task.signature = Signature(splits.input_shape, len(shares), categories=splits.categories)
+        task.signature = splits.signature_for(len(shares))
         return task, replace(splits, **parts)
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:

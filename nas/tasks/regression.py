@@ -12,7 +12,6 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
-from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
 from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 
@@ -54,7 +53,7 @@ class Regression(Task):
                 raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} is the same in all of train.")
         task = Regression(self.error)
         task.mean, task.deviation = mean, deviation
-        task.signature = Signature(splits.input_shape, len(mean), categories=splits.categories)
+        task.signature = splits.signature_for(len(mean))
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
             assert isinstance(dataset, TargetDataset)

@@ -71,7 +71,7 @@ class Prediction(NamedTuple):
 
 def told(task: "Task", splits: DataSplits) -> str:
     """What is learned from how much, as a run's first lines tell it."""
-    return f"task: {task.words(splits)} ({len(splits.train):,} training samples)"
+    return f"task: {task.words(splits)} ({task.training_in_words(splits)})"
 
 
 class TaskChoice(Protocol):
@@ -154,6 +154,10 @@ class Task(ABC):
     @abstractmethod
     def words(self, splits: DataSplits) -> str:
         """What is learned, as the first line of a run tells it."""
+
+    def training_in_words(self, splits: DataSplits) -> str:
+        """How much there is to learn from."""
+        return f"{len(splits.train):,} training samples"
 
     def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
         """By sample what ``outputs`` (B, ...) say of each of its targets (B, ...) that is known.

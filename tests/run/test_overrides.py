@@ -131,7 +131,8 @@ def test_what_is_plain_is_typed_as_it_is() -> None:
         ("method=1e400", "method=1e400"),
         (
             "training=[1, 2]",
-            "training=[1, 2] is not allowed: it must be one of default, recurrent, transformer, or left out.",
+            "training=[1, 2] is not allowed: it must be one of default, recurrent, recurrent_reader, transformer, or "
+            "left out.",
         ),
         ("data=[digits,null]", "data=[digits,null] is not allowed"),
         ("space=true", "space=true"),

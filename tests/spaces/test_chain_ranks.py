@@ -168,6 +168,7 @@ def test_what_does_not_fit_is_told_with_what_does(signature: Signature, layers: 
         (Signature((1, 1500), 2, "dense"), "macro_dense"),
         (Signature((3, 20, 30), 2, "dense"), "macro_dense"),
         (Signature((9,), 20, "sequence", (20,)), "recurrent"),
+        (Signature((9,), 2, categories=(20,), tokens=True), "transformer"),
     ],
 )
 def test_a_space_is_proposed_for_the_data_and_takes_them(signature: Signature, name: str) -> None:
@@ -176,7 +177,7 @@ def test_a_space_is_proposed_for_the_data_and_takes_them(signature: Signature, n
     for chosen, kept in ((full, {"macro"}), (small, {"macro", "macro_large"}), (OmegaConf.create(), {name})):
         found = space_settings(chosen, signature, CONF / "space")  # type: ignore[arg-type]
         assert found == (chosen if name in kept else OmegaConf.load(CONF / "space" / f"{name}.yaml"))
-    if name == "recurrent":
+    if signature.is_tokens:
         return
     space = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), "space", signature=signature)
     architecture = space.sample(Generator().manual_seed(0)).architecture

@@ -25,20 +25,22 @@ from tests.brute_force import LEARNED, largest_error, targets_of, written_out
 from tests.problems import entries, seeded_supernet
 
 TOKENS = Signature((6,), 5, "sequence", (5,))
-INPUTS = {"tokens": TOKENS, "series": Signature((2, 7), 3), "images": Signature((1, 5, 6), 3)}
+TEXTS = Signature((6,), 3, categories=(5,), tokens=True)
+INPUTS = {"tokens": TOKENS, "texts": TEXTS, "series": Signature((2, 7), 3), "images": Signature((1, 5, 6), 3)}
 SMALL = {"width": 4, "layers": 2, "optional": 1, "heads": (1, 2), "ratios": (1, 2), "activations": ("gelu", "tanh")}
 
 
 def space_for(name: str, **settings: object) -> Transformer:
-    patch = None if name == "tokens" else 2
+    patch = None if INPUTS[name].is_tokens else 2
     return Transformer(**{**SMALL, "patch": patch, **settings}, signature=INPUTS[name])  # type: ignore[arg-type]
 
 
 def batch_for(signature: Signature, seed: int, size: int = 4) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     if signature.is_tokens:
-        tokens = torch.randint(signature.outputs, (size, signature.input_shape[0] + 1), generator=generator)
-        return Batch(tokens[:, :-1], tokens[:, 1:])
+        tokens = torch.randint(signature.categories[0], (size, signature.input_shape[0] + 1), generator=generator)
+        of_texts = torch.randint(signature.outputs, (size,), generator=generator)
+        return Batch(tokens[:, :-1], tokens[:, 1:] if signature.head == "sequence" else of_texts)
     inputs = torch.randn(size, *signature.input_shape, generator=generator, dtype=torch.float64)
     return Batch(inputs, torch.randint(signature.outputs, (size,), generator=generator))
 
@@ -75,6 +77,18 @@ def test_a_token_sees_none_behind_it() -> None:
     torch.testing.assert_close(supernet(tokens[:, :3]), one[:, :3], rtol=1e-12, atol=1e-14)  # a shorter text
 
 
+def test_what_is_behind_the_end_of_a_text_changes_nothing() -> None:
+    space = space_for("texts")
+    supernet, _ = seeded_supernet(space)
+    padded = torch.tensor([[3, 1, 4, 0, 0, 0], [2, 2, 1, 4, 0, 0]])
+    found = supernet(padded)
+    for row, length in enumerate((3, 4)):
+        torch.testing.assert_close(supernet(padded[row : row + 1, :length])[0], found[row], rtol=1e-10, atol=1e-12)
+    assert bool(supernet(torch.zeros(1, 6, dtype=torch.int64)).isfinite().all())
+    supernet.differentiated_once()  # with the fused kernel
+    torch.testing.assert_close(supernet.train()(padded), found, rtol=1e-10, atol=1e-12)
+
+
 def test_attention_is_pytorchs_own() -> None:
     from nas.operations.attention import Attention
 
@@ -100,7 +114,7 @@ def problem_for(space: Transformer, optimiser: str, task: Task, steps: int) -> B
 
 @pytest.mark.parametrize(
     ("name", "optimiser"),
-    [("tokens", "sgd"), ("tokens", "adamw"), ("series", "adamw"), ("images", "sgd")],
+    [("tokens", "sgd"), ("tokens", "adamw"), ("texts", "adamw"), ("series", "adamw"), ("images", "sgd")],
 )
 def test_exact_hypergradients_are_those_of_brute_force(name: str, optimiser: str) -> None:
     space = space_for(name)

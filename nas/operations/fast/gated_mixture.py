@@ -4,6 +4,7 @@ With ``[c, z]`` of an edge, its weights ``p`` of tanh, ReLU, sigmoid and the ide
 ``q s + sigmoid(c) * (m - q s)`` with ``m = sum over k of p_k f_k(z)`` to what its node has been given before.
 """
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,16 @@ from nas.operations.fast.derivatives import Derivatives, KernelGradient, wanted_
 SMALL = 30_000  # numbers that one thread is through with sooner than several
 
 
-class _GatedMixture(library.Settings):
+class _GatedMixture(ctypes.Structure):
+    """Filled by place and not by name: a search step calls these kernels a thousand times, for little work each."""
+
     _fields_ = (
         *library.numbers("batch", "edges", "width", "threads"),
-        *library.addresses("state", "product", "factors", "carried", "first", "rest", "gfirst", "grest"),
-        *library.addresses("gstate", "gproduct", "gcarried", "sums", "vstate", "vproduct", "vfactors", "vcarried"),
+        *library.addresses("state", "product", "factors", "carried"),  # inputs
+        *library.addresses("first", "rest"),  # outputs, or their tangents
+        *library.addresses("gfirst", "grest"),  # their gradients
+        *library.addresses("gstate", "gproduct", "gcarried", "sums"),  # gradients of the inputs
+        *library.addresses("vstate", "vproduct", "vfactors", "vcarried"),  # the directions of the second pass
     )
 
 
@@ -59,7 +65,7 @@ class _Mixed(Function):
     def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*inputs)
         first, rest = _outputs(inputs)
-        _run("gated_mixture_forward", inputs, first=first, rest=rest)
+        _run("gated_mixture_forward", inputs, (first, rest))
         return first, rest
 
     @staticmethod
@@ -76,24 +82,24 @@ def _outputs(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return inputs[0].new_empty(batch, width), inputs[0].new_empty(batch, edges - 1, width)
 
 
-def _results(inputs: Sequence[Tensor], wanted: Sequence[bool]) -> dict[str, Tensor | None]:
-    """Room for the gradients of the inputs, without that of ``carried``."""
-    state, product, factors, _ = inputs
-    return {
-        "gstate": torch.empty_like(state, memory_format=torch.contiguous_format) if wanted[0] else None,
-        "gproduct": torch.empty_like(product, memory_format=torch.contiguous_format) if wanted[1] else None,
-        "sums": product.new_empty(len(state), *factors.shape) if wanted[2] else None,
-    }
+def _results(inputs: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
+    """Room for the gradients of ``state``, ``product`` and ``carried``, and for that of ``factors`` per sample."""
+    state, product, factors, carried = inputs
+    return [
+        state.new_empty(state.shape) if wanted[0] else None,
+        product.new_empty(product.shape) if wanted[1] else None,
+        carried.new_empty(carried.shape) if wanted[3] else None,
+        product.new_empty(len(state), *factors.shape) if wanted[2] else None,
+    ]
 
 
 def _gradient(
     inputs: Sequence[Tensor], gradients: Sequence[Tensor], wanted: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
     found = _results(inputs, wanted)
-    carried = torch.empty_like(inputs[3], memory_format=torch.contiguous_format) if wanted[3] else None
-    _run("gated_mixture_backward", inputs, gfirst=gradients[0], grest=gradients[1], gcarried=carried, **found)
-    sums = found["sums"]
-    return found["gstate"], found["gproduct"], None if sums is None else sums.sum(0), carried
+    _run("gated_mixture_backward", inputs, (None, None), gradients, found)
+    state, product, carried, sums = found
+    return state, product, None if sums is None else sums.sum(0), carried
 
 
 def _second_gradient(
@@ -103,23 +109,32 @@ def _second_gradient(
 
     The gradient of ``carried`` is the outputs' own, so that it depends on no input.
     """
-    found = _results(inputs, wanted[2:])
+    found = _results(inputs, (*wanted[2:5], False))
     tangents = _outputs(inputs) if wanted[0] or wanted[1] else (None, None)
-    along = dict(zip(("vstate", "vproduct", "vfactors", "vcarried"), directions, strict=True))
-    given = {"gfirst": gradients[0], "grest": gradients[1], **along}
-    _run("gated_mixture_second_backward", inputs, first=tangents[0], rest=tangents[1], **given, **found)
-    sums = found["sums"]
-    return *tangents, found["gstate"], found["gproduct"], None if sums is None else sums.sum(0), None
+    _run("gated_mixture_second_backward", inputs, tangents, gradients, found, directions)
+    state, product, _, sums = found
+    return *tangents, state, product, None if sums is None else sums.sum(0), None
 
 
 DERIVATIVES = Derivatives(gated_mixture_in_torch, _gradient, _second_gradient)
 
 
-def _run(name: str, inputs: Sequence[Tensor], **others: Tensor | None) -> None:
+NONE = (None,) * 4
+
+
+def _run(
+    name: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor | None],
+    gradients: Sequence[Tensor | None] = (None, None),
+    results: Sequence[Tensor | None] = NONE,
+    directions: Sequence[Tensor | None] = NONE,
+) -> None:
+    """Call the kernel ``name`` with the tensors of the fields of :class:`_GatedMixture`, in their order."""
     batch, edges, width = inputs[3].shape
-    given = dict(zip(("state", "product", "factors", "carried"), inputs, strict=True))
-    tensors = {key: one.contiguous() for key, one in {**given, **others}.items() if one is not None}
-    settings = _GatedMixture(batch=batch, edges=edges, width=width, **tensors)
-    if batch * edges * width < SMALL:
-        settings.threads = 1
-    settings.run(name, inputs[0].dtype)
+    threads = 1 if batch * edges * width < SMALL else torch.get_num_threads()
+    tensors = [  # kept alive during the call
+        None if one is None else one.contiguous() for one in (*inputs, *outputs, *gradients, *results, *directions)
+    ]
+    places = [None if one is None else one.data_ptr() for one in tensors]
+    library.run(_GatedMixture(batch, edges, width, threads, *places), name, inputs[0].dtype)

@@ -146,9 +146,14 @@ class Settings(ctypes.Structure):
 
     def run(self, name: str, dtype: torch.dtype) -> None:
         """Call the kernel ``name``, which writes where the addresses lead."""
-        loaded = library()
-        assert loaded is not None
-        getattr(loaded, name)(ctypes.byref(self), ctypes.c_int64(dtype == torch.float64))
+        run(self, name, dtype)
+
+
+def run(settings: ctypes.Structure, name: str, dtype: torch.dtype) -> None:
+    """Call the kernel ``name`` with ``settings``, whose addresses are those of tensors that live on."""
+    loaded = library()
+    assert loaded is not None
+    getattr(loaded, name)(ctypes.byref(settings), ctypes.c_int64(dtype == torch.float64))
 
 
 def numbers(*names: str) -> list[tuple[str, Any]]:

@@ -24,8 +24,9 @@ class RecurrentChoices(SearchSpace):
     """One input and one activation per node; see :class:`~nas.spaces.recurrent.space.Recurrent`."""
 
     name: ClassVar[str] = "recurrent"
-    ranks: ClassVar[tuple[int, ...]] = (0,)
-    heads: ClassVar[tuple[Head, ...]] = ("sequence",)
+    ranks: ClassVar[tuple[int, ...]] = (1,)
+    reads_tokens: ClassVar[bool] = True
+    heads: ClassVar[tuple[Head, ...]] = ("point", "sequence")
     never_chosen: ClassVar[frozenset[str]] = frozenset({"none"})
 
     def __init__(
@@ -55,11 +56,6 @@ class RecurrentChoices(SearchSpace):
                 choices.append(Choice(f"node{node}.input", tuple(map(str, range(node)))))
             choices.append(Choice(f"node{node}.operation", ACTIVATIONS))
         self._choices = tuple(choices)
-
-    @property
-    def vocabulary(self) -> int:
-        """The number of tokens."""
-        return self.outputs
 
     def doubts(self, architecture: Architecture) -> list[str]:
         return []

@@ -1,4 +1,4 @@
-"""The recurrent network: embedding, cell, output layer; and the stand-alone cell of a genotype (Liu et al., 2019).
+"""The recurrent networks: embedding, cell, output layer; and the stand-alone cell of a genotype (Liu et al., 2019).
 
 A candidate state is ``s + sigmoid(c) * (f(z) - s)`` with ``[c, z] = s W``: a highway that carries ``s`` on where the
 gate is closed. The first state has the input beside the hidden state in its product; no product has a bias.
@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.operations.embedding import known_tokens, mean_over
 from nas.operations.locked_dropout import LockedDropouts, Masks, masked
 from nas.operations.memory import Remembered, Remembers
+from nas.signature import Signature
 from nas.spaces.recurrent.genotype import RecurrentGenotype
 
 INITIAL_RANGE = 0.04  # of the weights at the start, as in the original
@@ -118,8 +120,9 @@ class RecurrentNetwork(nn.Module, Remembers):
             weights: What a search cell mixes with.
         """
         table, order = self.embedding, tokens.t()  # time first: a step's rows lie side by side
-        state = self.initial_state(len(tokens)) if state is None else state
-        masks = self.noise.masks(len(table), len(tokens), table)
+        many = tokens.shape[0]  # and not len, which an export takes for a constant
+        state = self.initial_state(many) if state is None else state
+        masks = self.noise.masks(len(table), many, table)
         x = F.embedding(order, table)
         if masks.words is not None:
             x = x * masks.words[order]
@@ -127,3 +130,54 @@ class RecurrentNetwork(nn.Module, Remembers):
         dropped = masked(hidden, masks.output)
         logits = F.linear(dropped, table, self.output_bias)
         return Remembered(logits.transpose(0, 1), hidden[-1], hidden.transpose(0, 1), dropped.transpose(0, 1))
+
+
+class CellNetwork(RecurrentNetwork):
+    """A language model around the cell of a genotype."""
+
+    def __init__(self, vocabulary: int, width: int, genotype: RecurrentGenotype) -> None:
+        super().__init__(vocabulary, width, Cell(genotype, width))
+
+
+class RecurrentReader(nn.Module):
+    """One prediction of a text or a series: the cell reads it, and the mean of its states is classified.
+
+    Args:
+        signature: What goes in and what comes out.
+        width: That of inputs and states inside.
+        cell: Made for this width.
+    """
+
+    def __init__(self, signature: Signature, width: int, cell: RecurrentCell) -> None:
+        super().__init__()
+        self.reads_tokens, self.width = signature.is_tokens, width
+        if self.reads_tokens:
+            self.embedding: nn.Embedding | nn.Linear = nn.Embedding(signature.categories[0], width)
+        else:
+            self.embedding = nn.Linear(signature.input_shape[0], width)
+        self.cell = cell
+        self.classifier = nn.Linear(width, signature.outputs)
+        self.noise = LockedDropouts()
+
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Tokens (batch, length) or series (batch, channels, length) to (batch, outputs).
+
+        Args:
+            weights: What a search cell mixes with.
+        """
+        known = known_tokens(x) if self.reads_tokens else None
+        order = x.t() if self.reads_tokens else x.permute(2, 0, 1)  # time first
+        read = self.embedding(order)
+        masks = self.noise.masks(len(self.embedding.weight), x.shape[0], read)
+        if masks.words is not None and self.reads_tokens:
+            read = read * masks.words[order]
+        state = read.new_zeros(x.shape[0], self.width)
+        hidden = self.cell(masked(read, masks.embedding), state, masks, weights)
+        return self.classifier(masked(mean_over(hidden.transpose(0, 1), known), masks.output))
+
+
+class CellReader(RecurrentReader):
+    """A reader around the cell of a genotype."""
+
+    def __init__(self, signature: Signature, width: int, genotype: RecurrentGenotype) -> None:
+        super().__init__(signature, width, Cell(genotype, width))

@@ -1,7 +1,12 @@
-"""The recurrent space of DARTS (Liu et al., 2019, section 3.1): one cell, around it embedding and output layer."""
+"""The recurrent space of DARTS (Liu et al., 2019, section 3.1): one cell, around it embedding and output layer.
+
+A language model predicts every token from the earlier ones; a text or a series as a whole gets one prediction, of the
+mean of the cell's states.
+"""
 
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
@@ -12,13 +17,15 @@ from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.recurrent.choices import RecurrentChoices
 from nas.spaces.recurrent.genotype import RecurrentGenotype
-from nas.spaces.recurrent.network import Cell, RecurrentNetwork
-from nas.spaces.recurrent.supernet import RecurrentSupernet
-from nas.spaces.space import BlockCost
+from nas.spaces.recurrent.network import CellNetwork, CellReader
+from nas.spaces.recurrent.supernet import ReaderSupernet, RecurrentSupernet
+from nas.spaces.space import BlockCost, namespace_of
 
 
 class Recurrent(RecurrentChoices):
-    """A language model around a cell that is searched; the search network has a width of its own.
+    """A language model, or a reader of texts or series, around a cell that is searched.
+
+    The search network has a width of its own.
 
     Args:
         width: That of embedding and states in the search network.
@@ -29,15 +36,24 @@ class Recurrent(RecurrentChoices):
             product per state. Both have the same parameters and give the same numbers.
 
     Raises:
-        InvalidValue: A setting is of the wrong type or out of bounds, or the data are no running text.
+        InvalidValue: A setting is of the wrong type or out of bounds, or the data are neither texts nor series.
     """
 
-    def supernet(self, relaxation: Relaxation) -> RecurrentSupernet:
-        return RecurrentSupernet(self, relaxation)
+    def supernet(self, relaxation: Relaxation) -> RecurrentSupernet | ReaderSupernet:
+        made = RecurrentSupernet if self.signature.head == "sequence" else ReaderSupernet
+        return made(self, relaxation)
 
-    def network(self, architecture: Architecture) -> RecurrentNetwork:
-        cell = Cell(self.genotype(architecture), self.final_width)
-        return RecurrentNetwork(self.vocabulary, self.final_width, cell)
+    def network(self, architecture: Architecture) -> CellNetwork | CellReader:
+        genotype = self.genotype(architecture)
+        if self.signature.head == "sequence":
+            return CellNetwork(self.outputs, self.final_width, genotype)
+        return CellReader(self.signature, self.final_width, genotype)
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        cell = {"width": self.final_width, "genotype": SimpleNamespace(**vars(self.genotype(architecture)))}
+        if self.signature.head == "sequence":
+            return {"vocabulary": self.outputs} | cell
+        return {"signature": namespace_of(self.signature)} | cell
 
     def for_genotype(self, genotype: RecurrentGenotype) -> "Recurrent":
         """This space if it can express ``genotype``, else one of these widths with the genotype's nodes and output."""
@@ -49,7 +65,7 @@ class Recurrent(RecurrentChoices):
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The same for all cells: each of their nodes has one product, whatever it reads."""
         first = Architecture(self.name, {choice.name: choice.options[0] for choice in self.choices})
-        key = f"recurrent {self.final_width} {self.nodes} {self.vocabulary} {self.input_shape}"
+        key = f"recurrent {self.final_width} {self.nodes} {self.signature}"
         found = cost(key, partial(self.network, first), self.signature)
         return weights["recurrent"].new_tensor(found)
 

@@ -12,7 +12,6 @@ from operator import add
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
@@ -22,7 +21,7 @@ from nas.operations.memory import Remembered, Remembers
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.recurrent.choices import RecurrentChoices, cell_edges, edge_name
 from nas.spaces.recurrent.genotype import OPERATIONS
-from nas.spaces.recurrent.network import FUNCTIONS, RecurrentCell, RecurrentNetwork, gated
+from nas.spaces.recurrent.network import FUNCTIONS, RecurrentCell, RecurrentNetwork, RecurrentReader, gated
 from nas.spaces.supernet import Supernet
 
 
@@ -99,40 +98,25 @@ class FastSearchCell(SearchCell):
         keeps = not norm.training or norm.track_running_stats
         averages = (norm.running_mean, norm.running_var) if keeps else (None, None)
         assert norm.momentum is not None
-        return F.batch_norm(x, *averages, None, None, norm.training, norm.momentum, norm.eps)
+        on_gpu = x.is_cuda and torch.backends.cudnn.enabled
+        return torch.batch_norm(x, None, None, *averages, norm.training, norm.momentum, norm.eps, on_gpu)
 
 
-class RecurrentSupernet(Supernet, Remembers):
-    """The search network; ``alpha["recurrent"]`` is (edges, operations).
+class CellSupernet(Supernet):
+    """A network around the search cell; ``alpha["recurrent"]`` is (edges, operations)."""
 
-    Attributes:
-        tied: The name of the weight that is the embedding and the output layer's matrix.
-    """
-
-    tied: ClassVar[str] = "network.embedding"
+    network: nn.Module
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation)
         self.space = space
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
-        cell = cell_class(space.width, space.nodes, space.concat)
-        self.network = RecurrentNetwork(space.vocabulary, space.width, cell)
+        self.network = self.around(cell_class(space.width, space.nodes, space.concat))
         self.alpha["recurrent"] = nn.Parameter(relaxation.initial((len(cell_edges(space.nodes)), len(OPERATIONS))))
 
-    def initial_state(self, batch: int) -> Tensor:
-        return self.network.initial_state(batch)
-
-    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Tokens (batch, length) to logits (batch, length, vocabulary), from an empty memory.
-
-        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
-        """
-        return self.recall(x, None, weights).logits
-
-    def recall(self, x: Tensor, state: Tensor | None, weights: Mapping[str, Tensor] | None = None) -> Remembered:
-        """The pass from ``state`` (batch, width), or from an empty memory."""
-        weights = self.operation_weights() if weights is None else weights
-        return self.network.recall(x, state, weights["recurrent"])
+    def around(self, cell: SearchCell) -> nn.Module:
+        """The network around ``cell``."""
+        raise NotImplementedError
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(edge_name(*edge), OPERATIONS) for edge in cell_edges(self.space.nodes)]
@@ -150,3 +134,47 @@ class RecurrentSupernet(Supernet, Remembers):
         architecture.check(self.space.choices)
         own = self.network.state_dict()
         return {name: value.clone() for name, value in own.items() if not name.startswith("cell.norm.")}
+
+
+class RecurrentSupernet(CellSupernet, Remembers):
+    """The search network of a language.
+
+    Attributes:
+        tied: The name of the weight that is the embedding and the output layer's matrix.
+    """
+
+    tied: ClassVar[str] = "network.embedding"
+    network: RecurrentNetwork
+
+    def around(self, cell: SearchCell) -> RecurrentNetwork:
+        return RecurrentNetwork(self.space.outputs, self.space.width, cell)
+
+    def initial_state(self, batch: int) -> Tensor:
+        return self.network.initial_state(batch)
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Tokens (batch, length) to logits (batch, length, vocabulary), from an empty memory.
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        return self.recall(x, None, weights).logits
+
+    def recall(self, x: Tensor, state: Tensor | None, weights: Mapping[str, Tensor] | None = None) -> Remembered:
+        """The pass from ``state`` (batch, width), or from an empty memory."""
+        weights = self.operation_weights() if weights is None else weights
+        return self.network.recall(x, state, weights["recurrent"])
+
+
+class ReaderSupernet(CellSupernet):
+    """The search network of texts or series that get one prediction each."""
+
+    def around(self, cell: SearchCell) -> RecurrentReader:
+        return RecurrentReader(self.space.signature, self.space.width, cell)
+
+    def forward(self, x: Tensor, weights: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Tokens (batch, length) or series (batch, channels, length) to (batch, outputs).
+
+        ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
+        """
+        weights = self.operation_weights() if weights is None else weights
+        return self.network(x, weights["recurrent"])

@@ -2,7 +2,6 @@
 ``layer1.activation``, and of an optional one ``layer3.type`` (block or skip)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -11,30 +10,20 @@ from nas.candidate import Architecture, Choice, Domain
 from nas.errors import InvalidValue, require
 from nas.operations.mixed import ACTIVATIONS
 from nas.signature import Head, Signature
-from nas.spaces.fitting import fitting_space
 from nas.spaces.own_rows import one_hot_weights
 from nas.spaces.space import LayerDescription, SearchSpace
-from nas.spaces.transformer.network import fitting_patch, grid
+from nas.spaces.transformer.network import Chosen, fitting_patch, grid
 
 MIXERS = ("attention", "convolution", "gated")
 LARGEST = {"width": 4096, "layers": 64, "heads": 64, "ratios": 16, "kernel_size": 31, "patch": 256}
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What an architecture has at one layer."""
-
-    mixer: str
-    heads: int
-    ratio: int
-    activation: str
 
 
 class TransformerChoices(SearchSpace):
     """See :class:`~nas.spaces.transformer.space.Transformer`."""
 
     name: ClassVar[str] = "transformer"
-    ranks: ClassVar[tuple[int, ...]] = (0, 1, 2)
+    ranks: ClassVar[tuple[int, ...]] = (1, 2)
+    reads_tokens: ClassVar[bool] = True
     heads: ClassVar[tuple[Head, ...]] = ("point", "sequence")
 
     def __init__(
@@ -79,15 +68,6 @@ class TransformerChoices(SearchSpace):
             "activation": tuple(activations),
         }
         self._choices = tuple(self._made_choices())
-
-    def _refuse_what_does_not_fit(self) -> None:
-        super()._refuse_what_does_not_fit()
-        one = self.signature
-        good = one.rank > 0 or one.is_tokens
-        words = (
-            f"it is for tokens, series or images, and the data are {one.in_words()}: take space={fitting_space(one)}"
-        )
-        require(good, "space", self.name, words)
 
     def _made_choices(self) -> list[Choice]:
         found = []

@@ -1,19 +1,21 @@
 """The stand-alone Transformer, and the parts that the search network shares with it.
 
 Inside, places are (batch, places, width): tokens, steps of a series or patches of an image in reading order. A layer is
-``x + mixer(norm(x))`` and then ``x + feed_forward(norm(x))``, the norm in front (Xiong et al., 2020).
+``x + mixer(norm(x))`` and then ``x + feed_forward(norm(x))``, the norm in front (Xiong et al., 2020). Places behind the
+end of a padded text are not seen by the others.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.operations.attention import Attention
+from nas.operations.embedding import known_tokens, mean_over
 from nas.operations.mixed import ACTIVATIONS, CONVOLUTIONS
 from nas.operations.stochastic import Dropout, DropPath, LayerDropout
 from nas.signature import Signature
@@ -44,6 +46,7 @@ class Stem(nn.Module):
     def __init__(self, signature: Signature, width: int, patch: int) -> None:
         super().__init__()
         self.tokens, self.patch = signature.is_tokens, patch
+        self.may_be_padded = signature.is_tokens and signature.head == "point"
         if self.tokens:
             self.embedding: nn.Embedding | nn.Conv1d | nn.Conv2d = nn.Embedding(signature.categories[0], width)
             nn.init.normal_(self.embedding.weight, std=INITIAL_DEVIATION)
@@ -57,6 +60,10 @@ class Stem(nn.Module):
             return self.embedding(x) + self.positions[: x.shape[1]]
         padding = [amount for side in reversed(x.shape[2:]) for amount in (0, -side % self.patch)]
         return self.embedding(F.pad(x, padding)).flatten(2).transpose(1, 2) + self.positions
+
+    def known(self, x: Tensor) -> Tensor | None:
+        """(batch, places), where a text that may be padded has tokens; None where every place counts."""
+        return known_tokens(x) if self.may_be_padded else None
 
 
 class Convolution(nn.Module):
@@ -74,8 +81,8 @@ class Convolution(nn.Module):
         before = kernel_size - 1 if causal else kernel_size // 2
         self.padding = [before, kernel_size - 1 - before] * len(sides)
 
-    def forward(self, x: Tensor) -> Tensor:
-        places = x.transpose(1, 2)
+    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
+        places = (x if known is None else x * known[..., None]).transpose(1, 2)
         if len(self.sides) > 1:
             places = places.unflatten(2, self.sides)
         y = self.convolution(F.pad(places, self.padding))
@@ -109,8 +116,8 @@ class Layer(nn.Module):
         self.feed_forward_norm, self.feed_forward = nn.LayerNorm(width), feed_forward
         self.feed_forward_noise = noise()
 
-    def forward(self, x: Tensor, *weights: Mapping[str, Tensor]) -> Tensor:
-        x = x + self.mixer_noise(self.mixer(self.mixer_norm(x), *weights))
+    def forward(self, x: Tensor, known: Tensor | None = None, *weights: Mapping[str, Tensor]) -> Tensor:
+        x = x + self.mixer_noise(self.mixer(self.mixer_norm(x), known, *weights))
         return x + self.feed_forward_noise(self.feed_forward(self.feed_forward_norm(x), *weights))
 
 
@@ -120,7 +127,7 @@ def noise() -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """A prediction per place, or one of the mean over places."""
+    """A prediction per place, or one of the mean over the places that are known."""
 
     def __init__(self, signature: Signature, width: int) -> None:
         super().__init__()
@@ -128,34 +135,59 @@ class Head(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(width), Dropout()
         self.classifier = nn.Linear(width, signature.outputs)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, known: Tensor | None = None) -> Tensor:
         x = self.norm(x)
-        return self.classifier(self.dropout(x if self.per_place else x.mean(1)))
+        return self.classifier(self.dropout(x if self.per_place else mean_over(x, known)))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What an architecture has at one layer."""
+
+    mixer: str
+    heads: int
+    ratio: int
+    activation: str
 
 
 class TransformerNetwork(nn.Module):
     """Tokens (batch, length) to logits (batch, length, outputs), or inputs to (batch, outputs).
 
+    Args:
+        signature: What goes in and what comes out.
+        width: That of the residual stream.
+        patch: The side of the patches.
+        kernel_size: That of convolutions.
+        layers: What there is, by name.
+
     Attributes:
         dynamic: Axes of the inputs, beside the batch, that may be shorter: name and largest size.
     """
 
-    def __init__(self, signature: Signature, width: int, patch: int, layers: Mapping[str, Layer]) -> None:
+    def __init__(
+        self, signature: Signature, width: int, patch: int, kernel_size: int, layers: Mapping[str, Chosen]
+    ) -> None:
         super().__init__()
+        sides, causal = grid(signature, patch), signature.head == "sequence"
+        made = {}
+        for name, one in layers.items():
+            mixing = mixer(one.mixer, width, one.heads, kernel_size, sides, causal)
+            made[name] = Layer(width, mixing, FeedForward(width, one.ratio, one.activation))
         self.stem = Stem(signature, width, patch)
-        self.layers = nn.ModuleDict(layers)
+        self.layers = nn.ModuleDict(made)
         self.head = Head(signature, width)
         self.dynamic = {1: ("length", signature.input_shape[0])} if signature.is_tokens else {}
 
     def forward(self, x: Tensor) -> Tensor:
+        known = self.stem.known(x)
         x = self.stem(x)
         for layer in self.layers.values():
-            x = layer(x)
-        return self.head(x)
+            x = layer(x, known)
+        return self.head(x, known)
 
 
-def mixer(name: str, width: int, sides: tuple[int, ...], causal: bool, settings: Mapping[str, Any]) -> nn.Module:
-    """The plain mixer called ``name``; ``settings`` hold ``heads`` and ``kernel_size``."""
+def mixer(name: str, width: int, heads: int, kernel_size: int, sides: tuple[int, ...], causal: bool) -> nn.Module:
+    """The plain mixer called ``name``; ``heads`` are those of attention, ``kernel_size`` is that of the others."""
     if name == "attention":
-        return Attention(width, int(settings["heads"]), causal)
-    return Convolution(width, settings["kernel_size"], sides, causal, gated=name == "gated")
+        return Attention(width, heads, causal)
+    return Convolution(width, kernel_size, sides, causal, gated=name == "gated")

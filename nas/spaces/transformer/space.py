@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,9 +15,9 @@ from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.own_rows import alpha_name
-from nas.spaces.space import BlockCost
+from nas.spaces.space import BlockCost, namespace_of
 from nas.spaces.transformer.choices import TransformerChoices
-from nas.spaces.transformer.network import FeedForward, Head, Layer, Stem, TransformerNetwork, mixer
+from nas.spaces.transformer.network import FeedForward, Head, Stem, TransformerNetwork, mixer
 from nas.spaces.transformer.supernet import TransformerSupernet
 
 
@@ -43,12 +44,16 @@ class Transformer(TransformerChoices):
         return TransformerSupernet(self, relaxation)
 
     def network(self, architecture: Architecture) -> TransformerNetwork:
-        layers = {}
-        for name, one in self.chosen(architecture).items():
-            settings = {"heads": one.heads, "kernel_size": self.kernel_size}
-            mixing = mixer(one.mixer, self.width, self.sides, self.causal, settings)
-            layers[name] = Layer(self.width, mixing, FeedForward(self.width, one.ratio, one.activation))
-        return TransformerNetwork(self.signature, self.width, self.patch, layers)
+        return TransformerNetwork(self.signature, self.width, self.patch, self.kernel_size, self.chosen(architecture))
+
+    def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
+        return {
+            "signature": namespace_of(self.signature),
+            "width": self.width,
+            "patch": self.patch,
+            "kernel_size": self.kernel_size,
+            "layers": {name: SimpleNamespace(**vars(one)) for name, one in self.chosen(architecture).items()},
+        }
 
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         example = next(iter(weights.values()), torch.zeros(()))
@@ -60,8 +65,7 @@ class Transformer(TransformerChoices):
         norms = 2 * cost(f"norm {key}", partial(nn.LayerNorm, width), inside)
 
         def mixing(kind: str, heads: int) -> float:
-            settings = {"heads": heads, "kernel_size": self.kernel_size}
-            make = partial(mixer, kind, width, self.sides, self.causal, settings)
+            make = partial(mixer, kind, width, heads, self.kernel_size, self.sides, self.causal)
             return cost(f"{kind} {heads if kind == 'attention' else ''} {key}", make, inside)
 
         for name in self.places:

@@ -45,12 +45,11 @@ class MixedMixer(nn.Module):
             if name == "attention":
                 self.options[name] = MixedAttention(space.width, space.options["heads"], space.causal)
             else:
-                settings = {"kernel_size": space.kernel_size}
-                self.options[name] = mixer(name, space.width, space.sides, space.causal, settings)
+                self.options[name] = mixer(name, space.width, 1, space.kernel_size, space.sides, space.causal)
 
-    def forward(self, x: Tensor, weights: Weights) -> Tensor:
-        heads = weights.get("heads")
-        found = [option(x, heads) if name == "attention" else option(x) for name, option in self.options.items()]
+    def forward(self, x: Tensor, known: Tensor | None, weights: Weights) -> Tensor:
+        of_heads = {"attention": (weights.get("heads"),)}
+        found = [option(x, known, *of_heads.get(name, ())) for name, option in self.options.items()]
         if "mixer" not in weights:
             return found[0]
         return sum((weight * one for weight, one in zip(weights["mixer"], found, strict=True)), x.new_zeros(()))
@@ -94,13 +93,14 @@ class TransformerSupernet(OwnRowsSupernet):
         ``weights`` stand in for the relaxed alphas, those of :meth:`architecture_weights` for example.
         """
         weights = self.operation_weights() if weights is None else weights
+        known = self.stem.known(x)
         x = self.stem(x)
         for name, layer in self.layers.items():
             names = {attribute: alpha_name(f"{name}.{attribute}") for attribute in self.space.options}
             own = {attribute: weights[one] for attribute, one in names.items() if one in weights}
-            after, of_type = layer(x, own), weights.get(alpha_name(f"{name}.type"))
+            after, of_type = layer(x, known, own), weights.get(alpha_name(f"{name}.type"))
             x = after if of_type is None else of_type[0] * after + of_type[1] * x
-        return self.head(x)
+        return self.head(x, known)
 
     def differentiated_once(self) -> None:
         for module in self.modules():

@@ -23,6 +23,21 @@ inline T across(V<T, W> v) {
   return sum;
 }
 
+// Sums over a row, one per function: those of whole vectors are added up at the end, once.
+template <typename T, int functions>
+struct Sums {
+  V<T, widest<T>> wide[functions] = {};
+  T rest[functions] = {};
+  template <int W>
+  inline void add(int k, V<T, W> v) {
+    if constexpr (W == widest<T>)
+      wide[k] += v;
+    else
+      rest[k] += across<T, W>(v);
+  }
+  inline T total(int k) const { return across<T, widest<T>>(wide[k]) + rest[k]; }
+};
+
 template <typename T, int pass>  // 0 the value, 1 its gradient, 2 that one's
 void gated_mixture(const GatedMixture& p) {
   constexpr int functions = 4;
@@ -45,7 +60,8 @@ void gated_mixture(const GatedMixture& p) {
         *gr = const_cast<T*>(of(p.gcarried, row));
       const T* factor = static_cast<const T*>(p.factors) + e * functions;
       const T* direction = pass > 1 ? static_cast<const T*>(p.vfactors) + e * functions : nullptr;
-      T q = 0, vq = 0, sum[functions] = {};
+      T q = 0, vq = 0;
+      Sums<T, functions> sums;
       for (int k = 0; k < functions; k++) q += factor[k], vq += pass > 1 ? direction[k] : T(0);
       by_vectors<T>(width, [&]<int W>(int64_t i) {
         const V<T, W> one = V<T, W>{} + T(1), x = load<T, W>(s + i), v = load<T, W>(z + i);
@@ -75,7 +91,7 @@ void gated_mixture(const GatedMixture& p) {
           if (gc) store<T, W>(gc + i, back * open * apart), store<T, W>(gz + i, back * gate * slopes);
           if (gr) store<T, W>(gr + i, back);
           if (p.sums)
-            for (int k = 0; k < functions; k++) sum[k] += across<T, W>(back * (x + gate * (value[k] - x)));
+            for (int k = 0; k < functions; k++) sums.template add<W>(k, back * (x + gate * (value[k] - x)));
         }
         if (pass > 1) {
           const V<T, W> back = load<T, W>(g + i), ws = load<T, W>(vs + i), wc = load<T, W>(vc + i),
@@ -96,10 +112,10 @@ void gated_mixture(const GatedMixture& p) {
           }
           if (p.sums)
             for (int k = 0; k < functions; k++)
-              sum[k] += across<T, W>(back * (ws * (one - gate) + open * (value[k] - x) * wc + gate * slope[k] * wz));
+              sums.template add<W>(k, back * (ws * (one - gate) + open * (value[k] - x) * wc + gate * slope[k] * wz));
         }
       });
-      for (int k = 0; p.sums && k < functions; k++) static_cast<T*>(p.sums)[row * functions + k] = sum[k];
+      for (int k = 0; p.sums && k < functions; k++) static_cast<T*>(p.sums)[row * functions + k] = sums.total(k);
     }
 }
 

@@ -1,0 +1,131 @@
+"""Texts in a folder per class: which file is read, what a vocabulary is made of, and how texts get one length."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import ArrayDataset
+from nas.data.image_folders import PictureFolder
+from nas.data.labelled import listed
+from nas.data.own_files import digest_of, name_of, path_of
+from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts
+from nas.data.targets import of_training
+from nas.data.text_tokens import PAD, prepared_texts, tokens_of
+from nas.data.text_vocabulary import Counted
+from nas.errors import InvalidValue, UnusableInput
+
+log = logging.getLogger(__name__)
+ENDING = ".txt"
+
+
+def has_classes(folder: str) -> bool:
+    """Whether the texts of ``folder`` lie in folders, those of classes or of parts; then they are to be classified.
+
+    Raises:
+        InvalidValue: It has both, texts that are one text and folders of several.
+    """
+    location = path_of(folder)
+    below = [one for one in _folders(location) if next(one.rglob(f"*{ENDING}"), None) is not None]
+    loose = sorted(one.name for one in location.glob(f"*{ENDING}") if not one.name.startswith("."))
+    if len(below) < 2 or not loose:
+        return bool(below) and not loose
+    raise InvalidValue(
+        "folder",
+        folder,
+        f"it has {listed(loose)}, to be read as one text, beside the folders {listed([one.name for one in below])}, "
+        "which would be classes: move one or the other away",
+    )
+
+
+def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit) -> DataSplits:
+    """The texts of ``<class>/*.txt``, or of ``train/<class>/*.txt`` with ``valid`` and ``test`` or without.
+
+    All have the length of the longest one of the training part, but not more than ``longest`` tokens: longer ones are
+    cut, shorter ones padded. The vocabulary is that of the training part.
+
+    Args:
+        folder: Where they are.
+        counted: What tokens are and which of them are known.
+        longest: Tokens that are read of a text, at most.
+        split: How texts are divided that have no folders of parts.
+
+    Raises:
+        UnusableInput: A class of the training part is empty, or a file is no text in UTF-8.
+        InvalidValue: The sizes of the split do not fit.
+    """
+    location = path_of(folder)
+    name = name_of(location)
+    found = PictureFolder(name, location, endings=(ENDING,), what="text", layout="<class>/*.txt").classes()
+    assert found.targets is not None
+    texts = _read(name, found.files)
+    count = len(texts) - sum(found.own.values())
+    own = dict.fromkeys(found.own)
+    asked = RowSplit(**{"validation": split.validation, "test": split.test, **own}, seed=split.seed)  # type: ignore[arg-type]
+    parts = drawn_parts(Rows(count, found.own, found.targets.strata), asked)
+    targets = of_training(found.targets, parts, name)
+    tokens = [tokens_of(text, counted.level) for text in texts]
+    in_training = [tokens[place] for place in parts.train.tolist()]
+    length = min(longest, max(2, *map(len, in_training)))
+    known = [PAD, *counted.known(token for text in in_training for token in text)]
+    preparation = {"kind": "texts", "level": counted.level, "length": length, "vocabulary": known}
+    inputs = prepared_texts(texts, preparation)
+    train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
+    assert targets.class_names is not None
+    _tell(name, targets.class_names, parts, asked, f"{length} {counted.level}s each, of {len(known):,} known ones")
+    limit = "data.longest" if length == longest else "the longest of training"
+    for remark in _remarks(list(map(len, tokens)), length, limit):
+        log.info(f"{name}: {remark}")
+    whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode())
+    whole.update(json.dumps([Path(file).relative_to(location).as_posix() for file in found.files]).encode())
+    return DataSplits(
+        name,
+        train,
+        validation,
+        test,
+        mean=(),
+        std=(),
+        class_names=targets.class_names,
+        categories=(len(known),),
+        preparation=preparation,
+        digest=whole.hexdigest(),
+    )
+
+
+def _folders(location: Path) -> list[Path]:
+    return sorted(one for one in location.iterdir() if one.is_dir() and not one.name.startswith("."))
+
+
+def _read(name: str, files: Sequence[str]) -> list[str]:
+    texts, bad = [], []
+    for file in files:
+        try:
+            texts.append(Path(file).read_text(encoding="utf-8-sig"))
+        except UnicodeDecodeError:
+            bad.append(f"{file} (no UTF-8)")
+        except OSError as error:
+            bad.append(f"{file} ({error.strerror})")
+    if bad:
+        raise UnusableInput(
+            f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {listed(bad, most=3)}; "
+            "replace or remove them."
+        )
+    return texts
+
+
+def _tell(name: str, classes: Sequence[str], parts: Parts, split: RowSplit, tokens: str) -> None:
+    log.info(f"{name}: texts of {len(classes)} classes ({listed(classes)}), {tokens}; {split.in_words(parts)}")
+
+
+def _remarks(lengths: Sequence[int], length: int, limit: str) -> list[str]:
+    longer, empty = sum(one > length for one in lengths), lengths.count(0)
+    found = []
+    if longer:
+        found.append(
+            f"{longer:,} of {len(lengths):,} texts, of up to {max(lengths):,} tokens, are cut to {length:,}, {limit}"
+        )
+    if empty:
+        found.append(f"{empty:,} of {len(lengths):,} texts are empty: each is one unknown token")
+    return found

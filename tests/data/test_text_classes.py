@@ -1,0 +1,109 @@
+"""Texts in a folder per class: what is read, divided, cut and told, and what is refused in one sentence."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.data.text import Text, TextSplit
+from nas.data.text_tokens import prepared_texts
+from nas.errors import InvalidValue, UnusableInput
+from nas.run.overrides import going_with_the_space
+from nas.signature import Signature
+from nas.spaces.fitting import fitting_space
+from nas.tasks import Auto
+from tests.test_house import ROOT
+
+CONF = ROOT / "conf"
+WORDS = {"cats": "purr and meow", "dogs": "bark and bite"}
+
+
+def written(folder: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def pets(folder: Path, count: int = 10) -> Path:
+    return written(
+        folder, {f"{name}/{n}.txt": f"{words} {n % 3}" for name, words in WORDS.items() for n in range(count)}
+    )
+
+
+def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = written(
+        pets(tmp_path / "pets"),
+        {
+            "cats/long.txt": "purr " * 9,
+            "dogs/empty.txt": "",
+            "dogs/.hidden.txt": "x",
+            "notes.md": "",
+            ".git/a.txt": "x",
+        },
+    )
+    with caplog.at_level(logging.INFO):
+        splits = Text(folder=str(folder), longest=8, split=TextSplit(0.2, 0.2)).load()
+    said = "\n".join(caplog.messages)
+    assert "pets: left out below" in said
+    assert "2 files (1 hidden, 1 in no class; read are .txt)" in said
+    assert "pets: texts of 2 classes (cats, dogs), 5 words each, of" in said
+    assert "14 to train, 4 to validate, 4 to test" in said
+    assert "1 of 22 texts, of up to 10 tokens, are cut to 5, the longest of training" in said
+    assert "1 of 22 texts are empty: each is one unknown token" in said
+    assert splits.class_names == ("cats", "dogs")
+    vocabulary = splits.preparation["vocabulary"]
+    assert vocabulary[:2] == ["<pad>", "<unk>"]
+    inputs = splits.train.inputs  # type: ignore[attr-defined]
+    assert (inputs.dtype, inputs.shape[1]) == (torch.int64, 5)
+    task, splits = Auto().fitted(splits)
+    assert task.signature == Signature((5,), 2, categories=(len(vocabulary),), tokens=True)
+    assert fitting_space(task.signature) == "transformer"
+    assert Signature.from_json(task.signature.to_json()) == task.signature
+    row = prepared_texts(["purr ? 1", ""], splits.preparation)
+    assert [vocabulary[token] for token in row[0]] == ["purr", "<unk>", "1", "<eos>", "<pad>"]
+    assert [vocabulary[token] for token in row[1]] == ["<unk>"] + 4 * ["<pad>"]
+
+
+def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "train").parent
+    written(folder, {f"test/{name}/a.txt": f"new {words}" for name, words in WORDS.items()})
+    splits = Text(folder=str(folder), split=TextSplit(0.2, 0.2)).load()
+    assert [len(part) for part in splits.parts.values()] == [16, 4, 2]
+    assert "new" not in splits.preparation["vocabulary"]
+    changed = written(folder, {"test/dogs/a.txt": "other words"})
+    again = Text(folder=str(changed), split=TextSplit(0.2, 0.2)).load()
+    assert again.preparation == splits.preparation
+    assert again.digest != splits.digest
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    (folder / "birds").mkdir()
+    with pytest.raises(UnusableInput, match=r"1 class folder of .* without a text: birds \(read are \.txt\)"):
+        Text(folder=str(folder)).load()
+    (folder / "birds" / "a.txt").write_bytes(b"\xff\xfea")
+    with pytest.raises(UnusableInput, match=r"1 of 21 texts of pets cannot be read: .*a\.txt \(no UTF-8\)"):
+        Text(folder=str(folder)).load()
+    written(folder, {"all.txt": "one text"})
+    with pytest.raises(InvalidValue, match=r"it has all\.txt, to be read as one text, beside the folders birds, cats,"):
+        Text(folder=str(folder)).load()
+    written(tmp_path / "flat", {"train/a.txt": "a", "test/a.txt": "a"})
+    with pytest.raises(UnusableInput, match=r"has no folders of classes, only 1 files: it must be <class>/\*\.txt\."):
+        Text(folder=str(tmp_path / "flat")).load()
+
+
+def test_the_settings_of_the_space_go_with_the_data(tmp_path: Path) -> None:
+    folder = pets(tmp_path / "pets")
+    of_classes = ["data=text", f"data.folder={folder}"]
+    expected = {
+        "transformer": of_classes,
+        "recurrent_reader": [*of_classes, "space=recurrent"],
+        "recurrent": ["data=text"],
+    }
+    for name, arguments in expected.items():
+        assert going_with_the_space(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
+    series = ["data=time_series", "space=recurrent"]
+    assert going_with_the_space(series, CONF)[1] == "training=recurrent_reader"
+    assert going_with_the_space(["data=digits"], CONF) == []
