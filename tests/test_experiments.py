@@ -29,6 +29,8 @@ SHRUNK = (
     "tracking.tensorboard=false",
     "tracking.console=quiet",
 )
+BASES = ("darts_first_order", "nasbench201_darts")
+ONE_SHOT = [name for name in SEARCHES if OmegaConf.load(CONF / "experiment" / f"{name}.yaml")["defaults"][0] in BASES]
 TEXTS = ("darts_rnn", "darts_rnn_published")
 LEFT_OUT = {
     **dict.fromkeys(TEXTS, "its data are a text, below"),
@@ -79,6 +81,18 @@ def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_pat
     assert 0 <= result["test_accuracy"] <= 1
     assert result["candidate"] == found.to_json()
     assert (run / "report.html").read_text(encoding="utf-8") != searched, "the page knows of the retraining"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ONE_SHOT)
+def test_a_one_shot_method_learns_hyperparameters_beside_the_architecture(experiment: str, tmp_path: Path) -> None:
+    start = 0.1
+    own = ("hyperparameters=learned", f"hyperparameters.dropout.initial={start}")
+    config = composed("train_search", *shrunk(experiment), *own)
+    train_search.run(config, tmp_path / "run")
+    found = read_candidate_file(tmp_path / "run" / "candidate.json").candidate.hyperparameters
+    assert found["learning_rate"] != config.hyperparameters.learning_rate.initial
+    assert found["dropout"] != start
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
+from nas.bilevel.clipped_adam import ClippedAdam
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.exact import Exact
 from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
@@ -25,6 +26,7 @@ __all__ = [
     "BetaDecay",
     "BilevelProblem",
     "ByKind",
+    "ClippedAdam",
     "ConjugateGradient",
     "DirichletKL",
     "Entropy",
