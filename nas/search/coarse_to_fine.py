@@ -3,17 +3,14 @@
 A hypergradient takes small steps: a learning rate that begins decades away does not arrive in a short search. Trainings
 of an epoch or two tell such values apart at a fraction of the price. They do not tell good ones apart: they prefer a
 higher learning rate and less dropout than a whole training does. So the learned values stay unless others win clearly.
-
-What dropout costs shows within two epochs, what it earns does not: that comes when the weights begin to fit the noise.
-So it is raised as far as a short training loses little by it.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from nas.candidate import Architecture, Candidate, Hyperparameters, Range
+from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
 from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
@@ -39,8 +36,6 @@ class CoarseToFine:
         margin: By what share of the leader's loss another candidate's must be lower to take the lead.
         trials: The most trainings.
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
-        raised: By name, rising values of what costs at once and earns late; only the learned ones count.
-        allowance: By what share of the leader's loss that of a raised value may be higher.
         parts: The pieces of the run; the budget is that of search and trainings together.
         evaluator: For an inner search that needs one.
 
@@ -58,14 +53,12 @@ class CoarseToFine:
         margin: float,
         trials: int,
         tried: Mapping[str, float] | None = None,
-        raised: Mapping[str, Sequence[float]] | None = None,
-        allowance: float = 0.0,
         *,
         parts: SearchParts,
         evaluator: Evaluator | None = None,
     ) -> None:
         require(trials >= 2, "trials", trials, "it must be at least 2")
-        self.steps = Steps(usual, coarse, fine, margin, raised or {}, allowance)
+        self.steps = Steps(usual, coarse, fine, margin)
         self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         ranges = parts.hyperparameters.candidate_ranges()
@@ -78,8 +71,6 @@ class CoarseToFine:
         for name, value in self.tried.items():
             good = ranges[name].contains(value)
             require(good, f"tried.{name}", value, f"it must be from {ranges[name].low:g} to {ranges[name].high:g}")
-        begun = {name: entries[name].initial for name in self.ranges}
-        self.begun = Candidate(Architecture("", {}), Hyperparameters(begun))
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
 
     def search(self) -> SearchResult:
@@ -92,7 +83,7 @@ class CoarseToFine:
                 trial = trainings.train(self.trainer, candidate) if len(trainings.done) < self.trials else None
                 return None if trial is None else loss(trial)
 
-            lead = self.steps.lead(found.candidate, self.ranges, measured, self.tried, self.begun)
+            lead = self.steps.lead(found.candidate, self.ranges, measured, self.tried)
         return self._improved(found, trainings, lead) if trainings.done else found
 
     def _improved(self, found: SearchResult, trainings: Trainings, lead: "Lead") -> SearchResult:
@@ -129,21 +120,11 @@ class Lead:
         self.cut_short = False
         self._measured(first)
 
-    @property
-    def loss(self) -> float:
-        """The leader's; infinite where it could not be paid for."""
-        return self.known.get(self.candidate, math.inf)
-
     def taken_by(self, candidate: Candidate) -> bool:
-        """Whether ``candidate`` takes the lead: whether its loss is clearly lower."""
-        return self._taken(candidate, below=(1 - self.margin) * self.loss)
-
-    def given_to(self, candidate: Candidate, most: float) -> bool:
-        """Whether ``candidate`` gets the lead because its loss is below ``most``."""
-        return self._taken(candidate, below=most)
-
-    def _taken(self, candidate: Candidate, below: float) -> bool:
-        won = self._measured(candidate) and self.known[candidate] < below
+        """Whether ``candidate`` takes the lead."""
+        if not self._measured(candidate):
+            return False
+        won = self.known[candidate] < (1 - self.margin) * self.known[self.candidate]
         self.candidate = candidate if won else self.candidate
         return won
 
@@ -163,8 +144,6 @@ class Steps:
     coarse: float
     fine: float
     margin: float
-    raised: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    allowance: float = 0.0
 
     def __post_init__(self) -> None:
         require(len(self.usual) > 0, "usual", dict(self.usual), "it must name a hyperparameter or more")
@@ -174,10 +153,6 @@ class Steps:
         good = self.fine <= self.coarse < math.inf
         require(good, "coarse", self.coarse, f"it must be a factor of at least fine={self.fine:g}")
         require(0 <= self.margin < 1, "margin", self.margin, "it must be from 0 to below 1")
-        require(0 <= self.allowance < math.inf, "allowance", self.allowance, "it must be a number of at least 0")
-        for name, values in self.raised.items():
-            good = all(math.isfinite(value) for value in values) and list(values) == sorted(set(values))
-            require(good, f"raised.{name}", list(values), "it must be finite numbers, each higher than the one before")
 
     def lead(
         self,
@@ -185,29 +160,25 @@ class Steps:
         ranges: Mapping[str, Range],
         measure: Callable[[Candidate], float | None],
         tried: Mapping[str, float] | None = None,
-        begun: Candidate | None = None,
     ) -> Lead:
         """Who leads in the end.
 
-        The learned values come first, then the usual ones. From the better of both dropout and its like are raised.
-        Then the learning rate goes up and down, in coarse steps; all other hyperparameters go together to their usual
-        values, or half the way; what is left to these trainings is tried, one after the other; and where the learned
-        values lead no more, the learning rate goes on in fine steps.
+        The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
+        both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; what is
+        left to these trainings is tried, one after the other; and where the learned values lead no more, the learning
+        rate goes on in fine steps.
 
         Args:
             found: What the search has found.
             ranges: Where each learned hyperparameter may go.
             measure: As that of :class:`Lead`.
             tried: As that of :class:`CoarseToFine`.
-            begun: With the values that the search began with: usual ones need no training, the gradient has left them.
         """
         lead = Lead(found, self.margin, measure)
         others = [name for name in ranges if name != RATE and name in self.usual]
         usual = self.moved(found, ranges, [name for name in ranges if name in self.usual], 1.0)
-        if not near(found, usual, ranges) and not (begun and near(begun, usual, ranges)):
+        if not near(found, usual, ranges):
             lead.taken_by(usual)
-        raised = self._raise(lead, ranges)
-        others = [name for name in others if name not in raised]
         self._along_the_rate(lead, self.coarse, ranges)
         for share in (1.0, 0.5):
             candidate = self._with_others(lead.candidate, self.moved(found, ranges, others, share), others)
@@ -234,23 +205,6 @@ class Steps:
     def _with_others(candidate: Candidate, source: Candidate, others: list[str]) -> Candidate:
         taken = {name: source.hyperparameters[name] for name in others}
         return Candidate(candidate.architecture, Hyperparameters({**candidate.hyperparameters, **taken}))
-
-    def _raise(self, lead: Lead, ranges: Mapping[str, Range]) -> set[str]:
-        """Raise each value of ``raised`` until a step loses more than the allowance; the names of those that rose."""
-        rose = set()
-        for name in [name for name in self.raised if name in ranges]:
-            most = (1 + self.allowance) * lead.loss
-            for value in self.raised[name]:
-                values = lead.candidate.hyperparameters
-                if value <= values[name] or not ranges[name].contains(value):
-                    continue
-                higher = Candidate(lead.candidate.architecture, Hyperparameters({**values, name: value}))
-                if near(lead.candidate, higher, ranges):
-                    continue
-                if not lead.given_to(higher, most):
-                    break
-                rose.add(name)
-        return rose
 
     def _along_the_rate(self, lead: Lead, factor: float, ranges: Mapping[str, Range]) -> None:
         """Move the learning rate as long as that takes the lead: upwards first, as it starts too low more often."""

@@ -118,61 +118,6 @@ def test_what_is_left_to_trainings_is_tried_once(best: float, expected: float) -
     assert trials[0] == found
 
 
-def costing_late(harm: float) -> Loss:
-    """What a short training says of dropout: no gain, and harm beyond a half."""
-    return lambda one: 1 + harm * max(0.0, one.hyperparameters["dropout"] - 0.5) + 0.02 * one.hyperparameters["dropout"]
-
-
-@pytest.mark.parametrize(
-    ("harm", "start", "allowance", "expected"),
-    [
-        (4.0, 0.05, 0.15, 0.5),  # 0.65 loses too much
-        (0.2, 0.05, 0.15, 0.65),
-        (4.0, 0.05, 0.0, 0.05),  # with no allowance nothing that costs is taken
-        (4.0, 0.6, 0.15, 0.5),  # the usual 0.3 wins first
-        (0.0, 0.48, 0.15, 0.65),  # a half is too near to be told apart
-    ],
-)
-def test_dropout_is_raised_as_far_as_a_short_training_loses_little(
-    harm: float, start: float, allowance: float, expected: float
-) -> None:
-    steps = replace(STEPS, raised={"dropout": [0.3, 0.5, 0.65], "momentum": [0.95]}, allowance=allowance)
-    lead, trials = tried(costing_late(harm), at(0.01, start), steps=steps)
-    assert lead.candidate == at(0.01, expected)
-    assert len(trials) == len(set(trials))
-
-
-def test_allowances_do_not_add_up_and_a_raised_value_is_not_taken_back() -> None:
-    ranges = {**RANGES, "dropout": Range(0.0, 0.6, "logit")}
-    steps = replace(STEPS, raised={"dropout": [0.3, 0.45, 0.6, 0.9]}, allowance=0.15)
-    lead, trials = tried(
-        lambda one: 1 + 0.6 * one.hyperparameters["dropout"], at(0.01, 0.0), steps=steps, ranges=ranges
-    )
-    assert lead.candidate == at(0.01, 0.0)  # 0.3 already loses 18 %
-    lead, trials = tried(
-        lambda one: 1 + 0.3 * one.hyperparameters["dropout"], at(0.01, 0.0), steps=steps, ranges=ranges
-    )
-    assert lead.candidate == at(0.01, 0.45)  # 0.6 loses 18 % of the first, 4 % of the one before
-    assert [one.hyperparameters["dropout"] for one in trials if one.hyperparameters[RATE] == 0.01] == [
-        0.0,
-        0.3,
-        0.45,
-        0.6,
-    ]
-
-
-@pytest.mark.parametrize(("began", "expected"), [(at(0.01, 0.3), 0), (at(0.002, 0.3), 1), (None, 1)])
-def test_usual_values_that_the_search_began_with_are_not_tried(began: Candidate | None, expected: int) -> None:
-    trials: list[Candidate] = []
-
-    def measured(candidate: Candidate) -> float:
-        trials.append(candidate)
-        return 1.0
-
-    STEPS.lead(at(0.05, 0.3), RANGES, measured, begun=began)
-    assert trials.count(at(0.01, 0.3)) == expected
-
-
 def test_the_defaults_are_kept_inside_the_ranges() -> None:
     steps = replace(STEPS, usual={RATE: 3.0, "dropout": 0.3})
     _, trials = tried(bowl(0.1, 0.3), at(0.01, 0.3), 2, steps)
@@ -202,8 +147,6 @@ def test_with_few_trainings_the_best_so_far_leads(most: int) -> None:
         ({"fine": 1.0}, "fine="),
         ({"coarse": 1.5}, "coarse="),
         ({"margin": 1.0}, "margin="),
-        ({"allowance": -0.1}, "allowance="),
-        ({"raised": {"dropout": [0.5, 0.3]}}, "raised.dropout="),
     ],
 )
 def test_refused_settings(change: dict[str, object], sentence: str) -> None:
