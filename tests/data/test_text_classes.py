@@ -9,7 +9,7 @@ import torch
 from nas.data.text import Text, TextSplit
 from nas.data.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.overrides import going_with_the_space
+from nas.run.overrides import going_along
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import Auto
@@ -103,7 +103,7 @@ def test_the_settings_of_the_space_go_with_the_data(tmp_path: Path) -> None:
         "recurrent": ["data=text"],
     }
     for name, arguments in expected.items():
-        assert going_with_the_space(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
+        assert going_along(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
     series = ["data=time_series", "space=recurrent"]
-    assert going_with_the_space(series, CONF)[1] == "training=recurrent_reader"
-    assert going_with_the_space(["data=digits"], CONF) == []
+    assert going_along(series, CONF)[1] == "training=recurrent_reader"
+    assert going_along(["data=digits"], CONF) == []
