@@ -91,6 +91,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
         categories=(len(known),),
         preparation=preparation,
         digest=whole.hexdigest(),
+        test_samples=[Path(found.files[place]).relative_to(location).as_posix() for place in parts.test.tolist()],
     )
 
 

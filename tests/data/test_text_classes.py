@@ -53,6 +53,12 @@ def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplo
     assert "1 of 22 texts, of up to 10 tokens, are cut to 5, the longest of training" in said
     assert "1 of 22 texts are empty: each is one unknown token" in said
     assert splits.class_names == ("cats", "dogs")
+    for name, text in zip(splits.test_samples, splits.test.inputs, strict=True):  # type: ignore[attr-defined]
+        there = prepared_texts([(folder / str(name)).read_text(encoding="utf-8")], splits.preparation)
+        assert torch.equal(there[0], text)
+    assert [str(name).split("/")[0] for name in splits.test_samples] == [
+        splits.class_names[one] for one in splits.test.targets
+    ]
     vocabulary = splits.preparation["vocabulary"]
     assert vocabulary[:2] == ["<pad>", "<unk>"]
     inputs = splits.train.inputs  # type: ignore[attr-defined]
@@ -71,6 +77,7 @@ def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tm
     written(folder, {f"test/{name}/a.txt": f"new {words}" for name, words in WORDS.items()})
     splits = Text(folder=str(folder), split=TextSplit(0.2, 0.2)).load()
     assert [len(part) for part in splits.parts.values()] == [16, 4, 2]
+    assert list(splits.test_samples) == ["test/cats/a.txt", "test/dogs/a.txt"]
     assert "new" not in splits.preparation["vocabulary"]
     changed = written(folder, {"test/dogs/a.txt": "other words"})
     again = Text(folder=str(changed), split=TextSplit(0.2, 0.2)).load()
