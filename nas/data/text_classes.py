@@ -74,7 +74,8 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
     inputs = prepared_texts(texts, preparation)
     train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
     assert targets.class_names is not None
-    _tell(name, targets.class_names, parts, asked, f"{length} {counted.level}s each, of {len(known):,} known ones")
+    read = f"up to {length} {counted.level}s each, of {len(known):,} known ones"
+    _tell(name, targets.class_names, parts, asked, read)
     limit = "data.longest" if length == longest else "the longest of training"
     for remark in _remarks(list(map(len, tokens)), length, limit):
         log.info(f"{name}: {remark}")

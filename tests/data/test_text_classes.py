@@ -48,7 +48,7 @@ def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplo
     said = "\n".join(caplog.messages)
     assert "pets: left out below" in said
     assert "2 files (1 hidden, 1 in no class; read are .txt)" in said
-    assert "pets: texts of 2 classes (cats, dogs), 5 words each, of" in said
+    assert "pets: texts of 2 classes (cats, dogs), up to 5 words each, of" in said
     assert "14 to train, 4 to validate, 4 to test" in said
     assert "1 of 22 texts, of up to 10 tokens, are cut to 5, the longest of training" in said
     assert "1 of 22 texts are empty: each is one unknown token" in said
