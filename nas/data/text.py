@@ -10,7 +10,7 @@ from pathlib import Path
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.row_split import RowSplit
-from nas.data.text_classes import has_classes, labelled_texts
+from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts
 from nas.data.text_stream import TextDataset
 from nas.data.text_tokens import numbered, tokens_of
 from nas.data.text_vocabulary import Counted, Level
@@ -186,6 +186,6 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnusableInput(f"{path} is no text in UTF-8.") from error
+        raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {TO_UTF_8}.") from error
     except OSError as error:
         raise UnusableInput(f"{path} cannot be read ({error.strerror}).") from error

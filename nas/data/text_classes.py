@@ -19,6 +19,7 @@ from nas.errors import InvalidValue, UnusableInput
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
+TO_UTF_8 = "iconv -f latin1 -t utf-8"  # for example; which encoding a file has, nobody knows but its owner
 
 
 def has_classes(folder: str) -> bool:
@@ -112,7 +113,7 @@ def _read(name: str, files: Sequence[str]) -> list[str]:
     if bad:
         raise UnusableInput(
             f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {listed(bad, most=3)}; "
-            "replace or remove them."
+            f"convert what is in another encoding (for example {TO_UTF_8} FILE), or replace or remove them."
         )
     return texts
 
