@@ -9,8 +9,9 @@ from pathlib import Path
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
+from nas.data.labelled import listed
 from nas.data.row_split import RowSplit
-from nas.data.text_classes import has_classes, labelled_texts
+from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts
 from nas.data.text_stream import TextDataset
 from nas.data.text_tokens import numbered, tokens_of
 from nas.data.text_vocabulary import Counted, Level
@@ -139,14 +140,14 @@ class Text:
                 lacking = [OWN_PARTS[part][0] for part, path in own.items() if path is None]
                 allowed = f"beside train.txt it needs {' and '.join(lacking)}, or no train.txt and the text is cut"
                 require(not lacking, "folder", self.folder, allowed)
-                return {part: _read(path) for part, path in own.items() if path is not None}
+                return {part: _text_of([path]) for part, path in own.items() if path is not None}
             files = sorted(one for one in folder.glob("*.txt") if not one.name.startswith("."))
             require(bool(files), "folder", self.folder, "there is no .txt file in it")
-            return self._cut("\n".join(map(_read, files)))
+            return self._cut(_text_of(files))
         if self.file is not None:
             if not Path(self.file).is_file():
                 raise InvalidValue("file", self.file, "it must be a text file")
-            return self._cut(_read(Path(self.file)))
+            return self._cut(_text_of([Path(self.file)]))
         return self._cut(manual())
 
     def _cut(self, text: str) -> dict[str, str]:
@@ -182,10 +183,18 @@ def _first(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+def _text_of(paths: Sequence[Path]) -> str:
+    """One text of all that is in ``paths``, in this order."""
+    texts = list(map(_read, paths))
+    if not any(texts):
+        raise UnusableInput(f"The text is empty, there is nothing in {listed(list(map(str, paths)), most=3)}.")
+    return "\n".join(texts)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UnusableInput(f"{path} is no text in UTF-8.") from error
+        raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {TO_UTF_8}.") from error
     except OSError as error:
         raise UnusableInput(f"{path} cannot be read ({error.strerror}).") from error

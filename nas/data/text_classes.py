@@ -19,6 +19,7 @@ from nas.errors import InvalidValue, UnusableInput
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
+TO_UTF_8 = "iconv -f latin1 -t utf-8"  # for example; which encoding a file has, nobody knows but its owner
 
 
 def has_classes(folder: str) -> bool:
@@ -74,7 +75,8 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
     inputs = prepared_texts(texts, preparation)
     train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
     assert targets.class_names is not None
-    _tell(name, targets.class_names, parts, asked, f"{length} {counted.level}s each, of {len(known):,} known ones")
+    read = f"up to {length} {counted.level}s each, of {len(known):,} known ones"
+    _tell(name, targets.class_names, parts, asked, read)
     limit = "data.longest" if length == longest else "the longest of training"
     for remark in _remarks(list(map(len, tokens)), length, limit):
         log.info(f"{name}: {remark}")
@@ -91,6 +93,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
         categories=(len(known),),
         preparation=preparation,
         digest=whole.hexdigest(),
+        test_samples=[Path(found.files[place]).relative_to(location).as_posix() for place in parts.test.tolist()],
     )
 
 
@@ -110,7 +113,7 @@ def _read(name: str, files: Sequence[str]) -> list[str]:
     if bad:
         raise UnusableInput(
             f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {listed(bad, most=3)}; "
-            "replace or remove them."
+            f"convert what is in another encoding (for example {TO_UTF_8} FILE), or replace or remove them."
         )
     return texts
 

@@ -87,8 +87,10 @@ def test_mistakes(tmp_path: Path) -> None:
         assert refused.value.key == key
     with pytest.raises(UnusableInput, match="take a longer text"):
         text_of(tmp_path, ["a b"]).load()
+    with pytest.raises(UnusableInput, match=r"^The text is empty, there is nothing in .*book\.txt\.$"):
+        text_of(tmp_path, []).load()
     (tmp_path / "image.txt").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UnusableInput, match="no text in UTF-8"):
+    with pytest.raises(UnusableInput, match="no text in UTF-8: convert it, for example with iconv -f latin1 -t utf-8"):
         Text(file=str(tmp_path / "image.txt")).load()
     with pytest.raises(InvalidValue):
         TextSplit(0.5, 0.5)

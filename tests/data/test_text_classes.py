@@ -9,7 +9,7 @@ import torch
 from nas.data.text import Text, TextSplit
 from nas.data.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.overrides import going_with_the_space
+from nas.run.overrides import going_along
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import Auto
@@ -48,11 +48,17 @@ def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplo
     said = "\n".join(caplog.messages)
     assert "pets: left out below" in said
     assert "2 files (1 hidden, 1 in no class; read are .txt)" in said
-    assert "pets: texts of 2 classes (cats, dogs), 5 words each, of" in said
+    assert "pets: texts of 2 classes (cats, dogs), up to 5 words each, of" in said
     assert "14 to train, 4 to validate, 4 to test" in said
     assert "1 of 22 texts, of up to 10 tokens, are cut to 5, the longest of training" in said
     assert "1 of 22 texts are empty: each is one unknown token" in said
     assert splits.class_names == ("cats", "dogs")
+    for name, text in zip(splits.test_samples, splits.test.inputs, strict=True):  # type: ignore[attr-defined]
+        there = prepared_texts([(folder / str(name)).read_text(encoding="utf-8")], splits.preparation)
+        assert torch.equal(there[0], text)
+    assert [str(name).split("/")[0] for name in splits.test_samples] == [
+        splits.class_names[one] for one in splits.test.targets
+    ]
     vocabulary = splits.preparation["vocabulary"]
     assert vocabulary[:2] == ["<pad>", "<unk>"]
     inputs = splits.train.inputs  # type: ignore[attr-defined]
@@ -71,6 +77,7 @@ def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tm
     written(folder, {f"test/{name}/a.txt": f"new {words}" for name, words in WORDS.items()})
     splits = Text(folder=str(folder), split=TextSplit(0.2, 0.2)).load()
     assert [len(part) for part in splits.parts.values()] == [16, 4, 2]
+    assert list(splits.test_samples) == ["test/cats/a.txt", "test/dogs/a.txt"]
     assert "new" not in splits.preparation["vocabulary"]
     changed = written(folder, {"test/dogs/a.txt": "other words"})
     again = Text(folder=str(changed), split=TextSplit(0.2, 0.2)).load()
@@ -84,7 +91,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"1 class folder of .* without a text: birds \(read are \.txt\)"):
         Text(folder=str(folder)).load()
     (folder / "birds" / "a.txt").write_bytes(b"\xff\xfea")
-    with pytest.raises(UnusableInput, match=r"1 of 21 texts of pets cannot be read: .*a\.txt \(no UTF-8\)"):
+    with pytest.raises(UnusableInput, match=r"1 of 21 texts .* cannot be read: .*a\.txt \(no UTF-8\); convert .*iconv"):
         Text(folder=str(folder)).load()
     written(folder, {"all.txt": "one text"})
     with pytest.raises(InvalidValue, match=r"it has all\.txt, to be read as one text, beside the folders birds, cats,"):
@@ -103,7 +110,7 @@ def test_the_settings_of_the_space_go_with_the_data(tmp_path: Path) -> None:
         "recurrent": ["data=text"],
     }
     for name, arguments in expected.items():
-        assert going_with_the_space(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
+        assert going_along(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
     series = ["data=time_series", "space=recurrent"]
-    assert going_with_the_space(series, CONF)[1] == "training=recurrent_reader"
-    assert going_with_the_space(["data=digits"], CONF) == []
+    assert going_along(series, CONF)[1] == "training=recurrent_reader"
+    assert going_along(["data=digits"], CONF) == []

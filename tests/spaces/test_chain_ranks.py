@@ -159,24 +159,29 @@ def test_what_does_not_fit_is_told_with_what_does(signature: Signature, layers: 
 
 
 @pytest.mark.parametrize(
-    ("signature", "name"),
+    ("signature", "name", "fits"),
     [
-        (Signature((13,), 2), "macro_table"),
-        (Signature((6, 24), 2), "macro_series"),
-        (Signature((1, 28, 64), 2), "macro"),
-        (Signature((3, 65, 48), 2), "macro_large"),
-        (Signature((1, 1500), 2, "dense"), "macro_dense"),
-        (Signature((3, 20, 30), 2, "dense"), "macro_dense"),
-        (Signature((9,), 20, "sequence", (20,)), "recurrent"),
-        (Signature((9,), 2, categories=(20,), tokens=True), "transformer"),
+        (Signature((13,), 2), "macro_table", "tables with 13 inputs"),
+        (Signature((6, 24), 2), "macro_series", "inputs of 6x24"),
+        (Signature((1, 28, 64), 2), "macro", ""),
+        (Signature((3, 65, 48), 2), "macro_large", "inputs of 3x65x48"),
+        (Signature((1, 1500), 2, "dense"), "macro_dense", "inputs of 1x1500"),
+        (Signature((3, 20, 30), 2, "dense"), "macro_dense", "inputs of 3x20x30"),
+        (Signature((9,), 20, "sequence", (20,)), "recurrent", "texts of 9 tokens"),
+        (Signature((9,), 2, categories=(20,), tokens=True), "transformer", "texts of 9 tokens"),
     ],
 )
-def test_a_space_is_proposed_for_the_data_and_takes_them(signature: Signature, name: str) -> None:
+def test_a_space_is_proposed_for_the_data_and_takes_them(
+    signature: Signature, name: str, fits: str, caplog: pytest.LogCaptureFixture
+) -> None:
     assert fitting_space(signature) == name
     full, small = (OmegaConf.load(CONF / file) for file in ("space/macro.yaml", "scale/space/small_macro.yaml"))
+    caplog.set_level(logging.INFO)
     for chosen, kept in ((full, {"macro"}), (small, {"macro", "macro_large"}), (OmegaConf.create(), {name})):
         found = space_settings(chosen, signature, CONF / "space")  # type: ignore[arg-type]
         assert found == (chosen if name in kept else OmegaConf.load(CONF / "space" / f"{name}.yaml"))
+    said = {f"space: {name}, which fits {fits}; space=... takes another"}
+    assert {record.message for record in caplog.records} == (said if fits else set())
     if signature.is_tokens:
         return
     space = build(OmegaConf.load(CONF / "space" / f"{name}.yaml"), "space", signature=signature)
