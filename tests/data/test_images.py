@@ -412,6 +412,16 @@ def test_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     refused(UnusableInput, folder, "All masks have the one value 9", masks="masks")
 
 
+@pytest.mark.parametrize("name", ["4.jpg", "4.jfif", "4.png"])
+def test_masks_in_jpeg_are_refused_whatever_their_names(tmp_path: Path, name: str) -> None:
+    masks = masked(tmp_path) / "masks"
+    with Image.open(masks / "4.png") as mask:
+        mask.load()
+    (masks / "4.png").unlink()
+    mask.save(masks / name, "JPEG")
+    refused(UnusableInput, tmp_path, str(masks / name), "it is a JPEG", "lossless format such as PNG", masks="masks")
+
+
 def test_more_than_256_values_are_no_mask(tmp_path: Path) -> None:
     folder = masked(tmp_path, count=13)
     for index in range(13):
