@@ -163,10 +163,7 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
         if name not in names:
             if open_ended and name not in supplied:
                 continue
-            close = difflib.get_close_matches(str(name), names, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
-            known = ", ".join(sorted(map(_setting, names)))
-            raise InvalidValue(f"{key}.{name}", value, f"{key} knows {known}{hint}")
+            raise InvalidValue(f"{key}.{name}", value, _known(key, name, list(map(_setting, names))))
         if name in hints and not matches(value, hints[name]):
             raise InvalidValue(f"{key}.{_setting(name)}", value, f"it must be {described(hints[name])}")
         if isinstance(value, int) and hints.get(name) is float:
@@ -174,6 +171,28 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
             raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+
+
+def _known(key: str, name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"{key} knows {', '.join(sorted(names))}{f' (did you mean {close[0]}?)' if close else ''}"
+
+
+def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
+    """What is allowed instead of ``name`` in ``group`` at ``key``; None where its constructor could take it, or any.
+
+    The whole configuration is at the empty key.
+    """
+    names = [str(one) for one in group if not str(one).startswith("_") and (key or one != "hydra")]
+    target = group.get("_target_")
+    if target is None:
+        return None if key else _known("the configuration", name, names)
+    try:
+        parameters = inspect.signature(_resolve(target, key)).parameters
+    except InvalidValue:
+        return None  # told once the key is right
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    return None if open_ended or _parameter(name) in parameters else _known(key, name, names)
 
 
 def matches(value: object, hint: Any) -> bool:

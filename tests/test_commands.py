@@ -218,7 +218,9 @@ def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> No
         (("resume=nowhere",), "resume=nowhere"),
         (("space.layers=[",), "space.layers=[ is not allowed: Hydra cannot read it"),
         (("data=nosuch",), "Could not find 'data/nosuch'; Available options in 'data': arrays"),
-        (("training.colour=red",), "Could not override 'training.colour'"),
+        (("training.epoch=3",), "training.epoch=3 is not allowed: training knows averaging, "),
+        (("hyperparameters.colour=red",), "Could not override 'hyperparameters.colour'"),
+        (("evalution.jobs=2",), "(did you mean evaluation?)."),
         (("data=cifar10",), "data.download=true"),
     ],
 )

@@ -18,6 +18,7 @@ from nas.errors import UnusableInput
 
 PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
 NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
+PICTURES_OF_MASKS, MASKS = "images", ("masks", "labels")  # what the two folders of pictures and masks are called
 PART_NAMES = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
@@ -143,6 +144,8 @@ class PictureFolder:
                 files += found[name]
                 labels += [names.index(name)] * len(found[name])
             own[part] = len(files) - start
+            if root == self.location:
+                self._refuse_masks(found)
         if len(names) < 2:
             raise UnusableInput(
                 f"The data set {self.name} needs at least two classes, {roots['train']} has {', '.join(names)} alone."
@@ -217,6 +220,21 @@ class PictureFolder:
             raise UnusableInput(
                 f"{root} has {_counted(len(unknown), 'class', 'es')} that {training} lacks: {listed(unknown)}; the "
                 f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name."
+            )
+
+    def _refuse_masks(self, found: Mapping[str, list[str]]) -> None:
+        """Refuse pictures and their masks as two classes: nobody wants to tell these apart."""
+        masks = next((name for name in MASKS if found.keys() == {PICTURES_OF_MASKS, name}), None)
+        if masks is None or self.what != "picture":
+            return
+        names, others = (
+            {Path(file).relative_to(self.location / name).with_suffix("") for file in found[name]}
+            for name in (PICTURES_OF_MASKS, masks)
+        )
+        if names == others:
+            raise UnusableInput(
+                f"{self.location} has {PICTURES_OF_MASKS} and {masks} of the same {len(names):,} names: for a class "
+                f"per pixel say data.masks={masks}; if they are two classes of whole pictures, rename one of them."
             )
 
     def _unreadable(self, location: Path, error: OSError) -> UnusableInput:

@@ -19,6 +19,7 @@ from nas.data.targets import Targets
 from nas.errors import UnusableInput
 
 MOST_VALUES = 256
+LOSSY = ("JPEG", "MPO")  # as Pillow calls them, whatever a file's name; a WebP does not say whether it is lossy
 COLOUR = 1 << 24  # what the value of a coloured pixel, red << 16 | green << 8 | blue, begins with
 
 
@@ -71,8 +72,8 @@ def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding
         have them, ``0``, ``255`` or ``#ff0000``.
 
     Raises:
-        UnusableInput: One cannot be read, is of another size than its picture, or they have more than 256 values, as
-            no masks have, or one alone.
+        UnusableInput: One cannot be read, is a JPEG or of another size than its picture, or they have more than 256
+            values, as no masks have, or one alone.
     """
     classes = torch.empty(len(masks), *decoding.sides, dtype=torch.uint8)
     found = np.empty(0, np.int64)
@@ -98,9 +99,15 @@ def mask_values(file: str) -> Image.Image:
     """The values of a mask in mode I: grey as it is, the numbers of a palette's entries, colours as one number each.
 
     Raises:
+        ValueError: It is a JPEG, or its values are no whole numbers.
         Exception: Nearly any, where the file is damaged or is no picture.
     """
     with Image.open(file) as image:
+        if image.format in LOSSY:
+            raise ValueError(
+                "it is a JPEG, which changes the values of pixels, and each value of a mask is a class: save the masks "
+                "anew in a lossless format such as PNG, from what they were made of"
+            )
         image.load()
         turned = orientation(image)
         if image.mode == "F":

@@ -19,6 +19,7 @@ PARQUET = (".parquet", ".pq")
 TABS = (".tsv", ".tab")
 SHEETS = (".xlsx", ".xls", ".ods")
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
+RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
 Kind = Literal["number", "whole", "truth", "text", "category", "date"]
 
@@ -103,6 +104,11 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
         ) from None
     except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
+        if ragged := RAGGED.search(reason):
+            raise UnusableInput(
+                f"The table {file} cannot be read: line {ragged[2]} has {ragged[3]} fields and {ragged[1]} are expected"
+                '; data.csv.separator says what stands between two, and a text that has it inside needs "quotes".'
+            ) from None
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
     _check_layout(frame, file)
     return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}

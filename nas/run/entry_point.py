@@ -23,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from nas.configuration import unknown_setting
 from nas.distributed import ShareDone, join, present
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
@@ -33,6 +34,7 @@ from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep,
 from nas.stopping import STOPPED, Stopped
 
 _HYDRA_ADVICE = re.compile("Config search path:|See https:")  # what comes next is no part of a sentence
+_NOT_FOUND = re.compile(r"To append to your config use \+([^=]*)=(.*)", re.DOTALL)
 _PLUGIN = re.compile(r"hydra/(launcher|sweeper)/(\w+)|hydra/\w+_logging/(colorlog)")
 _PLUGINS = {  # what pip calls the packages of those options of Hydra that come in packages of their own
     "joblib": "hydra-joblib-launcher",
@@ -310,6 +312,8 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
     if isinstance(error, InvalidValue | UnusableInput):
         return BAD_INPUT, f"{command}: {error}"
     if isinstance(error, HydraException):
+        if (unknown := _unknown_setting(error)) is not None:
+            return BAD_INPUT, f"{command}: {unknown}"
         return BAD_INPUT, f"{command}: The configuration cannot be composed: {_in_one_line(str(error))}."
     if isinstance(error, OmegaConfBaseException):
         first, *rest = str(error).splitlines() or [type(error).__name__]
@@ -327,6 +331,17 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
         return STOPPED, f"{command}: interrupted between steps; go on with resume=<run folder> if it had begun"
     sentence = fault_sentence(error, command)
     return None if sentence is None else (FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
+
+
+def _unknown_setting(error: HydraException) -> InvalidValue | None:
+    """What the project says of a setting that ``error`` does not find; Hydra advises to add it, which fails, too."""
+    cause, found = error.__cause__, _NOT_FOUND.search(str(error))
+    group = cause.parent_node if isinstance(cause, OmegaConfBaseException) else None
+    if found is None or not isinstance(group, DictConfig):
+        return None
+    key, _, name = str(cause.full_key).rpartition(".")
+    allowed = unknown_setting(group, key, name)
+    return None if allowed is None else InvalidValue(found[1], found[2], allowed)
 
 
 def _in_one_line(text: str) -> str:

@@ -17,6 +17,11 @@ NOTHING_LEARNED = 0.95  # a validation loss above this share of the untrained su
 SETTLED_PLACE = 0.1  # of the range: how far a value on a logit or linear scale may still move
 
 
+def too_early(count: int, what: str) -> str:
+    """``too early to tell, 2 epochs``."""
+    return f"too early to tell, {count} {what}{'' if count == 1 else 's'}"
+
+
 class Trajectory(Callback):
     """The record from which a candidate's hyperparameters are averaged."""
 
@@ -102,7 +107,7 @@ class Trajectory(Callback):
         learned = self._hyperparameters.learned()
         result: dict[str, str | None] = dict.fromkeys(("architecture", *learned))
         if len(self._epoch_ends) < epochs:
-            few = f"too early to tell, {len(self._epoch_ends)} epochs of {epochs}"
+            few = f"{too_early(len(self._epoch_ends), 'epoch')} of {epochs}"
             return dict.fromkeys(result, few)
         recent = self._architectures[-epochs:]
         if changed := sorted({choice for one in recent for choice in one if one[choice] != recent[0].get(choice)}):
@@ -124,7 +129,7 @@ class Trajectory(Callback):
                 span = f"from {means[0]:.3g} to {means[-1]:.3g}"
                 result[name] = f"moved {span} in the last {epochs} epochs"
             elif entry.update is not None and moves * entry.update.rate < entry.raw_length(allowed):
-                result[name] = f"too early to tell, {moves} moves"
+                result[name] = too_early(moves, "move")
         return result
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nas.candidate import Architecture
 from nas.search.callback import Callback
+from nas.search.convergence import too_early
 from nas.search.parts import SearchParts
 from nas.search.reader import CandidateReader
 
@@ -69,7 +70,7 @@ class Readings(Callback):
         epochs = self.settings.settled_epochs
         recent = [self._taken[step] for step in sorted(self._taken)[-epochs:]]
         if len(recent) < epochs:
-            return f"too early to tell, {len(recent)} readings of {epochs}"
+            return f"{too_early(len(recent), 'reading')} of {epochs}"
         options = {choice: {one[choice] for one in recent} for choice in recent[-1]}
         changed = sorted(choice for choice, taken in options.items() if len(taken) > 1 and self._matters(choice, taken))
         shown = ", ".join(changed[:MOST_NAMED]) + (", ..." if len(changed) > MOST_NAMED else "")

@@ -52,7 +52,7 @@ class SearchResult:
 
 
 def unsettled_in_words(settled: Mapping[str, str | None]) -> str:
-    """``architecture, dropout: too early to tell, 1 epochs of 3``: the reasons, and for which decisions they hold."""
+    """``architecture, dropout: too early to tell, 1 epoch of 3``: the reasons, and for which decisions they hold."""
     reasons = [reason for reason in settled.values() if reason is not None]
     names = {reason: [name for name in settled if settled[name] == reason] for reason in reasons}
     return "; ".join(f"{', '.join(concerned)}: {reason}" for reason, concerned in names.items()) or "nothing"

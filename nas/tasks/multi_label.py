@@ -53,11 +53,12 @@ class MultiLabel(Task):
         for part, dataset in splits.parts.items():
             targets = dataset.targets
             good = isinstance(dataset, TargetDataset) and targets.dim() == 2 and targets.shape[1] >= 2
-            if not good or not bool(((targets == 0) | (targets == 1)).all()):
+            if not good:
                 raise UnusableInput(
                     f"task=multi_label needs targets (N, K) of 0 and 1, two labels at least; those of {part} of "
                     f"{splits.name} are {shape_and_type(targets)} (of a table: data.target=[a,b])."
                 )
+            _refuse_other_values(targets, part, splits)
             assert isinstance(dataset, TargetDataset)
             parts[part] = dataset.with_targets(targets.float())
         shares = parts["train"].targets.double().mean(0)
@@ -111,6 +112,20 @@ class MultiLabel(Task):
 
     def words(self, splits: DataSplits) -> str:
         return f"{self.signature.outputs} labels"
+
+
+def _refuse_other_values(targets: Tensor, part: str, splits: DataSplits) -> None:
+    others = ((targets != 0) & (targets != 1)).nonzero().tolist()
+    if not others:
+        return
+    row, column = others[0]
+    label = splits.target_names[column] if splits.target_names else column
+    own = part == "test" and splits.test_samples  # what the user's file calls it; of other parts nobody knows
+    where = f"sample {splits.test_samples[row]}" if own else f"sample {row} of that part, from 0"
+    raise UnusableInput(
+        f"task=multi_label needs targets of 0 and 1; {len(others):,} of {part} of {splits.name} are neither, the first "
+        f"is {targets[row, column].item():g} for label {label} in {where}."
+    )
 
 
 class MultiLabelMetrics:

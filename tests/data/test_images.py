@@ -412,6 +412,29 @@ def test_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     refused(UnusableInput, folder, "All masks have the one value 9", masks="masks")
 
 
+@pytest.mark.parametrize("name", ["masks", "labels", "bees"])
+def test_pictures_and_their_masks_are_no_classes(tmp_path: Path, name: str) -> None:
+    pictures(tmp_path, names=("images", name))
+    if name == "bees":
+        assert load(tmp_path).class_names == ("bees", "images")
+        return
+    told = f"{tmp_path} has images and {name} of the same 10 names: for a class per pixel say data.masks={name};"
+    refused(UnusableInput, tmp_path, told, "rename one of them")
+    assert load(tmp_path, masks=name).head == "dense"
+    (tmp_path / name / "3.png").rename(tmp_path / name / "other.png")
+    assert load(tmp_path).class_names == ("images", name)
+
+
+@pytest.mark.parametrize("name", ["4.jpg", "4.jfif", "4.png"])
+def test_masks_in_jpeg_are_refused_whatever_their_names(tmp_path: Path, name: str) -> None:
+    masks = masked(tmp_path) / "masks"
+    with Image.open(masks / "4.png") as mask:
+        mask.load()
+    (masks / "4.png").unlink()
+    mask.save(masks / name, "JPEG")
+    refused(UnusableInput, tmp_path, str(masks / name), "it is a JPEG", "lossless format such as PNG", masks="masks")
+
+
 def test_more_than_256_values_are_no_mask(tmp_path: Path) -> None:
     folder = masked(tmp_path, count=13)
     for index in range(13):

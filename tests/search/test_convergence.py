@@ -151,8 +151,8 @@ def test_standing_still_tells_nothing_of_what_could_hardly_have_moved(hyperparam
     assert settled(trajectory, 3, 1.5) == SETTLED
     assert trajectory.settled(3, 1.5, every=12) == {
         "architecture": None,
-        "learning_rate": "too early to tell, 1 moves",
-        "dropout": "too early to tell, 1 moves",
+        "learning_rate": "too early to tell, 1 move",
+        "dropout": "too early to tell, 1 move",
     }
 
 

@@ -81,7 +81,7 @@ def test_fewer_readings_than_epochs_tell_nothing(tmp_path: Path) -> None:
     assert found.unsettled() is None  # after the epochs 2 and 3, and at the end
     found.forget()
     found.note(16)
-    assert found.unsettled() == "too early to tell, 1 readings of 3"
+    assert found.unsettled() == "too early to tell, 1 reading of 3"
 
 
 def searched(path: Path, **search: Any) -> GradientSearch:
