@@ -336,8 +336,10 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
 def _unknown_setting(error: HydraException) -> InvalidValue | None:
     """What the project says of a setting that ``error`` does not find; Hydra advises to add it, which fails, too."""
     cause, found = error.__cause__, _NOT_FOUND.search(str(error))
-    group = cause.parent_node if isinstance(cause, OmegaConfBaseException) else None
-    if found is None or not isinstance(group, DictConfig):
+    if found is None or not isinstance(cause, OmegaConfBaseException):
+        return None
+    group = cause.parent_node
+    if not isinstance(group, DictConfig):
         return None
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)
