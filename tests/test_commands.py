@@ -217,11 +217,19 @@ def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> No
         (("data.split.train=5000",), "data.split"),
         (("resume=nowhere",), "resume=nowhere"),
         (("space.layers=[",), "space.layers=[ is not allowed: Hydra cannot read it"),
-        (("data=nosuch",), "Could not find 'data/nosuch'; Available options in 'data': arrays"),
-        (("training.epoch=3",), "training.epoch=3 is not allowed: training knows averaging, "),
-        (("hyperparameters.colour=red",), "Could not override 'hyperparameters.colour'"),
+        pytest.param(
+            ("data=nosuch",),
+            "Could not find 'data/nosuch'; Available options in 'data': arrays",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ("training.epoch=3",), "training.epoch=3 is not allowed: training knows averaging, ", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ("hyperparameters.colour=red",), "Could not override 'hyperparameters.colour'", marks=pytest.mark.slow
+        ),
         (("evalution.jobs=2",), "(did you mean evaluation?)."),
-        (("data=cifar10",), "data.download=true"),
+        pytest.param(("data=cifar10",), "data.download=true", marks=pytest.mark.slow),
     ],
 )
 def test_a_mistake_ends_in_one_sentence(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:

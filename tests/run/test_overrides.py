@@ -94,6 +94,7 @@ def test_any_name_that_is_to_be_typed_is_read_back(name: str) -> None:
     assert value_of([argument], "resume") == name
 
 
+@pytest.mark.slow
 @given(st.text(CHARACTERS, min_size=1, max_size=12))
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_hydra_composes_it_the_same(name: str) -> None:
