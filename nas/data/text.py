@@ -11,7 +11,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.labelled import listed
 from nas.data.row_split import RowSplit
-from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts
+from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
 from nas.data.text_stream import TextDataset
 from nas.data.text_tokens import numbered, tokens_of
 from nas.data.text_vocabulary import Counted, Level
@@ -121,7 +121,7 @@ class Text:
     def _taken(self) -> str:
         """What is read, in words."""
         if self.folder is not None:
-            return f"{Path(self.folder).expanduser().name or self.folder}"
+            return Path(self.folder).expanduser().name or self.folder
         return "the manual of this Python" if self.file is None else Path(self.file).name
 
     def _is_of_classes(self, folder: str) -> bool:
@@ -141,7 +141,7 @@ class Text:
                 allowed = f"beside train.txt it needs {' and '.join(lacking)}, or no train.txt and the text is cut"
                 require(not lacking, "folder", self.folder, allowed)
                 return {part: _text_of([path]) for part, path in own.items() if path is not None}
-            files = sorted(one for one in folder.glob("*.txt") if not one.name.startswith("."))
+            files = loose_texts(folder)
             require(bool(files), "folder", self.folder, "there is no .txt file in it")
             return self._cut(_text_of(files))
         if self.file is not None:

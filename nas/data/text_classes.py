@@ -11,7 +11,7 @@ from nas.data.dataset import ArrayDataset
 from nas.data.image_folders import PictureFolder
 from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts
 from nas.data.targets import of_training
 from nas.data.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.text_vocabulary import Counted
@@ -30,7 +30,7 @@ def has_classes(folder: str) -> bool:
     """
     location = path_of(folder)
     below = [one for one in _folders(location) if next(one.rglob(f"*{ENDING}"), None) is not None]
-    loose = sorted(one.name for one in location.glob(f"*{ENDING}") if not one.name.startswith("."))
+    loose = [one.name for one in loose_texts(location)]
     if len(below) < 2 or not loose:
         return bool(below) and not loose
     raise InvalidValue(
@@ -39,6 +39,11 @@ def has_classes(folder: str) -> bool:
         f"it has {listed(loose)}, to be read as one text, beside the folders {listed([one.name for one in below])}, "
         "which would be classes: move one or the other away",
     )
+
+
+def loose_texts(folder: Path) -> list[Path]:
+    """The texts of ``folder`` that are not hidden and lie in no folder of it, in the order of their names."""
+    return sorted(one for one in folder.glob(f"*{ENDING}") if not one.name.startswith("."))
 
 
 def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit) -> DataSplits:
@@ -75,8 +80,9 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
     inputs = prepared_texts(texts, preparation)
     train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
     assert targets.class_names is not None
+    classes = f"texts of {len(targets.class_names)} classes ({listed(targets.class_names)})"
     read = f"up to {length} {counted.level}s each, of {len(known):,} known ones"
-    _tell(name, targets.class_names, parts, asked, read)
+    log.info(f"{name}: {classes}, {read}; {asked.in_words(parts)}")
     limit = "data.longest" if length == longest else "the longest of training"
     for remark in _remarks(list(map(len, tokens)), length, limit):
         log.info(f"{name}: {remark}")
@@ -116,10 +122,6 @@ def _read(name: str, files: Sequence[str]) -> list[str]:
             f"convert what is in another encoding (for example {TO_UTF_8} FILE), or replace or remove them."
         )
     return texts
-
-
-def _tell(name: str, classes: Sequence[str], parts: Parts, split: RowSplit, tokens: str) -> None:
-    log.info(f"{name}: texts of {len(classes)} classes ({listed(classes)}), {tokens}; {split.in_words(parts)}")
 
 
 def _remarks(lengths: Sequence[int], length: int, limit: str) -> list[str]:

@@ -102,7 +102,7 @@ class FastSearchCell(SearchCell):
         return torch.batch_norm(x, None, None, *averages, norm.training, norm.momentum, norm.eps, on_gpu)
 
 
-class CellSupernet(Supernet):
+class AroundCell(Supernet):
     """A network around the search cell; ``alpha["recurrent"]`` is (edges, operations)."""
 
     network: nn.Module
@@ -136,7 +136,7 @@ class CellSupernet(Supernet):
         return {name: value.clone() for name, value in own.items() if not name.startswith("cell.norm.")}
 
 
-class RecurrentSupernet(CellSupernet, Remembers):
+class RecurrentSupernet(AroundCell, Remembers):
     """The search network of a language.
 
     Attributes:
@@ -165,7 +165,7 @@ class RecurrentSupernet(CellSupernet, Remembers):
         return self.network.recall(x, state, weights["recurrent"])
 
 
-class ReaderSupernet(CellSupernet):
+class ReaderSupernet(AroundCell):
     """The search network of texts or series that get one prediction each."""
 
     def around(self, cell: SearchCell) -> RecurrentReader:
