@@ -45,6 +45,7 @@ from nas.stopping import STOPPED, Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
 RETRAININGS = 3
+DOUBLINGS = 4  # of a black-box search, at most
 PROPOSALS, FINALISTS = 24, 4  # of the surrogate's optimum, for the best that is known
 
 
@@ -60,6 +61,13 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.trainings:g} trainings in {self.unit.replace('_', '-').replace('seconds', 'processor seconds')}"
+
+
+def largest(budgets: Sequence[Budget]) -> Budget:
+    """The largest in multiply-adds, or in samples or seconds where there are no others: these depend on the machine."""
+    units: tuple[Unit, ...] = ("multiply_adds", "samples", "seconds")
+    unit = next(unit for unit in units if any(budget.unit == unit for budget in budgets))
+    return max((one for one in budgets if one.unit == unit), key=lambda one: one.trainings)
 
 
 class Instrument:
@@ -134,9 +142,7 @@ class Instrument:
         return [] if result is None else result.get("evaluations", [])
 
     def _longest(self, arm: Arm, budgets: Sequence[Budget], seed: int) -> LiveSearch:
-        units: tuple[Unit, ...] = ("multiply_adds", "samples", "seconds")
-        unit = next(unit for unit in units if any(budget.unit == unit for budget in budgets))
-        return self.search(arm, seed, max((one for one in budgets if one.unit == unit), key=lambda one: one.trainings))
+        return self.search(arm, seed, largest(budgets))
 
     def _searched(self, arms: Sequence[Arm], budgets: Sequence[Budget], seed: int) -> dict[Any, dict[str, Any] | None]:
         """The results by (arm, budget).
@@ -156,18 +162,40 @@ class Instrument:
         further: dict[Any, LiveSearch] = {}
         for arm in arms:
             for budget in budgets:
-                known = results.get((arm, budget))
-                if arm in longest and known is not None and not self._reaches(known, budget):
-                    most = max(one.trainings for one in budgets if one.unit == budget.unit)
-                    further[arm, budget] = self.search(arm, seed, Budget(budget.unit, most))
-                elif arm not in longest and (arm, budget) not in results:
+                if arm not in longest and (arm, budget) not in results:
                     own = [one for one in (results.get((arm, other)) for other in counted) if one and "cost" in one]
                     fits = [one for one in own if one["cost"]["seconds"] <= budget.limit(self.truth)]
                     if fits:
                         results[arm, budget] = max(fits, key=lambda one: one["cost"]["multiply_adds"])
                     else:
                         further[arm, budget] = self.search(arm, seed, budget)
-        return results | self._all(further, seed)
+        results |= self._all(further, seed)
+        return results | self._prolonged(list(longest), budgets, seed, results)
+
+    def _prolonged(
+        self, arms: Sequence[Arm], budgets: Sequence[Budget], seed: int, known: Mapping[Any, dict[str, Any] | None]
+    ) -> dict[Any, dict[str, Any] | None]:
+        """Longer black-box searches where those that are ``known`` have not spent a budget.
+
+        How many processor seconds a search takes is known afterwards, and the clock runs on while others have the
+        processor. So a search that has not spent a budget of seconds is made anew, twice as long each time.
+        """
+        results: dict[Any, dict[str, Any] | None] = {}
+        for doubling in range(1, DOUBLINGS + 1):
+            wanted: dict[Any, LiveSearch] = {}
+            for arm in arms:
+                for budget in budgets:
+                    newest = results.get((arm, budget), known.get((arm, budget)))
+                    if newest is None or self._reaches(newest, budget):
+                        continue
+                    if budget.unit == "seconds":
+                        most = largest(budgets)
+                        wanted[arm, budget] = self.search(arm, seed, Budget(most.unit, 2**doubling * most.trainings))
+                    else:
+                        own = [one for one in budgets if one.unit == budget.unit]
+                        wanted[arm, budget] = self.search(arm, seed, largest(own))
+            results |= self._all(wanted, seed)
+        return results
 
     def _all(self, wanted: Mapping[Any, LiveSearch], seed: int) -> dict[Any, dict[str, Any] | None]:
         results = self.results(list(wanted.values()), f"seed {seed}: searches")

@@ -21,7 +21,7 @@ from make_truth import Problem, problem_of, trained_row
 
 import train_search
 from nas.candidate import Candidate, Domain, Range
-from nas.errors import RunFailed
+from nas.errors import RunFailed, UnusableInput
 from nas.evaluation.evaluation import Cost, EvaluationCache
 from nas.evaluation.truth import Truth
 from nas.run.randomness import Randomness
@@ -192,7 +192,7 @@ class LiveSearch(Search):
         clock, processor = time.perf_counter(), time.process_time()
         try:
             result, found, _ = train_search.search(composed(self.overrides, self.seed), folder)
-        except (RunFailed, FloatingPointError) as error:
+        except (RunFailed, FloatingPointError, UnusableInput) as error:  # or the budget pays for no evaluation
             return {"failure": str(error)}
         # A search keeps the clock; what others do on the machine is none of its cost.
         share = (time.process_time() - processor) / (time.perf_counter() - clock)

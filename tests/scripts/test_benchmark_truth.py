@@ -114,6 +114,28 @@ def test_a_black_box_search_is_cut_where_the_budget_ends(script: ModuleType, tru
     assert not instrument._reaches({"evaluations": evaluations}, script.Budget("samples", 2.5))
 
 
+def test_a_black_box_search_that_has_not_spent_its_seconds_is_made_anew_and_longer(
+    script: ModuleType, truth: Truth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instrument, arm, asked = script.Instrument(truth, (), None), script.Arm("random", "wide"), []
+
+    def results(runs: list[Any], what: str) -> list[dict[str, Any]]:
+        for run in runs:
+            (limit,) = [float(one.split("=")[1]) for one in run.overrides if one.startswith("budget.multiply_adds")]
+            asked.append(limit)
+        # An evaluation of a tenth of a training in multiply-adds takes a hundredth of one in seconds.
+        training = {unit: truth.mean_training(column) for unit, column in script.COLUMNS.items()}
+        each = {unit: training[unit] * (0.01 if unit == "seconds" else 0.1) for unit in training}
+        count = int(asked[-1] / each["multiply_adds"])
+        return [{"evaluations": [[{"number": one}, 1.0, each] for one in range(count)]} for _ in runs]
+
+    monkeypatch.setattr(instrument, "results", results)
+    budgets = [script.Budget("multiply_adds", 1.0), script.Budget("seconds", 0.3)]
+    found = instrument._searched([arm], budgets, 0)
+    assert [limit / asked[0] for limit in asked] == pytest.approx([1, 1, 2, 4], rel=1e-4)
+    assert [len(found[arm, budget]["evaluations"]) for budget in budgets] == [10, 40]
+
+
 def test_both_kinds_are_told_the_same(script: ModuleType, truth: Truth, script_of: Callable[[str], ModuleType]) -> None:
     runs = script_of("truth_runs")
     black_box = runs.overrides_of(script.Arm("tpe", "expert"), truth, 0, {})
