@@ -114,6 +114,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         randomness.on_cpu("training order"),
         source.augmentation,
         randomness.on_device("augmentation"),
+        splits.epoch_samples,
     )
     retraining = Retraining(
         network=network,

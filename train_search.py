@@ -77,6 +77,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         bound=hyperparameters.entries,
         seed=seed,
         device=device,
+        epoch_samples=splits.epoch_samples,
     )
     objective = assemble(config.objective, "objective", {"space": space, "task": task})
     stopping = build_or_none(config.get("stopping"), "stopping")

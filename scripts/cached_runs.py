@@ -239,6 +239,7 @@ def trained(run: Training, folder: Path) -> Outcome:
             randomness.on_cpu("training order"),
             source.augmentation,
             randomness.on_device("augmentation"),
+            splits.epoch_samples,
         ),
         hyperparameters=found.candidate.hyperparameters,
         schedule=found.schedule,

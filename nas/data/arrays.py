@@ -36,6 +36,7 @@ class Arrays:
         y: What the targets are called in the file; without one, an ``.npy`` file.
         layout: What the dimensions of ``x`` mean; null where two or four of them tell.
         coordinates: Whether every place's own coordinates are further channels.
+        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
     """
 
     split: RowSplit
@@ -44,6 +45,7 @@ class Arrays:
     y: str = "y"
     layout: Layout | None = None
     coordinates: bool = False
+    epoch_samples: int = 0
 
     name: ClassVar[str] = "arrays"
     augmentation: ClassVar[None] = None
@@ -106,6 +108,7 @@ class Arrays:
             preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
             digest=digest_of(files),
             test_samples=parts.tested(rows),
+            epoch_samples=self.epoch_samples,
         )
 
 

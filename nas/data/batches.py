@@ -195,6 +195,34 @@ class EpochStream(ABC):
             )
 
 
+class RepeatedStream:
+    """A :class:`Stream` whose epochs are several of ``stream``: of a few samples one pass is only a step or two."""
+
+    def __init__(self, stream: Stream, passes: int) -> None:
+        self._stream, self._passes = stream, passes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._passes * self._stream.steps_per_epoch
+
+    def next(self) -> Batch:
+        return self._stream.next()
+
+    def carry(self, state: Tensor | None) -> None:
+        self._stream.carry(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._stream.load_state_dict(state)
+
+
+def repeated(stream: Stream, passes: int) -> Stream:
+    """``stream`` with epochs of ``passes`` passes."""
+    return stream if passes <= 1 else RepeatedStream(stream, passes)
+
+
 class ShardedStream:
     """A :class:`Stream` of this rank's share of every batch of ``stream``.
 

@@ -13,7 +13,7 @@ from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, Labe
 from nas.data.labelled import listed, shape_and_type
 from nas.data.targets import absent_classes
 from nas.distributed import present
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, require
 from nas.signature import Head, Signature
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class DataSplits:
         preparation: What was measured to prepare the data, as JSON values: it goes into ``candidate.json``.
         digest: The SHA-256 of the data, where the source has files of a user's.
         test_samples: What each sample of the test part is called in them, such as the number of its row.
+        epoch_samples: Samples of an epoch at least (:meth:`nas.data.dataset.Dataset.stream`).
 
     Raises:
         UnusableInput: See above.
@@ -56,8 +57,11 @@ class DataSplits:
     preparation: Mapping[str, Any] = field(default_factory=dict)
     digest: str = ""
     test_samples: Sequence[str | int] = ()
+    epoch_samples: int = 0
 
     def __post_init__(self) -> None:
+        allowed = "it must be 0 (an epoch is one pass) or above"
+        require(self.epoch_samples >= 0, "epoch_samples", self.epoch_samples, allowed)
         self._refuse_parts_that_differ()
         if isinstance(self.train, LabelledDataset):
             self._check_classes(self.train.labels)
@@ -266,6 +270,9 @@ def loaded(source: "DataSource") -> DataSplits:
         raise UnusableInput(
             f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
         )
+    if len(splits.train) < splits.epoch_samples:
+        often = f"so few samples are passed over several times in an epoch, which has {splits.epoch_samples:,}"
+        log.info(f"{splits.name}: {often} (data.epoch_samples=0: once)")
     return splits
 
 

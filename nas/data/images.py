@@ -58,6 +58,7 @@ class Images:
         mean, std: One number per channel with white at 1; null measures them on the training part.
         memory: GiB up to which decoded pictures are kept in memory; others are decoded anew for each batch.
         workers: Processes that decode; 0 decodes in the run's own.
+        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
 
     Raises:
         InvalidValue: A setting is out of its bounds, or two exclude each other.
@@ -80,6 +81,7 @@ class Images:
     std: Sequence[float] | None = None
     memory: float = 2.0
     workers: int = 2
+    epoch_samples: int = 0
 
     def __post_init__(self) -> None:
         require(
@@ -146,6 +148,7 @@ class Images:
             head="point" if self.masks is None else "dense",
             preparation=self._preparation(decoding, mean, std, targets),
             digest=self._digest(folder, found, targets, kept),
+            epoch_samples=self.epoch_samples,
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 

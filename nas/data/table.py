@@ -43,6 +43,7 @@ class Table:
         numeric: Columns of texts that are numbers, or of numbers that count the rows.
         test_file: A table with the test part.
         missing: What stands for a missing value beside an empty cell, ``NA``, ``NaN`` and the like.
+        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
     """
 
     split: RowSplit
@@ -54,6 +55,7 @@ class Table:
     numeric: Sequence[str] = ()
     test_file: str | None = None
     missing: Sequence[str | float] = ()
+    epoch_samples: int = 0
 
     name: ClassVar[str] = "table"
     augmentation: ClassVar[None] = None
@@ -111,6 +113,7 @@ class Table:
             preparation=preparation.to_json(),
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
+            epoch_samples=self.epoch_samples,
         )
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Text:
         at_least: How often a word must be there to be one of them.
         length: Tokens in a piece of running text, through which gradients go back.
         longest: Tokens that are read of a text to be classified, at most.
+        epoch_samples: Texts of classes in an epoch at least: fewer are passed over several times.
         varied_lengths: Whether every twentieth training batch, at random, has pieces of half the length, as the search
             of DARTS has it.
         split: Where the text is cut that has no files of its own for that.
@@ -75,6 +76,7 @@ class Text:
     at_least: int = 2
     length: int = 35
     longest: int = 128
+    epoch_samples: int = 0
     varied_lengths: bool = False
     split: TextSplit = TextSplit()
 
@@ -95,7 +97,7 @@ class Text:
         counted = Counted(self.level, self.vocabulary, self.at_least)
         if self.folder is not None and self._is_of_classes(self.folder):
             drawn = RowSplit(validation=self.split.validation, test=self.split.test, seed=self.split.seed)
-            return labelled_texts(self.folder, counted, self.longest, drawn)
+            return labelled_texts(self.folder, counted, self.longest, drawn, self.epoch_samples)
         parts = self._parts()
         tokens = {part: tokens_of(text, self.level) for part, text in parts.items()}
         known = counted.known(tokens["train"])

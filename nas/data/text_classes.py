@@ -46,7 +46,7 @@ def loose_texts(folder: Path) -> list[Path]:
     return sorted(one for one in folder.glob(f"*{ENDING}") if not one.name.startswith("."))
 
 
-def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit) -> DataSplits:
+def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit, epoch_samples: int = 0) -> DataSplits:
     """The texts of ``<class>/*.txt``, or of ``train/<class>/*.txt`` with ``valid`` and ``test`` or without.
 
     All have the length of the longest one of the training part, but not more than ``longest`` tokens: longer ones are
@@ -57,6 +57,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
         counted: What tokens are and which of them are known.
         longest: Tokens that are read of a text, at most.
         split: How texts are divided that have no folders of parts.
+        epoch_samples: Texts of an epoch at least.
 
     Raises:
         UnusableInput: A class of the training part is empty, or a file is no text in UTF-8.
@@ -100,6 +101,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit)
         preparation=preparation,
         digest=whole.hexdigest(),
         test_samples=[Path(found.files[place]).relative_to(location).as_posix() for place in parts.test.tolist()],
+        epoch_samples=epoch_samples,
     )
 
 

@@ -34,11 +34,13 @@ class TimeSeries:
         file: A file, a folder with one pair of them, or the name of a data set that comes with aeon.
         per_series: Whether each channel of each series is standardised by its own mean and deviation, and not by those
             of the training part.
+        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
     """
 
     split: RowSplit
     file: str | None = None
     per_series: bool = False
+    epoch_samples: int = 0
 
     name: ClassVar[str] = "time_series"
     augmentation: ClassVar[None] = None
@@ -91,6 +93,7 @@ class TimeSeries:
             },
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
+            epoch_samples=self.epoch_samples,
         )
 
 

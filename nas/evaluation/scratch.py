@@ -127,6 +127,7 @@ def training_of(setup: TrainingSetup, candidate: Candidate, epochs: int, randomn
             randomness.on_cpu("training order"),
             setup.augmentation,
             randomness.on_device("augmentation"),
+            setup.epoch_samples,
         ),
         hyperparameters=hyperparameters,
         schedule=training.schedule,

@@ -91,6 +91,7 @@ class SharedWeights(Evaluator):
             randomness.on_cpu("training order"),
             setup.augmentation,
             randomness.on_device("augmentation"),
+            setup.epoch_samples,
         )
         self.batch_size = min(setup.training.batch_size, len(setup.train))
         self.training = Retraining(

@@ -50,6 +50,7 @@ class TrainingSetup:
         bound: By name, the hyperparameters that reach into a network.
         seed: The run's seed.
         device: The device of networks and images.
+        epoch_samples: Samples of an epoch at least.
     """
 
     space: SearchSpace
@@ -65,6 +66,7 @@ class TrainingSetup:
     bound: Mapping[str, Bound]
     seed: int
     device: torch.device
+    epoch_samples: int = 0
 
     def on(self, source: DataSource, chosen: TaskChoice | None = None) -> "TrainingSetup":
         """The same space and settings with other data, whose shape and outputs may differ.
@@ -83,6 +85,7 @@ class TrainingSetup:
             mean=splits.mean,
             std=splits.std,
             augmentation=source.augmentation,
+            epoch_samples=splits.epoch_samples,
         )
 
     def hyperparameters(self, candidate: Candidate) -> Hyperparameters:

@@ -164,6 +164,7 @@ class _Trainer:
             randomness.on_cpu("training order"),
             self.augmentation,
             randomness.on_device("augmentation"),
+            self.splits.epoch_samples,
         )
         network = self.found.space.network(architecture)
         with tempfile.TemporaryDirectory() as folder:

@@ -70,13 +70,25 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
 
 
 GOING_WITH_A_SPACE = ("hyperparameters", "training")
-NEVER_SCALED = ("arrays", "digits", "images", "table", "text", "time_series")
+OWN_SAMPLES = ("arrays", "images", "table", "time_series")
+NEVER_SCALED = (*OWN_SAMPLES, "digits", "text")
 OF_THE_SCALE = "scale/data"
 
 
 def going_along(arguments: Sequence[str], conf: Path) -> list[str]:
     """What goes without saying with the groups that ``arguments`` choose, as further arguments."""
-    return [*_going_with_the_scale(arguments), *_going_with_the_space(arguments, conf)]
+    of_data = _going_with_the_data(arguments)
+    return [*of_data, *_going_with_the_scale(arguments), *_going_with_the_space(arguments, conf)]
+
+
+def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
+    """``method=coarse_to_fine`` for a user's own samples: short trainings of what was found.
+
+    They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
+    network learns nothing; short trainings see that. An experiment says everything itself.
+    """
+    asked = [value_of(arguments, group) for group in ("method", "experiment")]
+    return ["method=coarse_to_fine"] if value_of(arguments, "data") in OWN_SAMPLES and asked == [None, None] else []
 
 
 def _going_with_the_scale(arguments: Sequence[str]) -> list[str]:

@@ -157,6 +157,7 @@ def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolutio
         randomness.on_cpu("training order"),
         parts.augmentation,
         randomness.on_device("augmentation"),
+        splits.epoch_samples,
     )
     order = randomness.on_cpu("validation order")
     upper = validation.stream(size, splits.mean, splits.std, order)

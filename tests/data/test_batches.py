@@ -25,8 +25,15 @@ def dataset(count: int) -> ImageDataset:
     return ImageDataset(pixels.contiguous(), torch.arange(count), classes=count)
 
 
-def stream(count: int = 20, batch_size: int = 6, seed: int = 0, augmentation: Augmentation | None = None) -> Stream:
-    return dataset(count).stream(batch_size, MEAN, STD, seeded(seed), augmentation, seeded(seed + 100))
+def stream(
+    count: int = 20,
+    batch_size: int = 6,
+    seed: int = 0,
+    augmentation: Augmentation | None = None,
+    epoch_samples: int = 0,
+) -> Stream:
+    draws = seeded(seed + 100)
+    return dataset(count).stream(batch_size, MEAN, STD, seeded(seed), augmentation, draws, epoch_samples)
 
 
 def assert_same(batches: Sequence[Batch], others: Sequence[Batch]) -> None:
@@ -67,6 +74,18 @@ def test_a_data_set_smaller_than_the_batch_is_one_batch() -> None:
     assert batches.steps_per_epoch == 1
     for _ in range(3):
         assert sorted(batches.next().targets.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_an_epoch_of_few_samples_is_as_many_passes_as_make_enough() -> None:
+    plain, repeated, again = (stream(count=20, batch_size=6, epoch_samples=wanted) for wanted in (20, 41, 41))
+    assert plain.steps_per_epoch == 3
+    assert repeated.steps_per_epoch == 9  # three passes of 20
+    assert_same(
+        [plain.next() for _ in range(9)], [repeated.next() for _ in range(9)]
+    )  # only where an epoch ends differs
+    again.load_state_dict(repeated.state_dict())
+    # The place in the order is saved; the generators have their own states.
+    assert again.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_images_are_normalised_and_stay_with_their_labels() -> None:

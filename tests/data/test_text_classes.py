@@ -112,5 +112,5 @@ def test_the_settings_of_the_space_go_with_the_data(tmp_path: Path) -> None:
     for name, arguments in expected.items():
         assert going_along(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
     series = ["data=time_series", "space=recurrent"]
-    assert going_along(series, CONF)[1] == "training=recurrent_reader"
+    assert going_along(series, CONF)[-1] == "training=recurrent_reader"
     assert going_along(["data=digits"], CONF) == []

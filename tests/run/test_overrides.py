@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nas.errors import InvalidValue
 from nas.run.overrides import (
     NEVER_SCALED,
+    OWN_SAMPLES,
     going_along,
     overridden_key,
     parse_overrides,
@@ -182,6 +183,13 @@ def test_an_option_of_old_is_refused_with_what_it_is_today(argument: str, senten
 )
 def test_what_an_override_sets(override: str, key: str) -> None:
     assert overridden_key(override) == key
+
+
+def test_short_trainings_follow_a_search_on_samples_of_a_users_own() -> None:
+    for data in OWN_SAMPLES:
+        assert going_along([f"data={data}"], CONF)[0] == "method=coarse_to_fine"
+    assert going_along(["data=table", "method=tpe"], CONF) == []
+    assert going_along(["data=table", "experiment=debug"], CONF) == []
 
 
 @pytest.mark.parametrize("data", [*NEVER_SCALED, "mnist5k", "cifar10"])

@@ -24,6 +24,7 @@ CONF = str(Path(__file__).resolve().parents[2] / "conf")
 ROWS = 60
 DENSE = "space.layers=[{type: dense, units: [4, 8]}, {type: dense, units: [4, 8], optional: true}]"
 SERIES = "space.layers=[{type: conv, filters: [2, 4], kernel_size: [3, 5]}, {type: global_pool, kind: [average, max]}]"
+EPOCH = "data.epoch_samples=60"  # two passes of the 36 rows that are trained on
 QUICK = ("search.epochs=2", "search.checkpoint_every=2", "training.batch_size=8", "final.epochs=2", "space=macro_table")
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
 CHAIN = (
@@ -85,7 +86,7 @@ def composed(script: str, *overrides: str) -> DictConfig:
 def settings_of(source: str) -> DictConfig:
     first, *rest = SOURCES[source]
     task = f"task={TASKS.get(source, 'auto')}"
-    return composed("train_search", first, task, *QUICK, *QUIET, *rest)
+    return composed("train_search", first, EPOCH, task, *QUICK, *QUIET, *rest)
 
 
 def slow(name: str) -> Any:
@@ -164,7 +165,7 @@ def test_weights_of_classes_act_in_search_baselines_and_retraining(way: str, own
     method = ("method=random", "budget.evaluations=1", "evaluation.epochs=2") if way == "random" else ()
     found = {}
     for name, weights in (("equal", "null"), ("weighted", "[9,1]")):
-        config = composed("train_search", first, *QUICK, *QUIET, *rest, *method, f"task.class_weights={weights}")
+        config = composed("train_search", first, EPOCH, *QUICK, *QUIET, *rest, *method, f"task.class_weights={weights}")
         folder = own / name
         if way == "retraining":
             if name == "equal":
