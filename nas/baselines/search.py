@@ -143,6 +143,7 @@ class BlackBoxSearch:
 
     def end(self) -> None:
         """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
+        self.record.tell_last(self._session)
         candidates = self.finalists()
         if self.finalists_chosen or not candidates:
             return

@@ -78,8 +78,9 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
     raise UnusableInput(
-        f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: remove "
-        f"{'them' if len(strange) > 1 else 'it'}, or divide the data in another way (data.split)."
+        f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: leave "
+        f"{'them' if len(strange) > 1 else 'it'} out, add more samples of the class, which every part should have, or "
+        f"divide the data in another way; where the parts are drawn, data.split.seed=1 draws others."
     )
 
 

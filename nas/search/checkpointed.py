@@ -26,6 +26,8 @@ from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
 from nas.training.carried import carry
 
+LEARNED = "means over the last half of the search's steps"  # see Trajectory.tail_average
+
 
 class CheckpointedSearch:
     """What has a state in a search, and what it returns.
@@ -148,6 +150,7 @@ class CheckpointedSearch:
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
             remarks={
+                **({"learned values": LEARNED} if self.hyperparameters.learned() else {}),
                 **self.reader.remarks(),
                 **begun,
                 **stopped,
