@@ -145,8 +145,8 @@ def load_original(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """
     if any(PT_DARTS.search(name) for name in state):
         raise UnusableInput(
-            "The state dict is of khanrc/pt.darts, whose found cells have a batch norm behind every pooling, which those "
-            "of quark0/darts, and these, have not: take its genotype, candidate='Genotype(...)', and train it anew."
+            "The state dict is of khanrc/pt.darts, whose found cells have a batch norm behind every pooling. Those of "
+            "quark0/darts, and these, have none: take its genotype, candidate='Genotype(...)', and train it anew."
         )
     own = network.state_dict()
     spellings = ({original_name(network, name): name for name in own}, {name: name for name in own})
