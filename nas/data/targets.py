@@ -79,8 +79,8 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
     raise UnusableInput(
         f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: leave "
-        f"{'them' if len(strange) > 1 else 'it'} out, add more samples of the class, which every part should have, or "
-        f"divide the data in another way; where the parts are drawn, data.split.seed=1 draws others."
+        f"{'them' if len(strange) > 1 else 'it'} out, add samples until each part can have some, or divide the data in "
+        f"another way (data.split)."
     )
 
 
