@@ -185,7 +185,7 @@ def test_what_does_not_fit_is_named_in_the_files_spelling(tmp_path: Path) -> Non
         ),
         (
             {f"net.{name.replace('preprocess', 'preproc')}": one for name, one in ours.items()},
-            r"of khanrc/pt\.darts, .* batch norm behind every pooling, .* candidate='Genotype",
+            r"of khanrc/pt\.darts, .* batch norm behind every pooling\. .* candidate='Genotype",
         ),
     ):
         torch.save(state, file)
