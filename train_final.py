@@ -50,7 +50,7 @@ from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import Held, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.run.recorded import inherited_configuration, known_to_the_run
+from nas.run.recorded import inherited_configuration, known_to_the_run, refuse_beginning
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 from nas.tasks import data_and_task, recorded_outputs, recorded_task
@@ -236,6 +236,7 @@ def final_folder(candidate: str) -> str:
 def check(arguments: Sequence[str]) -> None:
     """Refuse arguments for which Hydra prints a traceback, a missing candidate, and a folder that holds a run."""
     refuse_impossible_options(arguments, CONF)
+    refuse_beginning(arguments)
     candidate = value_of(arguments, "candidate")
     flags = [argument for argument in arguments if argument.startswith("-") and argument not in ("-m", "--multirun")]
     if candidate is None and not flags:

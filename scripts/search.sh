@@ -19,9 +19,9 @@ import shlex
 import sys
 
 from nas.errors import InvalidValue
-from nas.run.overrides import parse_overrides, typed, value_of
+from nas.run.overrides import at_home, parse_overrides, typed, value_of
 
-default, *arguments = sys.argv[1:]
+default, *arguments = map(at_home, sys.argv[1:])
 try:
     folder = value_of(arguments, "resume") or value_of(arguments, "hydra.run.dir") or default
     named = [str(one.value()) for one in parse_overrides(arguments) if one.key_or_group in ("resume", "hydra.run.dir")]

@@ -101,7 +101,7 @@ class History:
 
 
 class RoundRecord:
-    """Writes the curves and the console's lines of a search, the latter where something better was found.
+    """Writes the curves and the console's lines of a search, the latter where something is better, and at the end.
 
     Args:
         history: The search's evaluations.
@@ -112,6 +112,7 @@ class RoundRecord:
     def __init__(self, history: History, meter: EvaluationMeter, strategy: Strategy) -> None:
         self.history, self.meter, self.strategy = history, meter, strategy
         self.line_step = 0
+        self._untold = ""  # the line of the last round, where it was not printed
 
     def tell_round(self, session: Session, evaluations: int, number: int) -> None:
         """Record the last ``evaluations`` of the history as round ``number``."""
@@ -132,13 +133,20 @@ class RoundRecord:
         tracker.scalars(scalars, step, number)
         tracker.timing("time/total_seconds", spent.seconds, step, number)
         tracker.timing("throughput/evaluations_per_second", step / max(spent.seconds, 1e-9), step, number)
+        mean = f"{statistics.fmean(scores):.4f}" if scores else "-"
+        self._untold = (
+            f"round {number + 1:>4}  evaluations {step:>5}  best {history.best_score:.4f}  mean {mean}  "
+            f"samples {spent.samples:,}"
+        )
         if history.best_step > self.line_step or step - self.line_step >= LINE_EVERY:
             self.line_step = step
-            mean = f"{statistics.fmean(scores):.4f}" if scores else "-"
-            session.progress.epoch_line(
-                f"round {number + 1:>4}  evaluations {step:>5}  best {history.best_score:.4f}  mean {mean}  "
-                f"samples {spent.samples:,}"
-            )
+            self.tell_last(session)
+
+    def tell_last(self, session: Session) -> None:
+        """Print the line of the last round, where it was not printed."""
+        if self._untold:
+            session.progress.epoch_line(self._untold)
+        self._untold = ""
 
     def tell_finalists(self, tracker: Tracker, number: int) -> None:
         """Record the best score and the cost after the finalists' second measurement."""
@@ -150,7 +158,7 @@ class RoundRecord:
         tracker.scalars(scalars, self.history.step, number)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"line_step": self.line_step}
+        return {"line_step": self.line_step, "untold": self._untold}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.line_step = state["line_step"]
+        self.line_step, self._untold = state["line_step"], state.get("untold", "")

@@ -143,6 +143,7 @@ class BlackBoxSearch:
 
     def end(self) -> None:
         """If metrics drift, measure the best candidates again, all at one time: the best of these is the result."""
+        self.record.tell_last(self._session)
         candidates = self.finalists()
         if self.finalists_chosen or not candidates:
             return
@@ -245,6 +246,7 @@ class BlackBoxSearch:
         counts = {"samples": float(spent.samples), "evaluations": float(spent.evaluations)}
         main = self.setup.task.measures[0]
         measured = {f"validation {main.words}": main.told(best[main.name])} if main.name in best else {}
+        many = f"{spent.evaluations} evaluation{'' if spent.evaluations == 1 else 's'}"
         return SearchResult(
             candidate=self.candidate(),
             cost=spent,
@@ -253,6 +255,6 @@ class BlackBoxSearch:
             epoch=self.round,
             metrics={"best/score": self.history.best_score, **shown, **counts},
             remarks={"best score": f"{self.history.best_score:.4f}", "ended": ending, **measured},
-            summary=f"{spent.evaluations} evaluations, {spent.samples:,} samples, {ending}",
+            summary=f"{many}, {spent.samples:,} samples, {ending}",
             record=record,
         )

@@ -125,8 +125,9 @@ def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> d
                 if all(name in known for name in both):
                     pairs[part] = known[both[0]], known[both[1]]
     if "train" not in pairs:
+        there = f"the arrays {listed(sorted(stored), most=10)}" if stored else "no array"
         raise UnusableInput(
-            f"{owner} has the arrays {listed(sorted(stored), most=10)}: it needs {x} and {y}, or {x}_train and "
+            f"{owner} has {there}: it needs {x} and {y}, or {x}_train and "
             f"{y}_train with or without those of validation and test; data.x= and data.y= give other names."
         )
     return pairs

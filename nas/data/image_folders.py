@@ -1,5 +1,6 @@
 """What lies in a folder of pictures: its parts, its classes, and what is left out."""
 
+import errno
 import logging
 import os
 from collections import Counter
@@ -110,7 +111,11 @@ class PictureFolder:
         try:
             return sorted(one.name for one in os.scandir(location) if one.is_dir() and _may_be_a_class(one.name))
         except OSError as error:
-            if isinstance(error, FileNotFoundError | NotADirectoryError) and location == self.location:
+            if isinstance(error, NotADirectoryError) and location == self.location:
+                raise UnusableInput(
+                    f"{location} is no folder: give that which has all {self.what}s with data.folder=<path>."
+                ) from None
+            if isinstance(error, FileNotFoundError) and location == self.location:
                 raise UnusableInput(
                     f"The data set {self.name} is not on disk, {location} was looked for: "
                     f"name the folder of the {self.what}s with data.folder=<path>."
@@ -277,7 +282,11 @@ def class_folders(
 
 
 def pictures_below(folder: str, left_out: Counter[str], endings: tuple[str, ...] = PICTURES) -> list[str]:
-    """All pictures below ``folder`` that are not hidden, in torchvision's order."""
+    """All pictures below ``folder`` that are not hidden, in torchvision's order.
+
+    Raises:
+        OSError: A folder cannot be read, or is a link to one that it lies in.
+    """
 
     def hand_on(error: OSError) -> None:  # os.walk leaves out what it cannot read
         raise error
@@ -286,6 +295,8 @@ def pictures_below(folder: str, left_out: Counter[str], endings: tuple[str, ...]
     for below, folders, names in os.walk(folder, followlinks=True, onerror=hand_on):
         left_out.update("hidden" for name in folders if _is_hidden(name))
         folders[:] = [name for name in folders if not _is_hidden(name)]
+        if os.path.islink(below) and Path(below).parent.resolve().is_relative_to(Path(below).resolve()):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), below)
         found.append((below, sorted(names)))
     pictures = []
     for below, names in sorted(found):

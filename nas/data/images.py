@@ -97,6 +97,8 @@ class Images:
             require(value is None or self.labels is not None, key, value, "it is a column of data.labels=<file>.csv")
         good = (self.mean is None) == (self.std is None)
         require(good, "std", self.std, "mean and std are both given or both null")
+        good = self.std is None or all(number > 0 for number in self.std)
+        require(good, "std", list(self.std or ()), "its numbers must be above 0")
         if self.channels != "auto" and self.mean is not None and self.std is not None:
             count = _count(self.channels)
             for key, numbers in (("mean", self.mean), ("std", self.std)):

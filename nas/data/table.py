@@ -63,6 +63,8 @@ class Table:
     def __post_init__(self) -> None:
         require(bool(self.file), "file", self.file, "it must be the path of a CSV or Parquet file")
         require(bool(self.target), "target", self.target, "it must be the name of a column, or a list of names")
+        once = len(set(self.targets)) == len(self.targets)
+        require(once, "target", self.target, "it must have each name once")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -77,6 +79,8 @@ class Table:
         count, own = count_rows(columns), {}
         if len(files) > 1:
             own = {"test": read_table(files[1], self.csv, self.missing)}
+            other = digest_of(files[:1]) != digest_of(files[1:])
+            require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
             columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
         columns = as_said(columns, self.numeric, self.categorical, shown)
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)

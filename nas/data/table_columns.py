@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, Column
+from nas.data.table_file import COMMA, THOUSANDS, Column
 from nas.data.table_rows import text_of
 from nas.data.targets import Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
@@ -189,9 +189,11 @@ def refuse_mixture(column: Column, file: str) -> None:
     strange = [(row, text) for row, text in known if text in words]
     if words and all(map(COMMA.fullmatch, words)):
         row, text = strange[0]
+        thousands = all(map(THOUSANDS.fullmatch, words))
+        either = "; if they part thousands, remove them from the file" if thousands else ""
         raise UnusableInput(
             f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): "
-            f"\"data.csv.decimal=','\" reads them."
+            f"\"data.csv.decimal=','\" reads them{either}."
         )
     if 2 * len(strange) > len(known):
         return

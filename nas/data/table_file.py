@@ -1,5 +1,6 @@
 """CSV and Parquet files by pandas: columns of numbers, texts, truth values and dates, told apart by their values."""
 
+import codecs
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from nas.errors import UnusableInput, require
 
 PARQUET = (".parquet", ".pq")
 TABS = (".tsv", ".tab")
+SEPARATORS = (";", "\t", "|")  # that are looked for where a comma is none
 SHEETS = (".xlsx", ".xls", ".ods")
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
 RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
+THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 Kind = Literal["number", "whole", "truth", "text", "category", "date"]
 
 
@@ -98,9 +101,12 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
     try:
         frame = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
+        other = "latin-1 reads the text of many older programs"
+        with file.open("rb") as content:
+            if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                other = "utf-16 reads it"
         raise UnusableInput(
-            f"{file} is no {csv.encoding} text (byte {error.start}): data.csv.encoding=latin-1 reads the text of many "
-            f"older programs."
+            f"{file} is no {csv.encoding} text (byte {error.start}): data.csv.encoding={other}."
         ) from None
     except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
@@ -129,7 +135,10 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
             file, decimal=csv.decimal, na_values=[str(one) for one in unknown], low_memory=False, **options
         )
     if any("does not match length of data" in str(one.message) for one in told):
-        raise ValueError("its rows have more values than its first row has names")
+        first = str(names.iloc[0, 0])
+        other = next((one for one in SEPARATORS if len(names.columns) == 1 and one in first), None)
+        hint = "" if other is None else f", which has {other!r} between them: \"data.csv.separator='{other}'\""
+        raise ValueError(f"its rows have more values than its first row has names{hint}")
     frame.columns = names.iloc[0].tolist()
     return frame
 
@@ -139,7 +148,7 @@ def _check_layout(frame: Any, file: Path) -> None:
         raise UnusableInput(f"The table {file} has no rows below its first one, which has the names of the columns.")
     if len(frame.columns) == 1:
         (name,) = map(str, frame.columns)
-        separator = next((one for one in (";", "\t", "|") if one in name), None)
+        separator = next((one for one in SEPARATORS if one in name), None)
         if separator is not None:
             typed = "tab" if separator == "\t" else f"'{separator}'"
             raise UnusableInput(

@@ -1,5 +1,6 @@
 """What is measured on a table's training rows: medians, scales and categories, as plain JSON."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from nas.data.labelled import listed
+from nas.data.table_columns import override
 from nas.data.table_file import Column
 from nas.data.table_rows import prepared_rows
 from nas.errors import UnusableInput
@@ -90,7 +92,7 @@ def fitted_preparation(
         owner: The table, for messages.
 
     Raises:
-        UnusableInput: No column is left.
+        UnusableInput: No column is left, or the values of one are too large.
     """
     numeric, categorical = [], []
     empty, constant, gaps, rare = [], [], [], []
@@ -114,6 +116,11 @@ def fitted_preparation(
             later.append(f"{name} ({in_others})")
         if texts is None:
             numeric.append(_of_numbers(name, values, known))
+            if not math.isfinite(numeric[-1].std):
+                raise UnusableInput(
+                    f"The column {name} of {owner} has values too large to be standardised, such as "
+                    f"{known[np.abs(known).argmax()]:g}: correct them, or {override('ignore', [name])}."
+                )
             continue
         counts = Counter(text for text in texts if text)
         kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
@@ -139,6 +146,7 @@ def fitted_preparation(
 def _of_numbers(name: str, values: np.ndarray, known: np.ndarray) -> NumericColumn:
     median = float(np.median(known))
     filled = np.where(np.isnan(values), median, values)
-    mean, std = float(filled.mean()), float(filled.std())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(filled.mean()), float(filled.std())
     is_constant = std <= 1e-12 * max(1.0, abs(mean))
     return NumericColumn(name, median, mean, 1.0 if is_constant else std, indicator=len(known) < len(values))

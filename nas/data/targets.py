@@ -78,8 +78,9 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
     raise UnusableInput(
-        f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: remove "
-        f"{'them' if len(strange) > 1 else 'it'}, or divide the data in another way (data.split)."
+        f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: leave "
+        f"{'them' if len(strange) > 1 else 'it'} out, add samples until each part can have some, or divide the data in "
+        f"another way (data.split)."
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.labelled import listed
+from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
 from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
 from nas.data.text_stream import TextDataset
@@ -147,9 +148,10 @@ class Text:
             require(bool(files), "folder", self.folder, "there is no .txt file in it")
             return self._cut(_text_of(files))
         if self.file is not None:
-            if not Path(self.file).is_file():
+            file = path_of(self.file)
+            if not file.is_file():
                 raise InvalidValue("file", self.file, "it must be a text file")
-            return self._cut(_text_of([Path(self.file)]))
+            return self._cut(_text_of([file]))
         return self._cut(manual())
 
     def _cut(self, text: str) -> dict[str, str]:

@@ -60,6 +60,10 @@ OPTIONAL = ("num_batches_tracked", "alpha.")
 """The end or the beginning of what a state dict may lack: PyTorch before 0.4.1 did not count batches."""
 
 
+PT_DARTS = re.compile(r"(^|\.)(preproc[01]|dag)\.")
+"""A part of a network of khanrc/pt.darts, whose found cells have a batch norm behind every pooling."""
+
+
 CLASS_NAMES = "class_names"  # the entry of a state dict's metadata
 DEEPEST = 3  # checkpoints in checkpoints
 
@@ -139,6 +143,11 @@ def load_original(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         UnusableInput: An entry is missing, has no place, or has another shape; the sentence names the first one.
     """
+    if any(PT_DARTS.search(name) for name in state):
+        raise UnusableInput(
+            "The state dict is of khanrc/pt.darts, whose found cells have a batch norm behind every pooling. Those of "
+            "quark0/darts, and these, have none: take its genotype, candidate='Genotype(...)', and train it anew."
+        )
     own = network.state_dict()
     spellings = ({original_name(network, name): name for name in own}, {name: name for name in own})
     state = _unwrapped(state, {name.partition(".")[0] for names in spellings for name in names})

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it logs, once per user, that it has looked for fonts
 KINDS = ("conv", "pool", "global_pool", "dense", "skip", "attention", "convolution", "gated")
 KIND_COLOURS: Mapping[str, str] = {
     "input": GREY,

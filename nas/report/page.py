@@ -1,5 +1,6 @@
 """``report.html``: one self-contained page of a run. Its template writes the sentences about the values found here."""
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,7 @@ def page(run: RecordedRun) -> str:
         observed=_observed(run),
         searched=_searched_hyperparameters(run),
         carried=_carried_hyperparameters(run),
+        tried=_has_trainings(run),
         main=run.task.main,
         samples=samples_in_words(run.found.space.signature) if run.found else "samples",
         gap_columns=gap_columns,
@@ -82,6 +84,7 @@ def page(run: RecordedRun) -> str:
         outputs={name: _outputs(one) for name, one in retrainings.items()},
         with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
         changed=_changed(run),
+        given=_given(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),
         environment=_environment(run),
     )
@@ -210,6 +213,12 @@ def _carried_hyperparameters(run: RecordedRun) -> list[Row]:
     ]
 
 
+def _has_trainings(run: RecordedRun) -> bool:
+    """Whether trainings after the search have tried other hyperparameters (``nas.search.trainings``)."""
+    owners = {tag.partition("/")[0] for tag in run.curves if tag.endswith("/validation_loss")}
+    return bool(owners - {"supernet", "step"})
+
+
 def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row, list[list[str | float]]]:
     """Columns and rows of the networks on the way: measures, loss, and the main measure again where it is a share."""
     networks: list[tuple[str, str, Mapping[str, Any]]] = []
@@ -281,6 +290,21 @@ def _outputs(retraining: RecordedRun) -> dict[str, Any]:
 def _told(measure: Measure, value: object) -> str | None:
     known = number(value)
     return None if known is None else measure.told(known)
+
+
+def _given(run: RecordedRun) -> tuple[list[str], list[str]]:
+    """The overrides that were typed, and those that went along with them, such as a space's own training."""
+    command = run.environment[0].get("command") if run.environment else None
+    try:
+        typed_keys = {_key(word) for word in shlex.split(command)} if isinstance(command, str) else set()
+    except ValueError:
+        typed_keys = set()
+    along = [one for one in run.overrides if typed_keys and _key(one) not in typed_keys]
+    return [one for one in run.overrides if one not in along], along
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
 
 
 def _changed(run: RecordedRun) -> list[Row] | None:

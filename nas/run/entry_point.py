@@ -27,9 +27,9 @@ from nas.configuration import unknown_setting
 from nas.distributed import ShareDone, join, present
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
-from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, typed, typed_script, value_of
+from nas.run.overrides import as_typed, at_home, escaped, hydra_path, overridden_key, typed, typed_script, value_of
 from nas.run.ownership import claimed
-from nas.run.recorded import record_configuration, recorded_overrides, resumed_configuration
+from nas.run.recorded import forget_configuration, record_configuration, recorded_overrides, resumed_configuration
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
 
@@ -68,7 +68,8 @@ def start(
         check: Refuses arguments for which Hydra prints a traceback, or which would overwrite a run.
         begin: Makes the configuration that runs from the one that Hydra composed and the overrides.
     """
-    arguments = sys.argv[1:]
+    arguments = sys.argv[1:] = [at_home(one) for one in sys.argv[1:]]
+    _typed[:] = arguments
     if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
     folder = guarded(lambda: resumed_folder(arguments), command)
@@ -76,6 +77,9 @@ def start(
         return None
     guarded(lambda: _refuse_flags(arguments), command)
     guarded(lambda: check(arguments), command)
+    named = value_of(arguments, "hydra.run.dir")
+    if named is not None and os.path.isdir(named):
+        _there.append(os.path.abspath(named))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told in one sentence
     code = 0
     try:
@@ -111,6 +115,8 @@ def _refuse_flags(arguments: Sequence[str]) -> None:
             raise UnusableInput(f"{word!r} is no setting: it must be key=value, with no space beside the =.")
 
 
+_typed: list[str] = []  # the arguments, before what goes along with them was added for Hydra
+_there: list[str] = []  # the run folder, if it was there before Hydra makes one that is missing
 _begun: list[Path] = []  # run folders of this process: from then on, a failure is none of the command line's
 
 
@@ -151,6 +157,8 @@ def run_composed(
     overrides = as_typed(hydra.overrides.task)
     path = hydra_path(hydra, "output_dir")
     _begun.append(path)
+    if _typed:
+        sys.argv[1:] = _typed  # Hydra has read them, and from here on they are only told
     with chdir(
         hydra_path(hydra, "cwd")
     ):  # paths are of the folder where the command was typed, whatever hydra.job.chdir says
@@ -159,8 +167,15 @@ def run_composed(
         explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
 
         def owning() -> None:
-            with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
-                guarded(lambda: _run_fresh(on_all_ranks(run), config, begin, hydra, overrides, own), command, own)
+            own = path
+            try:
+                with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
+                    guarded(lambda: _run_fresh(on_all_ranks(run), config, begin, hydra, overrides, own), command, own)
+            except SystemExit as end:
+                if end.code == BAD_INPUT and not hydra.job.chdir and os.path.abspath(own) not in _there:
+                    with suppress(OSError):  # it is not empty
+                        own.rmdir()
+                raise
 
         guarded(owning, command, path)
     return 0
@@ -179,7 +194,13 @@ def _run_fresh(
     with read_write(hydra.runtime):
         hydra.runtime.output_dir = escaped(str(folder))
     record_configuration(folder, settings, hydra, overrides)
-    run(settings, folder)
+    try:
+        run(settings, folder)
+    except Exception as error:
+        told = _told(error, "", None)
+        if told is not None and told[0] == BAD_INPUT and hydra.mode == RunMode.RUN:
+            forget_configuration(folder)
+        raise
 
 
 def _run_job(

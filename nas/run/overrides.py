@@ -1,5 +1,6 @@
 """The overrides on a command line, ``group=option`` and ``key=value``, as Hydra's own parser reads them."""
 
+import os
 import re
 import shlex
 import sys
@@ -152,14 +153,25 @@ def escaped(text: str) -> str:
 
 def typed(key: str, value: object) -> str:
     """``key=value`` as it is typed in a shell, in quotes where the shell or Hydra needs them."""
-    text = escaped(str(value))
+    return shlex.quote(_readable(key, str(value)))
+
+
+def _readable(key: str, value: str) -> str:
+    """``key=value`` as Hydra reads it, in quotes where it needs them."""
+    text = escaped(value)
     try:
         plain = parse_override(f"{key}={text}").value() == text
     except InvalidValue:
         plain = False
     # Inside of quotes, backslashes count only in front of a quote.
     quoted = text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
-    return shlex.quote(f"{key}={quoted}")
+    return f"{key}={quoted}"
+
+
+def at_home(argument: str) -> str:
+    """``argument`` with the home folder in the place of ``~`` in ``key=~/...``, which bash leaves and Hydra refuses."""
+    key, _, value = argument.partition("=")
+    return _readable(key, os.path.expanduser(value)) if re.match(r"~(/|$)", value) else argument
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -9,13 +9,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
-from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override
+from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override, value_of
+from nas.run.ownership import NAME
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
 PATHS = (
     *("candidate", "evaluation.path", "final.checkpoint", "search.from"),
     *("data.folder", "data.file", "data.test_file", "data.labels", "data.masks"),
 )
+RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
 
@@ -49,8 +51,20 @@ def record_configuration(folder: Path, config: DictConfig, hydra: DictConfig, ov
     make_folder(place)
     (place / "overrides.yaml").unlink(missing_ok=True)  # of a run that was killed before it began
     texts = OmegaConf.to_yaml(config), OmegaConf.to_yaml({"hydra": hydra}), OmegaConf.to_yaml(list(overrides))
-    for name, text in zip(("config", "hydra", "overrides"), texts, strict=True):
+    for name, text in zip(RECORDED, texts, strict=True):
         write_atomically(place / f"{name}.yaml", text.encode())
+
+
+def forget_configuration(folder: Path) -> None:
+    """Take back :func:`record_configuration` where nothing else has been written: the run was refused."""
+    place = folder / ".hydra"
+    inside = {one.name for one in folder.iterdir()} - {NAME}
+    recorded = {one.name for one in place.iterdir()}
+    if inside != {place.name} or not recorded <= {f"{name}.yaml" for name in RECORDED}:
+        return
+    for name in recorded:
+        (place / name).unlink()
+    place.rmdir()
 
 
 def _locate(config: DictConfig, folder: Path) -> None:
@@ -123,6 +137,17 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
                 if key.startswith(f"{name}."):
                     OmegaConf.update(merged, key, OmegaConf.select(config, key))
     return merged
+
+
+def refuse_beginning(arguments: Sequence[str]) -> None:
+    """Refuse ``search.from``: a retraining inherits it with the other settings of the search, and never looks at it.
+
+    Raises:
+        InvalidValue: It is among the ``arguments`` of a retraining.
+    """
+    given = value_of(arguments, "search.from")
+    way = "a retraining begins with fresh weights, or with those of final.checkpoint=<weights.pt>"
+    require(given is None, "search.from", given, f"it is for train_search.py; {way}")
 
 
 def known_to_the_run(arguments: Sequence[str], candidate: str) -> list[str]:

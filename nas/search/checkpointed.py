@@ -26,6 +26,8 @@ from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
 from nas.training.carried import carry
 
+LEARNED = "means over the last half of the steps"  # see Trajectory.tail_average
+
 
 class CheckpointedSearch:
     """What has a state in a search, and what it returns.
@@ -138,7 +140,7 @@ class CheckpointedSearch:
         begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
         reason = self.stopped_by()
         stopped = {} if reason is None else {"ended early": f"after epoch {self._epoch + 1}: {reason}"}
-        spent = self.meter.spent
+        spent, learned = self.meter.spent, self.hyperparameters.learned()
         counts = {"samples": float(spent.samples), "restarts": float(self.guard.restarts)}
         return SearchResult(
             candidate=self.reader.candidate(),
@@ -148,6 +150,7 @@ class CheckpointedSearch:
             epoch=self._epoch,
             metrics={**self.record.last_means, **counts},
             remarks={
+                **({"learned": f"{', '.join(learned)}: {LEARNED}"} if learned else {}),
                 **self.reader.remarks(),
                 **begun,
                 **stopped,

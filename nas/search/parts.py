@@ -21,7 +21,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
@@ -148,7 +148,17 @@ class SearchParts:
 
 
 def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolution) -> dict[str, Stream]:
-    """The batches of both splits as a step sees them, this rank's share; ``validation`` is on the run's device."""
+    """The batches of both splits as a step sees them, this rank's share; ``validation`` is on the run's device.
+
+    Raises:
+        UnusableInput: A part has a single sample.
+    """
+    for name, dataset in {"training": parts.splits.train, "validation": validation}.items():
+        if len(dataset) < 2:
+            raise UnusableInput(
+                f"The {name} part of {parts.splits.name} has one sample, and batch norm needs two at least: give more "
+                f"data, or divide them in another way (data.split)."
+            )
     splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
     train = splits.train.to(randomness.device).stream(
         size,

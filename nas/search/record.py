@@ -108,7 +108,8 @@ class SearchRecord(Callback):
 
         numbers = self.hyperparameters.numbers()
         parts = [f"epoch {epoch + 1:>3}/{self._epochs}"]
-        parts += [f"{tag} {value:.4f}" for tag, value in means.items() if not tag.startswith("gradient/")]
+        told = sorted(means, key=lambda tag: tag.partition("/")[0])  # the same columns in every epoch
+        parts += [f"{tag} {means[tag]:.4f}" for tag in told if not tag.startswith("gradient/")]
         parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
         self._progress.epoch_line("  ".join(parts))
 

@@ -40,7 +40,8 @@ def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> Dic
     if layers not in (full, small) or name == "macro" or (layers == small and name == "macro_large"):
         return chosen
     shape = "x".join(map(str, signature.input_shape))
-    table = f"texts of {shape} tokens" if signature.is_tokens else f"tables with {shape} inputs"
+    columns = "1 input" if shape == "1" else f"{shape} inputs"
+    table = f"texts of {shape} tokens" if signature.is_tokens else f"tables with {columns}"
     fits = f"inputs of {shape}" if signature.rank else table
     log.info(f"space: {name}, which fits {fits}; space=... takes another")
     found = OmegaConf.load(files / f"{name}.yaml")

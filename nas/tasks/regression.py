@@ -49,6 +49,8 @@ class Regression(Task):
         mean = known.nanmean(0)
         deviation = ((known - mean) ** 2).nanmean(0).sqrt()
         for index, spread in enumerate(deviation.tolist()):
+            if spread == math.inf:
+                raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} has too large values.")
             if not spread > 0:
                 raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} is the same in all of train.")
         task = Regression(self.error)

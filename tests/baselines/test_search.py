@@ -31,6 +31,7 @@ from nas.evaluation.objective import Dynamic, Fixed, Objective
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
+from nas.run.progress import Progress
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.spaces.macro.space import Macro
@@ -213,6 +214,20 @@ def test_the_record_has_the_promised_tags(setup: TrainingSetup, tmp_path: Path) 
     assert rows(tmp_path, "budget/multiply_adds")[-1] == (6, 600.0)
     written = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
     assert [one["metrics"]["accuracy"] for one in written] == scores
+
+
+@pytest.mark.parametrize("evaluations", [6, 10])
+def test_the_last_round_is_on_the_console(
+    setup: TrainingSetup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluations: int
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(Progress, "epoch_line", lambda _, text: lines.append(text))
+    search = searching(setup, tmp_path, Budget(evaluations=evaluations))
+    search.search()
+    ends = [int(line.split("evaluations")[1].split()[0]) for line in lines]
+    assert ends == sorted(set(ends))
+    assert ends[-1] == evaluations
+    assert evaluations == 6 or search.history.best_step < evaluations, "it would have been printed anyway"
 
 
 def interrupted(setup: TrainingSetup, folder: Path, after: int, **settings: Any) -> None:

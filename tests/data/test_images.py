@@ -494,6 +494,13 @@ def test_unreadable_files_end_it_before_the_first_step(tmp_path: Path) -> None:
     refused(UnusableInput, tmp_path, f"{tmp_path / 'bee' / '3.png'} cannot be read", "replace or remove it")
 
 
+def test_a_file_and_a_link_to_a_folder_above_are_no_folders_of_pictures(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "bugs", 3)
+    refused(UnusableInput, folder / "ant" / "0.png", "0.png is no folder: give that which has all pictures")
+    (folder / "ant" / "again").symlink_to(folder, target_is_directory=True)
+    refused(UnusableInput, folder, "Too many levels of symbolic links", "again")
+
+
 def test_hidden_names_and_other_files_are_left_out_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = pictures(tmp_path / "bugs")
     pictures(folder, 2, (".ipynb_checkpoints", "__MACOSX"))

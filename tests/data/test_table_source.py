@@ -227,6 +227,18 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         {},
         r"x of patients.csv has decimal commas \('1,5' in row 1\): .data.csv.decimal=','",
     ),
+    (
+        {"x": ["1,500"] * 39 + ["2,500"]},
+        {},
+        r"data.csv.decimal=','\" reads them; if they part thousands, remove them from the file\.",
+    ),
+    ({"x": [1e300, -1e300] * 20}, {}, r"x of patients.csv .* too large .* such as 1e\+300: .*ignore=\[x\]"),
+    ({}, {"target": ["age", "age"]}, r"target=\['age', 'age'\] is not allowed: it must have each name once"),
+    (
+        {"rare": ["often"] * 36 + list("abcd")},
+        {"target": "rare"},
+        r" of .* that its training part lacks, . \(1\).*: leave .* out, add samples until each part can have some",
+    ),
     ({}, {"csv": {"separator": ";"}}, r"target=kind is not allowed"),
 ]
 
@@ -260,6 +272,8 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
         ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 fields and 2 are expected; data.csv.separator"),
         (b"a,kind\n\xe9,x\n", "data.csv.encoding=latin-1"),
+        ("a,kind\n1,x\n".encode("utf-16"), "data.csv.encoding=utf-16 reads it"),
+        ("a;kind\n1,5;x\n2,5;y\n", r"than its first row has names, which has ';' .*\"data.csv.separator=';'\""),
     ],
 )
 def test_a_damaged_file_is_told_in_one_sentence(text: str | bytes, sentence: str, tmp_path: Path) -> None:
@@ -279,6 +293,8 @@ def test_the_index_that_a_data_frame_writes_is_left_out(tmp_path: Path) -> None:
 
 def test_a_test_table_of_other_columns_is_refused_by_name(tmp_path: Path) -> None:
     file = written(tmp_path)
+    with pytest.raises(InvalidValue, match=r"test_file=.* is not allowed: it has the same content as data.file"):
+        loaded(file, test_file=str(file))
     pd.DataFrame(COLUMNS).drop(columns="age").assign(weight=1.0).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(UnusableInput, match=r"test.csv lacks age and has weight, which the training table lacks"):
         loaded(file, test_file=str(tmp_path / "test.csv"))

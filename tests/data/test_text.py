@@ -53,6 +53,12 @@ def test_characters(tmp_path: Path) -> None:
     assert set(splits.preparation["vocabulary"][1:]) == set("ab \n")
 
 
+def test_a_file_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = text_of(tmp_path).load()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Text(file="~/book.txt", length=3, split=TextSplit(0.2, 0.2)).load().digest == whole.digest
+
+
 def test_a_folder_with_its_own_parts_and_one_with_files_that_are_one_text(tmp_path: Path) -> None:
     own, books = tmp_path / "own", tmp_path / "books"
     for folder in (own, books):

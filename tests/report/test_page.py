@@ -110,6 +110,27 @@ def test_a_retraining_in_a_folder_of_its_own_says_nothing_of_the_search(tmp_path
     assert outcome(run, run.task.main)["seconds"] is None
 
 
+def test_what_was_typed_stands_apart_from_what_goes_along_with_it(run_folder):
+    folder = run_folder()
+    (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(["++space=recurrent", "seed=7", "training=recurrent"]))
+    (folder / "environment.json").write_text(
+        json.dumps([{"command": "python train_search.py -m space=recurrent seed=7,8"}, {"command": "... resume=x"}])
+    )
+    texts = document_of(folder).texts
+    assert "++space=recurrent seed=7" in texts
+    assert "Taken along with them: training=recurrent" in texts
+    for command in (None, 3, "'"):
+        (folder / "environment.json").write_text(json.dumps([{"command": command}] if command else []))
+        assert "++space=recurrent seed=7 training=recurrent" in document_of(folder).texts
+
+
+def test_a_learned_value_is_called_a_mean(run_folder):
+    mean = "Of dropout it is the mean over the last half of the search's steps"
+    assert mean not in " ".join(document_of(run_folder()).texts)
+    folder = run_folder(candidate=CANDIDATE | {"trajectory": {"dropout": [0.3, 0.2]}})
+    assert mean in " ".join(document_of(folder).texts)
+
+
 def test_every_retraining_has_a_column_and_a_row_in_the_gap(run_folder):
     folder = run_folder()
     for name, accuracy, source in (("final", 0.9875, "learned"), ("final_fixed", 0.9625, "fixed")):

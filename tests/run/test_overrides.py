@@ -12,6 +12,7 @@ from nas.errors import InvalidValue
 from nas.run.overrides import (
     NEVER_SCALED,
     OWN_SAMPLES,
+    at_home,
     going_along,
     overridden_key,
     parse_overrides,
@@ -52,6 +53,22 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 )
 def test_the_value_of_an_argument(arguments: list[str], value: str | None) -> None:
     assert value_of(arguments, "resume") == value
+
+
+@pytest.mark.parametrize(
+    ("argument", "whole"),
+    [
+        ("data.file=~/a,b.csv", "data.file='/home/me/a,b.csv'"),
+        ("hydra.run.dir=~/runs/1", "hydra.run.dir=/home/me/runs/1"),
+        ("+candidate=~", "+candidate=/home/me"),
+        ("~resume", "~resume"),
+        ("data.file='~/a'", "data.file='~/a'"),
+    ],
+)
+def test_a_tilde_before_a_path_is_the_home_folder(argument: str, whole: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert at_home(argument) == whole
+    parse_overrides([whole])
 
 
 @pytest.mark.parametrize(

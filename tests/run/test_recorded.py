@@ -8,9 +8,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.recorded import (
+    forget_configuration,
     inherited_configuration,
     known_to_the_run,
+    record_configuration,
     recorded_configuration,
+    refuse_beginning,
     resumed_configuration,
 )
 
@@ -236,3 +239,24 @@ def test_a_setting_that_is_gone_is_dropped_where_it_has_no_effect(begun: Path) -
     for search in (None, "fast", {"guard": None}, {"guard": [1]}):
         OmegaConf.save(OmegaConf.create({**CONFIG, "search": search}), begun / ".hydra" / "config.yaml")
         assert recorded_configuration(begun).search == search
+
+
+def test_only_the_record_of_a_refused_run_is_taken_back(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    for other in (None, "notes.txt", ".hydra/notes.txt"):
+        record_configuration(tmp_path, OmegaConf.create(CONFIG), OmegaConf.create({}), ["seed=3"])
+        if other is not None:
+            (tmp_path / other).write_text("mine")
+        before = sorted(tmp_path.rglob("*"))
+        forget_configuration(tmp_path)
+        assert sorted(tmp_path.rglob("*")) == ([tmp_path / ".lock"] if other is None else before)
+        if other is not None:
+            (tmp_path / other).unlink()
+
+
+def test_a_retraining_begins_with_no_search() -> None:
+    refuse_beginning(["search.epochs=3", "search.from=null"])
+    with pytest.raises(
+        InvalidValue, match=r"search\.from=runs/a is not allowed: it is for train_search\.py; a retraining"
+    ):
+        refuse_beginning(["+search.from=runs/a"])

@@ -16,7 +16,7 @@ from PIL import Image
 
 import train_final
 import train_search
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, UnusableInput
 from nas.run.candidate_file import read_candidate_file
 from nas.search.gradient_search import GradientSearch
 
@@ -184,3 +184,11 @@ def test_weights_of_classes_act_in_search_baselines_and_retraining(way: str, own
             found[name] = None, float(next(line for line in lines if "train/loss" in line).rpartition(",")[2])
     assert found["equal"][0] == found["weighted"][0], "one candidate"
     assert found["equal"][1] != pytest.approx(found["weighted"][1], rel=1e-6)
+
+
+def test_a_validation_part_of_one_sample_is_refused_before_anything_is_written(own: Path) -> None:
+    first, *rest = SOURCES["table"]
+    config = composed("train_search", first, *QUICK, *QUIET, *rest, "data.split.validation=1")
+    with pytest.raises(UnusableInput, match=r"The validation part of own has one sample, and batch norm needs two"):
+        train_search.search(config, own / "run")
+    assert not (own / "run").exists()
