@@ -78,6 +78,7 @@ class FastSearchCell(SearchCell):
 class AroundCell(Supernet):
     """A network around the search cell; ``alpha["recurrent"]`` is (edges, operations)."""
 
+    space: RecurrentChoices
     network: nn.Module
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
@@ -93,13 +94,6 @@ class AroundCell(Supernet):
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(edge_name(*edge), OPERATIONS) for edge in cell_edges(self.space.nodes)]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha["recurrent"]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
