@@ -32,6 +32,7 @@ from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
 from nas.interop.original_state import load_weights, write_weights
+from nas.report.continuation import continued_text
 from nas.report.outcome import (
     architecture_figure,
     architecture_in_words,
@@ -162,6 +163,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "schedule": schedule.schedule,
         "schedule_end": schedule.schedule_end,
         "candidate": found.to_json(),
+        **continued_text(network, splits, randomness.anew("continuation")),
     }
     write_weights(network, path / "weights.pt", splits.class_names)
     with retraining.open_tracker() as tracker:

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from nas.report import charts
 from nas.report.composition import composition_in_words
+from nas.report.continuation import continuation_of
 from nas.report.explanation import Decision, ObservedOption, change_in_words, decisions, observed_options
 from nas.report.outcome import samples_in_words, without_inputs
 from nas.report.predictions import PREDICTIONS
@@ -83,6 +84,7 @@ def page(run: RecordedRun) -> str:
         retrained=_retrained(retrainings, run.task.measures),
         outputs={name: _outputs(one) for name, one in retrainings.items()},
         with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
+        continued={name: continuation_of(one.result) for name, one in retrainings.items()},
         changed=_changed(run),
         given=_given(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),

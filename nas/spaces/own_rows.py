@@ -36,10 +36,3 @@ class OwnRowsSupernet(Supernet):
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(choice.name, choice.options) for choice in self.space.choices if alpha_name(choice.name) == name]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha[name]) for name, weight in weights.items()}

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,25 @@ def checked_implementation(implementation: object) -> Implementation:
     return "plain" if implementation == "plain" else "fast"
 
 
+class OwnSpace(Protocol):
+    """What a supernet asks of its space (``SearchSpace`` makes supernets, so that it cannot be imported here)."""
+
+    def preferred(self, probabilities: Mapping[str, Mapping[str, float]]) -> Architecture: ...
+
+    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]: ...
+
+
 class Supernet(nn.Module, ABC):
     """A network whose mixed operations are weighted by ``relaxation(alpha)``.
 
     Subclasses register their architecture parameters in ``self.alpha`` (name to parameter of shape (..., options)) and
     everything else as ordinary weights.
+
+    Attributes:
+        space: Whose supernet it is; subclasses set it.
     """
+
+    space: OwnSpace
 
     def __init__(self, relaxation: Relaxation) -> None:
         super().__init__()
@@ -136,17 +149,18 @@ class Supernet(nn.Module, ABC):
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         """The decision's name and its options' labels, for each row of ``self.alpha[name]``."""
 
-    @abstractmethod
     def discretise(self) -> Architecture:
         """The architecture that alpha prefers now.
 
         Raises:
             FloatingPointError: An alpha is not finite.
         """
+        return self.space.preferred(self.finite_probabilities())
 
-    @abstractmethod
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights, one tensor per alpha, with which this supernet computes ``architecture``: 1 and 0."""
+        alpha = next(iter(self.alpha.values()))
+        return {name: weight.to(alpha) for name, weight in self.space.architecture_weights(architecture).items()}
 
     @abstractmethod
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -5,17 +5,23 @@ With ``[c, z]`` of an edge, its weights ``p`` of tanh, ReLU, sigmoid and the ide
 """
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from nas.operations.fast import library
-from nas.operations.fast.derivatives import Derivatives, KernelGradient, wanted_inputs
 
-SMALL = 30_000  # numbers that one thread is through with sooner than several
+SMALL = 60_000  # numbers in the products that one thread is through with sooner than several
+PAIR, FOUR = (None,) * 2, (None,) * 4
+TENSORS = (
+    ("state", "product", "factors", "carried"),  # inputs
+    ("first", "rest"),  # outputs, or their tangents
+    ("gfirst", "grest"),  # their gradients, those of the tangents in the second backward pass
+    ("gstate", "gproduct", "gfactors", "gcarried"),  # gradients of the inputs
+    ("vstate", "vproduct", "vfactors", "vcarried"),  # the directions of the second backward pass
+    ("hfirst", "hrest"),  # and the gradients of the outputs themselves there
+)
 
 
 class _GatedMixture(ctypes.Structure):
@@ -23,31 +29,44 @@ class _GatedMixture(ctypes.Structure):
 
     _fields_ = (
         *library.numbers("batch", "edges", "width", "threads"),
-        *library.addresses("state", "product", "factors", "carried"),  # inputs
-        *library.addresses("first", "rest"),  # outputs, or their tangents
-        *library.addresses("gfirst", "grest"),  # their gradients
-        *library.addresses("gstate", "gproduct", "gcarried", "sums"),  # gradients of the inputs
-        *library.addresses("vstate", "vproduct", "vfactors", "vcarried"),  # the directions of the second pass
+        *(field for names in TENSORS for field in library.addresses(*names)),
     )
 
 
-def gated_mixture(state: Tensor, product: Tensor, factors: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-    """What the first node has been given with this, (batch, width), and the others, (batch, edges - 1, width).
+class Edges(NamedTuple):
+    """What belongs to the edges that leave one state: values, directions or gradients, each contiguous.
 
-    Args:
-        state: (batch, width).
-        product: (batch, edges, 2 width), gates and values side by side.
-        factors: (edges, 4), the weights of tanh, ReLU, sigmoid and the identity.
-        carried: (batch, edges, width), what the nodes have been given before.
+    Attributes:
+        state: (batch, width), what they read.
+        product: (batch, edges, 2 width), its products with their nodes' weights.
+        factors: (edges, 4), the weights of tanh, ReLU, sigmoid and the identity. Gradients are (batch, edges, 4), one
+            per sample; None where they are not wanted.
+        carried: (batch, edges, width), what the nodes have been given before; None for nothing.
     """
-    if library.usable(state):
-        return _Mixed.apply(state, product, factors, carried)
-    first, rest = gated_mixture_in_torch(state, product, factors, carried)
-    return first, rest
+
+    state: Tensor
+    product: Tensor
+    factors: Tensor | None
+    carried: Tensor | None = None
 
 
-def gated_mixture_in_torch(state: Tensor, product: Tensor, factors: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-    """The same in PyTorch's operations."""
+class Given(NamedTuple):
+    """What the edges' nodes have been given with them; or the tangents of it, or the gradients.
+
+    Attributes:
+        first: (batch, width), the first node.
+        rest: (batch, edges - 1, width), the others; None where there are none.
+    """
+
+    first: Tensor
+    rest: Tensor | None
+
+
+def gated_mixture(state: Tensor, product: Tensor, factors: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
+    """What the first node has been given, (batch, width), and what the others have, (batch, edges - 1, width).
+
+    The arguments are the fields of :class:`Edges`, of which ``product`` may have its last two axes in one.
+    """
     gate, sigmoid_of_z = product.sigmoid().chunk(2, -1)
     z = product.chunk(2, -1)[1]
     tanh, relu, sigmoid, same = (one[:, None] for one in factors.unbind(1))
@@ -58,83 +77,26 @@ def gated_mixture_in_torch(state: Tensor, product: Tensor, factors: Tensor, carr
     return out[:, 0], out[:, 1:]
 
 
-class _Mixed(Function):
-    """The values from ``state``, ``product``, ``factors`` and ``carried``."""
-
-    @staticmethod
-    def forward(ctx: Any, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(*inputs)
-        first, rest = _outputs(inputs)
-        _run("gated_mixture_forward", inputs, (first, rest))
-        return first, rest
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
-        wanted = wanted_inputs(ctx, len(inputs))
-        if torch.is_grad_enabled():
-            return tuple(KernelGradient.apply(DERIVATIVES, wanted, 2, *gradients, *inputs))
-        return tuple(_gradient(inputs, gradients, wanted))
-
-
-def _outputs(inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    batch, edges, width = inputs[3].shape
-    return inputs[0].new_empty(batch, width), inputs[0].new_empty(batch, edges - 1, width)
-
-
-def _results(inputs: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor | None]:
-    """Room for the gradients of ``state``, ``product`` and ``carried``, and for that of ``factors`` per sample."""
-    state, product, factors, carried = inputs
-    return [
-        state.new_empty(state.shape) if wanted[0] else None,
-        product.new_empty(product.shape) if wanted[1] else None,
-        carried.new_empty(carried.shape) if wanted[3] else None,
-        product.new_empty(len(state), *factors.shape) if wanted[2] else None,
-    ]
-
-
-def _gradient(
-    inputs: Sequence[Tensor], gradients: Sequence[Tensor], wanted: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    found = _results(inputs, wanted)
-    _run("gated_mixture_backward", inputs, (None, None), gradients, found)
-    state, product, carried, sums = found
-    return state, product, None if sums is None else sums.sum(0), carried
-
-
-def _second_gradient(
-    inputs: Sequence[Tensor], gradients: Sequence[Tensor], directions: Sequence[Tensor], wanted: Sequence[bool]
-) -> tuple[Tensor | None, ...]:
-    """The gradients of ``<gradient, directions>``: the values' tangent, and those of the inputs.
-
-    The gradient of ``carried`` is the outputs' own, so that it depends on no input.
-    """
-    found = _results(inputs, (*wanted[2:5], False))
-    tangents = _outputs(inputs) if wanted[0] or wanted[1] else (None, None)
-    _run("gated_mixture_second_backward", inputs, tangents, gradients, found, directions)
-    state, product, _, sums = found
-    return *tangents, state, product, None if sums is None else sums.sum(0), None
-
-
-DERIVATIVES = Derivatives(gated_mixture_in_torch, _gradient, _second_gradient)
-
-
-NONE = (None,) * 4
-
-
-def _run(
-    name: str,
-    inputs: Sequence[Tensor],
-    outputs: Sequence[Tensor | None],
-    gradients: Sequence[Tensor | None] = (None, None),
-    results: Sequence[Tensor | None] = NONE,
-    directions: Sequence[Tensor | None] = NONE,
+def run_gated_mixture(
+    name: Literal["forward", "backward", "second_backward"],
+    inputs: Edges,
+    outputs: Given | None = None,
+    gradients: Given | None = None,
+    results: Edges | None = None,
+    directions: Edges | None = None,
+    further: Given | None = None,
 ) -> None:
-    """Call the kernel ``name`` with the tensors of the fields of :class:`_GatedMixture`, in their order."""
-    batch, edges, width = inputs[3].shape
-    threads = 1 if batch * edges * width < SMALL else torch.get_num_threads()
-    tensors = [  # kept alive during the call
-        None if one is None else one.contiguous() for one in (*inputs, *outputs, *gradients, *results, *directions)
-    ]
-    places = [None if one is None else one.data_ptr() for one in tensors]
-    library.run(_GatedMixture(batch, edges, width, threads, *places), name, inputs[0].dtype)
+    """Call a kernel, which writes ``outputs`` and ``results`` where they are given.
+
+    Args:
+        outputs: Room for the outputs; in the second backward pass for their tangents along ``directions``.
+        gradients: Those of the outputs; in the second backward pass those of their tangents.
+        results: Room for the gradients of ``inputs``.
+        further: The gradients of the outputs themselves in the second backward pass.
+    """
+    batch, edges, both = inputs.product.shape
+    threads = 1 if batch * edges * both < SMALL else torch.get_num_threads()
+    tensors = *inputs, *(outputs or PAIR), *(gradients or PAIR), *(results or FOUR), *(directions or FOUR)
+    places = [None if one is None else one.data_ptr() for one in (*tensors, *(further or PAIR))]
+    settings = _GatedMixture(batch, edges, both // 2, threads, *places)
+    library.run(settings, f"gated_mixture_{name}", inputs.product.dtype)

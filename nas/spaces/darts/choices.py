@@ -307,6 +307,7 @@ class DartsChoices(SearchSpace):
         return (source, operation) in edges if kind == "operation" else source in [edge[0] for edge in edges]
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
+        """1 where ``architecture`` has an edge, 2 where a node reads one state twice through one operation."""
         genotype = self.genotype(architecture)
         rows = {edge: row for row, edge in enumerate(cell_edges(self.steps))}
         weights: dict[str, Tensor] = {}

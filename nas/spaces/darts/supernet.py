@@ -73,6 +73,8 @@ class DartsSupernet(CellSupernet):
     relaxation says where they begin. Batch norms have no affine parameters except the stem's.
     """
 
+    space: DartsChoices
+
     def __init__(self, space: DartsChoices, relaxation: Relaxation) -> None:
         super().__init__(relaxation, space.structure)
         self.space = space
@@ -111,17 +113,6 @@ class DartsSupernet(CellSupernet):
             edges = zip(cell_edges(self.space.steps), self.space.edge_operations[name], strict=True)
             return [(edge_name(name, *edge), operations) for edge, operations in edges]
         return [edges_row(name)]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The weights with which this supernet computes ``architecture``: 1 where it has an edge, 0 elsewhere.
-
-        A node that reads one state twice through one operation has a 2 there.
-        """
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha[CELLS[0]]) for name, weight in weights.items()}
 
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
         fresh = self.space.network(architecture).state_dict()

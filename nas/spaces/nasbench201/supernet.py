@@ -54,6 +54,8 @@ class NasBench201Supernet(CellSupernet):
     inside the cells have no affine parameters; those of stem, residual blocks and the last activation have.
     """
 
+    space: NasBench201Choices
+
     def __init__(self, space: NasBench201Choices, relaxation: Relaxation) -> None:
         super().__init__(relaxation, space.structure)
         self.space = space
@@ -81,15 +83,6 @@ class NasBench201Supernet(CellSupernet):
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(choice.name, choice.options) for choice in self.space.choices]
-
-    def discretise(self) -> Architecture:
-        """The strongest operation of every edge, ``none`` included."""
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The weights with which this supernet computes ``architecture``: one-hot rows."""
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha["cell"]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

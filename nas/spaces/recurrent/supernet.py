@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.operations.fast.gated_mixture import gated_mixture
+from nas.operations.fast.recurrent_pass import RecurrentInputs, recurrent_pass
 from nas.operations.locked_dropout import Masks, masked
 from nas.operations.memory import Remembered, Remembers
 from nas.relaxations.relaxation import Relaxation
@@ -62,8 +62,7 @@ class FastSearchCell(SearchCell):
 
     def forward(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None = None) -> Tensor:
         assert weights is not None
-        length, batch, width = x.shape
-        many = len(self.nodes)
+        (length, batch, width), many = x.shape, len(self.nodes)
         of_input, of_state = self.first.split(width)
         from_input = (masked(x, masks.cell_x).reshape(-1, width) @ of_input).view(length, batch, 2 * width)
         # Of every state: the products of all later nodes side by side, and their rows of the weights without none.
@@ -71,40 +70,15 @@ class FastSearchCell(SearchCell):
         products = [torch.cat(list(self.nodes)[source:], 1) for source in range(many)]
         mixtures = [weights[[rows[node, source] for node in range(source + 1, many + 1)], 1:] for source in range(many)]
         tanh = weights.new_tensor([[1.0, 0.0, 0.0, 0.0]])
-        none = state.new_zeros(batch, many, width)
-        outputs = []
-        for one in from_input:
-            product = (one + masked(state, masks.cell_h) @ of_state)[:, None]
-            first, _ = gated_mixture(state, product, tanh, none[:, :1])
-            states, totals = [self._normalised(first)], none
-            for product, mixture in zip(products, mixtures, strict=True):
-                read = states[-1]
-                both = (masked(read, masks.cell_h) @ product).view(batch, -1, 2 * width)
-                total, totals = gated_mixture(read, both, mixture, totals)
-                states.append(self._normalised(total))
-            state = torch.stack([states[node] for node in self.concat]).mean(0)
-            outputs.append(state)
-        norm = self.norm
-        if type(norm) is nn.BatchNorm1d and norm.training and norm.track_running_stats:
-            assert norm.num_batches_tracked is not None
-            norm.num_batches_tracked.add_(length * (many + 1))
-        return torch.stack(outputs)
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        """As the batch norm has it, without the way through its module, and without counting the call."""
-        norm = self.norm
-        if type(norm) is not nn.BatchNorm1d:  # the statistics of all ranks, for example
-            return norm(x)
-        keeps = not norm.training or norm.track_running_stats
-        averages = (norm.running_mean, norm.running_var) if keeps else (None, None)
-        assert norm.momentum is not None
-        on_gpu = x.is_cuda and torch.backends.cudnn.enabled
-        return torch.batch_norm(x, None, None, *averages, norm.training, norm.momentum, norm.eps, on_gpu)
+        mask = torch.ones_like(state) if masks.cell_h is None else masks.cell_h
+        inputs = RecurrentInputs(from_input, state, mask, [of_state, *products], [tanh, *mixtures])
+        return recurrent_pass(inputs, self.concat, self.norm)
 
 
 class AroundCell(Supernet):
     """A network around the search cell; ``alpha["recurrent"]`` is (edges, operations)."""
 
+    space: RecurrentChoices
     network: nn.Module
 
     def __init__(self, space: RecurrentChoices, relaxation: Relaxation) -> None:
@@ -120,13 +94,6 @@ class AroundCell(Supernet):
 
     def alpha_rows(self, name: str) -> list[tuple[str, tuple[str, ...]]]:
         return [(edge_name(*edge), OPERATIONS) for edge in cell_edges(self.space.nodes)]
-
-    def discretise(self) -> Architecture:
-        return self.space.preferred(self.finite_probabilities())
-
-    def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
-        weights = self.space.architecture_weights(architecture)
-        return {name: weight.to(self.alpha["recurrent"]) for name, weight in weights.items()}
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -6,14 +6,16 @@ namespace {
 
 // out = carried + q s + G (m - q s) with G = sigmoid(c), m = sum over functions of factor * f(z), q = sum of the factors;
 // s (batch, width), [c, z] (batch, edges, 2, width), factors (edges, 4): tanh, relu, sigmoid, identity. The first edge's
-// out is one tensor (batch, width), those of the others another (batch, edges - 1, width); so are their gradients.
+// out is one tensor (batch, width), those of the others another (batch, edges - 1, width); so are their gradients. Without
+// carried, nothing is.
 struct GatedMixture {
   int64_t batch, edges, width, threads;
   const void *state, *product, *factors, *carried;
   void *first, *rest;  // forward: out; second backward: its tangent, where it is wanted
   const void *gfirst, *grest;
-  void *gstate, *gproduct, *gcarried, *sums;  // sums (batch, edges, 4): the gradient of the factors, per sample
+  void *gstate, *gproduct, *gfactors, *gcarried;  // gfactors (batch, edges, 4), per sample
   const void *vstate, *vproduct, *vfactors, *vcarried;  // the directions of the second backward pass
+  const void *hfirst, *hrest;                           // and the gradients of out itself there, out of its tangent's
 };
 
 template <typename T, int W>
@@ -54,7 +56,8 @@ void gated_mixture(const GatedMixture& p) {
       const int64_t row = b * edges + e;
       const T *s = of(p.state, b), *c = of(p.product, 2 * row), *z = of(p.product, 2 * row + 1),
               *carried = of(p.carried, row), *g = edge(p.gfirst, p.grest), *vs = of(p.vstate, b),
-              *vc = of(p.vproduct, 2 * row), *vz = of(p.vproduct, 2 * row + 1), *vr = of(p.vcarried, row);
+              *vc = of(p.vproduct, 2 * row), *vz = of(p.vproduct, 2 * row + 1), *vr = of(p.vcarried, row),
+              *h = edge(p.hfirst, p.hrest);
       T *out = const_cast<T*>(edge(p.first, p.rest)), *gs = const_cast<T*>(of(p.gstate, b)),
         *gc = const_cast<T*>(of(p.gproduct, 2 * row)), *gz = const_cast<T*>(of(p.gproduct, 2 * row + 1)),
         *gr = const_cast<T*>(of(p.gcarried, row));
@@ -64,6 +67,7 @@ void gated_mixture(const GatedMixture& p) {
       Sums<T, functions> sums;
       for (int k = 0; k < functions; k++) q += factor[k], vq += pass > 1 ? direction[k] : T(0);
       by_vectors<T>(width, [&]<int W>(int64_t i) {
+        const auto or_zero = [&](const T* from) { return from ? load<T, W>(from + i) : V<T, W>{}; };
         const V<T, W> one = V<T, W>{} + T(1), x = load<T, W>(s + i), v = load<T, W>(z + i);
         const V<T, W> gate = Derivatives<T, W>(sigmoid, load<T, W>(c + i)).value, open = gate * (one - gate);
         V<T, W> value[functions], slope[functions], bend[functions];
@@ -81,7 +85,7 @@ void gated_mixture(const GatedMixture& p) {
         V<T, W> m{}, slopes{};
         for (int k = 0; k < functions; k++) m += factor[k] * value[k], slopes += factor[k] * slope[k];
         const V<T, W> apart = m - q * x;
-        if (pass == 0) store<T, W>(out + i, load<T, W>(carried + i) + q * x + gate * apart);
+        if (pass == 0) store<T, W>(out + i, or_zero(carried) + q * x + gate * apart);
         if (pass == 1) {
           const V<T, W> back = load<T, W>(g + i);
           if (gs) {
@@ -90,32 +94,37 @@ void gated_mixture(const GatedMixture& p) {
           }
           if (gc) store<T, W>(gc + i, back * open * apart), store<T, W>(gz + i, back * gate * slopes);
           if (gr) store<T, W>(gr + i, back);
-          if (p.sums)
+          if (p.gfactors)
             for (int k = 0; k < functions; k++) sums.template add<W>(k, back * (x + gate * (value[k] - x)));
         }
         if (pass > 1) {
           const V<T, W> back = load<T, W>(g + i), ws = load<T, W>(vs + i), wc = load<T, W>(vc + i),
-                        wz = load<T, W>(vz + i);
+                        wz = load<T, W>(vz + i), own = or_zero(h);
           V<T, W> bends{}, along{}, slopes_along{};
           for (int k = 0; k < functions; k++)
             bends += factor[k] * bend[k], along += direction[k] * value[k], slopes_along += direction[k] * slope[k];
           const V<T, W> moved = slopes * wz + along, of_state = q * ws + vq * x;
           if (out)
-            store<T, W>(out + i, load<T, W>(vr + i) + of_state * (one - gate) + open * apart * wc + gate * moved);
+            store<T, W>(out + i, or_zero(vr) + of_state * (one - gate) + open * apart * wc + gate * moved);
           if (gs) {
-            const V<T, W> own = back * (vq * (one - gate) - open * q * wc);
-            store<T, W>(gs + i, e ? load<T, W>(gs + i) + own : own);
+            const V<T, W> sum = back * (vq * (one - gate) - open * q * wc) + own * q * (one - gate);
+            store<T, W>(gs + i, e ? load<T, W>(gs + i) + sum : sum);
           }
           if (gc) {
-            store<T, W>(gc + i, back * open * (moved - of_state + (one - gate - gate) * apart * wc));
-            store<T, W>(gz + i, back * (open * slopes * wc + gate * (bends * wz + slopes_along)));
+            const V<T, W> turned = moved - of_state + (one - gate - gate) * apart * wc;
+            store<T, W>(gc + i, open * (back * turned + own * apart));
+            store<T, W>(gz + i, back * (open * slopes * wc + gate * (bends * wz + slopes_along)) + own * gate * slopes);
           }
-          if (p.sums)
-            for (int k = 0; k < functions; k++)
-              sums.template add<W>(k, back * (ws * (one - gate) + open * (value[k] - x) * wc + gate * slope[k] * wz));
+          if (gr) store<T, W>(gr + i, own);
+          if (p.gfactors)
+            for (int k = 0; k < functions; k++) {
+              const V<T, W> apart_of = value[k] - x;
+              sums.template add<W>(k, back * (ws * (one - gate) + open * apart_of * wc + gate * slope[k] * wz) +
+                                          own * (x + gate * apart_of));
+            }
         }
       });
-      for (int k = 0; p.sums && k < functions; k++) static_cast<T*>(p.sums)[row * functions + k] = sums.total(k);
+      for (int k = 0; p.gfactors && k < functions; k++) static_cast<T*>(p.gfactors)[row * functions + k] = sums.total(k);
     }
 }
 
