@@ -52,7 +52,7 @@ DARTS = "darts"
 RANDOM = "random"
 SPACES = ("darts_s1", "darts_s2", "darts_s3")  # in S4 there is noise, and no skip to count
 # DARTS collapses here, and in few CPU seconds: a deep supernet that learns to tell the images apart, and then memorises
-# them, drifts to skips. With three cells, or 50 images, which tell it too little, it does not.
+# them, drifts to skips. With three cells it does not, nor where it memorises 50 images and learns nothing from them.
 SETTINGS = (
     "experiment=darts_first_order",
     "scale=small",
@@ -69,8 +69,8 @@ SETTINGS = (
 )
 RETRAINING = ("data.split.train=600",)  # more than the search has: 300 tell the cells' networks hardly apart
 EPOCHS = 24
-# These are 144 steps of the paper's 19,500. So alpha moves 330 times as fast, and Adam's memory of the squared gradients
-# is a hundredth of the paper's: with 0.999 the large ones of the beginning would hold alpha where it is to the end.
+# These are 144 steps of the paper's 19,500. So alpha moves 330 times as fast, and Adam's memory of squared gradients is a
+# hundredth as long: with 0.999 the large ones of the beginning would hold alpha where it is to the end.
 ADAM = ("search.architecture.rate=0.1", "search.architecture.betas=[0.5,0.9]")
 PARTIAL = ("space.partial_channels=2", "space.edge_normalisation=true")  # of 4 channels; a quarter would be one
 
