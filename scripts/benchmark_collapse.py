@@ -69,8 +69,8 @@ SETTINGS = (
 )
 RETRAINING = ("data.split.train=600",)  # more than the search has: 300 tell the cells' networks hardly apart
 EPOCHS = 24
-# These are 144 steps of the paper's 19,500. So alpha moves 330 times as fast, and Adam's memory of squared gradients is a
-# hundredth as long: with 0.999 the large ones of the beginning would hold alpha where it is to the end.
+# There are 144 steps, in the paper 19,500. So alpha moves 330 times as fast, and Adam's memory of squared gradients is
+# a hundredth as long: with 0.999 the large ones of the beginning would hold alpha where it is to the end.
 ADAM = ("search.architecture.rate=0.1", "search.architecture.betas=[0.5,0.9]")
 PARTIAL = ("space.partial_channels=2", "space.edge_normalisation=true")  # of 4 channels; a quarter would be one
 
