@@ -4,74 +4,114 @@
     python scripts/benchmark_collapse.py --methods darts_pt sdarts_rs --spaces darts_s2 --epochs 20 final.epochs=5
 
 Every method is the first-order search of DARTS (``experiment=darts_first_order scale=small``) with settings of its own
-and nothing else, so that all have the same supernet, images and epochs: many epochs on few of the embedded images. Of
-the found normal cell the skip connections are counted. The found network is trained from fresh weights on the training
-images alone, with DARTS's hyperparameters, so that the same cell has the same accuracy whoever found it. FairDARTS is
-read off as the others are, two edges per node: its threshold would leave fewer edges to count.
+and nothing else, so that all have the same supernet, images and epochs: a deep and narrow supernet that memorises 300
+of the embedded images, halved to 14 x 14 pixels. Of the found normal cell the skip connections are counted. The found
+network is trained from fresh weights on 600 images that are neither validated nor tested on, with DARTS's
+hyperparameters, so that the same cell has the same accuracy whoever found it. ``random`` is a cell of the space that
+was drawn, not searched. FairDARTS is read off as the others are, two edges per node: its threshold would leave fewer
+edges to count.
 
-Printed per space: skips, validation and test accuracy (mean ± std over the seeds), seconds of a search, and which
-methods have significantly fewer skips than DARTS: a paired permutation test over the seeds, Holm-corrected at 5 %.
-Further arguments are settings for all runs. Runs are kept below --folder and are not made again. Exit code 0 where all
-runs are done, 1 where one failed, 2 for bad input, 75 where it was stopped: the same command goes on.
+Printed per space: skips, validation and test accuracy (mean ± std over the seeds), seconds of a search; whether DARTS
+collapses, beside random cells; which methods have fewer skips than DARTS and which a more accurate network, on average
+and significantly: a paired permutation test over the seeds, Holm-corrected at 5 %. Further arguments are settings for
+all runs. Runs are kept below --folder and are not made again. Exit code 0 where all runs are done, 1 where one failed,
+2 for bad input, 75 where it was stopped: the same command goes on.
 """
 
 import argparse
+import io
 import math
 import os
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from cached_runs import CachedRuns, Outcome, Search, Training, candidate_text, composed
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 from paired_tests import SIGNIFICANT, compared, holm
 
 import train_search
+from nas.data import Augmentation, Mnist5k, SplitSettings
+from nas.data.dataset import ImageDataset
+from nas.data.torchvision_datasets import shrunk
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.candidate_file import parse_candidate
+from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.search.composition import check_composition
 from nas.stopping import STOPPED, Stopped
 
 DARTS = "darts"
+RANDOM = "random"
 SPACES = ("darts_s1", "darts_s2", "darts_s3")  # in S4 there is noise, and no skip to count
+# DARTS collapses here, and in few CPU seconds: a deep supernet that learns to tell the images apart, and then memorises
+# them, drifts to skips. With three cells it does not, nor where it memorises 50 images and learns nothing from them.
 SETTINGS = (
     "experiment=darts_first_order",
     "scale=small",
+    "data=arrays",
+    "scale/data=whole",
+    "~data.augmentation",
+    "data.layout=NHW",
     "data.split={train:300,validation:300,test:2000}",
     "training.batch_size=50",
-    "space.steps=4",  # eight edges of a normal cell to count skips on
-    "space.multiplier=4",
+    "hyperparameters.learning_rate.initial=0.05",
+    "space.cells=10",
     "space.auxiliary=false",
     "final.epochs=20",
 )
-PARTIAL = ("space.partial_channels=4", "space.edge_normalisation=true")
+RETRAINING = ("data.split.train=600",)  # more than the search has: 300 tell the cells' networks hardly apart
+EPOCHS = 24
+# There are 144 steps, in the paper 19,500. So alpha moves 330 times as fast, and Adam's memory of squared gradients is
+# a hundredth as long: with 0.999 the large ones of the beginning would hold alpha where it is to the end.
+ADAM = ("search.architecture.rate=0.1", "search.architecture.betas=[0.5,0.9]")
+PARTIAL = ("space.partial_channels=2", "space.edge_normalisation=true")  # of 4 channels; a quarter would be one
 
 
 def methods(epochs: int) -> dict[str, tuple[str, ...]]:
     """What each sets beside DARTS, for a search of so many epochs; the papers' epochs are shares of theirs here."""
     return {
-        DARTS: (),
-        "beta_darts": ("regulariser=beta_decay",),
-        "darts_minus": ("space.auxiliary_skip=true",),
-        "sdarts_rs": ("perturbation=random",),
-        "darts_pt": ("discretisation=removal", "discretisation.images=200"),
+        DARTS: ADAM,
+        "sdarts_rs": (*ADAM, "perturbation=random"),
+        "darts_pt": (*ADAM, "discretisation=removal", "discretisation.images=200"),
         "robust_darts_es": (
+            *ADAM,
             "stopping=eigenvalue",
+            f"stopping.every={max(1, round(2 / 50 * epochs))}",
             f"stopping.first_epoch={max(1, epochs // 5)}",
+            "stopping.products=6",
             "stopping.weight_decay=1e-3",
         ),
-        "robust_darts_l2": ("hyperparameters.weight_decay.initial=0.0027",),
-        "darts_plus": ("stopping=skips",),
-        "drnas": ("relaxation=dirichlet",),
-        "pc_darts": (*PARTIAL, f"search.warmup_epochs={round(0.3 * epochs)}"),
+        "robust_darts_l2": (*ADAM, "hyperparameters.weight_decay.initial=0.0027"),
+        "darts_minus": (*ADAM, "space.auxiliary_skip=true"),
+        "beta_darts": (*ADAM, "regulariser=beta_decay"),
+        "darts_plus": (*ADAM, "stopping=skips"),
+        "pc_darts": (*ADAM, *PARTIAL, f"search.warmup_epochs={round(0.3 * epochs)}"),
+        "drnas": (*ADAM, "relaxation=dirichlet"),
         "gaea": ("relaxation=simplex", "architecture_optimiser=exponentiated_gradient"),
-        "fair_darts": ("relaxation=sigmoid", "regulariser=zero_one"),
+        "fair_darts": (*ADAM, "relaxation=sigmoid", "regulariser=zero_one"),
     }
+
+
+def write_images(folder: Path) -> Path:
+    """The embedded images at half their size, as a file in ``folder``: 5,000 of 14 x 14 pixels."""
+    splits = Mnist5k(SplitSettings(3000, 1000, 1000), Augmentation(0, False, 0)).load()
+    together = splits.train_and_validation().joined(splits.test)
+    assert isinstance(together, ImageDataset)
+    images = shrunk(together, 2)
+    content = io.BytesIO()
+    np.savez(content, x=images.images[:, 0].numpy(), y=images.labels.numpy())
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "mnist5k_14x14.npz"
+    write_atomically(file, content.getvalue())
+    return file
 
 
 @dataclass(frozen=True)
@@ -89,17 +129,21 @@ class Benchmark:
 
     Args:
         runs: Where they are kept.
+        images: The file of :func:`write_images`.
         epochs: Of every search.
         overrides: Settings for all of them.
     """
 
     runs: CachedRuns
+    images: Path
     epochs: int
     overrides: tuple[str, ...] = ()
 
     def settings(self, space: str, method: str | None = None) -> tuple[str, ...]:
-        own = () if method is None else methods(self.epochs)[method]
-        return (*SETTINGS, f"space={space}", f"search.epochs={self.epochs}", *own, *self.overrides)
+        """Of a method's searches; without one, of the trainings."""
+        own = RETRAINING if method is None else methods(self.epochs)[method]
+        common = (*SETTINGS, f"data.file={self.images}", f"space={space}", f"search.epochs={self.epochs}")
+        return (*common, *own, *self.overrides)
 
     def check(self, space: str, method: str) -> None:
         """Build the parts of a search, see whether they go together, and write nothing.
@@ -111,22 +155,35 @@ class Benchmark:
         check_composition(train_search.built_parts(composed(self.settings(space, method), 0), self.runs.folder))
 
     def found(self, space: str, names: Sequence[str], seed: int) -> Iterator[tuple[str, Found | str]]:
-        """By method what it found with a seed, or why it failed."""
-        searches = self.runs.outcomes(
-            [Search(self.settings(space, name), seed) for name in names], f"{space}, seed {seed}: searches"
-        )
-        done = [one for one in searches if one.candidate]
+        """By method what it found with a seed, or why it failed; DARTS is among them."""
+        searching = [name for name in names if name != RANDOM]
+        runs = [Search(self.settings(space, name), seed) for name in searching]
+        outcomes = self.runs.outcomes(runs, f"{space}, seed {seed}: searches")
+        searches = dict(zip(searching, outcomes, strict=True))
+        if RANDOM in names:
+            searches[RANDOM] = drawn(searches[DARTS], seed)
         initial = composed(self.settings(space), 0).hyperparameters.weight_decay.initial
-        trainings = [
-            Training(candidate_text(one.candidate, weight_decay=initial), self.settings(space), seed) for one in done
-        ]
-        trained = iter(self.runs.outcomes(trainings, f"{space}, seed {seed}: trainings"))
-        for name, search in zip(names, searches, strict=True):
+        trainings = {
+            name: Training(candidate_text(one.candidate, weight_decay=initial), self.settings(space), seed)
+            for name, one in searches.items()
+            if one.candidate
+        }
+        trained = self.runs.outcomes(list(trainings.values()), f"{space}, seed {seed}: trainings")
+        retrained = dict(zip(trainings, trained, strict=True))
+        for name, search in searches.items():
             if not search.candidate:
                 yield name, search.failure
-                continue
-            retrained = next(trained)
-            yield name, retrained.failure or Found(skips(search), search, retrained)
+            else:
+                yield name, retrained[name].failure or Found(skips(search), search, retrained[name])
+
+
+def drawn(search: Outcome, seed: int) -> Outcome:
+    """A random architecture in the place of the one that ``search`` found."""
+    if not search.candidate:
+        return search
+    space = parse_candidate(search.candidate).space
+    architecture = space.sample(torch.Generator().manual_seed(seed)).architecture
+    return Outcome(candidate={**search.candidate, "architecture": dict(architecture)})
 
 
 def skips(search: Outcome) -> int:
@@ -139,13 +196,13 @@ Results = Mapping[str, Mapping[int, Found]]  # by method and seed
 
 
 def report(space: str, epochs: int, results: Results) -> None:
-    """The table of a space and its sentence; methods without a result have no row."""
+    """The table of a space and its sentences; methods without a result have no row."""
     rows = [
         (
             name,
             mean_and_deviation([one.skips for one in found.values()], 2),
             mean_and_deviation([100 * one.retrained.validation_accuracy for one in found.values()], 2),
-            mean_and_deviation([100 * one.retrained.test_accuracy for one in found.values()], 2),
+            mean_and_deviation([accuracy(one) for one in found.values()], 2),
             f"{statistics.fmean(one.search.seconds for one in found.values()):.0f}",
             str(len(found)),
         )
@@ -154,42 +211,75 @@ def report(space: str, epochs: int, results: Results) -> None:
     ]
     columns = ("method", "skips", "validation %", "test %", "seconds", "seeds")
     print_table(comparison_table(f"{space}, {epochs} epochs, retrained", columns, rows))
-    print(f"{space}: {in_words(results)}\n", flush=True)
+    for sentence in in_words(results):
+        print(f"{space}: {sentence}")
+    print(flush=True)
 
 
-def in_words(results: Results) -> str:
-    """Which methods have significantly fewer skips than DARTS, and how many seeds it would take where none can."""
-    darts = results.get(DARTS, {})
-    others = [name for name, found in results.items() if name != DARTS and darts.keys() & found.keys()]
-    if not others:
-        return "no method can be compared with DARTS"
+def accuracy(one: Found) -> float:
+    return 100 * one.retrained.test_accuracy
+
+
+def in_words(results: Results) -> list[str]:
+    """Whether DARTS collapses; what has fewer skips than it; what is more accurate."""
+    searched = [name for name in results if name not in (DARTS, RANDOM) and shared(results, name)]
+    said = [collapse(results)] if shared(results, RANDOM) else []
+    if not searched:
+        return [*said, "no method can be compared with DARTS"]
+    fewer = differing(results, searched, lambda one: float(one.skips), -1, "fewer skips than DARTS")
+    return [*said, fewer, differing(results, searched, accuracy, 1, "a higher test accuracy than DARTS")]
+
+
+def collapse(results: Results) -> str:
+    """DARTS beside random cells."""
+    seeds = shared(results, RANDOM)
+    (skips_found, skips_drawn), (found, random) = (
+        [statistics.fmean(of(results[name][seed]) for seed in seeds) for name in (DARTS, RANDOM)]
+        for of in (lambda one: one.skips, accuracy)
+    )
+    more, worse = skips_found > skips_drawn, found < random
+    verdict = (
+        "DARTS collapses"
+        if more and worse
+        else "DARTS skips more, and is no less accurate for it"
+        if more
+        else "DARTS does not collapse"
+    )
+    return f"{verdict}: {skips_found:.2f} skips and {found:.2f} %, random cells {skips_drawn:.2f} and {random:.2f} %"
+
+
+def differing(results: Results, names: Sequence[str], of: Callable[[Found], float], sign: int, what: str) -> str:
+    """Which of ``names`` differ from DARTS in the direction of ``sign``, on average and significantly.
+
+    It says how many seeds it would take where so few cannot show it.
+    """
     comparisons = [
-        compared(
-            [results[name][seed].skips - darts[seed].skips for seed in sorted(darts.keys() & results[name].keys())]
-        )
-        for name in others
+        compared([of(results[name][seed]) - of(results[DARTS][seed]) for seed in shared(results, name)])
+        for name in names
     ]
-    corrected = holm([one.p for one in comparisons])
-    fewer = [
-        f"{name} ({one.mean:+.1f}, p {p:.3f})"
-        for name, one, p in zip(others, comparisons, corrected, strict=True)
-        if one.mean < 0 and p < SIGNIFICANT
-    ]
-    if fewer:
-        return f"significantly fewer skips than DARTS have {', '.join(fewer)}"
-    needed = 1 + math.floor(1 + math.log2(len(others) / SIGNIFICANT))  # p is at least 2 ** (1 - seeds), times others
+    tested = list(zip(names, comparisons, holm([one.p for one in comparisons]), strict=True))
+    better = sorted((row for row in tested if sign * row[1].mean > 0), key=lambda row: -sign * row[1].mean)
+    shown = [f"{name} ({one.mean:+.1f}, p {p:.3f})" for name, one, p in better]
+    on_average = f"on average {', '.join(shown)}" if better else "none on average"
+    significant = [name for name, _, p in better if p < SIGNIFICANT]
+    needed = 1 + math.floor(1 + math.log2(len(names) / SIGNIFICANT))  # p is at least 2 ** (1 - seeds), times others
     pairs = max(one.pairs for one in comparisons)
-    short = f"; {pairs} seed(s) cannot show it for {len(others)} method(s), {needed} can" if pairs < needed else ""
-    return f"no method has significantly fewer skips than DARTS{short}"
+    short = f" ({pairs} seed(s) cannot show it for {len(names)} method(s), {needed} can)" if pairs < needed else ""
+    return f"{what}: {on_average}; significantly {', '.join(significant) or 'none'}{short}"
+
+
+def shared(results: Results, name: str) -> list[int]:
+    """The seeds that a method shares with DARTS."""
+    return sorted(results.get(DARTS, {}).keys() & results.get(name, {}).keys())
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    known = tuple(methods(1))
+    known = (*methods(1), RANDOM)
     parser.add_argument("--methods", nargs="+", default=list(known), metavar="METHOD", help=", ".join(known))
     parser.add_argument("--spaces", nargs="+", default=["darts_s2", "darts_s3"], choices=SPACES)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
-    parser.add_argument("--epochs", type=int, default=60, help="of every search")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of every search")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark_collapse"), help="where runs are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
     parser.add_argument("overrides", nargs="*", help="settings for all runs")
@@ -201,9 +291,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parsed(arguments)
-    benchmark = Benchmark(CachedRuns(asked.folder, asked.jobs), asked.epochs, tuple(asked.overrides))
+    images = Path("mnist5k_14x14.npz")
+    benchmark = Benchmark(CachedRuns(asked.folder, asked.jobs), images, asked.epochs, tuple(asked.overrides))
     try:
-        known = methods(1)
+        known = (*methods(1), RANDOM)
         for name in asked.methods:
             require(name in known, "--methods", name, f"it must be one of {', '.join(known)}")
         require(asked.jobs >= 1, "--jobs", asked.jobs, "it must be at least 1")
@@ -212,12 +303,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spaces, seeds = list(dict.fromkeys(asked.spaces)), list(dict.fromkeys(asked.seeds))
         for seed in seeds:
             require(seed >= 0, "--seeds", seed, "it must be at least 0")
-        for space in spaces:
-            for name in names:
-                benchmark.check(space, name)
+        with tempfile.TemporaryDirectory() as folder:
+            trial = replace(benchmark, images=write_images(Path(folder)))
+            for space in spaces:
+                for name in names:
+                    if name != RANDOM:
+                        trial.check(space, name)
     except (InvalidValue, UnusableInput, HydraException, OmegaConfBaseException) as error:
         print(f"benchmark_collapse.py: {str(error).splitlines()[0]}", file=sys.stderr)
         return BAD_INPUT
+    benchmark = replace(benchmark, images=write_images(asked.folder))
     failures = 0
     try:
         for space in spaces:

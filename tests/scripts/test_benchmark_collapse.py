@@ -1,17 +1,20 @@
 """The benchmark of collapse: its settings, its tables with made-up results, and one small run of everything."""
 
 import importlib
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 SMALL = (
     "data.split={train:32,validation:32,test:64}",
-    "data.augmentation.crop_padding=0",
     "training.batch_size=16",
+    "space.cells=3",
     "space.steps=1",
     "space.multiplier=1",
     "space.final_cells=3",
@@ -25,27 +28,46 @@ def script(script: Callable[[str], ModuleType]) -> ModuleType:
     return script("benchmark_collapse")
 
 
+def made(script: ModuleType, images: Path) -> Any:
+    return script.Benchmark(importlib.import_module("cached_runs").CachedRuns(Path("nowhere"), 1), images, 50)
+
+
 def test_methods_have_settings_of_their_own(script: ModuleType) -> None:
-    benchmark = script.Benchmark(importlib.import_module("cached_runs").CachedRuns(Path("nowhere"), 1), 50)
+    benchmark = made(script, Path("nowhere"))
     composed = importlib.import_module("cached_runs").composed
     methods = script.methods(50)
     assert len(set(methods.values())) == len(methods)
     config = composed(benchmark.settings("darts_s2", "pc_darts"), 0)
     assert list(config.space.operations) == ["skip_connect", "sep_conv_3x3"]
     assert (config.search.epochs, config.search.warmup_epochs) == (50, 15)
-    assert "stopping.first_epoch=10" in methods["robust_darts_es"]
+    assert {"stopping.every=2", "stopping.first_epoch=10"} <= set(methods["robust_darts_es"])
+    trained = composed(benchmark.settings("darts_s2"), 0)
+    assert (config.data.split.train, trained.data.split.train) == (300, 600)
+    assert (
+        config.search.architecture.rate,
+        composed(benchmark.settings("darts_s2", "gaea"), 0).search.architecture.rate,
+    ) == (0.1, 1.0)
+
+
+def test_images_are_halved_and_always_the_same(script: ModuleType, tmp_path: Path) -> None:
+    one, other = (script.write_images(tmp_path / name) for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+    with np.load(one) as content:
+        assert content["x"].shape == (5000, 14, 14)
+        assert np.bincount(content["y"]).tolist() == [500] * 10
 
 
 @pytest.mark.slow
-def test_every_method_goes_with_every_space(script: ModuleType) -> None:
-    benchmark = script.Benchmark(importlib.import_module("cached_runs").CachedRuns(Path("nowhere"), 1), 50)
+def test_every_method_goes_with_every_space(script: ModuleType, tmp_path: Path) -> None:
+    benchmark = made(script, script.write_images(tmp_path))
     for space in script.SPACES:
         for name in script.methods(50):
             benchmark.check(space, name)
 
 
 class MadeUp:
-    """Stands in for the kept runs: the normal cell of a seed has so many skips as its method says."""
+    """Stands in for the kept runs: the normal cell of a seed has so many skips as its method says, and each of them
+    costs a tenth of the accuracy."""
 
     computed = 0
 
@@ -55,13 +77,14 @@ class MadeUp:
     def outcomes(self, runs: Sequence[Any], what: str) -> list[Any]:
         outcome = importlib.import_module("cached_runs").Outcome
         if "trainings" in what:
-            return [outcome(validation_accuracy=0.5, test_accuracy=0.25) for _ in runs]
+            architectures = [json.loads(run.candidate)["architecture"] for run in runs]
+            return [outcome(validation_accuracy=0.5, test_accuracy=0.9 - 0.1 * skips) for skips in architectures]
         found = []
-        for run, name in zip(runs, self.skips, strict=True):
+        for run, name in zip(runs, (name for name in self.skips if name != "random"), strict=True):
             candidate = {
-                "skips": self.skips[name][run.seed],
                 "hyperparameters": {},
-                **dict.fromkeys(("schema", "data", "space", "architecture", "schedule", "schedule_end"), 0),
+                **dict.fromkeys(("schema", "data", "space", "schedule", "schedule_end"), 0),
+                "architecture": self.skips[name][run.seed],
             }
             failed = name == self.fails and run.seed == 0
             found.append(outcome(failure="it diverged") if failed else outcome(seconds=60.0, candidate=candidate))
@@ -72,33 +95,63 @@ def run(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, skips: dict[str, Sequence[int]], fails: str = ""
 ) -> int:
     monkeypatch.setattr(script, "CachedRuns", lambda *_: MadeUp(script, skips, fails))
-    monkeypatch.setattr(script, "skips", lambda search: search.candidate["skips"])
+    monkeypatch.setattr(script, "skips", lambda search: search.candidate["architecture"])
+    drawn = skips.get("random", [])
+    monkeypatch.setattr(
+        script,
+        "drawn",
+        lambda search, seed: replace(search, candidate={**search.candidate, "architecture": drawn[seed]}),
+    )
+    monkeypatch.setattr(script, "write_images", lambda folder: folder)
     monkeypatch.setattr(script.Benchmark, "check", lambda *_: None)
     seeds = [str(seed) for seed in range(len(skips["darts"]))]
     options = ["--methods", *list(skips)[1:], "--seeds", *seeds, "--spaces", "darts_s2", "--folder", str(folder)]
     return int(script.main(options))
 
 
-def test_fewer_skips_are_told_where_they_are_significant(
+def test_collapse_and_what_prevents_it_are_told(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    skips = {"darts": [8, 7] * 4, "darts_pt": [2, 3] * 4, "gaea": [8, 6] * 4}
+    skips = {"darts": [8, 7] * 4, "darts_pt": [2, 3] * 4, "gaea": [8, 6] * 4, "fair_darts": [8] * 8, "random": [4] * 8}
     assert run(script, monkeypatch, tmp_path, skips) == 0
     printed = capsys.readouterr().out
     rows = {line.split()[0]: " ".join(line.split()) for line in printed.splitlines() if line.strip()}
-    assert rows["darts_pt"] == "darts_pt 2.50 ± 0.53 50.00 ± 0.00 25.00 ± 0.00 60 8"
-    assert "darts_s2: significantly fewer skips than DARTS have darts_pt (-5.0, p 0.016)\n" in printed
-    assert printed.endswith(f"collapse: 24 of 24 searches done and retrained: {tmp_path}\n")
+    assert rows["darts_pt"] == "darts_pt 2.50 ± 0.53 50.00 ± 0.00 65.00 ± 5.35 60 8"
+    assert rows["random"].startswith("random 4.00 ± 0.00 50.00 ± 0.00 50.00 ± 0.00")
+    said = [line.removeprefix("darts_s2: ") for line in printed.splitlines() if line.startswith("darts_s2: ")]
+    better = (
+        "darts_pt ({}, p 0.023), gaea ({}, p 0.250); significantly darts_pt".format(*of)
+        for of in (("-5.0", "-0.5"), ("+50.0", "+5.0"))
+    )
+    assert said == [
+        "DARTS collapses: 7.50 skips and 15.00 %, random cells 4.00 and 50.00 %",
+        f"fewer skips than DARTS: on average {next(better)}",
+        f"a higher test accuracy than DARTS: on average {next(better)}",
+    ]
+    assert printed.endswith(f"collapse: 40 of 40 searches done and retrained: {tmp_path}\n")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [(2, "DARTS does not collapse: 2.00 skips"), (4, "DARTS skips more, and is no less accurate for it: 4.00 skips")],
+)
+def test_no_collapse_is_told(script: ModuleType, monkeypatch: pytest.MonkeyPatch, found: int, said: str) -> None:
+    monkeypatch.setattr(script, "accuracy", lambda one: 50.0)
+    results = {name: {0: script.Found(skips, None, None)} for name, skips in (("darts", found), ("random", 3))}
+    assert script.in_words(results) == [
+        f"{said} and 50.00 %, random cells 3.00 and 50.00 %",
+        "no method can be compared with DARTS",
+    ]
 
 
 def test_too_few_seeds_are_told(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(script, monkeypatch, tmp_path, {"darts": [8] * 5, "darts_pt": [0] * 5}) == 0
-    said = "no method has significantly fewer skips than DARTS; 5 seed(s) cannot show it for 1 method(s), 6 can"
-    assert said in capsys.readouterr().out
-    assert run(script, monkeypatch, tmp_path, {"darts": [8] * 6, "darts_pt": [0] * 6}) == 0
-    assert "DARTS have darts_pt (-8.0, p 0.031)" in capsys.readouterr().out
+    said = "darts_pt (-8.0, p 0.062); significantly none (5 seed(s) cannot show it for 1 method(s), 6 can)"
+    assert f"fewer skips than DARTS: on average {said}\n" in capsys.readouterr().out
+    assert run(script, monkeypatch, tmp_path, {"darts": [0] * 6, "darts_pt": [8] * 6}) == 0
+    assert "fewer skips than DARTS: none on average; significantly none\n" in capsys.readouterr().out
 
 
 def test_a_failed_search_is_a_line_and_the_exit_code(
@@ -113,7 +166,7 @@ def test_a_failed_search_is_a_line_and_the_exit_code(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--methods", "random"], "--methods=random is not allowed: it must be one of darts, beta_darts"),
+        (["--methods", "snas"], "--methods=snas is not allowed: it must be one of darts, sdarts_rs"),
         (["--jobs", "0"], "--jobs=0 is not allowed"),
         (["--epochs", "0"], "--epochs=0 is not allowed"),
         (["--seeds", "-1"], "--seeds=-1 is not allowed"),
@@ -142,7 +195,19 @@ def test_a_stopped_benchmark_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_a_small_run_is_kept(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--methods", "sdarts_rs", "--spaces", "darts_s2", "--seeds", "0", "--epochs", "1", "--jobs", "1"]
+    options = [
+        "--methods",
+        "sdarts_rs",
+        "random",
+        "--spaces",
+        "darts_s2",
+        "--seeds",
+        "0",
+        "--epochs",
+        "1",
+        "--jobs",
+        "1",
+    ]
     command = [*options, "--folder", str(tmp_path), *SMALL]
     assert script.main(command) == 0
     first = capsys.readouterr()
