@@ -5,13 +5,10 @@
     python scripts/benchmark_tasks.py --quick
 
 The data need no network (``task_data.py``). Some are inside packages, which are not imported: without them their rows
-are left out, in words. The search is ``train_search.py`` and ``train_final.py`` with the settings of ``conf``, and the
-space that fits the data, but for two things. Of small data an epoch is few steps, so there are as many epochs as make
---search-steps and --final-steps, by default those of the first command of the README. And the retraining lets the
-learned values go the way they went in the search (``final.hyperparameters=schedule``), since after so many epochs their
-last ones are those of a network that is trained already. Of texts the recurrent cell of DARTS is searched, at the size
-of the LSTM and for as many tokens. The simple methods are in ``task_baselines.py``, the small networks in
-``task_networks.py``. Nothing is tuned on a test part.
+are left out, in words. The search is ``train_search.py`` and ``train_final.py`` as somebody types them who says nothing
+but where the data are. Of texts the recurrent cell of DARTS is searched, at the size of the LSTM and for as many
+tokens. --search-steps and --final-steps ask for other lengths. The simple methods are in ``task_baselines.py``, the
+small networks in ``task_networks.py``. Nothing is tuned on a test part.
 
 One table per data set is printed: mean and standard deviation of the main measure over the seeds, and processor time.
 The search is *level* with a method where its mean is better, or worse by less than two standard errors of the
@@ -34,6 +31,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from cached_runs import COMMON_SOURCES, ROOT, SEARCH_SOURCES, CachedRuns, Run, composed, plain
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -54,13 +52,9 @@ from nas.tasks import data_and_task
 KINDS = ("tables", "series", "dense", "language")
 OURS = "search"
 DROPOUTS = {"embedding": 0.2, "cell_x": 0.0, "cell_h": 0.0, "output": 0.2}
-LIKE_DEFAULT = 650, 1500  # steps of the search and the retraining on the default data: 7 epochs of 93, 12 of 125
-STEPS = {**dict.fromkeys(KINDS, LIKE_DEFAULT), "language": (350, 857)}  # 857 are the 600,000 tokens that the LSTM sees
-# In a hundred epochs a small network has fitted its data, and each step then asks for a lower rate than the last one:
-# the rate at the end of such a search trains no fresh network. The way that it went does.
-ALONG_THE_WAY = ("final.hyperparameters=schedule",)
+LANGUAGE_STEPS = 350, 857  # of the search and the retraining; 857 are the 600,000 tokens that the LSTM sees
 SETTINGS = {
-    **dict.fromkeys(KINDS, ALONG_THE_WAY),
+    **dict.fromkeys(KINDS, ("method=coarse_to_fine",)),  # goes along with the data on a command line
     # The cell and the optimiser of DARTS at the LSTM's size and dropout; nothing is learned beside the cell.
     "language": (
         *("space=recurrent", "space.width=64", "space.final_width=128", "hyperparameters=recurrent"),
@@ -69,6 +63,7 @@ SETTINGS = {
     ),
 }
 QUICK_STEPS = 8
+Steps = tuple[int | None, int | None]  # of the search and the retraining; None: as many as the settings have
 PARTS = ("task_data.py", "task_baselines.py", "task_networks.py")
 
 
@@ -106,7 +101,7 @@ class Searched(Run):
     overrides: tuple[str, ...]
     data: str
     seed: int
-    steps: tuple[int, int]
+    steps: Steps
 
     def depends_on(self) -> Any:
         settings = plain(
@@ -151,16 +146,21 @@ def final_config(settings: tuple[str, ...], seed: int, candidate: Path) -> DictC
         return compose("train_final", overrides=[*quiet, *settings, f"candidate={candidate}", f"seed={seed}"])
 
 
-def epochs(settings: tuple[str, ...], steps: tuple[int, int]) -> tuple[str, ...]:
-    """As many as make so many steps of the search and of the retraining; a seventh of the former is warm-up."""
+def epochs(settings: tuple[str, ...], steps: Steps) -> tuple[str, ...]:
+    """As many, of one pass each, as make the steps that are asked for; a seventh of a search is warm-up."""
+    if steps == (None, None):
+        return ()
     config = composed(settings, 0)
     _, splits, _ = data_and_task(config)
-    searching, retraining = (
-        math.ceil(wanted / known.stream(config.training.batch_size, splits.mean, splits.std, None).steps_per_epoch)
-        for wanted, known in zip(steps, (splits.train, splits.train_and_validation()), strict=True)
-    )
-    warmup = f"search.warmup_epochs={max(1, round(searching / 7))}"
-    return f"search.epochs={max(2, searching)}", warmup, f"final.epochs={retraining}"
+    found = ["data.epoch_samples=0"]
+    parts = splits.train, splits.train_and_validation()
+    for level, wanted, known in zip(("search", "final"), steps, parts, strict=True):
+        if wanted is not None:
+            stream = known.stream(config.training.batch_size, splits.mean, splits.std, torch.Generator())
+            count = max(2, math.ceil(wanted / stream.steps_per_epoch))
+            found += [f"{level}.epochs={count}"]
+            found += [f"search.warmup_epochs={max(1, round(count / 7))}"] if level == "search" else []
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -217,9 +217,7 @@ def is_level(ours: Sequence[float], theirs: Sequence[float], lower: bool) -> boo
 class Benchmark:
     """Runs what is asked for and tells it."""
 
-    def __init__(
-        self, runs: CachedRuns, seeds: Sequence[int], steps: tuple[int | None, int | None], overrides: tuple[str, ...]
-    ) -> None:
+    def __init__(self, runs: CachedRuns, seeds: Sequence[int], steps: Steps, overrides: tuple[str, ...]) -> None:
         self.runs, self.seeds, self.steps, self.overrides = runs, seeds, steps, overrides
         self.failures = 0
 
@@ -232,9 +230,10 @@ class Benchmark:
         settings = (*problem.overrides(self.runs.folder / "data"), *SETTINGS[problem.kind], *self.overrides)
         epochs(settings, self.steps_of(problem))
 
-    def steps_of(self, problem: Problem) -> tuple[int, int]:
-        searching, retraining = (own or usual for own, usual in zip(self.steps, STEPS[problem.kind], strict=True))
-        return searching, retraining
+    def steps_of(self, problem: Problem) -> Steps:
+        searching, retraining = self.steps
+        usual = LANGUAGE_STEPS if problem.kind == "language" else (None, None)
+        return searching or usual[0], retraining or usual[1]
 
     def of(self, problem: Problem, methods: Sequence[str]) -> Verdict | None:
         """Run the methods on ``problem`` and print their table; None where the search is not among them."""
@@ -286,7 +285,7 @@ class Benchmark:
 
 def told_steps(level: int) -> str:
     """The default of ``--search-steps`` (0) or ``--final-steps`` (1)."""
-    return f"by default {LIKE_DEFAULT[level]}, for language {STEPS['language'][level]}"
+    return f"by default those of conf, for language {LANGUAGE_STEPS[level]}"
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
