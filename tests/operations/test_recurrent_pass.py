@@ -49,6 +49,8 @@ def test_values_and_derivatives_are_those_of_torch(training: bool) -> None:
         second = torch.autograd.grad(along, [towards, *flat])
         alone = torch.autograd.grad(way(inputs, CONCAT, norm).square().sum(), inputs.weights[1])
         averages = [buffer.double() for buffer in norm.buffers()]
+        with torch.no_grad():
+            assert torch.equal(way(inputs, CONCAT, norm_of(width, training)), hidden)
         results.append([hidden, *first, *second, *alone, *averages])
     for ours, theirs in zip(*results, strict=True):
         assert float((ours - theirs).detach().abs().max()) < 1e-10 * max(1.0, float(theirs.detach().abs().max()))

@@ -71,6 +71,8 @@ def recurrent_pass(inputs: RecurrentInputs, concat: Sequence[int], norm: nn.Modu
         and library.usable(inputs.state)
         and all(one.dtype == dtype for one in flat)
     ):
+        if not torch.is_grad_enabled() or not any(one.requires_grad for one in flat):
+            return torch.stack(_Values(inputs, concat, norm, kept=False).after)
         hidden: Tensor = _Passed.apply(concat, norm, *flat)
         return hidden
     return recurrent_pass_in_torch(inputs, concat, norm)
@@ -102,7 +104,7 @@ class _Passed(Function):
 
     @staticmethod
     def forward(ctx: Any, concat: Sequence[int], norm: nn.BatchNorm1d, *flat: Tensor) -> Tensor:
-        ctx.values = _Values(RecurrentInputs.of(flat), concat, norm)
+        ctx.values = _Values(RecurrentInputs.of(flat), concat, norm, kept=True)
         ctx.save_for_backward(*flat)
         return torch.stack(ctx.values.after)
 
@@ -144,8 +146,10 @@ class _Factors(NamedTuple):
     products: list[Tensor]
 
     @classmethod
-    def room(cls, inputs: RecurrentInputs) -> "_Factors":
+    def room(cls, inputs: RecurrentInputs, kept: bool = True) -> "_Factors":
+        """For all time steps, or for one after the other."""
         (length, batch, both), new = inputs.from_input.shape, inputs.state.new_empty
+        length = length if kept else 1
         dropped = [new(length, batch, both // 2) for _ in inputs.weights]
         products = [new(length, batch, len(mixture), both) for mixture in inputs.mixtures]
         return cls([[] for _ in dropped], dropped, products)
@@ -153,6 +157,9 @@ class _Factors(NamedTuple):
 
 class _Values:
     """What a pass has computed.
+
+    Args:
+        kept: Whether derivatives are wanted; otherwise there is nothing but the states after the time steps.
 
     Attributes:
         steps: Per time step its links.
@@ -162,8 +169,8 @@ class _Values:
         averages: Mean and variance that every state is normalised with; None for those of the batch.
     """
 
-    def __init__(self, inputs: RecurrentInputs, concat: Sequence[int], norm: nn.BatchNorm1d) -> None:
-        self.factors, mixtures = _Factors.room(inputs), _contiguous(inputs.mixtures)
+    def __init__(self, inputs: RecurrentInputs, concat: Sequence[int], norm: nn.BatchNorm1d, kept: bool) -> None:
+        self.factors, mixtures = _Factors.room(inputs, kept), _contiguous(inputs.mixtures)
         self.concat, self.epsilon = concat, norm.eps
         running = norm.running_mean, norm.running_var
         self.of_batch = norm.training or norm.running_mean is None
@@ -183,7 +190,8 @@ class _Values:
         for t, from_input in enumerate(inputs.from_input):
             step, states, read, rest = [], [], state, None
             for link, (weight, mixture) in enumerate(zip(inputs.weights, mixtures, strict=True)):
-                dropped, product = self.factors.dropped[link][t], self.factors.products[link][t]
+                row = t if kept else 0
+                dropped, product = self.factors.dropped[link][row], self.factors.products[link][row]
                 torch.mul(read, inputs.mask, out=dropped)
                 torch.mm(dropped, weight, out=product.flatten(1))
                 if link == 0:
@@ -195,13 +203,16 @@ class _Values:
                     total, None, None, *moved, self.of_batch, norm.momentum, self.epsilon
                 )
                 step.append(_Link(read, product, total, mean, inverse_deviation))
-                self.factors.read[link].append(read)
                 states.append(normalised)
                 read = normalised
-            self.steps.append(step)
-            self.states.append(torch.stack(states))
-            state = self.mean_state(self.states[t])
+            together = torch.stack(states)
+            state = self.mean_state(together)
             self.after.append(state)
+            if kept:
+                self.steps.append(step)
+                self.states.append(together)
+                for reads, one in zip(self.factors.read, step, strict=True):
+                    reads.append(one.read)
 
     def mean_state(self, states: Tensor) -> Tensor:
         """The state after a time step, (batch, width), of its links' ``states`` (links, batch, width)."""

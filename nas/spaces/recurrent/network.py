@@ -32,6 +32,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def uniform(*shape: int) -> nn.Parameter:
+    """A weight that the global generator draws, from -0.04 to 0.04."""
     return nn.Parameter(torch.empty(shape).uniform_(-INITIAL_RANGE, INITIAL_RANGE))
 
 
@@ -58,6 +59,7 @@ class RecurrentCell(nn.Module):
         """Inputs (length, batch, width) and the state before them (batch, width) to the states (length, batch, width).
 
         Args:
+            masks: Those of ``cell_x`` and ``cell_h`` act in here, the same ones at every time step.
             weights: What a search cell mixes with.
         """
         states = []
@@ -67,6 +69,7 @@ class RecurrentCell(nn.Module):
         return torch.stack(states)
 
     def first_state(self, x: Tensor, state: Tensor, masks: Masks) -> Tensor:
+        """State 0 of a time step, from its input and the state before it, all (batch, width)."""
         both = torch.cat([masked(x, masks.cell_x), masked(state, masks.cell_h)], -1)
         return gated(state, both @ self.first, torch.tanh)
 
@@ -76,7 +79,7 @@ class RecurrentCell(nn.Module):
 
 
 class Cell(RecurrentCell):
-    """The cell of a genotype."""
+    """The cell of a genotype, without the search cell's batch norm."""
 
     def __init__(self, genotype: RecurrentGenotype, width: int) -> None:
         super().__init__(width, len(genotype.recurrent))

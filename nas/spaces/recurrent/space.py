@@ -33,7 +33,7 @@ class Recurrent(RecurrentChoices):
         nodes: The number of nodes of the cell.
         concat: The nodes whose mean is the cell's output; null takes all.
         implementation: How the supernet computes: ``plain``, one candidate state after the other, or ``fast``, one
-            product per state. Both have the same parameters and give the same numbers.
+            product per state for all nodes that read it. Both have the same parameters and give the same numbers.
 
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds, or the data are neither texts nor series.

@@ -26,7 +26,13 @@ from nas.spaces.supernet import Supernet
 
 
 class SearchCell(RecurrentCell):
-    """The cell as the paper has it: one candidate after the other."""
+    """The cell as the paper has it: one candidate after the other.
+
+    Args:
+        width: That of inputs and states.
+        nodes: How many there are.
+        concat: Those whose mean is the state after a time step.
+    """
 
     def __init__(self, width: int, nodes: int, concat: tuple[int, ...]) -> None:
         super().__init__(width, nodes)
@@ -39,6 +45,7 @@ class SearchCell(RecurrentCell):
         return torch.stack([states[node] for node in self.concat]).mean(0)
 
     def states(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None) -> list[Tensor]:
+        """State 0 and those of the nodes, each (batch, width)."""
         assert weights is not None
         states, row = [self.norm(self.first_state(x, state, masks))], 0
         for node in self.nodes:
@@ -58,7 +65,7 @@ class SearchCell(RecurrentCell):
 
 
 class FastSearchCell(SearchCell):
-    """The same cell with one product and one mixture per state, for all nodes that read it."""
+    """The same cell, whose whole way over time is one function (``nas/operations/fast/recurrent_pass.py``)."""
 
     def forward(self, x: Tensor, state: Tensor, masks: Masks, weights: Tensor | None = None) -> Tensor:
         assert weights is not None

@@ -62,7 +62,7 @@ class Stem(nn.Module):
         return self.embedding(F.pad(x, padding)).flatten(2).transpose(1, 2) + self.positions
 
     def known(self, x: Tensor) -> Tensor | None:
-        """(batch, places), where a text that may be padded has tokens; None where every place counts."""
+        """bool (batch, places), where a text that may be padded has tokens; None where every place counts."""
         return known_tokens(x) if self.may_be_padded else None
 
 
@@ -106,7 +106,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """What all layers share; ``mixer`` and ``feed_forward`` may take weights."""
+    """``x + mixer(norm(x))``, then ``x + feed_forward(norm(x))``, with dropout and drop path on both branches.
+
+    Those of the search network take the weights of their options.
+    """
 
     is_region = True  # of nas.device.compilation
 
@@ -142,7 +145,14 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Chosen:
-    """What an architecture has at one layer."""
+    """What an architecture has at one layer.
+
+    Attributes:
+        mixer: ``attention``, ``convolution`` or ``gated``.
+        heads: Those of attention; the others have none.
+        ratio: The feed-forward part's hidden units, as a multiple of the width.
+        activation: That between its matrices.
+    """
 
     mixer: str
     heads: int

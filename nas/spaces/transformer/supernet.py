@@ -36,7 +36,7 @@ def check(space: TransformerChoices, relaxation: Relaxation) -> None:
 
 
 class MixedMixer(nn.Module):
-    """The weighted sum of the mixers."""
+    """The weighted sum of the mixers, (batch, places, width) to the same."""
 
     def __init__(self, space: TransformerChoices) -> None:
         super().__init__()
@@ -56,7 +56,8 @@ class MixedMixer(nn.Module):
 
 
 class MixedFeedForward(FeedForward):
-    """The feed-forward part over (ratio x activation)."""
+    """The feed-forward part of the largest ratio: activations are mixed, and the hidden units that a smaller ratio
+    lacks are multiplied by the weights of the ratios that have them."""
 
     def __init__(self, width: int, ratios: Sequence[int], activations: Sequence[str]) -> None:
         super().__init__(width, max(ratios), activations[0])
