@@ -87,10 +87,11 @@ class CoarseToFine:
         return self._improved(found, trainings, lead) if trainings.done else found
 
     def _improved(self, found: SearchResult, trainings: Trainings, lead: "Lead") -> SearchResult:
-        told = in_words(trainings.done, lead.candidate)
-        log.info(f"coarse to fine: {told}")
+        log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
         before, after = found.candidate.hyperparameters, lead.candidate.hyperparameters
         moved = [name for name in self.ranges if after[name] != before[name]]
+        taken = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
+        told = f"{taken or 'the learned values stay'}, after {len(trainings.done)} short trainings"
         settled = {**found.settled, **dict.fromkeys(moved, None)}
         if lead.cut_short:
             settled |= dict.fromkeys(self.ranges, "its short trainings ended before all steps were tried")
