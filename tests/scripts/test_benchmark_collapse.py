@@ -124,7 +124,7 @@ def test_collapse_and_what_prevents_it_are_told(
         for of in (("-5.0", "-0.5"), ("+50.0", "+5.0"))
     )
     assert said == [
-        "DARTS collapses: 7.50 skips and 15.00 %, random cells 4.00 and 50.00 %",
+        "DARTS collapses: beside random cells +3.50 skips (p 0.016) and -35.00 points (p 0.016)",
         f"fewer skips than DARTS: on average {next(better)}",
         f"a higher test accuracy than DARTS: on average {next(better)}",
     ]
@@ -132,16 +132,26 @@ def test_collapse_and_what_prevents_it_are_told(
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
-    [(2, "DARTS does not collapse: 2.00 skips"), (4, "DARTS skips more, and is no less accurate for it: 4.00 skips")],
+    ("darts", "random", "said"),
+    [
+        ([2] * 8, [3] * 8, "DARTS does not collapse: beside random cells -1.00 skips (p 0.016) and +10.00 points"),
+        ([4] * 2, [3] * 2, "DARTS leans to a collapse that is not significant: beside random cells +1.00 skips (p 1.0"),
+    ],
+    ids=["fewer", "two_seeds"],
 )
-def test_no_collapse_is_told(script: ModuleType, monkeypatch: pytest.MonkeyPatch, found: int, said: str) -> None:
-    monkeypatch.setattr(script, "accuracy", lambda one: 50.0)
-    results = {name: {0: script.Found(skips, None, None)} for name, skips in (("darts", found), ("random", 3))}
-    assert script.in_words(results) == [
-        f"{said} and 50.00 %, random cells 3.00 and 50.00 %",
-        "no method can be compared with DARTS",
-    ]
+def test_no_collapse_is_told(
+    script: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    darts: list[int],
+    random: list[int],
+    said: str,
+) -> None:
+    assert run(script, monkeypatch, tmp_path, {"darts": darts, "random": random}) == 0
+    printed = capsys.readouterr().out
+    assert f"darts_s2: {said}" in printed
+    assert "darts_s2: no method can be compared with DARTS\n" in printed
 
 
 def test_too_few_seeds_are_told(
