@@ -296,10 +296,10 @@ def problem_overrides(truth: Truth, path: Path, given: Sequence[str]) -> tuple[s
     )
     overrides = (*((f"experiment={experiment}",) if named else ()), *given, *QUIET)
     here = json.loads(json.dumps(problem_of(composed(overrides)).configuration))
+    starts = {f"hyperparameters.{name}.initial" for name in truth.space.ranges}  # a candidate has its own values
     for key, (theirs, ours) in differences(truth.configuration, here).items():
-        raise InvalidValue(
-            key, ours, f"the truth {path} was made with {key}={theirs}; give the settings it was made with"
-        )
+        allowed = f"the truth {path} was made with {key}={theirs}; give the settings it was made with"
+        require(key in starts, key, ours, allowed)
     return overrides
 
 

@@ -136,6 +136,17 @@ def test_a_black_box_search_that_has_not_spent_its_seconds_is_made_anew_and_long
     assert [len(found[arm, budget]["evaluations"]) for budget in budgets] == [10, 40]
 
 
+@pytest.mark.parametrize("name", ["truth_many", "truth_cells", "truth_mnist"])
+def test_the_truths_that_are_kept_are_of_the_experiments_of_their_names(script: ModuleType, name: str) -> None:
+    path = script.located(name)
+    kept = script.read_truth(path)
+    assert script.problem_overrides(kept, path, ())[0] == f"experiment={name}"
+    with pytest.raises(
+        InvalidValue, match=r"^final\.epochs=3 is not allowed: the truth .* was made with final.epochs=10"
+    ):
+        script.problem_overrides(kept, path, ("final.epochs=3",))
+
+
 def test_both_kinds_are_told_the_same(script: ModuleType, truth: Truth, script_of: Callable[[str], ModuleType]) -> None:
     runs = script_of("truth_runs")
     black_box = runs.overrides_of(script.Arm("tpe", "expert"), truth, 0, {})
