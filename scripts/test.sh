@@ -7,4 +7,5 @@ cd "$root" || exit 1
 "$python" -m ruff check . || exit 1
 "$python" -m ruff format --check . || exit 1
 "$python" -m mypy || exit 1
-exec "$python" -m pytest --numprocesses=auto "$@"
+# worksteal: neighbours, which share fixtures, stay in one process until another one has nothing left to do
+exec "$python" -m pytest --numprocesses=auto --dist=worksteal "$@"
