@@ -147,11 +147,11 @@ class Instrument:
     def _searched(self, arms: Sequence[Arm], budgets: Sequence[Budget], seed: int) -> dict[Any, dict[str, Any] | None]:
         """The results by (arm, budget).
 
-        A black-box search does not depend on its budget, so one goes on until the largest is spent, and is cut. A
-        gradient search's schedules do, so each budget has its own; that for a budget of seconds is the longest of them
-        that fits in.
+        A black-box search does not depend on its budget, so one goes on until the largest is spent, and is cut. The
+        schedules of a gradient search do, and the policy of AutoHAS, so each budget has its own; that for a budget of
+        seconds is the longest of them that fits in.
         """
-        longest = {arm: self._longest(arm, budgets, seed) for arm in arms if not arm.is_gradient}
+        longest = {arm: self._longest(arm, budgets, seed) for arm in arms if arm.is_cut}
         counted = [budget for budget in budgets if budget.unit != "seconds"] or list(budgets)
         wanted: dict[Any, LiveSearch] = {
             (arm, budget): longest[arm] if arm in longest else self.search(arm, seed, budget)
@@ -218,7 +218,7 @@ class Instrument:
         result = results.get((arm, budget))
         if result is None or "failure" in result:
             return None
-        if arm.is_gradient:
+        if not arm.is_cut:
             return json.dumps(result["candidate"], sort_keys=True), result["cost"]
         best, spent = None, dict.fromkeys(COLUMNS, 0.0)
         for candidate, loss, cost in result["evaluations"]:
@@ -376,10 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ours = next((arm for arm in arms if arm.method == asked.ours), arms[0])
         reached = print_report(folder, name, truth, surrogate, found, [str(one) for one in budgets], ours, best)
         curves = {
-            (arm, seed): instrument.evaluations(arm, budgets, seed)
-            for arm in arms
-            for seed in seeds
-            if not arm.is_gradient
+            (arm, seed): instrument.evaluations(arm, budgets, seed) for arm in arms for seed in seeds if arm.is_cut
         }
         anytime(folder, truth, surrogate, curves, found, max(one.trainings for one in budgets))
         if asked.diagnose:

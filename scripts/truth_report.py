@@ -325,8 +325,8 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found],
         axes.plot(at, [row["loss"] for row in own], style, color=colour, label=name, linewidth=1.2)
         axes.fill_between(at, [row["low"] for row in own], [row["high"] for row in own], color=colour, alpha=0.12, lw=0)
     markers = "o^sDvP*X"
-    gradient = list(dict.fromkeys(one.arm for one in found if one.arm.is_gradient))
-    for number, arm in enumerate(gradient):
+    whole = list(dict.fromkeys(one.arm for one in found if not one.arm.is_cut))
+    for number, arm in enumerate(whole):
         own_found = [one for one in found if one.arm == arm]
         groups: dict[str, list[Found]] = {}
         for one in own_found:

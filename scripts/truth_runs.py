@@ -96,6 +96,11 @@ class Arm:
     def is_gradient(self) -> bool:
         return self.method not in BLACK_BOXES
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether one long search serves all budgets, cut where each of them ends: its candidates stand in a row."""
+        return not self.is_gradient and self.method != "autohas"
+
     def __str__(self) -> str:
         told = {"default": "", "expert": " (expert start)", "wide": " (random start)"}
         ranges = {"expert": " (expert)", "wide": " (wide)"}

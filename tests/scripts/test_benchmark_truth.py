@@ -109,6 +109,10 @@ def test_a_black_box_search_is_cut_where_the_budget_ends(script: ModuleType, tru
     chosen = [instrument._within(arm, budget, results) for budget in budgets]
     assert [None if one is None else json.loads(one[0])["number"] for one in chosen] == [None, 0, 1, 2]
     assert chosen[2][1] == {"samples": 120.0, "multiply_adds": 1200.0, "seconds": 2.4}
+    # AutoHAS has none to be cut after: its policy's candidate is what it found.
+    policy = {"candidate": {"number": 5}, "cost": {"samples": 70.0}, "evaluations": []}
+    place = script.Arm("autohas", "wide"), budgets[2]
+    assert instrument._within(*place, {place: policy})[0] == '{"number": 5}'
     # Another evaluation of 60 would not have fitted into 1.8 trainings; into 2.5 it would.
     assert instrument._reaches({"evaluations": evaluations}, script.Budget("samples", 1.8))
     assert not instrument._reaches({"evaluations": evaluations}, script.Budget("samples", 2.5))
