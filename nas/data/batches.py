@@ -195,15 +195,15 @@ class EpochStream(ABC):
             )
 
 
-class RepeatedStream:
-    """A :class:`Stream` whose epochs are several of ``stream``: of a few samples one pass is only a step or two."""
+class StreamAround:
+    """A :class:`Stream` that changes something of another one, and is that one in all else."""
 
-    def __init__(self, stream: Stream, passes: int) -> None:
-        self._stream, self._passes = stream, passes
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
 
     @property
     def steps_per_epoch(self) -> int:
-        return self._passes * self._stream.steps_per_epoch
+        return self._stream.steps_per_epoch
 
     def next(self) -> Batch:
         return self._stream.next()
@@ -218,23 +218,32 @@ class RepeatedStream:
         self._stream.load_state_dict(state)
 
 
+class RepeatedStream(StreamAround):
+    """Its epochs are several of ``stream``: of a few samples one pass is only a step or two."""
+
+    def __init__(self, stream: Stream, passes: int) -> None:
+        super().__init__(stream)
+        self._passes = passes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._passes * self._stream.steps_per_epoch
+
+
 def repeated(stream: Stream, passes: int) -> Stream:
     """``stream`` with epochs of ``passes`` passes."""
     return stream if passes <= 1 else RepeatedStream(stream, passes)
 
 
-class ShardedStream:
-    """A :class:`Stream` of this rank's share of every batch of ``stream``.
+class ShardedStream(StreamAround):
+    """This rank's share of every batch of ``stream``.
 
     All ranks draw the same joint batches, augmented alike, so that the data do not depend on how many there are.
     """
 
     def __init__(self, stream: Stream, ranks: Ranks) -> None:
-        self._stream, self._ranks = stream, ranks
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._stream.steps_per_epoch
+        super().__init__(stream)
+        self._ranks = ranks
 
     def next(self) -> Batch:
         batch = self._stream.next()
@@ -249,12 +258,6 @@ class ShardedStream:
         if state is not None:
             state = torch.cat([one.to(state.device) for one in self._ranks.gather(state)])
         self._stream.carry(state)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._stream.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._stream.load_state_dict(state)
 
 
 def sharded(stream: Stream, ranks: Ranks) -> Stream:

@@ -4,11 +4,9 @@ What a supernet learns of small images it goes on with on large ones: convolutio
 of any side, and what comes behind them is brought to one size (by global pooling in cells, by repetition in a chain).
 """
 
-from typing import Any
-
 from torch import Tensor
 
-from nas.data.batches import Batch, Stream
+from nas.data.batches import Batch, Stream, StreamAround
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.operations.mixed import pooling
@@ -76,25 +74,13 @@ class Resolution:
         return stream if self.share == 0 else _ShownStream(stream, self)
 
 
-class _ShownStream:
+class _ShownStream(StreamAround):
     """``stream`` with its images halved as long as ``resolution`` is half."""
 
     def __init__(self, stream: Stream, resolution: Resolution) -> None:
-        self._stream, self._resolution = stream, resolution
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self._stream.steps_per_epoch
+        super().__init__(stream)
+        self._resolution = resolution
 
     def next(self) -> Batch:
         batch = self._stream.next()
         return Batch(halved(batch.inputs), batch.targets) if self._resolution.is_half else batch
-
-    def carry(self, state: Tensor | None) -> None:
-        self._stream.carry(state)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self._stream.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._stream.load_state_dict(state)
