@@ -150,6 +150,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     predictions.write(path / PREDICTIONS)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
+    write_weights(network, path / "weights.pt", splits.class_names)
     result = {
         **measured,
         **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
@@ -165,7 +166,6 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "candidate": found.to_json(),
         **continued_text(network, splits, randomness.anew("continuation")),
     }
-    write_weights(network, path / "weights.pt", splits.class_names)
     with retraining.open_tracker() as tracker:
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)

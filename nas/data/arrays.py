@@ -36,7 +36,7 @@ class Arrays:
         y: What the targets are called in the file; without one, an ``.npy`` file.
         layout: What the dimensions of ``x`` mean; null where two or four of them tell.
         coordinates: Whether every place's own coordinates are further channels.
-        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
+        epoch_samples: Samples of an epoch, about: fewer are passed over several times.
     """
 
     split: RowSplit

@@ -38,7 +38,7 @@ class DataSplits:
         preparation: What was measured to prepare the data, as JSON values: it goes into ``candidate.json``.
         digest: The SHA-256 of the data, where the source has files of a user's.
         test_samples: What each sample of the test part is called in them, such as the number of its row.
-        epoch_samples: Samples of an epoch at least (:meth:`nas.data.dataset.Dataset.stream`).
+        epoch_samples: Samples of an epoch, about (:meth:`nas.data.dataset.Dataset.stream`).
 
     Raises:
         UnusableInput: See above.
@@ -271,8 +271,8 @@ def loaded(source: "DataSource") -> DataSplits:
             f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
         )
     if len(splits.train) < splits.epoch_samples:
-        often = f"so few samples are passed over several times in an epoch, which has {splits.epoch_samples:,}"
-        log.info(f"{splits.name}: {often} (data.epoch_samples=0: once)")
+        rule = f"an epoch has about {splits.epoch_samples:,} samples, fewer are passed over several times"
+        log.info(f"{splits.name}: {rule} (data.epoch_samples=0: once)")
     return splits
 
 

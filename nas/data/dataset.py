@@ -1,6 +1,5 @@
 """What every data set offers, labelled images and other samples in memory, and their batches."""
 
-import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream, Transform, repeated
+from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream, Transform, passes_of, repeated
 from nas.data.labelled import as_images, as_labels, class_count
 from nas.errors import UnusableInput, require
 
@@ -86,14 +85,14 @@ class Dataset(ABC):
             order_generator: A CPU generator, drawn from once per epoch.
             augmentation: What is done to the images of each batch; none by default.
             augmentation_generator: A generator on the data set's device; needed if batches are augmented.
-            epoch_samples: An epoch is as many passes over the data as make so many samples at least.
+            epoch_samples: An epoch is as many passes over the data as make so many, a pass's dropped rest counted.
 
         Raises:
             InvalidValue: ``batch_size`` is below 1.
             ValueError: The data set is empty, or an augmentation of batches is on and has no generator.
         """
         prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator, self.dense)
-        return repeated(self._stream(batch_size, prepare, order_generator), math.ceil(epoch_samples / len(self)))
+        return repeated(self._stream(batch_size, prepare, order_generator), passes_of(len(self), epoch_samples))
 
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
         """All images once, in order and not augmented; the last batch may be smaller.

@@ -58,7 +58,7 @@ class Images:
         mean, std: One number per channel with white at 1; null measures them on the training part.
         memory: GiB up to which decoded pictures are kept in memory; others are decoded anew for each batch.
         workers: Processes that decode; 0 decodes in the run's own.
-        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
+        epoch_samples: Samples of an epoch, about: fewer are passed over several times.
 
     Raises:
         InvalidValue: A setting is out of its bounds, or two exclude each other.

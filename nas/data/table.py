@@ -43,7 +43,7 @@ class Table:
         numeric: Columns of texts that are numbers, or of numbers that count the rows.
         test_file: A table with the test part.
         missing: What stands for a missing value beside an empty cell, ``NA``, ``NaN`` and the like.
-        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
+        epoch_samples: Samples of an epoch, about: fewer are passed over several times.
     """
 
     split: RowSplit

@@ -137,7 +137,7 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     if any("does not match length of data" in str(one.message) for one in told):
         first = str(names.iloc[0, 0])
         other = next((one for one in SEPARATORS if len(names.columns) == 1 and one in first), None)
-        hint = "" if other is None else f", which has {other!r} between them: \"data.csv.separator='{other}'\""
+        hint = "" if other is None else f', which has {other!r} between them: "data.csv.separator={_typed(other)}"'
         raise ValueError(f"its rows have more values than its first row has names{hint}")
     frame.columns = names.iloc[0].tolist()
     return frame
@@ -150,10 +150,13 @@ def _check_layout(frame: Any, file: Path) -> None:
         (name,) = map(str, frame.columns)
         separator = next((one for one in SEPARATORS if one in name), None)
         if separator is not None:
-            typed = "tab" if separator == "\t" else f"'{separator}'"
             raise UnusableInput(
-                f'{file} has one column, {name!r}: "data.csv.separator={typed}" may tell its columns apart.'
+                f'{file} has one column, {name!r}: "data.csv.separator={_typed(separator)}" may tell its columns apart.'
             )
+
+
+def _typed(separator: str) -> str:
+    return "tab" if separator == "\t" else f"'{separator}'"
 
 
 def _names(frame: Any, file: Path) -> list[str]:

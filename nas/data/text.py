@@ -59,7 +59,7 @@ class Text:
         at_least: How often a word must be there to be one of them.
         length: Tokens in a piece of running text, through which gradients go back.
         longest: Tokens that are read of a text to be classified, at most.
-        epoch_samples: Texts of classes in an epoch at least: fewer are passed over several times.
+        epoch_samples: Texts of classes in an epoch, about: fewer are passed over several times.
         varied_lengths: Whether every twentieth training batch, at random, has pieces of half the length, as the search
             of DARTS has it.
         split: Where the text is cut that has no files of its own for that.

@@ -57,7 +57,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
         counted: What tokens are and which of them are known.
         longest: Tokens that are read of a text, at most.
         split: How texts are divided that have no folders of parts.
-        epoch_samples: Texts of an epoch at least.
+        epoch_samples: Texts of an epoch, about.
 
     Raises:
         UnusableInput: A class of the training part is empty, or a file is no text in UTF-8.

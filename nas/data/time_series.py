@@ -34,7 +34,7 @@ class TimeSeries:
         file: A file, a folder with one pair of them, or the name of a data set that comes with aeon.
         per_series: Whether each channel of each series is standardised by its own mean and deviation, and not by those
             of the training part.
-        epoch_samples: Samples of an epoch at least: fewer are passed over several times.
+        epoch_samples: Samples of an epoch, about: fewer are passed over several times.
     """
 
     split: RowSplit

@@ -12,7 +12,7 @@ from torch import nn
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch
+from nas.data.batches import Batch, passes_of
 from nas.data.data_splits import DataSource, loaded
 from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE
@@ -50,7 +50,7 @@ class TrainingSetup:
         bound: By name, the hyperparameters that reach into a network.
         seed: The run's seed.
         device: The device of networks and images.
-        epoch_samples: Samples of an epoch at least.
+        epoch_samples: Samples of an epoch, about.
     """
 
     space: SearchSpace
@@ -114,7 +114,8 @@ class TrainingSetup:
     def price(self, candidate: Candidate, epochs: int, measurements: int) -> Cost:
         """What it costs to train ``candidate`` and to measure it so many times on the validation images."""
         size = min(self.training.chosen_by(self.hyperparameters(candidate)).batch_size, len(self.train))
-        trained = epochs * (len(self.train) // size) * size
+        passes = epochs * passes_of(len(self.train), self.epoch_samples)
+        trained = passes * (len(self.train) // size) * size
         measured = measurements * len(self.validation)
         return Cost.of_passes(self.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
 

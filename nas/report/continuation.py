@@ -36,7 +36,7 @@ def continued_text(network: nn.Module, splits: DataSplits, generator: Generator)
     if not isinstance(text, TextDataset):
         return {}
     level, vocabulary = splits.preparation["level"], splits.preparation["vocabulary"]
-    given, training = text.tokens[: GIVEN[level]], network.training
+    given, training = text.tokens[: GIVEN[level]].to(next(network.parameters()).device), network.training
     drawn = _drawn(network.eval(), given, DRAWN[level], text.length, vocabulary.index(UNKNOWN), generator)
     network.train(training)
     if drawn is None:

@@ -74,6 +74,7 @@ GOING_WITH_A_SPACE = ("hyperparameters", "training")
 OWN_SAMPLES = ("arrays", "images", "table", "time_series")
 NEVER_SCALED = (*OWN_SAMPLES, "digits", "text")
 OF_THE_SCALE = "scale/data"
+GOING_ALONG = ("method", OF_THE_SCALE, *GOING_WITH_A_SPACE)
 
 
 def going_along(arguments: Sequence[str], conf: Path) -> list[str]:
@@ -88,8 +89,14 @@ def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
     They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
     network learns nothing; short trainings see that. An experiment says everything itself.
     """
-    asked = [value_of(arguments, group) for group in ("method", "experiment")]
-    return ["method=coarse_to_fine"] if value_of(arguments, "data") in OWN_SAMPLES and asked == [None, None] else []
+    said = any(value_of(arguments, group) for group in ("method", "experiment")) or any(map(_names_all, arguments))
+    swept = (value_of(arguments, "data") or "").split(",")
+    return ["method=coarse_to_fine"] if set(swept) <= set(OWN_SAMPLES) and not said else []
+
+
+def _names_all(argument: str) -> bool:
+    """Whether ``argument`` names a whole configuration of the user's own."""
+    return argument.partition("=")[0] in ("-cn", "--config-name")
 
 
 def _going_with_the_scale(arguments: Sequence[str]) -> list[str]:
@@ -171,7 +178,13 @@ def _readable(key: str, value: str) -> str:
 def at_home(argument: str) -> str:
     """``argument`` with the home folder in the place of ``~`` in ``key=~/...``, which bash leaves and Hydra refuses."""
     key, _, value = argument.partition("=")
-    return _readable(key, os.path.expanduser(value)) if re.match(r"~(/|$)", value) else argument
+    if not re.match(r"~(/|$)", value):
+        return argument
+    if argument.startswith("-"):  # a flag, which Hydra takes as it is
+        return f"{key}={os.path.expanduser(value)}"
+    if ",~" in value or "${" in value:  # a sweep, or a name that Hydra makes: theirs is the syntax
+        return re.sub(r"(^|=|,)~(?=[/,]|$)", lambda found: found[1] + os.path.expanduser("~"), argument)
+    return _readable(key, os.path.expanduser(value))
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ from nas.bilevel.reach import differentiates_twice
 from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Stream, sharded
+from nas.data.batches import Stream, passes_of, sharded
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
@@ -156,7 +156,7 @@ def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolutio
     for name, dataset in {"training": parts.splits.train, "validation": validation}.items():
         if len(dataset) < 2:
             raise UnusableInput(
-                f"The {name} part of {parts.splits.name} has one sample, and batch norm needs two at least: give more "
+                f"The {name} part of {parts.splits.name} has one sample, and a search needs two at least: give more "
                 f"data, or divide them in another way (data.split)."
             )
     splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
@@ -184,6 +184,8 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
     per_image = supernet_multiply_adds(parts.space, parts.relaxation)
     needed = partial(parts.discretisation.images, parts.space)
+    train = len(parts.splits.train)
+    epoch = train * passes_of(train, parts.splits.epoch_samples)
     each = images_to_choose_with(parts.budget, per_image, needed, validation)
     meter = CostMeter(
         parts.budget,
@@ -191,7 +193,7 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
         max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
         validation,
         needed(each),
-        parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * len(parts.splits.train),
+        parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
         each,
     )
     meter.require_one_step()

@@ -4,6 +4,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,11 +33,13 @@ def chosen(setup: TrainingSetup, **values: float) -> Candidate:
     return Candidate(Architecture(setup.space.name, options), Hyperparameters(values))
 
 
-def test_the_cost_is_the_hand_count(setup: TrainingSetup, accuracy: Fixed) -> None:
+@pytest.mark.parametrize(("epoch_samples", "passes"), [(0, 1), (250, 3)])
+def test_the_cost_is_the_hand_count(setup: TrainingSetup, accuracy: Fixed, epoch_samples: int, passes: int) -> None:
+    setup = replace(setup, epoch_samples=epoch_samples)
     evaluator = TrainedFromScratch(2, setup=setup, objective=accuracy)
     candidate = chosen(setup, batch_size=32, learning_rate=0.05)
     (found,) = evaluator.evaluate([candidate])
-    trained = 2 * (100 // 32) * 32  # whole batches of two epochs
+    trained = 2 * passes * (100 // 32) * 32  # whole batches of two epochs
     assert found.cost.samples == trained + 48
     kernel = int(candidate.architecture["layer1.kernel_size"])
     dense = 4 * 4 * 4 * 8 + 8 * 10 if candidate.architecture["layer3.type"] == "dense" else 4 * 4 * 4 * 10

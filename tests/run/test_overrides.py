@@ -61,6 +61,9 @@ def test_the_value_of_an_argument(arguments: list[str], value: str | None) -> No
         ("data.file=~/a,b.csv", "data.file='/home/me/a,b.csv'"),
         ("hydra.run.dir=~/runs/1", "hydra.run.dir=/home/me/runs/1"),
         ("+candidate=~", "+candidate=/home/me"),
+        ("data.file=~/a.csv,~/b.csv", "data.file=/home/me/a.csv,/home/me/b.csv"),
+        ("hydra.run.dir=~/runs/${now:%Y}", "hydra.run.dir=/home/me/runs/${now:%Y}"),
+        ("--config-dir=~/conf", "--config-dir=/home/me/conf"),
         ("~resume", "~resume"),
         ("data.file='~/a'", "data.file='~/a'"),
     ],
@@ -205,6 +208,8 @@ def test_what_an_override_sets(override: str, key: str) -> None:
 def test_short_trainings_follow_a_search_on_samples_of_a_users_own() -> None:
     for data in OWN_SAMPLES:
         assert going_along([f"data={data}"], CONF)[0] == "method=coarse_to_fine"
+    assert going_along(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
+    assert going_along(["data=table,digits"], CONF) == going_along(["data=table", "-cn=mine"], CONF) == []
     assert going_along(["data=table", "method=tpe"], CONF) == []
     assert going_along(["data=table", "experiment=debug"], CONF) == []
 
