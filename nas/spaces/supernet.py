@@ -159,8 +159,8 @@ class Supernet(nn.Module, ABC):
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights, one tensor per alpha, with which this supernet computes ``architecture``: 1 and 0."""
-        alpha = next(iter(self.alpha.values()))
-        return {name: weight.to(alpha) for name, weight in self.space.architecture_weights(architecture).items()}
+        like = next(self.parameters())  # a space with nothing to choose has no alpha
+        return {name: weight.to(like) for name, weight in self.space.architecture_weights(architecture).items()}
 
     @abstractmethod
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:

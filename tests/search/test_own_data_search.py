@@ -189,6 +189,6 @@ def test_weights_of_classes_act_in_search_baselines_and_retraining(way: str, own
 def test_a_validation_part_of_one_sample_is_refused_before_anything_is_written(own: Path) -> None:
     first, *rest = SOURCES["table"]
     config = composed("train_search", first, *QUICK, *QUIET, *rest, "data.split.validation=1")
-    with pytest.raises(UnusableInput, match=r"The validation part of own has one sample, and batch norm needs two"):
+    with pytest.raises(UnusableInput, match=r"The validation part of own has one sample, and a search needs two"):
         train_search.search(config, own / "run")
     assert not (own / "run").exists()
