@@ -37,6 +37,7 @@ from nas.run.randomness import Randomness  # noqa: E402
 from nas.tasks import data_and_task  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402
 from nas.training.retraining import Retraining  # noqa: E402
+from nas.training.stream import training_stream  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
 COMMON_SOURCES = (
@@ -232,15 +233,7 @@ def trained(run: Training, folder: Path) -> Outcome:
     retraining = Retraining(
         network=network,
         task=task,
-        stream=splits.train.stream(
-            training.batch_size,
-            splits.mean,
-            splits.std,
-            randomness.on_cpu("training order"),
-            source.augmentation,
-            randomness.on_device("augmentation"),
-            splits.epoch_samples,
-        ),
+        stream=training_stream(splits.train, splits, training.batch_size, source.augmentation, randomness),
         hyperparameters=found.candidate.hyperparameters,
         schedule=found.schedule,
         schedule_end=found.schedule_end,

@@ -42,6 +42,7 @@ from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task
 from nas.training.settings import TrainingSettings
+from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
@@ -160,15 +161,7 @@ def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolutio
                 f"data, or divide them in another way (data.split)."
             )
     splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
-    train = splits.train.to(randomness.device).stream(
-        size,
-        splits.mean,
-        splits.std,
-        randomness.on_cpu("training order"),
-        parts.augmentation,
-        randomness.on_device("augmentation"),
-        splits.epoch_samples,
-    )
+    train = training_stream(splits.train.to(randomness.device), splits, size, parts.augmentation, randomness)
     order = randomness.on_cpu("validation order")
     upper = validation.stream(size, splits.mean, splits.std, order)
     streams = {"train": train, "validation": upper}
