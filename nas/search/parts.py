@@ -16,7 +16,7 @@ from nas.bilevel.reach import differentiates_twice
 from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Stream, passes_of, sharded
+from nas.data.batches import Stream, sharded
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
@@ -177,8 +177,7 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
     per_image = supernet_multiply_adds(parts.space, parts.relaxation)
     needed = partial(parts.discretisation.images, parts.space)
-    train = len(parts.splits.train)
-    epoch = train * passes_of(train, parts.splits.epoch_samples)
+    epoch = parts.splits.train.samples_of_epoch(parts.splits.epoch_samples)
     each = images_to_choose_with(parts.budget, per_image, needed, validation)
     meter = CostMeter(
         parts.budget,
