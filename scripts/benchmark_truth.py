@@ -33,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cached_runs import CachedRuns
-from make_truth import QUIET, composed, problem_of
+from make_truth import QUIET, problem_of, typed_configuration
 from surrogate_optimum import proposals
 from truth_report import Found, Score, anytime, in_short, print_report
 from truth_runs import BLACK_BOXES, COLUMNS, GRADIENTS, PRIORS, Arm, LiveSearch, Row, Unit, arms_of, overrides_of
@@ -300,7 +300,7 @@ def problem_overrides(truth: Truth, path: Path, given: Sequence[str]) -> tuple[s
         one.startswith("experiment=") for one in given
     )
     overrides = (*((f"experiment={experiment}",) if named else ()), *given, *QUIET)
-    here = json.loads(json.dumps(problem_of(composed(overrides)).configuration))
+    here = json.loads(json.dumps(problem_of(typed_configuration(overrides)).configuration))
     starts = {f"hyperparameters.{name}.initial" for name in truth.space.ranges}  # a candidate has its own values
     for key, (theirs, ours) in differences(truth.configuration, here).items():
         allowed = f"the truth {path} was made with {key}={theirs}; give the settings it was made with"

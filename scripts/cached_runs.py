@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import joblib
 import torch
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,9 +93,8 @@ class Outcome:
 
 @cache
 def composed(overrides: tuple[str, ...], seed: int) -> DictConfig:
-    """The configuration that ``train_search.py`` would have got on its command line."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train_search", overrides=[*QUIET, *overrides, f"seed={seed}"])
+    """The configuration of a quiet search."""
+    return configuration("train_search", [*QUIET, *overrides, f"seed={seed}"])
 
 
 def candidate_text(candidate: Mapping[str, Any], **hyperparameters: float) -> str:
