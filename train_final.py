@@ -57,6 +57,7 @@ from nas.spaces.space import SearchSpace
 from nas.tasks import data_and_task, recorded_outputs, recorded_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
+from nas.training.stream import training_stream
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
@@ -108,19 +109,10 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
             entry.bind(network, hyperparameters.get(name, entry.initial))
     held_out = training.averaging != "none"  # averaging waits for the loss on images that are not trained on
     known = (splits.train if held_out else splits.train_and_validation()).to(randomness.device)
-    stream = known.stream(
-        training.batch_size,
-        splits.mean,
-        splits.std,
-        randomness.on_cpu("training order"),
-        source.augmentation,
-        randomness.on_device("augmentation"),
-        splits.epoch_samples,
-    )
     retraining = Retraining(
         network=network,
         task=task,
-        stream=stream,
+        stream=training_stream(known, splits, training.batch_size, source.augmentation, randomness),
         hyperparameters=hyperparameters,
         schedule=schedule.schedule,
         schedule_end=schedule.schedule_end,

@@ -14,10 +14,9 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.problem import BilevelProblem
@@ -30,8 +29,6 @@ from nas.report.tables import comparison_table, print_table
 from nas.run.randomness import Randomness
 from nas.tasks import data_and_task
 from nas.training.sgd import grouped
-
-CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 @dataclass(frozen=True)
@@ -66,8 +63,7 @@ class Bench:
     def __init__(self, case: Case, overrides: list[str]) -> None:
         learned = [f"hyperparameters.{name}.learn={str(name in case.learned).lower()}" for name in BOTH]
         chosen = [f"hypergradient={case.alpha}", f"hypergradient@hyperparameters.gradient={case.hyperparameters}"]
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train_search", overrides=[*chosen, *learned, *overrides])
+        config = configuration("train_search", [*chosen, *learned, *overrides])
         randomness = Randomness(0)
         training = build(config.training, "training")
         _, splits, task = data_and_task(config)

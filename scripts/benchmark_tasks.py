@@ -33,7 +33,7 @@ from typing import Any
 
 import torch
 from cached_runs import COMMON_SOURCES, ROOT, SEARCH_SOURCES, CachedRuns, Run, composed, plain
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -142,8 +142,7 @@ def fixed_settings(problem: Problem) -> tuple[str, ...]:
 
 def final_config(settings: tuple[str, ...], seed: int, candidate: Path) -> DictConfig:
     quiet = "tracking.console=quiet", "tracking.tensorboard=false", "device=cpu", "final.checkpoint_every=1000000"
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train_final", overrides=[*quiet, *settings, f"candidate={candidate}", f"seed={seed}"])
+    return configuration("train_final", [*quiet, *settings, f"candidate={candidate}", f"seed={seed}"])
 
 
 def epochs(settings: tuple[str, ...], steps: Steps) -> tuple[str, ...]:

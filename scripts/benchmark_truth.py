@@ -21,6 +21,7 @@ not, 2 for bad input, 75 where it was stopped: the same command goes on.
 """
 
 import argparse
+import itertools
 import json
 import re
 import sys
@@ -32,7 +33,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from cached_runs import CachedRuns
-from make_truth import QUIET, composed, problem_of
+from make_truth import QUIET, problem_of, typed_configuration
 from surrogate_optimum import proposals
 from truth_report import Found, Score, anytime, in_short, print_report
 from truth_runs import BLACK_BOXES, COLUMNS, GRADIENTS, PRIORS, Arm, LiveSearch, Row, Unit, arms_of, overrides_of
@@ -68,6 +69,17 @@ def largest(budgets: Sequence[Budget]) -> Budget:
     units: tuple[Unit, ...] = ("multiply_adds", "samples", "seconds")
     unit = next(unit for unit in units if any(budget.unit == unit for budget in budgets))
     return max((one for one in budgets if one.unit == unit), key=lambda one: one.trainings)
+
+
+def lengthened(budget: Budget, budgets: Sequence[Budget], doublings: int) -> Budget:
+    """What a search gets anew that has not spent ``budget``: the largest of its unit.
+
+    For seconds it is the largest of a unit that can be counted beforehand, doubled so many times.
+    """
+    if budget.unit != "seconds":
+        return largest([one for one in budgets if one.unit == budget.unit])
+    most = largest(budgets)
+    return Budget(most.unit, 2**doublings * most.trainings)
 
 
 class Instrument:
@@ -170,30 +182,23 @@ class Instrument:
                     else:
                         further[arm, budget] = self.search(arm, seed, budget)
         results |= self._all(further, seed)
-        return results | self._prolonged(list(longest), budgets, seed, results)
+        return self._prolonged(list(longest), budgets, seed, results)
 
     def _prolonged(
         self, arms: Sequence[Arm], budgets: Sequence[Budget], seed: int, known: Mapping[Any, dict[str, Any] | None]
     ) -> dict[Any, dict[str, Any] | None]:
-        """Longer black-box searches where those that are ``known`` have not spent a budget.
+        """What is ``known``, with longer black-box searches where these have not spent a budget.
 
         How many processor seconds a search takes is known afterwards, and the clock runs on while others have the
         processor. So a search that has not spent a budget of seconds is made anew, twice as long each time.
         """
-        results: dict[Any, dict[str, Any] | None] = {}
-        for doubling in range(1, DOUBLINGS + 1):
-            wanted: dict[Any, LiveSearch] = {}
-            for arm in arms:
-                for budget in budgets:
-                    newest = results.get((arm, budget), known.get((arm, budget)))
-                    if newest is None or self._reaches(newest, budget):
-                        continue
-                    if budget.unit == "seconds":
-                        most = largest(budgets)
-                        wanted[arm, budget] = self.search(arm, seed, Budget(most.unit, 2**doubling * most.trainings))
-                    else:
-                        own = [one for one in budgets if one.unit == budget.unit]
-                        wanted[arm, budget] = self.search(arm, seed, largest(own))
+        results = dict(known)
+        for doublings in range(1, DOUBLINGS + 1):
+            wanted = {
+                (arm, budget): self.search(arm, seed, lengthened(budget, budgets, doublings))
+                for arm, budget in itertools.product(arms, budgets)
+                if (newest := results.get((arm, budget))) is not None and not self._reaches(newest, budget)
+            }
             results |= self._all(wanted, seed)
         return results
 
@@ -295,7 +300,7 @@ def problem_overrides(truth: Truth, path: Path, given: Sequence[str]) -> tuple[s
         one.startswith("experiment=") for one in given
     )
     overrides = (*((f"experiment={experiment}",) if named else ()), *given, *QUIET)
-    here = json.loads(json.dumps(problem_of(composed(overrides)).configuration))
+    here = json.loads(json.dumps(problem_of(typed_configuration(overrides)).configuration))
     starts = {f"hyperparameters.{name}.initial" for name in truth.space.ranges}  # a candidate has its own values
     for key, (theirs, ours) in differences(truth.configuration, here).items():
         allowed = f"the truth {path} was made with {key}={theirs}; give the settings it was made with"

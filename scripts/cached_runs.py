@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import joblib
 import torch
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +37,7 @@ from nas.run.randomness import Randomness  # noqa: E402
 from nas.tasks import data_and_task  # noqa: E402
 from nas.training.metrics import measure  # noqa: E402
 from nas.training.retraining import Retraining  # noqa: E402
+from nas.training.stream import training_stream  # noqa: E402
 
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "search.checkpoint_every=1000000", "device=cpu")
 COMMON_SOURCES = (
@@ -92,9 +93,8 @@ class Outcome:
 
 @cache
 def composed(overrides: tuple[str, ...], seed: int) -> DictConfig:
-    """The configuration that ``train_search.py`` would have got on its command line."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("train_search", overrides=[*QUIET, *overrides, f"seed={seed}"])
+    """The configuration of a quiet search."""
+    return configuration("train_search", [*QUIET, *overrides, f"seed={seed}"])
 
 
 def candidate_text(candidate: Mapping[str, Any], **hyperparameters: float) -> str:
@@ -232,15 +232,7 @@ def trained(run: Training, folder: Path) -> Outcome:
     retraining = Retraining(
         network=network,
         task=task,
-        stream=splits.train.stream(
-            training.batch_size,
-            splits.mean,
-            splits.std,
-            randomness.on_cpu("training order"),
-            source.augmentation,
-            randomness.on_device("augmentation"),
-            splits.epoch_samples,
-        ),
+        stream=training_stream(splits.train, splits, training.batch_size, source.augmentation, randomness),
         hyperparameters=found.candidate.hyperparameters,
         schedule=found.schedule,
         schedule_end=found.schedule_end,

@@ -15,6 +15,7 @@ input.
 
 import argparse
 import csv
+import io
 import itertools
 import json
 import math
@@ -27,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
 from paired_tests import holm
@@ -49,7 +50,6 @@ from nas.run.folder import RunFolder
 from nas.run.recorded import inherited_configuration
 from nas.tasks import data_and_task
 
-ROOT = Path(__file__).resolve().parent.parent
 # What suits a few dozen evaluations; everything else is as in conf/method.
 SHORT = "evaluation.epochs=1"
 GRADIENT = ("method=gradient", "search.epochs=100000")  # the budget ends it, and its schedules follow the budget
@@ -93,8 +93,7 @@ class Plan:
     overrides: tuple[str, ...]
 
     def composed(self, name: str, *settings: str) -> DictConfig:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose(name, overrides=[*settings, *self.overrides, *QUIET])
+        return configuration(name, [*settings, *self.overrides, *QUIET])
 
     def run_folder(self, method: str, seed: int) -> Path:
         return self.folder / f"{method.replace(', ', '_').replace(' ', '_')}-{seed}"
@@ -317,11 +316,10 @@ def sentence(budget: str, results: Sequence[Result], tests: Sequence[PairedTest]
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    lines = [",".join(map(str, rows[0]))] if rows else []
-    lines += [
-        ",".join(f'"{value}"' if isinstance(value, str) else str(value) for value in row.values()) for row in rows
-    ]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(rows[0] if rows else [])
+    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(row.values() for row in rows)
+    write_atomically(path, out.getvalue().encode())
 
 
 def anytime_rows(plan: Plan, seeds: Iterable[int], done: set[tuple[str, int]]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
+from configurations import configuration
 from hydra.errors import HydraException
 from joblib import Parallel, delayed
 from omegaconf import DictConfig, OmegaConf
@@ -47,7 +47,6 @@ from nas.run.randomness import Randomness
 from nas.stopping import STOPPED
 from nas.training.metrics import Measured, measure
 
-ROOT = Path(__file__).resolve().parent.parent
 QUIET = ("tracking.console=quiet", "tracking.tensorboard=false", "device=cpu")
 
 
@@ -70,15 +69,14 @@ class Problem:
         return self.setup.final.epochs
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that ``train_search.py`` would have got on its command line.
+def typed_configuration(overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a problem, from overrides that somebody has typed.
 
     Raises:
         UnusableInput: An override is none; the reason is Hydra's.
     """
     try:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            return compose("train_search", overrides=[*overrides, *QUIET])
+        return configuration("train_search", [*overrides, *QUIET])
     except (HydraException, OmegaConfBaseException) as error:
         raise UnusableInput(" ".join(str(error).split("\n")[0].split())) from error
 
@@ -250,7 +248,7 @@ def main() -> int:
         require(repeats is not None, "--repeats", arguments.repeats, "it must be AxB, such as 30x3, or 0x0 for none")
         assert repeats is not None
         require(arguments.jobs >= 1, "--jobs", arguments.jobs, "it must be at least 1")
-        config = composed(arguments.overrides)
+        config = typed_configuration(arguments.overrides)
         problem = problem_of(config)
         plan = Plan(arguments.rows, int(repeats[1]), int(repeats[2]), int(config.seed))
         truth = made(problem, plan, arguments.output, arguments.jobs)

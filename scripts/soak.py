@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from configurations import configuration
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 0.25  # MiB per round
@@ -31,17 +30,12 @@ SMALL = ("experiment=debug", "search.epochs=2", "final.epochs=2", "data.split={t
 BLACK_BOX = ("method=evolution", "budget.evaluations=6", "method.strategy.population=3", "evaluation.epochs=1")
 
 
-def composed(name: str, *overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(name, overrides=[*SMALL, *overrides])
-
-
 def one_round(search: Callable[[Any, Path], None], final: Callable[[Any, Path], None], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for _ in range(2):
-        search(composed("train_search"), folder / "search")
-    search(composed("train_search", *BLACK_BOX), folder / "evolution")
-    final(composed("train_final", f"candidate={folder / 'search'}"), folder / "final")
+        search(configuration("train_search", SMALL), folder / "search")
+    search(configuration("train_search", [*SMALL, *BLACK_BOX]), folder / "evolution")
+    final(configuration("train_final", [*SMALL, f"candidate={folder / 'search'}"]), folder / "final")
 
 
 def memory() -> float:

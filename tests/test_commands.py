@@ -1,4 +1,4 @@
-"""The two commands as a user types them: what they write, print and refuse."""
+"""The two commands as a user types them: what they write and print."""
 
 import csv
 import json
@@ -210,59 +210,6 @@ def test_an_occupied_folder_is_left_alone(finished: tuple[Path, str, str]) -> No
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("hyperparameters.dropout.initial=1.2",), "hyperparameters.dropout.initial=1.2"),
-        (("data.split.train=5000",), "data.split"),
-        (("resume=nowhere",), "resume=nowhere"),
-        (("space.layers=[",), "space.layers=[ is not allowed: Hydra cannot read it"),
-        pytest.param(
-            ("data=nosuch",),
-            "Could not find 'data/nosuch'; Available options in 'data': arrays",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ("training.epoch=3",), "training.epoch=3 is not allowed: training knows averaging, ", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            ("hyperparameters.colour=red",), "Could not override 'hyperparameters.colour'", marks=pytest.mark.slow
-        ),
-        (("evalution.jobs=2",), "(did you mean evaluation?)."),
-        pytest.param(("data=cifar10",), "data.download=true", marks=pytest.mark.slow),
-    ],
-)
-def test_a_mistake_ends_in_one_sentence(arguments: tuple[str, ...], named: str, tmp_path: Path) -> None:
-    own = () if arguments[0].startswith("resume") else ("experiment=debug", "hydra.run.dir=run")
-    code, output, error = call("train_search.py", *own, *arguments, folder=tmp_path)
-    assert code == 2
-    assert named in error
-    assert len(error.strip().splitlines()) == 1
-    assert output == ""
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        ((), "train_final.py: candidate=null is not allowed: it must be a run folder"),
-        (
-            ("candidate=darts_v2", "data=digits", "space=darts", "space.final_cells=3", "final.checkpoint=none.pt"),
-            "train_final.py: final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's "
-            "network. none.pt cannot be read as a PyTorch checkpoint (No such file or directory).\n",
-        ),
-    ],
-)
-def test_a_mistake_of_the_retraining_ends_in_one_sentence(
-    arguments: tuple[str, ...], sentence: str, tmp_path: Path
-) -> None:
-    code, output, error = call("train_final.py", *arguments, folder=tmp_path)
-    assert (code, output) == (2, "")
-    assert error.startswith(sentence)
-    assert error.count("\n") == 1
-    assert not list(tmp_path.rglob("metrics.csv"))
-
-
 @pytest.mark.slow
 def test_a_multirun_makes_a_run_per_seed(tmp_path: Path) -> None:
     arguments = ("--multirun", *SMALL, "search.epochs=2", "seed=0,1,2", "hydra.sweep.dir=sweep")
@@ -333,10 +280,3 @@ def test_a_candidate_of_an_older_layout_is_rebuilt(data_folder: Path) -> None:
         found = read_candidate_file(data_folder / "old_run" / file)
         network = found.space.network(found.candidate.architecture)
         assert sum(parameter.numel() for parameter in network.parameters()) == parameters
-
-
-def test_help_lists_the_groups(tmp_path: Path) -> None:
-    code, output, _ = call("train_search.py", "--help", folder=tmp_path)
-    assert code == 0
-    for group in ("data", "space", "relaxation", "hypergradient", "hyperparameters", "training", "tracking"):
-        assert f"\n{group}: " in output

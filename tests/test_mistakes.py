@@ -1,14 +1,18 @@
 """Every group's mistakes, refused in-process before any work: the composed configuration is run in an empty folder."""
 
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
+from nas.run.overrides import parse_override
 from train_search import run
 
-CONF = str(Path(__file__).resolve().parent.parent / "conf")
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 MISTAKES = [
     "seed=-1",
@@ -91,13 +95,28 @@ MISTAKES = [
 ]
 
 
+@cache
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train_search", overrides=["experiment=debug", *overrides])
+
+
+def configuration(mistake: str) -> DictConfig:
+    """Composed with a choice of a group; a value is set afterwards, as Hydra sets it, since composing takes a while."""
+    override = parse_override(mistake)
+    if override.is_add() or (CONF / override.key_or_group).is_dir():
+        return composed(mistake)
+    config = deepcopy(composed())
+    OmegaConf.update(config, override.key_or_group, override.value())
+    return config
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_told_in_one_sentence_before_anything_is_written(mistake: str, tmp_path: Path) -> None:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        try:
-            config = compose("train_search", overrides=["experiment=debug", mistake])
-        except Exception as error:
-            pytest.skip(f"Hydra refuses it while composing: {type(error).__name__}")
+    try:
+        config = configuration(mistake)
+    except Exception as error:
+        pytest.skip(f"Hydra refuses it while composing: {type(error).__name__}")
     with pytest.raises((InvalidValue, UnusableInput)) as caught:
         run(config, tmp_path / "run")
     sentence = str(caught.value)

@@ -1,6 +1,5 @@
 """Batches of images: what a stream of them is, their normalisation and augmentation, and each rank's share."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -234,11 +233,6 @@ class RepeatedStream(StreamAround):
 def repeated(stream: Stream, passes: int) -> Stream:
     """``stream`` with epochs of ``passes`` passes."""
     return stream if passes == 1 else RepeatedStream(stream, passes)
-
-
-def passes_of(samples: int, epoch_samples: int) -> int:
-    """How many passes over ``samples`` make an epoch of ``epoch_samples``; one where there are enough, or it is 0."""
-    return max(1, math.ceil(epoch_samples / samples))
 
 
 class ShardedStream(StreamAround):

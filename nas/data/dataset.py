@@ -1,5 +1,6 @@
 """What every data set offers, labelled images and other samples in memory, and their batches."""
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream, Transform, passes_of, repeated
+from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Stream, Transform, repeated
 from nas.data.labelled import as_images, as_labels, class_count
 from nas.errors import UnusableInput, require
 
@@ -92,7 +93,16 @@ class Dataset(ABC):
             ValueError: The data set is empty, or an augmentation of batches is on and has no generator.
         """
         prepare = Preparation(self._normalisation(mean, std), augmentation, augmentation_generator, self.dense)
-        return repeated(self._stream(batch_size, prepare, order_generator), passes_of(len(self), epoch_samples))
+        return repeated(self._stream(batch_size, prepare, order_generator), self._passes(epoch_samples))
+
+    def samples_of_epoch(self, epoch_samples: int, batch_size: int = 1) -> int:
+        """Samples that the batches of an epoch of :meth:`stream` have together, its dropped rests left out."""
+        size = min(batch_size, len(self))
+        return self._passes(epoch_samples) * (len(self) // size) * size
+
+    def _passes(self, epoch_samples: int) -> int:
+        """Passes over the data that make an epoch: one where there are samples enough, or ``epoch_samples`` is 0."""
+        return max(1, math.ceil(epoch_samples / len(self)))
 
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
         """All images once, in order and not augmented; the last batch may be smaller.

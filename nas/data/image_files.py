@@ -3,6 +3,8 @@
 Every epoch draws one number. The epoch's order and the seed of every image's draws come from that number alone, so
 that neither the number of workers nor how far they read ahead can change a batch, and a checkpoint needs only the
 number and the place in the epoch.
+
+torchvision is imported where it is used: that takes seconds, which commands without such images need not wait.
 """
 
 import logging
@@ -13,14 +15,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from PIL import Image
 from torch import Generator, Tensor
 from torch.utils import data
-from torchvision import transforms
-from torchvision.transforms import functional
 
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Transform
@@ -81,11 +81,14 @@ class Decoding:
     def white(self) -> float:
         return 1.0 if self.deep else 255.0
 
-    def geometry(self, interpolation: Any = transforms.InterpolationMode.BILINEAR) -> list[Any]:
+    def geometry(self, interpolation: Literal["bilinear", "nearest"] = "bilinear") -> list[Any]:
         """The steps that make every image one of the size, without a draw."""
+        from torchvision import transforms
+
+        mode = transforms.InterpolationMode(interpolation)
         if self.shorter_side is None:
-            return [Covering(self.sides, interpolation)]
-        return [transforms.Resize(self.shorter_side, interpolation), transforms.CenterCrop(self.sides)]
+            return [Covering(self.sides, mode)]
+        return [transforms.Resize(self.shorter_side, mode), transforms.CenterCrop(self.sides)]
 
 
 class Covering:
@@ -95,6 +98,8 @@ class Covering:
         self._sides, self._interpolation = sides, interpolation
 
     def __call__(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import functional
+
         own = image.size[1], image.size[0]
         scale = max(wanted / has for wanted, has in zip(self._sides, own, strict=True))
         covering = [max(wanted, round(has * scale)) for wanted, has in zip(self._sides, own, strict=True)]
@@ -127,6 +132,8 @@ class Decoder(data.Dataset[Tensor | Unreadable]):
     """
 
     def __init__(self, decoding: Decoding, augmentation: ImageFileAugmentation | None) -> None:
+        from torchvision import transforms
+
         self._decoding = decoding
         steps = decoding.geometry()
         if augmentation is not None and augmentation.smallest_area < 1:

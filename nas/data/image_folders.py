@@ -10,14 +10,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nas.data.labelled import listed
 from nas.data.table_file import Column
 from nas.data.targets import Targets
 from nas.errors import UnusableInput
 
-PICTURES = (*IMG_EXTENSIONS, ".jfif", ".jpe", ".gif", ".pbm", ".pnm")  # the last five, torchvision does not look at
+PICTURES = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # as torchvision has them
+    *(".jfif", ".jpe", ".gif", ".pbm", ".pnm"),
+)
 NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
 PICTURES_OF_MASKS, MASKS = "images", ("masks", "labels")  # what the two folders of pictures and masks are called
 PART_NAMES = {

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils import data
-from torchvision import transforms
 
 from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
 from nas.data.image_folders import PictureFolder, pictures_below
@@ -126,7 +125,9 @@ class _Reader(data.Dataset[Tensor | Unreadable]):
     """The data set of a worker process: indexed by pairs of picture and mask, it gives the masks' values."""
 
     def __init__(self, decoding: Decoding) -> None:
-        self._transform = transforms.Compose(decoding.geometry(transforms.InterpolationMode.NEAREST))
+        from torchvision import transforms  # here and not above, as in image_files
+
+        self._transform = transforms.Compose(decoding.geometry("nearest"))
 
     def __getitem__(self, pairs: Sequence[tuple[str, str]]) -> Tensor | Unreadable:
         """(B, H, W) int32, or the first that cannot be read."""

@@ -27,6 +27,7 @@ from nas.run.tracking import TrackingSettings
 from nas.tasks import TaskChoice
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
+from nas.training.stream import training_stream
 
 Result = TypeVar("Result")
 
@@ -120,15 +121,7 @@ def training_of(setup: TrainingSetup, candidate: Candidate, epochs: int, randomn
     return Retraining(
         network=network,
         task=setup.task,
-        stream=setup.train.stream(
-            training.batch_size,
-            setup.mean,
-            setup.std,
-            randomness.on_cpu("training order"),
-            setup.augmentation,
-            randomness.on_device("augmentation"),
-            setup.epoch_samples,
-        ),
+        stream=training_stream(setup.train, setup, training.batch_size, setup.augmentation, randomness),
         hyperparameters=hyperparameters,
         schedule=training.schedule,
         schedule_end=training.schedule_end,

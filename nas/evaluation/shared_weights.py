@@ -35,6 +35,7 @@ from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
 from nas.training.metrics import Measured, measure
 from nas.training.retraining import Retraining
+from nas.training.stream import training_stream
 
 RUINED = 2.0  # times the loss of guessing: above it, a candidate's steps have harmed the shared weights
 
@@ -84,20 +85,11 @@ class SharedWeights(Evaluator):
             alpha.requires_grad_(False)
         self.per_image = supernet_multiply_adds(setup.space, relaxation)
         self.network = PathNetwork(self.supernet)
-        stream = setup.train.stream(
-            setup.training.batch_size,
-            setup.mean,
-            setup.std,
-            randomness.on_cpu("training order"),
-            setup.augmentation,
-            randomness.on_device("augmentation"),
-            setup.epoch_samples,
-        )
         self.batch_size = min(setup.training.batch_size, len(setup.train))
         self.training = Retraining(
             network=self.network,
             task=setup.task,
-            stream=stream,
+            stream=training_stream(setup.train, setup, setup.training.batch_size, setup.augmentation, randomness),
             hyperparameters=setup.held,
             schedule="constant",
             final=replace(setup.final, epochs=1, drop_path_schedule="constant"),

@@ -4,7 +4,6 @@ Dong and Yang (2020), "NAS-Bench-201: Extending the Scope of Reproducible Neural
 """
 
 import csv
-import gzip
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,10 +13,10 @@ from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
 from nas.evaluation.official_table import official_records
+from nas.evaluation.packed_file import unpacked
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 
-GZIP = b"\x1f\x8b"
 LARGEST_FILE = 500_000_000  # bytes, decompressed
 OFFICIAL = (".pth", ".pbz2")
 
@@ -70,12 +69,8 @@ def read_table(path: Path, dataset: str) -> dict[str, tuple[float, float]]:
         UnusableInput: The file is not such a table.
     """
     try:
-        with open(path, "rb") as file:
-            packed = file.read(len(GZIP)) == GZIP  # whatever the file is called
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        require(len(content) <= LARGEST_FILE, "path", path, f"it must be a file of at most {LARGEST_FILE} bytes")
-        rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        text = unpacked(path, LARGEST_FILE).decode("utf-8-sig")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
         columns = rows.fieldnames or []
         known = sorted({name.rpartition("_")[0] for name in columns if name.endswith(("_valid", "_test"))})
         require(dataset in known, "dataset", dataset, f"the table has {', '.join(known)}")

@@ -12,7 +12,7 @@ from torch import nn
 
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Batch, passes_of
+from nas.data.batches import Batch
 from nas.data.data_splits import DataSource, loaded
 from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE
@@ -113,9 +113,8 @@ class TrainingSetup:
 
     def price(self, candidate: Candidate, epochs: int, measurements: int) -> Cost:
         """What it costs to train ``candidate`` and to measure it so many times on the validation images."""
-        size = min(self.training.chosen_by(self.hyperparameters(candidate)).batch_size, len(self.train))
-        passes = epochs * passes_of(len(self.train), self.epoch_samples)
-        trained = passes * (len(self.train) // size) * size
+        batch_size = self.training.chosen_by(self.hyperparameters(candidate)).batch_size
+        trained = epochs * self.train.samples_of_epoch(self.epoch_samples, batch_size)
         measured = measurements * len(self.validation)
         return Cost.of_passes(self.multiply_adds(candidate.architecture), trained, measured, evaluations=1)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from nas.candidate import Architecture, Candidate, Categorical, Domain, Hyperparameters, Range
 from nas.errors import InvalidValue, UnusableInput, require
+from nas.evaluation.packed_file import unpacked
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace, space_from_description
 
@@ -131,12 +132,7 @@ def read_truth(path: Path) -> Truth:
         UnusableInput: The file cannot be read or is no truth.
     """
     try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else open(path, "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        require(len(content) <= LARGEST_FILE, "path", path, f"it must be a file of at most {LARGEST_FILE} bytes")
-        first, _, table = content.decode().partition("\n")
+        first, _, table = unpacked(path, LARGEST_FILE).decode().partition("\n")
         header = json.loads(first.removeprefix("# "))
         require(header.get("schema") == SCHEMA, "schema", header.get("schema"), f"it must be {SCHEMA}")
         space = space_from_description(header["space"])

@@ -31,6 +31,7 @@ from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
+from nas.training.stream import training_stream
 
 
 @dataclass(frozen=True)
@@ -155,32 +156,23 @@ class _Trainer:
         return fmean(self._value(architecture, seed) for seed in range(self.settings.seeds))
 
     def _value(self, architecture: Architecture, seed: int) -> float:
-        randomness = Randomness(seed, checked_device(self.config.device))
-        mean, std = self.splits.mean, self.splits.std
-        stream = self.splits.train.to(randomness.device).stream(
-            self.training.batch_size,
-            mean,
-            std,
-            randomness.on_cpu("training order"),
-            self.augmentation,
-            randomness.on_device("augmentation"),
-            self.splits.epoch_samples,
-        )
+        randomness, splits, training = Randomness(seed, checked_device(self.config.device)), self.splits, self.training
+        known = splits.train.to(randomness.device)
         network = self.found.space.network(architecture)
         with tempfile.TemporaryDirectory() as folder:
             retraining = Retraining(
                 network=network,
                 task=self.task,
-                stream=stream,
+                stream=training_stream(known, splits, training.batch_size, self.augmentation, randomness),
                 hyperparameters=self.found.candidate.hyperparameters,
                 schedule=self.found.schedule,
                 schedule_end=self.found.schedule_end,
                 final=self.final,
-                training=self.training,
+                training=training,
                 tracking=TrackingSettings(tensorboard=False, console="quiet"),
                 randomness=randomness,
                 folder=RunFolder(Path(folder)),
             )
             retraining.train()
-        batches = self.splits.validation.to(randomness.device).evaluation_batches(256, mean, std)
+        batches = splits.validation.to(randomness.device).evaluation_batches(256, splits.mean, splits.std)
         return measure(network, batches, self.task, randomness.device)[self.task.measures[0].name]

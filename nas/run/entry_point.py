@@ -11,7 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -69,7 +69,6 @@ def start(
         begin: Makes the configuration that runs from the one that Hydra composed and the overrides.
     """
     arguments = sys.argv[1:] = [at_home(one) for one in sys.argv[1:]]
-    _typed[:] = arguments
     if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
     folder = guarded(lambda: resumed_folder(arguments), command)
@@ -77,9 +76,8 @@ def start(
         return None
     guarded(lambda: _refuse_flags(arguments), command)
     guarded(lambda: check(arguments), command)
-    named = value_of(arguments, "hydra.run.dir")
-    if named is not None and os.path.isdir(named):
-        _there.append(os.path.abspath(named))
+    named = value_of(arguments, "hydra.run.dir") or ""
+    _unread.append(CommandLine(tuple(arguments), os.path.abspath(named) if os.path.isdir(named) else None))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told in one sentence
     code = 0
     try:
@@ -115,9 +113,20 @@ def _refuse_flags(arguments: Sequence[str]) -> None:
             raise UnusableInput(f"{word!r} is no setting: it must be key=value, with no space beside the =.")
 
 
-_typed: list[str] = []  # the arguments, before what goes along with them was added for Hydra
-_there: list[str] = []  # the run folder, if it was there before Hydra makes one that is missing
-_begun: list[Path] = []  # run folders of this process: from then on, a failure is none of the command line's
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line before Hydra has read it.
+
+    Attributes:
+        arguments: Those that were typed, without what goes along with them.
+        folder: The run folder's absolute path if it is there already; Hydra makes one that is missing.
+    """
+
+    arguments: tuple[str, ...] = ()
+    folder: str | None = None
+
+
+_unread: list[CommandLine] = []  # until a run begins: from then on, a failure is none of the command line's
 
 
 def _composed(compose: Callable[[], None]) -> None:
@@ -134,7 +143,7 @@ def _composed(compose: Callable[[], None]) -> None:
     except (HydraException, OmegaConfBaseException, InvalidValue, UnusableInput):
         raise
     except Exception as error:
-        if _begun or fault_sentence(error) is not None:
+        if not _unread or fault_sentence(error) is not None:
             raise
         sweep = led_sweep()
         if sweep is not None and (sweep.folder / "multirun.yaml").exists():
@@ -156,12 +165,11 @@ def run_composed(
     hydra: Any = HydraConfig.get()
     overrides = as_typed(hydra.overrides.task)
     path = hydra_path(hydra, "output_dir")
-    _begun.append(path)
-    if _typed:
-        sys.argv[1:] = _typed  # Hydra has read them, and from here on they are only told
-    with chdir(
-        hydra_path(hydra, "cwd")
-    ):  # paths are of the folder where the command was typed, whatever hydra.job.chdir says
+    given = _unread.pop() if _unread else CommandLine()
+    if given.arguments:
+        sys.argv[1:] = given.arguments  # Hydra has read them, and from here on they are only told
+    # Paths are of the folder where the command was typed, whatever hydra.job.chdir says.
+    with chdir(hydra_path(hydra, "cwd")):
         if hydra.mode == RunMode.MULTIRUN:
             return _run_job(command, on_all_ranks(run), config, begin, hydra, overrides)
         explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
@@ -172,7 +180,7 @@ def run_composed(
                 with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
                     guarded(lambda: _run_fresh(on_all_ranks(run), config, begin, hydra, overrides, own), command, own)
             except SystemExit as end:
-                if end.code == BAD_INPUT and not hydra.job.chdir and os.path.abspath(own) not in _there:
+                if end.code == BAD_INPUT and not hydra.job.chdir and os.path.abspath(own) != given.folder:
                     with suppress(OSError):  # it is not empty
                         own.rmdir()
                 raise

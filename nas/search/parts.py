@@ -16,7 +16,7 @@ from nas.bilevel.reach import differentiates_twice
 from nas.bilevel.regulariser import Regulariser
 from nas.candidate import Architecture, Categorical
 from nas.data.augmentation import Augmentation
-from nas.data.batches import Stream, passes_of, sharded
+from nas.data.batches import Stream, sharded
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
@@ -42,6 +42,7 @@ from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task
 from nas.training.settings import TrainingSettings
+from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
 LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
@@ -160,15 +161,7 @@ def built_streams(parts: SearchParts, validation: Dataset, resolution: Resolutio
                 f"data, or divide them in another way (data.split)."
             )
     splits, randomness, size = parts.splits, parts.randomness, parts.training.batch_size
-    train = splits.train.to(randomness.device).stream(
-        size,
-        splits.mean,
-        splits.std,
-        randomness.on_cpu("training order"),
-        parts.augmentation,
-        randomness.on_device("augmentation"),
-        splits.epoch_samples,
-    )
+    train = training_stream(splits.train.to(randomness.device), splits, size, parts.augmentation, randomness)
     order = randomness.on_cpu("validation order")
     upper = validation.stream(size, splits.mean, splits.std, order)
     streams = {"train": train, "validation": upper}
@@ -184,8 +177,7 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     at_epoch_end = 0 if parts.stopping is None else parts.stopping.most_samples()
     per_image = supernet_multiply_adds(parts.space, parts.relaxation)
     needed = partial(parts.discretisation.images, parts.space)
-    train = len(parts.splits.train)
-    epoch = train * passes_of(train, parts.splits.epoch_samples)
+    epoch = parts.splits.train.samples_of_epoch(parts.splits.epoch_samples)
     each = images_to_choose_with(parts.budget, per_image, needed, validation)
     meter = CostMeter(
         parts.budget,

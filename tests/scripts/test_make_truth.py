@@ -73,7 +73,7 @@ def test_a_row_is_what_the_evaluator_would_have_found(
     truth = read_truth(path)
     scratch = importlib.import_module("nas.evaluation.scratch")
     objective = importlib.import_module("nas.evaluation.objective")
-    problem = script.problem_of(script.composed(SMALL))
+    problem = script.problem_of(script.typed_configuration(SMALL))
     row = truth.rows[1]
     monkeypatch.setattr(type(problem.setup), "seed_for", lambda self, candidate: row.seed)
     score = objective.Fixed({"accuracy": 1.0}, 0.0, {}, space=problem.setup.space)
