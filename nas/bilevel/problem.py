@@ -177,14 +177,14 @@ class BilevelProblem:
             return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
 
     def _unrolled(
-        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, largest: float | None
+        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, max_norm: float | None
     ) -> Step:
         def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Outputs]:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
         move, buffers = as_function(self.optimiser, self.network.weights, values)
-        return unrolled(training_pass, weights, move, buffers, values, twice, largest)
+        return unrolled(training_pass, weights, move, buffers, values, twice, max_norm)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""

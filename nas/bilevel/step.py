@@ -46,7 +46,7 @@ def unrolled(
     buffers: dict[str, Any],
     values: Values,
     twice: bool,
-    largest: float | None,
+    max_norm: float | None,
 ) -> Step:
     """The step from ``weights``, in the graph of everything that ``training_pass`` and ``values`` depend on.
 
@@ -54,13 +54,13 @@ def unrolled(
         training_pass: From weights and hyperparameters to the training loss and the logits.
         move: The step as a function; ``buffers`` are what it remembers.
         twice: Whether the gradient's own dependence is part of the graph.
-        largest: The norm to which the gradient is clipped; None leaves it.
+        max_norm: The norm to which the gradient is clipped; None leaves it.
     """
     loss, logits = training_pass(weights, values)
     found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice, allow_unused=True)
     gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}
     fixed = {name: weight.detach() for name, weight in weights.items()}
-    after, directions = move(fixed, gradients, buffers, values, largest)
+    after, directions = move(fixed, gradients, buffers, values, max_norm)
     # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
     after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
     length = step_length({name: directions[name] for name in gradients}, values)

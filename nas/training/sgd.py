@@ -19,7 +19,7 @@ def sgd(
     gradients: Mapping[str, Tensor],
     buffers: Mapping[str, Tensor],
     values: Mapping[str, Tensor | float],
-    largest: float | None = None,
+    max_norm: float | None = None,
 ) -> tuple[Weights, Weights]:
     """One step, differentiable in all that it takes, by the names of the weights.
 
@@ -29,12 +29,12 @@ def sgd(
         gradients: A weight without one stays as it is, as in ``torch.optim.SGD``.
         buffers: The momentum buffers; a weight without one has no momentum yet, as at PyTorch's first step.
         values: ``learning_rate``, ``weight_decay``, rate factors, and ``momentum`` where there are buffers.
-        largest: The norm to which the gradients are clipped together; None leaves them.
+        max_norm: The norm to which the gradients are clipped together; None leaves them.
 
     Returns:
         ``w'`` and ``b'``.
     """
-    gradients = clipped(gradients, largest)
+    gradients = clipped(gradients, max_norm)
     rate = rates(values)
     moved, directions = {}, {}
     for name, weight in weights.items():
@@ -51,11 +51,11 @@ def sgd(
     return moved, directions
 
 
-def clipped(gradients: Mapping[str, Tensor], largest: float | None) -> Mapping[str, Tensor]:
-    """``gradients`` scaled down to the norm ``largest``, differentiably."""
-    if largest is None:
+def clipped(gradients: Mapping[str, Tensor], max_norm: float | None) -> Mapping[str, Tensor]:
+    """``gradients`` scaled down to the norm ``max_norm``, differentiably."""
+    if max_norm is None:
         return gradients
-    scale = (largest / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
+    scale = (max_norm / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
     return {name: gradient * scale for name, gradient in gradients.items()}
 
 
@@ -79,9 +79,9 @@ def take_step(
     optimiser: torch.optim.Optimizer,
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    largest: float | None,
+    max_norm: float | None,
 ) -> Tensor:
-    """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``largest``.
+    """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``max_norm``.
 
     Returns:
         Their norm before clipping, 0-dim, on their device.
@@ -89,8 +89,8 @@ def take_step(
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient
     norm = nn.utils.get_total_norm([one for one in gradients if one is not None], foreach=True)
-    if largest is not None:
-        nn.utils.clip_grads_with_norm_(weights, largest, norm, foreach=True)
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(weights, max_norm, norm, foreach=True)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return norm
