@@ -34,4 +34,4 @@ class FirstOrder(Hypergradient):
         leaves = {name: weight.detach().requires_grad_() for name, weight in relaxed.items()}
         loss, logits, found = problem.operation_gradients(validation, leaves)
         gradients = torch.autograd.grad(list(relaxed.values()), targets, found, materialize_grads=True)
-        return Report(gradients, loss.clone(), logits.clone())
+        return Report(gradients, loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
@@ -69,7 +69,7 @@ class ForwardAccumulation(Hypergradient):
         norm = float(global_norm(at_weights))
         return Report(gradients, loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
 
-    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+    def follow(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         if self._age == self.horizon:
             self.forget()
         self._age += 1
@@ -82,7 +82,7 @@ class ForwardAccumulation(Hypergradient):
                 self._tangents.pop(name, None)
         return len(targets)
 
-    def _discounted(self, name: str, step: Step) -> Tangents:
+    def _discounted(self, name: str, step: WeightStep) -> Tangents:
         if name not in self._tangents:
             zero = {weight: torch.zeros_like(one) for weight, one in step.before.items()}
             return zero, zero
@@ -92,7 +92,7 @@ class ForwardAccumulation(Hypergradient):
         return moved, directions
 
     @staticmethod
-    def _along(step: Step, raw: nn.Parameter, before: Tangents) -> Weights:
+    def _along(step: WeightStep, raw: nn.Parameter, before: Tangents) -> Weights:
         """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw``.
 
         Second derivatives are symmetric, so a double backward does; not every operation has a forward mode.
@@ -104,7 +104,9 @@ class ForwardAccumulation(Hypergradient):
         return dict(zip(step.before, found, strict=True))
 
     @staticmethod
-    def _advanced(problem: BilevelProblem, step: Step, target: str, before: Tangents, through: Weights) -> Tangents:
+    def _advanced(
+        problem: BilevelProblem, step: WeightStep, target: str, before: Tangents, through: Weights
+    ) -> Tangents:
         """The tangents after the weight step: its Jacobian-vector product."""
         raw = {name: one.detach() for name, one in problem.hyperparameters.named_raw()}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Outputs
@@ -90,7 +90,7 @@ class Hypergradient(ABC):
         """Whether alpha gets from the passes of this strategy what ``other`` would give it."""
         return self == other
 
-    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+    def follow(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         """See the weight step that was just taken, with its graph where :attr:`needs_graph` says so.
 
         Args:

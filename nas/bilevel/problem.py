@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
 from nas.bilevel.perturbation import Disturbance, Perturbation
-from nas.bilevel.step import Step, unrolled
+from nas.bilevel.step import WeightStep, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
@@ -72,7 +72,7 @@ class BilevelProblem:
         self.network = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
         self.disturbance = Disturbance(perturbation, supernet)
-        self.last_step: Step | None = None
+        self.last_step: WeightStep | None = None
 
     def weights(self) -> Weights:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
@@ -135,7 +135,7 @@ class BilevelProblem:
 
     # The weight step.
 
-    def step(self, batch: Batch, keep_graph: bool = False, twice: bool = False) -> Step:
+    def step(self, batch: Batch, keep_graph: bool = False, twice: bool = False) -> WeightStep:
         """Take one weight step on ``batch``.
 
         Args:
@@ -157,7 +157,7 @@ class BilevelProblem:
             operation_weights = self._perturbed(relaxed, batch)
             acting = on_device(self.hyperparameters.acting(), self._device)
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
-            step = Step(loss.clone(), logits.clone(), {}, {}, {}, {})
+            step = WeightStep(loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
         step = replace(step, norm=norm)
@@ -165,7 +165,7 @@ class BilevelProblem:
         self.last_step = step if keep_graph else None
         return step
 
-    def step_ahead(self, batch: Batch, twice: bool, clip: bool = True) -> Step:
+    def step_ahead(self, batch: Batch, twice: bool, clip: bool = True) -> WeightStep:
         """The step on ``batch`` as a function of alpha and the hyperparameters; it is not taken, and nothing changes.
 
         Args:
@@ -178,13 +178,13 @@ class BilevelProblem:
 
     def _unrolled(
         self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, max_norm: float | None
-    ) -> Step:
+    ) -> WeightStep:
         def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Outputs]:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
-        move, buffers = as_function(self.optimiser, self.network.weights, values)
-        return unrolled(training_pass, weights, move, buffers, values, twice, max_norm)
+        step_function, buffers = as_function(self.optimiser, self.network.weights, values)
+        return unrolled(training_pass, weights, step_function, buffers, values, twice, max_norm)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""

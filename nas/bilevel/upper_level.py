@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import AlphaRule
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.outcome import Move, Outcome
+from nas.bilevel.outcome import Outcome, UpperStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import Regulariser
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterMoves, Intervention
 
@@ -72,7 +72,7 @@ class UpperLevel:
         Args:
             validation: None where ``work`` is empty.
         """
-        move: Move | None = None
+        move: UpperStep | None = None
         if self.looks_back:
             step, followed = self.weight_step(training, work)
         if validation is not None:
@@ -84,7 +84,7 @@ class UpperLevel:
         samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
-    def weight_step(self, training: Batch, work: Work) -> tuple[Step, int]:
+    def weight_step(self, training: Batch, work: Work) -> tuple[WeightStep, int]:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
         Returns:
@@ -99,7 +99,7 @@ class UpperLevel:
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
         return step, strategy.follow(self.problem, step, raw)
 
-    def upper_step(self, training: Batch, validation: Batch, work: Work) -> Move:
+    def upper_step(self, training: Batch, validation: Batch, work: Work) -> UpperStep:
         """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
         samples = 0
         for strategy, targets in work:
@@ -114,7 +114,7 @@ class UpperLevel:
         norms |= own
         held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
         finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
-        return Move(report, samples, finite, tuple(held))
+        return UpperStep(report, samples, finite, tuple(held))
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
