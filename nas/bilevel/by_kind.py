@@ -75,8 +75,8 @@ class ByKind(Hypergradient):
         # The last report is the update's: its rules need the cosine that it saw.
         return replace(reports[-1], gradients=[found[target] for target in targets], passes=(passes[0], passes[1]))
 
-    def follow(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
-        return sum(strategy.follow(problem, step, own) for strategy, own in self._parts(problem, targets))
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
+        return sum(strategy.after_weight_step(problem, step, own) for strategy, own in self._parts(problem, targets))
 
     def forget(self) -> None:
         self.loss.forget()

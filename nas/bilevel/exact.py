@@ -28,7 +28,7 @@ class Exact(Hypergradient):
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
-        step = problem.step_ahead(training, twice=bool(problem.act_through_loss(targets)))
+        step = problem.step_ahead(training, second_order=bool(problem.act_through_loss(targets)))
         loss, logits = problem.validation_loss(step.after, validation)
         found = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
         slopes = dict(zip(step.after, found[len(targets) :], strict=True))

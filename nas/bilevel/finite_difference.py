@@ -45,7 +45,7 @@ class FiniteDifference(Hypergradient):
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
         noise = problem.noise_state()
-        step = problem.step_ahead(training, twice=False, clip=False)
+        step = problem.step_ahead(training, second_order=False, clip=False)
         loss, logits = problem.validation_loss(step.after, validation)
         found = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
         gradients = dict(zip(targets, found[: len(targets)], strict=True))

@@ -69,7 +69,7 @@ class ForwardAccumulation(Hypergradient):
         norm = float(global_norm(at_weights))
         return Report(gradients, loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
 
-    def follow(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         if self._age == self.horizon:
             self.forget()
         self._age += 1

@@ -90,7 +90,7 @@ class Hypergradient(ABC):
         """Whether alpha gets from the passes of this strategy what ``other`` would give it."""
         return self == other
 
-    def follow(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         """See the weight step that was just taken, with its graph where :attr:`needs_graph` says so.
 
         Args:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
-from nas.bilevel.perturbation import Disturbance, Perturbation
+from nas.bilevel.perturbation import HeldPerturbation, Perturbation
 from nas.bilevel.step import WeightStep, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
@@ -71,7 +71,7 @@ class BilevelProblem:
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
-        self.disturbance = Disturbance(perturbation, supernet)
+        self.held_perturbation = HeldPerturbation(perturbation, supernet)
         self.last_step: WeightStep | None = None
 
     def weights(self) -> Weights:
@@ -116,7 +116,7 @@ class BilevelProblem:
             operation_weights: What stands in for the relaxed and perturbed alphas.
         """
         self.hyperparameters.bind(self.supernet, values)
-        if operation_weights is None and self.disturbance.perturbation is not None:
+        if operation_weights is None and self.held_perturbation.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
         shown = presented(batch, values, self.augmentation)
         outputs = self.network.outputs(parameters, shown.inputs, operation_weights, batch.state)
@@ -135,20 +135,20 @@ class BilevelProblem:
 
     # The weight step.
 
-    def step(self, batch: Batch, keep_graph: bool = False, twice: bool = False) -> WeightStep:
+    def step(self, batch: Batch, keep_graph: bool = False, second_order: bool = False) -> WeightStep:
         """Take one weight step on ``batch``.
 
         Args:
             keep_graph: Whether ``last_step`` keeps how the weights after the step depend on the hyperparameters.
-            twice: Whether that graph includes the gradient's own dependence: on what acts through the training loss,
-                and on the weights.
+            second_order: Whether that graph includes how the training gradient depends on the weights and on what acts
+                through the training loss: second derivatives. Otherwise the gradient is a constant in it.
         """
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
-            step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
+            step = self._unrolled(before, alphas, batch, second_order, self.gradient_clip)
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
             kept = {name: gradient.detach().clone() for name, gradient in step.gradients.items()}
             gradients = [kept.get(name) for name in self.network.weights]
@@ -161,30 +161,30 @@ class BilevelProblem:
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
         step = replace(step, norm=norm)
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         self.last_step = step if keep_graph else None
         return step
 
-    def step_ahead(self, batch: Batch, twice: bool, clip: bool = True) -> WeightStep:
+    def step_ahead(self, batch: Batch, second_order: bool, clip: bool = True) -> WeightStep:
         """The step on ``batch`` as a function of alpha and the hyperparameters; it is not taken, and nothing changes.
 
         Args:
-            twice: As for :meth:`step`.
+            second_order: As for :meth:`step`; the training gradient depends on alpha, too.
             clip: Whether the gradient is clipped as the real step's is.
         """
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         with self.network.frozen_averages():
-            return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
+            return self._unrolled(self.weights(), {}, batch, second_order, self.gradient_clip if clip else None)
 
     def _unrolled(
-        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, max_norm: float | None
+        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, second_order: bool, max_norm: float | None
     ) -> WeightStep:
         def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Outputs]:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
         step_function, buffers = as_function(self.optimiser, self.network.weights, values)
-        return unrolled(training_pass, weights, step_function, buffers, values, twice, max_norm)
+        return unrolled(training_pass, weights, step_function, buffers, values, second_order, max_norm)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""
@@ -194,7 +194,7 @@ class BilevelProblem:
             with self.network.evaluating():
                 return self.validation_loss(weights, batch, operation_weights)[0]
 
-        return self.disturbance.added_to(relaxed, loss, self.progress)
+        return self.held_perturbation.added_to(relaxed, loss, self.progress)
 
     # What a GPU may record and replay: all that changes from call to call is an argument.
 

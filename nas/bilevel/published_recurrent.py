@@ -48,7 +48,7 @@ class PublishedRecurrent(FiniteDifference):
             allowed = "it repeats errors of a recurrent search with training.gradient_clip: take exact"
             raise InvalidValue("hypergradient", "published_recurrent", allowed)
         noise = problem.noise_state()
-        step = problem.step_ahead(training, twice=False)
+        step = problem.step_ahead(training, second_order=False)
         coefficient = clip / (float(global_norm(step.gradients)) + 1e-6)
         after = {**step.after, tied: problem.weights()[tied].detach().clone().requires_grad_()}
         loss, logits = problem.validation_loss(after, validation)

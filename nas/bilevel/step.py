@@ -45,7 +45,7 @@ def unrolled(
     step_function: StepFunction,
     buffers: dict[str, Any],
     values: Values,
-    twice: bool,
+    second_order: bool,
     max_norm: float | None,
 ) -> WeightStep:
     """The step from ``weights``, in the graph of everything that ``training_pass`` and ``values`` depend on.
@@ -53,11 +53,11 @@ def unrolled(
     Args:
         training_pass: From weights and hyperparameters to the training loss and the logits.
         step_function: The step; ``buffers`` are what it remembers.
-        twice: Whether the gradient's own dependence is part of the graph.
+        second_order: Whether the training gradient's own dependence is part of the graph.
         max_norm: The norm to which the gradient is clipped; None leaves it.
     """
     loss, logits = training_pass(weights, values)
-    found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice, allow_unused=True)
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order, allow_unused=True)
     gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}
     fixed = {name: weight.detach() for name, weight in weights.items()}
     after, directions = step_function(fixed, gradients, buffers, values, max_norm)

@@ -80,7 +80,7 @@ class UpperLevel:
         if not self.looks_back:
             step, followed = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
-        passes = 1 + followed + self.problem.disturbance.count()
+        passes = 1 + followed + self.problem.held_perturbation.pop_passes()
         samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
@@ -97,7 +97,7 @@ class UpperLevel:
         asked = any(target is raw[0] for _, targets in work for target in targets)
         keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
-        return step, strategy.follow(self.problem, step, raw)
+        return step, strategy.after_weight_step(self.problem, step, raw)
 
     def upper_step(self, training: Batch, validation: Batch, work: Work) -> UpperStep:
         """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
@@ -139,7 +139,7 @@ class UpperLevel:
         targets = len(self.hyperparameters.raw_parameters())
         own = sum(strategy.most_passes(targets) for strategy in self.strategies)
         # A perturbation is found at most in every strategy's step ahead, and in the weight step.
-        return own + self.problem.disturbance.most_passes * (len(self.strategies) + 1)
+        return own + self.problem.held_perturbation.most_passes * (len(self.strategies) + 1)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]

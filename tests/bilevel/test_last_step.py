@@ -22,7 +22,7 @@ from tests.problems import ADAM
 def kept_step(problem: BilevelProblem, batch: Batch) -> WeightStep:
     """A weight step whose graph is kept, as far as ``LastStep`` needs it."""
     kinds = problem.hyperparameters.learned_kinds()
-    return problem.step(batch, keep_graph=True, twice=LastStep().differentiates_twice(kinds))
+    return problem.step(batch, keep_graph=True, second_order=LastStep().differentiates_twice(kinds))
 
 
 def taken(problem: BilevelProblem, make_batch, targets) -> Report:

@@ -65,7 +65,7 @@ def test_its_hypergradient_is_that_of_the_value_along_its_slope(
             entries[which] = replace(own, scale="log" if which == "learning_rate" else "linear")
         problem = make_problem(filled=True, hyperparameters=HyperparameterSet(entries))
         kinds = problem.hyperparameters.learned_kinds()
-        problem.step(make_batch(10), keep_graph=True, twice=strategy.differentiates_twice(kinds))
+        problem.step(make_batch(10), keep_graph=True, second_order=strategy.differentiates_twice(kinds))
         raws = problem.hyperparameters.raw_parameters()
         found[name] = strategy.gradients(problem, make_batch(10), make_batch(11), raws).gradients
         hyperparameters = problem.hyperparameters
