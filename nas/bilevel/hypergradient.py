@@ -38,8 +38,8 @@ class Report:
     sensitivity: Mapping[nn.Parameter, float] = field(default_factory=dict)
     passes: tuple[int, int] = (0, 1)
 
-    def largest(self, target: nn.Parameter) -> float:
-        """The size of a hyperparameter's gradient if ``dw / draw`` and the validation gradient were parallel."""
+    def norm_product(self, target: nn.Parameter) -> float:
+        """``|dw / draw| * |grad L_val|``, by which a hyperparameter's gradient is divided to be a cosine."""
         return self.sensitivity.get(target, self.step_length) * self.validation_gradient_norm
 
 

@@ -1,4 +1,4 @@
-"""What one step of either level returns."""
+"""What one step of both levels returns."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class UpperStep:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
+    """A step of both levels: the weights', the upper level's where it had anything to do, and all samples spent."""
 
     step: WeightStep
     move: UpperStep | None

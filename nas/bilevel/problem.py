@@ -155,7 +155,7 @@ class BilevelProblem:
         else:
             relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
             operation_weights = self._perturbed(relaxed, batch)
-            acting = on_device(self.hyperparameters.acting(), self._device)
+            acting = on_device(self.hyperparameters.loss_values(), self._device)
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
             step = WeightStep(loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both
         set_step(self.optimiser, self.numbers())

@@ -1,4 +1,4 @@
-"""One step of either level, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
+"""One step of both levels, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
 their moves, and the weight step."""
 
 import math
@@ -15,7 +15,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import Regulariser
 from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
-from nas.hyperparameters.collection import HyperparameterMoves, Intervention
+from nas.hyperparameters.collection import HyperparameterOptimiser, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
@@ -49,7 +49,7 @@ class UpperLevel:
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         self.optimiser = architecture.over(dict(problem.supernet.alpha.items())) if self.alpha else None
-        self.moves = HyperparameterMoves(self.hyperparameters)
+        self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
         """The strategies that a step asks.
@@ -67,7 +67,7 @@ class UpperLevel:
         return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
     def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Outcome:
-        """One step of either level: the upper one moves first, or last where a strategy looks back.
+        """One step of both levels: the upper one moves first, or last where a strategy looks back.
 
         Args:
             validation: None where ``work`` is empty.
@@ -88,13 +88,13 @@ class UpperLevel:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
         Returns:
-            The step, and the passes over the training batch that following it took.
+            The step, and the passes over the training batch that the strategy took to follow it.
         """
         strategy, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
         if strategy is None:
             return self.problem.step(training), 0
         raw = self.hyperparameters.raw_parameters()
-        asked = any(target is raw[0] for _, targets in work for target in targets)
+        asked = any(raw[0] in set(targets) for _, targets in work)  # all of them at once or not at all
         keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
         return step, strategy.after_weight_step(self.problem, step, raw)
@@ -107,14 +107,17 @@ class UpperLevel:
             for target, gradient in zip(targets, report.gradients, strict=True):
                 target.grad = gradient
             samples += report.passes[0] * len(training.targets) + report.passes[1] * len(validation.targets)
-            if self.alpha and self.alpha[0] in set(targets):
+            if self.alpha and self.alpha[0] in set(targets):  # alphas are asked for all at once or not at all
                 self._add_penalty()
         norms = self._move_architecture()
-        own, held = self.moves.take({raw: report.largest(raw) for raw in self.hyperparameters.raw_parameters()})
-        norms |= own
-        held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
-        finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
-        return UpperStep(report, samples, finite, tuple(held))
+        # The hyperparameters' strategy comes last in work: where they have gradients, the report is its own.
+        products = {raw: report.norm_product(raw) for raw in self.hyperparameters.raw_parameters()}
+        of_hyperparameters, interventions = self.hyperparameter_optimiser.step(products)
+        norms |= of_hyperparameters
+        not_finite = [name for name, norm in norms.items() if not math.isfinite(norm)]
+        interventions += [Intervention("gradient_not_finite", name) for name in not_finite]
+        finite = {name: norm for name, norm in norms.items() if name not in not_finite}
+        return UpperStep(report, samples, finite, tuple(interventions))
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
@@ -164,7 +167,7 @@ class UpperLevel:
     def state_dict(self) -> dict[str, Any]:
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
-            "hyperparameters": self.moves.state_dict(),
+            "hyperparameters": self.hyperparameter_optimiser.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
         }
 
@@ -173,4 +176,4 @@ class UpperLevel:
             strategy.load_state_dict(own)
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
-        self.moves.load_state_dict(state["hyperparameters"])
+        self.hyperparameter_optimiser.load_state_dict(state["hyperparameters"])

@@ -199,11 +199,11 @@ class Hyperparameter:
         return 4 * length / (self.high - self.low) if self.scale == "logit" else length
 
     @torch.no_grad()
-    def held(self, raw: nn.Parameter, before: Tensor) -> list[str]:
-        """Bring ``raw``, which was ``before``, back into its trust region and its range.
+    def project(self, raw: nn.Parameter, before: Tensor) -> list[str]:
+        """Bring ``raw``, which was ``before`` its move, back into its trust region and its range, in place.
 
         Returns:
-            The kinds of interventions (``nas.search.guard``) that this took.
+            The kinds of interventions (``nas.hyperparameters.collection``) that this took.
         """
         kinds = []
         region = self.trust_region

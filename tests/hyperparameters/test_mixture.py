@@ -13,7 +13,7 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.reach import check_reach
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import HyperparameterMoves, HyperparameterSet
+from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, LearningRate, Momentum, WeightDecay
 from nas.hyperparameters.mixture import most_even
 from nas.hyperparameters.relations import EffectiveRate
@@ -79,15 +79,15 @@ def test_its_hypergradient_is_that_of_the_value_along_its_slope(
 
 def test_it_moves_within_its_trust_region_and_its_state_goes_on() -> None:
     first = HyperparameterSet({"learning_rate": replace(RATE, trust_region=0.05), "weight_decay": DECAY})
-    moves, raw = HyperparameterMoves(first), first.raw["learning_rate"]
+    optimiser, raw = HyperparameterOptimiser(first), first.raw["learning_rate"]
     before = raw.detach().clone()
     raw.grad = torch.tensor([1.0, -1.0, 0.0, 2.0, -3.0], dtype=torch.float64)
-    norms, held = moves.take({raw: 0.0})
+    norms, held = optimiser.step({raw: 0.0})
     assert norms == {"learning_rate": 3.0}
     assert [one.kind for one in held] == ["trust_region"]
     torch.testing.assert_close(raw.detach() - before, torch.tensor([-0.05, 0.05, 0, -0.05, 0.05], dtype=torch.float64))
     second = HyperparameterSet({"learning_rate": replace(RATE, trust_region=0.05), "weight_decay": DECAY})
-    HyperparameterMoves(second).load_state_dict(moves.state_dict())
+    HyperparameterOptimiser(second).load_state_dict(optimiser.state_dict())
     assert torch.equal(second.raw["learning_rate"], raw)
     second.set_value("learning_rate", 0.2)
     assert second.numbers()["learning_rate"] == pytest.approx(0.2)
