@@ -1,4 +1,5 @@
-"""The bilevel problem: ``min over (alpha, h) of L_val(w*(alpha, h), alpha)``, where ``w*`` minimises ``L_train``.
+"""The bilevel problem (DARTS, Liu et al., 2019, eq. 3 and 4, with hyperparameters beside alpha):
+``min over (alpha, h) of L_val(w*(alpha, h), alpha)``, where ``w*`` minimises ``L_train(w, alpha, h)``.
 
 ``w`` are the supernet's weights, ``alpha`` its architecture parameters, ``h`` the continuous hyperparameters. Here are
 the two losses as functions of given weights, and the weight step; what differentiates them is a hypergradient.
@@ -166,7 +167,7 @@ class BilevelProblem:
         return step
 
     def step_ahead(self, batch: Batch, second_order: bool, clip: bool = True) -> WeightStep:
-        """The step on ``batch`` as a function of alpha and the hyperparameters; it is not taken, and nothing changes.
+        """``w'`` of eq. 6, the step on ``batch`` as a function of alpha and h; it is not taken, and nothing changes.
 
         Args:
             second_order: As for :meth:`step`; the training gradient depends on alpha, too.
