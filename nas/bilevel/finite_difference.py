@@ -15,7 +15,7 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import require
-from nas.hyperparameters.kinds import Kind, group_of, rates
+from nas.hyperparameters.kinds import Kind, group_of, learning_rates
 from nas.training.sgd import Weights, global_norm
 
 
@@ -59,7 +59,7 @@ class FiniteDifference(Hypergradient):
             numbers = problem.numbers()
             rate = numbers["learning_rate"]
             # With rate factors every group of weights has a learning rate of its own: v is scaled by them.
-            factors = {group: value / rate for group, value in rates(numbers).items()}
+            factors = {group: value / rate for group, value in learning_rates(numbers).items()}
             scaled = {name: factors[group_of(entry)] * entry for name, entry in vector.items()}
             products = self._products(problem, training, scaled, self.scale / norm, through_loss, noise)
             problem.repeat_noise(noise_after)

@@ -24,7 +24,8 @@ from nas.operations.memory import Outputs, logits_of
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
-from nas.training.augment import Values, presented
+from nas.tasks.task import Values
+from nas.training.augment import augmented
 from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
 from nas.training.weight_step import as_function, require_plain
@@ -119,7 +120,7 @@ class BilevelProblem:
         self.hyperparameters.bind(self.supernet, values)
         if operation_weights is None and self.held_perturbation.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
-        shown = presented(batch, values, self.augmentation)
+        shown = augmented(batch, values, self.augmentation)
         outputs = self.network.outputs(parameters, shown.inputs, operation_weights, batch.state)
         return training_loss(self.task, outputs, shown, values), outputs
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.hyperparameters.kinds import group_of, rates
+from nas.hyperparameters.kinds import group_of, learning_rates
 from nas.operations.memory import Outputs
-from nas.training.augment import Values
+from nas.tasks.task import Values
 from nas.training.sgd import Weights, global_norm
 from nas.training.weight_step import StepFunction
 
@@ -69,7 +69,7 @@ def unrolled(
 
 def step_length(directions: Mapping[str, Tensor], values: Values) -> float:
     """``|w' - w|`` of a step along ``directions``, by the names of the weights."""
-    own = rates(values).items()
+    own = learning_rates(values).items()
     rate = {group: float(value.detach() if isinstance(value, Tensor) else value) for group, value in own}
     if len(set(rate.values())) == 1:
         return rate["convolution"] * float(global_norm(directions).detach())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.hyperparameters.kinds import group_of, rates
+from nas.hyperparameters.kinds import group_of, learning_rates
 from nas.training.sgd import Weights, clipped
 
 Betas = tuple[float, float]
@@ -79,7 +79,7 @@ def adamw(
         ``w'`` and, of those weights that move, ``u``.
     """
     gradients = clipped(gradients, max_norm)
-    rate = rates(values)
+    rate = learning_rates(values)
     moved, directions = dict(weights), {}
     for name, gradient in gradients.items():
         weight = weights[name]

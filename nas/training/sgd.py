@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.kinds import GROUPS, Group, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, Group, group_of, learning_rates
 
 Weights = dict[str, Tensor]
 
@@ -35,7 +35,7 @@ def sgd(
         ``w'`` and ``b'``.
     """
     gradients = clipped(gradients, max_norm)
-    rate = rates(values)
+    rate = learning_rates(values)
     moved, directions = {}, {}
     for name, weight in weights.items():
         if name not in gradients:
@@ -67,7 +67,7 @@ def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
 
 def set_step(optimiser: torch.optim.Optimizer, values: Mapping[str, float]) -> None:
     """Give the next step of ``optimiser`` the learning rates, weight decay and momentum of ``values``."""
-    own = rates(values)
+    own = learning_rates(values)
     for group in optimiser.param_groups:
         group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
         group["weight_decay"] = values.get("weight_decay", 0.0)

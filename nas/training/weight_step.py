@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.tasks.task import Values
 from nas.training.adamw import adamw, moments_of
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import Weights, grouped, sgd
 
-Values = Mapping[str, Tensor | float]
 StepFunction = Callable[[Weights, Weights, Mapping[str, Any], Values, float | None], tuple[Weights, Weights]]
 """From weights, gradients, what the optimiser remembers, hyperparameters and the clipping norm to the weights after the
 step and the directions along which it goes."""

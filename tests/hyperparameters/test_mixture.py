@@ -15,7 +15,7 @@ from nas.bilevel.reach import check_reach
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, LearningRate, Momentum, WeightDecay
-from nas.hyperparameters.mixture import most_even
+from nas.hyperparameters.mixture import maximum_entropy_logits
 from nas.hyperparameters.relations import EffectiveRate
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised, GradientDescent
 
@@ -47,10 +47,10 @@ def test_one_basis_value_alone_gives_that_value() -> None:
 
 def test_the_start_is_the_most_even_mixture() -> None:
     """Of all with this mean: its logits lie on a line (the largest entropy under a linear constraint)."""
-    logits = torch.tensor(most_even(0.3, 6), dtype=torch.float64)
+    logits = torch.tensor(maximum_entropy_logits(0.3, 6), dtype=torch.float64)
     torch.testing.assert_close(logits.diff(), logits.diff()[0].expand(5))
     assert (logits.softmax(0) * torch.linspace(0, 1, 6, dtype=torch.float64)).sum().item() == pytest.approx(0.3)
-    assert most_even(0.5, 6) == pytest.approx([0.0] * 6, abs=1e-12)
+    assert maximum_entropy_logits(0.5, 6) == pytest.approx([0.0] * 6, abs=1e-12)
 
 
 @pytest.mark.parametrize("strategy", [Exact(), LastStep()], ids=["exact", "last step"])

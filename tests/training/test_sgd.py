@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.kinds import GROUPS, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, group_of, learning_rates
 from nas.training.sgd import grouped, set_step, sgd, take_step
 
 FACTORS = {"rate_factor_convolution": 0.5, "rate_factor_dense": 3.0, "rate_factor_normalisation": 1.5}
@@ -152,7 +152,7 @@ def test_every_weight_is_in_one_group():
 
 def test_a_group_steps_at_the_common_rate_times_its_factor():
     values = {"learning_rate": 0.1, "rate_factor_dense": 3.0, "momentum": 0.0, "weight_decay": 0.5}
-    assert rates(values) == {"convolution": 0.1, "dense": pytest.approx(0.3), "normalisation": 0.1}
+    assert learning_rates(values) == {"convolution": 0.1, "dense": pytest.approx(0.3), "normalisation": 0.1}
     one = network()
     optimiser = torch.optim.SGD(grouped(one.parameters()), lr=0.0, momentum=0.9)
     set_step(optimiser, values)
