@@ -96,8 +96,8 @@ def noisy_layers(network: nn.Module) -> list[nn.Module]:
     return _noisy_layers[network]
 
 
-def look_again(network: nn.Module) -> None:
-    """Noisy layers were added to ``network`` after rates were set in it."""
+def refresh_noisy_layers(network: nn.Module) -> None:
+    """Have :func:`noisy_layers` look again: some were added to ``network`` after rates were set in it."""
     _noisy_layers.pop(network, None)
 
 
@@ -133,7 +133,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
         found = [LayerDropout()]
-        look_again(network)
+        refresh_noisy_layers(network)
         plain.add_module("dropout", found[0])
     for module in found:
         module.rate = rate
