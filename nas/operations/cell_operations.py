@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.operations.sampled import bare, chosen_columns
+from nas.operations.sampled import chosen_columns, unchosen_sum
 from nas.operations.stochastic import DropPath, GaussianNoise
 
 
@@ -161,7 +161,7 @@ class MixedEdge(nn.Module):
         columns = chosen_columns(weights[None]) if self.sampled else None
         if columns is not None:
             alone = weights[columns[0]] * self._path(self.operations[columns[0]], x)
-            return alone + bare(weights[None], columns) if weights.requires_grad else alone
+            return alone + unchosen_sum(weights[None], columns) if weights.requires_grad else alone
         return reduce(
             add, (w * self._path(operation, x) for w, operation in zip(weights, self.operations, strict=True))
         )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.operations.cell_operations import ReLUConvBN
-from nas.operations.fast.edges import bundles, node_states
+from nas.operations.fast.cell import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.cell_supernet import CellSupernet
