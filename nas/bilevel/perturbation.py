@@ -162,7 +162,7 @@ class HeldPerturbation:
         return relaxed | {name: relaxed[name] + added for name, added in self._held.items()}
 
     def _kept(self, weights: Mapping[str, Tensor]) -> Weights:
-        return {name: self._supernet.of_kept(name, weight) for name, weight in weights.items()}
+        return {name: self._supernet.masked(name, weight) for name, weight in weights.items()}
 
     def pop_passes(self) -> int:
         """The passes over the training batch that were taken since this was last called."""

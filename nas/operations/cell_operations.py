@@ -150,7 +150,7 @@ class MixedEdge(nn.Module):
         self.names, self.stride = tuple(names), stride
         self.operations = nn.ModuleList()
         for name in names:
-            operation = CELL_OPERATIONS[name](channels, stride, False)
+            operation = CELL_OPERATIONS[name](channels, stride, False)  # not affine
             if normalise_pooling and "pool" in name:
                 operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
             self.operations.append(operation)
