@@ -60,8 +60,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    chain = space_settings(config.space, task.signature, CONF / "space")
-    space = build(chain, "space", signature=task.signature, ranges=ranges)
+    fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
+    space = build(fitting, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
