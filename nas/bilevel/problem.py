@@ -47,6 +47,7 @@ class BilevelProblem:
         task: What the outputs mean, and so both losses.
 
     Attributes:
+        network: The supernet as a function of its parameters.
         schedule_factor: What the learning rate is multiplied by at the present step.
         progress: The share of the search that is done, 0 to 1.
         last_step: The weight step taken last, where its graph was kept.
@@ -100,7 +101,7 @@ class BilevelProblem:
     # The two losses.
 
     def training_loss(self, weights: Mapping[str, Tensor], batch: Batch, values: Values) -> Tensor:
-        """``L_train(weights, alpha, h)`` with dropout and drop path at ``values``; running averages stay."""
+        """``L_train(weights, alpha, h)``, 0-dim, with dropout and drop path at ``values``; running averages stay."""
         with self.network.frozen_averages():
             return self.training_pass(weights, batch, values)[0]
 
@@ -111,7 +112,7 @@ class BilevelProblem:
         values: Values,
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Outputs]:
-        """The training loss and the outputs; running averages move.
+        """The training loss, 0-dim, and the outputs; running averages move.
 
         Args:
             parameters: Weights, and alphas as ``alpha.<name>``; the supernet's own stand in for the others.
@@ -130,7 +131,7 @@ class BilevelProblem:
         batch: Batch,
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Outputs]:
-        """``L_val(weights, alpha)`` without dropout and drop path, and the outputs; arguments as in a training pass."""
+        """``L_val(weights, alpha)``, 0-dim, without dropout and drop path, and the outputs; arguments as before."""
         with without_noise(self.supernet), self.network.frozen_averages():
             outputs = self.network.outputs(parameters, batch.inputs, operation_weights, batch.state)
         return self.task.loss(logits_of(outputs), batch.targets), outputs

@@ -52,10 +52,10 @@ class UpperLevel:
         self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
-        """The strategies that a step asks.
+        """The strategies that a step asks, each with its targets; that of the hyperparameters is the last one.
 
         Args:
-            architecture: Whether alpha takes part.
+            architecture: Whether alpha moves in this step.
             hyperparameters: Whether the learned hyperparameters do.
         """
         raw = self.hyperparameters.raw_parameters()
@@ -67,20 +67,20 @@ class UpperLevel:
         return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
     def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Outcome:
-        """One step of both levels: the upper one moves first, or last where a strategy looks back.
+        """One step of both levels: alpha and h, then w, as in Algorithm 1; w first where a strategy looks back.
 
         Args:
             validation: None where ``work`` is empty.
         """
         move: UpperStep | None = None
         if self.looks_back:
-            step, followed = self.weight_step(training, work)
+            step, further = self.weight_step(training, work)
         if validation is not None:
             move = self.upper_step(training, validation, work)
         if not self.looks_back:
-            step, followed = self.weight_step(training, work)
+            step, further = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
-        passes = 1 + followed + self.problem.held_perturbation.pop_passes()
+        passes = 1 + further + self.problem.held_perturbation.pop_passes()
         samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
@@ -88,7 +88,7 @@ class UpperLevel:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
         Returns:
-            The step, and the passes over the training batch that the strategy took to follow it.
+            The step, and the passes over the training batch that the strategy took beside it.
         """
         strategy, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
         if strategy is None:
@@ -110,7 +110,7 @@ class UpperLevel:
             if self.alpha and self.alpha[0] in set(targets):  # alphas are asked for all at once or not at all
                 self._add_penalty()
         norms = self._move_architecture()
-        # The hyperparameters' strategy comes last in work: where they have gradients, the report is its own.
+        # Where hyperparameters have gradients, the report is that of their strategy, the last one.
         products = {raw: report.norm_product(raw) for raw in self.hyperparameters.raw_parameters()}
         of_hyperparameters, interventions = self.hyperparameter_optimiser.step(products)
         norms |= of_hyperparameters
