@@ -35,8 +35,8 @@ class ByKind(Hypergradient):
         return (self.loss.reaches & {"loss"}) | (self.update.reaches & {"decay", "update"})
 
     @property
-    def follows_mixtures(self) -> bool:  # type: ignore[override]
-        return self.loss.follows_mixtures and self.update.follows_mixtures
+    def takes_basis(self) -> bool:  # type: ignore[override]
+        return self.loss.takes_basis and self.update.takes_basis
 
     @property
     def needs_graph(self) -> Literal["never", "asked", "always"]:  # type: ignore[override]

@@ -35,7 +35,7 @@ class ForwardAccumulation(Hypergradient):
     """
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"loss", "decay", "update"})
-    follows_mixtures: ClassVar[bool] = False
+    takes_basis: ClassVar[bool] = False
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "always"
     of_sgd: ClassVar[bool] = True
 

@@ -53,7 +53,7 @@ class Hypergradient(ABC):
         reaches: What it can give a gradient to.
         looks_back: Whether it differentiates the weight step that has just been taken (``problem.last_step``): the
             weights then move before it is asked. Otherwise it is asked before the weight step.
-        follows_mixtures: Whether a hyperparameter may have several raw parameters, those of a basis.
+        takes_basis: Whether a hyperparameter may be a mixture of a basis, with several raw parameters.
         needs_graph: The weight steps whose graph it needs: ``never``; ``asked``, those of the steps in which it is
             asked for the hyperparameters; ``always``.
         of_sgd: Whether it is derived for the step of SGD alone.
@@ -61,7 +61,7 @@ class Hypergradient(ABC):
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
     looks_back: ClassVar[bool] = False
-    follows_mixtures: ClassVar[bool] = True
+    takes_basis: ClassVar[bool] = True
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "never"
     of_sgd: ClassVar[bool] = False
 

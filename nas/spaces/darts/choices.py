@@ -36,6 +36,32 @@ PLACES = ("first", "second")
 LARGEST = {"channels": 1024, "cells": 200, "steps": LARGEST_STEPS, "stem_multiplier": 64}
 
 
+def cell_edges(steps: int) -> list[tuple[int, int]]:
+    """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
+    return [(node, source) for node in range(2, steps + 2) for source in range(node)]
+
+
+def edge_name(cell: str, node: int, source: int) -> str:
+    """The row of alpha that holds the operations of an edge."""
+    return f"{cell}.node{node}.from{source}"
+
+
+def edge_weight_row(cell: str, node: int) -> str:
+    """The row of alpha that weighs the edges of a node (PC-DARTS); its options are ``from0``, ``from1``, ..."""
+    return f"{cell}.node{node}.edges"
+
+
+def edges_alpha(cell: str, node: int) -> str:
+    """The alpha that holds :func:`edge_weight_row`."""
+    return f"{cell}_node{node}_edges"
+
+
+def edge_weight_row_of(alpha: str) -> tuple[str, tuple[str, ...]]:
+    """From :func:`edges_alpha` to its row: the name, and the options."""
+    cell, node = alpha.removesuffix("_edges").split("_node")
+    return edge_weight_row(cell, int(node)), tuple(f"from{source}" for source in range(int(node)))
+
+
 class DartsChoices(SearchSpace):
     """A normal and a reduction cell, two edges per node; see :class:`~nas.spaces.darts.space.Darts`."""
 
@@ -328,27 +354,6 @@ class DartsChoices(SearchSpace):
         return weights
 
 
-def edge_name(cell: str, node: int, source: int) -> str:
-    """The row of alpha that holds the operations of an edge."""
-    return f"{cell}.node{node}.from{source}"
-
-
-def edge_weight_row(cell: str, node: int) -> str:
-    """The row of alpha that weighs the edges of a node (PC-DARTS); its options are ``from0``, ``from1``, ..."""
-    return f"{cell}.node{node}.edges"
-
-
-def edges_alpha(cell: str, node: int) -> str:
-    """The alpha that holds :func:`edge_weight_row`."""
-    return f"{cell}_node{node}_edges"
-
-
-def edge_weight_row_of(alpha: str) -> tuple[str, tuple[str, ...]]:
-    """From :func:`edges_alpha` to its row: the name, and the options."""
-    cell, node = alpha.removesuffix("_edges").split("_node")
-    return edge_weight_row(cell, int(node)), tuple(f"from{source}" for source in range(int(node)))
-
-
 def edge_strengths(probabilities: Probabilities, cell: str, node: int, source: int) -> dict[str, float]:
     """The probabilities of an edge's operations, times the edge's own where edges have weights (Xu et al., 2020)."""
     of_edges = probabilities.get(edge_weight_row(cell, node))
@@ -409,8 +414,3 @@ def _operations(key: str, names: object) -> tuple[str, ...]:
 def _union(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """The operations of all ``rows``, each once, in the order in which they come first."""
     return tuple(dict.fromkeys(name for row in rows for name in row))
-
-
-def cell_edges(steps: int) -> list[tuple[int, int]]:
-    """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
-    return [(node, source) for node in range(2, steps + 2) for source in range(node)]

@@ -30,6 +30,7 @@ Shape = tuple[int, ...]  # (channels, height, width) or (channels, length) befor
 
 
 def flattened(shape: Shape) -> Shape:
+    """``(features,)``, what ``nn.Flatten`` makes of a sample of ``shape``."""
     return (math.prod(shape),)
 
 
