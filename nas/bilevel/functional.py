@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.operations.memory import Outputs, Remembers, float_at_least
+from nas.operations.stochastic import switched_off
 from nas.spaces.supernet import Supernet
 
 
@@ -70,26 +71,11 @@ class FunctionalSupernet:
                 held, key = self._places[name]
                 held[key] = self.parameters[name]
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Let all modules be in evaluation mode: batch norm normalises by its running averages."""
-        training = [module for module in self.supernet.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    def evaluating(self) -> AbstractContextManager[None]:
+        """A context in which all modules are in evaluation mode: batch norm normalises by its running averages."""
+        return switched_off([module for module in self.supernet.modules() if module.training], "training")
 
-    @contextmanager
-    def frozen_averages(self) -> Iterator[None]:
-        """Let batch norms that use the batch's statistics leave their running averages alone."""
+    def frozen_averages(self) -> AbstractContextManager[None]:
+        """A context in which batch norms that use the batch's statistics leave their running averages alone."""
         tracking = [norm for norm in self._batch_norms if norm.training and norm.track_running_stats]
-        for norm in tracking:
-            norm.track_running_stats = False
-        try:
-            yield
-        finally:
-            for norm in tracking:
-                norm.track_running_stats = True
+        return switched_off(tracking, "track_running_stats")

@@ -5,8 +5,8 @@ relaxation (Gal et al., 2017, "Concrete Dropout", eq. 5), so that the loss is di
 In evaluation mode, or with a rate of 0, both layers are the identity. The noise has a generator of its own.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -154,13 +154,17 @@ def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
 
 
 @contextmanager
-def without_noise(network: nn.Module) -> Iterator[None]:
-    """A context in which the noisy layers are off; everything else, batch norm above all, stays in its mode."""
-    noisy = [module for module in noisy_layers(network) if module.training]
-    for module in noisy:
-        module.training = False
+def switched_off(modules: Sequence[nn.Module], switch: str) -> Iterator[None]:
+    """A context in which the attribute ``switch`` of ``modules`` is False; it is True before and afterwards."""
+    for module in modules:
+        setattr(module, switch, False)
     try:
         yield
     finally:
-        for module in noisy:
-            module.training = True
+        for module in modules:
+            setattr(module, switch, True)
+
+
+def without_noise(network: nn.Module) -> AbstractContextManager[None]:
+    """A context in which the noisy layers are off; everything else, batch norm above all, stays in its mode."""
+    return switched_off([module for module in noisy_layers(network) if module.training], "training")
