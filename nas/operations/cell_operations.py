@@ -98,14 +98,6 @@ class FactorisedReduction(nn.Module):
         return self.normalisation(torch.cat([self.even(x), self.odd(shifted)], dim=1))
 
 
-def max_pooling(stride: int) -> nn.Module:
-    return nn.MaxPool2d(3, stride, padding=1)
-
-
-def average_pooling(stride: int) -> nn.Module:
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-
-
 def skip_connection(channels: int, stride: int, affine: bool) -> nn.Module:
     """The identity, or at stride 2 what comes closest to it."""
     return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, affine)
@@ -115,8 +107,8 @@ NOISE = "noise"
 CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
     NOISE: lambda channels, stride, affine: GaussianNoise(stride),
-    "max_pool_3x3": lambda channels, stride, affine: max_pooling(stride),
-    "avg_pool_3x3": lambda channels, stride, affine: average_pooling(stride),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
     "skip_connect": skip_connection,
     "sep_conv_3x3": lambda channels, stride, affine: SeparableConvolution(channels, 3, stride, affine),
     "sep_conv_5x5": lambda channels, stride, affine: SeparableConvolution(channels, 5, stride, affine),

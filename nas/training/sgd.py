@@ -36,14 +36,10 @@ def sgd(
     """
     gradients = clipped(gradients, max_norm)
     rate = learning_rates(values)
-    moved, directions = {}, {}
-    for name, weight in weights.items():
-        if name not in gradients:
-            moved[name] = weight
-            if name in buffers:
-                directions[name] = buffers[name]
-            continue
-        direction = gradients[name] + values["weight_decay"] * weight
+    moved, directions = dict(weights), dict(buffers)
+    for name, gradient in gradients.items():
+        weight = weights[name]
+        direction = gradient + values["weight_decay"] * weight
         if name in buffers:
             direction = direction + values["momentum"] * buffers[name]
         directions[name] = direction.to(weight.dtype)
