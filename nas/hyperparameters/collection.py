@@ -101,7 +101,7 @@ class HyperparameterSet(nn.Module):
         """
         raw = dict(self.raw.items()) if raw is None else raw
         return {
-            name: entry.value(raw[name]) if name in raw else entry.fixed(self.progress)
+            name: entry.value(raw[name]) if name in raw else entry.fixed_value(self.progress)
             for name, entry in self.entries.items()
         }
 
@@ -112,7 +112,7 @@ class HyperparameterSet(nn.Module):
         What is learned stays a tensor, so that its mask is as relaxed as what the hypergradient differentiates.
         """
         return {
-            name: entry.value(self.raw[name]) if name in self.raw else entry.fixed(self.progress)
+            name: entry.value(self.raw[name]) if name in self.raw else entry.fixed_value(self.progress)
             for name, entry in self.entries.items()
             if entry.acts_through_loss
         }

@@ -162,7 +162,7 @@ class Hyperparameter:
             return math.log(self.low), math.log(self.high)
         return (-LOGIT_BOUND, LOGIT_BOUND) if self.scale == "logit" else (self.low, self.high)
 
-    def fixed(self, progress: float) -> float:
+    def fixed_value(self, progress: float) -> float:
         """The value where it is not learned, when the share ``progress`` (0 to 1) of the search is done."""
         return self.initial * progress if self.rises else self.initial
 
