@@ -18,7 +18,7 @@ from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
 
-OperationWeights = dict[str, Tensor]  # by the name of their alpha
+Weights = dict[str, Tensor]  # of the operations, by the name of their alpha
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -50,7 +50,7 @@ class Perturbation(ABC):
         return self.initial + (self.final - self.initial) * progress
 
     @abstractmethod
-    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> OperationWeights:
+    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> Weights:
         """``weights`` (each (..., options), detached), perturbed, on the simplex.
 
         Args:
@@ -69,7 +69,7 @@ class Perturbation(ABC):
         allowed = "a perturbed edge is a mixture, and with relaxation.sampled=true one operation is run alone"
         require(not relaxation.sampled, "relaxation", type(relaxation).__name__, allowed)
 
-    def noise(self, weights: Mapping[str, Tensor], radius: float) -> OperationWeights:
+    def noise(self, weights: Mapping[str, Tensor], radius: float) -> Weights:
         """Uniform from ``-radius`` to ``radius``."""
         return {name: self._uniform(weight) * (2 * radius) - radius for name, weight in weights.items()}
 
@@ -80,7 +80,7 @@ class Perturbation(ABC):
 class RandomPerturbation(Perturbation):
     """SDARTS-RS: uniform noise."""
 
-    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> OperationWeights:
+    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> Weights:
         noise = self.noise(weights, self.radius(progress))
         return {name: projected(weight + noise[name]) for name, weight in weights.items()}
 
@@ -101,7 +101,7 @@ class AdversarialPerturbation(Perturbation):
         self.steps, self.random_start = steps, random_start
         self.passes = steps + (2 if random_start else 1)  # with the losses before and after
 
-    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> OperationWeights:
+    def __call__(self, weights: Mapping[str, Tensor], loss: Loss, progress: float) -> Weights:
         radius = self.radius(progress)
         now = dict(weights)
         before = None
@@ -137,7 +137,7 @@ class HeldPerturbation:
 
     def __init__(self, perturbation: Perturbation | None, supernet: Supernet) -> None:
         self.perturbation, self._supernet = perturbation, supernet
-        self._held: OperationWeights | None = None
+        self._held: Weights | None = None
         self._passes = 0
 
     @property
@@ -149,7 +149,7 @@ class HeldPerturbation:
         """A new weight step begins, or one has been taken."""
         self._held = None
 
-    def added_to(self, relaxed: OperationWeights, loss: Loss, progress: float) -> OperationWeights:
+    def added_to(self, relaxed: Weights, loss: Loss, progress: float) -> Weights:
         """``relaxed + d`` with ``d`` held constant; ``loss`` and ``progress`` as for :class:`Perturbation`."""
         if self.perturbation is None:
             return relaxed
@@ -161,7 +161,7 @@ class HeldPerturbation:
             self._passes += self.perturbation.passes
         return relaxed | {name: relaxed[name] + added for name, added in self._held.items()}
 
-    def _kept(self, weights: Mapping[str, Tensor]) -> OperationWeights:
+    def _kept(self, weights: Mapping[str, Tensor]) -> Weights:
         return {name: self._supernet.masked(name, weight) for name, weight in weights.items()}
 
     def pop_passes(self) -> int:
