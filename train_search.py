@@ -60,8 +60,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_what_cannot_act(task.signature, held)
     ranges = hyperparameters.candidate_ranges() | categorical
-    chain = space_settings(config.space, task.signature, CONF / "space")
-    space = build(chain, "space", signature=task.signature, ranges=ranges)
+    fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
+    space = build(fitting, "space", signature=task.signature, ranges=ranges)
     folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
@@ -129,9 +129,19 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     result = method.search()
     randomness.ranks.leave_the_rest()
 
-    schedule = training.schedule, result.has_settled(), training.schedule_end, result.trajectory
-    of_data = splits.class_names, parts.task.to_json(), splits.preparation, splits.digest
-    found = CandidateFile(result.candidate, space, splits.name, *schedule, *of_data)
+    found = CandidateFile(
+        candidate=result.candidate,
+        space=space,
+        data=splits.name,
+        schedule=training.schedule,
+        settled=result.has_settled(),
+        schedule_end=training.schedule_end,
+        trajectory=result.trajectory,
+        class_names=splits.class_names,
+        task=parts.task.to_json(),
+        preparation=splits.preparation,
+        digest=splits.digest,
+    )
     found.write(path / "candidate.json")
     return result, found, parts
 

@@ -1,4 +1,4 @@
-"""The bilevel problem, its hypergradients, and one step of either level."""
+"""The bilevel problem, its hypergradients, and one step of both levels."""
 
 from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind

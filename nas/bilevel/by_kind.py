@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
@@ -35,8 +35,8 @@ class ByKind(Hypergradient):
         return (self.loss.reaches & {"loss"}) | (self.update.reaches & {"decay", "update"})
 
     @property
-    def follows_mixtures(self) -> bool:  # type: ignore[override]
-        return self.loss.follows_mixtures and self.update.follows_mixtures
+    def takes_basis(self) -> bool:  # type: ignore[override]
+        return self.loss.takes_basis and self.update.takes_basis
 
     @property
     def needs_graph(self) -> Literal["never", "asked", "always"]:  # type: ignore[override]
@@ -75,8 +75,8 @@ class ByKind(Hypergradient):
         # The last report is the update's: its rules need the cosine that it saw.
         return replace(reports[-1], gradients=[found[target] for target in targets], passes=(passes[0], passes[1]))
 
-    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
-        return sum(strategy.follow(problem, step, own) for strategy, own in self._parts(problem, targets))
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
+        return sum(strategy.after_weight_step(problem, step, own) for strategy, own in self._parts(problem, targets))
 
     def forget(self) -> None:
         self.loss.forget()

@@ -22,13 +22,13 @@ def alpha_hessian(problem: BilevelProblem, batch: Batch) -> tuple[Product, int]:
     alphas = problem.supernet.architecture_parameters()
     weights = {name: weight.detach() for name, weight in problem.weights().items()}
     loss, _ = problem.validation_loss(weights, batch, problem.supernet.mean_weights())
-    slope = torch.autograd.grad(loss, alphas, create_graph=True)
+    gradient = torch.autograd.grad(loss, alphas, create_graph=True)
 
     def product(vector: Tensor) -> Tensor:
         parts = vector.split([alpha.numel() for alpha in alphas])
         shaped = [part.view_as(alpha) for part, alpha in zip(parts, alphas, strict=True)]
-        bent = torch.autograd.grad(slope, alphas, shaped, retain_graph=True, materialize_grads=True)
-        return torch.cat([one.flatten() for one in bent]).detach()
+        products = torch.autograd.grad(gradient, alphas, shaped, retain_graph=True, materialize_grads=True)
+        return torch.cat([one.flatten() for one in products]).detach()
 
     return product, sum(alpha.numel() for alpha in alphas)
 
@@ -48,8 +48,8 @@ def largest_eigenvalue(product: Product, start: Tensor, products: int) -> tuple[
     """
     direction = start / start.norm()
     basis: list[Tensor] = []
-    diagonal: list[Tensor] = []
-    beside: list[Tensor] = []
+    diagonal: list[Tensor] = []  # of the tridiagonal matrix that has the eigenvalues sought
+    off_diagonal: list[Tensor] = []
     for _ in range(min(products, len(start))):
         basis.append(direction)
         image = product(direction)
@@ -59,11 +59,11 @@ def largest_eigenvalue(product: Product, start: Tensor, products: int) -> tuple[
         length = image.norm()
         if not bool(length > ENOUGH * torch.stack(diagonal).abs().max()):
             break
-        beside.append(length)
+        off_diagonal.append(length)
         direction = image / length
     size = len(diagonal)
-    lines = torch.stack(beside[: size - 1]) if size > 1 else start.new_zeros(0)
-    matrix = torch.diag(torch.stack(diagonal)) + torch.diag(lines, 1) + torch.diag(lines, -1)
+    beside = torch.stack(off_diagonal[: size - 1]) if size > 1 else start.new_zeros(0)
+    matrix = torch.diag(torch.stack(diagonal)) + torch.diag(beside, 1) + torch.diag(beside, -1)
     if not bool(torch.isfinite(matrix).all()):
         return float("nan"), size
     return float(torch.linalg.eigvalsh(matrix.cpu())[-1]), size

@@ -8,7 +8,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.distributed import Ranks
 from nas.operations.memory import Outputs
-from nas.training.augment import Values
+from nas.tasks.task import Values
 
 Parameters = Mapping[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""Exact one-step unrolled gradient: automatic differentiation through the whole weight step."""
+"""Exact one-step unrolled gradient (DARTS, Liu et al., 2019, eq. 6 and 7): autograd through the whole weight step."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,16 +28,17 @@ class Exact(Hypergradient):
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
-        step = problem.step_ahead(training, twice=bool(problem.act_through_loss(targets)))
+        step = problem.step_ahead(training, second_order=bool(problem.act_through_loss(targets)))
         loss, logits = problem.validation_loss(step.after, validation)
-        found = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
-        slopes = dict(zip(step.after, found[len(targets) :], strict=True))
+        # w' is in the graph of the targets, so that autograd adds up both terms of eq. 7.
+        gradients = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
+        at_weights = dict(zip(step.after, gradients[len(targets) :], strict=True))
         return Report(
-            found[: len(targets)],
+            gradients[: len(targets)],
             loss.detach(),
             logits.detach(),
             step.loss.detach(),
-            validation_gradient_norm=float(global_norm(slopes)),
+            validation_gradient_norm=float(global_norm(at_weights)),
             step_length=step.length,
             passes=(1, 1),
         )

@@ -15,13 +15,13 @@ from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
 from nas.data.batches import Batch
 from nas.errors import require
-from nas.hyperparameters.kinds import Kind, group_of, rates
+from nas.hyperparameters.kinds import Kind, group_of, learning_rates
 from nas.training.sgd import Weights, global_norm
 
 
 @dataclass(frozen=True)
 class FiniteDifference(Hypergradient):
-    """The gradient at ``w' = w - lr * (momentum * buffer + grad L_train + weight_decay * w)``.
+    """The gradient at ``w' = w - lr * (momentum * buffer + grad L_train + weight_decay * w)`` (eq. 6; xi is lr).
 
     ``grad_alpha L_val(w', alpha) - lr * (grad_alpha L_train(w + e v) - grad_alpha L_train(w - e v)) / (2 e)`` with
     ``v = grad_w' L_val(w')`` and ``e = scale / |v|``. As in the original, ``w'`` ignores gradient clipping.
@@ -45,23 +45,25 @@ class FiniteDifference(Hypergradient):
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
         noise = problem.noise_state()
-        step = problem.step_ahead(training, twice=False, clip=False)
+        step = problem.step_ahead(training, second_order=False, clip=False)
         loss, logits = problem.validation_loss(step.after, validation)
+        # The whole gradient of what acts on the update alone, the first term for alpha and what acts through L_train.
         found = torch.autograd.grad(loss, [*targets, *step.after.values()], materialize_grads=True)
         gradients = dict(zip(targets, found[: len(targets)], strict=True))
         vector = dict(zip(step.after, found[len(targets) :], strict=True))
         norm = float(global_norm(vector))
 
-        unrolled = problem.act_through_loss(targets)
-        if unrolled and norm > 0:
-            after = problem.noise_state()
+        through_loss = problem.act_through_loss(targets)
+        if through_loss and norm > 0:  # the second term
+            noise_after = problem.noise_state()
             numbers = problem.numbers()
             rate = numbers["learning_rate"]
-            relative = {group: value / rate for group, value in rates(numbers).items()}
-            along = {name: relative[group_of(entry)] * entry for name, entry in vector.items()}
-            products = self._products(problem, training, along, self.scale / norm, unrolled, noise)
-            problem.repeat_noise(after)
-            for target, product in zip(unrolled, products, strict=True):
+            # With rate factors every group of weights has a learning rate of its own: v is scaled by them.
+            factors = {group: value / rate for group, value in learning_rates(numbers).items()}
+            scaled = {name: factors[group_of(entry)] * entry for name, entry in vector.items()}
+            products = self._products(problem, training, scaled, self.scale / norm, through_loss, noise)
+            problem.repeat_noise(noise_after)
+            for target, product in zip(through_loss, products, strict=True):
                 gradients[target] = gradients[target] - rate * product
         return Report(
             list(gradients.values()),
@@ -70,7 +72,7 @@ class FiniteDifference(Hypergradient):
             step.loss.detach(),
             validation_gradient_norm=norm,
             step_length=step.length,
-            passes=(3 if unrolled else 1, 1),
+            passes=(3 if through_loss else 1, 1),
         )
 
     @staticmethod
@@ -82,18 +84,18 @@ class FiniteDifference(Hypergradient):
         targets: list[nn.Parameter],
         noise: list[Tensor],
     ) -> list[Tensor]:
-        """``d^2 L_train / (d target d w) . vector`` by a central difference, one tensor per target."""
+        """``d^2 L_train / (d target d w) . vector`` by a central difference (eq. 8), one tensor per target."""
         weights = {name: weight.detach() for name, weight in problem.weights().items()}
-        places, directions = list(weights.values()), [vector[name] for name in weights]
-        saved = [place.clone() for place in places]
-        ends = []
+        live, directions = list(weights.values()), [vector[name] for name in weights]
+        saved = [weight.clone() for weight in live]
+        gradients = []
         try:
             for shift in (epsilon, -epsilon):
-                torch._foreach_copy_(places, saved)
-                torch._foreach_add_(places, directions, alpha=shift)
+                torch._foreach_copy_(live, saved)
+                torch._foreach_add_(live, directions, alpha=shift)
                 problem.repeat_noise(noise)
                 loss = problem.training_loss(weights, training, problem.values())
-                ends.append(torch.autograd.grad(loss, targets, materialize_grads=True))
+                gradients.append(torch.autograd.grad(loss, targets, materialize_grads=True))
         finally:
-            torch._foreach_copy_(places, saved)
-        return [(ahead - behind) / (2 * epsilon) for ahead, behind in zip(*ends, strict=True)]
+            torch._foreach_copy_(live, saved)
+        return [(plus - minus) / (2 * epsilon) for plus, minus in zip(*gradients, strict=True)]

@@ -1,4 +1,4 @@
-"""First-order architecture gradient: the weights are taken as they are (DARTS with xi = 0)."""
+"""First-order architecture gradient: the weights are taken as they are (DARTS, Liu et al., 2019, eq. 6 with xi = 0)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,10 +28,10 @@ class FirstOrder(Hypergradient):
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
-        # What lies between alpha and the operations' weights is tiny, may be noisy, and cools down from step to step:
-        # it stays out of what a GPU records.
+        # The chain rule in two steps: the loss in the operation weights, which a CUDA graph may record, then the
+        # operation weights in alpha, whose noise and temperature change from step to step.
         relaxed = problem.supernet.operation_weights()
         leaves = {name: weight.detach().requires_grad_() for name, weight in relaxed.items()}
-        loss, logits, found = problem.operation_gradients(validation, leaves)
-        gradients = torch.autograd.grad(list(relaxed.values()), targets, found, materialize_grads=True)
-        return Report(gradients, loss.clone(), logits.clone())
+        loss, logits, at_leaves = problem.operation_gradients(validation, leaves)
+        gradients = torch.autograd.grad(list(relaxed.values()), targets, at_leaves, materialize_grads=True)
+        return Report(gradients, loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both

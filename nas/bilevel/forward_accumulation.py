@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.hyperparameters.kinds import Kind
@@ -35,7 +35,7 @@ class ForwardAccumulation(Hypergradient):
     """
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"loss", "decay", "update"})
-    follows_mixtures: ClassVar[bool] = False
+    takes_basis: ClassVar[bool] = False
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "always"
     of_sgd: ClassVar[bool] = True
 
@@ -54,66 +54,69 @@ class ForwardAccumulation(Hypergradient):
     ) -> Report:
         weights = {name: weight.detach().requires_grad_() for name, weight in problem.weights().items()}
         loss, logits = problem.validation_loss(weights, validation)
-        slopes = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
-        at_weights = dict(zip(weights, slopes, strict=True))
+        found = torch.autograd.grad(loss, list(weights.values()), materialize_grads=True)
+        at_weights = dict(zip(weights, found, strict=True))
         gradients: list[Tensor] = []
         sensitivity = {}
         for name, raw in _named(problem, targets).items():
             gradient = torch.zeros_like(raw)
             if name in self._tangents:
-                moved, _ = self._tangents[name]
-                products = [(at_weights[weight] * moved[weight]).sum() for weight in at_weights]
+                of_weights, _ = self._tangents[name]  # Z
+                products = [(at_weights[weight] * of_weights[weight]).sum() for weight in at_weights]
                 gradient += torch.stack(products).sum().to(raw)
-                sensitivity[raw] = float(global_norm(moved))
+                sensitivity[raw] = float(global_norm(of_weights))
             gradients.append(gradient)
         norm = float(global_norm(at_weights))
         return Report(gradients, loss.detach(), logits.detach(), validation_gradient_norm=norm, sensitivity=sensitivity)
 
-    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         if self._age == self.horizon:
             self.forget()
         self._age += 1
         for name, raw in _named(problem, targets).items():
             before = self._discounted(name, step)
-            after = self._advanced(problem, step, name, before, self._along(step, raw, before))
+            after = self._advanced(problem, step, name, before, self._gradient_tangent(step, raw, before))
             if all(bool(torch.isfinite(global_norm(part))) for part in after):
                 self._tangents[name] = after
             else:
                 self._tangents.pop(name, None)
         return len(targets)
 
-    def _discounted(self, name: str, step: Step) -> Tangents:
+    def _discounted(self, name: str, step: WeightStep) -> Tangents:
         if name not in self._tangents:
             zero = {weight: torch.zeros_like(one) for weight, one in step.before.items()}
             return zero, zero
-        moved, directions = (
+        of_weights, of_buffers = (
             {weight: self.discount * tangent for weight, tangent in part.items()} for part in self._tangents[name]
         )
-        return moved, directions
+        return of_weights, of_buffers
 
     @staticmethod
-    def _along(step: Step, raw: nn.Parameter, before: Tangents) -> Weights:
-        """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw``.
+    def _gradient_tangent(step: WeightStep, raw: nn.Parameter, before: Tangents) -> Weights:
+        """``d gradient = H Z + d^2 L / (dw draw)``: the gradient of ``gradient . Z + dL/draw`` with respect to w.
 
         Second derivatives are symmetric, so a double backward does; not every operation has a forward mode.
         """
-        slope = torch.autograd.grad(step.loss, raw, create_graph=True, materialize_grads=True)[0]
+        of_raw = torch.autograd.grad(step.loss, raw, create_graph=True, materialize_grads=True)[0]
         products = [(gradient * before[0][name]).sum() for name, gradient in step.gradients.items()]
-        coupled = torch.stack(products).sum() + slope
+        coupled = torch.stack(products).sum() + of_raw
         found = torch.autograd.grad(coupled, list(step.before.values()), retain_graph=True, materialize_grads=True)
         return dict(zip(step.before, found, strict=True))
 
     @staticmethod
-    def _advanced(problem: BilevelProblem, step: Step, target: str, before: Tangents, through: Weights) -> Tangents:
-        """The tangents after the weight step: its Jacobian-vector product."""
+    def _advanced(
+        problem: BilevelProblem, step: WeightStep, target: str, before: Tangents, of_gradients: Weights
+    ) -> Tangents:
+        """``A_t Z_t + B_t``, the tangents after the weight step: its Jacobian-vector product."""
         raw = {name: one.detach() for name, one in problem.hyperparameters.named_raw()}
 
         def stepped(weights: Weights, gradients: Weights, buffers: Weights, value: Tensor) -> Tangents:
             return sgd(weights, gradients, buffers, problem.values({**raw, target: value}), problem.gradient_clip)
 
         primals = _detached(step.before), _detached(step.gradients), step.buffers, raw[target]
-        moved = {name: before[1][name] for name in step.buffers}
-        tangents = before[0], {name: through[name] for name in step.gradients}, moved, torch.ones_like(raw[target])
+        of_buffers = {name: before[1][name] for name in step.buffers}
+        own = {name: of_gradients[name] for name in step.gradients}
+        tangents = before[0], own, of_buffers, torch.ones_like(raw[target])
         with warnings.catch_warnings():
             # What PyTorch itself loads for forward mode uses something that it has deprecated.
             warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=FutureWarning)

@@ -5,8 +5,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nas.operations.memory import Outputs, Remembers, float_at_least
+from nas.operations.stochastic import switched_off
 from nas.spaces.supernet import Supernet
 
 
@@ -25,11 +27,12 @@ class FunctionalSupernet:
         self.weights = supernet.named_weight_parameters()
         self.alphas = {f"alpha.{name}": alpha for name, alpha in supernet.alpha.items()}
         self.parameters = self.weights | self.alphas
+        # Per parameter the dictionary of its module that holds it, and its key there.
         self._places: dict[str, tuple[dict[str, nn.Parameter | None], str]] = {}
         for name in self.parameters:
             path, _, key = name.rpartition(".")
             self._places[name] = (supernet.get_submodule(path)._parameters, key)
-        self._norms = [module for module in supernet.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        self._batch_norms = [module for module in supernet.modules() if isinstance(module, _BatchNorm)]
 
     def outputs(
         self,
@@ -68,26 +71,11 @@ class FunctionalSupernet:
                 held, key = self._places[name]
                 held[key] = self.parameters[name]
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Let all modules be in evaluation mode: batch norm normalises by its running averages."""
-        training = [module for module in self.supernet.modules() if module.training]
-        for module in training:
-            module.training = False
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
+    def evaluating(self) -> AbstractContextManager[None]:
+        """A context in which all modules are in evaluation mode: batch norm normalises by its running averages."""
+        return switched_off([module for module in self.supernet.modules() if module.training], "training")
 
-    @contextmanager
-    def frozen_averages(self) -> Iterator[None]:
-        """Let batch norms that use the batch's statistics leave their running averages alone."""
-        tracking = [norm for norm in self._norms if norm.training and norm.track_running_stats]
-        for norm in tracking:
-            norm.track_running_stats = False
-        try:
-            yield
-        finally:
-            for norm in tracking:
-                norm.track_running_stats = True
+    def frozen_averages(self) -> AbstractContextManager[None]:
+        """A context in which batch norms that use the batch's statistics leave their running averages alone."""
+        tracking = [norm for norm in self._batch_norms if norm.training and norm.track_running_stats]
+        return switched_off(tracking, "track_running_stats")

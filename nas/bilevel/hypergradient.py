@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Outputs
@@ -38,8 +38,8 @@ class Report:
     sensitivity: Mapping[nn.Parameter, float] = field(default_factory=dict)
     passes: tuple[int, int] = (0, 1)
 
-    def largest(self, target: nn.Parameter) -> float:
-        """The size of a hyperparameter's gradient if ``dw / draw`` and the validation gradient were parallel."""
+    def norm_product(self, target: nn.Parameter) -> float:
+        """``|dw / draw| * |grad L_val|``, by which a hyperparameter's gradient is divided to be a cosine."""
         return self.sensitivity.get(target, self.step_length) * self.validation_gradient_norm
 
 
@@ -53,7 +53,7 @@ class Hypergradient(ABC):
         reaches: What it can give a gradient to.
         looks_back: Whether it differentiates the weight step that has just been taken (``problem.last_step``): the
             weights then move before it is asked. Otherwise it is asked before the weight step.
-        follows_mixtures: Whether a hyperparameter may have several raw parameters, those of a basis.
+        takes_basis: Whether a hyperparameter may be a mixture of a basis, with several raw parameters.
         needs_graph: The weight steps whose graph it needs: ``never``; ``asked``, those of the steps in which it is
             asked for the hyperparameters; ``always``.
         of_sgd: Whether it is derived for the step of SGD alone.
@@ -61,7 +61,7 @@ class Hypergradient(ABC):
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture", "loss", "decay", "update"})
     looks_back: ClassVar[bool] = False
-    follows_mixtures: ClassVar[bool] = True
+    takes_basis: ClassVar[bool] = True
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "never"
     of_sgd: ClassVar[bool] = False
 
@@ -90,7 +90,7 @@ class Hypergradient(ABC):
         """Whether alpha gets from the passes of this strategy what ``other`` would give it."""
         return self == other
 
-    def follow(self, problem: BilevelProblem, step: Step, targets: Sequence[nn.Parameter]) -> int:
+    def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
         """See the weight step that was just taken, with its graph where :attr:`needs_graph` says so.
 
         Args:

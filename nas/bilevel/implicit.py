@@ -80,6 +80,7 @@ class Implicit(Hypergradient):
 
 
 def dot(one: Vector, other: Vector) -> float:
+    """The inner product over all weights."""
     return float(torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum())
 
 

@@ -50,19 +50,20 @@ class LastStep(Hypergradient):
             return FirstOrder().gradients(problem, training, validation, targets)
         weights = problem.weights()
         alphas = [alpha for alpha in problem.supernet.architecture_parameters() if alpha in set(targets)]
-        learned = [target for target in targets if target not in set(alphas)]
+        raw = [target for target in targets if target not in set(alphas)]
         loss, logits = problem.validation_loss(weights, validation)
-        found = torch.autograd.grad(loss, [*alphas, *weights.values()], materialize_grads=True)
-        slopes = dict(zip(weights, found[len(alphas) :], strict=True))
+        gradients = torch.autograd.grad(loss, [*alphas, *weights.values()], materialize_grads=True)
+        at_weights = dict(zip(weights, gradients[len(alphas) :], strict=True))
+        # The live weights are w' without its graph, so that the chain rule goes on in the graph that was kept.
         after = [step.after[name] for name in weights]
-        through = torch.autograd.grad(after, learned, list(slopes.values()), materialize_grads=True)
-        by_target = dict(zip([*alphas, *learned], [*found[: len(alphas)], *through], strict=True))
+        of_raw = torch.autograd.grad(after, raw, list(at_weights.values()), materialize_grads=True)
+        by_target = dict(zip([*alphas, *raw], [*gradients[: len(alphas)], *of_raw], strict=True))
         return Report(
             [by_target[target] for target in targets],
             loss.detach(),
             logits.detach(),
             step.loss.detach(),
-            validation_gradient_norm=float(global_norm(slopes)),
+            validation_gradient_norm=float(global_norm(at_weights)),
             step_length=step.length,
         )
 

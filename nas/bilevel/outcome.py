@@ -1,14 +1,14 @@
-"""What one step of either level returns."""
+"""What one step of both levels returns."""
 
 from dataclasses import dataclass
 
 from nas.bilevel.hypergradient import Report
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.hyperparameters.collection import Intervention
 
 
 @dataclass(frozen=True)
-class Move:
+class UpperStep:
     """A step of the upper level.
 
     Attributes:
@@ -26,8 +26,8 @@ class Move:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step of either level: the weights', the upper level's where it had anything to do, and all samples spent."""
+    """A step of both levels: the weights', the upper level's where it had anything to do, and all samples spent."""
 
-    step: Step
-    move: Move | None
+    step: WeightStep
+    move: UpperStep | None
     samples: int

@@ -18,7 +18,7 @@ from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.supernet import Supernet
 
-Weights = dict[str, Tensor]
+Weights = dict[str, Tensor]  # of the operations, by the name of their alpha
 Loss = Callable[[Mapping[str, Tensor]], Tensor]
 
 
@@ -125,8 +125,8 @@ class AdversarialPerturbation(Perturbation):
         return {name: torch.where(before > after, weight, now[name]) for name, weight in weights.items()}
 
 
-class Disturbance:
-    """What a perturbation adds to the operation weights: found once, and held until the next weight step.
+class HeldPerturbation:
+    """What a perturbation adds to the operation weights: found once per weight step, and held constant during it.
 
     So all training losses that a hypergradient takes for one step see the same. The weights of edges are left alone,
     and options that have been taken away stay so.
@@ -162,10 +162,10 @@ class Disturbance:
         return relaxed | {name: relaxed[name] + added for name, added in self._held.items()}
 
     def _kept(self, weights: Mapping[str, Tensor]) -> Weights:
-        return {name: self._supernet.of_kept(name, weight) for name, weight in weights.items()}
+        return {name: self._supernet.masked(name, weight) for name, weight in weights.items()}
 
-    def count(self) -> int:
-        """The passes over the training batch that were taken since this was last asked."""
+    def pop_passes(self) -> int:
+        """The passes over the training batch that were taken since this was last called."""
         passes, self._passes = self._passes, 0
         return passes
 

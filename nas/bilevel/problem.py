@@ -1,4 +1,5 @@
-"""The bilevel problem: ``min over (alpha, h) of L_val(w*(alpha, h), alpha)``, where ``w*`` minimises ``L_train``.
+"""The bilevel problem (DARTS, Liu et al., 2019, eq. 3 and 4, with hyperparameters beside alpha):
+``min over (alpha, h) of L_val(w*(alpha, h), alpha)``, where ``w*`` minimises ``L_train(w, alpha, h)``.
 
 ``w`` are the supernet's weights, ``alpha`` its architecture parameters, ``h`` the continuous hyperparameters. Here are
 the two losses as functions of given weights, and the weight step; what differentiates them is a hypergradient.
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nas.bilevel.functional import FunctionalSupernet
-from nas.bilevel.perturbation import Disturbance, Perturbation
-from nas.bilevel.step import Step, unrolled
+from nas.bilevel.perturbation import HeldPerturbation, Perturbation
+from nas.bilevel.step import WeightStep, unrolled
 from nas.data.batches import Batch
 from nas.device.transfer import on_device
 from nas.hyperparameters.collection import HyperparameterSet
@@ -23,7 +24,8 @@ from nas.operations.memory import Outputs, logits_of
 from nas.operations.stochastic import without_noise
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
-from nas.training.augment import Values, presented
+from nas.tasks.task import Values
+from nas.training.augment import augmented
 from nas.training.loss import training_loss
 from nas.training.sgd import Weights, set_step, take_step
 from nas.training.weight_step import as_function, require_plain
@@ -45,6 +47,7 @@ class BilevelProblem:
         task: What the outputs mean, and so both losses.
 
     Attributes:
+        network: The supernet as a function of its parameters.
         schedule_factor: What the learning rate is multiplied by at the present step.
         progress: The share of the search that is done, 0 to 1.
         last_step: The weight step taken last, where its graph was kept.
@@ -71,8 +74,8 @@ class BilevelProblem:
         self.generators = generators if augmentation is None else (*generators, augmentation)
         self.network = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
-        self.disturbance = Disturbance(perturbation, supernet)
-        self.last_step: Step | None = None
+        self.held_perturbation = HeldPerturbation(perturbation, supernet)
+        self.last_step: WeightStep | None = None
 
     def weights(self) -> Weights:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
@@ -98,7 +101,7 @@ class BilevelProblem:
     # The two losses.
 
     def training_loss(self, weights: Mapping[str, Tensor], batch: Batch, values: Values) -> Tensor:
-        """``L_train(weights, alpha, h)`` with dropout and drop path at ``values``; running averages stay."""
+        """``L_train(weights, alpha, h)``, 0-dim, with dropout and drop path at ``values``; running averages stay."""
         with self.network.frozen_averages():
             return self.training_pass(weights, batch, values)[0]
 
@@ -109,16 +112,16 @@ class BilevelProblem:
         values: Values,
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Outputs]:
-        """The training loss and the outputs; running averages move.
+        """The training loss, 0-dim, and the outputs; running averages move.
 
         Args:
             parameters: Weights, and alphas as ``alpha.<name>``; the supernet's own stand in for the others.
             operation_weights: What stands in for the relaxed and perturbed alphas.
         """
         self.hyperparameters.bind(self.supernet, values)
-        if operation_weights is None and self.disturbance.perturbation is not None:
+        if operation_weights is None and self.held_perturbation.perturbation is not None:
             operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
-        shown = presented(batch, values, self.augmentation)
+        shown = augmented(batch, values, self.augmentation)
         outputs = self.network.outputs(parameters, shown.inputs, operation_weights, batch.state)
         return training_loss(self.task, outputs, shown, values), outputs
 
@@ -128,63 +131,63 @@ class BilevelProblem:
         batch: Batch,
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Outputs]:
-        """``L_val(weights, alpha)`` without dropout and drop path, and the outputs; arguments as in a training pass."""
+        """``L_val(weights, alpha)``, 0-dim, without dropout and drop path, and the outputs; arguments as before."""
         with without_noise(self.supernet), self.network.frozen_averages():
             outputs = self.network.outputs(parameters, batch.inputs, operation_weights, batch.state)
         return self.task.loss(logits_of(outputs), batch.targets), outputs
 
     # The weight step.
 
-    def step(self, batch: Batch, keep_graph: bool = False, twice: bool = False) -> Step:
+    def step(self, batch: Batch, keep_graph: bool = False, second_order: bool = False) -> WeightStep:
         """Take one weight step on ``batch``.
 
         Args:
             keep_graph: Whether ``last_step`` keeps how the weights after the step depend on the hyperparameters.
-            twice: Whether that graph includes the gradient's own dependence: on what acts through the training loss,
-                and on the weights.
+            second_order: Whether that graph includes how the training gradient depends on the weights and on what acts
+                through the training loss: second derivatives. Otherwise the gradient is a constant in it.
         """
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
             before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
             alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
-            step = self._unrolled(before, alphas, batch, twice, self.gradient_clip)
+            step = self._unrolled(before, alphas, batch, second_order, self.gradient_clip)
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
             kept = {name: gradient.detach().clone() for name, gradient in step.gradients.items()}
             gradients = [kept.get(name) for name in self.network.weights]
         else:
             relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
             operation_weights = self._perturbed(relaxed, batch)
-            acting = on_device(self.hyperparameters.acting(), self._device)
+            acting = on_device(self.hyperparameters.loss_values(), self._device)
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
-            step = Step(loss.clone(), logits.clone(), {}, {}, {}, {})
+            step = WeightStep(loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both
         set_step(self.optimiser, self.numbers())
         norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
         step = replace(step, norm=norm)
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         self.last_step = step if keep_graph else None
         return step
 
-    def step_ahead(self, batch: Batch, twice: bool, clip: bool = True) -> Step:
-        """The step on ``batch`` as a function of alpha and the hyperparameters; it is not taken, and nothing changes.
+    def step_ahead(self, batch: Batch, second_order: bool, clip: bool = True) -> WeightStep:
+        """``w'`` of eq. 6, the step on ``batch`` as a function of alpha and h; it is not taken, and nothing changes.
 
         Args:
-            twice: As for :meth:`step`.
+            second_order: As for :meth:`step`; the training gradient depends on alpha, too.
             clip: Whether the gradient is clipped as the real step's is.
         """
-        self.disturbance.forget()
+        self.held_perturbation.forget()
         with self.network.frozen_averages():
-            return self._unrolled(self.weights(), {}, batch, twice, self.gradient_clip if clip else None)
+            return self._unrolled(self.weights(), {}, batch, second_order, self.gradient_clip if clip else None)
 
     def _unrolled(
-        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, twice: bool, largest: float | None
-    ) -> Step:
+        self, weights: Weights, alphas: Mapping[str, Tensor], batch: Batch, second_order: bool, max_norm: float | None
+    ) -> WeightStep:
         def training_pass(weights: Weights, values: Values) -> tuple[Tensor, Outputs]:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
-        move, buffers = as_function(self.optimiser, self.network.weights, values)
-        return unrolled(training_pass, weights, move, buffers, values, twice, largest)
+        step_function, buffers = as_function(self.optimiser, self.network.weights, values)
+        return unrolled(training_pass, weights, step_function, buffers, values, second_order, max_norm)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""
@@ -194,7 +197,7 @@ class BilevelProblem:
             with self.network.evaluating():
                 return self.validation_loss(weights, batch, operation_weights)[0]
 
-        return self.disturbance.added_to(relaxed, loss, self.progress)
+        return self.held_perturbation.added_to(relaxed, loss, self.progress)
 
     # What a GPU may record and replay: all that changes from call to call is an argument.
 

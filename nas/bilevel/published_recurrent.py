@@ -48,20 +48,20 @@ class PublishedRecurrent(FiniteDifference):
             allowed = "it repeats errors of a recurrent search with training.gradient_clip: take exact"
             raise InvalidValue("hypergradient", "published_recurrent", allowed)
         noise = problem.noise_state()
-        step = problem.step_ahead(training, twice=False)
+        step = problem.step_ahead(training, second_order=False)
         coefficient = clip / (float(global_norm(step.gradients)) + 1e-6)
         after = {**step.after, tied: problem.weights()[tied].detach().clone().requires_grad_()}
         loss, logits = problem.validation_loss(after, validation)
         found = torch.autograd.grad(loss, [*targets, *after.values()], materialize_grads=True)
         slopes = dict(zip(after, found[len(targets) :], strict=True))
         norm = float(global_norm(slopes))
-        along = {name: min(1.0, clip / (norm + 1e-6)) * slope for name, slope in slopes.items()}
-        gradients, length = list(found[: len(targets)]), float(global_norm(along))
+        clipped = {name: min(1.0, clip / (norm + 1e-6)) * slope for name, slope in slopes.items()}
+        gradients, length = list(found[: len(targets)]), float(global_norm(clipped))
         if length > TINY:  # a dead network has no direction
-            following = problem.noise_state()
-            width = self.scale / length
-            products = self._products(problem, training, along, width, list(targets), noise)
-            problem.repeat_noise(following)
+            noise_after = problem.noise_state()
+            epsilon = self.scale / length
+            products = self._products(problem, training, clipped, epsilon, list(targets), noise)
+            problem.repeat_noise(noise_after)
             factor = problem.numbers()["learning_rate"] * coefficient
             gradients = [direct - factor * product for direct, product in zip(gradients, products, strict=True)]
         return Report(

@@ -26,7 +26,7 @@ def check_reach(
         where = "through the training loss" if kind == "loss" else "on the weight update"
         allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
         require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
-        good = hyperparameters.entries[name].basis is None or learned.follows_mixtures
+        good = hyperparameters.entries[name].basis is None or learned.takes_basis
         allowed = f"it follows one number per hyperparameter, and {name} has a basis: take exact or last_step"
         require(good, "hyperparameters.gradient", type(learned).__name__, allowed)
     if architecture is None or learned is None or not hyperparameters.learned():

@@ -1,21 +1,21 @@
-"""A weight step, and the weight step in the graph of what it depends on."""
+"""What a weight step returns, and the weight step in the graph of what it depends on (``w'`` of DARTS, eq. 6)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nas.hyperparameters.kinds import group_of, rates
+from nas.hyperparameters.kinds import group_of, learning_rates
 from nas.operations.memory import Outputs
-from nas.training.augment import Values
+from nas.tasks.task import Values
 from nas.training.sgd import Weights, global_norm
-from nas.training.weight_step import Move
+from nas.training.weight_step import StepFunction
 
 
 @dataclass(frozen=True)
-class Step:
+class WeightStep:
     """A weight step.
 
     Attributes:
@@ -31,10 +31,10 @@ class Step:
 
     loss: Tensor
     logits: Outputs
-    gradients: Weights
-    before: Weights
-    buffers: dict[str, Any]
-    after: Weights
+    gradients: Weights = field(default_factory=dict)
+    before: Weights = field(default_factory=dict)
+    buffers: dict[str, Any] = field(default_factory=dict)
+    after: Weights = field(default_factory=dict)
     length: float = 0.0
     norm: Tensor | None = None
 
@@ -42,34 +42,34 @@ class Step:
 def unrolled(
     training_pass: Callable[[Weights, Values], tuple[Tensor, Outputs]],
     weights: Weights,
-    move: Move,
+    step_function: StepFunction,
     buffers: dict[str, Any],
     values: Values,
-    twice: bool,
-    largest: float | None,
-) -> Step:
+    second_order: bool,
+    max_norm: float | None,
+) -> WeightStep:
     """The step from ``weights``, in the graph of everything that ``training_pass`` and ``values`` depend on.
 
     Args:
         training_pass: From weights and hyperparameters to the training loss and the logits.
-        move: The step as a function; ``buffers`` are what it remembers.
-        twice: Whether the gradient's own dependence is part of the graph.
-        largest: The norm to which the gradient is clipped; None leaves it.
+        step_function: The step; ``buffers`` are what it remembers.
+        second_order: Whether the training gradient's own dependence is part of the graph.
+        max_norm: The norm to which the gradient is clipped; None leaves it.
     """
     loss, logits = training_pass(weights, values)
-    found = torch.autograd.grad(loss, list(weights.values()), create_graph=twice, allow_unused=True)
+    found = torch.autograd.grad(loss, list(weights.values()), create_graph=second_order, allow_unused=True)
     gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}
     fixed = {name: weight.detach() for name, weight in weights.items()}
-    after, directions = move(fixed, gradients, buffers, values, largest)
+    after, directions = step_function(fixed, gradients, buffers, values, max_norm)
     # Where nothing is in a graph, w' begins one: the validation gradient is taken at it.
     after = {name: weight if weight.requires_grad else weight.requires_grad_() for name, weight in after.items()}
     length = step_length({name: directions[name] for name in gradients}, values)
-    return Step(loss, logits.detach(), gradients, weights, buffers, after, length)
+    return WeightStep(loss, logits.detach(), gradients, weights, buffers, after, length)
 
 
 def step_length(directions: Mapping[str, Tensor], values: Values) -> float:
     """``|w' - w|`` of a step along ``directions``, by the names of the weights."""
-    own = rates(values).items()
+    own = learning_rates(values).items()
     rate = {group: float(value.detach() if isinstance(value, Tensor) else value) for group, value in own}
     if len(set(rate.values())) == 1:
         return rate["convolution"] * float(global_norm(directions).detach())

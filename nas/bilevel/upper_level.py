@@ -1,4 +1,4 @@
-"""One step of either level, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
+"""One step of both levels, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
 their moves, and the weight step."""
 
 import math
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import AlphaRule
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.outcome import Move, Outcome
+from nas.bilevel.outcome import Outcome, UpperStep
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import Regulariser
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
-from nas.hyperparameters.collection import HyperparameterMoves, Intervention
+from nas.hyperparameters.collection import HyperparameterOptimiser, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
 Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
@@ -49,13 +49,13 @@ class UpperLevel:
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         self.optimiser = architecture.over(dict(problem.supernet.alpha.items())) if self.alpha else None
-        self.moves = HyperparameterMoves(self.hyperparameters)
+        self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
     def work(self, architecture: bool, hyperparameters: bool) -> Work:
-        """The strategies that a step asks.
+        """The strategies that a step asks, each with its targets; that of the hyperparameters is the last one.
 
         Args:
-            architecture: Whether alpha takes part.
+            architecture: Whether alpha moves in this step.
             hyperparameters: Whether the learned hyperparameters do.
         """
         raw = self.hyperparameters.raw_parameters()
@@ -67,39 +67,39 @@ class UpperLevel:
         return work if raw_strategy is None else [*work, (raw_strategy, raw)]
 
     def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Outcome:
-        """One step of either level: the upper one moves first, or last where a strategy looks back.
+        """One step of both levels: alpha and h, then w, as in Algorithm 1; w first where a strategy looks back.
 
         Args:
             validation: None where ``work`` is empty.
         """
-        move: Move | None = None
+        move: UpperStep | None = None
         if self.looks_back:
-            step, followed = self.weight_step(training, work)
+            step, further = self.weight_step(training, work)
         if validation is not None:
             move = self.upper_step(training, validation, work)
         if not self.looks_back:
-            step, followed = self.weight_step(training, work)
+            step, further = self.weight_step(training, work)
         self.problem.last_step = None  # its graph holds a whole pass
-        passes = 1 + followed + self.problem.disturbance.count()
+        passes = 1 + further + self.problem.held_perturbation.pop_passes()
         samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
-    def weight_step(self, training: Batch, work: Work) -> tuple[Step, int]:
+    def weight_step(self, training: Batch, work: Work) -> tuple[WeightStep, int]:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
         Returns:
-            The step, and the passes over the training batch that following it took.
+            The step, and the passes over the training batch that the strategy took beside it.
         """
         strategy, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
         if strategy is None:
             return self.problem.step(training), 0
         raw = self.hyperparameters.raw_parameters()
-        asked = any(target is raw[0] for _, targets in work for target in targets)
+        asked = any(raw[0] in set(targets) for _, targets in work)  # all of them at once or not at all
         keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
-        return step, strategy.follow(self.problem, step, raw)
+        return step, strategy.after_weight_step(self.problem, step, raw)
 
-    def upper_step(self, training: Batch, validation: Batch, work: Work) -> Move:
+    def upper_step(self, training: Batch, validation: Batch, work: Work) -> UpperStep:
         """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
         samples = 0
         for strategy, targets in work:
@@ -107,14 +107,17 @@ class UpperLevel:
             for target, gradient in zip(targets, report.gradients, strict=True):
                 target.grad = gradient
             samples += report.passes[0] * len(training.targets) + report.passes[1] * len(validation.targets)
-            if self.alpha and self.alpha[0] in set(targets):
+            if self.alpha and self.alpha[0] in set(targets):  # alphas are asked for all at once or not at all
                 self._add_penalty()
         norms = self._move_architecture()
-        own, held = self.moves.take({raw: report.largest(raw) for raw in self.hyperparameters.raw_parameters()})
-        norms |= own
-        held += [Intervention("gradient_not_finite", name) for name, norm in norms.items() if not math.isfinite(norm)]
-        finite = {name: norm for name, norm in norms.items() if math.isfinite(norm)}
-        return Move(report, samples, finite, tuple(held))
+        # Where hyperparameters have gradients, the report is that of their strategy, the last one.
+        products = {raw: report.norm_product(raw) for raw in self.hyperparameters.raw_parameters()}
+        of_hyperparameters, interventions = self.hyperparameter_optimiser.step(products)
+        norms |= of_hyperparameters
+        not_finite = [name for name, norm in norms.items() if not math.isfinite(norm)]
+        interventions += [Intervention("gradient_not_finite", name) for name in not_finite]
+        finite = {name: norm for name, norm in norms.items() if name not in not_finite}
+        return UpperStep(report, samples, finite, tuple(interventions))
 
     def expected_penalty(self) -> Tensor | None:
         """The penalty of the present alpha, 0-dim, in its graph."""
@@ -139,7 +142,7 @@ class UpperLevel:
         targets = len(self.hyperparameters.raw_parameters())
         own = sum(strategy.most_passes(targets) for strategy in self.strategies)
         # A perturbation is found at most in every strategy's step ahead, and in the weight step.
-        return own + self.problem.disturbance.most_passes * (len(self.strategies) + 1)
+        return own + self.problem.held_perturbation.most_passes * (len(self.strategies) + 1)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
@@ -164,7 +167,7 @@ class UpperLevel:
     def state_dict(self) -> dict[str, Any]:
         return {
             "architecture": self.optimiser.state_dict() if self.optimiser else {},
-            "hyperparameters": self.moves.state_dict(),
+            "hyperparameters": self.hyperparameter_optimiser.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
         }
 
@@ -173,4 +176,4 @@ class UpperLevel:
             strategy.load_state_dict(own)
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state["architecture"])
-        self.moves.load_state_dict(state["hyperparameters"])
+        self.hyperparameter_optimiser.load_state_dict(state["hyperparameters"])

@@ -1,4 +1,4 @@
-"""All hyperparameters of a search in one module, and their moves along their gradients.
+"""All hyperparameters of a search in one module, and the optimiser that moves them along their gradients.
 
 What has to be held back is told as an intervention:
 
@@ -101,18 +101,18 @@ class HyperparameterSet(nn.Module):
         """
         raw = dict(self.raw.items()) if raw is None else raw
         return {
-            name: entry.value(raw[name]) if name in raw else entry.fixed(self.progress)
+            name: entry.value(raw[name]) if name in raw else entry.fixed_value(self.progress)
             for name, entry in self.entries.items()
         }
 
     @torch.no_grad()
-    def acting(self) -> dict[str, Tensor | float]:
-        """What acts through the training loss, as the weight step's forward pass takes it, outside the graph.
+    def loss_values(self) -> dict[str, Tensor | float]:
+        """Those of :meth:`values` that act through the training loss, outside the graph: for a plain weight step.
 
         What is learned stays a tensor, so that its mask is as relaxed as what the hypergradient differentiates.
         """
         return {
-            name: entry.value(self.raw[name]) if name in self.raw else entry.fixed(self.progress)
+            name: entry.value(self.raw[name]) if name in self.raw else entry.fixed_value(self.progress)
             for name, entry in self.entries.items()
             if entry.acts_through_loss
         }
@@ -159,41 +159,41 @@ class HyperparameterSet(nn.Module):
                 entry.bind(network, values[name])
 
 
-class HyperparameterMoves:
-    """Moves every learned hyperparameter by its own rule."""
+class HyperparameterOptimiser:
+    """Moves every learned hyperparameter by its own rule, back into its bounds, and then what is related."""
 
     def __init__(self, hyperparameters: HyperparameterSet) -> None:
         self.hyperparameters = hyperparameters
         self._silent: dict[str, int] = {}  # for how many steps a hyperparameter's gradient has been zero
 
-    def take(self, largest: Mapping[nn.Parameter, float]) -> tuple[dict[str, float], list[Intervention]]:
+    def step(self, norm_products: Mapping[nn.Parameter, float]) -> tuple[dict[str, float], list[Intervention]]:
         """Move those raw parameters that have a gradient, which is then dropped.
 
         Args:
-            largest: See :meth:`nas.hyperparameters.rules.Update.step`.
+            norm_products: By raw parameter, see :meth:`nas.hyperparameters.rules.Update.step`.
 
         Returns:
             The gradients' sizes by name, and what had to be held back.
         """
         norms: dict[str, float] = {}
-        held: list[Intervention] = []
-        together = [one for one in self.hyperparameters.relations if self._have_gradients(one.related)]
-        noted = [one.before(dict(self.hyperparameters.named_raw())) for one in together]
+        interventions: list[Intervention] = []
+        relations = [one for one in self.hyperparameters.relations if self._have_gradients(one.related)]
+        noted = [one.before(dict(self.hyperparameters.named_raw())) for one in relations]
         for name, raw in self.hyperparameters.named_raw():
             entry = self.hyperparameters.entries[name]
             if raw.grad is None or entry.update is None:
                 continue
             norms[name], before = float(raw.grad.abs().max()), raw.detach().clone()
             if math.isfinite(norms[name]):
-                entry.update.step(raw, largest[raw])
-                held.extend(Intervention(kind, name) for kind in entry.held(raw, before))
+                entry.update.step(raw, norm_products[raw])
+                interventions.extend(Intervention(kind, name) for kind in entry.project(raw, before))
             raw.grad = None
             self._silent[name] = self._silent.get(name, 0) + 1 if norms[name] == 0 else 0
             if self._silent[name] == SILENT_STEPS:
-                held.append(Intervention("gradient_silent", name))
-        for relation, own in zip(together, noted, strict=True):
+                interventions.append(Intervention("gradient_silent", name))
+        for relation, own in zip(relations, noted, strict=True):
             relation.after(dict(self.hyperparameters.named_raw()), own)
-        return norms, held
+        return norms, interventions
 
     def _have_gradients(self, names: Sequence[str]) -> bool:
         return all(self.hyperparameters.raw[name].grad is not None for name in names)

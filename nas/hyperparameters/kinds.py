@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nas.candidate import Range, Scale
 from nas.errors import require
-from nas.hyperparameters.mixture import check_basis, most_even, place_of
+from nas.hyperparameters.mixture import check_basis, maximum_entropy_logits, mean_place
 from nas.hyperparameters.rules import CosineNormalised, Update
 from nas.operations.memory import ACTIVATION_PENALTY, TEMPORAL_PENALTY, Remembers
 from nas.operations.stochastic import (
@@ -28,18 +28,17 @@ from nas.operations.stochastic import (
     set_layer_dropout,
 )
 
+# What a hypergradient may be asked for: alpha, or a hyperparameter by where it acts, see Hyperparameter.kind.
+Kind = Literal["architecture", "loss", "decay", "update"]
+LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
+LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
+
 # Weights by what they are, read off their dimensions, so that each group can have a learning rate of its own: the same
 # rule for every space, for its supernet and for what is found.
 Group = Literal["convolution", "dense", "normalisation"]
 GROUPS: tuple[Group, ...] = get_args(Group)
-RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # what the hyperparameters are called
+RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # the names of their hyperparameters
 OF_THE_STEP = frozenset({"learning_rate", "weight_decay", "momentum", *RATE_FACTORS.values()})  # not of its gradient
-
-Kind = Literal[
-    "architecture", "loss", "decay", "update"
-]  # what a hypergradient may be asked for: see Hyperparameter.kind
-LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
-LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
 
 
 def group_of(weight: Tensor) -> Group:
@@ -47,7 +46,7 @@ def group_of(weight: Tensor) -> Group:
     return "convolution" if weight.dim() > 2 else "dense" if weight.dim() == 2 else "normalisation"
 
 
-def rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
+def learning_rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
     """Every group's learning rate: the common one times the group's factor, where ``values`` have one."""
     common = values["learning_rate"]
     return {group: common * values[name] if name in values else common for group, name in RATE_FACTORS.items()}
@@ -139,11 +138,11 @@ class Hyperparameter:
     def raw(self, value: float) -> float | list[float]:
         """The raw parameter whose value is ``value``; on a logit scale, the closest one within its bounds.
 
-        With a basis, the raw parameters of the mixture that is the most even one of those with this value.
+        With a basis, the raw parameters of the mixture with the largest entropy of those with this value.
         """
         if self.basis is not None:
             place = self.range.to_unit(value)
-            return most_even(min(max(place, LOGIT_MARGIN), 1 - LOGIT_MARGIN), self.basis)
+            return maximum_entropy_logits(min(max(place, LOGIT_MARGIN), 1 - LOGIT_MARGIN), self.basis)
         if self.scale == "log":
             return math.log(value)
         if self.scale == "logit":
@@ -163,14 +162,14 @@ class Hyperparameter:
             return math.log(self.low), math.log(self.high)
         return (-LOGIT_BOUND, LOGIT_BOUND) if self.scale == "logit" else (self.low, self.high)
 
-    def fixed(self, progress: float) -> float:
+    def fixed_value(self, progress: float) -> float:
         """The value where it is not learned, when the share ``progress`` (0 to 1) of the search is done."""
         return self.initial * progress if self.rises else self.initial
 
     def value(self, raw: Tensor) -> Tensor:
         """The value of a raw parameter; differentiable, 0-dim. ``raw``: 0-dim, or (basis,)."""
         if self.basis is not None:
-            place = place_of(raw)
+            place = mean_place(raw)
             return self.low * (self.high / self.low) ** place if self.scale == "log" else self._at(place)
         if self.scale == "log":
             return raw.exp()
@@ -199,11 +198,11 @@ class Hyperparameter:
         return 4 * length / (self.high - self.low) if self.scale == "logit" else length
 
     @torch.no_grad()
-    def held(self, raw: nn.Parameter, before: Tensor) -> list[str]:
-        """Bring ``raw``, which was ``before``, back into its trust region and its range.
+    def project(self, raw: nn.Parameter, before: Tensor) -> list[str]:
+        """Bring ``raw``, which was ``before`` its move, back into its trust region and its range, in place.
 
         Returns:
-            The kinds of interventions (``nas.search.guard``) that this took.
+            The kinds of interventions (``nas.hyperparameters.collection``) that this took.
         """
         kinds = []
         region = self.trust_region

@@ -12,7 +12,8 @@ from torch import Tensor
 from nas.errors import require
 from nas.hyperparameters.rules import CosineNormalised, Update
 
-STEEPEST, HALVINGS = 10.0, 60  # of a line of logits, per place; of the interval of its slope
+STEEPEST = 10.0  # slope of a line of logits, per basis value: the interval that is searched is from -this to this
+HALVINGS = 60  # of that interval
 
 
 def check_basis(basis: int | None, update: Update | None) -> None:
@@ -22,14 +23,19 @@ def check_basis(basis: int | None, update: Update | None) -> None:
     require(not alone, "update", "CosineNormalised", "it moves one number, and a basis has several: take AdamUpdate")
 
 
-def place_of(raw: Tensor) -> Tensor:
+def mean_place(raw: Tensor) -> Tensor:
     """The mean place, 0-dim; ``raw``: (basis,)."""
     return (raw.softmax(0) * torch.linspace(0, 1, len(raw), dtype=raw.dtype, device=raw.device)).sum()
 
 
-def most_even(mean: float, count: int) -> list[float]:
-    """Logits (count,) of that distribution over the places which has this mean, above 0 and below 1, and otherwise the
-    largest entropy: they lie on a line, whose slope is sought by halving."""
+def maximum_entropy_logits(mean: float, count: int) -> list[float]:
+    """Logits (count,) of the distribution over the places that has the largest entropy of those with this mean.
+
+    Under a linear constraint they lie on a line (an exponential family), whose slope is found by bisection.
+
+    Args:
+        mean: Above 0 and below 1.
+    """
     places = [place / (count - 1) for place in range(count)]
     below, above = -STEEPEST * count, STEEPEST * count
     for _ in range(HALVINGS):

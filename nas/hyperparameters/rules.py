@@ -21,12 +21,12 @@ class Update(Protocol):
 
     rate: float
 
-    def step(self, raw: nn.Parameter, largest: float) -> None:
+    def step(self, raw: nn.Parameter, norm_product: float) -> None:
         """Move ``raw`` in place by its ``.grad``.
 
         Args:
-            largest: The size that the gradient would have if the weight update and the negative validation gradient
-                pointed the same way: ``|dw / draw| * |grad L_val|``; 0 where it is unknown.
+            norm_product: ``|dw / draw| * |grad L_val|``, so that the gradient divided by it is the cosine of the angle
+                between ``dw / draw`` and the validation gradient; 0 where it is unknown.
         """
         ...
 
@@ -48,16 +48,16 @@ class CosineNormalised:
         self._has_told = False
 
     @torch.no_grad()
-    def step(self, raw: nn.Parameter, largest: float) -> None:
+    def step(self, raw: nn.Parameter, norm_product: float) -> None:
         assert raw.grad is not None
-        if largest == 0 and not self._has_told and float(raw.grad) != 0:
+        if norm_product == 0 and not self._has_told and float(raw.grad) != 0:
             self._has_told = True
             log.info(
                 "a learning rate (or factor) stays as it is: its hypergradient reports no validation_gradient_norm "
                 "or no step_length, which CosineNormalised divides by"
             )
-        if largest > 0 and math.isfinite(largest):
-            cosine = (raw.grad / largest).clamp(-1.0, 1.0)
+        if norm_product > 0 and math.isfinite(norm_product):
+            cosine = (raw.grad / norm_product).clamp(-1.0, 1.0)
             raw.sub_(self.rate * torch.nan_to_num(cosine))
 
     def state_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class GradientDescent:
         self.rate = rate
 
     @torch.no_grad()
-    def step(self, raw: nn.Parameter, largest: float) -> None:
+    def step(self, raw: nn.Parameter, norm_product: float) -> None:
         assert raw.grad is not None
         raw.sub_(self.rate * raw.grad)
 
@@ -100,7 +100,7 @@ class AdamUpdate:
         self._optimiser: torch.optim.Adam | None = None
         self._loaded: dict[str, Any] | None = None
 
-    def step(self, raw: nn.Parameter, largest: float) -> None:
+    def step(self, raw: nn.Parameter, norm_product: float) -> None:
         if self._optimiser is None:
             self._optimiser = torch.optim.Adam([raw], lr=self.rate, betas=self.betas)
             if self._loaded:

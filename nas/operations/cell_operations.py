@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.operations.sampled import bare, chosen_columns
+from nas.operations.sampled import chosen_columns, unchosen_sum
 from nas.operations.stochastic import DropPath, GaussianNoise
 
 
@@ -98,15 +98,8 @@ class FactorisedReduction(nn.Module):
         return self.normalisation(torch.cat([self.even(x), self.odd(shifted)], dim=1))
 
 
-def max_pooling(stride: int) -> nn.Module:
-    return nn.MaxPool2d(3, stride, padding=1)
-
-
-def average_pooling(stride: int) -> nn.Module:
-    return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
-
-
 def skip_connection(channels: int, stride: int, affine: bool) -> nn.Module:
+    """The identity, or at stride 2 what comes closest to it."""
     return nn.Identity() if stride == 1 else FactorisedReduction(channels, channels, affine)
 
 
@@ -114,8 +107,8 @@ NOISE = "noise"
 CELL_OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "none": lambda channels, stride, affine: Zero(stride),
     NOISE: lambda channels, stride, affine: GaussianNoise(stride),
-    "max_pool_3x3": lambda channels, stride, affine: max_pooling(stride),
-    "avg_pool_3x3": lambda channels, stride, affine: average_pooling(stride),
+    "max_pool_3x3": lambda channels, stride, affine: nn.MaxPool2d(3, stride, padding=1),
+    "avg_pool_3x3": lambda channels, stride, affine: nn.AvgPool2d(3, stride, padding=1, count_include_pad=False),
     "skip_connect": skip_connection,
     "sep_conv_3x3": lambda channels, stride, affine: SeparableConvolution(channels, 3, stride, affine),
     "sep_conv_5x5": lambda channels, stride, affine: SeparableConvolution(channels, 5, stride, affine),
@@ -150,7 +143,7 @@ class MixedEdge(nn.Module):
         self.names, self.stride = tuple(names), stride
         self.operations = nn.ModuleList()
         for name in names:
-            operation = CELL_OPERATIONS[name](channels, stride, False)
+            operation = CELL_OPERATIONS[name](channels, stride, False)  # not affine
             if normalise_pooling and "pool" in name:
                 operation = nn.Sequential(operation, nn.BatchNorm2d(channels, affine=False))
             self.operations.append(operation)
@@ -161,7 +154,7 @@ class MixedEdge(nn.Module):
         columns = chosen_columns(weights[None]) if self.sampled else None
         if columns is not None:
             alone = weights[columns[0]] * self._path(self.operations[columns[0]], x)
-            return alone + bare(weights[None], columns) if weights.requires_grad else alone
+            return alone + unchosen_sum(weights[None], columns) if weights.requires_grad else alone
         return reduce(
             add, (w * self._path(operation, x) for w, operation in zip(weights, self.operations, strict=True))
         )

@@ -69,4 +69,5 @@ class LockedDropouts(nn.Module):
 
 
 def masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    """``x`` times ``mask``; without one as it is."""
     return x if mask is None else x * mask

@@ -31,22 +31,22 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "softplus": nn.Softplus,
 }
 
-
+# By rank.
 CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d}
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d]] = {1: nn.Conv1d, 2: nn.Conv2d}
 NORMALISATIONS: dict[int, type[nn.BatchNorm1d | nn.BatchNorm2d]] = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
-MAXIMA: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
-GLOBAL_MAXIMA: dict[int, type[nn.Module]] = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d}
-GLOBAL_AVERAGES: dict[int, type[nn.Module]] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}
-AVERAGES: dict[int, type[nn.AvgPool1d | nn.AvgPool2d]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+MAX_POOLS: dict[int, type[nn.MaxPool1d | nn.MaxPool2d]] = {1: nn.MaxPool1d, 2: nn.MaxPool2d}
+AVERAGE_POOLS: dict[int, type[nn.AvgPool1d | nn.AvgPool2d]] = {1: nn.AvgPool1d, 2: nn.AvgPool2d}
+GLOBAL_MAX_POOLS: dict[int, type[nn.Module]] = {1: nn.AdaptiveMaxPool1d, 2: nn.AdaptiveMaxPool2d}
+GLOBAL_AVERAGE_POOLS: dict[int, type[nn.Module]] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}
 
 
 def pooling(kind: str, size: int, stride: int, rank: int = 2) -> nn.Module:
     """A pooling layer that gives ``ceil(side / stride)`` for every size; zero padding is not counted in averages."""
     padding, ceil_mode = (size - 1) // 2, size % 2 == 0
     if kind == "max":
-        return MAXIMA[rank](size, stride, padding, ceil_mode=ceil_mode)
-    return AVERAGES[rank](size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False)
+        return MAX_POOLS[rank](size, stride, padding, ceil_mode=ceil_mode)
+    return AVERAGE_POOLS[rank](size, stride, padding, ceil_mode=ceil_mode, count_include_pad=False)
 
 
 def convolution(
@@ -64,7 +64,7 @@ def kernel_name(size: int, dilation: int) -> str:
 
 def global_pooling(kind: str, rank: int) -> nn.Sequential:
     """(batch, channels, ...) to (batch, channels)."""
-    pool = {"max": GLOBAL_MAXIMA, "average": GLOBAL_AVERAGES}[kind][rank](1)
+    pool = {"max": GLOBAL_MAX_POOLS, "average": GLOBAL_AVERAGE_POOLS}[kind][rank](1)
     return nn.Sequential(OrderedDict(pooling=pool, flatten=nn.Flatten()))
 
 

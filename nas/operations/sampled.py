@@ -9,7 +9,7 @@ def chosen_columns(weights: Tensor) -> list[int] | None:
     return [row[0] for row in rows] if all(len(row) == 1 for row in rows) else None
 
 
-def bare(weights: Tensor, columns: list[int]) -> Tensor:
+def unchosen_sum(weights: Tensor, columns: list[int]) -> Tensor:
     """The sum of all other weights of the rows, which is 0.
 
     It is a part of the sum of a node in the code of GDAS. So an operation that is not chosen gets the gradient that an

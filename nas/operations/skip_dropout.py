@@ -7,7 +7,7 @@ operations with weights have to do the work.
 from torch import Tensor, nn
 
 from nas.operations.cell_operations import MixedEdge
-from nas.operations.stochastic import StochasticLayer, keep_mask, look_again
+from nas.operations.stochastic import StochasticLayer, keep_mask, refresh_noisy_layers
 
 
 class SkipDropout(StochasticLayer):
@@ -29,5 +29,5 @@ def add_skip_dropouts(network: nn.Module) -> list[SkipDropout]:
             if type(operation) is nn.Identity:
                 edge.operations[place] = SkipDropout()
                 added.append(edge.operations[place])
-    look_again(network)
+    refresh_noisy_layers(network)
     return [one for one in added if isinstance(one, SkipDropout)]

@@ -5,8 +5,8 @@ relaxation (Gal et al., 2017, "Concrete Dropout", eq. 5), so that the loss is di
 In evaluation mode, or with a rate of 0, both layers are the identity. The noise has a generator of its own.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -96,8 +96,8 @@ def noisy_layers(network: nn.Module) -> list[nn.Module]:
     return _noisy_layers[network]
 
 
-def look_again(network: nn.Module) -> None:
-    """Noisy layers were added to ``network`` after rates were set in it."""
+def refresh_noisy_layers(network: nn.Module) -> None:
+    """Have :func:`noisy_layers` look again: some were added to ``network`` after rates were set in it."""
     _noisy_layers.pop(network, None)
 
 
@@ -133,7 +133,7 @@ def set_layer_dropout(network: nn.Module, layer: str, rate: Tensor | float) -> N
     plain = dict(network.named_modules()).get(layer)
     if not found and isinstance(plain, nn.Sequential) and rate:
         found = [LayerDropout()]
-        look_again(network)
+        refresh_noisy_layers(network)
         plain.add_module("dropout", found[0])
     for module in found:
         module.rate = rate
@@ -154,13 +154,17 @@ def set_noise_generator(network: nn.Module, generator: torch.Generator) -> None:
 
 
 @contextmanager
-def without_noise(network: nn.Module) -> Iterator[None]:
-    """A context in which the noisy layers are off; everything else, batch norm above all, stays in its mode."""
-    noisy = [module for module in noisy_layers(network) if module.training]
-    for module in noisy:
-        module.training = False
+def switched_off(modules: Sequence[nn.Module], switch: str) -> Iterator[None]:
+    """A context in which the attribute ``switch`` of ``modules`` is False; it is True before and afterwards."""
+    for module in modules:
+        setattr(module, switch, False)
     try:
         yield
     finally:
-        for module in noisy:
-            module.training = True
+        for module in modules:
+            setattr(module, switch, True)
+
+
+def without_noise(network: nn.Module) -> AbstractContextManager[None]:
+    """A context in which the noisy layers are off; everything else, batch norm above all, stays in its mode."""
+    return switched_off([module for module in noisy_layers(network) if module.training], "training")

@@ -1,4 +1,4 @@
-"""The Gumbel-softmax (Jang et al., 2017; Maddison et al., 2017), soft as in SNAS or one-hot as in GDAS."""
+"""The Gumbel-softmax (Jang et al., 2017, eq. 2; Maddison et al., 2017), soft as in SNAS or one-hot as in GDAS."""
 
 from typing import Literal
 

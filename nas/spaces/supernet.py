@@ -37,8 +37,9 @@ class OwnSpace(Protocol):
 class Supernet(nn.Module, ABC):
     """A network whose mixed operations are weighted by ``relaxation(alpha)``.
 
+    It is called as ``supernet(x, weights)``: as in DARTS' code these are the operations' weights, one tensor per alpha.
     Subclasses register their architecture parameters in ``self.alpha`` (name to parameter of shape (..., options)) and
-    everything else as ordinary weights.
+    everything else as ordinary weights, the weight parameters.
 
     Attributes:
         space: Whose supernet it is; subclasses set it.
@@ -50,7 +51,7 @@ class Supernet(nn.Module, ABC):
         super().__init__()
         self.relaxation = relaxation
         self.alpha = nn.ParameterDict()
-        self.kept = nn.Module()  # a buffer per alpha of which options were taken away
+        self.kept = nn.Module()  # its buffers are masks, one per alpha of which options were taken away
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         return list(self.alpha.values())
@@ -63,11 +64,11 @@ class Supernet(nn.Module, ABC):
 
     def operation_weights(self) -> dict[str, Tensor]:
         """The relaxed weights of every alpha; one noise sample, so call it once per forward pass."""
-        return {name: self.of_kept(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.masked(name, self.relaxation(alpha)) for name, alpha in self.alpha.items()}
 
     def mean_weights(self) -> dict[str, Tensor]:
         """The relaxed weights without noise, in the graph of their alphas."""
-        return {name: self.of_kept(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
+        return {name: self.masked(name, self.relaxation.probabilities(alpha)) for name, alpha in self.alpha.items()}
 
     def keep(self, name: str, kept: Tensor | None) -> None:
         """Take options of ``alpha[name]`` away: their weights are 0, and those of the others sum up to 1 again.
@@ -84,8 +85,8 @@ class Supernet(nn.Module, ABC):
         """Per alpha what :meth:`keep` was last given."""
         return {name: self.kept._buffers.get(name) for name in self.alpha}
 
-    def of_kept(self, name: str, weights: Tensor) -> Tensor:
-        """``weights`` of ``alpha[name]`` without those of the options that were taken away."""
+    def masked(self, name: str, weights: Tensor) -> Tensor:
+        """``weights`` of ``alpha[name]``, 0 where an option was taken away; rows on the simplex sum to 1 again."""
         kept = self.kept._buffers.get(name)
         if kept is None:
             return weights

@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.signature import Signature
 
-Values = Mapping[str, Tensor | float]
+Values = Mapping[str, Tensor | float]  # hyperparameters by name; a tensor is in the graph of what is learned
 Reduction = Literal["mean", "none"]
 NOTHING: Values = {}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.hyperparameters.kinds import group_of, rates
+from nas.hyperparameters.kinds import group_of, learning_rates
 from nas.training.sgd import Weights, clipped
 
 Betas = tuple[float, float]
@@ -53,7 +53,7 @@ def adamw(
     gradients: Mapping[str, Tensor],
     moments: Mapping[str, Moments],
     values: Mapping[str, Tensor | float],
-    largest: float | None = None,
+    max_norm: float | None = None,
     *,
     betas: Betas = (0.9, 0.999),
     epsilon: float = 1e-8,
@@ -73,13 +73,13 @@ def adamw(
         gradients: A weight without one stays as it is, as in ``torch.optim.AdamW``.
         moments: Before the step; a weight without an entry has none yet.
         values: ``learning_rate``, ``weight_decay`` and rate factors.
-        largest: The norm to which the gradients are clipped together; None leaves them.
+        max_norm: The norm to which the gradients are clipped together; None leaves them.
 
     Returns:
         ``w'`` and, of those weights that move, ``u``.
     """
-    gradients = clipped(gradients, largest)
-    rate = rates(values)
+    gradients = clipped(gradients, max_norm)
+    rate = learning_rates(values)
     moved, directions = dict(weights), {}
     for name, gradient in gradients.items():
         weight = weights[name]

@@ -20,12 +20,11 @@ from torch import Generator, Tensor
 from nas.data.batches import Batch
 from nas.errors import require
 from nas.signature import Signature
+from nas.tasks.task import Values
 
-Values = Mapping[str, Tensor | float]
 
-
-class Presented(NamedTuple):
-    """A batch as the network is shown it: with ``share`` (B,) of each input and target replaced by a partner's."""
+class AugmentedBatch(NamedTuple):
+    """A batch after cutout and mixup, with ``share`` (B,) of each input and target replaced by a partner's."""
 
     inputs: Tensor
     targets: Tensor
@@ -33,7 +32,7 @@ class Presented(NamedTuple):
     share: Tensor | None = None
 
 
-def presented(batch: Batch, values: Values, generator: Generator | None) -> Presented:
+def augmented(batch: Batch, values: Values, generator: Generator | None) -> AugmentedBatch:
     """``batch`` with ``values["cutout"]`` and ``values["mixing"]``; what is absent or the number 0 draws nothing.
 
     Args:
@@ -41,17 +40,17 @@ def presented(batch: Batch, values: Values, generator: Generator | None) -> Pres
     """
     images = batch.inputs
     if _acts(side := values.get("cutout", 0.0)):
-        images = cut_out(images, side, generator)
+        images = cutout(images, side, generator)
     if _acts(strength := values.get("mixing", 0.0)):
-        return mixed(images, batch.targets, strength, generator)
-    return Presented(images, batch.targets)
+        return mixup(images, batch.targets, strength, generator)
+    return AugmentedBatch(images, batch.targets)
 
 
 def _acts(strength: Tensor | float) -> bool:
     return isinstance(strength, Tensor) or strength > 0
 
 
-def cut_out(images: Tensor, side: Tensor | float, generator: Generator | None) -> Tensor:
+def cutout(images: Tensor, side: Tensor | float, generator: Generator | None) -> Tensor:
     """Fade a square of each normalised image (B, C, H, W), or an interval of each series (B, C, L), to the mean, 0.
 
     Args:
@@ -71,13 +70,13 @@ def cut_out(images: Tensor, side: Tensor | float, generator: Generator | None) -
     return images * (1 - rows[:, None, :, None] * columns[:, None, None, :])
 
 
-def mixed(inputs: Tensor, targets: Tensor, strength: Tensor | float, generator: Generator | None) -> Presented:
+def mixup(inputs: Tensor, targets: Tensor, strength: Tensor | float, generator: Generator | None) -> AugmentedBatch:
     """Each input and target with a share, uniform from 0 to ``strength / 2``, of another one's of the batch."""
     noise = torch.rand(len(targets), generator=generator, device=inputs.device, dtype=inputs.dtype)
     order = torch.randperm(len(targets), generator=generator, device=inputs.device)
     share = _like(strength, inputs) / 2 * noise
     mix = share.view(-1, *[1] * (inputs.dim() - 1))
-    return Presented((1 - mix) * inputs + mix * inputs[order], targets, targets[order], share)
+    return AugmentedBatch((1 - mix) * inputs + mix * inputs[order], targets, targets[order], share)
 
 
 def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) -> None:

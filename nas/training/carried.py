@@ -15,7 +15,9 @@ def carry(stream: Stream, outputs: Outputs) -> None:
         stream.carry(outputs.state.detach())
 
 
-def passes(network: nn.Module, batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def outputs_and_targets(
+    network: nn.Module, batches: Iterable[Batch], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs and targets of each batch, on ``device``; a memory goes on where a batch has as many texts as before."""
     state: Tensor | None = None
     for batch in batches:

@@ -4,10 +4,10 @@ from torch import Tensor
 
 from nas.operations.memory import Outputs, Remembered
 from nas.tasks.task import NOTHING, Task, Values
-from nas.training.augment import Presented
+from nas.training.augment import AugmentedBatch
 
 
-def training_loss(task: Task, outputs: Outputs, shown: Presented, values: Values = NOTHING) -> Tensor:
+def training_loss(task: Task, outputs: Outputs, shown: AugmentedBatch, values: Values = NOTHING) -> Tensor:
     """The mean loss of ``outputs`` (B, ...), 0-dim; a faded sample's is the same mixture of both targets' losses."""
     if isinstance(outputs, Remembered):
         return training_loss(task, outputs.logits, shown, values) + outputs.penalty(values)

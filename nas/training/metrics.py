@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.data.batches import Batch
 from nas.tasks.task import Measure, MetricsOfEach, Task
-from nas.training.carried import passes
+from nas.training.carried import outputs_and_targets
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def measure(
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        for outputs, targets in passes(network, batches, device):
+        for outputs, targets in outputs_and_targets(network, batches, device):
             losses.append(task.reported_loss(outputs, targets))
             metrics.update(outputs, targets)
             if see is not None:

@@ -26,7 +26,7 @@ from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
 from nas.run.tracking import Tracker, TrackingSettings
 from nas.tasks import Task
-from nas.training.augment import presented
+from nas.training.augment import augmented
 from nas.training.averaging import AveragedWeights
 from nas.training.carried import carry
 from nas.training.loss import training_loss
@@ -240,7 +240,7 @@ class Retraining:
 
     def _loss(self, batch: Batch) -> tuple[Outputs, Tensor]:
         """The outputs and the training loss, that of an auxiliary head included."""
-        shown = presented(batch, self.hyperparameters, self._augmentation)
+        shown = augmented(batch, self.hyperparameters, self._augmentation)
         values: Mapping[str, float] = self.hyperparameters
         if self.final.label_smoothing is not None:
             values = {**values, "label_smoothing": self.final.label_smoothing}

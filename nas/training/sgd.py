@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.kinds import GROUPS, Group, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, Group, group_of, learning_rates
 
 Weights = dict[str, Tensor]
 
@@ -19,7 +19,7 @@ def sgd(
     gradients: Mapping[str, Tensor],
     buffers: Mapping[str, Tensor],
     values: Mapping[str, Tensor | float],
-    largest: float | None = None,
+    max_norm: float | None = None,
 ) -> tuple[Weights, Weights]:
     """One step, differentiable in all that it takes, by the names of the weights.
 
@@ -29,21 +29,17 @@ def sgd(
         gradients: A weight without one stays as it is, as in ``torch.optim.SGD``.
         buffers: The momentum buffers; a weight without one has no momentum yet, as at PyTorch's first step.
         values: ``learning_rate``, ``weight_decay``, rate factors, and ``momentum`` where there are buffers.
-        largest: The norm to which the gradients are clipped together; None leaves them.
+        max_norm: The norm to which the gradients are clipped together; None leaves them.
 
     Returns:
         ``w'`` and ``b'``.
     """
-    gradients = clipped(gradients, largest)
-    rate = rates(values)
-    moved, directions = {}, {}
-    for name, weight in weights.items():
-        if name not in gradients:
-            moved[name] = weight
-            if name in buffers:
-                directions[name] = buffers[name]
-            continue
-        direction = gradients[name] + values["weight_decay"] * weight
+    gradients = clipped(gradients, max_norm)
+    rate = learning_rates(values)
+    moved, directions = dict(weights), dict(buffers)
+    for name, gradient in gradients.items():
+        weight = weights[name]
+        direction = gradient + values["weight_decay"] * weight
         if name in buffers:
             direction = direction + values["momentum"] * buffers[name]
         directions[name] = direction.to(weight.dtype)
@@ -51,11 +47,11 @@ def sgd(
     return moved, directions
 
 
-def clipped(gradients: Mapping[str, Tensor], largest: float | None) -> Mapping[str, Tensor]:
-    """``gradients`` scaled down to the norm ``largest``, differentiably."""
-    if largest is None:
+def clipped(gradients: Mapping[str, Tensor], max_norm: float | None) -> Mapping[str, Tensor]:
+    """``gradients`` scaled down to the norm ``max_norm``, differentiably."""
+    if max_norm is None:
         return gradients
-    scale = (largest / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
+    scale = (max_norm / (global_norm(gradients) + 1e-6)).clamp(max=1.0)
     return {name: gradient * scale for name, gradient in gradients.items()}
 
 
@@ -67,7 +63,7 @@ def global_norm(tensors: Mapping[str, Tensor]) -> Tensor:
 
 def set_step(optimiser: torch.optim.Optimizer, values: Mapping[str, float]) -> None:
     """Give the next step of ``optimiser`` the learning rates, weight decay and momentum of ``values``."""
-    own = rates(values)
+    own = learning_rates(values)
     for group in optimiser.param_groups:
         group["lr"] = own[group["name"]] if "name" in group else values["learning_rate"]
         group["weight_decay"] = values.get("weight_decay", 0.0)
@@ -79,9 +75,9 @@ def take_step(
     optimiser: torch.optim.Optimizer,
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
-    largest: float | None,
+    max_norm: float | None,
 ) -> Tensor:
-    """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``largest``.
+    """Take one step of ``optimiser`` along ``gradients``, which are clipped in place to the norm ``max_norm``.
 
     Returns:
         Their norm before clipping, 0-dim, on their device.
@@ -89,8 +85,8 @@ def take_step(
     for weight, gradient in zip(weights, gradients, strict=True):
         weight.grad = gradient
     norm = nn.utils.get_total_norm([one for one in gradients if one is not None], foreach=True)
-    if largest is not None:
-        nn.utils.clip_grads_with_norm_(weights, largest, norm, foreach=True)
+    if max_norm is not None:
+        nn.utils.clip_grads_with_norm_(weights, max_norm, norm, foreach=True)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
     return norm

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nas.tasks.task import Values
 from nas.training.adamw import adamw, moments_of
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import Weights, grouped, sgd
 
-Values = Mapping[str, Tensor | float]
-Move = Callable[[Weights, Weights, Mapping[str, Any], Values, float | None], tuple[Weights, Weights]]
+StepFunction = Callable[[Weights, Weights, Mapping[str, Any], Values, float | None], tuple[Weights, Weights]]
 """From weights, gradients, what the optimiser remembers, hyperparameters and the clipping norm to the weights after the
 step and the directions along which it goes."""
 
@@ -38,7 +38,7 @@ def require_plain(optimiser: torch.optim.Optimizer) -> None:
 
 def as_function(
     optimiser: torch.optim.Optimizer, weights: Mapping[str, Tensor], values: Values
-) -> tuple[Move, dict[str, Any]]:
+) -> tuple[StepFunction, dict[str, Any]]:
     """The next step of ``optimiser`` as a function, and what the optimiser remembers, by the names of ``weights``.
 
     Raises:

@@ -61,7 +61,7 @@ def test_the_step_just_taken_has_the_same_derivatives_and_moves_the_weights_alik
     problem, batches = problem_for(0.1, steps), [batch_for(10), batch_for(11)]
     references = written_out(problem, PLAIN_CLASSIFICATION, batches)
     raw = dict(problem.hyperparameters.raw)
-    step = problem.step(batches[0], keep_graph=True, twice=True)
+    step = problem.step(batches[0], keep_graph=True, second_order=True)
     for name, weight in problem.weights().items():
         torch.testing.assert_close(step.after[name].detach(), weight.detach(), rtol=1e-12, atol=1e-14)
     found = LastStep().gradients(problem, *batches, list(raw.values())).gradients

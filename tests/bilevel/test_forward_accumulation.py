@@ -36,8 +36,8 @@ def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list
 
 def stepped(problem: BilevelProblem, strategy: ForwardAccumulation, batch: Batch) -> int:
     """Take a weight step that ``strategy`` follows. Returns the passes that following it took."""
-    step = problem.step(batch, keep_graph=True, twice=True)
-    return strategy.follow(problem, step, problem.hyperparameters.raw_parameters())
+    step = problem.step(batch, keep_graph=True, second_order=True)
+    return strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
 
 
 def gradients(problem: BilevelProblem, strategy: ForwardAccumulation, validation: Batch) -> dict[str, float]:
@@ -115,11 +115,11 @@ def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_b
     strategy = ForwardAccumulation()
     start = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     noise = problem.noise_state()
-    step = problem.step(make_batch(1), keep_graph=True, twice=True)
+    step = problem.step(make_batch(1), keep_graph=True, second_order=True)
     after = problem.noise_state()
     state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     buffers = momentum_buffers(problem)
-    assert strategy.follow(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
+    assert strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
     assert strategy.most_passes(len(ENTRIES)) == 1 + len(ENTRIES)
     assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
@@ -152,11 +152,11 @@ def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
     torch.save(strategy.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     found = []
-    step = problem.step(make_batch(3), keep_graph=True, twice=True)
+    step = problem.step(make_batch(3), keep_graph=True, second_order=True)
     noise = problem.noise_state()
     for one in (strategy, other):
         problem.repeat_noise(noise)
-        one.follow(problem, step, problem.hyperparameters.raw_parameters())
+        one.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
         found.append(gradients(problem, one, make_batch(11)))
     assert found[0] == found[1]
 

@@ -181,8 +181,8 @@ def test_by_kind_hands_on_what_a_strategy_that_follows_the_steps_needs(make_prob
     strategy = ByKind(Exact(), ForwardAccumulation())
     raw = problem.hyperparameters.raw_parameters()
     assert (strategy.needs_graph, ByKind(Exact(), NeumannSeries()).needs_graph) == ("always", "never")
-    step = problem.step(make_batch(1), keep_graph=True, twice=True)
-    assert strategy.follow(problem, step, raw) == 2  # learning rate and weight decay
+    step = problem.step(make_batch(1), keep_graph=True, second_order=True)
+    assert strategy.after_weight_step(problem, step, raw) == 2  # learning rate and weight decay
     state = strategy.state_dict()
     assert state.keys() == {"loss", "update"}
     assert state["loss"] == {}

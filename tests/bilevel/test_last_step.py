@@ -12,17 +12,17 @@ from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep, LastStepOrExact
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.step import Step
+from nas.bilevel.step import WeightStep
 from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from tests.problems import ADAM
 
 
-def kept_step(problem: BilevelProblem, batch: Batch) -> Step:
+def kept_step(problem: BilevelProblem, batch: Batch) -> WeightStep:
     """A weight step whose graph is kept, as far as ``LastStep`` needs it."""
     kinds = problem.hyperparameters.learned_kinds()
-    return problem.step(batch, keep_graph=True, twice=LastStep().differentiates_twice(kinds))
+    return problem.step(batch, keep_graph=True, second_order=LastStep().differentiates_twice(kinds))
 
 
 def taken(problem: BilevelProblem, make_batch, targets) -> Report:

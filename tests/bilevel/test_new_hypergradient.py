@@ -24,7 +24,7 @@ class Scaled(Hypergradient):
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
-        step = problem.step_ahead(training, twice=True)
+        step = problem.step_ahead(training, second_order=True)
         loss, logits = problem.validation_loss(step.after, validation)
         found = torch.autograd.grad(self.scale * loss, targets, materialize_grads=True)
         return Report(found, loss.detach(), logits.detach(), passes=(1, 1))

@@ -168,7 +168,7 @@ def test_the_step_with_a_graph_is_the_one_without(name, make_problem, make_batch
     steps = []
     for keep in (False, True):
         problem = problem_with(make_problem, perturbed(name))
-        step = problem.step(make_batch(10), keep_graph=keep, twice=keep)
+        step = problem.step(make_batch(10), keep_graph=keep, second_order=keep)
         steps.append([step.loss.detach(), step.logits, *problem.weights().values()])
     torch.testing.assert_close(*steps, rtol=1e-10, atol=1e-12)
 

@@ -63,10 +63,10 @@ def follow(strategy: Hypergradient, problem: BilevelProblem, batch: Batch, steps
     strategy.forget()
     if strategy.needs_graph == "always":
         for _ in range(steps):
-            step = problem.step(batch, keep_graph=True, twice=True)
-            strategy.follow(problem, step, problem.hyperparameters.raw_parameters())
+            step = problem.step(batch, keep_graph=True, second_order=True)
+            strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
     elif strategy.looks_back:
-        problem.step(batch, keep_graph=True, twice=True)
+        problem.step(batch, keep_graph=True, second_order=True)
 
 
 def results(ranks: Ranks) -> dict[str, Result]:

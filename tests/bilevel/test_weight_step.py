@@ -56,7 +56,7 @@ def test_the_unrolled_step_arrives_where_the_weight_step_does(filled, clip, lear
     problem = make_problem(filled=filled, clip=clip, learned=learned, relaxation="gumbel")
     problem.schedule_factor = 0.7
     noise = problem.noise_state()
-    ahead = problem.step_ahead(make_batch(1), twice=False)
+    ahead = problem.step_ahead(make_batch(1), second_order=False)
     problem.repeat_noise(noise)
     step = problem.step(make_batch(1))
     assert clip is None or (step.norm > clip) == (clip == ACTIVE)

@@ -74,7 +74,7 @@ def test_clamp_brings_a_raw_parameter_back_to_its_range(entry):
     for wild, end in ((-1e6, entry.low), (1e6, entry.high)):
         with torch.no_grad():
             hyperparameters.raw[entry.names[0]].fill_(wild)
-        assert entry.held(hyperparameters.raw[entry.names[0]], hyperparameters.raw[entry.names[0]]) == ["bound"]
+        assert entry.project(hyperparameters.raw[entry.names[0]], hyperparameters.raw[entry.names[0]]) == ["bound"]
         assert hyperparameters.numbers()[entry.names[0]] == pytest.approx(end, abs=1e-3 * (entry.high - entry.low))
         assert hyperparameters.raw[entry.names[0]].item() in entry.raw_bounds()
 

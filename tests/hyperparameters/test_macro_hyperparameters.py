@@ -54,7 +54,7 @@ def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, pr
     raw = problem.hyperparameters.raw[name]
     with undone(problem):
         if strategy.looks_back:
-            problem.step(make_batch(10), keep_graph=True, twice=bool(problem.act_through_loss([raw])))
+            problem.step(make_batch(10), keep_graph=True, second_order=bool(problem.act_through_loss([raw])))
         (gradient,) = strategy.gradients(problem, make_batch(10), make_batch(11), [raw]).gradients
     value, slopes = raw.detach().clone(), []
     wide = 1e-4 if name == "cutout" else 1e-3  # the borders of a cut-out square meet those of pixels

@@ -13,9 +13,9 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.reach import check_reach
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import HyperparameterMoves, HyperparameterSet
+from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet
 from nas.hyperparameters.kinds import DropoutRate, LearningRate, Momentum, WeightDecay
-from nas.hyperparameters.mixture import most_even
+from nas.hyperparameters.mixture import maximum_entropy_logits
 from nas.hyperparameters.relations import EffectiveRate
 from nas.hyperparameters.rules import AdamUpdate, CosineNormalised, GradientDescent
 
@@ -47,10 +47,10 @@ def test_one_basis_value_alone_gives_that_value() -> None:
 
 def test_the_start_is_the_most_even_mixture() -> None:
     """Of all with this mean: its logits lie on a line (the largest entropy under a linear constraint)."""
-    logits = torch.tensor(most_even(0.3, 6), dtype=torch.float64)
+    logits = torch.tensor(maximum_entropy_logits(0.3, 6), dtype=torch.float64)
     torch.testing.assert_close(logits.diff(), logits.diff()[0].expand(5))
     assert (logits.softmax(0) * torch.linspace(0, 1, 6, dtype=torch.float64)).sum().item() == pytest.approx(0.3)
-    assert most_even(0.5, 6) == pytest.approx([0.0] * 6, abs=1e-12)
+    assert maximum_entropy_logits(0.5, 6) == pytest.approx([0.0] * 6, abs=1e-12)
 
 
 @pytest.mark.parametrize("strategy", [Exact(), LastStep()], ids=["exact", "last step"])
@@ -65,7 +65,7 @@ def test_its_hypergradient_is_that_of_the_value_along_its_slope(
             entries[which] = replace(own, scale="log" if which == "learning_rate" else "linear")
         problem = make_problem(filled=True, hyperparameters=HyperparameterSet(entries))
         kinds = problem.hyperparameters.learned_kinds()
-        problem.step(make_batch(10), keep_graph=True, twice=strategy.differentiates_twice(kinds))
+        problem.step(make_batch(10), keep_graph=True, second_order=strategy.differentiates_twice(kinds))
         raws = problem.hyperparameters.raw_parameters()
         found[name] = strategy.gradients(problem, make_batch(10), make_batch(11), raws).gradients
         hyperparameters = problem.hyperparameters
@@ -79,15 +79,15 @@ def test_its_hypergradient_is_that_of_the_value_along_its_slope(
 
 def test_it_moves_within_its_trust_region_and_its_state_goes_on() -> None:
     first = HyperparameterSet({"learning_rate": replace(RATE, trust_region=0.05), "weight_decay": DECAY})
-    moves, raw = HyperparameterMoves(first), first.raw["learning_rate"]
+    optimiser, raw = HyperparameterOptimiser(first), first.raw["learning_rate"]
     before = raw.detach().clone()
     raw.grad = torch.tensor([1.0, -1.0, 0.0, 2.0, -3.0], dtype=torch.float64)
-    norms, held = moves.take({raw: 0.0})
+    norms, held = optimiser.step({raw: 0.0})
     assert norms == {"learning_rate": 3.0}
     assert [one.kind for one in held] == ["trust_region"]
     torch.testing.assert_close(raw.detach() - before, torch.tensor([-0.05, 0.05, 0, -0.05, 0.05], dtype=torch.float64))
     second = HyperparameterSet({"learning_rate": replace(RATE, trust_region=0.05), "weight_decay": DECAY})
-    HyperparameterMoves(second).load_state_dict(moves.state_dict())
+    HyperparameterOptimiser(second).load_state_dict(optimiser.state_dict())
     assert torch.equal(second.raw["learning_rate"], raw)
     second.set_value("learning_rate", 0.2)
     assert second.numbers()["learning_rate"] == pytest.approx(0.2)

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import HyperparameterMoves, HyperparameterSet, built_hyperparameters
+from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet, built_hyperparameters
 from nas.hyperparameters.kinds import Hyperparameter, LabelSmoothing, LearningRate, Momentum, RateFactor, WeightDecay
 from nas.hyperparameters.relations import EffectiveRate, MeanFactor
 from nas.hyperparameters.rules import GradientDescent
@@ -35,7 +35,7 @@ def entries(scale: Any = "logit", high: float = 0.5, factors: Mapping[str, float
 def moved(hyperparameters: HyperparameterSet, gradients: Mapping[str, Tensor]) -> None:
     for name, raw in hyperparameters.named_raw():
         raw.grad = gradients[name].clone() if name in gradients else torch.zeros_like(raw)
-    HyperparameterMoves(hyperparameters).take(dict.fromkeys(hyperparameters.raw_parameters(), 0.0))
+    HyperparameterOptimiser(hyperparameters).step(dict.fromkeys(hyperparameters.raw_parameters(), 0.0))
 
 
 def loss(rate: Tensor, momentum: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ def test_a_relation_rests_where_less_than_two_are_learned_or_asked() -> None:
     assert lonely.numbers()["rate_factor_dense"] == pytest.approx(2 * math.exp(-RATE))
     both = HyperparameterSet(entries(), {"rate": EffectiveRate()})
     both.raw["momentum"].grad = torch.tensor(1.0, dtype=torch.float64)
-    HyperparameterMoves(both).take(dict.fromkeys(both.raw_parameters(), 0.0))
+    HyperparameterOptimiser(both).step(dict.fromkeys(both.raw_parameters(), 0.0))
     assert both.numbers()["learning_rate"] == pytest.approx(0.02)
 
 

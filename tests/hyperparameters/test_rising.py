@@ -34,7 +34,7 @@ def test_a_search_sees_it_rise_and_the_candidate_carries_its_end(tmp_path):
     rates, original = [], search.problem.step
 
     def stepping(*arguments):
-        rates.append(search.hyperparameters.acting()["drop_path"])
+        rates.append(search.hyperparameters.loss_values()["drop_path"])
         return original(*arguments)
 
     search.problem.step = stepping

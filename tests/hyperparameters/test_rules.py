@@ -43,8 +43,8 @@ def test_the_cosine_rule_moves_by_rate_times_cosine_and_never_by_more(gradient, 
 def test_a_strategy_that_reports_no_norms_is_told_once(caplog):
     caplog.set_level(logging.INFO, logger="nas")
     rule = CosineNormalised(0.3)
-    for gradient, largest in ((0.0, 0.0), (0.1, 2.0), (math.nan, math.nan)):
-        rule.step(raw_with(gradient), largest)
+    for gradient, norm_product in ((0.0, 0.0), (0.1, 2.0), (math.nan, math.nan)):
+        rule.step(raw_with(gradient), norm_product)
     assert not caplog.messages
     for _ in range(2):
         rule.step(raw_with(-0.1), 0.0)

@@ -39,7 +39,7 @@ def test_weights_and_alphas_are_those_of_the_original(reference_folder: Path) ->
         expected = torch.from_numpy(file[f"{stage}/softmax_weights"])
         assert torch.allclose(supernet.operation_weights()["cell"], expected, rtol=0, atol=1e-12)
         sample = torch.from_numpy(file[f"{stage}/unmasked_sample"])
-        ours = supernet.of_kept("cell", sample)
+        ours = supernet.masked("cell", sample)
         assert torch.allclose(ours, torch.from_numpy(file[f"{stage}/weights"]), rtol=0, atol=1e-12)
 
 

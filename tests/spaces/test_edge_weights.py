@@ -15,7 +15,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.softmax import Softmax
 from nas.signature import Signature
-from nas.spaces.darts.choices import edges_alpha, edges_name
+from nas.spaces.darts.choices import edge_weight_row, edges_alpha
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace, space_from_description
@@ -36,7 +36,9 @@ def test_the_weights_of_the_edges_are_decisions_of_their_own() -> None:
         "reduce",
         *(edges_alpha(c, n) for c in ("normal", "reduce") for n in (2, 3)),
     ]
-    assert supernet.alpha_rows(edges_alpha("normal", 3)) == [(edges_name("normal", 3), ("from0", "from1", "from2"))]
+    assert supernet.alpha_rows(edges_alpha("normal", 3)) == [
+        (edge_weight_row("normal", 3), ("from0", "from1", "from2"))
+    ]
     assert sum(supernet.probabilities()["reduce.node3.edges"].values()) == pytest.approx(1)
 
 

@@ -22,9 +22,11 @@ from tests.training.test_sgd import FACTORS, drawn, network
 ADAMW = TrainingSettings(8, 0.9, None, "constant", optimiser="adamw", betas=(0.8, 0.99), epsilon=1e-6)
 
 
-@pytest.mark.parametrize("largest", [None, 0.5])
+@pytest.mark.parametrize("max_norm", [None, 0.5])
 @pytest.mark.parametrize("factors", [{}, FACTORS], ids=["one rate", "rate factors"])
-def test_the_real_step_is_the_function_from_the_first_step_on(factors: dict[str, float], largest: float | None) -> None:
+def test_the_real_step_is_the_function_from_the_first_step_on(
+    factors: dict[str, float], max_norm: float | None
+) -> None:
     """Also where a weight has no gradient for a step, as an operation's that was not sampled."""
     torch.manual_seed(0)
     real = dict(network().double().named_parameters())
@@ -37,18 +39,18 @@ def test_the_real_step_is_the_function_from_the_first_step_on(factors: dict[str,
             del gradients["3.weight"]
         move, moments = as_function(optimiser, real, values)
         expected, _ = move(
-            {name: weight.detach() for name, weight in real.items()}, gradients, moments, values, largest
+            {name: weight.detach() for name, weight in real.items()}, gradients, moments, values, max_norm
         )
         after = {name: one.clone() for name, one in moments.items()}
         scale = 1.0
-        if largest is not None:
+        if max_norm is not None:
             norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
-            scale = min(1.0, largest / (float(norm) + 1e-6))
+            scale = min(1.0, max_norm / (float(norm) + 1e-6))
         for name, gradient in gradients.items():
             before = moments.get(name, Moments.none_yet(real[name].detach()))
             after[name] = before.after(scale * gradient, ADAMW.betas).clone()
         set_step(optimiser, values)
-        take_step(optimiser, list(real.values()), [gradients.get(name) for name in real], largest)
+        take_step(optimiser, list(real.values()), [gradients.get(name) for name in real], max_norm)
         for name, weight in real.items():
             torch.testing.assert_close(weight.detach(), expected[name], rtol=1e-13, atol=1e-14, msg=name)
         for name, one in moments_of(optimiser, real).items():

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nas.hyperparameters.kinds import GROUPS, group_of, rates
+from nas.hyperparameters.kinds import GROUPS, group_of, learning_rates
 from nas.training.sgd import grouped, set_step, sgd, take_step
 
 FACTORS = {"rate_factor_convolution": 0.5, "rate_factor_dense": 3.0, "rate_factor_normalisation": 1.5}
-CLIPS = pytest.mark.parametrize("largest", [None, 0.5, 1e3], ids=["free", "clipped", "clipping without effect"])
+CLIPS = pytest.mark.parametrize("max_norm", [None, 0.5, 1e3], ids=["free", "clipped", "clipping without effect"])
 SHAPES = {"kernel": (2, 1, 2, 2), "matrix": (2, 3), "vector": (2,)}
 STEP = ("learning_rate", "weight_decay", "momentum", *FACTORS)
 
@@ -34,14 +34,14 @@ class Both:
         self.weights = {name: weight.detach().clone() for name, weight in self.real.items()}
         self.buffers: dict[str, Tensor] = {}
 
-    def step(self, seed: int, values: Mapping[str, float], largest: float | None) -> None:
+    def step(self, seed: int, values: Mapping[str, float], max_norm: float | None) -> None:
         gradients = drawn(seed, self.weights)
-        self.weights, self.buffers = sgd(self.weights, gradients, self.buffers, values, largest)
+        self.weights, self.buffers = sgd(self.weights, gradients, self.buffers, values, max_norm)
         if values["momentum"] == 0:
             self.buffers = {}
         set_step(self.optimiser, values)
-        norm = take_step(self.optimiser, list(self.real.values()), list(gradients.values()), largest)
-        assert largest is None or (norm > largest) == (largest == 0.5)
+        norm = take_step(self.optimiser, list(self.real.values()), list(gradients.values()), max_norm)
+        assert max_norm is None or (norm > max_norm) == (max_norm == 0.5)
 
     def assert_same(self) -> None:
         for name, weight in self.real.items():
@@ -57,12 +57,12 @@ class Both:
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 @pytest.mark.parametrize("factors", [{}, FACTORS], ids=["one rate", "rate factors"])
 def test_the_real_step_is_the_function_from_the_first_step_on(
-    factors: dict[str, float], decay: float, momenta: Sequence[float], largest: float | None
+    factors: dict[str, float], decay: float, momenta: Sequence[float], max_norm: float | None
 ) -> None:
     both = Both()
     for number in range(5):
         values = {"learning_rate": 0.1 / (1 + number), "weight_decay": decay, **factors}
-        both.step(number, {**values, "momentum": momenta[number % len(momenta)]}, largest)
+        both.step(number, {**values, "momentum": momenta[number % len(momenta)]}, max_norm)
         both.assert_same()
 
 
@@ -81,10 +81,10 @@ def test_a_missing_buffer_is_the_first_step_of_that_weight_alone() -> None:
         torch.testing.assert_close(one, other, rtol=1e-14, atol=1e-14)
 
 
-def flat(largest: float | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+def flat(max_norm: float | None, *inputs: Tensor) -> tuple[Tensor, ...]:
     """:func:`sgd` of weights, gradients, buffers and what else acts on the step; weights and buffers after it."""
     parts = [dict(zip(SHAPES, inputs[start : start + len(SHAPES)], strict=True)) for start in (0, 3, 6)]
-    moved, buffers = sgd(parts[0], parts[1], parts[2], dict(zip(STEP, inputs[9:], strict=True)), largest)
+    moved, buffers = sgd(parts[0], parts[1], parts[2], dict(zip(STEP, inputs[9:], strict=True)), max_norm)
     return (*moved.values(), *buffers.values())
 
 
@@ -96,25 +96,25 @@ def flat_inputs() -> list[Tensor]:
 
 
 @CLIPS
-def test_it_is_differentiable_twice_in_all_that_it_takes(largest: float | None) -> None:
+def test_it_is_differentiable_twice_in_all_that_it_takes(max_norm: float | None) -> None:
     inputs = [one.requires_grad_() for one in flat_inputs()]
-    assert torch.autograd.gradcheck(lambda *given: flat(largest, *given), inputs)
-    assert torch.autograd.gradgradcheck(lambda *given: flat(largest, *given), inputs)
+    assert torch.autograd.gradcheck(lambda *given: flat(max_norm, *given), inputs)
+    assert torch.autograd.gradgradcheck(lambda *given: flat(max_norm, *given), inputs)
 
 
 @CLIPS
-def test_its_forward_mode_is_that_of_finite_differences(largest: float | None) -> None:
+def test_its_forward_mode_is_that_of_finite_differences(max_norm: float | None) -> None:
     inputs = flat_inputs()
     generator = torch.Generator().manual_seed(9)
     way = [torch.randn(one.shape, generator=generator, dtype=torch.float64) for one in inputs]
 
     def slope(width: float) -> list[Tensor]:
         ends = [
-            flat(largest, *(one + sign * width * w for one, w in zip(inputs, way, strict=True))) for sign in (1, -1)
+            flat(max_norm, *(one + sign * width * w for one, w in zip(inputs, way, strict=True))) for sign in (1, -1)
         ]
         return [(ahead - behind) / (2 * width) for ahead, behind in zip(*ends, strict=True)]
 
-    _, found = torch.func.jvp(lambda *given: flat(largest, *given), tuple(inputs), tuple(way))
+    _, found = torch.func.jvp(lambda *given: flat(max_norm, *given), tuple(inputs), tuple(way))
     for one, wide, narrow in zip(found, slope(1e-3), slope(5e-4), strict=True):
         torch.testing.assert_close(one, (4 * narrow - wide) / 3, rtol=1e-9, atol=1e-9)
 
@@ -152,7 +152,7 @@ def test_every_weight_is_in_one_group():
 
 def test_a_group_steps_at_the_common_rate_times_its_factor():
     values = {"learning_rate": 0.1, "rate_factor_dense": 3.0, "momentum": 0.0, "weight_decay": 0.5}
-    assert rates(values) == {"convolution": 0.1, "dense": pytest.approx(0.3), "normalisation": 0.1}
+    assert learning_rates(values) == {"convolution": 0.1, "dense": pytest.approx(0.3), "normalisation": 0.1}
     one = network()
     optimiser = torch.optim.SGD(grouped(one.parameters()), lr=0.0, momentum=0.9)
     set_step(optimiser, values)
@@ -170,15 +170,15 @@ def test_a_group_steps_at_the_common_rate_times_its_factor():
 
 
 @CLIPS
-def test_a_weight_without_a_gradient_stays_with_its_momentum(largest: float | None) -> None:
+def test_a_weight_without_a_gradient_stays_with_its_momentum(max_norm: float | None) -> None:
     """As an operation's that was not sampled: it neither decays nor follows its momentum."""
     both, values = Both(), {"learning_rate": 0.1, "weight_decay": 0.3, "momentum": 0.9}
     both.step(0, values, None)
     before, buffer = both.weights["3.weight"].clone(), both.buffers["3.weight"].clone()
     gradients = {name: gradient for name, gradient in drawn(1, both.weights).items() if name != "3.weight"}
-    both.weights, both.buffers = sgd(both.weights, gradients, both.buffers, values, largest)
+    both.weights, both.buffers = sgd(both.weights, gradients, both.buffers, values, max_norm)
     set_step(both.optimiser, values)
-    take_step(both.optimiser, list(both.real.values()), [gradients.get(name) for name in both.real], largest)
+    take_step(both.optimiser, list(both.real.values()), [gradients.get(name) for name in both.real], max_norm)
     both.assert_same()
     assert torch.equal(both.weights["3.weight"], before)
     assert torch.equal(both.buffers["3.weight"], buffer)

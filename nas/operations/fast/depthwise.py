@@ -19,6 +19,8 @@ FAST_WIDTH = 3  # of kernels whose weight gradient PyTorch computes quickly
 
 
 class Geometry(NamedTuple):
+    """The settings of a depthwise convolution; kernels are square, sides are (height, width)."""
+
     stride: int
     padding: int
     dilation: int
@@ -77,7 +79,10 @@ def _run(name: str, x: Tensor, weight: Tensor, y: Tensor, geometry: Geometry) ->
 
 
 class _Part(Function):
-    """One of ``x``, ``y`` and ``weight`` (or rather their gradients) from the two others; it is given as None."""
+    """One of ``x``, ``y`` and ``weight``, or its gradient, from the two others; what is wanted is given as None.
+
+    Without ``y`` it is the convolution, without ``x`` its input gradient, without ``weight`` its weight gradient.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor | None, y: Tensor | None, weight: Tensor | None, geometry: Geometry) -> Tensor:

@@ -11,7 +11,7 @@ from torch.autograd import Function
 from nas.operations.fast import library
 from nas.operations.fast.derivatives import differentiable_gradients
 
-Known = tuple[Tensor, Tensor] | None
+Known = tuple[Tensor, Tensor] | None  # mean and biased variance (planes, C), where they have been computed already
 
 
 class _Pooling(library.Settings):
@@ -35,6 +35,7 @@ def poolings(x: Tensor, stride: int) -> tuple[tuple[Tensor, Known], tuple[Tensor
 
 
 def poolings_in_torch(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """The maximum and the average in PyTorch's operations."""
     flat = x.squeeze(1).permute(0, 3, 1, 2)
     maximum = F.max_pool2d(flat, 3, stride, padding=1)
     average = F.avg_pool2d(flat, 3, stride, padding=1, count_include_pad=False)

@@ -36,6 +36,32 @@ PLACES = ("first", "second")
 LARGEST = {"channels": 1024, "cells": 200, "steps": LARGEST_STEPS, "stem_multiplier": 64}
 
 
+def cell_edges(steps: int) -> list[tuple[int, int]]:
+    """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
+    return [(node, source) for node in range(2, steps + 2) for source in range(node)]
+
+
+def edge_name(cell: str, node: int, source: int) -> str:
+    """The row of alpha that holds the operations of an edge."""
+    return f"{cell}.node{node}.from{source}"
+
+
+def edge_weight_row(cell: str, node: int) -> str:
+    """The row of alpha that weighs the edges of a node (PC-DARTS); its options are ``from0``, ``from1``, ..."""
+    return f"{cell}.node{node}.edges"
+
+
+def edges_alpha(cell: str, node: int) -> str:
+    """The alpha that holds :func:`edge_weight_row`."""
+    return f"{cell}_node{node}_edges"
+
+
+def edge_weight_row_of(alpha: str) -> tuple[str, tuple[str, ...]]:
+    """From :func:`edges_alpha` to its row: the name, and the options."""
+    cell, node = alpha.removesuffix("_edges").split("_node")
+    return edge_weight_row(cell, int(node)), tuple(f"from{source}" for source in range(int(node)))
+
+
 class DartsChoices(SearchSpace):
     """A normal and a reduction cell, two edges per node; see :class:`~nas.spaces.darts.space.Darts`."""
 
@@ -251,7 +277,7 @@ class DartsChoices(SearchSpace):
         for cell in CELLS:
             chosen: list[Edge] = []
             for node in range(2, self.steps + 2):
-                edges = [(*_strongest(weighted(probabilities, cell, node, one)), one) for one in range(node)]
+                edges = [(*_strongest(edge_strengths(probabilities, cell, node, one)), one) for one in range(node)]
                 # max and sorted keep the first of equals.
                 strongest = sorted(edges, key=lambda edge: -edge[1])[:2]
                 for operation, strength, source in strongest:
@@ -280,23 +306,23 @@ class DartsChoices(SearchSpace):
         source, operation = architecture[f"{place}.input"], architecture[f"{place}.operation"]
         if operation == "none":
             return None
-        kept = weighted(probabilities, cell, node, int(source))
+        strengths = edge_strengths(probabilities, cell, node, int(source))
         if kind == "operation":
-            others = {name: value for name, value in kept.items() if name not in (operation, "none")}
+            others = {name: value for name, value in strengths.items() if name not in (operation, "none")}
             if not others:
                 return None
             option, strength = _strongest(others)
             swapped = Architecture(self.name, {**architecture, choice: option})
-            return RunnerUp(option, kept[operation] - strength, swapped)
+            return RunnerUp(option, strengths[operation] - strength, swapped)
         taken = {architecture[f"{cell}.node{node}.{one}.input"] for one in PLACES}
         left_out = [one for one in range(node) if str(one) not in taken]
         if not left_out:
             return None
-        edges = {one: _strongest(weighted(probabilities, cell, node, one)) for one in left_out}
+        edges = {one: _strongest(edge_strengths(probabilities, cell, node, one)) for one in left_out}
         best = max(edges, key=lambda one: edges[one][1])
         option, strength = edges[best]
         options = {**architecture, f"{place}.input": str(best), f"{place}.operation": option}
-        return RunnerUp(f"{best} ({option})", kept[operation] - strength, Architecture(self.name, options))
+        return RunnerUp(f"{best} ({option})", strengths[operation] - strength, Architecture(self.name, options))
 
     def agree(self, choice: str, one: Architecture, other: Architecture) -> bool:
         """Whether both decide ``choice`` alike, be an edge the first or the second of its node."""
@@ -328,32 +354,11 @@ class DartsChoices(SearchSpace):
         return weights
 
 
-def edge_name(cell: str, node: int, source: int) -> str:
-    """The row of alpha that holds an edge."""
-    return f"{cell}.node{node}.from{source}"
-
-
-def edges_name(cell: str, node: int) -> str:
-    """The row of the weights of the edges of a node; its options are ``from0``, ``from1``, ..."""
-    return f"{cell}.node{node}.edges"
-
-
-def edges_alpha(cell: str, node: int) -> str:
-    """The alpha that holds that row."""
-    return f"{cell}_node{node}_edges"
-
-
-def edges_row(alpha: str) -> tuple[str, tuple[str, ...]]:
-    """The name and the options of the row that :func:`edges_alpha` holds."""
-    cell, node = alpha.removesuffix("_edges").split("_node")
-    return edges_name(cell, int(node)), tuple(f"from{source}" for source in range(int(node)))
-
-
-def weighted(probabilities: Probabilities, cell: str, node: int, source: int) -> dict[str, float]:
+def edge_strengths(probabilities: Probabilities, cell: str, node: int, source: int) -> dict[str, float]:
     """The probabilities of an edge's operations, times the edge's own where edges have weights (Xu et al., 2020)."""
-    of_edges = probabilities.get(edges_name(cell, node))
-    share = 1.0 if of_edges is None else of_edges[f"from{source}"]
-    return {name: share * value for name, value in probabilities[edge_name(cell, node, source)].items()}
+    of_edges = probabilities.get(edge_weight_row(cell, node))
+    of_edge = 1.0 if of_edges is None else of_edges[f"from{source}"]
+    return {name: of_edge * value for name, value in probabilities[edge_name(cell, node, source)].items()}
 
 
 def _strongest(options: Mapping[str, float]) -> tuple[str, float]:
@@ -409,8 +414,3 @@ def _operations(key: str, names: object) -> tuple[str, ...]:
 def _union(rows: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """The operations of all ``rows``, each once, in the order in which they come first."""
     return tuple(dict.fromkeys(name for row in rows for name in row))
-
-
-def cell_edges(steps: int) -> list[tuple[int, int]]:
-    """The edges (node, the state it reads) of a cell in the order of alpha's rows."""
-    return [(node, source) for node in range(2, steps + 2) for source in range(node)]

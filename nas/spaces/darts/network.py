@@ -21,7 +21,7 @@ class CellShape(NamedTuple):
         before: Channels of the older input, the output of the cell before the last one.
         last: Channels of the newer input, the output of the last cell.
         channels: Channels of every node.
-        reduction: Whether edges from the two input states have stride 2.
+        reduction: Whether the cell halves the resolution.
         halve_before: Whether the older input has twice the resolution of the newer one.
     """
 
@@ -34,6 +34,10 @@ class CellShape(NamedTuple):
     @property
     def kind(self) -> str:
         return "reduce" if self.reduction else "normal"
+
+    def stride(self, source: int) -> int:
+        """That of the edges from the state ``source``; 0 and 1 are the cell's inputs."""
+        return 2 if self.reduction and source < 2 else 1
 
 
 def stacked_shapes(
@@ -74,7 +78,7 @@ class Cell(nn.Module):
         self.preprocess1 = ReLUConvBN(shape.last, shape.channels, 1, 1, affine=True)
         self.sources = tuple(source for _, source in edges)
         self.edges = nn.ModuleList(
-            CELL_OPERATIONS[operation](shape.channels, 2 if shape.reduction and source < 2 else 1, True)
+            CELL_OPERATIONS[operation](shape.channels, shape.stride(source), True)  # affine
             for operation, source in edges
         )
         self.concat = tuple(concat)

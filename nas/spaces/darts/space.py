@@ -153,8 +153,8 @@ class Darts(DartsChoices):
             smaller = [-(-side // 2) for side in sides] if reduction else sides
             rows = []
             for (_, source), names in zip(cell_edges(self.steps), self.edge_operations[cell.kind], strict=True):
-                stride, inside = (2, sides) if reduction and source < 2 else (1, smaller)
-                shape = (channels, *inside)
+                stride = cell.stride(source)
+                shape = (channels, *(sides if stride == 2 else smaller))
                 rows.append(
                     [
                         cost(f"{name} {shape} {stride}", partial(CELL_OPERATIONS[name], channels, stride, True), shape)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from nas.candidate import Architecture
 from nas.operations.cell_operations import ReLUConvBN
-from nas.operations.fast.edges import bundles, node_states
+from nas.operations.fast.cell import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.cell_supernet import CellSupernet
-from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name, edges_alpha, edges_row
+from nas.spaces.darts.choices import CELLS, DartsChoices, cell_edges, edge_name, edge_weight_row_of, edges_alpha
 from nas.spaces.darts.inheritance import inherited_state
 from nas.spaces.darts.network import CellShape, older_input, stacked_shapes
 
@@ -33,7 +33,7 @@ class SearchCell(nn.Module):
         self.preprocess0 = older_input(shape.before, shape.channels, shape.halve_before, affine=False)
         self.preprocess1 = ReLUConvBN(shape.last, shape.channels, 1, 1, affine=False)
         self.edges = nn.ModuleList(
-            space.structure.edge(names, shape.channels, 2 if shape.reduction and source < 2 else 1, True)
+            space.structure.edge(names, shape.channels, shape.stride(source), normalise_pooling=True)
             for (_, source), names in zip(cell_edges(space.steps), space.edge_operations[shape.kind], strict=True)
         )
         self.steps = space.steps
@@ -49,7 +49,7 @@ class SearchCell(nn.Module):
                 self.edges[offset + source](state, weights[offset + source]) for source, state in enumerate(states)
             ]
             offset += len(terms)
-            states.append(reduce(add, terms))
+            states.append(reduce(add, terms))  # sum() would add a zero first
         return torch.cat([states[index] for index in self.concat], dim=1)
 
 
@@ -83,7 +83,7 @@ class DartsSupernet(CellSupernet):
             nn.Conv2d(space.input_shape[0], width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
         )
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
-        shapes = list(stacked_shapes(space.cells, space.channels, width, False, space.concat))
+        shapes = list(stacked_shapes(space.cells, space.channels, width, halve_first=False, concat=space.concat))
         made = [cell_class(space, shape) for shape in shapes]
         self.cells = nn.ModuleList(made)
         self.cell_types = [shape.kind for shape in shapes]
@@ -112,7 +112,7 @@ class DartsSupernet(CellSupernet):
         if name in CELLS:
             edges = zip(cell_edges(self.space.steps), self.space.edge_operations[name], strict=True)
             return [(edge_name(name, *edge), operations) for edge, operations in edges]
-        return [edges_row(name)]
+        return [edge_weight_row_of(name)]
 
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
         fresh = self.space.network(architecture).state_dict()

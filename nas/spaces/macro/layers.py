@@ -30,6 +30,7 @@ Shape = tuple[int, ...]  # (channels, height, width) or (channels, length) befor
 
 
 def flattened(shape: Shape) -> Shape:
+    """``(features,)``, what ``nn.Flatten`` makes of a sample of ``shape``."""
     return (math.prod(shape),)
 
 
@@ -273,14 +274,14 @@ def _slot(entry: object, key: str, activations: tuple[str, ...]) -> Slot:
     if "choose" not in entry:
         layer, optional = _layer(entry, key, activations)
         return _checked(Slot((layer,), optional), key)
-    _known(entry, key, {"choose", "optional"})
+    _refuse_other_keys(entry, key, {"choose", "optional"})
     alternatives = entry["choose"]
     if not _is_list(alternatives) or not 1 <= len(alternatives) <= 100:
         raise InvalidValue(f"{key}.choose", alternatives, "it must be a list of 1 to 100 layers")
     parsed = [_layer(one, f"{key}.choose[{i}]", activations) for i, one in enumerate(alternatives)]
     for i, (_, one_optional) in enumerate(parsed):
         require(not one_optional, f"{key}.choose[{i}].optional", True, f"say {key}.optional=true for the whole slot")
-    return _checked(Slot(tuple(layer for layer, _ in parsed), _truth(entry, "optional", key)), key)
+    return _checked(Slot(tuple(layer for layer, _ in parsed), _flag(entry, "optional", key)), key)
 
 
 def _checked(slot: Slot, key: str) -> Slot:
@@ -301,22 +302,22 @@ def _layer(entry: object, key: str, activations: tuple[str, ...]) -> tuple[Layer
     if not isinstance(entry, Mapping):
         raise InvalidValue(key, entry, "a layer must be a group of settings with a type")
     kind = entry.get("type")
-    optional = _truth(entry, "optional", key)
+    optional = _flag(entry, "optional", key)
     if kind == "pool":
-        _known(entry, key, {"type", "pool_size", "kind", "stride", "optional"})
+        _refuse_other_keys(entry, key, {"type", "pool_size", "kind", "stride", "optional"})
         stride = _stride(entry, key, default=2)
         sizes = _numbers(entry, "pool_size", key, odd=stride == 1, largest=99)
         return PoolLayer(sizes, _names(entry.get("kind", "max"), f"{key}.kind", ("max", "average")), stride), optional
     if kind == "global_pool":
-        _known(entry, key, {"type", "kind", "optional"})
+        _refuse_other_keys(entry, key, {"type", "kind", "optional"})
         return GlobalPoolLayer(_names(entry.get("kind", "average"), f"{key}.kind", ("max", "average"))), optional
     if kind not in ("conv", "dense"):
         raise InvalidValue(f"{key}.type", kind, "it must be one of conv, pool, global_pool, dense")
     own = _names(entry["activations"], f"{key}.activations", ACTIVATIONS) if "activations" in entry else activations
     if kind == "dense":
-        _known(entry, key, {"type", "units", "activations", "optional"})
+        _refuse_other_keys(entry, key, {"type", "units", "activations", "optional"})
         return DenseLayer(_numbers(entry, "units", key), own), optional
-    _known(entry, key, {"type", "filters", "kernel_size", "dilation", "stride", "activations", "optional"})
+    _refuse_other_keys(entry, key, {"type", "filters", "kernel_size", "dilation", "stride", "activations", "optional"})
     kernels = _numbers(entry, "kernel_size", key, odd=True, largest=99)
     apart = _numbers(entry, "dilation", key, largest=LARGEST_DILATION) if "dilation" in entry else (1,)
     stride = _stride(entry, key, default=1)
@@ -327,12 +328,12 @@ def _is_list(value: object) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
-def _known(entry: Mapping[Any, Any], key: str, names: set[str]) -> None:
+def _refuse_other_keys(entry: Mapping[Any, Any], key: str, names: set[str]) -> None:
     for name in entry:
         require(name in names, f"{key}.{name}", entry[name], f"it knows {', '.join(sorted(names))}")
 
 
-def _truth(entry: Mapping[Any, Any], name: str, key: str) -> bool:
+def _flag(entry: Mapping[Any, Any], name: str, key: str) -> bool:
     value = entry.get(name, False)
     require(isinstance(value, bool), f"{key}.{name}", value, "it must be true or false")
     return bool(value)

@@ -19,7 +19,7 @@ from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.own_rows import alpha_name
 from nas.spaces.space import Slice
 
-FIELDS = {"activation": "activations", "kind": "kinds"}  # of a layer, where they are not called as the attribute
+FIELDS = {"activation": "activations", "kind": "kinds"}  # attribute to field of a layer, where the two differ
 
 
 def sliced(space: MacroChoices, supernet: MacroSupernet, weights: Mapping[str, Tensor]) -> Slice:
@@ -33,8 +33,8 @@ def sliced(space: MacroChoices, supernet: MacroSupernet, weights: Mapping[str, T
         if alone is not None and place.slot.types[alone] == "skip":
             continue
         alternatives = place.alternatives() if alone is None else [place.alternatives()[alone]]
-        fewer = [_fewer(place, label, layer, weights) for label, layer in alternatives]
-        cut = Place(place.name, Slot(tuple(fewer), place.slot.optional and alone is None))
+        decided = [_decided(place, label, layer, weights) for label, layer in alternatives]
+        cut = Place(place.name, Slot(tuple(decided), place.slot.optional and alone is None))
         places.append(cut)
         if alone is None and by_type is not None:
             own[alpha_name(f"{place.name}.type")] = by_type
@@ -56,14 +56,14 @@ def only_option(weights: Tensor | None) -> int | None:
     return values.index(1.0) if sorted(values) == [0.0] * (len(values) - 1) + [1.0] else None
 
 
-def _fewer(place: Place, label: str, layer: Layer, weights: Mapping[str, Tensor]) -> Layer:
+def _decided(place: Place, label: str, layer: Layer, weights: Mapping[str, Tensor]) -> Layer:
     """``layer`` with those of its attributes decided that ``weights`` decide."""
-    decided: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for attribute, options in layer.attributes.items():
         alone = only_option(weights.get(alpha_name(f"{place.prefix(label)}.{attribute}")))
         if alone is not None:
-            decided[FIELDS.get(attribute, attribute)] = (options[alone],)
-    return replace(layer, **decided)  # type: ignore[type-var]
+            fields[FIELDS.get(attribute, attribute)] = (options[alone],)
+    return replace(layer, **fields)  # type: ignore[type-var]
 
 
 def _multiply_adds(space: MacroChoices) -> float:
@@ -73,25 +73,25 @@ def _multiply_adds(space: MacroChoices) -> float:
     for place in space.places:
         if place.slot.is_dense and rank_of(shape) > 0:
             shape = flattened(shape)
-        total += sum(_of_layer(layer, shape) for layer in place.slot.layers)
+        total += sum(_layer_multiply_adds(layer, shape) for layer in place.slot.layers)
         shape = place.widest(shape)
     return float(total + math.prod(shape) * space.outputs)  # one per place with a dense head, a matrix otherwise
 
 
-def _of_layer(layer: Layer, shape: Shape) -> int:
+def _layer_multiply_adds(layer: Layer, shape: Shape) -> int:
     """The multiply-adds of a mixed layer for the widest input ``shape``."""
     if isinstance(layer, ConvLayer):
         width, kernels = max(layer.filters), len(layer.kernel_size)
         places = math.prod(layer.output_shape(shape, {"filters": width})[1:])
         kernel = width * shape[0] * max(layer.kernel_size) ** rank_of(shape)
         of_dilation = (places + (kernels if kernels > 1 else 0)) * kernel
-        return len(layer.dilation) * of_dilation + _of_mask(layer.filters)
+        return len(layer.dilation) * of_dilation + _mask_multiply_adds(layer.filters)
     if isinstance(layer, DenseLayer):
-        return shape[0] * max(layer.units) + _of_mask(layer.units)
+        return shape[0] * max(layer.units) + _mask_multiply_adds(layer.units)
     return 0
 
 
-def _of_mask(widths: tuple[int, ...]) -> int:
+def _mask_multiply_adds(widths: tuple[int, ...]) -> int:
     return len(widths) * max(widths) if len(widths) > 1 else 0
 
 

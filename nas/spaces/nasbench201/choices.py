@@ -68,6 +68,7 @@ class NasBench201Choices(SearchSpace):
 
 
 def edge_name(node: int, source: int) -> str:
+    """The name of an edge's choice, which is that of its row of alpha."""
     return f"node{node}.from{source}"
 
 

@@ -54,11 +54,13 @@ class Cell(nn.Module):
 
 
 def stem(space: NasBench201Choices) -> nn.Sequential:
+    """Images to (batch, channels, H, W) at full resolution."""
     convolution = nn.Conv2d(space.input_shape[0], space.channels, 3, padding=1, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(space.channels))
 
 
 def last_activation(space: NasBench201Choices) -> nn.Sequential:
+    """Batch norm and ReLU behind the last stage, in front of global pooling."""
     return nn.Sequential(nn.BatchNorm2d(4 * space.channels), nn.ReLU())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.candidate import Architecture
 from nas.errors import require
 from nas.operations.edge_structure import EdgeStructure
-from nas.operations.fast.edges import bundles, node_states
+from nas.operations.fast.cell import bundles, node_states
 from nas.operations.stochastic import Dropout
 from nas.relaxations.relaxation import Relaxation
 from nas.spaces.cell_supernet import CellSupernet
