@@ -165,12 +165,24 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
                 continue
             raise InvalidValue(f"{key}.{name}", value, _known(key, name, list(map(_setting, names))))
         if name in hints and not matches(value, hints[name]):
-            raise InvalidValue(f"{key}.{_setting(name)}", value, f"it must be {described(hints[name])}")
+            setting = f"{key}.{_setting(name)}"
+            allowed = f"it must be {described(hints[name])}{_in_quotes(setting, value, hints[name])}"
+            raise InvalidValue(setting, value, allowed)
         if isinstance(value, int) and hints.get(name) is float:
             settings[name] = float(value)
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
             raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+
+
+def _in_quotes(setting: str, value: object, hint: Any) -> str:
+    """How to type a number that is meant as a text, such as a column called 3; nothing where ``hint`` has no text."""
+    several = isinstance(value, list | tuple | ListConfig)
+    texts = list(map(str, value)) if several else str(value)  # type: ignore[call-overload]
+    if isinstance(value, str) or not matches(texts, hint):
+        return ""
+    typed = f"[{','.join(map(repr, texts))}]" if several else repr(texts)
+    return f'; in quotes it is a text, "{setting}={typed}"'
 
 
 def _known(key: str, name: str, names: Sequence[str]) -> str:

@@ -36,7 +36,7 @@ def labelled_pictures(
     """
     if not path.is_file():
         raise UnusableInput(f"The file of labels {path} is not there: name one with data.labels=<file>.csv.")
-    columns, shown = read_table(path, csv), path.name
+    columns, shown = read_table(path, csv, key="data.labels"), path.name
     pictures = folder.pictures()
     column, files = _files(columns, file_column, folder, pictures, shown)
     names = _target_names(columns, target, column, shown)

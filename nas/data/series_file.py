@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
+from nas.data.own_files import path_of
 from nas.errors import UnusableInput
 
 ENDINGS = (".ts", ".tsv")
@@ -43,7 +44,7 @@ def series_files(setting: str) -> tuple[Path, Path | None]:
     Raises:
         UnusableInput: It is none of them.
     """
-    path = Path(setting).expanduser().absolute()
+    path = path_of(setting)
     if path.is_dir() or not (path.exists() or path.suffix or "/" in setting):
         path = _training_file(path if path.is_dir() else _folder_in_aeon(setting))
     if not path.is_file():

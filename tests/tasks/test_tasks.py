@@ -98,6 +98,9 @@ def test_each_measure_has_its_direction_and_the_score_is_to_be_maximised() -> No
         (torch.arange(80), "task=classification or task=regression"),
         (LABELS, "task=multi_label.* task=regression takes numbers\\.$"),
         (F.one_hot(torch.arange(40) % 3), "task=regression takes numbers; each row has one 1, and y.argmax"),
+        # 20 values in the training part, and others later
+        (torch.arange(40), "whole numbers of 40 values, which .* say task=classification or task=regression"),
+        (torch.tensor([1.0, 2.0] * 15 + [7.0] * 10), r"lacks, 7 \(10\): .*; if they are amounts, say task=regression"),
     ],
 )
 def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tensor, words: str) -> None:
