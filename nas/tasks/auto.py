@@ -56,9 +56,9 @@ class Auto:
         if of_text:
             return _told(*Language().fitted(splits), "")
         if of_places:
-            chosen: Task = DenseClassification(self.ignore) if of_classes else DenseRegression()
+            dense: Task = DenseClassification(self.ignore) if of_classes else DenseRegression()
             other = "dense_regression for numbers" if of_classes and splits.class_names is None else ""
-            return _told(*chosen.fitted(splits), other)
+            return _told(*dense.fitted(splits), other)
         if isinstance(splits.train, LabelledDataset):
             return Classification(self.class_weights).fitted(splits)
         if splits.class_names is not None:
@@ -80,7 +80,7 @@ class Auto:
             )
         allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
         require(not regression or self.class_weights is None, "class_weights", self.class_weights, allowed)
-        chosen = Regression() if regression else Classification(self.class_weights)
+        chosen: Task = Regression() if regression else Classification(self.class_weights)
         return _told(*chosen.fitted(splits), "classification for classes" if regression else "regression for numbers")
 
 
