@@ -167,7 +167,7 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
     if kinds <= {"U", "S"}:
         if first.ndim > 2 or first.shape[1:] not in ((), (1,)):
             raise UnusableInput(f"{name} is {first.shape} of text: the name of one class per sample is wanted.")
-        texts = [one.decode() if isinstance(one, bytes) else str(one) for _, array in arrays for one in array.flatten()]
+        texts = _texts(arrays)
         _refuse_no_names(name, texts)
         return named_classes(texts)
     if not kinds <= set("fiub"):
@@ -176,6 +176,19 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
     return Targets(
         torch.cat([torch.from_numpy(np.array(array).astype(_native(array))).to(kind) for _, array in arrays])
     )
+
+
+def _texts(arrays: Sequence[tuple[str, Array]]) -> list[str]:
+    texts = []
+    for name, array in arrays:
+        for one in array.flatten().tolist():
+            try:
+                texts.append(one.decode() if isinstance(one, bytes) else one)
+            except UnicodeDecodeError:
+                raise UnusableInput(
+                    f"{name} has {one!r}, no text in UTF-8: save texts of np.str_, not bytes."
+                ) from None
+    return texts
 
 
 def _refuse_no_names(name: str, texts: Sequence[str]) -> None:

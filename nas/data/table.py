@@ -129,6 +129,8 @@ class Table:
         require_columns("numeric", self.numeric, columns, file)
         for name in self.ignore:
             require(name not in self.targets, "ignore", name, "it is the target")
+        for name in self.categorical:
+            require(name not in self.numeric, "categorical", name, "it is in data.numeric, too")
         if by is not None:
             require_columns("split.by", [by], columns, file)
         if order is not None and order != "time":

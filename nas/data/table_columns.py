@@ -248,7 +248,8 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
         )
     if column.texts is not None and column.kind != "truth" and not alone:
         raise UnusableInput(
-            f"The target {name} of {file} has texts: several targets must all be numbers or true and false."
+            f"The target {name} of {file} has texts: several targets must all be numbers or true and false; "
+            "write 0 and 1 for labels."
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
         raise UnusableInput(

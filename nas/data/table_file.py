@@ -120,6 +120,7 @@ def read_table(
     except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
+    frame = _without_empty_ends(frame)
     _check_layout(frame, file)
     return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
 
@@ -133,6 +134,12 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
     # The names are read by themselves because pandas renames the second of two equal ones.
     names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0].tolist()
+    if str(names[0]).startswith("sep="):
+        first = str(names[0])
+        raise UnusableInput(
+            f"The first line of {file} is {first!r}, which is for spreadsheets alone: remove it, and say "
+            f'"data.csv.separator={_typed(first[4:] or separator)}".'
+        )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         unknown = [str(one) for one in unknown]
@@ -147,6 +154,14 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
             raise
     frame.columns = names
     return frame
+
+
+def _without_empty_ends(frame: Any) -> Any:
+    """``frame`` without columns at its end that have neither a name nor a value: lines ended with separators."""
+    keep = len(frame.columns)
+    while keep > 1 and not str(frame.columns[keep - 1]).strip() and bool(frame.iloc[:, keep - 1].isna().all()):
+        keep -= 1
+    return frame.iloc[:, :keep]
 
 
 def _refuse_other_files(file: Path, key: str) -> None:

@@ -102,5 +102,13 @@ def absent_classes(parts: Mapping[str, Tensor], names: Sequence[str], sample: st
     return "; ".join(told) or None
 
 
+def alike_classes(names: Sequence[str]) -> str | None:
+    """``Yes, yes`` where the names of classes differ only in case or blanks; None where they do not."""
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    return "; ".join(listed(several) for several in spelt.values() if len(several) > 1) or None
+
+
 def _is_whole(text: str) -> bool:
     return text.removeprefix("-").isdecimal()

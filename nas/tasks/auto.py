@@ -81,7 +81,10 @@ class Auto:
         allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
         require(not regression or self.class_weights is None, "class_weights", self.class_weights, allowed)
         chosen: Task = Regression() if regression else Classification(self.class_weights)
-        return _told(*chosen.fitted(splits), "classification for classes" if regression else "regression for numbers")
+        other = (
+            "regression for numbers" if not regression else "classification for classes" if targets.dim() == 1 else ""
+        )
+        return _told(*chosen.fitted(splits), other)
 
 
 def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:

@@ -194,6 +194,12 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"layout": "NCL"},
         r"20 of 40 texts of y are empty: 0, 2, 4, 6, 8 and 15 more, counted from 0; name their classes",
     ),
+    (
+        {"x": X, "y": np.array([b"a", b"\xff"])[Y]},
+        {"layout": "NCL"},
+        r"y has b'\\xff', no text in UTF-8: save texts of",
+    ),
+    ({"x": X[:, 0], "y": Y.reshape(40, 1, 1)}, {}, r"y is \(40, 1, 1\): .*; y.reshape\(len\(y\), -1\) makes K of them"),
     ({"x": X, "y": np.array(["0.5", "2"])[Y]}, {"layout": "NCL"}, r"numbers as texts, such as '0.5': save y.astype\("),
     (
         {"x": X, "y": np.where(np.arange(40) == 7, np.nan, Y)},

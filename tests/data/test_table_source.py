@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
-from nas.data.table_columns import override
+from nas.data.table_columns import as_said, override, targets_among
+from nas.data.table_file import Column
 from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 
@@ -265,6 +266,16 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         {},
         r"age of .* a text in 1 of 40 rows \('9,1.n7,2' in row 40\): a quotation mark there is not closed\.$",
     ),
+    (
+        {},
+        {"numeric": ["age"], "categorical": ["age"]},
+        r"categorical=age is not allowed: it is in data.numeric, too",
+    ),
+    (
+        {"a": ["yes", "no"] * 20},
+        {"target": ["a", "age"]},
+        r"target a of .* has texts: .* write 0 and 1 for labels",
+    ),
     ({}, {"target": "KIND"}, r"target=KIND is not allowed: .* \(did you mean kind\?\)"),
     ({"20": ["x"] * ROWS}, {"target": "outcome"}, r"has the columns .*20 \(its first line must have the names"),
 ]
@@ -300,6 +311,7 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
             "made by x\na,kind\n1,x\n",
             r"has 1 name \(made by x\): the first line must have the names of the columns, with",
         ),
+        ("sep=;\na;kind\n1;x\n", "first line of .* is 'sep=;', .*: remove it, and say \"data.csv.separator=';'\""),
         ("a kind\n1 x\n2 y\n", "\"data.csv.separator=' '\""),
         (b"PK\3\4" + bytes(range(256)), "is no text, but a spreadsheet or a ZIP archive: save it as CSV"),
         (b"\x1f\x8b\x08\x00", r"compressed \(it should be called .csv.gz\)"),
@@ -346,6 +358,26 @@ def test_a_byte_order_mark_blanks_and_windows_paths_are_no_mistakes(
     splits = loaded(Path("data\\own.csv"), "Blood pressure")
     assert splits.class_names == ("naïve", "日本")
     assert [column["name"] for column in splits.preparation["numeric"]] == ["größe", "x"]
+
+
+def test_separators_at_the_ends_of_lines_make_no_column(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    expected = loaded(file)
+    file.write_text("\n".join(line + ",," for line in file.read_text().splitlines()))
+    found = loaded(file)
+    assert found.preparation == expected.preparation
+    assert torch.equal(found.test.inputs, expected.test.inputs)  # type: ignore[attr-defined]
+
+
+def test_numbers_as_texts_may_be_either_and_both_ways_out_are_named() -> None:
+    column = Column("y", "text", texts=("0", "1") * 9)  # a Parquet file may have such
+    with pytest.raises(
+        UnusableInput, match=r"all numbers \('0' in row 1\): 'data.numeric=\[y\]' .* 'data.categorical="
+    ):
+        targets_among({"y": column}, ["y"], "own.parquet")
+    for said in ({"numeric": ["y"], "categorical": []}, {"numeric": [], "categorical": ["y"]}):
+        targets = targets_among(as_said({"y": column}, file="own.parquet", **said), ["y"], "own.parquet")
+        assert targets.class_names == (None if said["numeric"] else ("0", "1"))
 
 
 def test_the_index_that_a_data_frame_writes_is_left_out(tmp_path: Path) -> None:

@@ -261,6 +261,12 @@ def test_a_class_that_another_part_lacks_is_told_once_and_one_that_training_lack
         Classification().fitted(splits_of(torch.cat([torch.arange(30) % 2, torch.arange(10) % 3]), class_names=names))
 
 
+def test_classes_that_are_spelt_in_two_ways_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nas")
+    Classification().fitted(splits_of(torch.arange(40) % 4, class_names=("No", "Yes", "other", "yes")))
+    assert "rows: classes that differ only in case or blanks: Yes, yes" in caplog.messages
+
+
 @pytest.mark.parametrize(
     ("make", "key"),
     [
