@@ -204,7 +204,21 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     except InvalidValue:
         return None  # told once the key is right
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    return None if open_ended or _parameter(name) in parameters else _known(key, name, names)
+    if open_ended or _parameter(name) in parameters:
+        return None
+    others = _options_with(name, target)
+    return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
+
+
+def _options_with(setting: str, target: str) -> list[str]:
+    """The names of what lies beside ``target`` in its package and has such a setting, as data sources and tasks do."""
+    package = importlib.import_module(".".join(target.split(".")[:2]))
+    found = []
+    for member in (getattr(package, name) for name in getattr(package, "__all__", ())):
+        name = getattr(member, "name", None)
+        if inspect.isclass(member) and isinstance(name, str) and setting in inspect.signature(member).parameters:
+            found.append(name or member.__name__.lower())
+    return sorted(found)
 
 
 def matches(value: object, hint: Any) -> bool:
