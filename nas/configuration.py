@@ -165,12 +165,24 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
                 continue
             raise InvalidValue(f"{key}.{name}", value, _known(key, name, list(map(_setting, names))))
         if name in hints and not matches(value, hints[name]):
-            raise InvalidValue(f"{key}.{_setting(name)}", value, f"it must be {described(hints[name])}")
+            setting = f"{key}.{_setting(name)}"
+            allowed = f"it must be {described(hints[name])}{_in_quotes(setting, value, hints[name])}"
+            raise InvalidValue(setting, value, allowed)
         if isinstance(value, int) and hints.get(name) is float:
             settings[name] = float(value)
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
             raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+
+
+def _in_quotes(setting: str, value: object, hint: Any) -> str:
+    """How to type a number that is meant as a text, such as a column called 3; nothing where ``hint`` has no text."""
+    several = isinstance(value, list | tuple | ListConfig)
+    texts = list(map(str, value)) if several else str(value)  # type: ignore[call-overload]
+    if isinstance(value, str) or not matches(texts, hint):
+        return ""
+    typed = f"[{','.join(map(repr, texts))}]" if several else repr(texts)
+    return f'; in quotes it is a text, "{setting}={typed}"'
 
 
 def _known(key: str, name: str, names: Sequence[str]) -> str:
@@ -192,7 +204,21 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     except InvalidValue:
         return None  # told once the key is right
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    return None if open_ended or _parameter(name) in parameters else _known(key, name, names)
+    if open_ended or _parameter(name) in parameters:
+        return None
+    others = _options_with(name, target)
+    return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
+
+
+def _options_with(setting: str, target: str) -> list[str]:
+    """The names of what lies beside ``target`` in its package and has such a setting, as data sources and tasks do."""
+    package = importlib.import_module(".".join(target.split(".")[:2]))
+    found = []
+    for member in (getattr(package, name) for name in getattr(package, "__all__", ())):
+        name = getattr(member, "name", None)
+        if inspect.isclass(member) and isinstance(name, str) and setting in inspect.signature(member).parameters:
+            found.append(name or member.__name__.lower())
+    return sorted(found)
 
 
 def matches(value: object, hint: Any) -> bool:

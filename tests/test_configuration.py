@@ -1,16 +1,20 @@
 """Building objects from settings, and the sentences about settings that cannot be used."""
 
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from nas import bilevel, data, evaluation, hyperparameters, run, search, spaces
-from nas.configuration import _resolve, assemble, build, described, matches
+from nas.configuration import _resolve, assemble, build, described, matches, unknown_setting
 from nas.errors import InvalidValue, require
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass(frozen=True)
@@ -324,3 +328,25 @@ def test_a_mistake_in_what_is_assembled_names_its_whole_key(config: dict[str, An
     with pytest.raises(InvalidValue) as caught:
         assemble(config, "method", {"parts": 5, "budget": budget})
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("group", "setting", "sentence"),
+    [
+        (
+            "data/mnist5k",
+            "file",
+            r"data knows augmentation, .*; it is a setting of data=arrays, table, text, time_series$",
+        ),
+        ("data/table", "folder", r"it is a setting of data=.*, images, .*text$"),
+        ("task/regression", "ignore", r"task knows loss; it is a setting of task=dense_classification$"),
+        ("task/auto", "colour", r"task knows class_weights, ignore$"),
+    ],
+    ids=["file", "folder", "ignore", "nobody"],
+)
+def test_a_setting_of_a_neighbour_is_told_as_such(group: str, setting: str, sentence: str) -> None:
+    config = OmegaConf.load(CONF / f"{group}.yaml")
+    assert isinstance(config, DictConfig)
+    allowed = unknown_setting(config, group.partition("/")[0], setting)
+    assert allowed is not None
+    assert re.search(sentence, allowed), allowed

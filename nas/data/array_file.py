@@ -26,14 +26,15 @@ def read_arrays(file: Path) -> dict[str, Array]:
         if not arrays:
             raise UnusableInput(f"The folder {file} has no .npy file: data.file must be {KINDS}.")
         return arrays
-    if file.suffix == ".npy":
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
         raise UnusableInput(f"{file} is one array: data.x=x.npy data.y=y.npy take inputs and targets from two files.")
     if not file.is_file():
         raise UnusableInput(f"{file} is not there: data.file must be {KINDS}.")
-    if file.suffix not in (".npz", *TORCH):
+    if suffix not in (".npz", *TORCH):
         raise UnusableInput(f"{file} cannot be read: data.file must be {KINDS}.")
     try:
-        return _of_torch(file) if file.suffix in TORCH else _of_numpy(file)
+        return _of_torch(file) if suffix in TORCH else _of_numpy(file)
     # A damaged file can raise nearly anything.
     except Exception as error:
         raise UnusableInput(_complaint(file, error)) from None
@@ -70,8 +71,16 @@ def _of_torch(file: Path) -> dict[str, Array]:
 
 def _complaint(file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).removesuffix(".")
-    if "pickled" in reason:  # what NumPy takes any file for that is none of its own
+    if not file.stat().st_size:
+        reason = "it is empty"
+    elif "not a zip file" in reason:
+        reason = "it is damaged or was cut off"
+    elif "pickled" in reason:  # what NumPy takes any file for that is none of its own
         reason = "it is no file of NumPy's"
-    elif "allow_pickle" in reason or "weights_only" in reason or "Weights only" in reason:
-        return f"{file} has Python objects, which are never unpickled: save arrays of numbers or texts."
+    elif "allow_pickle" in reason:
+        kinds = "arrays of one type, numbers or texts, such as y.astype(str), and series of unequal length in .ts files"
+        return f"{file} has Python objects, which are never unpickled: save {kinds}."
+    elif "weights_only" in reason or "Weights only" in reason:
+        kinds = "a dictionary of tensors, or arrays by np.savez"
+        return f"{file} has Python objects, which are never unpickled: save {kinds}."
     return f"{file} cannot be read ({reason[:200] or type(error).__name__})."

@@ -85,4 +85,5 @@ def arranged_targets(targets: Tensor, input_shape: tuple[int, ...], layout: Layo
     if len(own) <= 1:
         return targets, "point"
     places = f", nor as large as the inputs' places {sides}" if sides else ""
-    raise UnusableInput(f"y is {tuple(targets.shape)}: neither one target per sample nor K{places}.")
+    hint = "" if sides else "; y.reshape(len(y), -1) makes K of them"
+    raise UnusableInput(f"y is {tuple(targets.shape)}: neither one target per sample nor K{places}{hint}.")

@@ -94,6 +94,10 @@ class Arrays:
         shape = "x".join(map(str, train.input_shape))
         places = ", with a target for every place" if head == "dense" else ""
         log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {self.split.in_words(parts)}{places}")
+        used = {*(one for pair in names.values() for one in pair), self.split.by, self.split.order}
+        unused = [f"{one} {stored[one].shape}" for one in sorted(stored) if one not in used]
+        if unused:
+            log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
         return DataSplits(
             name,
@@ -163,7 +167,8 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
     if kinds <= {"U", "S"}:
         if first.ndim > 2 or first.shape[1:] not in ((), (1,)):
             raise UnusableInput(f"{name} is {first.shape} of text: the name of one class per sample is wanted.")
-        texts = [one.decode() if isinstance(one, bytes) else str(one) for _, array in arrays for one in array.flatten()]
+        texts = _texts(arrays)
+        _refuse_no_names(name, texts)
         return named_classes(texts)
     if not kinds <= set("fiub"):
         raise UnusableInput(f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts.")
@@ -171,6 +176,38 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
     return Targets(
         torch.cat([torch.from_numpy(np.array(array).astype(_native(array))).to(kind) for _, array in arrays])
     )
+
+
+def _texts(arrays: Sequence[tuple[str, Array]]) -> list[str]:
+    texts = []
+    for name, array in arrays:
+        for one in array.flatten().tolist():
+            try:
+                texts.append(one.decode() if isinstance(one, bytes) else one)
+            except UnicodeDecodeError:
+                raise UnusableInput(
+                    f"{name} has {one!r}, no text in UTF-8: save texts of np.str_, not bytes."
+                ) from None
+    return texts
+
+
+def _refuse_no_names(name: str, texts: Sequence[str]) -> None:
+    """Refuse texts that are empty, and such as ``0.5``, which are amounts."""
+    empty = [str(sample) for sample, text in enumerate(texts) if not text.strip()]
+    if empty:
+        raise UnusableInput(
+            f"{len(empty):,} of {len(texts):,} texts of {name} are empty: {listed(empty)}, counted from 0; name their "
+            "classes, or remove these samples."
+        )
+    try:
+        numbers = np.array(sorted(set(texts)), dtype=float)
+    except ValueError:
+        return
+    if np.isfinite(numbers).all() and (numbers != numbers.round()).any():
+        raise UnusableInput(
+            f"{name} has numbers as texts, such as {texts[0]!r}: save {name}.astype(float), which task=classification "
+            "takes for classes, too."
+        )
 
 
 def _refuse_unknown(values: Tensor, owner: str) -> None:
@@ -182,9 +219,10 @@ def _refuse_unknown(values: Tensor, owner: str) -> None:
         samples = bad.nonzero().flatten().tolist()
         if samples:
             named = listed([str(sample) for sample in samples])
+            has = "has" if len(samples) == 1 else "have"
             raise UnusableInput(
-                f"{len(samples):,} of {len(values):,} samples of {owner} have {what}: {named}, counted from 0; "
-                f"correct or remove them."
+                f"{len(samples):,} of {len(values):,} samples of {owner} {has} {what}: {named}, counted from 0; "
+                f"correct or remove {'it' if len(samples) == 1 else 'them'}."
             )
 
 
@@ -194,22 +232,29 @@ def _rows(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Ten
     for array in arrays:
         own = chosen[(chosen >= begin) & (chosen < begin + len(array))] - begin
         if len(own):
-            taken = np.asarray(array[own.numpy()])
-            taken = taken.astype(np.uint8 if taken.dtype == np.uint8 else np.float32)
-            _refuse_not_finite(taken, own, owner, part)
+            read = np.asarray(array[own.numpy()])
+            with np.errstate(over="ignore"):
+                taken = read.astype(np.uint8 if read.dtype == np.uint8 else np.float32)
+            _refuse_not_finite(read, taken, own, owner, part)
             pieces.append(torch.from_numpy(taken))
         begin += len(array)
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
-def _refuse_not_finite(taken: np.ndarray, samples: Tensor, owner: str, part: str) -> None:
+def _refuse_not_finite(read: np.ndarray, taken: np.ndarray, samples: Tensor, owner: str, part: str) -> None:
+    """Refuse values that are not finite as they were ``read``, or as they are ``taken``, in single precision."""
     if taken.dtype == np.uint8 or np.isfinite(taken).all():
         return
     bad = np.argwhere(~np.isfinite(taken))
     first, *place = bad[0].tolist()
+    value, there = read[tuple(bad[0])], len(np.unique(bad[:, 0]))
+    many = f"{len(bad):,} value{'' if len(bad) == 1 else 's'} of x in {owner}"
+    what, way = "not finite", "np.nan_to_num(x) fills them, or leave these samples out"
+    if np.isfinite(value):
+        what, way = "too large for single precision", "divide x by a number such as np.abs(x).max()"
     raise UnusableInput(
-        f"{len(bad):,} values of x in {owner} are not finite, in {len(np.unique(bad[:, 0])):,} samples of {part}: the "
-        f"first is {taken[tuple(bad[0])]} in sample {int(samples[first])} at {tuple(place)}, counted from 0."
+        f"{many} {'is' if len(bad) == 1 else 'are'} {what}, in {there:,} sample{'' if there == 1 else 's'} of {part}: "
+        f"the first is {value:g} in sample {int(samples[first])} at {tuple(place)}, counted from 0; {way}."
     )
 
 

@@ -36,14 +36,15 @@ def times_of(columns: Mapping[str, Column], order: str | None, count: int, file:
     _refuse_missing(column, "split.order", count, file)
     if column.numbers is not None:
         return column.numbers[:count]
-    pandas = optional_module("pandas", "table")
-    try:
-        times = pandas.to_datetime(list(column.texts or ())[:count], format="ISO8601", utc=True)
-    except ValueError:
+    pandas, texts = optional_module("pandas", "table"), list(column.texts or ())[:count]
+    times = pandas.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    bad = torch.tensor(times.isna().nonzero()[0])
+    if len(bad):
         raise UnusableInput(
-            f"The column {order} of {file}, by which data.split.order sorts, has values such as "
-            f"{(column.texts or ('',))[0]!r}: write its times as 2024-01-31, or as numbers."
-        ) from None
+            f"The column {order} of {file}, by which data.split.order sorts, has no time in {len(bad):,} of {count:,} "
+            f"rows, the first is {texts[int(bad[0])]!r} in {rows_named(bad[:1])}: write times as 2024-01-31, or as "
+            "numbers."
+        )
     return torch.tensor((times - times.min()).total_seconds().to_numpy(), dtype=torch.float64)
 
 

@@ -141,9 +141,13 @@ class PictureFolder:
             if part == "train":
                 names = list(found)
                 if empty:
+                    others: Counter[str] = Counter()
+                    for name in empty:
+                        pictures_below(str(root / name), others, self.endings)
+                    there = f"there are {listed(_kinds(others))}; " if others else ""
                     raise UnusableInput(
                         f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
-                        f"(read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
+                        f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
                     )
             self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
@@ -154,8 +158,13 @@ class PictureFolder:
             if root == self.location:
                 self._refuse_masks(found)
         if len(names) < 2:
+            root = roots["train"]
+            below = self.folders(root / names[0])
+            deeper = (
+                f"; if {listed(below)} are the classes, say data.folder={root / names[0]}" if len(below) > 1 else ""
+            )
             raise UnusableInput(
-                f"The data set {self.name} needs at least two classes, {roots['train']} has {', '.join(names)} alone."
+                f"The data set {self.name} needs at least two classes, {root} has {names[0]} alone{deeper}."
             )
         self._say_what_is_left_out(roots.values())
         del own["train"]
@@ -251,8 +260,7 @@ class PictureFolder:
     def _say_what_is_left_out(self, roots: Iterable[Path]) -> None:
         taken = {root.name for root in roots}
         folders = [] if self.location in roots else [one for one in self.folders(self.location) if one not in taken]
-        by_count = sorted(self.left_out.items(), key=lambda pair: (-pair[1], pair[0]))
-        kinds = [f"{count:,} {kind}" for kind, count in by_count]
+        kinds = _kinds(self.left_out)
         files = _counted(self.left_out.total(), "file")
         said = [f"{files} ({listed(kinds)}; read are {' '.join(self.endings)})"] if kinds else []
         said += [f"what is in {listed(folders)}"] if folders else []
@@ -319,6 +327,11 @@ def _is_hidden(name: str) -> bool:
 def _kind(name: str, otherwise: str | None = None) -> str:
     extension = os.path.splitext(name)[1].lower()
     return "hidden" if _is_hidden(name) else otherwise or extension or "without an extension"
+
+
+def _kinds(left_out: Counter[str]) -> list[str]:
+    by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [f"{count:,} {kind}" for kind, count in by_count]
 
 
 def _counted(count: int, word: str, plural: str = "s") -> str:

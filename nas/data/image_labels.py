@@ -1,6 +1,5 @@
 """A file of labels: which picture each of its rows is of, and what is to be learned of it."""
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +35,7 @@ def labelled_pictures(
     """
     if not path.is_file():
         raise UnusableInput(f"The file of labels {path} is not there: name one with data.labels=<file>.csv.")
-    columns, shown = read_table(path, csv), path.name
+    columns, shown = read_table(path, csv, key="data.labels"), path.name
     pictures = folder.pictures()
     column, files = _files(columns, file_column, folder, pictures, shown)
     names = _target_names(columns, target, column, shown)
@@ -64,16 +63,22 @@ def _files(
 ) -> tuple[str, list[str]]:
     """The column of file names, and the picture of each row."""
     names = _Names(folder.location, pictures)
+    first = [name for name in columns if _is_file_name(name) and names.picture(name)]
+    if first:
+        raise UnusableInput(
+            f"The first line of {shown} has {first[0]}, a picture, and must have the names of the columns: write them "
+            "above it, such as file,target."
+        )
     if given is None:
         looked_at = {name: _texts(one)[:LOOKED_AT] for name, one in columns.items()}
         found = [name for name, texts in looked_at.items() if names.share(texts) > 0.5]
         if len(found) > 1:  # labels from 0 to 9 may be pictures, too: 7 is the name of 0007.png
             found = [name for name in found if all(map(_is_file_name, looked_at[name]))] or found
-        example = f", {os.path.basename(pictures[0])} the first" if pictures else ""
+        example = f", {Path(pictures[0]).relative_to(folder.location)} the first" if pictures else ""
         problem = f"{listed(found)} have" if found else f"none of the columns {', '.join(columns)} of {shown} has"
-        allowed = (
-            f"{problem} names of the {len(pictures):,} pictures below {folder.location}{example}: say which has them"
-        )
+        others = [] if found else [text for texts in looked_at.values() for text in texts if _is_file_name(text)]
+        way = f"{others[0]} must be written so, seen from that folder" if others else "say which has them"
+        allowed = f"{problem} names of the {len(pictures):,} pictures below {folder.location}{example}: {way}"
         require(len(found) == 1, "file_column", None, allowed)
         given = found[0]
     require_columns("file_column", [given], columns, shown)

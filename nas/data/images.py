@@ -168,7 +168,7 @@ class Images:
 
     def _path(self, folder: PictureFolder, path: str) -> Path:
         """``path`` below the folder or, where there is none, from the working directory."""
-        within, here = folder.location / Path(path).expanduser(), Path(path).expanduser().absolute()
+        within, here = path_of(str(folder.location / Path(path).expanduser())), path_of(path)
         return here if here.exists() and not within.exists() else within
 
     def _look(self, found: Listed) -> Seen:

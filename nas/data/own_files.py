@@ -9,8 +9,12 @@ PARTS = re.compile(r"[_-](train|training)$", re.IGNORECASE)
 
 
 def path_of(setting: str) -> Path:
-    """The absolute path of a file that a setting names, relative to the working directory or to ``~``."""
-    return Path(setting).expanduser().absolute()
+    r"""The absolute path of a file that a setting names, relative to the working directory or to ``~``.
+
+    ``data\own.csv``, as Windows has it, is ``data/own.csv`` where there is that file and not the other.
+    """
+    path, other = (Path(one).expanduser().absolute() for one in (setting, setting.replace("\\", "/")))
+    return other if other.exists() and not path.exists() else path
 
 
 def name_of(file: Path) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
+from nas.data.own_files import path_of
 from nas.errors import UnusableInput
 
 ENDINGS = (".ts", ".tsv")
@@ -26,11 +27,13 @@ class SeriesFile:
         series: Of each series its channels, (steps,) float64; NaN is a value that is not known.
         labels: Of each series the text that stands for its target.
         are_classes: Whether the file calls its labels classes.
+        listed_labels: The classes that its head lists, in lower case; none where it lists none.
     """
 
     series: list[list[Tensor]]
     labels: list[str]
     are_classes: bool
+    listed_labels: tuple[str, ...] = ()
 
 
 def series_files(setting: str) -> tuple[Path, Path | None]:
@@ -43,7 +46,7 @@ def series_files(setting: str) -> tuple[Path, Path | None]:
     Raises:
         UnusableInput: It is none of them.
     """
-    path = Path(setting).expanduser().absolute()
+    path = path_of(setting)
     if path.is_dir() or not (path.exists() or path.suffix or "/" in setting):
         path = _training_file(path if path.is_dir() else _folder_in_aeon(setting))
     if not path.is_file():
@@ -51,7 +54,10 @@ def series_files(setting: str) -> tuple[Path, Path | None]:
             f"The series {path} are not there: data.file must be a .ts or .tsv file, or a folder of them."
         )
     if path.suffix.lower() not in ENDINGS:
-        raise UnusableInput(f"{path} cannot be read: series are in .ts files, or in .tsv files of the UCR archive.")
+        raise UnusableInput(
+            f"{path} cannot be read: series are in .ts files, or in .tsv files of the UCR archive, a label and its "
+            "values between tabs in each line; data=arrays data.layout=NCL takes them as arrays."
+        )
     if TEST.search(path.stem):
         raise UnusableInput(
             f"{path} is a test part: give the file of the training part, its test part is found beside it."
@@ -98,7 +104,11 @@ def read_series(file: Path) -> SeriesFile:
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UnusableInput(
+            f"{file} is no text in UTF-8 (byte {error.start}): convert it, for example with iconv -f latin1 -t utf-8."
+        ) from None
+    except OSError as error:
         raise UnusableInput(f"The series {file} cannot be read ({error}).") from None
     found = _of_ucr(file, lines) if file.suffix.lower() == ".tsv" else _of_ts(file, lines)
     if not found.series:
@@ -117,6 +127,10 @@ def _of_ucr(file: Path, lines: list[str]) -> SeriesFile:
     series, labels = [], []
     for number, line in _not_empty(lines, 0):
         label, *values = line.split("\t")
+        if not values:
+            raise UnusableInput(
+                f"{file}, line {number}: there is no tab in {_shown(line)}, and tabs must part a label and its values."
+            )
         labels.append(label.strip())
         series.append([_without_end(_numbers(file, number, values))])
     return SeriesFile(series, labels, are_classes=False)
@@ -148,7 +162,7 @@ def _of_ts(file: Path, lines: list[str]) -> SeriesFile:
             raise UnusableInput(f"{file}, line {number}: there is no label behind a colon.")
         labels.append(label.strip())
         series.append([_numbers(file, number, channel.split(",")) for channel in channels])
-    return SeriesFile(series, labels, are_classes)
+    return SeriesFile(series, labels, are_classes, tuple(head["classlabel"].split()[1:]) if are_classes else ())
 
 
 def _not_empty(lines: list[str], begin: int) -> Iterator[tuple[int, str]]:
@@ -162,8 +176,13 @@ def _numbers(file: Path, line: int, texts: list[str]) -> Tensor:
     values = [_number(text) for text in texts]
     bad = next((text for text, value in zip(texts, values, strict=True) if value is None or math.isinf(value)), None)
     if bad is not None:
-        raise UnusableInput(f"{file}, line {line}: {bad.strip()[:40]!r} is no finite number.")
+        parted = "tabs must part values" if file.suffix.lower() == ".tsv" else "commas part values, and colons channels"
+        raise UnusableInput(f"{file}, line {line}: {_shown(bad)} is no finite number; {parted}.")
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _shown(text: str) -> str:
+    return repr(text.strip()[:40])
 
 
 def _number(text: str) -> float | None:

@@ -79,7 +79,7 @@ class Table:
         dividing = self._dividing(columns, shown)
         count, own = count_rows(columns), {}
         if len(files) > 1:
-            own = {"test": read_table(files[1], self.csv, self.missing)}
+            own = {"test": read_table(files[1], self.csv, self.missing, "data.test_file")}
             other = not filecmp.cmp(files[0], files[1], shallow=False)
             require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
             columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
@@ -129,6 +129,8 @@ class Table:
         require_columns("numeric", self.numeric, columns, file)
         for name in self.ignore:
             require(name not in self.targets, "ignore", name, "it is the target")
+        for name in self.categorical:
+            require(name not in self.numeric, "categorical", name, "it is in data.numeric, too")
         if by is not None:
             require_columns("split.by", [by], columns, file)
         if order is not None and order != "time":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, THOUSANDS, Column
+from nas.data.table_file import COMMA, SIGNED, THOUSANDS, Column
 from nas.data.table_rows import text_of
 from nas.data.targets import Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
@@ -50,8 +50,11 @@ def require_columns(key: str, names: Sequence[str], columns: Mapping[str, Column
     """
     for name in names:
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            lower = {one.lower(): one for one in columns}
+            close = difflib.get_close_matches(name.lower(), lower, n=1)
+            hint = f" (did you mean {lower[close[0]]}?)" if close else ""
+            if not close and not all(math.isnan(_number(one)) for one in columns):
+                hint = " (its first line must have the names of the columns)"
             raise InvalidValue(key, name, f"{file} has the columns {listed(list(columns), most=20)}{hint}")
 
 
@@ -172,8 +175,13 @@ def joined(
     return together
 
 
-def refuse_mixture(column: Column, file: str) -> None:
-    """Refuse a text column half of whose texts, or more, are numbers.
+def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
+    """Refuse a text column half of whose texts, or more, are numbers, or are numbers that are not written plainly.
+
+    Args:
+        column: Any one.
+        file: The table's name, for messages.
+        is_target: Whether its cells must not be missing.
 
     Raises:
         UnusableInput: It is one.
@@ -183,33 +191,46 @@ def refuse_mixture(column: Column, file: str) -> None:
     assert column.texts is not None
     different = [text for text in dict.fromkeys(column.texts) if text]
     words = {text for text in different if math.isnan(_number(text))}
-    if not different or (len(words) == len(different) and not all(map(COMMA.fullmatch, words))):
+    written = bool(words) and all(map(SIGNED.fullmatch, words))
+    if not different or (len(words) == len(different) and not written):
         return
     known = [(row, text) for row, text in enumerate(column.texts) if text]
     strange = [(row, text) for row, text in known if text in words]
-    if words and all(map(COMMA.fullmatch, words)):
+    as_texts = f"{override('categorical', [column.name])} takes all of them as texts"
+    if written:
         row, text = strange[0]
-        thousands = all(map(THOUSANDS.fullmatch, words))
-        either = "; if they part thousands, remove them from the file" if thousands else ""
-        raise UnusableInput(
-            f"The column {column.name} of {file} has decimal commas ({text!r} in row {row + 1}): "
-            f"\"data.csv.decimal=','\" reads them{either}."
-        )
+        if all(map(COMMA.fullmatch, words)):
+            thousands = all(map(THOUSANDS.fullmatch, words))
+            either = "; if they part thousands, remove them from the file" if thousands else ""
+            problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
+        else:
+            problem = f"in {len(strange):,} of {len(known):,} rows numbers that are not written plainly"
+            way = f"write them without blanks, signs and marks between thousands, or {as_texts}"
+        raise UnusableInput(f"The column {column.name} of {file} has {problem} ({text!r} in row {row + 1}): {way}.")
     if 2 * len(strange) > len(known):
         return
-    ways = [f"{override('categorical', [column.name])} takes all of them as texts"]
     if not strange:
-        ways.insert(0, f"{override('numeric', [column.name])} takes them as numbers")
         problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
+        ways = [f"{override('numeric', [column.name])} takes them as numbers", as_texts]
     else:
-        different = [text for text in different if text in words]
-        if len(different) <= 3:
-            ways.insert(
-                0, f"{override('missing', different)} takes {'it' if len(different) == 1 else 'them'} as missing"
-            )
         row, text = strange[0]
-        problem = f"has numbers, but a text in {len(strange):,} of {len(known):,} rows ({text!r} in row {row + 1})"
+        problem = (
+            f"has numbers, but a text in {len(strange):,} of {len(known):,} rows ({_shown(text)} in row {row + 1})"
+        )
+        different = [text for text in different if text in words]
+        ways = [as_texts]
+        if any("\n" in text for text in different):
+            ways = ["a quotation mark there is not closed"]
+        elif is_target:
+            ways = [f"correct or remove these rows, or {as_texts}"]
+        elif len(different) <= 3:
+            missing = override("missing", different)
+            ways.insert(0, f"{missing} takes {'it' if len(different) == 1 else 'them'} as missing")
     raise UnusableInput(f"The column {column.name} of {file} {problem}: {', and '.join(ways)}.")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
 def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
@@ -219,15 +240,16 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
             f"The target {name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
             f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
         )
-    _refuse_infinite(column, file)
-    refuse_mixture(column, file)
+    _refuse_infinite(column, file, is_target=True)
+    refuse_mixture(column, file, is_target=True)
     if column.kind == "date":
         raise UnusableInput(
             f"The target {name} of {file} has dates: write them as numbers, such as days since the first."
         )
     if column.texts is not None and column.kind != "truth" and not alone:
         raise UnusableInput(
-            f"The target {name} of {file} has texts: several targets must all be numbers or true and false."
+            f"The target {name} of {file} has texts: several targets must all be numbers or true and false; "
+            "write 0 and 1 for labels."
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
         raise UnusableInput(
@@ -236,14 +258,17 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
         )
 
 
-def _refuse_infinite(column: Column, file: str) -> None:
+def _refuse_infinite(column: Column, file: str, is_target: bool = False) -> None:
     if column.numbers is None:
         return
     bad = column.numbers.isinf().nonzero().flatten()
     if len(bad):
+        ways = (
+            "or remove them" if is_target else f"them, or {override('missing', ['inf', '-inf'])} takes them as missing"
+        )
         raise UnusableInput(
             f"The column {column.name} of {file} is infinite in {len(bad):,} of {len(column.values):,} rows "
-            f"({rows_named(bad)}): correct them, or {override('missing', ['inf', '-inf'])} takes them as missing."
+            f"({rows_named(bad)}): correct {ways}."
         )
 
 
@@ -256,8 +281,8 @@ def _why_not(column: Column) -> str | None:
         known = [text for text in column.texts if text]
         return f"{len(set(known)):,} different texts in {len(known):,} rows"
     if column.numbers is not None and len(column.numbers) >= FEWEST:
-        counted = column.numbers[0] + torch.arange(len(column.numbers))
-        return "it counts the rows" if torch.equal(column.numbers, counted) else None
+        counted = column.numbers.min() + torch.arange(len(column.numbers))
+        return "it numbers the rows" if torch.equal(column.numbers.sort().values, counted) else None
     return None
 
 

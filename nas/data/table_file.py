@@ -18,11 +18,23 @@ from nas.errors import UnusableInput, require
 
 PARQUET = (".parquet", ".pq")
 TABS = (".tsv", ".tab")
-SEPARATORS = (";", "\t", "|")  # that are looked for where a comma is none
+SEPARATORS = (";", "\t", "|", " ")  # that are looked for where a comma is none
 SHEETS = (".xlsx", ".xls", ".ods")
+NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
+OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
+BEGINNINGS = {  # of files that are no text, whatever they are called
+    b"PK\3\4": "a spreadsheet or a ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet",
+    b"\x1f\x8b": "compressed (it should be called .csv.gz)",
+    b"PAR1": "Parquet (it should be called .parquet)",
+}
+COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
-RAGGED = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")  # as pandas says it
+RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
+SIGNED = re.compile(  # $1,200.00 12% 1.200,50 and 3,5
+    r"[-+]?\s?[$€£¥]?\s?[-+]?(\d+|\d{1,3}([.,'\s]\d{3})+)([.,]\d+)?\s?[%$€£¥]?"
+)
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 Kind = Literal["number", "whole", "truth", "text", "category", "date"]
 
@@ -77,13 +89,16 @@ class CsvFormat:
         require(len(self.decimal) == 1, "decimal", self.decimal, "it must be one character")
 
 
-def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) -> dict[str, Column]:
+def read_table(
+    file: Path, csv: CsvFormat, unknown: Sequence[str | float] = (), key: str = "data.file"
+) -> dict[str, Column]:
     """The columns of ``file``, by name and in its order.
 
     Args:
         file: CSV, compressed or not, or Parquet.
         csv: How a text file is read.
         unknown: What stands for a missing value beside an empty cell, ``NA``, ``NaN``, ``null`` and the like.
+        key: The setting that names the file, for messages.
 
     Raises:
         UnusableInput: The file is not there, cannot be read, or its first row has no names for all of its columns.
@@ -91,13 +106,7 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
     pandas = optional_module("pandas", "table")
     if file.suffix.lower() in PARQUET:
         optional_module("pyarrow", "table")
-    if file.suffix.lower() in SHEETS:
-        raise UnusableInput(f"{file} is a spreadsheet: save it as CSV and give that file in data.file.")
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is not there"
-        raise UnusableInput(f"The table {file} {what}: data.file must be a CSV or Parquet file.")
-    if not file.stat().st_size:
-        raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
+    _refuse_other_files(file, key)
     try:
         frame = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
@@ -110,12 +119,8 @@ def read_table(file: Path, csv: CsvFormat, unknown: Sequence[str | float] = ()) 
         ) from None
     except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
-        if ragged := RAGGED.search(reason):
-            raise UnusableInput(
-                f"The table {file} cannot be read: line {ragged[2]} has {ragged[3]} fields and {ragged[1]} are expected"
-                '; data.csv.separator says what stands between two, and a text that has it inside needs "quotes".'
-            ) from None
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
+    frame = _without_empty_ends(frame)
     _check_layout(frame, file)
     return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
 
@@ -127,20 +132,76 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     tabs = csv.separator == "tab" or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
+    # The names are read by themselves because pandas renames the second of two equal ones.
+    names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0].tolist()
+    if str(names[0]).startswith("sep="):
+        first = str(names[0])
+        raise UnusableInput(
+            f"The first line of {file} is {first!r}, which is for spreadsheets alone: remove it, and say "
+            f'"data.csv.separator={_typed(first[4:] or separator)}".'
+        )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        # The names are read by themselves because pandas renames the second of two equal ones.
-        names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
-        frame = pandas.read_csv(
-            file, decimal=csv.decimal, na_values=[str(one) for one in unknown], low_memory=False, **options
-        )
-    if any("does not match length of data" in str(one.message) for one in told):
-        first = str(names.iloc[0, 0])
-        other = next((one for one in SEPARATORS if len(names.columns) == 1 and one in first), None)
-        hint = "" if other is None else f', which has {other!r} between them: "data.csv.separator={_typed(other)}"'
-        raise ValueError(f"its rows have more values than its first row has names{hint}")
-    frame.columns = names.iloc[0].tolist()
+        unknown = [str(one) for one in unknown]
+        try:
+            frame = pandas.read_csv(file, decimal=csv.decimal, na_values=unknown, low_memory=False, **options)
+            if any("does not match length of data" in str(one.message) for one in told):
+                # So many values have all rows; without a first row of names pandas says which is the first.
+                pandas.read_csv(file, header=None, dtype=str, low_memory=False, **options | {"index_col": None})
+                raise ValueError("its rows have more values than its first row has names")
+        except pandas.errors.ParserError as error:
+            _refuse_ragged(file, str(error), names)
+            raise
+    frame.columns = names
     return frame
+
+
+def _without_empty_ends(frame: Any) -> Any:
+    """``frame`` without columns at its end that have neither a name nor a value: lines ended with separators."""
+    keep = len(frame.columns)
+    while keep > 1 and not str(frame.columns[keep - 1]).strip() and bool(frame.iloc[:, keep - 1].isna().all()):
+        keep -= 1
+    return frame.iloc[:, :keep]
+
+
+def _refuse_other_files(file: Path, key: str) -> None:
+    """Refuse what is not there and what is no table by its name or its first bytes."""
+    suffix = file.suffix.lower()
+    if suffix in SHEETS:
+        raise UnusableInput(f"{file} is a spreadsheet: save it as CSV and give that file in {key}.")
+    if suffix in OTHER_SOURCES:
+        raise UnusableInput(f"{file} is no table: data={OTHER_SOURCES[suffix]} reads it; {key} must be CSV or Parquet.")
+    if suffix in NO_TABLES:
+        raise UnusableInput(f"{file} is no CSV or Parquet file: save it as one and give that file in {key}.")
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "is not there"
+        raise UnusableInput(f"The table {file} {what}: {key} must be a CSV or Parquet file.")
+    if not file.stat().st_size:
+        raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
+    with file.open("rb") as content:
+        first = content.read(4)
+    what = next((what for bytes_, what in BEGINNINGS.items() if first.startswith(bytes_)), "")
+    if what and suffix not in (*PARQUET, *COMPRESSED):
+        raise UnusableInput(f"{file} is no text, but {what}: save it as CSV and give that file in {key}.")
+
+
+def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
+    """Refuse a table in which a line has more values than there are names, with what may help."""
+    found = RAGGED.search(" ".join(complaint.split()))
+    if found is None:
+        return
+    ways = ['a text that has the separator inside needs "quotes"']
+    if len(names) == 1:
+        first = str(names[0])
+        other = next((one for one in SEPARATORS if one in first and one != " "), None)
+        ways = ["the first line must have the names of the columns, with nothing above it"]
+        if other is not None:
+            ways = [f'"data.csv.separator={_typed(other)}" may tell the columns apart']
+    many = f"{len(names)} name{'' if len(names) == 1 else 's'} ({listed([str(name) for name in names])})"
+    raise UnusableInput(
+        f"The table {file} cannot be read: line {found[1]} has {found[2]} values, and the first line has {many}: "
+        f"{'; '.join(ways)}."
+    )
 
 
 def _check_layout(frame: Any, file: Path) -> None:
@@ -149,7 +210,7 @@ def _check_layout(frame: Any, file: Path) -> None:
     if len(frame.columns) == 1:
         (name,) = map(str, frame.columns)
         separator = next((one for one in SEPARATORS if one in name), None)
-        if separator is not None:
+        if separator is not None:  # one column is no table of inputs and a target
             raise UnusableInput(
                 f'{file} has one column, {name!r}: "data.csv.separator={_typed(separator)}" may tell its columns apart.'
             )

@@ -77,10 +77,11 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     called = [f"{value:g}" if names is None else names[value] for value in found.tolist()]
     named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
+    amounts = "" if names is not None else "; if they are amounts, say task=regression"
     raise UnusableInput(
         f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: leave "
         f"{'them' if len(strange) > 1 else 'it'} out, add samples until each part can have some, or divide the data in "
-        f"another way (data.split)."
+        f"another way (data.split){amounts}."
     )
 
 
@@ -99,6 +100,14 @@ def absent_classes(parts: Mapping[str, Tensor], names: Sequence[str], sample: st
         if absent:
             told.append(f"{part} has no {sample} of {listed(absent)}")
     return "; ".join(told) or None
+
+
+def alike_classes(names: Sequence[str]) -> str | None:
+    """``Yes, yes`` where the names of classes differ only in case or blanks; None where they do not."""
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    return "; ".join(listed(several) for several in spelt.values() if len(several) > 1) or None
 
 
 def _is_whole(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Series of a user's own with a target each: gaps filled, lengths made equal, channels standardised."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -73,7 +74,8 @@ class TimeSeries:
         inputs = torch.stack([_of_length(channels, length, mean) for channels in series])
         train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
         log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {self.split.in_words(parts)}")
-        for remark in _remarks(series, gaps, length, test_file is None and file.stem.lower().endswith("_train")):
+        lacks_test = test_file is None and file.stem.lower().endswith("_train")
+        for remark in [*_remarks(series, gaps, length, lacks_test), *_strange_labels(read)]:
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,
@@ -109,7 +111,10 @@ def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
     unknown = [number for number, label in enumerate(labels) if label in ("", "?", "NaN", "nan")]
     if unknown:
         named = listed([str(number + 1) for number in unknown])
-        raise UnusableInput(f"{len(unknown):,} of {len(labels):,} series of {file} have no label: {named}.")
+        has = "has" if len(unknown) == 1 else "have"
+        raise UnusableInput(
+            f"{len(unknown):,} of {len(labels):,} series of {file} {has} no label: {named}; fill in or remove them."
+        )
     try:
         values = torch.tensor([float(label) for label in labels], dtype=torch.float64)
     except ValueError:
@@ -119,6 +124,15 @@ def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
     if not bool(values.isfinite().all()):
         raise UnusableInput(f"{file} has infinite targets.")
     return Targets(values.long() if bool((values == values.round()).all()) else values)
+
+
+def _strange_labels(read: Sequence[SeriesFile]) -> list[str]:
+    """A remark on labels that the head of their file does not list; one of them may be mistyped."""
+    counts = Counter(
+        label for one in read for label in one.labels if one.listed_labels and label.lower() not in one.listed_labels
+    )
+    strange = [f"{label} ({count:,})" for label, count in sorted(counts.items())]
+    return [f"classes that @classLabel does not list: {listed(strange)}"] if strange else []
 
 
 def _interpolated(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
@@ -30,9 +31,11 @@ class Auto:
 
     Args:
         class_weights: Those of :class:`nas.tasks.Classification`, for targets that are classes.
+        ignore: That of :class:`nas.tasks.DenseClassification`, for classes of places.
     """
 
     class_weights: Literal["balanced"] | Sequence[float] | None = None
+    ignore: int | None = None
 
     def fitted(self, splits: DataSplits) -> tuple[Task, DataSplits]:
         """The task and its data.
@@ -40,19 +43,29 @@ class Auto:
         Raises:
             UnusableInput: The rule does not tell, or the targets are not those of the task.
         """
-        targets = splits.train.targets
-        if isinstance(splits.train, TextDataset):
+        targets, of_text, of_places = (
+            splits.train.targets,
+            isinstance(splits.train, TextDataset),
+            splits.head == "dense",
+        )
+        allowed = "it is for tasks with one class per sample"
+        require(self.class_weights is None or not (of_text or of_places), "class_weights", self.class_weights, allowed)
+        of_classes = splits.class_names is not None or not _has_fractions(targets)
+        allowed = "it is a class of places: of masks, or of whole numbers as large as the inputs"
+        require(self.ignore is None or (of_places and of_classes), "ignore", self.ignore, allowed)
+        if of_text:
             return _told(*Language().fitted(splits), "")
-        if splits.head == "dense":
-            of_classes = splits.class_names is not None or not _has_fractions(targets)
-            of_places: Task = DenseClassification() if of_classes else DenseRegression()
-            return _told(*of_places.fitted(splits), "dense_regression for numbers" if of_classes else "")
+        if of_places:
+            dense: Task = DenseClassification(self.ignore) if of_classes else DenseRegression()
+            other = "dense_regression for numbers" if of_classes and splits.class_names is None else ""
+            return _told(*dense.fitted(splits), other)
         if isinstance(splits.train, LabelledDataset):
             return Classification(self.class_weights).fitted(splits)
         if splits.class_names is not None:
             return _told(*Classification(self.class_weights).fitted(splits), "")
         regression = _has_fractions(targets)
-        values = 0 if regression else len(targets.unique())
+        of_all = [dataset.targets for dataset in splits.parts.values()]
+        values = 0 if regression else len(torch.cat(of_all).unique())
         if targets.dim() != 1 and not regression:
             one_hot = bool(((targets == 0) | (targets == 1)).all() and (targets.flatten(1).sum(1) == 1).all())
             classes = "; each row has one 1, and y.argmax(1) would make them classes" if one_hot else ""
@@ -68,7 +81,10 @@ class Auto:
         allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
         require(not regression or self.class_weights is None, "class_weights", self.class_weights, allowed)
         chosen: Task = Regression() if regression else Classification(self.class_weights)
-        return _told(*chosen.fitted(splits), "classification for classes" if regression else "regression for numbers")
+        other = (
+            "regression for numbers" if not regression else "classification for classes" if targets.dim() == 1 else ""
+        )
+        return _told(*chosen.fitted(splits), other)
 
 
 def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.targets import absent_classes, refuse_unseen_classes
+from nas.data.targets import absent_classes, alike_classes, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -59,6 +59,8 @@ class Classification(Task):
     def fitted(self, splits: DataSplits) -> tuple["Classification", DataSplits]:
         splits = splits if isinstance(splits.train, LabelledDataset) else with_class_numbers(splits)
         classes = splits.train.classes if isinstance(splits.train, LabelledDataset) else len(splits.class_names or ())
+        if alike := alike_classes(splits.class_names or ()):
+            log.info(f"{splits.name}: classes that differ only in case or blanks: {alike}")
         task = self.of(splits.signature_for(classes))
         counts = splits.train.targets.bincount(minlength=classes).double()
         task.class_weights, task.shares = self.class_weights, (counts / counts.sum()).float()

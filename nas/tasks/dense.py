@@ -12,6 +12,7 @@ from torch import Tensor
 from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.labelled import listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.regression import known_difference, mean_absolute_difference
@@ -58,7 +59,8 @@ class DenseClassification(Task):
         strangers = torch.cat([raw[part].unique() for part in splits.parts])
         strangers = strangers[~torch.isin(strangers, values) & (strangers != UNKNOWN_CLASS)].unique()
         if len(strangers):
-            found = ", ".join(map(str, strangers.tolist()[:5]))
+            called = splits.class_names or ()
+            found = listed([called[value] if called else str(value) for value in strangers.tolist()])
             raise UnusableInput(
                 f"validation or test of {splits.name} has classes that its training part has not: {found}; "
                 "task.ignore=... leaves one out."

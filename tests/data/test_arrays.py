@@ -173,7 +173,7 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"layout": "NCL"},
         r"y is \(40, 4, 5\): neither one target per sample nor K,",
     ),
-    ({"x": changed((7, 1, 2), np.nan), "y": Y}, {"layout": "NCL"}, r"1 values of x .* nan in sample 7 at \(1, 2\)"),
+    ({"x": changed((7, 1, 2), np.nan), "y": Y}, {"layout": "NCL"}, r"1 value of x .* nan in sample 7 at \(1, 2\)"),
     (
         {"x": X, "y": np.where(Y == 0, np.nan, 1.5)},
         {"layout": "NCL"},
@@ -184,6 +184,33 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"x": X, "y": np.array([Thing()] * 40)}, {"layout": "NCL"}, r"has Python objects, which are never unpickled"),
     ({"x_train": X, "y_train": Y, "x_test": X[:, :2], "y_test": Y}, {"layout": "NCL"}, r"x_train is .* and x_test is"),
     ({"x_train": X, "y_train": Y, "x_test": X, "y_test": Y.astype(str)}, {"layout": "NCL"}, r"The targets .* differ"),
+    (
+        {"x": changed((7, 1, 2), 1e300), "y": Y},
+        {"layout": "NCL"},
+        r"1 value .* too large for single precision, in 1 sample .* 1e\+300 in sample 7 .*; divide x by",
+    ),
+    (
+        {"x": X, "y": np.where(Y == 0, "", "b")},
+        {"layout": "NCL"},
+        r"20 of 40 texts of y are empty: 0, 2, 4, 6, 8 and 15 more, counted from 0; name their classes",
+    ),
+    (
+        {"x": X, "y": np.array([b"a", b"\xff"])[Y]},
+        {"layout": "NCL"},
+        r"y has b'\\xff', no text in UTF-8: save texts of",
+    ),
+    ({"x": X[:, 0], "y": Y.reshape(40, 1, 1)}, {}, r"y is \(40, 1, 1\): .*; y.reshape\(len\(y\), -1\) makes K of them"),
+    ({"x": X, "y": np.array(["0.5", "2"])[Y]}, {"layout": "NCL"}, r"numbers as texts, such as '0.5': save y.astype\("),
+    (
+        {"x": X, "y": np.where(np.arange(40) == 7, np.nan, Y)},
+        {"layout": "NCL"},
+        r"1 of 40 samples of ecg.npz has no known target \(NaN\): 7, counted from 0; correct or remove it",
+    ),
+    (
+        {"x": np.array([np.zeros(3), np.zeros(4)] * 20, dtype=object), "y": Y},
+        {},
+        r"never unpickled: save arrays of one type, .* y.astype\(str\), and series of unequal length in .ts files",
+    ),
 ]
 
 
@@ -196,11 +223,23 @@ def test_a_mistake_is_told_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+def test_arrays_that_are_not_taken_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nas")
+    arrays = {"x_train": X, "y_train": Y, "x_test": X[:9], "patient": np.arange(40) // 4}
+    splits = loaded(stored(tmp_path, **arrays), layout="NCL", split={"by": "patient"})
+    assert len(splits.test) == 8, "x_test has no targets"
+    assert "ecg: left out: x_test (9, 3, 8)" in caplog.messages
+
+
 def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     torch.save({"x": Thing()}, tmp_path / "a.pt")
     torch.save([1], tmp_path / "list.pt")
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "a.npz").write_bytes(b"nothing")
+    (tmp_path / "zero.npz").write_bytes(b"")
+    Path(stored(tmp_path, x=X, y=Y)).rename(tmp_path / "cut.NPZ")
+    (tmp_path / "cut.NPZ").write_bytes((tmp_path / "cut.NPZ").read_bytes()[:500])
+    torch.save({"x": X}, tmp_path / "numpy.pt")
     (tmp_path / "a.csv").write_text("")
     (tmp_path / "empty").mkdir()
     for name, words in [
@@ -208,6 +247,9 @@ def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
         ("list.pt", "no dictionary of tensors"),
         ("x.npy", r"is one array: data.x=x.npy data.y=y.npy"),
         ("a.npz", "cannot be read .it is no file of NumPy's"),
+        ("zero.npz", "cannot be read .it is empty"),
+        ("cut.NPZ", "cannot be read .it is damaged or was cut off"),
+        ("numpy.pt", "save a dictionary of tensors, or arrays by np.savez"),
         ("a.csv", "data.file must be an .npz file, a folder"),
         ("none.npz", "is not there"),
         ("empty", "has no .npy file"),

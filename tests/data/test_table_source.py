@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
-from nas.data.table_columns import override
+from nas.data.table_columns import as_said, override, targets_among
+from nas.data.table_file import Column
 from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 
@@ -199,7 +200,7 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         r"name \(40 different texts in 40 rows\): 'data.ignore=\[name\]' .*'data.categorical=\[name\]'",
     ),
     ({"my day": DATES}, {}, r"my day \(dates such as '2024-01-01'\): 'data.ignore=\[\"my day\"\]' leaves it out\."),
-    ({"id": list(range(1, 41))}, {}, r"id \(it counts the rows\): 'data.ignore=\[id\]' leaves it out\."),
+    ({"id": list(range(1, 41))}, {}, r"id \(it numbers the rows\): 'data.ignore=\[id\]' leaves it out\."),
     (
         {"name": UNIQUE},
         {"target": "name"},
@@ -220,7 +221,7 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     (
         {"day": UNIQUE},
         {"split": {"order": "day"}},
-        r"data.split.order sorts, has values such as 'name 0': write its times",
+        r"data.split.order sorts, has no time in 40 of 40 rows, the first is 'name 0' in row 1: write times as",
     ),
     (
         {"x": ["1,5"] * 39 + ["2,5"]},
@@ -240,6 +241,43 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         r" of .* that its training part lacks, . \(1\).*: leave .* out, add samples until each part can have some",
     ),
     ({}, {"csv": {"separator": ";"}}, r"target=kind is not allowed"),
+    (
+        {"day": [*DATES[:-1], "31/01/2024"]},
+        {"split": {"order": "day"}},
+        r"no time in 1 of 40 rows, the first is '31/01/2024' in row 40: write times as 2024-01-31",
+    ),
+    ({"id": [1000 + 7 * row % ROWS for row in range(ROWS)]}, {}, r"id \(it numbers the rows\): 'data.ignore=\[id\]'"),
+    (
+        {"y": [*["unknown"] * 3, *[1.5] * 37]},
+        {"target": "y"},
+        r"text in 3 of 40 rows \('unknown' in row 1\): correct or remove these rows, or 'data.categorical=\[y\]'",
+    ),
+    ({"y": [1.0, float("inf")] * 20}, {"target": "y"}, r"infinite .*\(rows 2, .*\): correct or remove them\.$"),
+    (
+        {"rate": [f"{5 + row % 3} %" for row in range(ROWS)]},
+        {},
+        r"rate of .* has in 40 of 40 rows numbers that are not written plainly \('5 %' in row 1\): write them without "
+        r"blanks, signs and marks between thousands, or 'data.categorical=\[rate\]'",
+    ),
+    ({"price": ["$1,200.50", "900"] * 20}, {}, r"price of .* in 20 of 40 rows numbers .* \('\$1,200.50' in row 1\)"),
+    ({"price": ["1.200,50", "3,5"] * 20}, {}, r"price of .* in 40 of 40 rows numbers .* \('1.200,50' in row 1\)"),
+    (
+        {"age": [*COLUMNS["age"][:39], "9,1\n7,2"]},
+        {},
+        r"age of .* a text in 1 of 40 rows \('9,1.n7,2' in row 40\): a quotation mark there is not closed\.$",
+    ),
+    (
+        {},
+        {"numeric": ["age"], "categorical": ["age"]},
+        r"categorical=age is not allowed: it is in data.numeric, too",
+    ),
+    (
+        {"a": ["yes", "no"] * 20},
+        {"target": ["a", "age"]},
+        r"target a of .* has texts: .* write 0 and 1 for labels",
+    ),
+    ({}, {"target": "KIND"}, r"target=KIND is not allowed: .* \(did you mean kind\?\)"),
+    ({"20": ["x"] * ROWS}, {"target": "outcome"}, r"has the columns .*20 \(its first line must have the names"),
 ]
 
 
@@ -268,12 +306,20 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         ("a,b,kind\n", "has no rows below its first one"),
         ("", "patients.csv is empty: it needs a row with the names"),
         ("a,a,kind\n1,2,x\n", "more than one column called 'a'"),
-        ("a,kind\n1,2,x\n3,4,y\n", "its rows have more values than its first row has names"),
+        ("a,kind\n1,2,x\n3,4,y\n", r"line 2 has 3 values, and the first line has 2 names \(a, kind\): a text that has"),
+        (
+            "made by x\na,kind\n1,x\n",
+            r"has 1 name \(made by x\): the first line must have the names of the columns, with",
+        ),
+        ("sep=;\na;kind\n1;x\n", "first line of .* is 'sep=;', .*: remove it, and say \"data.csv.separator=';'\""),
+        ("a kind\n1 x\n2 y\n", "\"data.csv.separator=' '\""),
+        (b"PK\3\4" + bytes(range(256)), "is no text, but a spreadsheet or a ZIP archive: save it as CSV"),
+        (b"\x1f\x8b\x08\x00", r"compressed \(it should be called .csv.gz\)"),
         ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
-        ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 fields and 2 are expected; data.csv.separator"),
+        ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 values, and the first line has 2 names"),
         (b"a,kind\n\xe9,x\n", "data.csv.encoding=latin-1"),
         ("a,kind\n1,x\n".encode("utf-16"), "data.csv.encoding=utf-16 reads it"),
-        ("a;kind\n1,5;x\n2,5;y\n", r"than its first row has names, which has ';' .*\"data.csv.separator=';'\""),
+        ("a;kind\n1,5;x\n2,5;y\n", r"line 2 has 2 values, .* 1 name \(a;kind\): \"data.csv.separator=';'\" may tell"),
     ],
 )
 def test_a_damaged_file_is_told_in_one_sentence(text: str | bytes, sentence: str, tmp_path: Path) -> None:
@@ -282,6 +328,56 @@ def test_a_damaged_file_is_told_in_one_sentence(text: str | bytes, sentence: str
     with pytest.raises(UnusableInput, match=sentence) as caught:
         loaded(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("own.xlsx", "is a spreadsheet: save it as CSV and give that file in data.test_file"),
+        ("own.json", "is no CSV or Parquet file: save it as one and give that file in data.test_file"),
+        ("own.npz", "is no table: data=arrays reads it"),
+        ("none.csv", "is not there: data.test_file must be a CSV or Parquet file"),
+        ("folder", "is a folder: data.test_file must be"),
+    ],
+)
+def test_another_file_is_refused_with_the_setting_that_names_it(name: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UnusableInput, match=sentence):
+        loaded(written(tmp_path), test_file=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("values", ["numbers", "texts"])
+def test_a_byte_order_mark_blanks_and_windows_paths_are_no_mistakes(
+    values: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    rows = [f"{row % 7}, {['naïve', '日本'][row % 2]} ,{row * 3 % 11}" for row in range(ROWS)]
+    quoted = '"größe"' if values == "texts" else "größe"
+    (tmp_path / "data" / "own.csv").write_text("\n".join([f"\ufeff{quoted}, Blood pressure ,x", *rows]), "utf-8")
+    splits = loaded(Path("data\\own.csv"), "Blood pressure")
+    assert splits.class_names == ("naïve", "日本")
+    assert [column["name"] for column in splits.preparation["numeric"]] == ["größe", "x"]
+
+
+def test_separators_at_the_ends_of_lines_make_no_column(tmp_path: Path) -> None:
+    file = written(tmp_path)
+    expected = loaded(file)
+    file.write_text("\n".join(line + ",," for line in file.read_text().splitlines()))
+    found = loaded(file)
+    assert found.preparation == expected.preparation
+    assert torch.equal(found.test.inputs, expected.test.inputs)  # type: ignore[attr-defined]
+
+
+def test_numbers_as_texts_may_be_either_and_both_ways_out_are_named() -> None:
+    column = Column("y", "text", texts=("0", "1") * 9)  # a Parquet file may have such
+    with pytest.raises(
+        UnusableInput, match=r"all numbers \('0' in row 1\): 'data.numeric=\[y\]' .* 'data.categorical="
+    ):
+        targets_among({"y": column}, ["y"], "own.parquet")
+    for said in ({"numeric": ["y"], "categorical": []}, {"numeric": [], "categorical": ["y"]}):
+        targets = targets_among(as_said({"y": column}, file="own.parquet", **said), ["y"], "own.parquet")
+        assert targets.class_names == (None if said["numeric"] else ("0", "1"))
 
 
 def test_the_index_that_a_data_frame_writes_is_left_out(tmp_path: Path) -> None:
@@ -322,6 +418,9 @@ def test_a_source_without_a_file_or_a_target_is_refused_by_its_key() -> None:
         build(settings, "data")
     with pytest.raises(InvalidValue, match=r"^data.target=null is not allowed: it must be the name of a column"):
         build(settings | {"file": "a.csv"}, "data")
+    for key, value, typed in (("target", 3, "'3'"), ("ignore", [1, 2], r"\['1','2'\]")):
+        with pytest.raises(InvalidValue, match=rf'in quotes it is a text, "data.{key}={typed}"'):
+            build(settings | {"file": "a.csv", "target": "y", key: value}, "data")
 
 
 @pytest.mark.parametrize("names", [["Name", "Sample Number"], ["7", "null", "it's", 'a "b"', "x\\", "(mm)", "é,[]"]])

@@ -105,13 +105,31 @@ def test_a_folder_stands_for_its_pair(tmp_path: Path) -> None:
         ("own.ts", "@timeStamps true\n@data\n", "has time stamps .*: write values at equal steps"),
         ("own.ts", "@classLabel false\n@data\n", "has no targets: neither @classLabel nor @targetLabel is true"),
         ("own_TEST.ts", HEAD, "is a test part: give the file of the training part"),
-        ("own.csv", "", "series are in .ts files, or in .tsv files of the UCR archive"),
+        ("own.csv", "", "series are in .ts files, or in .tsv files of the UCR archive, .* data=arrays data.layout=NCL"),
+        ("own.ts", HEAD + "1;2;3:up\n", "line 7: '1;2;3' is no finite number; commas part values, and colons channels"),
+        ("own.tsv", "1,2,3\n0,3,4\n", "line 1: there is no tab in '1,2,3', and tabs must part a label and its values"),
+        ("own.tsv", "label\tt1\n1\t2\n", "line 1: 't1' is no finite number; tabs must part values"),
+        ("own.ts", HEAD + "1,2:up\n1,2:?\n" * 3, "3 of 6 series of own.ts have no label: 2, 4, 6; fill in or remove"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(name: str, text: str, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=sentence) as caught:
         loaded(written(tmp_path, name, [], head=text))
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_that_the_head_does_not_list_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    loaded(written(tmp_path, "own.ts", [case.replace("up", "Up") for case in CASES]), order="time")
+    assert "does not list" not in caplog.text
+    loaded(written(tmp_path, "own.ts", [*CASES, *(case.replace("up", "upp") for case in CASES)] * 2))
+    assert "own: classes that @classLabel does not list: upp (4)" in caplog.messages
+
+
+def test_a_text_in_another_encoding_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
+    (tmp_path / "own.ts").write_bytes(HEAD.replace("Own", "Größe").encode("latin-1"))
+    with pytest.raises(UnusableInput, match=r"own.ts is no text in UTF-8 \(byte 28\): .*iconv -f latin1 -t utf-8"):
+        loaded(str(tmp_path / "own.ts"))
 
 
 def test_settings_that_do_not_fit_series_are_refused() -> None:

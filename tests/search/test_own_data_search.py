@@ -133,6 +133,12 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
     if source in ("images", "masks"):
         outputs = {"images": ["a", "b"], "masks": ["0", "255"]}[source]
         assert result["outputs"]["names"] == outputs
+    if source == "masks":
+        assert json.loads((own / "run" / "candidate.json").read_text())["preparation"]["mask_values"] == ["0", "255"]
+    if source == "amounts":  # nothing but an accuracy is called one
+        written = [file for name in ("*.json", "*.csv", "*.html") for file in own.glob(f"[rf]*/**/{name}")]
+        assert {"candidate.json", "metrics.csv", "result.json"} <= {file.name for file in written}
+        assert [str(file) for file in written if "accuracy" in file.read_text(encoding="utf-8").lower()] == []
     if source == "images":
         rows = list(csv.DictReader(predictions.open()))
         assert [row["sample"][0] for row in rows] == [row["true"] for row in rows]  # pictures lie in a/ and b/

@@ -12,14 +12,16 @@ from nas.relaxations.softmax import Softmax
 from nas.signature import Signature
 
 CONF = Path(__file__).parents[2] / "conf" / "space"
-SMALL = {"channels": 2, "cells": 3, "final_channels": 2, "final_cells": 3}
+CELLS = {"channels": 2, "cells": 3, "final_channels": 2, "final_cells": 3}
+LAYERS = {"width": 4, "layers": 2, "heads": [1, 2]}
+SMALL = {"darts": CELLS, "nasbench201": CELLS, "transformer": LAYERS}
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 7])
-@pytest.mark.parametrize("name", ["macro", "macro_dense", "darts", "nasbench201"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("name", ["macro", "macro_dense", "darts", "nasbench201", "transformer"])
 def test_channels_and_sides_come_from_the_data(name: str, channels: int) -> None:
     config = OmegaConf.load(CONF / f"{name}.yaml")
-    config.update({key: value for key, value in SMALL.items() if key in config})
+    config.update({key: value for key, value in SMALL.get(name, {}).items() if key in config})
     if "implementation" in config:
         config.implementation = "plain"
     dense = name == "macro_dense"

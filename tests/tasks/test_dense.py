@@ -47,6 +47,24 @@ def test_classes_of_places_are_numbered_in_order_and_one_may_be_left_out() -> No
         DenseClassification(ignore=5).fitted(splits_of(MASKS, class_names=("0", "78", "9")))
 
 
+def test_the_rule_leaves_a_class_out_and_refuses_settings_that_could_not_act(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nas")
+    masks = splits_of(MASKS, class_names=("0", "78", "255"))
+    task, splits = Auto(ignore=255).fitted(masks)
+    assert (task.name, splits.class_names) == ("dense_classification", ("0", "78"))
+    assert "dense_regression" not in caplog.text, "named classes are no numbers"
+    for rule, data, key in (
+        (Auto(ignore=255), splits_of(FIELDS), "ignore=255 is not allowed: it is a class of places"),
+        (Auto("balanced"), masks, "class_weights=balanced is not allowed: it is for tasks with one class per sample"),
+    ):
+        with pytest.raises(InvalidValue, match=key):
+            rule.fitted(data)
+    strange = MASKS.clone()
+    strange[:8] %= 2
+    with pytest.raises(UnusableInput, match=r"has classes that its training part has not: 255; task\.ignore="):
+        Auto().fitted(splits_of(strange, class_names=("0", "78", "255")))
+
+
 def test_the_loss_of_classes_is_averaged_within_a_sample_first() -> None:
     task, splits = DenseClassification(ignore=2).fitted(splits_of(MASKS))
     targets, outputs = splits.train.targets, random(8, 2, 4, 5, seed=3)

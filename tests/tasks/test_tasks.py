@@ -98,6 +98,9 @@ def test_each_measure_has_its_direction_and_the_score_is_to_be_maximised() -> No
         (torch.arange(80), "task=classification or task=regression"),
         (LABELS, "task=multi_label.* task=regression takes numbers\\.$"),
         (F.one_hot(torch.arange(40) % 3), "task=regression takes numbers; each row has one 1, and y.argmax"),
+        # 20 values in the training part, and others later
+        (torch.arange(40), "whole numbers of 40 values, which .* say task=classification or task=regression"),
+        (torch.tensor([1.0, 2.0] * 15 + [7.0] * 10), r"lacks, 7 \(10\): .*; if they are amounts, say task=regression"),
     ],
 )
 def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tensor, words: str) -> None:
@@ -256,6 +259,12 @@ def test_a_class_that_another_part_lacks_is_told_once_and_one_that_training_lack
         UnusableInput, match=r"^The test part of rows has 3 samples of a class that .* lacks, [2c] \(3\)"
     ):
         Classification().fitted(splits_of(torch.cat([torch.arange(30) % 2, torch.arange(10) % 3]), class_names=names))
+
+
+def test_classes_that_are_spelt_in_two_ways_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "nas")
+    Classification().fitted(splits_of(torch.arange(40) % 4, class_names=("No", "Yes", "other", "yes")))
+    assert "rows: classes that differ only in case or blanks: Yes, yes" in caplog.messages
 
 
 @pytest.mark.parametrize(
