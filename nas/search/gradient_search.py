@@ -73,11 +73,7 @@ class GradientSearch(CheckpointedSearch):
         self.reader = CandidateReader(parts, self.supernet, self.trajectory, self.meter, validation)
         self.fresh_start = FreshStart(self.upper_level)
         self.guard = Guard(self.settings.guard, self._restart if self.learns_rate else None, self.interventions)
-        draw = parts.draw if parts.tracking.tensorboard and self.ranks.is_first else None
-        watched = self.meter, self.guard, self.interventions, self.ranks
-        log_every, epochs = parts.tracking.log_every, self.settings.epochs
-        recorded = *watched, log_every, epochs, draw, self.settings.architecture_every
-        self.record = SearchRecord(self.supernet, parts.task, self.hyperparameters, *recorded)
+        self.record = SearchRecord(parts, self.supernet, self.meter, self.guard, self.interventions)
         self.callbacks: dict[str, Callback] = {
             "interventions": self.interventions,
             "record": self.record,

@@ -182,11 +182,11 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     meter = CostMeter(
         parts.budget,
         per_image,
-        max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
-        validation,
-        needed(each),
-        parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
-        each,
+        step=max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
+        validation=validation,
+        choosing=needed(each),
+        tuning=parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
+        each=each,
     )
     meter.require_one_step()
     return meter

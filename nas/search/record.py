@@ -1,33 +1,27 @@
 """What a gradient search tells of itself: the epoch's means, the curves in TensorBoard, the console's lines."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from nas.candidate import Architecture
-from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
 from nas.evaluation.evaluation import Cost
-from nas.hyperparameters.collection import HyperparameterSet
 from nas.operations.memory import logits_of
 from nas.run.loop import Session
 from nas.search.callback import Callback, SeenStep
 from nas.search.guard import Guard, Interventions
+from nas.search.parts import SearchParts
 from nas.spaces.supernet import Supernet
-from nas.tasks import Task
 from nas.training.metrics import RunningMeans
 
 
 class SearchRecord(Callback):
     """The record of a search whose ``meter``, ``guard`` and ``interventions`` it reads.
 
-    Args:
-        log_every: Steps from one step-level record to the next.
-        epochs: How many the search has.
-        draw: Makes the figure of an architecture.
-        every: Weight steps from one step of alpha to the next: the validation loss recorded is that of the last one.
+    Where alpha moves only every so many steps, the validation loss recorded is that of its last one.
 
     Attributes:
         means: The present epoch's.
@@ -35,23 +29,13 @@ class SearchRecord(Callback):
     """
 
     def __init__(
-        self,
-        supernet: Supernet,
-        task: Task,
-        hyperparameters: HyperparameterSet,
-        meter: CostMeter,
-        guard: Guard,
-        interventions: Interventions,
-        ranks: Ranks,
-        log_every: int,
-        epochs: int,
-        draw: Callable[[Architecture], Any] | None,
-        every: int = 1,
+        self, parts: SearchParts, supernet: Supernet, meter: CostMeter, guard: Guard, interventions: Interventions
     ) -> None:
-        self.supernet, self._task, self.hyperparameters = supernet, task, hyperparameters
-        self.meter, self.guard, self.interventions = meter, guard, interventions
-        self._ranks, self._log_every, self._epochs, self._draw = ranks, log_every, epochs, draw
-        self._every = every
+        self.supernet, self.meter, self.guard, self.interventions = supernet, meter, guard, interventions
+        self.hyperparameters, self._task, self._ranks = parts.hyperparameters, parts.task, parts.randomness.ranks
+        self._log_every, self._epochs = parts.tracking.log_every, parts.search.epochs
+        self._architecture_every = parts.search.architecture_every
+        self._draw = parts.draw if parts.tracking.tensorboard and self._ranks.is_first else None
         self._drawn: Architecture | None = None
         self.means = RunningMeans()
         self.last_means: dict[str, float] = {}
@@ -73,7 +57,7 @@ class SearchRecord(Callback):
         glance = self._task.glance(logits_of(step.logits), seen.training.targets)
         self.means.add(f"train/{self._task.glanced}", self._ranks.average([glance])[0])
         behind = seen.step % self._log_every
-        if move is not None and behind > self._log_every - self._every:
+        if move is not None and behind > self._log_every - self._architecture_every:
             self._tracker.scalars({"step/validation_loss": move.report.validation_loss}, seen.step, seen.epoch)
         if behind == 0:
             scalars: dict[str, Tensor | float] = {"step/training_loss": step.loss}

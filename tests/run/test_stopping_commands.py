@@ -4,17 +4,21 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nas.search.reader as reader_module
 import train_final
 import train_search
 from nas.evaluation.scratch import TrainedFromScratch
+from nas.report import drawing
 from nas.run.entry_point import guarded
 from nas.search.convergence import Trajectory
 from nas.search.gradient_search import GradientSearch
@@ -44,14 +48,26 @@ PHASES: dict[str, tuple[str, Any, str, int]] = {
 FILES = ("candidate.json", "metrics.csv", "result.json", "weights.pt", "trajectory.csv")
 
 
+@cache
+def composed(script: str, overrides: tuple[str, ...]) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose(script, overrides=list(overrides))
+
+
 def run(kind: str, folder: Path, searched: Path) -> None:
     script, overrides = KINDS[kind]
-    more = [f"candidate={searched}"] if script == "train_final" else []
-    own = [*TINY, *overrides, *more] if script == "train_final" else [*overrides]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        config = compose(script, overrides=own)
+    own = (*TINY, *overrides, f"candidate={searched}") if script == "train_final" else overrides
+    config = deepcopy(composed(script, own))
     module = train_final if script == "train_final" else train_search
     guarded(lambda: module.run(config, folder), f"{script}.py", folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once() -> Iterator[None]:
+    """In one format: the font of a PDF takes long, and these runs are many."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(drawing, "FORMATS", ("svg",))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,7 @@ def test_a_case_that_fails_on_a_gpu_is_a_line(
 ) -> None:
     for name in ("memory_allocated", "max_memory_allocated", "reset_peak_memory_stats", "synchronize"):
         monkeypatch.setattr(script.torch.cuda, name, lambda: 0)
+    monkeypatch.setattr(script.gc, "collect", lambda: 0)  # it takes long where many tests have left their objects
     cases = {"good": GpuCase(0, error), "bad": GpuCase(fails_at, error)}
     costs = script.measured("title", cases, 2, script.Kept(None, ""))
     assert list(costs) == ["good"]
