@@ -16,6 +16,7 @@ from nas.data.table_columns import (
     count_rows,
     inputs_among,
     joined,
+    refuse_gaps,
     require_columns,
     targets_among,
 )
@@ -82,6 +83,8 @@ class Table:
             own = {"test": read_table(files[1], self.csv, self.missing, "data.test_file")}
             other = not filecmp.cmp(files[0], files[1], shallow=False)
             require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
+            for table, file in zip((columns, own["test"]), files, strict=True):
+                refuse_gaps(table, self.targets, file.name)
             columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
         columns = as_said(columns, self.numeric, self.categorical, shown)
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)

@@ -130,6 +130,7 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
         UnusableInput: A target is missing, infinite, a date, or a text where there are several; or nearly every row has
             a text of its own.
     """
+    refuse_gaps(columns, names, file)
     for name in names:
         _refuse_useless_target(columns[name], file, alone=len(names) == 1)
     first = columns[names[0]]
@@ -140,6 +141,22 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
     values = torch.stack([_as_numbers(columns[name]) for name in names], dim=1)
     kind = torch.float64 if "number" in kinds else torch.int64 if "whole" in kinds else torch.bool
     return Targets((values[:, 0] if len(names) == 1 else values).to(kind))
+
+
+def refuse_gaps(columns: Mapping[str, Column], targets: Sequence[str], file: str) -> None:
+    """Refuse rows of one file whose target is missing or infinite, by their numbers in this file.
+
+    Raises:
+        UnusableInput: There are such rows.
+    """
+    for column in (columns[name] for name in targets if name in columns):
+        missing = column.missing
+        if len(missing):
+            raise UnusableInput(
+                f"The target {column.name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
+                f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
+            )
+        _refuse_infinite(column, file, is_target=True)
 
 
 def joined(
@@ -234,13 +251,7 @@ def _shown(text: str) -> str:
 
 
 def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
-    missing, name = column.missing, column.name
-    if len(missing):
-        raise UnusableInput(
-            f"The target {name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
-            f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
-        )
-    _refuse_infinite(column, file, is_target=True)
+    name = column.name
     refuse_mixture(column, file, is_target=True)
     if column.kind == "date":
         raise UnusableInput(

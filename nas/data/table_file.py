@@ -19,6 +19,8 @@ from nas.errors import UnusableInput, require
 PARQUET = (".parquet", ".pq")
 TABS = (".tsv", ".tab")
 SEPARATORS = (";", "\t", "|", " ")  # that are looked for where a comma is none
+TAB = ("tab", r"\t")
+BLANKS = r"\s+"  # one or more
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
@@ -72,10 +74,11 @@ class Column:
 
 @dataclass(frozen=True)
 class CsvFormat:
-    """How a text file is read.
+    r"""How a text file is read.
 
     Attributes:
-        separator: Between two columns, ``tab`` or a character; null is a comma, or a tab in files called ``.tsv``.
+        separator: Between two columns, ``tab``, a character, or ``\s+`` for blanks; null is a comma, or a tab in files
+            called ``.tsv``.
         decimal: Between a number's whole and its fractional part.
         encoding: Of the text.
     """
@@ -85,7 +88,8 @@ class CsvFormat:
     encoding: str = "utf-8-sig"
 
     def __post_init__(self) -> None:
-        require(self.separator != "", "separator", self.separator, "it must be a text such as ; or null")
+        good = self.separator is None or len(self.separator) == 1 or self.separator in (*TAB, BLANKS)
+        require(good, "separator", self.separator, rf"it must be one character such as ; or tab, {BLANKS} or null")
         require(len(self.decimal) == 1, "decimal", self.decimal, "it must be one character")
 
 
@@ -129,7 +133,7 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     if file.suffix.lower() in PARQUET:
         frame = pandas.read_parquet(file)
         return frame.replace(list(unknown), None) if unknown else frame
-    tabs = csv.separator == "tab" or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
+    tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
     # The names are read by themselves because pandas renames the second of two equal ones.

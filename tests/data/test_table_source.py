@@ -109,11 +109,13 @@ def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
             prepared_rows(wrong, preparation)
 
 
-@pytest.mark.parametrize("kind", ["csv", "gz", "tsv", "european", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "gz", "tsv", "tabs", "european", "parquet"])
 def test_every_format_gives_the_same_inputs(kind: str, tmp_path: Path) -> None:
     expected = loaded(written(tmp_path))
     frame, settings = pd.DataFrame(COLUMNS), {}
-    file = tmp_path / {"gz": "patients.csv.gz", "european": "patients.csv"}.get(kind, f"patients.{kind}")
+    file = tmp_path / {"gz": "patients.csv.gz", "european": "patients.csv", "tabs": "patients.txt"}.get(
+        kind, f"patients.{kind}"
+    )
     if kind == "parquet":
         pytest.importorskip("pyarrow")
         frame.astype({"sex": "category"}).to_parquet(file)
@@ -121,7 +123,8 @@ def test_every_format_gives_the_same_inputs(kind: str, tmp_path: Path) -> None:
         frame.to_csv(file, index=False, sep=";", decimal=",", encoding="latin-1")
         settings = {"csv": {"separator": ";", "decimal": ",", "encoding": "latin-1"}}
     else:
-        frame.to_csv(file, index=False, sep="\t" if kind == "tsv" else ",")
+        frame.to_csv(file, index=False, sep="\t" if kind in ("tsv", "tabs") else ",")
+        settings = {"csv": {"separator": r"\t"}} if kind == "tabs" else {}
     splits = loaded(file, **settings)
     assert splits.preparation == expected.preparation
     assert torch.equal(splits.train.inputs, expected.train.inputs)  # type: ignore[attr-defined]
@@ -397,6 +400,9 @@ def test_a_test_table_of_other_columns_is_refused_by_name(tmp_path: Path) -> Non
     pd.DataFrame(COLUMNS | {"age": ["old"] * ROWS}).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(UnusableInput, match=r"age has numbers in training, and texts \('old'\) in test.csv"):
         loaded(file, test_file=str(tmp_path / "test.csv"))
+    pd.DataFrame(COLUMNS | {"kind": ["a", None] * 20}).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(UnusableInput, match=r"target kind of test.csv is missing in 20 of 40 rows \(rows 2, 4, 6"):
+        loaded(file, test_file=str(tmp_path / "test.csv"))
     pd.DataFrame(COLUMNS | {"kind": ["c"] * ROWS}).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(UnusableInput, match=r"test part of patients.csv has 40 samples of a class .* lacks, c \(40\)"):
         loaded(file, test_file=str(tmp_path / "test.csv"))
@@ -418,6 +424,8 @@ def test_a_source_without_a_file_or_a_target_is_refused_by_its_key() -> None:
         build(settings, "data")
     with pytest.raises(InvalidValue, match=r"^data.target=null is not allowed: it must be the name of a column"):
         build(settings | {"file": "a.csv"}, "data")
+    with pytest.raises(InvalidValue, match=r"separator=, ; is not allowed: it must be one character such as ; or tab"):
+        CsvFormat(", ;")
     for key, value, typed in (("target", 3, "'3'"), ("ignore", [1, 2], r"\['1','2'\]")):
         with pytest.raises(InvalidValue, match=rf'in quotes it is a text, "data.{key}={typed}"'):
             build(settings | {"file": "a.csv", "target": "y", key: value}, "data")

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,18 @@ def test_a_run_that_goes_on_needs_the_classes_that_it_began_with(tmp_path):
         record_environment(tmp_path, "cpu", named_data("a", "d"))
     with pytest.raises(InvalidValue, match="the run is for 2 classes, the data have 3"):
         record_environment(tmp_path, "cpu", named_data("a", "c", "d"))
+    assert (tmp_path / "environment.json").read_text() == starts
+
+
+def test_a_run_that_goes_on_needs_the_data_that_it_began_with(tmp_path):
+    first, changed = (replace(named_data("a", "b"), digest=2 * letter * 32) for letter in "ab")
+    record_environment(tmp_path, "cpu", first)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000001.pt").touch()
+    record_environment(tmp_path, "cpu", first)
+    starts = (tmp_path / "environment.json").read_text()
+    with pytest.raises(InvalidValue, match="data=mine is not allowed: its files have changed since the run began"):
+        record_environment(tmp_path, "cpu", changed)
     assert (tmp_path / "environment.json").read_text() == starts
 
 
