@@ -87,8 +87,8 @@ class CrossValidated:
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
             lead = self._lead(found.candidate, trainings)
             shorter = self._shortened(lead)
-            if shorter != lead and self._trained(shorter, trainings):
-                lead = self._lead(best(trainings.done).candidate, trainings)
+            if shorter != lead and self._trained(shorter, trainings) and best(trainings.done).candidate == shorter:
+                lead = self._lead(shorter, trainings)
         return self._improved(found, lead, trainings) if trainings.done else found
 
     def _lead(self, start: Candidate, trainings: Trainings) -> Candidate:
