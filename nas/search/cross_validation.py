@@ -84,19 +84,20 @@ class CrossValidated:
         found = self.inner.search()
         if not self.few:
             return found
+        start = found.candidate
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
-            lead = self._lead(found.candidate, trainings)
+            self._search_lines(start, trainings)
+            lead = best(trainings.done).candidate if trainings.done else start
             shorter = self._shortened(lead)
             if shorter != lead and self._trained(shorter, trainings) and best(trainings.done).candidate == shorter:
-                lead = self._lead(shorter, trainings)
-        return self._improved(found, lead, trainings) if trainings.done else found
+                start = shorter
+                self._search_lines(start, trainings)
+        return self._improved(found, start, trainings) if trainings.done else found
 
-    def _lead(self, start: Candidate, trainings: Trainings) -> Candidate:
-        """The best candidate after a line search that begins with ``start``."""
+    def _search_lines(self, start: Candidate, trainings: Trainings) -> None:
         while (trial := self.lines.next(start, trainings.done, self.ranges)) is not None:
             if not self._trained(trial, trainings):
                 break
-        return best(trainings.done).candidate if trainings.done else start
 
     def _trained(self, candidate: Candidate, trainings: Trainings) -> bool:
         """Whether there could be another training, and was."""
@@ -111,11 +112,11 @@ class CrossValidated:
         values = {**candidate.hyperparameters, **self.shorter}
         return Candidate(Architecture(candidate.architecture.space, options), Hyperparameters(values))
 
-    def _improved(self, found: SearchResult, lead: Candidate, trainings: Trainings) -> SearchResult:
+    def _improved(self, found: SearchResult, start: Candidate, trainings: Trainings) -> SearchResult:
         first, taken = trainings.done[0], best(trainings.done)
         told = _in_words(first, taken, len(trainings.done))
         log.info(f"cross-validation: {told}")
-        unfinished = self.lines.unfinished(lead, trainings.done, self.ranges)
+        unfinished = self.lines.unfinished(start, trainings.done, self.ranges)
         before, after = first.candidate.architecture, taken.candidate.architecture
         decided = [*self.ranges, *(name for name in after if after[name] != before[name])]
         settled = {**found.settled, **dict.fromkeys(decided, None), **dict.fromkeys(unfinished, UNFINISHED)}
