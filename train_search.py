@@ -119,7 +119,8 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
     source = parts.search.from_
     if source is not None and not method.begins_with_another:
-        raise InvalidValue("search.from", source, "it is for method=gradient, tuned, coarse_to_fine, neighbours")
+        allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"
+        raise InvalidValue("search.from", source, allowed)
     if randomness.ranks.count > 1 and not method.data_parallel:
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
         raise InvalidValue("method", type(method).__name__, allowed)

@@ -54,7 +54,8 @@ OURS = "search"
 DROPOUTS = {"embedding": 0.2, "cell_x": 0.0, "cell_h": 0.0, "output": 0.2}
 LANGUAGE_STEPS = 350, 857  # of the search and the retraining; 857 are the 600,000 tokens that the LSTM sees
 SETTINGS = {
-    **dict.fromkeys(KINDS, ("method=coarse_to_fine",)),  # goes along with the data on a command line
+    **dict.fromkeys(KINDS, ("method=coarse_to_fine",)),  # goes along with the data on a command line, as the next do
+    "tables": ("method=cross_validated", "hyperparameters=table"),
     # The cell and the optimiser of DARTS at the LSTM's size and dropout; nothing is learned beside the cell.
     "language": (
         *("space=recurrent", "space.width=64", "space.final_width=128", "hyperparameters=recurrent"),

@@ -84,7 +84,7 @@ MAP_LAYERS: Sequence[Mapping[str, Any]] = [
     {**SMOOTH_CONVOLUTION, "dilation": 2, "optional": True},
 ]
 RANKS: dict[str, tuple[Sequence[Mapping[str, Any]], Signature]] = {  # layers and data of every rank and head
-    "rows": (DENSE_LAYERS, Signature((4,), 3)),
+    "rows": ([{**one, "optional": True} for one in DENSE_LAYERS], Signature((4,), 3)),
     "rows with categories": (DENSE_LAYERS, Signature((5,), 3, categories=(4, 7))),
     "series": ([SMOOTH_CONVOLUTION, MIXED_POOLS, *DENSE_LAYERS], Signature((2, 9), 3)),
     "series pooled over all": (

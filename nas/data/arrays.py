@@ -15,7 +15,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
 from nas.errors import InvalidValue, UnusableInput, require
 
@@ -113,6 +113,7 @@ class Arrays:
             digest=digest_of(files),
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
+            exchangeable=exchangeable(self.split, rows.own),
         )
 
 

@@ -39,6 +39,7 @@ class DataSplits:
         digest: The SHA-256 of the data, where the source has files of a user's.
         test_samples: What each sample of the test part is called in them, such as the number of its row.
         epoch_samples: Samples of an epoch, about (:meth:`nas.data.dataset.Dataset.stream`).
+        exchangeable: Whether a sample could as well be in another part: not one of a group, or of a time.
 
     Raises:
         UnusableInput: See above.
@@ -58,6 +59,7 @@ class DataSplits:
     digest: str = ""
     test_samples: Sequence[str | int] = ()
     epoch_samples: int = 0
+    exchangeable: bool = True
 
     def __post_init__(self) -> None:
         allowed = "it must be 0 (an epoch is one pass) or above"

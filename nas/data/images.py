@@ -23,7 +23,7 @@ from nas.data.labelled import listed
 from nas.data.masks import masks_of, read_masks
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures import MODES, Channels, Seen
-from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table_columns import require_columns
 from nas.data.table_file import CsvFormat
@@ -151,6 +151,7 @@ class Images:
             preparation=self._preparation(decoding, mean, std, targets),
             digest=self._digest(folder, found, targets, kept),
             epoch_samples=self.epoch_samples,
+            exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 

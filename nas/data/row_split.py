@@ -119,6 +119,11 @@ def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
     return Parts(left, taken["validation"], taken["test"])
 
 
+def exchangeable(split: RowSplit, own: Mapping[str, int]) -> bool:
+    """Whether any row could as well be in the training as in the validation part; ``own`` as of :class:`Rows`."""
+    return split.by is None and split.order is None and "validation" not in own
+
+
 def _asked(split: RowSplit) -> dict[str, int | float | None]:
     validation = SHARE if split.validation is None else split.validation
     return {"test": SHARE if split.test is None else split.test, "validation": validation, "train": split.train}

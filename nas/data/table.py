@@ -10,7 +10,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.dividing_columns import groups_of, times_of
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.table_columns import (
     as_said,
     count_rows,
@@ -122,6 +122,7 @@ class Table:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
+            exchangeable=exchangeable(self.split, rows.own),
         )
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:

@@ -119,6 +119,7 @@ class Text:
             head="sequence",
             preparation={"level": self.level, "vocabulary": list(known)},
             digest=digest,
+            exchangeable=False,
         )
 
     def _taken(self) -> str:

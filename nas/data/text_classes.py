@@ -11,7 +11,7 @@ from nas.data.dataset import ArrayDataset
 from nas.data.image_folders import PictureFolder
 from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import of_training
 from nas.data.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.text_vocabulary import Counted
@@ -102,6 +102,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
         digest=whole.hexdigest(),
         test_samples=[Path(found.files[place]).relative_to(location).as_posix() for place in parts.test.tolist()],
         epoch_samples=epoch_samples,
+        exchangeable=exchangeable(asked, found.own),
     )
 
 

@@ -14,7 +14,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.series_file import SeriesFile, read_series, series_files
 from nas.data.targets import Targets, named_classes, of_training
 from nas.errors import UnusableInput, require
@@ -96,6 +96,7 @@ class TimeSeries:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
+            exchangeable=exchangeable(self.split, rows.own),
         )
 
 

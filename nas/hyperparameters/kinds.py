@@ -67,7 +67,7 @@ class Hyperparameter:
         rises: Whether a fixed value that acts through the loss goes up to ``initial`` from 0 in a straight line over
             the search.
         by: What learns it. ``trainings`` leaves it at ``initial`` in a gradient search, and to what trains candidates:
-            black-box methods, and the short trainings of ``method=coarse_to_fine``.
+            black-box methods, ``method=coarse_to_fine`` and ``method=cross_validated``.
         basis: The value is a mixture of so many, evenly spaced on its scale, weighted by the softmax of as many raw
             parameters (AutoHAS, Dong et al., 2020, in its differentiable form). Null: it has one raw parameter.
     """

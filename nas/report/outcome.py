@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def architecture_in_words(found: CandidateFile) -> str:
     """``conv 5x5 32 relu - max pool 2x2 /2 - dense 256 relu``, without the layers that were left out."""
     layers = found.space.layer_descriptions(found.candidate.architecture)
-    return " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
+    kept = " - ".join(f"{layer.label} {layer.detail}".strip() for layer in layers if layer.kind != "skip")
+    return kept or "no hidden layer"
 
 
 INPUTS = {0: "row", 1: "series", 2: "image"}

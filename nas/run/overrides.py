@@ -87,11 +87,16 @@ def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
     """``method=coarse_to_fine`` for a user's own samples: short trainings of what was found.
 
     They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
-    network learns nothing; short trainings see that. An experiment says everything itself.
+    network learns nothing; short trainings see that. A table has ``method=cross_validated`` behind them and
+    ``hyperparameters=table``: its rows are few and noisy, and weight decay is what it needs. An experiment says
+    everything itself.
     """
     said = any(value_of(arguments, group) for group in ("method", "experiment")) or any(map(_names_all, arguments))
     swept = (value_of(arguments, "data") or "").split(",")
-    return ["method=coarse_to_fine"] if set(swept) <= set(OWN_SAMPLES) and not said else []
+    if said or not set(swept) <= set(OWN_SAMPLES):
+        return []
+    of_table = [] if value_of(arguments, "hyperparameters") else ["hyperparameters=table"]
+    return ["method=cross_validated", *of_table] if swept == ["table"] else ["method=coarse_to_fine"]
 
 
 def _names_all(argument: str) -> bool:

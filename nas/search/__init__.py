@@ -2,6 +2,7 @@
 
 from nas.search.callback import Callback, SeenStep
 from nas.search.coarse_to_fine import CoarseToFine
+from nas.search.cross_validation import CrossValidated
 from nas.search.discretisation import Alone, AloneOrStrongest, Discretisation, Strongest
 from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
@@ -23,6 +24,7 @@ __all__ = [
     "Callback",
     "CoarseToFine",
     "Converged",
+    "CrossValidated",
     "Discretisation",
     "Eigenvalue",
     "FewSkips",

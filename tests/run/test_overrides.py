@@ -206,8 +206,10 @@ def test_what_an_override_sets(override: str, key: str) -> None:
 
 
 def test_short_trainings_follow_a_search_on_samples_of_a_users_own() -> None:
+    of_table = ["method=cross_validated", "hyperparameters=table"]
     for data in OWN_SAMPLES:
-        assert going_along([f"data={data}"], CONF)[0] == "method=coarse_to_fine"
+        assert going_along([f"data={data}"], CONF) == (of_table if data == "table" else ["method=coarse_to_fine"])
+    assert going_along(["data=table", "hyperparameters=fixed"], CONF) == of_table[:1]
     assert going_along(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
     assert going_along(["data=table,digits"], CONF) == going_along(["data=table", "-cn=mine"], CONF) == []
     assert going_along(["data=table", "method=tpe"], CONF) == []

@@ -65,8 +65,8 @@ def test_what_it_began_with_is_told(old: Path, tmp_path: Path, capsys: pytest.Ca
             "it must be a search of the same space and data: input_shape is 1x8x8 there and 1x28x28 here",
         ),
         (["space.activations=[relu]"], "space.activations is"),
-        (["method=random"], "it is for method=gradient, tuned, coarse_to_fine, neighbours"),
-        (["method=multi_start"], "it is for method=gradient, tuned, coarse_to_fine, neighbours"),
+        (["method=random"], "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"),
+        (["method=multi_start"], "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"),
     ],
 )
 def test_another_space_data_or_method_is_refused(

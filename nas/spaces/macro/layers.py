@@ -259,7 +259,8 @@ def parse_slots(layers: object, activations: object) -> tuple[Slot, ...]:
         raise InvalidValue("layers", layers, "it must be a list of layers")
     require(0 < len(layers) <= 1000, "layers", list(layers), "it must have 1 to 1000 layers")
     slots = tuple(_slot(entry, f"layers[{index}]", default) for index, entry in enumerate(layers))
-    require(not slots[0].optional, "layers[0].optional", True, "the first layer cannot be skipped")
+    good = slots[0].is_dense or not slots[0].optional
+    require(good, "layers[0].optional", True, "the first layer cannot be skipped, unless it is a dense one")
     for index, (before, slot) in enumerate(pairwise(slots), start=1):
         allowed = f"no convolution or pooling can follow a {before.layers[0].kind} layer"
         kinds = ", ".join(layer.kind for layer in slot.layers)

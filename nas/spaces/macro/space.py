@@ -28,7 +28,7 @@ class Macro(MacroChoices):
     Args:
         layers: A list of slots: ``{type: conv, filters, kernel_size, dilation, stride, activations, optional}``,
             ``{type: pool, pool_size, kind, stride}``, ``{type: dense, units, activations, optional}`` or
-            ``{choose: [...], optional}``.
+            ``{choose: [...], optional}``. The first layer can be optional where it is a dense one.
         activations: The options of layers that declare none.
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
             same parameters and give the same numbers. Series are always computed plainly.
