@@ -212,7 +212,7 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
 
 def _options_with(setting: str, target: str) -> list[str]:
     """The names of what lies beside ``target`` in its package and has such a setting, as data sources and tasks do."""
-    package = importlib.import_module(".".join(target.split(".")[:2]))
+    package = importlib.import_module(".".join(target.split(".")[:2]) if target.startswith("nas.") else "nas")
     found = []
     for member in (getattr(package, name) for name in getattr(package, "__all__", ())):
         name = getattr(member, "name", None)

@@ -349,4 +349,6 @@ def test_a_setting_of_a_neighbour_is_told_as_such(group: str, setting: str, sent
     assert isinstance(config, DictConfig)
     allowed = unknown_setting(config, group.partition("/")[0], setting)
     assert allowed is not None
+    of_a_user = OmegaConf.create({"_target_": f"{__name__}.Wheel", "radius": 1.0})
+    assert unknown_setting(of_a_user, "data", setting) == "data knows radius"
     assert re.search(sentence, allowed), allowed
