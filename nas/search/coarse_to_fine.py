@@ -2,20 +2,22 @@
 
 A hypergradient takes small steps: a learning rate that begins decades away does not arrive in a short search. Trainings
 of an epoch or two tell such values apart at a fraction of the price. They do not tell good ones apart: they prefer a
-higher learning rate and less dropout than a whole training does. So the learned values stay unless others win clearly.
+higher learning rate and less dropout than a whole training does. So the learned values stay unless others win clearly,
+in a whole training, too, where the budget has one to spare.
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
+from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, in_words, loss
+from nas.search.trainings import Trainer, Trainings, best, in_words, loss
 
 log = logging.getLogger(__name__)
 RATE = "learning_rate"
@@ -26,7 +28,8 @@ class CoarseToFine:
     """A search, and then short trainings of its network, in coarse and then in fine steps of the learning rate.
 
     They lie in ``coarse_to_fine.jsonl`` of the run folder, so that a resumed run makes none twice. They end where no
-    step is open, at ``trials`` trainings, or where the budget pays for no further one.
+    step is open, at ``trials`` trainings, or where the budget pays for no further one. Where the learned values lead no
+    more, they and the leader get a whole training, in ``coarse_to_fine_whole.jsonl``, and the lower loss decides.
 
     Args:
         inner: Makes the search that comes first, from the same parts.
@@ -34,7 +37,8 @@ class CoarseToFine:
         usual: By name, values that work on most data. What is not learned is left alone.
         coarse, fine: Factors from one learning rate to the next.
         margin: By what share of the leader's loss another candidate's must be lower to take the lead.
-        trials: The most trainings.
+        trials: The most short trainings.
+        whole_epochs: Length of a whole training; None for no such comparison.
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
         parts: The pieces of the run; the budget is that of search and trainings together.
         evaluator: For an inner search that needs one.
@@ -52,12 +56,15 @@ class CoarseToFine:
         fine: float,
         margin: float,
         trials: int,
+        whole_epochs: int | None = None,
         tried: Mapping[str, float] | None = None,
         *,
         parts: SearchParts,
         evaluator: Evaluator | None = None,
     ) -> None:
         require(trials >= 2, "trials", trials, "it must be at least 2")
+        good = whole_epochs is None or whole_epochs >= 1
+        require(good, "whole_epochs", whole_epochs, "it must be at least 1, or null for no whole trainings")
         self.steps = Steps(usual, coarse, fine, margin)
         self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
@@ -72,6 +79,8 @@ class CoarseToFine:
             good = ranges[name].contains(value)
             require(good, f"tried.{name}", value, f"it must be from {ranges[name].low:g} to {ranges[name].high:g}")
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
+        tells_more = whole_epochs is not None and whole_epochs > epochs
+        self.whole = Trainer("coarse_to_fine_whole", whole_epochs, parts) if whole_epochs and tells_more else None
 
     def search(self) -> SearchResult:
         found = self.inner.search()
@@ -84,19 +93,35 @@ class CoarseToFine:
                 return None if trial is None else loss(trial)
 
             lead = self.steps.lead(found.candidate, self.ranges, measured, self.tried)
-        return self._improved(found, trainings, lead) if trainings.done else found
+            if trainings.done:
+                log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
+            whole = self._whole_trainings([found.candidate, lead.candidate], trainings)
+        return self._improved(found, trainings, lead, whole) if trainings.done else found
 
-    def _improved(self, found: SearchResult, trainings: Trainings, lead: "Lead") -> SearchResult:
-        log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
-        before, after = found.candidate.hyperparameters, lead.candidate.hyperparameters
+    def _whole_trainings(self, candidates: Sequence[Candidate], trainings: Trainings) -> list[Evaluation]:
+        """One of each, where they differ and the budget pays for all; one alone would tell nothing."""
+        if self.whole is None or len(set(candidates)) < 2:
+            return []
+        if not trainings.affords(sum((self.whole.price(one) for one in candidates), Cost())):
+            return []
+        made = [trainings.train(self.whole, one) for one in candidates]
+        return [trial for trial in made if trial is not None]
+
+    def _improved(
+        self, found: SearchResult, trainings: Trainings, lead: "Lead", whole: Sequence[Evaluation]
+    ) -> SearchResult:
+        candidate = best(whole).candidate if len(whole) == 2 else lead.candidate
+        before, after = found.candidate.hyperparameters, candidate.hyperparameters
         moved = [name for name in self.ranges if after[name] != before[name]]
-        taken = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
-        told = f"{taken or 'the learned values stay'}, after {len(trainings.done)} short trainings"
+        changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
+        told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
+        if whole:
+            told += f" and whole ones of both, with losses of {' and '.join(f'{loss(one):.3g}' for one in whole)}"
         settled = {**found.settled, **dict.fromkeys(moved, None)}
         if lead.cut_short:
             settled |= dict.fromkeys(self.ranges, "its short trainings ended before all steps were tried")
         return trainings.result(
-            candidate=lead.candidate,
+            candidate=candidate,
             settled=settled,
             remarks={**found.remarks, "not settled": unsettled_in_words(settled), "coarse to fine": told},
         )

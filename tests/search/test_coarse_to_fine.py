@@ -200,3 +200,44 @@ def test_a_search_ends_in_it_within_its_budget_and_goes_on_between_two_trainings
     train_search.search(config, tmp_path / "poor")
     for name in ("candidate.json", "metrics.csv"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "poor" / name).read_bytes(), name
+
+
+def test_a_whole_training_decides_between_learned_and_other_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainer.train
+    short_rates: list[float] = []
+
+    def told(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        """Short trainings prefer high learning rates, whole ones low ones."""
+        found, rate = train(trainer, candidate), candidate.hyperparameters[RATE]
+        is_whole = trainer.name == "coarse_to_fine_whole"
+        short_rates.extend([] if is_whole else [rate])
+        return replace(found, metrics={**found.metrics, "loss": 1 + rate if is_whole else 1 / rate})
+
+    monkeypatch.setattr(Trainer, "train", told)
+    config = small_search("method.whole_epochs=2")
+    result, found, _ = train_search.search(config, tmp_path / "whole")
+    whole = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine_whole.jsonl"))
+    assert [one.candidate.hyperparameters[RATE] for one in whole] == [short_rates[0], max(short_rates)]
+    assert found.candidate == whole[0].candidate, "the learned values stay"
+    assert "the learned values stay, after 3 short trainings and whole ones of both" in result.remarks["coarse to fine"]
+    all_of_it = EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"), whole
+    assert result.cost.samples > sum(one.cost.samples for kept in all_of_it for one in kept)
+
+    def killed(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        if candidate == whole[1].candidate and trainer.name == "coarse_to_fine_whole":
+            raise Killed
+        return told(trainer, candidate)
+
+    monkeypatch.setattr(Trainer, "train", killed)
+    with pytest.raises(Killed):
+        train_search.search(config, tmp_path / "parts")
+    monkeypatch.setattr(Trainer, "train", told)
+    train_search.search(config, tmp_path / "parts")
+    for name in ("candidate.json", "metrics.csv"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+    poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - 1}")
+    train_search.search(poor, tmp_path / "poor")
+    assert not (tmp_path / "poor" / "coarse_to_fine_whole.jsonl").exists(), "one of the two alone would tell nothing"
