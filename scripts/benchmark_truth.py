@@ -279,8 +279,19 @@ def parsed_variants(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         name, _, overrides = text.partition("=")
         allowed = "it must be name=override,override with a name of its own, such as slow=search.epochs=20"
         require(bool(name and overrides) and name not in {**BLACK_BOXES, **GRADIENTS}, "--variant", text, allowed)
-        found[name] = tuple(re.split(r",(?![^\[{]*[\]}])", overrides))
+        found[name] = tuple(_split(overrides))
     return found
+
+
+def _split(overrides: str) -> list[str]:
+    depth, parts = 0, [""]
+    for letter in overrides:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def located(text: str) -> Path:

@@ -193,6 +193,8 @@ def test_texts_of_the_command_line(script: ModuleType) -> None:
         ("multiply_adds", 20),
     ]
     assert script.parsed_seeds(["3..5", "9", "4"]) == [3, 4, 5, 9]
+    nested = "+starts=[{learning_rate:0.01,dropout:0.1},{learning_rate:0.1}]"
+    assert script.parsed_variants([f"a={nested},seed=1"]) == {"a": (nested, "seed=1")}
     assert script.parsed_variants(["a=search.epochs=3,evaluation.rungs=[1,2]"]) == {
         "a": ("search.epochs=3", "evaluation.rungs=[1,2]")
     }
