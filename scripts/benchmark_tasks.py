@@ -27,7 +27,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +125,7 @@ class Searched(Run):
         return {"measures": measures, "architecture": architecture, "hyperparameters": told}
 
 
-@cache
-def own_sources() -> str:
+def own_sources() -> str:  # uncached: the jobs' processes are sent it whole, which no cached function can be
     """A hash of the simple methods' own code."""
     return hashlib.sha256(b"".join((ROOT / "scripts" / part).read_bytes() for part in PARTS)).hexdigest()
 

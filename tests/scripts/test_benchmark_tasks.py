@@ -3,6 +3,8 @@
 import csv
 import importlib.util
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -132,3 +134,21 @@ def test_a_small_run_is_kept(benchmark: ModuleType, capsys: pytest.CaptureFixtur
     second = capsys.readouterr()
     assert second.out == first.out
     assert "5 runs in" not in second.err
+
+
+@pytest.mark.slow
+def test_two_jobs_make_the_runs_that_one_makes(tmp_path: Path) -> None:
+    """As a command: what two processes are sent must not hang on the module that was started."""
+    pytest.importorskip("pandas")
+    script = Path(__file__).resolve().parents[2] / "scripts" / "benchmark_tasks.py"
+    asked = ["--data", "wine", "--methods", "linear", "forest", "--seeds", "0", "1"]
+    tables = []
+    for jobs in ("1", "2"):
+        command = [sys.executable, str(script), *asked, "--jobs", jobs, "--folder", str(tmp_path / jobs)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "3 of 3 runs" in done.stderr, done.stderr
+        tables.append(
+            [line.split()[:-1] for line in done.stdout.splitlines() if line.startswith(("  linear", "  forest"))]
+        )
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 2
