@@ -110,12 +110,13 @@ class CoarseToFine:
     def _improved(
         self, found: SearchResult, trainings: Trainings, lead: "Lead", whole: Sequence[Evaluation]
     ) -> SearchResult:
-        candidate = best(whole).candidate if len(whole) == 2 else lead.candidate
+        compared = len(whole) == 2
+        candidate = best(whole).candidate if compared else lead.candidate
         before, after = found.candidate.hyperparameters, candidate.hyperparameters
         moved = [name for name in self.ranges if after[name] != before[name]]
         changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
         told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
-        if whole:
+        if compared:
             told += f" and whole ones of both, with losses of {' and '.join(f'{loss(one):.3g}' for one in whole)}"
         settled = {**found.settled, **dict.fromkeys(moved, None)}
         if lead.cut_short:

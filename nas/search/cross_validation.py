@@ -41,7 +41,8 @@ class CrossValidated:
         inner: Makes the search that comes first, from the same parts.
         epochs: Length of one training; as long as the retraining, whose candidate is sought.
         folds: How often a candidate is trained.
-        most: Samples to train and validate on, beyond which one validation part tells enough, and nothing is done.
+        most: Samples to train and validate on, beyond which one validation part tells enough, and nothing is tried.
+        many: By name, the hyperparameters of the network found where there are more; the others stay.
         steps: As of :class:`nas.search.line_search.LineSearch`.
         shorter: By name, where the hyperparameters of the network without its optional layers begin; the others stay.
         trials: The most candidates.
@@ -58,6 +59,7 @@ class CrossValidated:
         epochs: int,
         folds: int,
         most: int,
+        many: Mapping[str, float],
         steps: Mapping[str, float],
         shorter: Mapping[str, float],
         trials: int,
@@ -74,25 +76,32 @@ class CrossValidated:
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in steps}
         self.lines.check(self.ranges)
         self.shorter = {name: value for name, value in shorter.items() if name in ranges}
-        for name, value in self.shorter.items():
-            allowed = f"it must be from {ranges[name].low:g} to {ranges[name].high:g}"
-            require(ranges[name].contains(value), f"shorter.{name}", value, allowed)
-        self.trainer = FoldTrainer(epochs, folds, parts)
-        self.few = len(parts.splits.train) + len(parts.splits.validation) <= most
+        self.many = {name: value for name, value in many.items() if name in ranges}
+        for key, values in {"shorter": self.shorter, "many": self.many}.items():
+            for name, value in values.items():
+                allowed = f"it must be from {ranges[name].low:g} to {ranges[name].high:g}"
+                require(ranges[name].contains(value), f"{key}.{name}", value, allowed)
+        require(epochs >= 1, "epochs", epochs, "it must be at least 1")
+        are_few = len(parts.splits.train) + len(parts.splits.validation) <= most
+        self.trainer = FoldTrainer(epochs, folds, parts) if are_few else None  # it copies the samples once per fold
 
     def search(self) -> SearchResult:
         found = self.inner.search()
-        if not self.few:
-            return found
         start = found.candidate
+        if self.trainer is None:
+            values = Hyperparameters({**start.hyperparameters, **self.many})
+            return replace(found, candidate=Candidate(start.architecture, values))
+        if not self.ranges and self._shortened(start) == start:
+            return found
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
+            if not self._trained(start, trainings):  # what it is compared with comes first
+                return found
             self._search_lines(start, trainings)
-            lead = best(trainings.done).candidate if trainings.done else start
-            shorter = self._shortened(lead)
+            shorter = self._shortened(lead := best(trainings.done).candidate)
             if shorter != lead and self._trained(shorter, trainings) and best(trainings.done).candidate == shorter:
                 start = shorter
                 self._search_lines(start, trainings)
-        return self._improved(found, start, trainings) if trainings.done else found
+        return self._improved(found, start, trainings)
 
     def _search_lines(self, start: Candidate, trainings: Trainings) -> None:
         while (trial := self.lines.next(start, trainings.done, self.ranges)) is not None:
@@ -101,6 +110,7 @@ class CrossValidated:
 
     def _trained(self, candidate: Candidate, trainings: Trainings) -> bool:
         """Whether there could be another training, and was."""
+        assert self.trainer is not None
         return len(trainings.done) < self.lines.trials and trainings.train(self.trainer, candidate) is not None
 
     def _shortened(self, candidate: Candidate) -> Candidate:
@@ -135,7 +145,7 @@ class FoldTrainer(Trainer):
 
     Args:
         epochs: Length of a training.
-        folds: How many there are; fewer, where there are not two samples for each.
+        folds: How many there are; fewer, where there are not two samples for each, and none for less than four.
         parts: The pieces of the run.
     """
 
@@ -159,7 +169,7 @@ class FoldTrainer(Trainer):
 def fold_setups(setup: TrainingSetup, folds: int, exchangeable: bool) -> list[TrainingSetup]:
     """``setup`` with the parts and the seed of each fold; classes are in proportion in every fold."""
     seeds = range(setup.seed, setup.seed + folds)
-    if not exchangeable:
+    if not exchangeable or len(setup.train) + len(setup.validation) < 4:
         return [replace(setup, seed=seed) for seed in seeds]
     known = setup.train.joined(setup.validation)
     chosen = fold_indices(known.targets, min(folds, len(known) // 2))

@@ -121,7 +121,7 @@ class GradientSearch(CheckpointedSearch):
             log.info(f"{name} has no gradient: held at {entry.initial:g}")
 
     def advance(self) -> None:
-        """One step of either level: Algorithm 1 of DARTS (Liu et al., 2019)."""
+        """One step of both levels: Algorithm 1 of DARTS (Liu et al., 2019)."""
         self._follow_schedules()
         work = self.upper_level.work(
             architecture=self.alpha_moves(),

@@ -88,6 +88,7 @@ def test_of_many_samples_nothing_is_done_and_the_mean_is_that_of_all(
 
     found, parts = searched(own / "run", "method.most=31")  # of 32
     assert not (own / "run" / "cross_validation.jsonl").exists()
+    assert found.candidate.hyperparameters["weight_decay"] == 3e-4, "the usual one, and not that of few rows"
     monkeypatch.setattr(TrainedFromScratch, "evaluate", evaluated)
     trainer = FoldTrainer(1, 3, parts)
     known = parts.splits.train_and_validation().targets
@@ -103,6 +104,20 @@ def made_up(candidate: Candidate, best: float, shorter: float) -> float:
     return 9 + abs(math.log10(values["weight_decay"] / best)) + values["dropout"] - shorter * (types == {"skip"})
 
 
+def test_without_anything_to_step_in_what_was_found_is_still_compared(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(trainer: FoldTrainer, candidate: Candidate) -> Evaluation:
+        return Evaluation(candidate, {"loss": made_up(candidate, 3e-4, -3.0)}, Cost(1, evaluations=1))
+
+    monkeypatch.setattr(FoldTrainer, "train", made)
+    held = [f"hyperparameters.{name}.learn=false" for name in ("dropout", "weight_decay")]
+    found, _ = searched(own / "run", *held)
+    tried = [one.candidate for one in EvaluationCache(own / "run" / "cross_validation.jsonl")]
+    assert [one.architecture["layer1.type"] for one in tried] == [tried[0].architecture["layer1.type"], "skip"]
+    assert found.candidate == tried[0]
+
+
 @pytest.mark.parametrize(("best", "shorter"), [(1.0, 3.0), (0.05, -3.0)])
 def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     best: float, shorter: float, own: Path, monkeypatch: pytest.MonkeyPatch
@@ -114,7 +129,7 @@ def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     found, _ = searched(own / "run", "method.trials=20", "method.inner.trials=2")
     values, architecture = found.candidate.hyperparameters, found.candidate.architecture
     assert abs(math.log(values["weight_decay"] / best)) < math.log(5.0) / 2 + 1e-9
-    assert (architecture["layer1.type"], architecture["layer2.type"]) == ("skip", "skip") or shorter < 0
+    assert ((architecture["layer1.type"], architecture["layer2.type"]) == ("skip", "skip")) == (shorter > 0)
     told = found.remarks["cross-validation"]
     assert ("without optional layers" in told) == (shorter > 0)
     assert found.settled["weight_decay"] is None
