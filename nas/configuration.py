@@ -206,7 +206,7 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     if open_ended or _parameter(name) in parameters:
         return None
-    others = _options_with(name, target)
+    others = [] if "." in key else _options_with(name, target)  # a part of a group, such as data.csv, has no options
     return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
 
 

@@ -340,14 +340,18 @@ def test_a_mistake_in_what_is_assembled_names_its_whole_key(config: dict[str, An
         ),
         ("data/table", "folder", r"it is a setting of data=.*, images, .*text$"),
         ("task/regression", "ignore", r"task knows loss; it is a setting of task=dense_classification$"),
+        ("data/table.split", "file", r"data.split knows (?!.*setting of)"),
+        ("data/table.csv", "target", r"data.csv knows (?!.*setting of)"),
         ("task/auto", "colour", r"task knows class_weights, ignore$"),
     ],
-    ids=["file", "folder", "ignore", "nobody"],
+    ids=["file", "folder", "ignore", "split", "csv", "nobody"],
 )
 def test_a_setting_of_a_neighbour_is_told_as_such(group: str, setting: str, sentence: str) -> None:
-    config = OmegaConf.load(CONF / f"{group}.yaml")
+    option, dot, part = group.partition(".")
+    config = OmegaConf.load(CONF / f"{option}.yaml")
+    config = OmegaConf.select(config, part) if part else config
     assert isinstance(config, DictConfig)
-    allowed = unknown_setting(config, group.partition("/")[0], setting)
+    allowed = unknown_setting(config, f"{group.partition('/')[0]}{dot}{part}", setting)
     assert allowed is not None
     of_a_user = OmegaConf.create({"_target_": f"{__name__}.Wheel", "radius": 1.0})
     assert unknown_setting(of_a_user, "data", setting) == "data knows radius"

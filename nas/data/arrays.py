@@ -72,6 +72,7 @@ class Arrays:
         read = _read_targets([(y, stored[y]) for _, y in names.values()], owner)
         values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
         _refuse_unknown(values, owner)
+        doubt = _doubt(names["train"][1], read.class_names or ())
         targets = Targets(values, read.class_names)
         count = len(inputs["train"])
         rows = Rows(
@@ -114,6 +115,7 @@ class Arrays:
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(self.split, rows.own),
+            doubt=doubt,
         )
 
 
@@ -169,7 +171,7 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
         if first.ndim > 2 or first.shape[1:] not in ((), (1,)):
             raise UnusableInput(f"{name} is {first.shape} of text: the name of one class per sample is wanted.")
         texts = _texts(arrays)
-        _refuse_no_names(name, texts)
+        _refuse_empty(name, texts)
         return named_classes(texts)
     if not kinds <= set("fiub"):
         raise UnusableInput(f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts.")
@@ -192,23 +194,28 @@ def _texts(arrays: Sequence[tuple[str, Array]]) -> list[str]:
     return texts
 
 
-def _refuse_no_names(name: str, texts: Sequence[str]) -> None:
-    """Refuse texts that are empty, and such as ``0.5``, which are amounts."""
+def _refuse_empty(name: str, texts: Sequence[str]) -> None:
     empty = [str(sample) for sample, text in enumerate(texts) if not text.strip()]
     if empty:
         raise UnusableInput(
             f"{len(empty):,} of {len(texts):,} texts of {name} are empty: {listed(empty)}, counted from 0; name their "
             "classes, or remove these samples."
         )
+
+
+def _doubt(name: str, classes: Sequence[str]) -> str:
+    """What to say of classes such as ``0.5``, which may be amounts, or versions; empty where none has a fraction."""
     try:
-        numbers = np.array(sorted(set(texts)), dtype=float)
+        numbers = np.array(classes, dtype=float)
     except ValueError:
-        return
-    if np.isfinite(numbers).all() and (numbers != numbers.round()).any():
-        raise UnusableInput(
-            f"{name} has numbers as texts, such as {texts[0]!r}: save {name}.astype(float), which task=classification "
-            "takes for classes, too."
-        )
+        return ""
+    fractions = numbers != numbers.round()
+    if not np.isfinite(numbers).all() or not fractions.any():
+        return ""
+    return (
+        f"{name} has numbers as texts, such as {classes[int(fractions.argmax())]!r}: task=classification takes them "
+        f"for classes; if they are amounts, save {name}.astype(float)."
+    )
 
 
 def _refuse_unknown(values: Tensor, owner: str) -> None:

@@ -40,6 +40,7 @@ class DataSplits:
         test_samples: What each sample of the test part is called in them, such as the number of its row.
         epoch_samples: Samples of an epoch, about (:meth:`nas.data.dataset.Dataset.stream`).
         exchangeable: Whether a sample could as well be in another part: not one of a group, or of a time.
+        doubt: Why ``class_names`` may be amounts, as a sentence; only a task that is asked for takes them as classes.
 
     Raises:
         UnusableInput: See above.
@@ -60,6 +61,7 @@ class DataSplits:
     test_samples: Sequence[str | int] = ()
     epoch_samples: int = 0
     exchangeable: bool = True
+    doubt: str = ""
 
     def __post_init__(self) -> None:
         allowed = "it must be 0 (an epoch is one pass) or above"

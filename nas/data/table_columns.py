@@ -4,16 +4,16 @@ import difflib
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, SIGNED, THOUSANDS, Column
+from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNITS, Column
 from nas.data.table_rows import text_of
-from nas.data.targets import Targets, named_classes
+from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
 
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
@@ -109,6 +109,8 @@ def inputs_among(
         all_ignored = [*ignored, *bad]
         texts = [name for name in bad if columns[name].kind == "text"]
         other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
+        counts = [name for name in bad if columns[name].numbers is not None]
+        other += f"; {override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers" if counts else ""
         named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
         raise UnusableInput(
             f"{len(bad)} column{'s' if len(bad) > 1 else ''} of {file} cannot be an input as "
@@ -195,6 +197,8 @@ def joined(
 def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
     """Refuse a text column half of whose texts, or more, are numbers, or are numbers that are not written plainly.
 
+    A few texts such as ``5 %`` and ``10 %`` are categories, or classes.
+
     Args:
         column: Any one.
         file: The table's name, for messages.
@@ -208,7 +212,8 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
     assert column.texts is not None
     different = [text for text in dict.fromkeys(column.texts) if text]
     words = {text for text in different if math.isnan(_number(text))}
-    written = bool(words) and all(map(SIGNED.fullmatch, words))
+    commas = bool(words) and all(map(COMMA.fullmatch, words))
+    written = commas or (len(different) > MOST_CLASSES and bool(words) and _are_signed(words))
     if not different or (len(words) == len(different) and not written):
         return
     known = [(row, text) for row, text in enumerate(column.texts) if text]
@@ -216,7 +221,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
     as_texts = f"{override('categorical', [column.name])} takes all of them as texts"
     if written:
         row, text = strange[0]
-        if all(map(COMMA.fullmatch, words)):
+        if commas:
             thousands = all(map(THOUSANDS.fullmatch, words))
             either = "; if they part thousands, remove them from the file" if thousands else ""
             problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
@@ -244,6 +249,12 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
             missing = override("missing", different)
             ways.insert(0, f"{missing} takes {'it' if len(different) == 1 else 'them'} as missing")
     raise UnusableInput(f"The column {column.name} of {file} {problem}: {', and '.join(ways)}.")
+
+
+def _are_signed(texts: Collection[str]) -> bool:
+    """Whether ``texts`` are numbers, all of one unit or none, with blanks or marks that Python does not read."""
+    units = set(UNITS).intersection("".join(texts))
+    return len(units) <= 1 and all(map(SIGNED.fullmatch, texts))
 
 
 def _shown(text: str) -> str:

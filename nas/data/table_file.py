@@ -28,14 +28,17 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
     b"PK\3\4": "a spreadsheet or a ZIP archive",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"\x1f\x8b": "compressed (it should be called .csv.gz)",
-    b"PAR1": "Parquet (it should be called .parquet)",
+    b"PAR1": "Parquet (it should be called .parquet)",  # where it ends so, too
 }
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
-SIGNED = re.compile(  # $1,200.00 12% 1.200,50 and 3,5
-    r"[-+]?\s?[$€£¥]?\s?[-+]?(\d+|\d{1,3}([.,'\s]\d{3})+)([.,]\d+)?\s?[%$€£¥]?"
+UNITS = "%$€£¥"
+SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comma, points part an address or a version
+    rf"[-+]?\s?[{UNITS}]?\s?[-+]?"
+    r"(\d+([.,]\d+)?|[1-9]\d{0,2}(?P<mark>[,'\s])\d{3}((?P=mark)\d{3})*(\.\d+)?|[1-9]\d{0,2}([.\s]\d{3})+,\d+)"
+    rf"\s?[{UNITS}]?"
 )
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 Kind = Literal["number", "whole", "truth", "text", "category", "date"]
@@ -136,8 +139,11 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
-    # The names are read by themselves because pandas renames the second of two equal ones.
-    names = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options).iloc[0].tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what pandas says of the names it says of the whole table again
+        # The names are read by themselves because pandas renames the second of two equal ones.
+        first_row = pandas.read_csv(file, header=None, nrows=1, dtype=str, keep_default_na=False, **options)
+    names = first_row.iloc[0].tolist()
     if str(names[0]).startswith("sep="):
         first = str(names[0])
         raise UnusableInput(
@@ -184,7 +190,11 @@ def _refuse_other_files(file: Path, key: str) -> None:
         raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
     with file.open("rb") as content:
         first = content.read(4)
+        content.seek(max(0, file.stat().st_size - 4))
+        last = content.read()
     what = next((what for bytes_, what in BEGINNINGS.items() if first.startswith(bytes_)), "")
+    if first == b"PAR1" != last:  # a name of a column
+        what = ""
     if what and suffix not in (*PARQUET, *COMPRESSED):
         raise UnusableInput(f"{file} is no text, but {what}: save it as CSV and give that file in {key}.")
 

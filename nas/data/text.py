@@ -125,20 +125,20 @@ class Text:
     def _taken(self) -> str:
         """What is read, in words."""
         if self.folder is not None:
-            return Path(self.folder).expanduser().name or self.folder
-        return "the manual of this Python" if self.file is None else Path(self.file).name
+            return path_of(self.folder).name or self.folder
+        return "the manual of this Python" if self.file is None else path_of(self.file).name
 
     def _is_of_classes(self, folder: str) -> bool:
-        if not Path(folder).expanduser().is_dir():
+        if not path_of(folder).is_dir():
             raise InvalidValue(
                 "folder", folder, "it must be a folder with .txt files, or with a folder of them per class"
             )
-        return _first(Path(folder).expanduser(), OWN_PARTS["train"]) is None and has_classes(folder)
+        return _first(path_of(folder), OWN_PARTS["train"]) is None and has_classes(folder)
 
     def _parts(self) -> dict[str, str]:
         """The text of each part."""
         if self.folder is not None:
-            folder = Path(self.folder).expanduser()
+            folder = path_of(self.folder)
             own = {part: _first(folder, names) for part, names in OWN_PARTS.items()}
             if own["train"] is not None:
                 lacking = [OWN_PARTS[part][0] for part, path in own.items() if path is None]

@@ -43,11 +43,9 @@ class Auto:
         Raises:
             UnusableInput: The rule does not tell, or the targets are not those of the task.
         """
-        targets, of_text, of_places = (
-            splits.train.targets,
-            isinstance(splits.train, TextDataset),
-            splits.head == "dense",
-        )
+        targets = splits.train.targets
+        of_text = isinstance(splits.train, TextDataset)
+        of_places = splits.head == "dense"
         allowed = "it is for tasks with one class per sample"
         require(self.class_weights is None or not (of_text or of_places), "class_weights", self.class_weights, allowed)
         of_classes = splits.class_names is not None or not _has_fractions(targets)
@@ -61,6 +59,8 @@ class Auto:
             return _told(*dense.fitted(splits), other)
         if isinstance(splits.train, LabelledDataset):
             return Classification(self.class_weights).fitted(splits)
+        if splits.doubt:
+            raise UnusableInput(splits.doubt)
         if splits.class_names is not None:
             return _told(*Classification(self.class_weights).fitted(splits), "")
         regression = _has_fractions(targets)

@@ -4,6 +4,7 @@ import json
 import logging
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         r"name \(40 different texts in 40 rows\): 'data.ignore=\[name\]' .*'data.categorical=\[name\]'",
     ),
     ({"my day": DATES}, {}, r"my day \(dates such as '2024-01-01'\): 'data.ignore=\[\"my day\"\]' leaves it out\."),
-    ({"id": list(range(1, 41))}, {}, r"id \(it numbers the rows\): 'data.ignore=\[id\]' leaves it out\."),
+    ({"id": list(range(1, 41))}, {}, r"id \(it numbers the rows\): 'data.ignore=\[id\]' leaves it out; 'data.num"),
     (
         {"name": UNIQUE},
         {"target": "name"},
@@ -249,7 +250,11 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         {"split": {"order": "day"}},
         r"no time in 1 of 40 rows, the first is '31/01/2024' in row 40: write times as 2024-01-31",
     ),
-    ({"id": [1000 + 7 * row % ROWS for row in range(ROWS)]}, {}, r"id \(it numbers the rows\): 'data.ignore=\[id\]'"),
+    (
+        {"id": [1000 + 7 * row % ROWS for row in range(ROWS)]},
+        {"numeric": ["age"]},
+        r"id \(it numbers the rows\): .*; 'data.numeric=\[age,id\]' keeps id as numbers\.$",
+    ),
     (
         {"y": [*["unknown"] * 3, *[1.5] * 37]},
         {"target": "y"},
@@ -257,13 +262,21 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     ),
     ({"y": [1.0, float("inf")] * 20}, {"target": "y"}, r"infinite .*\(rows 2, .*\): correct or remove them\.$"),
     (
-        {"rate": [f"{5 + row % 3} %" for row in range(ROWS)]},
+        {"rate": [f"{5 + row % 21} %" for row in range(ROWS)]},
         {},
         r"rate of .* has in 40 of 40 rows numbers that are not written plainly \('5 %' in row 1\): write them without "
         r"blanks, signs and marks between thousands, or 'data.categorical=\[rate\]'",
     ),
-    ({"price": ["$1,200.50", "900"] * 20}, {}, r"price of .* in 20 of 40 rows numbers .* \('\$1,200.50' in row 1\)"),
-    ({"price": ["1.200,50", "3,5"] * 20}, {}, r"price of .* in 40 of 40 rows numbers .* \('1.200,50' in row 1\)"),
+    (
+        {"price": [row if row % 2 else f"$1,{200 + row}.50" for row in range(ROWS)]},
+        {},
+        r"price of .* in 20 of 40 rows numbers .* \('\$1,200.50' in row 1\)",
+    ),
+    (
+        {"price": [f"{row},5" if row % 2 else f"1.{200 + row},50" for row in range(ROWS)]},
+        {},
+        r"price of .* in 40 of 40 rows numbers .* \('1.200,50' in row 1\)",
+    ),
     (
         {"age": [*COLUMNS["age"][:39], "9,1\n7,2"]},
         {},
@@ -291,6 +304,39 @@ def test_a_mistake_is_told_in_one_sentence_with_names_and_numbers(
     with pytest.raises((InvalidValue, UnusableInput), match=sentence) as caught:
         loaded(written(tmp_path, **columns), **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["5%", "10%", "25%", "50%"],
+        ["$1,200", "$900", "$2,400"],
+        [f"192.168.100.{201 + n}" for n in range(21)],
+        [f"{n} {'$%'[n % 2]}" for n in range(22)],
+        [f"1,{100 + n}'200" for n in range(21)],
+    ],
+    ids=["shares", "prices", "addresses", "units", "marks"],
+)
+def test_a_few_signed_numbers_are_classes_and_addresses_are_texts(texts: list[str], tmp_path: Path) -> None:
+    of_rows = [texts[row * len(texts) // 80] for row in range(80)]
+    pd.DataFrame({"x": [0.5, 1.5, 4.0, 8.5] * 20, "bin": of_rows, "y": ["a", "b"] * 40}).to_csv(tmp_path / "own.csv")
+    assert len(loaded(tmp_path / "own.csv", "y").preparation["categorical"]) == 1
+    column = Column("bin", "text", texts=tuple(of_rows))
+    assert targets_among({"bin": column}, ["bin"], "own.csv").class_names == tuple(sorted(texts))
+
+
+def test_a_column_called_par1_is_no_parquet_and_odd_separators_are_quiet(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("PAR1,PAR2,y\n" + "0.5,1,a\n2.5,1,b\n" * 20, encoding="utf-8")
+    assert loaded(tmp_path / "own.csv", "y").class_names == ("a", "b")
+    (tmp_path / "a.csv").write_bytes(b"PAR1" + bytes(range(256)) + b"PAR1")
+    with pytest.raises(UnusableInput, match=r"is no text, but Parquet \(it should be called .parquet\)"):
+        loaded(tmp_path / "a.csv")
+    (tmp_path / "own.csv").write_text("x§y\n1§a\n", encoding="utf-8")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")  # pandas warns that it takes a slower reader
+        with pytest.raises(UnusableInput, match="python"):
+            loaded(tmp_path / "own.csv", "y", csv={"separator": "§"})
+    assert not told
 
 
 def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:

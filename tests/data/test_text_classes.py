@@ -32,6 +32,15 @@ def pets(folder: Path, count: int = 10) -> Path:
     )
 
 
+def test_a_folder_may_be_typed_as_on_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pets(tmp_path / "own" / "pets")
+    assert Text(folder="own\\pets", split=TextSplit(0.2, 0.2)).load().class_names == ("cats", "dogs")
+    running = {f"{name}.txt": "to be or not to be " * 9 for name in ("train", "valid", "test")}
+    written(tmp_path / "own" / "book", running)
+    assert Text(folder="own\\book", length=4).load().head == "sequence"
+
+
 def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = written(
         pets(tmp_path / "pets"),
