@@ -241,3 +241,17 @@ def test_a_whole_training_decides_between_learned_and_other_values(
     poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - 1}")
     train_search.search(poor, tmp_path / "poor")
     assert not (tmp_path / "poor" / "coarse_to_fine_whole.jsonl").exists(), "one of the two alone would tell nothing"
+
+
+def test_from_any_start_the_search_begins_at_a_usual_learning_rate(tmp_path: Path) -> None:
+    overrides = ["experiment=debug", "method=any_start", "method.trials=2", "search.epochs=1", "search.warmup_epochs=0"]
+    overrides += ["data.split={train:64,validation:32,test:300}", "training.batch_size=16", "final.epochs=1"]
+    overrides += ["hyperparameters.learning_rate.initial=1e-4", "tracking.console=quiet", "tracking.tensorboard=false"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train_search", [*overrides, "device=cpu"])
+    result, found, _ = train_search.search(config, tmp_path)
+    assert len(result.remarks["validation loss by start"].split(", ")) == 2
+    assert result.remarks["coarse to fine"].endswith("after 2 short trainings")
+    assert found.candidate.hyperparameters[RATE] > 1e-3, "so few steps from 1e-4 do not lead there"
+    kept = EvaluationCache(tmp_path / "coarse_to_fine.jsonl")
+    assert result.cost.samples > sum(one.cost.samples for one in kept) + 3 * 64, "two short searches and a long one"
