@@ -17,7 +17,7 @@ from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, in_words, loss
+from nas.search.trainings import Trainer, Trainings, best, in_words, loss, values_within
 
 log = logging.getLogger(__name__)
 RATE = "learning_rate"
@@ -71,16 +71,13 @@ class CoarseToFine:
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
         entries = parts.hyperparameters.entries
-        self.tried = {
-            name: value for name, value in (tried or {}).items() if name in ranges and not entries[name].moves
-        }
+        left = {name: range_ for name, range_ in ranges.items() if not entries[name].moves}
+        self.tried = values_within("tried", tried or {}, left)
         self.ranges |= {name: ranges[name] for name in self.tried}
-        for name, value in self.tried.items():
-            good = ranges[name].contains(value)
-            require(good, f"tried.{name}", value, f"it must be from {ranges[name].low:g} to {ranges[name].high:g}")
         self.trainer = Trainer("coarse_to_fine", epochs, parts)
-        tells_more = whole_epochs is not None and whole_epochs > epochs
-        self.whole = Trainer("coarse_to_fine_whole", whole_epochs, parts) if whole_epochs and tells_more else None
+        self.whole: Trainer | None = None
+        if whole_epochs is not None and whole_epochs > epochs:  # or it would tell nothing that short ones do not
+            self.whole = Trainer("coarse_to_fine_whole", whole_epochs, parts)
 
     def search(self) -> SearchResult:
         found = self.inner.search()

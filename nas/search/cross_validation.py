@@ -21,7 +21,7 @@ from nas.evaluation.training_setup import TrainingSetup
 from nas.search.line_search import Lines
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, loss
+from nas.search.trainings import Trainer, Trainings, best, loss, values_within
 
 log = logging.getLogger(__name__)
 NAME = "cross_validation"
@@ -73,14 +73,9 @@ class CrossValidated:
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         ranges = parts.hyperparameters.candidate_ranges()
-        self.ranges = {name: range_ for name, range_ in ranges.items() if name in steps}
-        self.lines.check(self.ranges)
-        self.shorter = {name: value for name, value in shorter.items() if name in ranges}
-        self.many = {name: value for name, value in many.items() if name in ranges}
-        for key, values in {"shorter": self.shorter, "many": self.many}.items():
-            for name, value in values.items():
-                allowed = f"it must be from {ranges[name].low:g} to {ranges[name].high:g}"
-                require(ranges[name].contains(value), f"{key}.{name}", value, allowed)
+        self.ranges = self.lines.stepped(ranges)
+        self.shorter = values_within("shorter", shorter, ranges)
+        self.many = values_within("many", many, ranges)
         require(epochs >= 1, "epochs", epochs, "it must be at least 1")
         are_few = len(parts.splits.train) + len(parts.splits.validation) <= most
         self.trainer = FoldTrainer(epochs, folds, parts) if are_few else None  # it copies the samples once per fold
@@ -97,7 +92,8 @@ class CrossValidated:
             if not self._trained(start, trainings):  # what it is compared with comes first
                 return found
             self._search_lines(start, trainings)
-            shorter = self._shortened(lead := best(trainings.done).candidate)
+            lead = best(trainings.done).candidate
+            shorter = self._shortened(lead)
             if shorter != lead and self._trained(shorter, trainings) and best(trainings.done).candidate == shorter:
                 start = shorter
                 self._search_lines(start, trainings)

@@ -53,8 +53,7 @@ class LineSearch:
         self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
         self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
         ranges = parts.hyperparameters.candidate_ranges()
-        self.ranges = {name: range_ for name, range_ in ranges.items() if name in steps}
-        self.lines.check(self.ranges)
+        self.ranges = self.lines.stepped(ranges)
         self.trainer = Trainer("line_search", epochs, parts)
 
     def search(self) -> SearchResult:
@@ -92,11 +91,16 @@ class Lines:
             require(good, f"steps.{name}", step, "it must be a factor above 1, or a difference above 0")
         require(self.trials >= 1, "trials", self.trials, "it must be at least 1")
 
-    def check(self, ranges: Mapping[str, Range]) -> None:
-        """Raise ``InvalidValue`` where a step cannot be made on its hyperparameter's scale."""
+    def stepped(self, ranges: Mapping[str, Range]) -> dict[str, Range]:
+        """Those of ``ranges`` that have a step.
+
+        Raises:
+            InvalidValue: A step cannot be made on its hyperparameter's scale.
+        """
         for name, step in self.steps.items():
             good = name not in ranges or ranges[name].scale != "log" or step > 1
             require(good, f"steps.{name}", step, "on a log scale it is a factor, which must be above 1")
+        return {name: range_ for name, range_ in ranges.items() if name in self.steps}
 
     def next(self, found: Candidate, trials: Sequence[Evaluation], ranges: Mapping[str, Range]) -> Candidate | None:
         """The candidate to train next, or None.

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any, Self
 
-from nas.candidate import Candidate
+from nas.candidate import Candidate, Range
+from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
@@ -157,6 +158,19 @@ class Trainings:
         scalars |= {f"{trainer.name}/validation_loss": loss(trial)}
         scalars |= {"budget/samples": float(spent.samples), "budget/multiply_adds": spent.multiply_adds}
         self._tracker.scalars(scalars, self._begins + len(self.done), self.found.epoch)
+
+
+def values_within(key: str, values: Mapping[str, float], ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Those of ``values`` whose hyperparameters have a range.
+
+    Raises:
+        InvalidValue: A value is out of its range; ``key`` is the setting that holds them.
+    """
+    found = {name: value for name, value in values.items() if name in ranges}
+    for name, value in found.items():
+        range_ = ranges[name]
+        require(range_.contains(value), f"{key}.{name}", value, f"it must be from {range_.low:g} to {range_.high:g}")
+    return found
 
 
 def loss(trial: Evaluation) -> float:
