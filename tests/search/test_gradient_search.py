@@ -38,6 +38,7 @@ from nas.search.record import normalised_entropy
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
 from nas.training.settings import TrainingSettings
+from tests.killing import Killed
 from tests.problems import QUIET, digits, search_parts
 
 STEPS_PER_EPOCH = 4
@@ -151,10 +152,6 @@ def metrics(path: Path) -> bytes:
 class AtEveryStep(Callback):
     def __init__(self, action: Callable[[SeenStep], object]) -> None:
         self.on_step = action
-
-
-class Killed(BaseException):
-    pass
 
 
 def kill() -> None:
