@@ -1,6 +1,6 @@
 """The bilevel problem, its hypergradients, and one step of both levels."""
 
-from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam, ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.clipped_adam import ClippedAdam
 from nas.bilevel.data_parallel import data_parallel
@@ -20,8 +20,8 @@ from nas.bilevel.single_level import SingleLevel
 from nas.bilevel.upper_level import UpperLevel
 
 __all__ = [
+    "Adam",
     "AdversarialPerturbation",
-    "AlphaRule",
     "ArchitectureOptimiser",
     "BetaDecay",
     "BilevelProblem",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.outcome import Outcome, UpperStep
 from nas.bilevel.problem import BilevelProblem
@@ -37,7 +37,7 @@ class UpperLevel:
         problem: BilevelProblem,
         architecture_gradient: Hypergradient | None,
         hyperparameter_gradient: Hypergradient | None,
-        architecture: AlphaRule,
+        architecture: ArchitectureOptimiser,
         penalty: Penalty | None = None,
         regulariser: Regulariser | None = None,
     ) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.perturbation import Perturbation
@@ -78,7 +78,7 @@ class SearchSettings:
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int
-    architecture: AlphaRule
+    architecture: ArchitectureOptimiser
     guard: GuardSettings
     from_: str | None = None
     architecture_every: int = 1

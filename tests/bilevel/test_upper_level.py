@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
@@ -198,7 +198,7 @@ def test_forgetting_drops_what_adam_knows_of_alpha(make_problem, make_batch):
 )
 def test_impossible_settings_are_refused(setting, sentence):
     with pytest.raises(InvalidValue) as error:
-        ArchitectureOptimiser(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
+        Adam(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
     assert str(error.value) == sentence
 
 
