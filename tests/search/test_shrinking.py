@@ -90,10 +90,10 @@ def test_killed_and_resumed_a_search_ends_alike(tmp_path: Path) -> None:
     resting: list[bool] = []
 
     def when(training: Any, validation: Any, work: Any) -> bool:
-        resting.append(all(broken.upper_level.alpha[0] not in set(targets) for _, targets in work))
+        resting.append(all(broken.bilevel_optimiser.alpha[0] not in set(targets) for _, targets in work))
         return broken.step == 14
 
-    with killed(broken.upper_level, "alternate", when):
+    with killed(broken.bilevel_optimiser, "step", when):
         broken.search()
     assert resting == [False] * 8 + [True] * 4 + [False] * 3  # of five epochs, the third
     resumed = made(tmp_path / "killed", shrinking=Mask([0.4], [2], rest=0.2))

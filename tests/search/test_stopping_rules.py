@@ -131,7 +131,7 @@ def test_killed_and_resumed_it_measures_and_ends_alike(architecture: Any, tmp_pa
     whole = made("whole")
     expected = whole.search()
     broken = made("killed")
-    with killed(broken.upper_level, "alternate", lambda *_: broken.step == 6):
+    with killed(broken.bilevel_optimiser, "step", lambda *_: broken.step == 6):
         broken.search()
     assert_same_results(made("killed").search(), expected)
     assert_same_bytes(tmp_path / "killed", tmp_path / "whole")

@@ -50,7 +50,7 @@ def search_of(folder: Path) -> GradientSearch:
 def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path: Path) -> None:
     search = search_of(tmp_path / "run")
     seen: list[tuple[Batch, Batch, Tensor]] = []
-    own = search.upper_level.alternate
+    own = search.bilevel_optimiser.step
 
     def watched(training: Batch, validation: Batch | None, work: object) -> object:
         assert validation is not None
@@ -59,7 +59,7 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
         seen.append((training, validation, outcome.step.logits.state))
         return outcome
 
-    search.upper_level.alternate = watched  # type: ignore[method-assign, assignment]
+    search.bilevel_optimiser.step = watched  # type: ignore[method-assign, assignment]
     search.search()
     assert seen[0][0].state is None
     empty = [training.state is None for training, _, _ in seen]
