@@ -20,7 +20,7 @@ from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
 from nas.errors import InvalidValue
 from nas.evaluation.training_setup import TrainingSetup
-from nas.hyperparameters.collection import built_hyperparameters
+from nas.hyperparameters.building import built_hyperparameters
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome, space_figure

@@ -23,7 +23,8 @@ from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
 from nas.configuration import build
 from nas.data.batches import Stream
-from nas.hyperparameters.collection import NO_ENTRIES, HyperparameterSet
+from nas.hyperparameters.building import NO_ENTRIES
+from nas.hyperparameters.collection import HyperparameterSet
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
 from nas.run.randomness import Randomness
