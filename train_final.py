@@ -27,7 +27,7 @@ from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
-from nas.hyperparameters.collection import NO_ENTRIES
+from nas.hyperparameters.building import NO_ENTRIES
 from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
 from nas.errors import InvalidValue
 from nas.evaluation.training_setup import TrainingSetup
-from nas.hyperparameters.collection import built_hyperparameters
+from nas.hyperparameters.building import built_hyperparameters
 from nas.report.drawing import save_drawing
 from nas.report.explanation import write_discretisation_gap
 from nas.report.outcome import architecture_figure, architecture_in_words, search_outcome, space_figure
@@ -114,9 +115,9 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     Nothing is written before every setting has been checked.
     """
     parts = built_parts(config, path)
+    parts = replace(parts, evaluator=assemble(config.evaluation, "evaluation", vars(parts)))  # what it needs, by name
     space, splits, training, randomness = parts.space, parts.splits, parts.training, parts.randomness
-    evaluator = assemble(config.evaluation, "evaluation", vars(parts))  # takes what it needs of these, by name
-    method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": evaluator})
+    method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts})
     source = parts.search.from_
     if source is not None and not method.begins_with_another:
         allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"

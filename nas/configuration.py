@@ -24,7 +24,7 @@ from nas.errors import InvalidValue, UnusableInput, _shown, require
 # Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
-RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart"}
+RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart", "ArchitectureOptimiser": "Adam"}
 
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:
@@ -95,15 +95,17 @@ def _resolve(path: object, key: str) -> Any:
 def _imported(path: str) -> Any:
     """The class or function at ``path``, which may be one of old: see ``HEIRS``."""
     module, _, name = path.rpartition(".")
+    package, today = ".".join(module.split(".")[:2]), RENAMED.get(name, name)
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError):
-        package = ".".join(module.split(".")[:2])
         packages = (package, *HEIRS.get(package, ())) if module.startswith("nas.") and module != package else ()
         for one in map(importlib.import_module, packages):
-            if hasattr(one, RENAMED.get(name, name)):
-                return getattr(one, RENAMED.get(name, name))
+            if hasattr(one, today):
+                return getattr(one, today)
         raise
+    # A base class may have been given the name that one of its classes had.
+    return getattr(importlib.import_module(package), today, found) if inspect.isabstract(found) else found
 
 
 def optional_module(name: str, extra: str) -> Any:

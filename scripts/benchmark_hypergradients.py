@@ -19,11 +19,12 @@ import torch
 from configurations import configuration
 
 from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
 from nas.data.batches import Stream
-from nas.hyperparameters.collection import NO_ENTRIES, HyperparameterSet
+from nas.hyperparameters.building import NO_ENTRIES
+from nas.hyperparameters.collection import HyperparameterSet
 from nas.operations.stochastic import set_noise_generator
 from nas.report.tables import comparison_table, print_table
 from nas.run.randomness import Randomness
@@ -82,7 +83,7 @@ class Bench:
             for key, one in {"hypergradient": config.hypergradient, "gradient": config.hyperparameters.gradient}.items()
         ]
         architecture = build(config.search.architecture, "search.architecture")
-        self.upper_level = UpperLevel(self.problem, strategies[0], strategies[1], architecture)
+        self.bilevel_optimiser = BilevelOptimiser(self.problem, strategies[0], strategies[1], architecture)
         self._streams: list[Stream] = [
             split.stream(training.batch_size, splits.mean, splits.std, randomness.on_cpu(name))
             for name, split in {"training": splits.train, "validation": splits.validation}.items()
@@ -93,7 +94,7 @@ class Bench:
         training, validation = (stream.next() for stream in self._streams)
 
         def whole() -> None:
-            self.upper_level.alternate(training, validation, self.upper_level.work(True, True))
+            self.bilevel_optimiser.step(training, validation, self.bilevel_optimiser.requests(True, True))
 
         return seconds(whole) / seconds(lambda: self.problem.step(training))
 

@@ -51,8 +51,8 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.configuration import build
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
@@ -161,18 +161,18 @@ class Case:
         cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
         cuda_graphed(problem, ("operation_gradients",), recording)
         regulariser = self.method.regulariser()
-        upper = UpperLevel(problem, alpha_strategy, strategy, self.method.rule, regulariser=regulariser)
-        work = upper.work(architecture=True, hyperparameters=joint)
+        bilevel = BilevelOptimiser(problem, alpha_strategy, strategy, self.method.rule, regulariser=regulariser)
+        work = bilevel.requests(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.compiled:
             compile_regions(supernet)
 
         def step() -> None:
             with without_kernels() if self.variant == "stock" else nullcontext():
-                upper.alternate(training, validation, work)
+                bilevel.step(training, validation, work)
 
         def original_step() -> None:
-            for batch, rule in ((validation, upper.optimiser), (training, optimiser)):
+            for batch, rule in ((validation, bilevel.architecture_optimiser), (training, optimiser)):
                 supernet.zero_grad()
                 F.cross_entropy(supernet(batch.inputs), batch.targets).backward()
                 if rule is optimiser:

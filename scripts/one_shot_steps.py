@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam, ArchitectureOptimiser
 from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.regulariser import BetaDecay, Regulariser
@@ -20,7 +20,7 @@ from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
 
-ADAM = ArchitectureOptimiser(3e-4, (0.5, 0.999), 1e-3)
+ADAM = Adam(3e-4, (0.5, 0.999), 1e-3)
 EXPONENTIATED = ExponentiatedGradient(0.1, 0.1, 1e-5, "before", 0.0)
 DARTS = "DARTS"
 
@@ -42,7 +42,7 @@ class Method:
 
     space: Mapping[str, Any] = field(default_factory=dict)
     relaxation: Callable[[], Relaxation] = softmax
-    rule: AlphaRule = ADAM
+    rule: ArchitectureOptimiser = ADAM
     regulariser: Callable[[], Regulariser | None] = nothing
     perturbation: Callable[[], Perturbation | None] = nothing
     time: float | None = None

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import torch
 from replays.recurrent_original import OriginalOrder
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LayerDropoutRate, LearningRate, MemoryPenalty, WeightDecay
@@ -71,13 +71,13 @@ class RecurrentCase:
         task.signature = signature
         optimiser = torch.optim.SGD(grouped(supernet.weight_parameters()), lr=0.0, foreach=True)
         problem = BilevelProblem(supernet, optimiser, HyperparameterSet(entries), 0.25, (noise,), task=task)
-        rule = ArchitectureOptimiser(3e-3, (0.9, 0.999), 1e-3)
-        upper = UpperLevel(problem, KINDS[self.kind], None, rule)
-        work = upper.work(architecture=True, hyperparameters=False)
+        rule = Adam(3e-3, (0.9, 0.999), 1e-3)
+        bilevel = BilevelOptimiser(problem, KINDS[self.kind], None, rule)
+        work = bilevel.requests(architecture=True, hyperparameters=False)
         training, validation = (self._batch(seed) for seed in (0, 1))
 
         def step() -> None:
-            upper.alternate(training, validation, work)
+            bilevel.step(training, validation, work)
 
         return step
 

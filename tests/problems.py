@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.problem import BilevelProblem
@@ -54,7 +54,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.sgd import grouped
 
 INPUT_SHAPE, CLASSES, BATCH_SIZE = (1, 6, 6), 3, 8
-ADAM = ArchitectureOptimiser(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
+ADAM = Adam(rate=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
 QUIET = TrackingSettings(tensorboard=False, console="quiet")
 
 SMOOTH_LAYERS: Sequence[Mapping[str, Any]] = [
@@ -275,7 +275,7 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "settled_epochs": 2,
         "settled_ratio": 1.5,
         "checkpoint_every": 3,
-        "architecture": ArchitectureOptimiser(0.1, (0.5, 0.999), 1e-3),
+        "architecture": Adam(0.1, (0.5, 0.999), 1e-3),
         "guard": GuardSettings(),
     }
     hyperparameters = {

@@ -188,6 +188,8 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     [
         ("nas.bilevel.conjugate_gradient.ConjugateGradient", bilevel.ConjugateGradient),
         ("nas.bilevel.updates.AdamUpdate", hyperparameters.AdamUpdate),
+        ("nas.bilevel.upper_level.ArchitectureOptimiser", bilevel.Adam),
+        ("nas.bilevel.ArchitectureOptimiser", bilevel.Adam),
         ("nas.bilevel.search_settings.SearchSettings", search.SearchSettings),
         ("nas.training.tracking.TrackingSettings", run.TrackingSettings),
         ("nas.data.mnist5k.Mnist5k", data.Mnist5k),

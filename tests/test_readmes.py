@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import InvalidValue, build
-from nas.hyperparameters.collection import NO_ENTRIES
+from nas.hyperparameters.building import NO_ENTRIES
 from nas.run.overrides import refuse_impossible_options
 
 ROOT = Path(__file__).resolve().parent.parent

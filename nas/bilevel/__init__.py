@@ -1,6 +1,6 @@
 """The bilevel problem, its hypergradients, and one step of both levels."""
 
-from nas.bilevel.architecture_optimiser import AlphaRule, ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam, ArchitectureOptimiser
 from nas.bilevel.by_kind import ByKind
 from nas.bilevel.clipped_adam import ClippedAdam
 from nas.bilevel.data_parallel import data_parallel
@@ -12,18 +12,19 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient, Report
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.last_step import LastStep, LastStepOrExact
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.published_recurrent import PublishedRecurrent
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
 from nas.bilevel.single_level import SingleLevel
-from nas.bilevel.upper_level import UpperLevel
 
 __all__ = [
+    "Adam",
     "AdversarialPerturbation",
-    "AlphaRule",
     "ArchitectureOptimiser",
     "BetaDecay",
+    "BilevelOptimiser",
     "BilevelProblem",
     "ByKind",
     "ClippedAdam",
@@ -45,7 +46,6 @@ __all__ = [
     "Regulariser",
     "Report",
     "SingleLevel",
-    "UpperLevel",
     "ZeroOne",
     "data_parallel",
 ]

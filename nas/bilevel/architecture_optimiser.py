@@ -18,8 +18,8 @@ def weighs_edges(alpha: str) -> bool:
     return alpha.endswith("_edges")
 
 
-class AlphaRule(ABC):
-    """The rule by which alpha moves. A new one is one class with :meth:`over`."""
+class ArchitectureOptimiser(ABC):
+    """What moves alpha along its gradient. A new one is one class with :meth:`over`."""
 
     @abstractmethod
     def over(self, alphas: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
@@ -34,7 +34,7 @@ class AlphaRule(ABC):
 
 
 @dataclass(frozen=True)
-class ArchitectureOptimiser(AlphaRule):
+class Adam(ArchitectureOptimiser):
     """Adam for alpha, as in DARTS."""
 
     rate: float

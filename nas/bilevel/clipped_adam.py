@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam
 from nas.errors import require
 
 
 @dataclass(frozen=True)
-class ClippedAdam(ArchitectureOptimiser):
+class ClippedAdam(Adam):
     """Adam, after the gradient of all alphas together has been scaled to a norm of ``gradient_clip`` at most.
 
     The weight decay comes after that, as in ``torch.optim.Adam``.

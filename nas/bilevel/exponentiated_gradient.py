@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import AlphaRule, weighs_edges
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser, weighs_edges
 from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.relaxations.simplex import Simplex
@@ -32,7 +32,7 @@ def exponentiated(theta: Tensor, gradient: Tensor, rate: float, floor: float = 0
 
 
 @dataclass(frozen=True)
-class ExponentiatedGradient(AlphaRule):
+class ExponentiatedGradient(ArchitectureOptimiser):
     """The mirror descent of GAEA: alpha holds the weights themselves (``relaxation=simplex``), and no state is kept.
 
     Args:

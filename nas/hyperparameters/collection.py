@@ -13,19 +13,17 @@ kind                       what was done
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from nas.candidate import Categorical, Range
-from nas.configuration import build_each, build_or_none
+from nas.candidate import Range
 from nas.errors import InvalidValue, require
 from nas.hyperparameters.kinds import Hyperparameter, Kind
 from nas.hyperparameters.relations import Relation, applied
 
-NO_ENTRIES = ("gradient", "relations")  # of the group hyperparameters
 SILENT_STEPS = 20  # after so many with a gradient of zero, a hyperparameter counts as not learning
 
 
@@ -213,27 +211,3 @@ class HyperparameterOptimiser:
             update = self.hyperparameters.entries[name].update
             if update is not None:
                 update.load_state_dict(state["updates"][name])
-
-
-def built_hyperparameters(config: Any, idle: Collection[str] = ()) -> tuple[HyperparameterSet, dict[str, Categorical]]:
-    """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones.
-
-    Args:
-        idle: Those that the optimiser of the weights does not have; they are left out.
-
-    Raises:
-        InvalidValue: An entry cannot be built, a search lacks one, or an idle one is to be learned.
-    """
-    entries = build_each(config, "hyperparameters", without=NO_ENTRIES)
-    for name in idle:
-        entry = entries.pop(name, None)
-        learned = entry is not None and entry.learn
-        require(not learned, f"hyperparameters.{name}.learn", True, f"training.optimiser has no {name}")
-    relations = config.get("relations") or {}
-    related = {str(name): build_or_none(one, f"hyperparameters.relations.{name}") for name, one in relations.items()}
-    categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
-    try:
-        continuous = {name: entry for name, entry in entries.items() if name not in categorical}
-        return HyperparameterSet(continuous, related), categorical
-    except InvalidValue as error:
-        raise error.below("hyperparameters") from error

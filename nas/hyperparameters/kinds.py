@@ -33,24 +33,6 @@ Kind = Literal["architecture", "loss", "decay", "update"]
 LOGIT_BOUND = 7.0  # keeps sigmoid(raw) off 0 and 1 by 1e-3, where its gradient would vanish
 LOGIT_MARGIN = 1 / (1 + math.exp(LOGIT_BOUND))
 
-# Weights by what they are, read off their dimensions, so that each group can have a learning rate of its own: the same
-# rule for every space, for its supernet and for what is found.
-Group = Literal["convolution", "dense", "normalisation"]
-GROUPS: tuple[Group, ...] = get_args(Group)
-RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # the names of their hyperparameters
-OF_THE_STEP = frozenset({"learning_rate", "weight_decay", "momentum", *RATE_FACTORS.values()})  # not of its gradient
-
-
-def group_of(weight: Tensor) -> Group:
-    """``convolution``: kernels; ``dense``: matrices; ``normalisation``: vectors (scales, shifts and biases)."""
-    return "convolution" if weight.dim() > 2 else "dense" if weight.dim() == 2 else "normalisation"
-
-
-def learning_rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
-    """Every group's learning rate: the common one times the group's factor, where ``values`` have one."""
-    common = values["learning_rate"]
-    return {group: common * values[name] if name in values else common for group, name in RATE_FACTORS.items()}
-
 
 @dataclass(frozen=True)
 class Hyperparameter:
@@ -223,6 +205,9 @@ class Hyperparameter:
         return True
 
 
+# The learning rates.
+
+
 class LearningRate(Hyperparameter):
     """The base learning rate; what the weight step uses is this times the schedule's factor."""
 
@@ -234,12 +219,33 @@ class LearningRate(Hyperparameter):
         super().__post_init__()
 
 
+# Weights by what they are, read off their dimensions, so that each group can have a learning rate of its own: the same
+# rule for every space, for its supernet and for what is found.
+Group = Literal["convolution", "dense", "normalisation"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+RATE_FACTORS = {group: f"rate_factor_{group}" for group in GROUPS}  # the names of their hyperparameters
+
+
 class RateFactor(Hyperparameter):
     """What the learning rate of one group of weights is multiplied by (``nas.training.sgd``)."""
 
     acts_through_loss = False
     names = tuple(RATE_FACTORS.values())
     neutral = 1.0
+
+
+def group_of(weight: Tensor) -> Group:
+    """``convolution``: kernels; ``dense``: matrices; ``normalisation``: vectors (scales, shifts and biases)."""
+    return "convolution" if weight.dim() > 2 else "dense" if weight.dim() == 2 else "normalisation"
+
+
+def learning_rates(values: Mapping[str, Tensor | float]) -> dict[Group, Tensor | float]:
+    """Every group's learning rate: the common one times the group's factor, where ``values`` have one."""
+    common = values["learning_rate"]
+    return {group: common * values[name] if name in values else common for group, name in RATE_FACTORS.items()}
+
+
+# What else acts on the weight update.
 
 
 class WeightDecay(Hyperparameter):
@@ -256,6 +262,11 @@ class Momentum(Hyperparameter):
     acts_through_loss = False
     names = ("momentum",)
     limits = (0.0, 0.999)
+
+
+OF_THE_STEP = frozenset({"learning_rate", "weight_decay", "momentum", *RATE_FACTORS.values()})  # not of its gradient
+
+# What acts through the training loss.
 
 
 class DropoutRate(Hyperparameter):

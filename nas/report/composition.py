@@ -4,13 +4,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from nas.configuration import RENAMED
+
 # Per place in the configuration what DARTS has there, which goes without saying.
 USUAL = {
     "method": "GradientSearch",
     "relaxation": "Softmax",
     "hypergradient": "FirstOrder",
     "regulariser": None,
-    "search.architecture": "ArchitectureOptimiser",
+    "search.architecture": "Adam",
     "perturbation": None,
     "shrinking": None,
     "stopping": None,
@@ -57,7 +59,8 @@ def _at(config: Mapping[str, Any], place: str) -> Any:
 
 def _class(entry: Any) -> str | None:
     target = entry.get("_target_") if isinstance(entry, Mapping) else None
-    return target.rpartition(".")[2] if isinstance(target, str) else None
+    name = target.rpartition(".")[2] if isinstance(target, str) else None
+    return RENAMED.get(name, name) if name else None
 
 
 def _words(name: str) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.outcome import Outcome
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Stream
 from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
@@ -43,7 +43,7 @@ class CheckpointedSearch:
     randomness: Randomness
     ranks: Ranks
     problem: BilevelProblem
-    upper_level: UpperLevel
+    bilevel_optimiser: BilevelOptimiser
     beginning: Beginning | None
     meter: CostMeter
     guard: Guard
@@ -99,7 +99,7 @@ class CheckpointedSearch:
             "meter": self.meter,
             "supernet": self.supernet,
             "optimiser": self.problem.optimiser,
-            "upper_level": self.upper_level,
+            "upper_level": self.bilevel_optimiser,
             "reader": self.reader,
             **{f"{split} stream": stream for split, stream in self._streams.items()},
             "randomness": self.randomness,

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, in_words, loss, values_within
+from nas.search.trainings import Refinement, Trainer, Trainings, best, in_words, loss, values_within
 
 log = logging.getLogger(__name__)
 RATE = "learning_rate"
 NEAR = 0.1  # of its range: no short training tells two values of a hyperparameter apart that are closer
 
 
-class CoarseToFine:
+class CoarseToFine(Refinement):
     """A search, and then short trainings of its network, in coarse and then in fine steps of the learning rate.
 
     They lie in ``coarse_to_fine.jsonl`` of the run folder, so that a resumed run makes none twice. They end where no
@@ -32,7 +31,7 @@ class CoarseToFine:
     more, they and the leader get a whole training, in ``coarse_to_fine_whole.jsonl``, and the lower loss decides.
 
     Args:
-        inner: Makes the search that comes first, from the same parts.
+        inner, parts: As of :class:`nas.search.trainings.Refinement`.
         epochs: Length of one training.
         usual: By name, values that work on most data. What is not learned is left alone.
         coarse, fine: Factors from one learning rate to the next.
@@ -40,8 +39,6 @@ class CoarseToFine:
         trials: The most short trainings.
         whole_epochs: Length of a whole training; None for no such comparison.
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
-        parts: The pieces of the run; the budget is that of search and trainings together.
-        evaluator: For an inner search that needs one.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -60,14 +57,13 @@ class CoarseToFine:
         tried: Mapping[str, float] | None = None,
         *,
         parts: SearchParts,
-        evaluator: Evaluator | None = None,
     ) -> None:
         require(trials >= 2, "trials", trials, "it must be at least 2")
         good = whole_epochs is None or whole_epochs >= 1
         require(good, "whole_epochs", whole_epochs, "it must be at least 1, or null for no whole trainings")
         self.steps = Steps(usual, coarse, fine, margin)
-        self.parts, self.trials, self.inner = parts, trials, inner(**vars(parts), parts=parts, evaluator=evaluator)
-        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        super().__init__(inner, parts)
+        self.trials = trials
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
         entries = parts.hyperparameters.entries

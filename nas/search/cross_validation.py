@@ -15,13 +15,12 @@ from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.splits import stratified_indices
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
-from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.search.line_search import Lines
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, loss, values_within
+from nas.search.trainings import Refinement, Trainer, Trainings, best, loss, values_within
 
 log = logging.getLogger(__name__)
 NAME = "cross_validation"
@@ -29,7 +28,7 @@ SKIP = "skip"  # of a layer that may be left out
 UNFINISHED = "its line search ended before it was between worse neighbours"
 
 
-class CrossValidated:
+class CrossValidated(Refinement):
     """A search, and then cross-validation of what it found and of its neighbours.
 
     A line search in each hyperparameter (:class:`Lines`) begins with the network found. The best of it is tried without
@@ -38,7 +37,7 @@ class CrossValidated:
     folder, so that a resumed run makes no training twice.
 
     Args:
-        inner: Makes the search that comes first, from the same parts.
+        inner, parts: As of :class:`nas.search.trainings.Refinement`.
         epochs: Length of one training; as long as the retraining, whose candidate is sought.
         folds: How often a candidate is trained.
         most: Samples to train and validate on, beyond which one validation part tells enough, and nothing is tried.
@@ -46,8 +45,6 @@ class CrossValidated:
         steps: As of :class:`nas.search.line_search.LineSearch`.
         shorter: By name, where the hyperparameters of the network without its optional layers begin; the others stay.
         trials: The most candidates.
-        parts: The pieces of the run; the budget is that of search and trainings together.
-        evaluator: For an inner search that needs one.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -65,13 +62,11 @@ class CrossValidated:
         trials: int,
         *,
         parts: SearchParts,
-        evaluator: Evaluator | None = None,
     ) -> None:
         require(folds >= 2, "folds", folds, "it must be at least 2")
         require(most >= 0, "most", most, "it must be a number of samples, at least 0")
         self.lines = Lines(steps, trials)
-        self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
-        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = self.lines.stepped(ranges)
         self.shorter = values_within("shorter", shorter, ranges)

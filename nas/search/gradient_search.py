@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from nas.bilevel.upper_level import UpperLevel
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
@@ -52,7 +52,7 @@ class GradientSearch(CheckpointedSearch):
         self.supernet = built_supernet(parts, *noise)
         self.beginning = begun(parts, self.supernet)
         self.problem = built_problem(parts, self.supernet, noise)
-        self.upper_level = UpperLevel(
+        self.bilevel_optimiser = BilevelOptimiser(
             self.problem,
             parts.architecture_gradient,
             parts.hyperparameter_gradient,
@@ -60,18 +60,18 @@ class GradientSearch(CheckpointedSearch):
             None if parts.objective is None else parts.objective.expected_penalty,
             parts.regulariser,
         )
-        self.upper_level.expected_penalty()  # an objective that has none says so before anything is written
+        self.bilevel_optimiser.expected_penalty()  # an objective that has none says so before anything is written
 
         validation = parts.splits.validation.to(self.randomness.device)
         self.resolution = Resolution.of(self.settings.half_resolution, parts.space, parts.relaxation)
         self._streams = built_streams(parts, validation, self.resolution)
-        self.meter = built_meter(parts, self.upper_level.most_passes(), len(validation))
+        self.meter = built_meter(parts, self.bilevel_optimiser.most_passes(), len(validation))
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
         self.interventions = Interventions()
         self.trajectory = Trajectory(self.hyperparameters)
         self.reader = CandidateReader(parts, self.supernet, self.trajectory, self.meter, validation)
-        self.fresh_start = FreshStart(self.upper_level)
+        self.fresh_start = FreshStart(self.bilevel_optimiser)
         self.guard = Guard(self.settings.guard, self._restart if self.learns_rate else None, self.interventions)
         self.record = SearchRecord(parts, self.supernet, self.meter, self.guard, self.interventions)
         self.callbacks: dict[str, Callback] = {
@@ -112,7 +112,7 @@ class GradientSearch(CheckpointedSearch):
             log.info(what_it_takes())
         self.meter.begin_epoch()
         if start == "fresh":
-            self.upper_level.forget_weights()  # a strategy may have served another search before
+            self.bilevel_optimiser.forget_weights()  # a strategy may have served another search before
             self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.take(self.parts))
         elif start == "rolled back" and self.learns_rate:
             rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
@@ -123,14 +123,14 @@ class GradientSearch(CheckpointedSearch):
     def advance(self) -> None:
         """One step of both levels: Algorithm 1 of DARTS (Liu et al., 2019)."""
         self._follow_schedules()
-        work = self.upper_level.work(
+        requests = self.bilevel_optimiser.requests(
             architecture=self.alpha_moves(),
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
         training = self._streams["train"].next()
-        validation = self._streams["validation"].next() if work else None
+        validation = self._streams["validation"].next() if requests else None
         self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
-        outcome = self.upper_level.alternate(training, validation, work)
+        outcome = self.bilevel_optimiser.step(training, validation, requests)
         self._carry_on(outcome)
         self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1

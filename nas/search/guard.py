@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from nas.bilevel.upper_level import UpperLevel
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.errors import RunFailed, require
 from nas.hyperparameters.collection import Intervention
 from nas.run.finiteness import NotFinite
@@ -143,8 +143,8 @@ class Guard(Callback):
 class FreshStart:
     """Takes the weights back to where the search began; alpha stays unless it is not finite."""
 
-    def __init__(self, upper_level: UpperLevel) -> None:
-        self.upper_level, self.problem = upper_level, upper_level.problem
+    def __init__(self, bilevel_optimiser: BilevelOptimiser) -> None:
+        self.bilevel_optimiser, self.problem = bilevel_optimiser, bilevel_optimiser.problem
         self._initial = {name: entry.clone() for name, entry in self.problem.supernet.state_dict().items()}
 
     def take(self, divisor: float) -> float:
@@ -156,11 +156,11 @@ class FreshStart:
         if all(bool(torch.isfinite(alpha).all()) for alpha in supernet.architecture_parameters()):
             stays.append("alpha.")
         else:
-            self.upper_level.forget()
+            self.bilevel_optimiser.forget()
         state |= {name: one for name, one in supernet.state_dict().items() if name.startswith(tuple(stays))}
         supernet.load_state_dict(state)
         self.problem.optimiser.state.clear()
-        self.upper_level.forget_weights()
+        self.bilevel_optimiser.forget_weights()
         return rate
 
 

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
 from nas.evaluation.evaluation import Evaluation
-from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Trainer, Trainings, best, in_words, loss
+from nas.search.trainings import Refinement, Trainer, Trainings, best, in_words, loss
 
 log = logging.getLogger(__name__)
 
 
-class LineSearch:
+class LineSearch(Refinement):
     """A search, and then a line search in each hyperparameter in turn.
 
     The candidate carries the values of lowest validation loss. It ends where both neighbours of the best value of every
@@ -30,13 +29,11 @@ class LineSearch:
     in ``line_search.jsonl`` of the run folder, so that a resumed run makes none twice.
 
     Args:
-        inner: Makes the search that comes first, from the same parts.
+        inner, parts: As of :class:`nas.search.trainings.Refinement`.
         epochs: Length of one training; as long as the retraining, whose hyperparameters are sought.
         steps: By name in the order of the search: the factor from a value to its neighbours on a log scale, the
             difference on any other. What is not learned is left alone.
         trials: The most trainings.
-        parts: The pieces of the run; the budget is that of both searches together.
-        evaluator: For an inner search that needs one.
     """
 
     def __init__(
@@ -47,11 +44,9 @@ class LineSearch:
         trials: int,
         *,
         parts: SearchParts,
-        evaluator: Evaluator | None = None,
     ) -> None:
         self.lines = Lines(steps, trials)
-        self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
-        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = self.lines.stepped(ranges)
         self.trainer = Trainer("line_search", epochs, parts)

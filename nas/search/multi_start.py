@@ -73,14 +73,8 @@ class MultiStart:
         if best is not None:
             self._take_over(best)
         found = self.long.search()
-        cost = found.cost + spent
-        return replace(
-            found,
-            cost=cost,
-            seconds=found.seconds + seconds,
-            metrics={**found.metrics, "samples": float(cost.samples)},
-            remarks={**found.remarks, "validation loss by start": ", ".join(f"{loss:.4g}" for loss in losses)},
-        )
+        remarks = {**found.remarks, "validation loss by start": ", ".join(f"{loss:.4g}" for loss in losses)}
+        return found.having_cost(found.cost + spent, found.seconds + seconds, remarks=remarks)
 
     def _short_search(self, number: int) -> GradientSearch:
         parts = replace(

@@ -14,10 +14,9 @@ import torch
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
 from nas.evaluation.evaluation import Cost
-from nas.evaluation.evaluator import Evaluator
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
-from nas.search.trainings import Trainer, Trainings, loss
+from nas.search.trainings import Refinement, Trainer, Trainings, loss
 from nas.spaces.space import LayerDescription, SearchSpace
 
 log = logging.getLogger(__name__)
@@ -26,7 +25,7 @@ EVERY = 3  # the third neighbour of three differs in a hyperparameter
 ATTEMPTS = 200  # at a neighbour that was not proposed before; after so many there is hardly one left
 
 
-class Neighbours:
+class Neighbours(Refinement):
     """A search, and then rounds of neighbours of what it found.
 
     A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
@@ -36,14 +35,12 @@ class Neighbours:
     run makes none twice.
 
     Args:
-        inner: Makes the search that comes first, from the same parts.
+        inner, parts: As of :class:`nas.search.trainings.Refinement`.
         epochs, short_epochs: Lengths of a whole and of a short training.
         steps: By name: how far a hyperparameter's neighbours are, a factor on a log scale, the difference on any other.
             What is not learned is left alone.
         tried, confirmed: See above.
         trials: The most trainings.
-        parts: The pieces of the run; the budget is that of search and trainings together.
-        evaluator: For an inner search that needs one.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -60,15 +57,13 @@ class Neighbours:
         trials: int,
         *,
         parts: SearchParts,
-        evaluator: Evaluator | None = None,
     ) -> None:
         good = 1 <= short_epochs < epochs
         require(good, "short_epochs", short_epochs, f"it must be from 1 to below epochs={epochs}")
         require(tried >= 1, "tried", tried, "it must be at least 1")
         require(1 <= confirmed <= tried, "confirmed", confirmed, f"it must be from 1 to tried={tried}")
         require(trials >= 1, "trials", trials, "it must be at least 1")
-        self.parts, self.inner = parts, inner(**vars(parts), parts=parts, evaluator=evaluator)
-        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
+        super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
         self.steps = {name: (steps[name], range_) for name, range_ in ranges.items() if name in steps}
         for name, step in steps.items():

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.data_parallel import data_parallel
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.perturbation import Perturbation
@@ -23,6 +23,7 @@ from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
+from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.objective import Objective
 from nas.evaluation.training_setup import TrainingSetup
@@ -77,7 +78,7 @@ class SearchSettings:
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int
-    architecture: AlphaRule
+    architecture: ArchitectureOptimiser
     guard: GuardSettings
     from_: str | None = None
     architecture_every: int = 1
@@ -120,6 +121,7 @@ class SearchParts:
         budget: Ends the search before its last epoch where the next step would go beyond it.
         task: What the outputs mean.
         setup: What stand-alone networks are trained on.
+        evaluator: Measures candidates for a black-box search.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
     """
 
@@ -145,6 +147,7 @@ class SearchParts:
     objective: Objective | None = None
     budget: Budget = field(default_factory=Budget)
     setup: TrainingSetup | None = None
+    evaluator: Evaluator | None = None
     draw: Callable[[Architecture], Any] | None = None
 
 

@@ -1,8 +1,8 @@
 """What every search returns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from nas.candidate import Candidate
 from nas.evaluation.evaluation import Cost
@@ -40,6 +40,11 @@ class SearchResult:
     trajectory: Mapping[str, Sequence[float]] = field(default_factory=dict)
     supernet: Supernet | None = None
     record: Mapping[str, int] | None = None
+
+    def having_cost(self, cost: Cost, seconds: float, **changes: Any) -> "SearchResult":
+        """This result of a method that has spent so much in all; ``changes`` are further fields."""
+        metrics = {**self.metrics, "samples": float(cost.samples)}
+        return replace(self, cost=cost, seconds=seconds, metrics=metrics, **changes)
 
     def has_settled(self) -> dict[str, bool]:
         return {name: reason is None for name, reason in self.settled.items()}

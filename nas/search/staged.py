@@ -87,14 +87,8 @@ class Staged:
             search = self._stage(number + 1, space, search.trajectory.tail_average())
         found = self._searched(search)
         stages = [f"{self._cells(number)} cells" for number in range(len(self.keep) + 1)]
-        cost = found.cost + spent
-        return replace(
-            found,
-            cost=cost,
-            seconds=found.seconds + seconds,
-            metrics={**found.metrics, "samples": float(cost.samples)},
-            remarks={**found.remarks, "stages": ", ".join(stages)},
-        )
+        remarks = {**found.remarks, "stages": ", ".join(stages)}
+        return found.having_cost(found.cost + spent, found.seconds + seconds, remarks=remarks)
 
     def _searched(self, search: GradientSearch) -> SearchResult:
         try:

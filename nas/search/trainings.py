@@ -1,8 +1,8 @@
 """Ordinary trainings of candidates after a search: made once, kept in a file, recorded, paid from its budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,10 +13,23 @@ from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.tracking import SilentTracker, Tracker
 from nas.search.parts import SearchParts
-from nas.search.result import SearchResult
+from nas.search.result import Search, SearchResult
 from nas.stopping import Stopped, StopRequest
 
 MOST_SHOWN = 3
+
+
+class Refinement:
+    """A search, and then ordinary trainings that refine what it found. A subclass says which, in ``search``.
+
+    Args:
+        inner: Makes the search that comes first, from the same parts.
+        parts: The pieces of the run; the budget is that of search and trainings together.
+    """
+
+    def __init__(self, inner: Callable[..., Search], parts: SearchParts) -> None:
+        self.parts, self.inner = parts, inner(**vars(parts), parts=parts)
+        self.data_parallel, self.begins_with_another = self.inner.data_parallel, self.inner.begins_with_another
 
 
 class CommonRandomNumbers(TrainingSetup):
@@ -134,15 +147,8 @@ class Trainings:
 
     def result(self, **changes: Any) -> SearchResult:
         """``found`` with the cost of the trainings, and with ``changes`` in further fields; after the context's end."""
-        cost = self.cost
-        return replace(
-            self.found,
-            cost=cost,
-            seconds=self.found.seconds + sum(trial.cost.seconds for trial in self.done),
-            metrics={**self.found.metrics, "samples": float(cost.samples)},
-            record=self._record,
-            **changes,
-        )
+        seconds = self.found.seconds + sum(trial.cost.seconds for trial in self.done)
+        return self.found.having_cost(self.cost, seconds, record=self._record, **changes)
 
     def _cache(self, trainer: Trainer) -> EvaluationCache | None:
         """What has been trained before; only the first process keeps it."""

@@ -30,17 +30,17 @@ class Tuning:
         """
         search, steps = self._search, epochs * self._search.steps_per_epoch
         search.supernet.train()
-        training = search.parts.training
+        settings = search.parts.training
         for step in range(steps):
             if self._requested():
                 raise StopRequested
             progress = (number * steps + step) / (times * steps)
-            search.problem.schedule_factor = SLOWER * schedule_factor(
-                training.schedule, progress, training.schedule_end
-            )
-            work = search.upper_level.work(architecture=True, hyperparameters=False)
-            batch = search._streams["train"].next()
-            outcome = search.upper_level.alternate(batch, search._streams["validation"].next() if work else None, work)
+            factor = schedule_factor(settings.schedule, progress, settings.schedule_end)
+            search.problem.schedule_factor = SLOWER * factor
+            requests = search.bilevel_optimiser.requests(architecture=True, hyperparameters=False)
+            training = search._streams["train"].next()
+            validation = search._streams["validation"].next() if requests else None
+            outcome = search.bilevel_optimiser.step(training, validation, requests)
             search._carry_on(outcome)
             search.meter.trained(search.ranks.count * outcome.samples)
 

@@ -31,7 +31,7 @@ def made(path: Path, *overrides: str) -> AutoHAS:
     with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("train_search", [*TINY, f"method.steps={STEPS}", *overrides])
     parts = train_search.built_parts(config, path)
-    found: AutoHAS = assemble(config.method, "method", {**vars(parts), "parts": parts, "evaluator": None})
+    found: AutoHAS = assemble(config.method, "method", {**vars(parts), "parts": parts})
     return found
 
 

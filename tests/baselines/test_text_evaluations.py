@@ -26,12 +26,9 @@ from nas.spaces import Recurrent
 from nas.tasks import Auto
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
+from tests.killing import Killed
 
 EPOCHS, STEPS = 2, 3  # of an evaluation
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture

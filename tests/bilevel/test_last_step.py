@@ -11,9 +11,9 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep, LastStepOrExact
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import WeightStep
-from nas.bilevel.upper_level import UpperLevel
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from tests.problems import ADAM
@@ -112,11 +112,11 @@ def test_a_step_takes_one_pass_of_either_batch(
         return forward(images, weights)
 
     monkeypatch.setattr(problem.supernet, "forward", counted)
-    upper = UpperLevel(problem, architecture, LastStep(), ADAM)
-    training, validation, work = make_batch(10), make_batch(11), upper.work(True, hyperparameters)
+    bilevel = BilevelOptimiser(problem, architecture, LastStep(), ADAM)
+    training, validation, work = make_batch(10), make_batch(11), bilevel.requests(True, hyperparameters)
     if not work:
         return
-    done = upper.alternate(training, validation, work)
+    done = bilevel.step(training, validation, work)
     assert passes == {float(training.inputs.sum()): 1, float(validation.inputs.sum()): 1}
     assert done.samples == len(training.targets) + len(validation.targets)
 
@@ -124,8 +124,8 @@ def test_a_step_takes_one_pass_of_either_batch(
 def test_the_weights_move_first(make_problem, make_batch):
     problem, alone = make_problem(), make_problem()
     alone.step(make_batch(10))
-    upper = UpperLevel(problem, FirstOrder(), LastStep(), ADAM)
-    upper.alternate(make_batch(10), make_batch(11), upper.work(True, True))
+    bilevel = BilevelOptimiser(problem, FirstOrder(), LastStep(), ADAM)
+    bilevel.step(make_batch(10), make_batch(11), bilevel.requests(True, True))
     for one, other in zip(problem.weights().values(), alone.weights().values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-15)  # with alpha and h as they were
     moved = [*problem.supernet.architecture_parameters(), *problem.hyperparameters.raw_parameters()]

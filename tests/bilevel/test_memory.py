@@ -10,6 +10,7 @@ import pytest
 from torch import Tensor, nn
 
 from nas.bilevel import (
+    BilevelOptimiser,
     BilevelProblem,
     ByKind,
     ConjugateGradient,
@@ -20,7 +21,6 @@ from nas.bilevel import (
     LastStep,
     NeumannSeries,
     Report,
-    UpperLevel,
 )
 from nas.data.batches import Batch
 from tests.problems import ADAM
@@ -75,10 +75,10 @@ def graphs_after_each_step(
 
     for name in ("training_pass", "validation_loss"):
         monkeypatch.setattr(problem, name, marking(getattr(problem, name)))
-    upper = UpperLevel(problem, architecture, strategy, ADAM)
+    bilevel = BilevelOptimiser(problem, architecture, strategy, ADAM)
     counts = []
     for number in range(3):
-        upper.alternate(make_batch(number), make_batch(10 + number), upper.work(True, number % 2 == 0))
+        bilevel.step(make_batch(number), make_batch(10 + number), bilevel.requests(True, number % 2 == 0))
         gc.collect()
         counts.append(len(marks))
     return counts

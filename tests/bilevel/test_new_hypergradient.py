@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.bilevel import BilevelProblem, Exact, FirstOrder, Hypergradient, Report, UpperLevel
+from nas.bilevel import BilevelOptimiser, BilevelProblem, Exact, FirstOrder, Hypergradient, Report
 from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.configuration import build
 from nas.data.batches import Batch
@@ -58,16 +58,16 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
     states = []
     for strategy in (configured(1.0), Exact()):
         problem = make_problem(clip=0.1, learned=("weight_decay", "dropout"))
-        upper = UpperLevel(problem, strategy, strategy, ADAM)
+        bilevel = BilevelOptimiser(problem, strategy, strategy, ADAM)
         start = {name: one.detach().clone() for name, one in moving(problem).items()}
         for number in range(3):
-            done = upper.alternate(make_batch(number), make_batch(10 + number), upper.work(True, True))
+            done = bilevel.step(make_batch(number), make_batch(10 + number), bilevel.requests(True, True))
             assert done.samples == 3 * len(make_batch(number).targets)
             assert done.move is not None
             assert done.move.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
             assert done.move.interventions == ()
-        again = UpperLevel(problem, strategy, strategy, ADAM)
-        again.load_state_dict(upper.state_dict())
+        again = BilevelOptimiser(problem, strategy, strategy, ADAM)
+        again.load_state_dict(bilevel.state_dict())
         again.forget_weights()
         assert not any(torch.equal(one, start[name]) for name, one in moving(problem).items())
         states.append(moving(problem) | problem.weights())

@@ -15,9 +15,9 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.perturbation import AdversarialPerturbation, Perturbation, RandomPerturbation, projected
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
@@ -186,9 +186,9 @@ def test_gradients_leave_everything_as_it_was(strategy, make_problem, make_batch
 def test_every_weight_step_finds_its_own_at_the_alpha_that_has_moved(make_problem, make_batch):
     perturbation = Noted(perturbed("random"))
     problem = problem_with(make_problem, perturbation)
-    upper = UpperLevel(problem, FirstOrder(), Exact(), ADAM)
+    bilevel = BilevelOptimiser(problem, FirstOrder(), Exact(), ADAM)
     for step in range(2):
-        upper.alternate(make_batch(10), make_batch(11), upper.work(True, True))
+        bilevel.step(make_batch(10), make_batch(11), bilevel.requests(True, True))
         assert perturbation.calls == 2 * (step + 1)  # the step ahead, and the step
 
 
@@ -198,12 +198,12 @@ def test_every_weight_step_finds_its_own_at_the_alpha_that_has_moved(make_proble
 def test_its_passes_are_counted(strategy: Hypergradient, passes: int, make_problem, make_batch):
     problem = problem_with(make_problem, perturbed("adversarial"))  # two steps, and the losses before and after
     learned = None if isinstance(strategy, FirstOrder) else strategy
-    upper = UpperLevel(problem, strategy, learned, ADAM)
-    work = upper.work(True, learned is not None)
-    outcome = upper.alternate(make_batch(10), make_batch(11), work)
+    bilevel = BilevelOptimiser(problem, strategy, learned, ADAM)
+    work = bilevel.requests(True, learned is not None)
+    outcome = bilevel.step(make_batch(10), make_batch(11), work)
     assert outcome.samples == 8 * passes
-    assert outcome.samples <= 8 * (1 + upper.most_passes())
-    again = upper.alternate(make_batch(10), None, [])
+    assert outcome.samples <= 8 * (1 + bilevel.most_passes())
+    again = bilevel.step(make_batch(10), None, [])
     assert again.samples == 8 * (1 + 4)
 
 

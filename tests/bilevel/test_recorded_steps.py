@@ -300,8 +300,9 @@ def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
             advance()
         if at_epoch_end:
             del waits[at_epoch_end.pop() :]  # what belongs to the epoch, not to the step
-        assert search.upper_level.optimiser is not None
-        counters = [state["step"] for state in search.upper_level.optimiser.state.values()]  # Adam's, on the CPU
+        adam = search.bilevel_optimiser.architecture_optimiser
+        assert adam is not None
+        counters = [state["step"] for state in adam.state.values()]  # on the CPU
         found = [one for one in waits if not any(one is counter for counter in counters)]
         assert len(found) == 2
         waits.clear()

@@ -11,8 +11,8 @@ from torch.distributions import kl_divergence
 from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.last_step import LastStep
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
-from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
 from nas.relaxations.dirichlet import Dirichlet
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
@@ -101,9 +101,11 @@ def test_it_is_added_to_the_gradient_of_any_strategy(strategy, make_problem, mak
     def alpha_gradients(regulariser: Regulariser | None) -> list[Tensor]:
         problem = make_problem()
         problem.progress = 0.3
-        upper = UpperLevel(problem, strategy, strategy, ADAM, None, regulariser)
-        monkeypatch.setattr(upper, "_move_architecture", lambda: seen.append([one.grad for one in upper.alpha]) or {})
-        upper.alternate(make_batch(10), make_batch(11), upper.work(True, True))
+        bilevel = BilevelOptimiser(problem, strategy, strategy, ADAM, None, regulariser)
+        monkeypatch.setattr(
+            bilevel, "_move_architecture", lambda: seen.append([one.grad for one in bilevel.alpha]) or {}
+        )
+        bilevel.step(make_batch(10), make_batch(11), bilevel.requests(True, True))
         return seen[-1]
 
     plain, regularised = alpha_gradients(None), alpha_gradients(BetaDecay())

@@ -16,7 +16,7 @@ from nas.bilevel.exact import Exact
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.upper_level import UpperLevel
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.data.batches import Batch
 from nas.device.compilation import compile_regions, regions
 from nas.hyperparameters.collection import HyperparameterSet
@@ -106,15 +106,15 @@ class Search:
         )
         generators = noise, network.relaxation.generator
         self.problem = problem_over(network, self.hyperparameters, clip, generators)  # type: ignore[arg-type]
-        self.upper = UpperLevel(self.problem, FirstOrder(), strategy, ADAM)
-        self.upper.forget_weights()
+        self.bilevel = BilevelOptimiser(self.problem, FirstOrder(), strategy, ADAM)
+        self.bilevel.forget_weights()
         self.learn = bool(learn)
 
     def step(self, number: int, dtype: torch.dtype = torch.float64) -> None:
         self.problem.schedule_factor = 1 / (1 + number)
         self.supernet.relaxation.advance(number / 10)
-        work = self.upper.work(architecture=True, hyperparameters=self.learn)
-        self.upper.alternate(batch(2 * number, dtype=dtype), batch(2 * number + 1, dtype=dtype), work)
+        work = self.bilevel.requests(architecture=True, hyperparameters=self.learn)
+        self.bilevel.step(batch(2 * number, dtype=dtype), batch(2 * number + 1, dtype=dtype), work)
 
     def state(self) -> dict[str, Tensor]:
         return {**self.supernet.state_dict(), **self.hyperparameters.state_dict()}

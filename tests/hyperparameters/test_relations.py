@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet, built_hyperparameters
+from nas.hyperparameters.building import built_hyperparameters
+from nas.hyperparameters.collection import HyperparameterOptimiser, HyperparameterSet
 from nas.hyperparameters.kinds import Hyperparameter, LabelSmoothing, LearningRate, Momentum, RateFactor, WeightDecay
 from nas.hyperparameters.relations import EffectiveRate, MeanFactor
 from nas.hyperparameters.rules import GradientDescent

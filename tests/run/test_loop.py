@@ -18,6 +18,7 @@ from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
 from nas.run.tracking import TrackingSettings
 from nas.stopping import Stopped, StopRequested
+from tests.killing import Killed
 
 STEPS, EVERY = 10, 4
 
@@ -108,10 +109,6 @@ def before(step: int, act: Callable[[Counting], object], times: int = 1) -> Call
 
 def spoil(job: Counting) -> None:
     job.weight[0] = torch.nan
-
-
-class Killed(BaseException):
-    pass
 
 
 def kill(job: Counting) -> None:

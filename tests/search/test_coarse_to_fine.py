@@ -15,6 +15,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Evaluation, EvaluationCache
 from nas.search.coarse_to_fine import Lead, Steps
 from nas.search.trainings import Trainer
+from tests.killing import killed_before_a_training
 
 RATE = "learning_rate"
 RANGES = {RATE: Range(1e-4, 0.5, "log"), "dropout": Range(0.0, 0.9, "logit")}
@@ -164,42 +165,20 @@ def small_search(*more: str) -> DictConfig:
         return compose("train_search", [*overrides, *more, *quiet])
 
 
-class Killed(BaseException):
-    pass
-
-
-def test_a_search_ends_in_it_within_its_budget_and_goes_on_between_two_trainings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, found, _ = train_search.search(small_search(), tmp_path / "whole")
-    kept = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"))
+def test_a_search_ends_in_it_within_its_budget_and_goes_on_between_two_trainings(tmp_path: Path) -> None:
+    whole, found, _ = train_search.search(small_search(), tmp_path / "rich")
+    kept = list(EvaluationCache(tmp_path / "rich" / "coarse_to_fine.jsonl"))
     assert len(kept) == 3
     assert whole.candidate == found.candidate
     assert whole.remarks["coarse to fine"].endswith("after 3 short trainings")
     assert whole.metrics["samples"] == whole.cost.samples > sum(trial.cost.samples for trial in kept)
 
-    trained, train = [], Trainer.train
-
-    def killing(trainer: Trainer, candidate: Candidate) -> Evaluation:
-        trained.append(candidate)
-        if len(trained) == 2:
-            raise Killed
-        return train(trainer, candidate)
-
-    monkeypatch.setattr(Trainer, "train", killing)
     limit = whole.cost.samples - kept[-1].cost.samples  # pays for two of the three trainings
     config = small_search(f"budget.samples={limit}")
-    with pytest.raises(Killed):
-        train_search.search(config, tmp_path / "parts")
-    poor, _, _ = train_search.search(config, tmp_path / "parts")
-    assert trained[0] != trained[1] == trained[2], "the first was not made again"
-    assert len(trained) == 3
+    poor = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 2, tmp_path)
+    assert len(list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"))) == 2
     assert poor.cost.samples <= limit
     assert poor.settled[RATE] == "its short trainings ended before all steps were tried"
-    monkeypatch.setattr(Trainer, "train", train)
-    train_search.search(config, tmp_path / "poor")
-    for name in ("candidate.json", "metrics.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "poor" / name).read_bytes(), name
 
 
 def test_a_whole_training_decides_between_learned_and_other_values(
@@ -217,26 +196,13 @@ def test_a_whole_training_decides_between_learned_and_other_values(
 
     monkeypatch.setattr(Trainer, "train", told)
     config = small_search("method.whole_epochs=2")
-    result, found, _ = train_search.search(config, tmp_path / "whole")
+    result = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 5, tmp_path)
     whole = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine_whole.jsonl"))
     assert [one.candidate.hyperparameters[RATE] for one in whole] == [short_rates[0], max(short_rates)]
-    assert found.candidate == whole[0].candidate, "the learned values stay"
+    assert result.candidate == whole[0].candidate, "the learned values stay"
     assert "the learned values stay, after 3 short trainings and whole ones of both" in result.remarks["coarse to fine"]
     all_of_it = EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"), whole
     assert result.cost.samples > sum(one.cost.samples for kept in all_of_it for one in kept)
-
-    def killed(trainer: Trainer, candidate: Candidate) -> Evaluation:
-        if candidate == whole[1].candidate and trainer.name == "coarse_to_fine_whole":
-            raise Killed
-        return told(trainer, candidate)
-
-    monkeypatch.setattr(Trainer, "train", killed)
-    with pytest.raises(Killed):
-        train_search.search(config, tmp_path / "parts")
-    monkeypatch.setattr(Trainer, "train", told)
-    train_search.search(config, tmp_path / "parts")
-    for name in ("candidate.json", "metrics.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
     poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - 1}")
     train_search.search(poor, tmp_path / "poor")

@@ -1,7 +1,6 @@
 """Searches with the choices of the one-shot methods: they end, go on after a kill to the same bytes, and are sound."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from nas.search.gradient_search import GradientSearch
 from nas.signature import Signature
 from nas.spaces.transformer.space import Transformer
 from nas.training.settings import TrainingSettings
+from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import CELL_SPACES, digits, search_parts
 
 COOLING = Temperature(10.0, 0.1, "linear")
@@ -71,25 +71,8 @@ def splits() -> DataSplits:
     return digits()
 
 
-class Killed(BaseException):
-    pass
-
-
 def made(name: str, splits: DataSplits, folder: Path, **settings: Any) -> GradientSearch:
     return GradientSearch(search_parts(folder, splits=splits, **COMPOSITIONS[name]() | settings))
-
-
-def killed_at(search: GradientSearch, step: int) -> None:
-    original = search.problem.step
-
-    def stepping(*arguments: Any) -> Any:
-        if search.step == step:
-            raise Killed
-        return original(*arguments)
-
-    search.problem.step = stepping  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        search.search()
 
 
 @pytest.mark.parametrize(
@@ -102,13 +85,13 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(name, splits, tmp_pa
     begun = {key: alpha.detach().clone() for key, alpha in whole.supernet.alpha.items()}
     expected = whole.search()
     assert all(not torch.equal(begun[key], alpha) for key, alpha in whole.supernet.alpha.items())
-    killed_at(made(name, splits, tmp_path / "killed"), 5)
+    broken = made(name, splits, tmp_path / "killed")
+    with killed(broken.problem, "step", lambda *_: broken.step == 5):
+        broken.search()
     resumed = made(name, splits, tmp_path / "killed")
     found = resumed.search()
-    files = [(tmp_path / run / "metrics.csv").read_bytes() for run in ("whole", "killed")]
-    assert files[0] == files[1]
-    assert found.candidate == expected.candidate
-    assert replace(found.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
+    assert_same_results(found, expected)
     states = [search.supernet.state_dict() for search in (whole, resumed)]
     assert all(torch.equal(entry, states[1][key]) for key, entry in states[0].items())
 

@@ -23,6 +23,7 @@ from nas.run.overrides import going_along
 from nas.search.cross_validation import FoldTrainer, fold_indices, fold_setups
 from nas.search.parts import SearchParts
 from nas.search.result import SearchResult
+from tests.killing import killed_before_a_training
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LAYERS = "[{type: dense, units: [2, 4], optional: true}, {type: dense, units: [2, 4], optional: true}]"
@@ -138,37 +139,19 @@ def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     assert sum(one.architecture["layer1.type"] == "skip" for one in tried) >= 1
 
 
-def test_killed_between_two_candidates_it_goes_on_to_the_same_bytes_and_is_retrained(
-    own: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, parts = searched(own / "whole")
+def test_killed_between_two_candidates_it_goes_on_to_the_same_bytes_and_is_retrained(own: Path) -> None:
+    whole = killed_before_a_training(lambda folder: searched(folder)[0], 3, own, FoldTrainer)
     assert len(list(EvaluationCache(own / "whole" / "cross_validation.jsonl"))) == 5
-    made, train = [], FoldTrainer.train
-
-    def killing(trainer: FoldTrainer, candidate: Candidate) -> Evaluation:
-        made.append(candidate)
-        if len(made) == 3:
-            raise KeyboardInterrupt
-        return train(trainer, candidate)
-
-    monkeypatch.setattr(FoldTrainer, "train", killing)
-    with pytest.raises(KeyboardInterrupt):
-        searched(own / "parts")
-    searched(own / "parts")
-    assert made[2] == made[3]
-    assert len(made) == 6, "two were not made again"
-    for name in ("candidate.json", "metrics.csv"):
-        assert (own / "parts" / name).read_bytes() == (own / "whole" / name).read_bytes(), name
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train_final", [f"candidate={own / 'whole'}", *TYPED, *QUICK[:1], "final.epochs=1", *QUIET])
     again, result = train_final.retrain(config, own / "final")
     assert again.candidate == whole.candidate
     assert math.isfinite(result["test_rmse"])
     assert whole.metrics["samples"] == whole.cost.samples
-    assert parts.splits.exchangeable
 
 
 def test_rows_of_a_group_are_not_exchangeable(own: Path) -> None:
+    assert train_search.built_parts(composed(), own / "run").splits.exchangeable
     assert not train_search.built_parts(composed("data.split.by=day"), own / "run").splits.exchangeable
 
 

@@ -38,6 +38,7 @@ from nas.search.record import normalised_entropy
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
 from nas.training.settings import TrainingSettings
+from tests.killing import Killed
 from tests.problems import QUIET, digits, search_parts
 
 STEPS_PER_EPOCH = 4
@@ -151,10 +152,6 @@ def metrics(path: Path) -> bytes:
 class AtEveryStep(Callback):
     def __init__(self, action: Callable[[SeenStep], object]) -> None:
         self.on_step = action
-
-
-class Killed(BaseException):
-    pass
 
 
 def kill() -> None:
@@ -328,7 +325,7 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
     search = Run(search={"warmup_epochs": 0}).made(splits, tmp_path)
     initial = {name: entry.clone() for name, entry in search.supernet.state_dict().items()}
     at_restart: dict[str, Any] = {}
-    upper_level_step = search.upper_level.upper_step
+    upper_level_step = search.bilevel_optimiser.upper_step
 
     def note_and_poison() -> None:
         at_restart["rate"], at_restart["alphas"] = search.hyperparameters.numbers()["learning_rate"], alphas(search)
@@ -343,7 +340,7 @@ def test_a_nan_starts_the_weights_again_at_a_lower_rate_and_keeps_alpha(splits, 
         return upper_level_step(*arguments)
 
     before_step(search, 5, note_and_poison)
-    search.upper_level.upper_step = looking
+    search.bilevel_optimiser.upper_step = looking
     result = search.search()
     for name, entry in at_restart["state after"].items():
         assert name.startswith("alpha.") or torch.equal(entry, initial[name]), name

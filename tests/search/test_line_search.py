@@ -3,8 +3,6 @@
 import math
 import re
 import signal
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation import scratch
 from nas.evaluation.evaluation import Evaluation, EvaluationCache
-from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.candidate_file import read_candidate_file
 from nas.run.checkpoint import CheckpointFolder
 from nas.search.line_search import Lines
-from nas.search.trainings import CommonRandomNumbers, best, in_words
+from nas.search.trainings import Trainer, best, in_words
 from nas.stopping import Stopped
+from tests.killing import assert_same_bytes, killed_before_a_training
 
 RATE = "learning_rate"
 RANGES = {RATE: Range(1e-5, 0.5, "log"), "dropout": Range(0.0, 0.5, "logit")}
@@ -179,57 +177,27 @@ def last_checkpoint(folder: Path) -> int:
     return CheckpointFolder(folder / "checkpoints").steps()[-1]
 
 
-class Killed(BaseException):
-    pass
-
-
-def interrupted(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> list[Candidate]:
-    """Every training of a line search from now on is noted; ``act`` comes before training ``number``."""
-    trained: list[Candidate] = []
-    evaluate = TrainedFromScratch.evaluate
-
-    def noting(self: TrainedFromScratch, candidates: list[Candidate], *rest: Any) -> list[Evaluation]:
-        if isinstance(self.setup, CommonRandomNumbers):
-            trained.extend(candidates)
-            if len(trained) == number:
-                act()
-        return evaluate(self, candidates, *rest)
-
-    monkeypatch.setattr(TrainedFromScratch, "evaluate", noting)
-    return trained
-
-
-def kill() -> None:
-    raise Killed
-
-
 @pytest.mark.parametrize("inner", INNER)
-def test_any_search_can_be_followed_by_one_and_goes_on_between_two_trainings(
-    inner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_any_search_can_be_followed_by_one_and_goes_on_between_two_trainings(inner: str, tmp_path: Path) -> None:
     config = small_search(*INNER[inner])
-    whole, found, _ = train_search.search(config, tmp_path / "whole")
+    whole = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 2, tmp_path)
+    assert whole.candidate == read_candidate_file(tmp_path / "whole" / "candidate.json").candidate
     assert len(recorded(tmp_path / "whole", "line_search/validation_loss")) == 3
     assert whole.remarks["line search"].count("loss") == 3
     assert whole.remarks.keys() >= REMARKS[inner]
     assert RATE in whole.settled
 
-    trained = interrupted(monkeypatch, 2, kill)
-    with pytest.raises(Killed):
-        train_search.search(config, tmp_path / "parts")
-    for _ in range(2):  # what has ended can be resumed, too
-        resumed, _, _ = train_search.search(config, tmp_path / "parts")
-        assert len(trained) == 4, "the first training was not made again"
-        for name in ("candidate.json", "metrics.csv"):
-            assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
-    assert resumed.candidate == whole.candidate == found.candidate
-    assert resumed.remarks == whole.remarks
-    assert replace(resumed.cost, seconds=0.0) == replace(whole.cost, seconds=0.0)
-
 
 def test_a_signal_stops_it_between_two_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_search()
-    trained = interrupted(monkeypatch, 1, lambda: signal.raise_signal(signal.SIGTERM))
+    config, trained, train = small_search(), list[Candidate](), Trainer.train
+
+    def stopping(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        trained.append(candidate)
+        if len(trained) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return train(trainer, candidate)
+
+    monkeypatch.setattr(Trainer, "train", stopping)
     with pytest.raises(Stopped) as stop:
         train_search.search(config, tmp_path / "parts")
     assert stop.value.step == last_checkpoint(tmp_path / "parts") + 1
@@ -237,8 +205,7 @@ def test_a_signal_stops_it_between_two_trainings(tmp_path: Path, monkeypatch: py
     train_search.search(config, tmp_path / "parts")
     assert len(trained) == 3
     train_search.search(config, tmp_path / "whole")
-    for name in ("candidate.json", "metrics.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_bytes(tmp_path / "parts", tmp_path / "whole", "candidate.json", "metrics.csv")
 
 
 def test_the_budget_is_that_of_both(tmp_path: Path) -> None:

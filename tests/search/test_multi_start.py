@@ -2,7 +2,6 @@
 
 import logging
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from nas.search.gradient_search import GradientSearch
 from nas.search.guard import SearchDiverged
 from nas.search.multi_start import MultiStart
 from nas.search.result import SearchResult
+from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import search_parts
 
 STARTS = [{"learning_rate": 1e-4}, {"learning_rate": 0.05, "dropout": 0.1}, {"learning_rate": 1e-3}]
@@ -80,32 +80,14 @@ def test_the_long_search_begins_where_the_best_short_one_has_come(tmp_path, monk
     assert found.candidate == ended[3].candidate
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(("number", "step"), [(1, 2), (3, 1), (3, 5)])
-def test_killed_in_any_of_them_it_goes_on_as_if_nothing_had_happened(number, step, tmp_path, monkeypatch):
+def test_killed_in_any_of_them_it_goes_on_as_if_nothing_had_happened(number, step, tmp_path):
     expected = made(tmp_path / "whole").search()
-    original, searches = GradientSearch.advance, []
-
-    def dying(self):
-        if self not in searches:
-            searches.append(self)
-        if searches.index(self) == number and self.step == step:
-            raise Killed
-        original(self)
-
-    monkeypatch.setattr(GradientSearch, "advance", dying)
-    with pytest.raises(Killed):
+    with killed_in_search(number, step):
         made(tmp_path / "killed").search()
-    monkeypatch.undo()
-    found = made(tmp_path / "killed").search()
-    assert found.candidate == expected.candidate
-    assert found.remarks == expected.remarks
-    assert replace(found.cost, seconds=0.0) == replace(expected.cost, seconds=0.0)
-    for name in ("metrics.csv", "starts/1/metrics.csv", "trajectory.csv"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert_same_results(made(tmp_path / "killed").search(), expected)
+    names = ("metrics.csv", "starts/1/metrics.csv", "trajectory.csv")
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole", *names)
 
 
 def test_a_budget_is_that_of_all_together(tmp_path, caplog):

@@ -17,9 +17,9 @@ from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.search.neighbours import Climb, Drawn
-from nas.search.trainings import Trainer
 from nas.signature import Signature
 from nas.spaces import Macro
+from tests.killing import killed_before_a_training
 
 RATE = "learning_rate"
 STEPS = {RATE: (2.0, Range(1e-4, 0.5, "log")), "dropout": (0.2, Range(0.0, 0.9, "logit"))}
@@ -183,35 +183,14 @@ def small_search(*more: str) -> DictConfig:
         return compose("train_search", [*overrides, *more, *quiet])
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.slow
-def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, found, _ = train_search.search(small_search(), tmp_path / "whole")
+def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path) -> None:
+    whole = killed_before_a_training(lambda folder: train_search.search(small_search(), folder)[0], 5, tmp_path)
     names = ("coarse_to_fine", "neighbours", "neighbours_short")
     kept = {name: list(EvaluationCache(tmp_path / "whole" / f"{name}.jsonl")) for name in names}
     assert len(kept["neighbours_short"]) + len(kept["neighbours"]) in (5, 6, 7)
-    assert whole.candidate == found.candidate
     assert {"coarse to fine", "neighbours"} <= whole.remarks.keys()
     assert whole.cost.samples > sum(trial.cost.samples for trials in kept.values() for trial in trials)
-
-    trained, train = [], Trainer.train
-
-    def killing(trainer: Trainer, candidate: Candidate) -> Evaluation:
-        trained.append((trainer.name, candidate))
-        if len(trained) == 5:
-            raise Killed
-        return train(trainer, candidate)
-
-    monkeypatch.setattr(Trainer, "train", killing)
-    with pytest.raises(Killed):
-        train_search.search(small_search(), tmp_path / "parts")
-    train_search.search(small_search(), tmp_path / "parts")
-    assert len(trained) == 1 + sum(map(len, kept.values())), "none was made twice"
-    for name in ("candidate.json", "metrics.csv"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import train_final
 import train_search
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.candidate_file import read_candidate_file
-from nas.search.gradient_search import GradientSearch
+from tests.killing import assert_same_bytes, killed_in_search
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
 ROWS = 60
@@ -44,10 +44,6 @@ SOURCES: dict[str, tuple[str, ...]] = {
 }
 PICTURES = ("images", "streamed", "masks")
 TASKS = {"arrays": "classification", "labels": "multi_label"}
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture
@@ -94,23 +90,13 @@ def slow(name: str) -> Any:
 
 
 @pytest.mark.parametrize("source", ["table", *map(slow, [name for name in SOURCES if name != "table"])])
-def test_killed_it_goes_on_to_the_same_bytes(source: str, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_it_goes_on_to_the_same_bytes(source: str, own: Path) -> None:
     config = settings_of(source)
     train_search.search(config, own / "whole")
-    advance = GradientSearch.advance
-
-    def killed(search: GradientSearch) -> None:
-        if search.step == 5:
-            raise Killed
-        advance(search)
-
-    monkeypatch.setattr(GradientSearch, "advance", killed)
-    with pytest.raises(Killed):
+    with killed_in_search(0, 5):
         train_search.search(config, own / "killed")
-    monkeypatch.setattr(GradientSearch, "advance", advance)
     train_search.search(config, own / "killed")
-    for name in ("metrics.csv", "candidate.json"):
-        assert (own / "killed" / name).read_bytes() == (own / "whole" / name).read_bytes()
+    assert_same_bytes(own / "killed", own / "whole", "metrics.csv", "candidate.json")
     found = read_candidate_file(own / "whole" / "candidate.json")
     assert found.data == ("pictures" if source in PICTURES else "own")
     assert len(found.digest) == 64

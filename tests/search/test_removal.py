@@ -19,6 +19,7 @@ from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import SMOOTH_LAYERS, batch_for, search_parts, seeded_supernet
 
 SHAPE = (1, 6, 6)
@@ -135,21 +136,11 @@ def test_a_search_that_chooses_by_removal_is_the_same_once_resumed(tmp_path: Pat
     def made(folder: str) -> GradientSearch:
         return GradientSearch(search_parts(tmp_path / folder, discretisation=Removal(images=20), search={"epochs": 1}))
 
-    class Killed(BaseException):
-        pass
-
-    def kill(*_: object) -> None:
-        raise Killed
-
-    whole = made("whole").search()
-    killed = made("killed")
-    killed.reader.measure_and_choose = kill  # type: ignore[method-assign,assignment]
-    with pytest.raises(Killed):
-        killed.search()
-    resumed = made("killed").search()
-    assert resumed.candidate == whole.candidate
-    assert resumed.cost.samples == whole.cost.samples
-    assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    whole, broken = made("whole").search(), made("killed")
+    with killed(broken.reader, "measure_and_choose", lambda *_: True):
+        broken.search()
+    assert_same_results(made("killed").search(), whole)
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_between_two_rounds_it_tunes_with_what_is_decided() -> None:

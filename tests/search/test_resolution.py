@@ -1,6 +1,5 @@
 """Images at half the resolution for the first steps: what is computed, what it costs, and that it can be resumed."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from nas.search.resolution import Resolution, halved
 from nas.signature import Signature
 from nas.spaces.macro.space import Macro
 from nas.training.sgd import sgd
+from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import CELL_SPACES, batch_for, digits, problem_for, search_parts, seeded_supernet
 
 STEPS = 8  # of the searches here: two epochs of four
@@ -111,36 +111,18 @@ def test_alpha_moves_at_every_so_many_steps(tmp_path: Path) -> None:
     assert all("dropout" in moved for moved in seen.moved)
 
 
-class Killed(BaseException):
-    pass
-
-
-class Kill(Callback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step(self, seen: SeenStep) -> None:
-        if seen.step == self.step:
-            raise Killed
-
-
-@pytest.mark.parametrize("killed_at", [2, 6])
-def test_a_killed_search_goes_on_to_the_same_bytes(killed_at: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_killed_search_goes_on_to_the_same_bytes(step: int, tmp_path: Path) -> None:
     settings = {"half_resolution": 0.6, "hyperparameter_every": 2, "architecture_every": 2, "checkpoint_every": 1}
     through, _ = made(tmp_path / "through", settings)
     whole = through.search()
-    killed, _ = made(tmp_path / "killed", settings)
-    killed.callbacks["kill"] = Kill(killed_at)
-    with pytest.raises(Killed):
-        killed.search()
+    broken, _ = made(tmp_path / "killed", settings)
+    with killed(broken.callbacks["trajectory"], "on_step", lambda seen: seen.step == step):  # in the midst of a step
+        broken.search()
     resumed, seen = made(tmp_path / "killed", settings)
-    resumed.callbacks["kill"] = Kill(0)
-    found = resumed.search()
-    assert seen.sides == [4 if step < 5 else 8 for step in range(killed_at - 1, STEPS)]
-    assert found.candidate == whole.candidate
-    assert replace(found.cost, seconds=0.0) == replace(whole.cost, seconds=0.0)
-    for name in ("metrics.csv", "trajectory.csv"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
+    assert_same_results(resumed.search(), whole)
+    assert seen.sides == [4 if before < 5 else 8 for before in range(step - 1, STEPS)]
+    assert_same_bytes(tmp_path / "killed", tmp_path / "through", "metrics.csv", "trajectory.csv")
     assert all(torch.equal(one, through.tensors()[name]) for name, one in resumed.tensors().items())
 
 

@@ -16,6 +16,7 @@ from nas.search.shrinking import Mask, Shrinker, strongest
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
+from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import CELL_SPACES, INPUT_SHAPE, batch_for, search_parts, seeded_supernet
 
 LAYERS = [
@@ -82,31 +83,22 @@ def made(folder: Path, **settings: Any) -> GradientSearch:
     return GradientSearch(search_parts(folder, **{**usual, **settings}))
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_killed_and_resumed_a_search_ends_alike(tmp_path: Path) -> None:
     whole = made(tmp_path / "whole", shrinking=Mask([0.4], [2], rest=0.2))
     expected = whole.search()
-    killed = made(tmp_path / "killed", shrinking=Mask([0.4], [2], rest=0.2))
-    step = killed.upper_level.alternate
+    broken = made(tmp_path / "killed", shrinking=Mask([0.4], [2], rest=0.2))
     resting: list[bool] = []
 
-    def killing(training: Any, validation: Any, work: Any) -> Any:
-        resting.append(all(killed.upper_level.alpha[0] not in set(targets) for _, targets in work))
-        if killed.step == 14:
-            raise Killed
-        return step(training, validation, work)
+    def when(training: Any, validation: Any, work: Any) -> bool:
+        resting.append(all(broken.bilevel_optimiser.alpha[0] not in set(targets) for _, targets in work))
+        return broken.step == 14
 
-    killed.upper_level.alternate = killing  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        killed.search()
+    with killed(broken.bilevel_optimiser, "step", when):
+        broken.search()
     assert resting == [False] * 8 + [True] * 4 + [False] * 3  # of five epochs, the third
     resumed = made(tmp_path / "killed", shrinking=Mask([0.4], [2], rest=0.2))
-    found = resumed.search()
-    assert found.candidate == expected.candidate
-    assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    assert_same_results(resumed.search(), expected)
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
     state = resumed.supernet.state_dict()
     assert all(torch.equal(entry, state[name]) for name, entry in whole.supernet.state_dict().items())
     gone = [share for options in whole.supernet.probabilities().values() for share in options.values() if share == 0]

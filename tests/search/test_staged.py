@@ -21,6 +21,7 @@ from nas.search.gradient_search import GradientSearch
 from nas.search.staged import FadingSkipDropout, Staged, kept_options
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
+from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import INPUT_SHAPE, batch_for, search_parts, seeded_supernet
 
 OPERATIONS = ["none", "skip_connect", "avg_pool_3x3", "max_pool_3x3"]
@@ -108,33 +109,16 @@ def test_what_is_learned_goes_on_from_stage_to_stage(tmp_path: Path, monkeypatch
     assert found.candidate.hyperparameters["dropout"] != begun[0]["dropout"]
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize(
     ("stage", "step"), [(1, 4), *(pytest.param(*one, marks=pytest.mark.slow) for one in ((0, 5), (2, 7)))]
 )
-def test_killed_and_resumed_it_ends_alike(stage: int, step: int, tmp_path: Path, monkeypatch: Any) -> None:
+def test_killed_and_resumed_it_ends_alike(stage: int, step: int, tmp_path: Path) -> None:
     expected = staged(tmp_path / "whole").search()
-    original, begun = GradientSearch.advance, [0]
-
-    def killing(self: GradientSearch) -> None:
-        begun[0] += self.step == 0
-        if begun[0] == stage + 1 and self.step == step:
-            raise Killed
-        original(self)
-
-    monkeypatch.setattr(GradientSearch, "advance", killing)
-    with pytest.raises(Killed):
+    with killed_in_search(stage, step):
         staged(tmp_path / "killed").search()
-    monkeypatch.setattr(GradientSearch, "advance", original)
-    found = staged(tmp_path / "killed").search()
-    assert found.candidate == expected.candidate
-    assert found.remarks == expected.remarks
-    assert found.cost.samples == expected.cost.samples
-    for name in ("metrics.csv", "stages/0/metrics.csv", "stages/1/metrics.csv"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert_same_results(staged(tmp_path / "killed").search(), expected)
+    names = ("metrics.csv", "stages/0/metrics.csv", "stages/1/metrics.csv")
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole", *names)
 
 
 def test_the_dropout_falls_linearly_and_then_exponentially(tmp_path: Path) -> None:

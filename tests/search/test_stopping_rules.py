@@ -20,6 +20,7 @@ from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
+from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import SEARCHED_LAYERS, search_parts, seeded_supernet
 
 RISING = [0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2, 0.3, 0.4, 0.5, 0.6]
@@ -118,10 +119,6 @@ def test_a_search_ends_where_its_rule_says_and_tells_why(tmp_path: Path) -> None
     assert again.remarks == found.remarks
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("architecture", [None, Exact()], ids=["first order", "exact"])
 def test_killed_and_resumed_it_measures_and_ends_alike(architecture: Any, tmp_path: Path) -> None:
     settings = {} if architecture is None else {"architecture_gradient": architecture}
@@ -133,23 +130,11 @@ def test_killed_and_resumed_it_measures_and_ends_alike(architecture: Any, tmp_pa
 
     whole = made("whole")
     expected = whole.search()
-    killed = made("killed")
-    step = killed.upper_level.alternate
-
-    def killing(*arguments: Any) -> Any:
-        if killed.step == 6:
-            raise Killed
-        return step(*arguments)
-
-    killed.upper_level.alternate = killing  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        killed.search()
-    resumed = made("killed")
-    found = resumed.search()
-    assert found.candidate == expected.candidate
-    assert found.remarks == expected.remarks
-    assert found.cost.samples == expected.cost.samples
-    assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    broken = made("killed")
+    with killed(broken.bilevel_optimiser, "step", lambda *_: broken.step == 6):
+        broken.search()
+    assert_same_results(made("killed").search(), expected)
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
     assert b"stopping/eigenvalue" in (tmp_path / "whole" / "metrics.csv").read_bytes()
 
 

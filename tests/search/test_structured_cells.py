@@ -13,16 +13,13 @@ from nas.signature import Signature
 from nas.spaces.cell_supernet import CellSupernet
 from nas.spaces.darts.space import Darts
 from nas.spaces.space import SearchSpace
+from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import STRUCTURED_SPACES, search_parts
 
 SPACES = {
     **{name: partial(made, signature=Signature((1, 8, 8), 10)) for name, made in STRUCTURED_SPACES.items()},
     "noise": partial(Darts, 2, 3, 2, 2, 1, ("noise", "sep_conv_3x3"), signature=Signature((1, 8, 8), 10)),
 }
-
-
-class Killed(BaseException):
-    pass
 
 
 def made(space: SearchSpace, folder: Path) -> GradientSearch:
@@ -32,33 +29,17 @@ def made(space: SearchSpace, folder: Path) -> GradientSearch:
     return GradientSearch(search_parts(folder, space=space, hyperparameter_gradient=None, hyperparameters=held))
 
 
-def searched(space: SearchSpace, folder: Path, killed_before: int | None = None) -> GradientSearch:
-    search = made(space, folder)
-    advance = search.advance
-
-    def step() -> None:
-        if search.step == killed_before:
-            raise Killed
-        advance()
-
-    search.advance = step  # type: ignore[method-assign]
-    if killed_before is None:
-        search.search()
-    else:
-        with pytest.raises(Killed):
-            search.search()
-    return search
-
-
 @pytest.mark.parametrize("name", SPACES)
 def test_a_killed_search_goes_on_as_if_nothing_had_happened(name: str, tmp_path: Path) -> None:
-    whole = searched(SPACES[name](), tmp_path / "whole")
-    searched(SPACES[name](), tmp_path / "killed", killed_before=5)
-    resumed = searched(SPACES[name](), tmp_path / "killed")
+    whole = made(SPACES[name](), tmp_path / "whole")
+    expected = whole.search()
+    with killed_in_search(0, 5):
+        made(SPACES[name](), tmp_path / "killed").search()
+    resumed = made(SPACES[name](), tmp_path / "killed")
+    assert_same_results(resumed.search(), expected)
     for entry, value in whole.supernet.state_dict().items():
         assert torch.equal(resumed.supernet.state_dict()[entry], value), entry
-    written = [(tmp_path / name / "metrics.csv").read_bytes() for name in ("killed", "whole")]
-    assert written[0] == written[1]
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_the_auxiliary_skip_follows_the_search(tmp_path: Path) -> None:

@@ -17,11 +17,8 @@ from nas.search.gradient_search import GradientSearch
 from nas.spaces import Recurrent
 from nas.tasks import Auto
 from nas.training.settings import TrainingSettings
+from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import search_parts
-
-
-class Killed(BaseException):
-    pass
 
 
 def search_of(folder: Path) -> GradientSearch:
@@ -53,7 +50,7 @@ def search_of(folder: Path) -> GradientSearch:
 def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path: Path) -> None:
     search = search_of(tmp_path / "run")
     seen: list[tuple[Batch, Batch, Tensor]] = []
-    own = search.upper_level.alternate
+    own = search.bilevel_optimiser.step
 
     def watched(training: Batch, validation: Batch | None, work: object) -> object:
         assert validation is not None
@@ -62,7 +59,7 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
         seen.append((training, validation, outcome.step.logits.state))
         return outcome
 
-    search.upper_level.alternate = watched  # type: ignore[method-assign, assignment]
+    search.bilevel_optimiser.step = watched  # type: ignore[method-assign, assignment]
     search.search()
     assert seen[0][0].state is None
     empty = [training.state is None for training, _, _ in seen]
@@ -78,20 +75,10 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
 def test_killed_in_the_middle_of_a_text_it_goes_on_as_if_nothing_had_happened(step: int, tmp_path: Path) -> None:
     whole = search_of(tmp_path / "whole")
     expected = whole.search()
-    killed = search_of(tmp_path / "killed")
-    own = killed.advance
-
-    def advance() -> None:
-        if killed.step == step:
-            raise Killed
-        own()
-
-    killed.advance = advance  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        killed.search()
+    with killed_in_search(0, step):
+        search_of(tmp_path / "killed").search()
     resumed = search_of(tmp_path / "killed")
-    found = resumed.search()
-    assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
-    assert found.candidate == expected.candidate
+    assert_same_results(resumed.search(), expected)
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
     for name, tensor in whole.supernet.state_dict().items():
         assert torch.equal(tensor, resumed.supernet.state_dict()[name]), name

@@ -17,7 +17,7 @@ from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.upper_level import UpperLevel
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import HyperparameterSet
@@ -279,8 +279,8 @@ def searched(
     noise = next(layer.generator for layer in network.modules() if isinstance(layer, StochasticLayer))
     problem = problem_over(network, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
     alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
-    upper = UpperLevel(problem, alpha, strategy if learn else None, ADAM)
-    upper.forget_weights()
+    bilevel = BilevelOptimiser(problem, alpha, strategy if learn else None, ADAM)
+    bilevel.forget_weights()
     gradients: dict[str, Tensor] = {}
 
     def keep_gradients(moving: torch.optim.Optimizer, *_: Any) -> None:
@@ -288,12 +288,12 @@ def searched(
         gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moved})
 
     names = {parameter: name for name, parameter in network.named_parameters()}
-    for moving in (problem.optimiser, upper.optimiser):
+    for moving in (problem.optimiser, bilevel.architecture_optimiser):
         assert moving is not None
         moving.register_step_pre_hook(keep_gradients)
     for step in range(steps):
         training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
-        done = upper.alternate(training, validation, upper.work(architecture=True, hyperparameters=learn))
+        done = bilevel.step(training, validation, bilevel.requests(architecture=True, hyperparameters=learn))
     assert done.move is not None
     with torch.no_grad():
         logits = network.eval()(validation.inputs)

@@ -14,7 +14,7 @@ from nas.bilevel.forward_accumulation import ForwardAccumulation
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
-from nas.bilevel.upper_level import UpperLevel
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.operations.cell_operations import MixedEdge
@@ -145,9 +145,9 @@ def searched(implementation: str, strategy: Hypergradient, steps: int = 3) -> di
     problem = problem_over(network, entries(("learning_rate", "dropout")), 1.0, noise)  # type: ignore[arg-type]
     alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
     strategy.forget()
-    upper = UpperLevel(problem, alpha, strategy if "update" in strategy.reaches else Exact(), ADAM)
+    bilevel = BilevelOptimiser(problem, alpha, strategy if "update" in strategy.reaches else Exact(), ADAM)
     for step in range(steps):
-        upper.alternate(DATA[2 * step % 6], DATA[(2 * step + 1) % 6], upper.work(True, True))
+        bilevel.step(DATA[2 * step % 6], DATA[(2 * step + 1) % 6], bilevel.requests(True, True))
     return {**network.state_dict(), **problem.hyperparameters.state_dict()}
 
 

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from nas.errors import InvalidValue
-from nas.hyperparameters.collection import built_hyperparameters
+from nas.hyperparameters.building import built_hyperparameters
 from nas.training.adamw import Moments, adamw, moments_of
 from nas.training.retraining import Retraining
 from nas.training.settings import TrainingSettings

@@ -17,6 +17,7 @@ from nas.training.averaging import AveragedWeights, NonMonotone
 from nas.training.retraining import FinalSettings, Retraining
 from nas.training.settings import TrainingSettings
 from nas.training.sgd import set_step, take_step
+from tests.killing import assert_same_bytes, killed
 from tests.problems import retraining_of
 
 
@@ -43,10 +44,6 @@ def test_rates_act_a_step_late_and_the_average_starts_anew_at_the_second_step() 
     with trained.in_place():
         assert torch.allclose(weight.detach(), average, rtol=1e-6)  # torch keeps the share in float32
     assert torch.allclose(weight.detach(), mine, rtol=1e-12)
-
-
-class Killed(BaseException):
-    pass
 
 
 def training_of(folder: Path) -> Retraining:
@@ -78,19 +75,11 @@ def test_killed_in_the_middle_of_a_text_a_retraining_goes_on_as_if_nothing_had_h
     whole.train()
     assert whole.averaging is not None
     assert whole.averaging.averages  # random tokens: the validation loss does not fall for long
-    killed = training_of(tmp_path / "killed")
-    own = killed.advance
-
-    def advance() -> None:
-        if killed.step == step:
-            raise Killed
-        own()
-
-    killed.advance = advance  # type: ignore[method-assign]
-    with pytest.raises(Killed):
-        killed.train()
+    broken = training_of(tmp_path / "killed")
+    with killed(broken, "advance", lambda: broken.step == step):
+        broken.train()
     resumed = training_of(tmp_path / "killed")
     resumed.train()
-    assert (tmp_path / "killed" / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    assert_same_bytes(tmp_path / "killed", tmp_path / "whole")
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, resumed.network.state_dict()[name]), name

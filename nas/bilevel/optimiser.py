@@ -1,5 +1,4 @@
-"""One step of both levels, Algorithm 1 of DARTS (Liu et al., 2019): the gradients of alpha and of the hyperparameters,
-their moves, and the weight step."""
+"""One step of both levels, Algorithm 1 of DARTS (Liu et al., 2019): the upper one's, and the weight step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.bilevel.architecture_optimiser import AlphaRule
+from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.outcome import Outcome, UpperStep
 from nas.bilevel.problem import BilevelProblem
@@ -18,16 +17,17 @@ from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterOptimiser, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
-Work = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
+Requests = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
 
 
-class UpperLevel:
-    """Alpha and the raw hyperparameters, their hypergradients and the rules that move them.
+class BilevelOptimiser:
+    """Moves alpha and the raw hyperparameters along their hypergradients, and the weights along their gradient.
 
     Args:
+        problem: The two losses, and the weights with their optimiser.
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: The same for the learned hyperparameters.
-        architecture: How alpha moves along its gradient.
+        architecture_optimiser: How alpha moves along its gradient.
         penalty: A function of alpha's probabilities that is added to the validation loss where it is not None.
         regulariser: A function of alpha that is added as well.
     """
@@ -37,7 +37,7 @@ class UpperLevel:
         problem: BilevelProblem,
         architecture_gradient: Hypergradient | None,
         hyperparameter_gradient: Hypergradient | None,
-        architecture: AlphaRule,
+        architecture_optimiser: ArchitectureOptimiser,
         penalty: Penalty | None = None,
         regulariser: Regulariser | None = None,
     ) -> None:
@@ -48,10 +48,11 @@ class UpperLevel:
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
-        self.optimiser = architecture.over(dict(problem.supernet.alpha.items())) if self.alpha else None
+        alphas = dict(problem.supernet.alpha.items())
+        self.architecture_optimiser = architecture_optimiser.over(alphas) if alphas else None
         self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
-    def work(self, architecture: bool, hyperparameters: bool) -> Work:
+    def requests(self, architecture: bool, hyperparameters: bool) -> Requests:
         """The strategies that a step asks, each with its targets; that of the hyperparameters is the last one.
 
         Args:
@@ -63,28 +64,28 @@ class UpperLevel:
         raw_strategy = self.hyperparameter_gradient if hyperparameters else None
         if raw_strategy is not None and alpha_strategy is not None and raw_strategy.serves(alpha_strategy):
             return [(raw_strategy, [*self.alpha, *raw])]  # one set of passes for both
-        work: Work = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
-        return work if raw_strategy is None else [*work, (raw_strategy, raw)]
+        requests: Requests = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
+        return requests if raw_strategy is None else [*requests, (raw_strategy, raw)]
 
-    def alternate(self, training: Batch, validation: Batch | None, work: Work) -> Outcome:
+    def step(self, training: Batch, validation: Batch | None, requests: Requests) -> Outcome:
         """One step of both levels: alpha and h, then w, as in Algorithm 1; w first where a strategy looks back.
 
         Args:
-            validation: None where ``work`` is empty.
+            validation: None where ``requests`` is empty.
         """
         move: UpperStep | None = None
         if self.looks_back:
-            step, further = self.weight_step(training, work)
+            step, further = self.weight_step(training, requests)
         if validation is not None:
-            move = self.upper_step(training, validation, work)
+            move = self.upper_step(training, validation, requests)
         if not self.looks_back:
-            step, further = self.weight_step(training, work)
+            step, further = self.weight_step(training, requests)
         self.problem.last_step = None  # its graph holds a whole pass
         passes = 1 + further + self.problem.held_perturbation.pop_passes()
         samples = len(training.targets) * passes + (0 if move is None else move.samples)
         return Outcome(step, move, samples)
 
-    def weight_step(self, training: Batch, work: Work) -> tuple[WeightStep, int]:
+    def weight_step(self, training: Batch, requests: Requests) -> tuple[WeightStep, int]:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
 
         Returns:
@@ -94,15 +95,15 @@ class UpperLevel:
         if strategy is None:
             return self.problem.step(training), 0
         raw = self.hyperparameters.raw_parameters()
-        asked = any(raw[0] in set(targets) for _, targets in work)  # all of them at once or not at all
+        asked = any(raw[0] in set(targets) for _, targets in requests)  # all of them at once or not at all
         keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
         step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
         return step, strategy.after_weight_step(self.problem, step, raw)
 
-    def upper_step(self, training: Batch, validation: Batch, work: Work) -> UpperStep:
-        """Take every gradient of ``work`` (not empty) at the same alpha and h, then move them."""
+    def upper_step(self, training: Batch, validation: Batch, requests: Requests) -> UpperStep:
+        """Take every gradient of ``requests`` (not empty) at the same alpha and h, then move them."""
         samples = 0
-        for strategy, targets in work:
+        for strategy, targets in requests:
             report = strategy.gradients(self.problem, training, validation, targets)
             for target, gradient in zip(targets, report.gradients, strict=True):
                 target.grad = gradient
@@ -146,12 +147,12 @@ class UpperLevel:
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
-        if not gradients or self.optimiser is None:
+        if not gradients or self.architecture_optimiser is None:
             return {}
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+            self.architecture_optimiser.step()
+        self.architecture_optimiser.zero_grad(set_to_none=True)
         return {"architecture": norm}
 
     def forget_weights(self) -> None:
@@ -161,12 +162,12 @@ class UpperLevel:
 
     def forget(self) -> None:
         """Drop the optimiser's memory of alpha, after alpha was set back."""
-        if self.optimiser is not None:
-            self.optimiser.state.clear()
+        if self.architecture_optimiser is not None:
+            self.architecture_optimiser.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "architecture": self.optimiser.state_dict() if self.optimiser else {},
+            "architecture": self.architecture_optimiser.state_dict() if self.architecture_optimiser else {},
             "hyperparameters": self.hyperparameter_optimiser.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
         }
@@ -174,6 +175,6 @@ class UpperLevel:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for strategy, own in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(own)
-        if self.optimiser is not None:
-            self.optimiser.load_state_dict(state["architecture"])
+        if self.architecture_optimiser is not None:
+            self.architecture_optimiser.load_state_dict(state["architecture"])
         self.hyperparameter_optimiser.load_state_dict(state["hyperparameters"])

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
+from nas.bilevel.architecture_optimiser import Adam
 from nas.bilevel.exact import Exact
 from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.hypergradient import Hypergradient
+from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
-from nas.bilevel.upper_level import UpperLevel
 from nas.errors import InvalidValue
 from nas.hyperparameters.collection import SILENT_STEPS
 from nas.hyperparameters.rules import GradientDescent
@@ -46,15 +46,15 @@ def losses_taken(problem: BilevelProblem, monkeypatch: pytest.MonkeyPatch) -> Co
     return counts
 
 
-def stepped(upper_level: UpperLevel, make_batch, architecture: bool = True, hyperparameters: bool = True):
-    return upper_level.upper_step(make_batch(10), make_batch(11), upper_level.work(architecture, hyperparameters))
+def stepped(bilevel: BilevelOptimiser, make_batch, architecture: bool = True, hyperparameters: bool = True):
+    return bilevel.upper_step(make_batch(10), make_batch(11), bilevel.requests(architecture, hyperparameters))
 
 
 def test_equal_strategies_share_one_set_of_passes(make_problem, make_batch, monkeypatch):
     problem = make_problem()
     counts = losses_taken(problem, monkeypatch)
     one, other = Counted(Exact()), Counted(Exact())
-    outcome = stepped(UpperLevel(problem, one, other, ADAM), make_batch)
+    outcome = stepped(BilevelOptimiser(problem, one, other, ADAM), make_batch)
     assert counts == {"training_loss": 1, "validation_loss": 1}
     assert len(one.calls) + len(other.calls) == 1
     assert outcome.samples == 2 * 8
@@ -76,7 +76,7 @@ def test_samples_are_counted_as_they_are_spent(
 ):
     problem = make_problem()
     counts = losses_taken(problem, monkeypatch)
-    outcome = stepped(UpperLevel(problem, architecture, hyperparameters, ADAM), make_batch)
+    outcome = stepped(BilevelOptimiser(problem, architecture, hyperparameters, ADAM), make_batch)
     assert (counts["training_loss"], counts["validation_loss"]) == (training, validation)
     assert outcome.samples == 8 * (training + validation)
 
@@ -93,7 +93,7 @@ def test_strategies_that_differ_get_their_own_targets_at_the_same_alpha_and_hype
             return super().gradients(problem, training, validation, targets)
 
     first, second = Watching(FirstOrder()), Watching(Exact())
-    stepped(UpperLevel(problem, first, second, ADAM), make_batch)
+    stepped(BilevelOptimiser(problem, first, second, ADAM), make_batch)
     assert first.calls[0] == alpha
     assert second.calls[0] == raw
     assert all(torch.equal(one, other) for one, other in zip(*values, strict=True))
@@ -103,11 +103,11 @@ def test_strategies_that_differ_get_their_own_targets_at_the_same_alpha_and_hype
 @pytest.mark.parametrize(("architecture", "hyperparameters"), [(False, True), (True, False)])
 def test_what_takes_no_part_stays(architecture, hyperparameters, make_problem, make_batch):
     problem = make_problem()
-    upper_level = UpperLevel(problem, Exact(), Exact(), ADAM)
-    stepped(upper_level, make_batch)  # so that Adam has moments, which would move alpha even without a gradient
+    bilevel = BilevelOptimiser(problem, Exact(), Exact(), ADAM)
+    stepped(bilevel, make_batch)  # so that Adam has moments, which would move alpha even without a gradient
     alpha = [one.detach().clone() for one in problem.supernet.architecture_parameters()]
     raw = [one.detach().clone() for one in problem.hyperparameters.raw_parameters()]
-    stepped(upper_level, make_batch, architecture, hyperparameters)
+    stepped(bilevel, make_batch, architecture, hyperparameters)
     moved = [
         not torch.equal(one, other)
         for one, other in zip(alpha, problem.supernet.architecture_parameters(), strict=True)
@@ -120,17 +120,17 @@ def test_what_takes_no_part_stays(architecture, hyperparameters, make_problem, m
 
 
 def test_there_is_no_work_without_strategies_or_without_learned_hyperparameters(make_problem):
-    assert UpperLevel(make_problem(), None, None, ADAM).work(True, True) == []
-    assert UpperLevel(make_problem(learned=()), None, Exact(), ADAM).work(True, True) == []
-    assert UpperLevel(make_problem(), Exact(), Exact(), ADAM).work(False, False) == []
+    assert BilevelOptimiser(make_problem(), None, None, ADAM).requests(True, True) == []
+    assert BilevelOptimiser(make_problem(learned=()), None, Exact(), ADAM).requests(True, True) == []
+    assert BilevelOptimiser(make_problem(), Exact(), Exact(), ADAM).requests(False, False) == []
 
 
 def test_alpha_moves_as_adam_moves_it(make_problem, make_batch):
     problem, twin = make_problem(), make_problem()
-    upper_level = UpperLevel(problem, FirstOrder(), None, ADAM)
+    bilevel = BilevelOptimiser(problem, FirstOrder(), None, ADAM)
     adam = torch.optim.Adam(twin.supernet.architecture_parameters(), lr=0.03, betas=(0.5, 0.999), weight_decay=1e-3)
     for _ in range(3):
-        outcome = stepped(upper_level, make_batch)
+        outcome = stepped(bilevel, make_batch)
         alphas = twin.supernet.architecture_parameters()
         found = FirstOrder().gradients(twin, make_batch(10), make_batch(11), alphas).gradients
         for alpha, gradient in zip(alphas, found, strict=True):
@@ -146,19 +146,19 @@ def test_alpha_moves_as_adam_moves_it(make_problem, make_batch):
 def test_hyperparameters_stay_within_their_bounds(make_problem, make_batch):
     problem = make_problem()
     hyperparameters = problem.hyperparameters
-    upper_level = UpperLevel(problem, None, Exact(), ADAM)
+    bilevel = BilevelOptimiser(problem, None, Exact(), ADAM)
     for name, entry in hyperparameters.entries.items():
         for value in (entry.low, entry.high):
             hyperparameters.set_value(name, value)
             for _ in range(2):
-                stepped(upper_level, make_batch)
+                stepped(bilevel, make_batch)
             low, high = entry.raw_bounds()
             assert low <= hyperparameters.raw[name].item() <= high, (name, value)
 
 
 def test_the_state_goes_on_where_it_was(make_problem, make_batch):
-    def made() -> UpperLevel:
-        return UpperLevel(make_problem(), Exact(), Exact(), ADAM)
+    def made() -> BilevelOptimiser:
+        return BilevelOptimiser(make_problem(), Exact(), Exact(), ADAM)
 
     whole, first, second = made(), made(), made()
     for _ in range(4):
@@ -171,17 +171,17 @@ def test_the_state_goes_on_where_it_was(make_problem, make_batch):
     for _ in range(2):
         stepped(second, make_batch)
     for kind in ("supernet", "hyperparameters"):
-        one, other = (getattr(upper_level.problem, kind).state_dict() for upper_level in (whole, second))
+        one, other = (getattr(bilevel.problem, kind).state_dict() for bilevel in (whole, second))
         assert all(torch.equal(one[name], other[name]) for name in one), kind
 
 
 def test_forgetting_drops_what_adam_knows_of_alpha(make_problem, make_batch):
     problem = make_problem()
-    upper_level = UpperLevel(problem, FirstOrder(), None, ADAM)
-    stepped(upper_level, make_batch)
-    upper_level.forget()
+    bilevel = BilevelOptimiser(problem, FirstOrder(), None, ADAM)
+    stepped(bilevel, make_batch)
+    bilevel.forget()
     before = [alpha.detach().clone() for alpha in problem.supernet.architecture_parameters()]
-    stepped(upper_level, make_batch)
+    stepped(bilevel, make_batch)
     for alpha, old in zip(problem.supernet.architecture_parameters(), before, strict=True):
         torch.testing.assert_close((alpha - old).abs(), torch.full_like(alpha, 0.03), rtol=1e-3, atol=0)  # a first step
 
@@ -198,18 +198,18 @@ def test_forgetting_drops_what_adam_knows_of_alpha(make_problem, make_batch):
 )
 def test_impossible_settings_are_refused(setting, sentence):
     with pytest.raises(InvalidValue) as error:
-        ArchitectureOptimiser(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
+        Adam(**{"rate": 0.03, "betas": (0.5, 0.999), "weight_decay": 1e-3, **setting})
     assert str(error.value) == sentence
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing_and_is_told(make_problem, make_batch):
     problem = make_problem()
-    upper_level = UpperLevel(problem, Exact(), Exact(), ADAM)
+    bilevel = BilevelOptimiser(problem, Exact(), Exact(), ADAM)
     with torch.no_grad():
         problem.supernet.classifier.weight[0, 0] = math.nan
-    before = [one.detach().clone() for one in (*upper_level.alpha, *problem.hyperparameters.raw_parameters())]
-    outcome = stepped(upper_level, make_batch)
-    after = [*upper_level.alpha, *problem.hyperparameters.raw_parameters()]
+    before = [one.detach().clone() for one in (*bilevel.alpha, *problem.hyperparameters.raw_parameters())]
+    outcome = stepped(bilevel, make_batch)
+    after = [*bilevel.alpha, *problem.hyperparameters.raw_parameters()]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
     told = {(kind, what) for kind, what in outcome.interventions}
     assert told == {("gradient_not_finite", what) for what in ("architecture", *problem.hyperparameters.learned())}
@@ -219,13 +219,13 @@ def test_a_gradient_that_is_not_finite_moves_nothing_and_is_told(make_problem, m
 def test_a_gradient_that_stays_zero_is_told_once_however_often_the_run_is_resumed(make_problem, make_batch):
     problem = make_problem(learned=("dropout",))
     problem.supernet.dropout.eval()  # so that nothing depends on the rate
-    upper_level = UpperLevel(problem, None, Exact(), ADAM)
+    bilevel = BilevelOptimiser(problem, None, Exact(), ADAM)
     told = []
     for number in range(SILENT_STEPS + 5):
-        told += [(number, *one) for one in stepped(upper_level, make_batch).interventions]
-        again = UpperLevel(problem, None, Exact(), ADAM)
-        again.load_state_dict(upper_level.state_dict())
-        upper_level = again
+        told += [(number, *one) for one in stepped(bilevel, make_batch).interventions]
+        again = BilevelOptimiser(problem, None, Exact(), ADAM)
+        again.load_state_dict(bilevel.state_dict())
+        bilevel = again
     assert told == [(SILENT_STEPS - 1, "gradient_silent", "dropout")]
 
 
@@ -236,6 +236,6 @@ def test_no_step_leaves_the_trust_region(region, make_problem, make_batch):
     entries["learning_rate"] = replace(entries["learning_rate"], update=GradientDescent(1e6), trust_region=region)
     raw = problem.hyperparameters.raw["learning_rate"]
     before = float(raw.detach())
-    outcome = stepped(UpperLevel(problem, None, Exact(), ADAM), make_batch)
+    outcome = stepped(BilevelOptimiser(problem, None, Exact(), ADAM), make_batch)
     assert abs(float(raw.detach()) - before) == pytest.approx(region)
     assert outcome.interventions == (("trust_region", "learning_rate"),)
