@@ -1,7 +1,8 @@
 """Neighbours: a local search in the joint space, which spends whatever budget is left after a search.
 
 Neighbours of the best candidate so far differ from it in a choice or two, or in a hyperparameter. Short trainings tell
-which of them are worth a whole one; only a whole one, with common random numbers, can take the lead.
+which of them are worth a whole one; only a whole one, with common random numbers, can take the lead. Where the budget is
+too small for that, short ones decide between networks: they prefer too high a learning rate, but rank networks well.
 """
 
 import logging
@@ -22,7 +23,7 @@ from nas.spaces.space import LayerDescription, SearchSpace
 log = logging.getLogger(__name__)
 CHANGED = 2  # choices, at most
 EVERY = 3  # the third neighbour of three differs in a hyperparameter
-ATTEMPTS = 200  # at a neighbour that was not proposed before; after so many there is hardly one left
+ATTEMPTS = 100  # at a neighbour of one kind that was not proposed before; after so many there is hardly one left
 
 
 class Neighbours(Refinement):
@@ -31,7 +32,8 @@ class Neighbours(Refinement):
     A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
     most, get a whole one, as the leader does once; the lower validation loss leads. Rounds end at ``trials`` trainings
     of either length, where the budget pays for no short training with a whole one after it, or where no neighbour is
-    left. The trainings lie in ``neighbours.jsonl`` and ``neighbours_short.jsonl`` of the run folder, so that a resumed
+    left. Where the budget does not pay for a first round, with a whole training of the leader and of one neighbour, all
+    trainings are short, of neighbours with other choices, and one that is lower by ``margin`` leads. The trainings lie in ``neighbours.jsonl`` and ``neighbours_short.jsonl`` of the run folder, so that a resumed
     run makes none twice.
 
     Args:
@@ -40,6 +42,7 @@ class Neighbours(Refinement):
         steps: By name: how far a hyperparameter's neighbours are, a factor on a log scale, the difference on any other.
             What is not learned is left alone.
         tried, confirmed: See above.
+        margin: By what share of the leader's loss that of a neighbour must be lower, where short trainings decide.
         trials: The most trainings.
 
     Raises:
@@ -55,6 +58,7 @@ class Neighbours(Refinement):
         tried: int,
         confirmed: int,
         trials: int,
+        margin: float,
         *,
         parts: SearchParts,
     ) -> None:
@@ -63,6 +67,7 @@ class Neighbours(Refinement):
         require(tried >= 1, "tried", tried, "it must be at least 1")
         require(1 <= confirmed <= tried, "confirmed", confirmed, f"it must be from 1 to tried={tried}")
         require(trials >= 1, "trials", trials, "it must be at least 1")
+        require(0 <= margin < 1, "margin", margin, "it must be from 0 to below 1")
         super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
         self.steps = {name: (steps[name], range_) for name, range_ in ranges.items() if name in steps}
@@ -70,7 +75,7 @@ class Neighbours(Refinement):
             least = 1 if name in self.steps and self.steps[name][1].scale == "log" else 0
             allowed = "it must be a factor above 1 on a log scale, or a difference above 0"
             require(least < step < math.inf, f"steps.{name}", step, allowed)
-        self.tried, self.confirmed, self.trials = tried, confirmed, trials
+        self.tried, self.confirmed, self.trials, self.margin = tried, confirmed, trials, margin
         self.whole, self.short = Trainer("neighbours", epochs, parts), Trainer("neighbours_short", short_epochs, parts)
 
     def search(self) -> SearchResult:
@@ -78,8 +83,11 @@ class Neighbours(Refinement):
         drawn = Drawn(self.parts.space, self.steps, self.parts.randomness.anew("neighbours"))
         with Trainings(self.parts, found, list(self.steps)) as trainings:
             climb = Climb(found.candidate, drawn.neighbour, self, trainings)
-            while climb.round():
-                pass
+            if climb.affords_a_round():
+                while climb.round():
+                    pass
+            else:
+                climb.by_short_trainings(drawn.network)
         if not trainings.done:
             return found
         told = climb.in_words()
@@ -109,6 +117,27 @@ class Climb:
         self.short: dict[Candidate, float] = {}
         self.whole: dict[Candidate, float] = {}
 
+    def affords_a_round(self) -> bool:
+        """Whether the budget pays for a first round of neighbours that cost what the start does."""
+        short, whole = self.rules.short.price(self.start), self.rules.whole.price(self.start)
+        return self.trainings.affords(sum([*[short] * (1 + self.rules.tried), whole, whole], Cost()))
+
+    def by_short_trainings(self, network: Callable[[Candidate], Candidate | None]) -> None:
+        """Let short trainings decide, as long as the budget pays for one.
+
+        Args:
+            network: A new neighbour of a candidate with other choices, or None where there is none.
+        """
+        candidate: Candidate | None = self.lead
+        while candidate is not None and len(self.trainings.done) < self.rules.trials:
+            trial = self.trainings.train(self.rules.short, candidate)
+            if trial is None:
+                return
+            self.short[candidate] = loss(trial)
+            if self.short[candidate] < (1 - self.rules.margin) * self.short[self.lead]:
+                self.lead = candidate
+            candidate = network(self.lead)
+
     def round(self) -> bool:
         """Try neighbours of the leader, and let the best of them compete with it.
 
@@ -133,7 +162,8 @@ class Climb:
         told = f"{len(self.short)} short trainings, {len(self.whole)} whole ones"
         if self.lead == self.start:
             return f"{told}: the start stays"
-        return f"{told}: loss {self.whole[self.start]:.3g} -> {self.whole[self.lead]:.3g}"
+        known = self.whole or self.short
+        return f"{told}: loss {known[self.start]:.3g} -> {known[self.lead]:.3g}"
 
     def _try(self, candidate: Candidate, *hopeful: Candidate) -> bool:
         """Make a short training of ``candidate``, unless one of it or of ``hopeful`` could then not compete."""
@@ -195,15 +225,24 @@ class Drawn:
 
     def neighbour(self, candidate: Candidate) -> Candidate | None:
         """A neighbour of ``candidate`` that is another network, or has other hyperparameters, than all before."""
-        self._is_new(candidate)
         self.number += 1
-        move = self._with_a_step if self.steps and self.number % EVERY == 0 else self._with_other_choices
-        for attempt in range(ATTEMPTS):
-            if attempt == ATTEMPTS // 2 and self.steps:  # nothing of this kind is left
-                move = self._with_other_choices if move == self._with_a_step else self._with_a_step
-            found = move(candidate)
-            if self._is_new(found):
-                return found
+        if not self.steps:
+            return self.network(candidate)
+        moves = (self._with_other_choices, self._with_a_step)
+        return self._new(candidate, *(moves if self.number % EVERY else reversed(moves)))
+
+    def network(self, candidate: Candidate) -> Candidate | None:
+        """A neighbour of ``candidate`` with other choices that is another network than all before."""
+        return self._new(candidate, self._with_other_choices)
+
+    def _new(self, candidate: Candidate, *moves: Callable[[Candidate], Candidate]) -> Candidate | None:
+        """By the first of ``moves``, or by the next one where nothing of its kind is left."""
+        self._is_new(candidate)
+        for move in moves:
+            for _ in range(ATTEMPTS):
+                found = move(candidate)
+                if self._is_new(found):
+                    return found
         return None
 
     def _is_new(self, candidate: Candidate) -> bool:

@@ -107,11 +107,15 @@ class MadeUp:
         return [trial for trial in self.done if trial.cost.samples == WHOLE]
 
 
-def climbed(made_up: MadeUp, trials: int = 1000, tried: int = 6, confirmed: int = 2) -> Climb:
+def climb_of(made_up: MadeUp, trials: int = 1000, tried: int = 6, confirmed: int = 2) -> Climb:
     prices = {"short": Cost(SHORT, float(SHORT), 1), "whole": Cost(WHOLE, float(WHOLE), 1)}
     trainers = {name: SimpleNamespace(price=lambda _, price=price: price) for name, price in prices.items()}
-    rules = SimpleNamespace(tried=tried, confirmed=confirmed, trials=trials, **trainers)
-    climb = Climb(start(), drawn().neighbour, cast(Any, rules), cast(Any, made_up))
+    rules = SimpleNamespace(tried=tried, confirmed=confirmed, trials=trials, margin=0.05, **trainers)
+    return Climb(start(), drawn().neighbour, cast(Any, rules), cast(Any, made_up))
+
+
+def climbed(made_up: MadeUp, trials: int = 1000, tried: int = 6, confirmed: int = 2) -> Climb:
+    climb = climb_of(made_up, trials, tried, confirmed)
     while climb.round():
         pass
     assert len(made_up.done) == len({(one.candidate, one.cost.samples) for one in made_up.done})
@@ -157,6 +161,25 @@ def test_the_budget_is_never_exceeded_and_pays_for_a_contest(budget: int) -> Non
         assert budget - made_up.spent < 2 * SHORT + WHOLE + WHOLE  # nothing more could be tried with it
 
 
+def test_where_no_first_round_can_be_paid_for_short_trainings_decide_between_networks() -> None:
+    made_up = MadeUp(distance, lambda candidate: -distance(candidate), budget=30)
+    climb = climb_of(made_up, trials=30)
+    assert not climb.affords_a_round()
+    climb.by_short_trainings(drawn().network)
+    assert len(made_up.done) == 30 // SHORT
+    assert made_up.wholes() == []
+    assert {trial.candidate.hyperparameters for trial in made_up.done} == {start().hyperparameters}
+    assert distance(climb.lead) == min(trial.metrics["loss"] for trial in made_up.done) < distance(start())
+    assert climb.in_words().endswith(f"loss 5 -> {distance(climb.lead):g}")
+
+
+def test_a_short_training_leads_only_where_it_is_lower_by_the_margin() -> None:
+    made_up = MadeUp(lambda candidate: 1.0 if candidate == start() else 0.96, distance, budget=40)
+    climb = climb_of(made_up)
+    climb.by_short_trainings(drawn().network)
+    assert climb.lead == start()
+
+
 @pytest.mark.parametrize("trials", [1, 2, 5, 9])
 def test_trials_are_the_most_trainings(trials: int) -> None:
     made_up = MadeUp(distance, distance)
@@ -195,7 +218,7 @@ def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("short_epochs", "2"), ("tried", "0"), ("confirmed", "5"), ("trials", "0"), ("steps.learning_rate", "0.5")],
+    [("short_epochs", "2"), ("tried", "0"), ("confirmed", "5"), ("trials", "0"), ("margin", "1"), ("steps.learning_rate", "0.5")],
 )
 def test_refused_settings(key: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=rf"^method\.{key}={value} is not allowed"):
