@@ -14,6 +14,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -21,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, _shown, require
 
+CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"  # a folder of options for each group, in a clone
 # Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
@@ -188,6 +190,8 @@ def _in_quotes(setting: str, value: object, hint: Any) -> str:
 
 
 def _known(key: str, name: str, names: Sequence[str]) -> str:
+    if not names:
+        return f"{key} has no settings"
     close = difflib.get_close_matches(name, names, n=1)
     return f"{key} knows {', '.join(sorted(names))}{f' (did you mean {close[0]}?)' if close else ''}"
 
@@ -208,19 +212,8 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     if open_ended or _parameter(name) in parameters:
         return None
-    others = [] if "." in key else _options_with(name, target)  # a part of a group, such as data.csv, has no options
+    others = sorted(one.stem for one in (CONFIGURATION / key).glob("*.yaml") if name in OmegaConf.load(one))
     return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
-
-
-def _options_with(setting: str, target: str) -> list[str]:
-    """The names of what lies beside ``target`` in its package and has such a setting, as data sources and tasks do."""
-    package = importlib.import_module(".".join(target.split(".")[:2]) if target.startswith("nas.") else "nas")
-    found = []
-    for member in (getattr(package, name) for name in getattr(package, "__all__", ())):
-        name = getattr(member, "name", None)
-        if inspect.isclass(member) and isinstance(name, str) and setting in inspect.signature(member).parameters:
-            found.append(name or member.__name__.lower())
-    return sorted(found)
 
 
 def matches(value: object, hint: Any) -> bool:

@@ -341,12 +341,13 @@ def test_a_mistake_in_what_is_assembled_names_its_whole_key(config: dict[str, An
             r"data knows augmentation, .*; it is a setting of data=arrays, table, text, time_series$",
         ),
         ("data/table", "folder", r"it is a setting of data=.*, images, .*text$"),
-        ("task/regression", "ignore", r"task knows loss; it is a setting of task=dense_classification$"),
+        ("task/regression", "ignore", r"task knows loss; it is a setting of task=auto, dense_classification$"),
+        ("relaxation/softmax", "hard", r"it is a setting of relaxation=gumbel_softmax"),
         ("data/table.split", "file", r"data.split knows (?!.*setting of)"),
         ("data/table.csv", "target", r"data.csv knows (?!.*setting of)"),
         ("task/auto", "colour", r"task knows class_weights, ignore$"),
     ],
-    ids=["file", "folder", "ignore", "split", "csv", "nobody"],
+    ids=["file", "folder", "ignore", "hard", "split", "csv", "nobody"],
 )
 def test_a_setting_of_a_neighbour_is_told_as_such(group: str, setting: str, sentence: str) -> None:
     option, dot, part = group.partition(".")
@@ -355,6 +356,9 @@ def test_a_setting_of_a_neighbour_is_told_as_such(group: str, setting: str, sent
     assert isinstance(config, DictConfig)
     allowed = unknown_setting(config, f"{group.partition('/')[0]}{dot}{part}", setting)
     assert allowed is not None
-    of_a_user = OmegaConf.create({"_target_": f"{__name__}.Wheel", "radius": 1.0})
-    assert unknown_setting(of_a_user, "data", setting) == "data knows radius"
     assert re.search(sentence, allowed), allowed
+
+
+def test_a_group_of_a_user_has_no_neighbours() -> None:
+    of_a_user = OmegaConf.create({"_target_": f"{__name__}.Wheel", "radius": 1.0})
+    assert unknown_setting(of_a_user, "wheels", "file") == "wheels knows radius"

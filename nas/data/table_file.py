@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas.configuration import optional_module
 from nas.data.labelled import listed
+from nas.data.packed_file import GZIP
 from nas.data.table_rows import text_of
 from nas.errors import UnusableInput, require
 
@@ -24,12 +25,12 @@ BLANKS = r"\s+"  # one or more
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
-BEGINNINGS = {  # of files that are no text, whatever they are called
-    b"PK\3\4": "a spreadsheet or a ZIP archive",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet",
-    b"\x1f\x8b": "compressed (it should be called .csv.gz)",
-    b"PAR1": "Parquet (it should be called .parquet)",  # where it ends so, too
-}
+NO_TEXTS = (  # what files are, whatever they are called, by their first and their last bytes
+    (b"PK\3\4", b"", "a spreadsheet or a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", b"", "a spreadsheet"),
+    (GZIP, b"", "compressed (it should be called .csv.gz)"),
+    (b"PAR1", b"PAR1", "Parquet (it should be called .parquet)"),  # at the beginning alone, it may name a column
+)
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
 DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
@@ -189,14 +190,12 @@ def _refuse_other_files(file: Path, key: str) -> None:
     if not file.stat().st_size:
         raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
     with file.open("rb") as content:
-        first = content.read(4)
+        begin = content.read(4)
         content.seek(max(0, file.stat().st_size - 4))
-        last = content.read()
-    what = next((what for bytes_, what in BEGINNINGS.items() if first.startswith(bytes_)), "")
-    if first == b"PAR1" != last:  # a name of a column
-        what = ""
-    if what and suffix not in (*PARQUET, *COMPRESSED):
-        raise UnusableInput(f"{file} is no text, but {what}: save it as CSV and give that file in {key}.")
+        end = content.read()
+    other = next((what for first, last, what in NO_TEXTS if begin.startswith(first) and end.endswith(last)), None)
+    if other is not None and suffix not in (*PARQUET, *COMPRESSED):
+        raise UnusableInput(f"{file} is no text, but {other}: save it as CSV and give that file in {key}.")
 
 
 def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from nas.candidate import Candidate
+from nas.data.packed_file import unpacked
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
 from nas.evaluation.official_table import official_records
-from nas.evaluation.packed_file import unpacked
 from nas.spaces.nasbench201.choices import architecture_text, parse_architecture
 from nas.spaces.space import SearchSpace
 

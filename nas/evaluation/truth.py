@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from nas.candidate import Architecture, Candidate, Categorical, Domain, Hyperparameters, Range
+from nas.data.packed_file import unpacked
 from nas.errors import InvalidValue, UnusableInput, require
-from nas.evaluation.packed_file import unpacked
 from nas.run.checkpoint import write_atomically
 from nas.spaces.space import SearchSpace, space_from_description
 

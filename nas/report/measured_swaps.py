@@ -11,13 +11,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nas.candidate import Architecture
-from nas.configuration import build
+from nas.configuration import CONFIGURATION, build
 from nas.data.class_names import require_same_classes
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.outcome import samples_in_words
-from nas.report.recorded_run import CONFIGURATION, RecordedRun
+from nas.report.recorded_run import RecordedRun
 from nas.run.candidate_file import CandidateFile
 from nas.run.checkpoint import fitting, write_atomically
 from nas.run.environment import checked_device

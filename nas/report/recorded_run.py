@@ -13,14 +13,13 @@ from typing import Any, NamedTuple, Self
 import torch
 from omegaconf import OmegaConf
 
-import nas
+from nas.configuration import CONFIGURATION
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.network_cost import AUXILIARY, count_parameters
 from nas.report.predictions import PREDICTIONS, Predictions, read_predictions
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 from nas.tasks.recorded import OF_OLD, RecordedTask
 
-CONFIGURATION = Path(nas.__file__).resolve().parent.parent / "conf"
 LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000
 
