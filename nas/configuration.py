@@ -25,6 +25,11 @@ from nas.errors import InvalidValue, UnusableInput, _shown, require
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
 RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart"}
+LONG_FORMS = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "optimizer": "optimiser",
+}  # what other programs call settings
 
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:
@@ -76,7 +81,12 @@ def build_or_none(config: Any, key: str) -> Any:
 
 def build_each(config: Any, key: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """The objects that the entries of ``config``, a group of groups at ``key``, name; those of ``without`` are not."""
-    return {str(name): build(entry, f"{key}.{name}") for name, entry in config.items() if name not in without}
+    entries = {str(name): entry for name, entry in config.items() if name not in without}
+    for name, entry in entries.items():
+        place = f"{key}.{name}"
+        is_group = isinstance(entry, Mapping | DictConfig)
+        require(is_group, place, entry, f"it is a group of settings, and {place}.initial is its value")
+    return {name: build(entry, f"{key}.{name}") for name, entry in entries.items()}
 
 
 def _resolve(path: object, key: str) -> Any:
@@ -190,15 +200,30 @@ def _known(key: str, name: str, names: Sequence[str]) -> str:
     return f"{key} knows {', '.join(sorted(names))}{f' (did you mean {close[0]}?)' if close else ''}"
 
 
+def _elsewhere(group: DictConfig, name: str) -> str:
+    """Where the configuration that ``group`` is a part of has a setting ``name``, as a question; empty for nowhere."""
+    name, found = LONG_FORMS.get(name, name), []
+    groups = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
+    for path, entries in groups:
+        for key, value in (entries if isinstance(entries, dict) else {}).items():
+            place = f"{path}{key}"
+            if key == name:
+                found.append(f"{place}.initial" if isinstance(value, dict) and "initial" in value else place)
+            elif place != "hydra":
+                groups.append((f"{place}.", value))
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
 def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
-    """What is allowed instead of ``name`` in ``group`` at ``key``; None where its constructor could take it, or any.
+    """What is allowed instead of ``name`` in ``group`` at ``key``; None where its constructor could take it.
 
     The whole configuration is at the empty key.
     """
     names = [str(one) for one in group if not str(one).startswith("_") and (key or one != "hydra")]
     target = group.get("_target_")
     if target is None:
-        return None if key else _known("the configuration", name, names)
+        further = f"; a + in front, +{key}.{name}=..., adds another one" if key else ""
+        return _known(key or "the configuration", name, names) + _elsewhere(group, name) + further
     try:
         parameters = inspect.signature(_resolve(target, key)).parameters
     except InvalidValue:
@@ -207,7 +232,9 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     if open_ended or _parameter(name) in parameters:
         return None
     others = [] if "." in key else _options_with(name, target)  # a part of a group, such as data.csv, has no options
-    return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
+    if others:
+        return f"{_known(key, name, names)}; it is a setting of {key}={', '.join(others)}"
+    return _known(key, name, names) + _elsewhere(group, name)
 
 
 def _options_with(setting: str, target: str) -> list[str]:
