@@ -25,11 +25,8 @@ from nas.errors import InvalidValue, UnusableInput, _shown, require
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
 RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart"}
-LONG_FORMS = {
-    "lr": "learning_rate",
-    "wd": "weight_decay",
-    "optimizer": "optimiser",
-}  # what other programs call settings
+# What other programs call settings.
+LONG_FORMS = {"lr": "learning_rate", "wd": "weight_decay", "optimizer": "optimiser"}
 
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:
@@ -195,13 +192,17 @@ def _in_quotes(setting: str, value: object, hint: Any) -> str:
     return f'; in quotes it is a text, "{setting}={typed}"'
 
 
-def _known(key: str, name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"{key} knows {', '.join(sorted(names))}{f' (did you mean {close[0]}?)' if close else ''}"
+def _known(key: str, name: str, names: Sequence[str], group: DictConfig | None = None) -> str:
+    """The settings at ``key``, and which one is meant: one called nearly so, or so elsewhere around ``group``."""
+    meant = difflib.get_close_matches(name, names, n=1) or _elsewhere(group, name)
+    question = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return f"{key} knows {', '.join(sorted(names))}{question}"
 
 
-def _elsewhere(group: DictConfig, name: str) -> str:
-    """Where the configuration that ``group`` is a part of has a setting ``name``, as a question; empty for nowhere."""
+def _elsewhere(group: DictConfig | None, name: str) -> list[str]:
+    """The keys of what is called ``name`` in the configuration that ``group`` is a part of."""
+    if group is None:
+        return []
     name, found = LONG_FORMS.get(name, name), []
     groups = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
     for path, entries in groups:
@@ -211,7 +212,7 @@ def _elsewhere(group: DictConfig, name: str) -> str:
                 found.append(f"{place}.initial" if isinstance(value, dict) and "initial" in value else place)
             elif place != "hydra":
                 groups.append((f"{place}.", value))
-    return f" (did you mean {' or '.join(found)}?)" if found else ""
+    return found
 
 
 def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
@@ -223,7 +224,7 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     target = group.get("_target_")
     if target is None:
         further = f"; a + in front, +{key}.{name}=..., adds another one" if key else ""
-        return _known(key or "the configuration", name, names) + _elsewhere(group, name) + further
+        return _known(key or "the configuration", name, names, group) + further
     try:
         parameters = inspect.signature(_resolve(target, key)).parameters
     except InvalidValue:
@@ -234,7 +235,7 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     others = [] if "." in key else _options_with(name, target)  # a part of a group, such as data.csv, has no options
     if others:
         return f"{_known(key, name, names)}; it is a setting of {key}={', '.join(others)}"
-    return _known(key, name, names) + _elsewhere(group, name)
+    return _known(key, name, names, group)
 
 
 def _options_with(setting: str, target: str) -> list[str]:
