@@ -11,6 +11,9 @@ from typing import TypeVar
 
 # The terminal may be closed, too, unless nohup has seen to it that this is no matter.
 _HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+# A scheduler warns of its time limit by these, as SLURM's --signal=USR1@60 does. Nobody else's handler is replaced:
+# submitit starts its job again by one.
+WARNINGS = tuple(one for one in (signal.SIGUSR1, signal.SIGUSR2) if signal.getsignal(one) is signal.SIG_DFL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 STOPPED = 75  # the exit code: EX_TEMPFAIL, try again later
 GRACE = 8.0  # seconds; schedulers kill a process that is still there after 10 to 30
@@ -34,7 +37,7 @@ class StopRequested(Exception):  # noqa: N818
 
 def leave_when_stopped() -> None:
     """Let a signal end the process at once, with a sentence: for times when there is no step to finish."""
-    for number in SIGNALS:
+    for number in (*SIGNALS, *WARNINGS):
         signal.signal(number, _leave)
 
 
@@ -59,7 +62,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            free = [one for one in WARNINGS if signal.getsignal(one) in (signal.SIG_DFL, _leave)]
+            for number in (*SIGNALS, *free):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
