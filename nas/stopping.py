@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -17,6 +18,7 @@ WARNINGS = tuple(one for one in (signal.SIGUSR1, signal.SIGUSR2) if signal.getsi
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 STOPPED = 75  # the exit code: EX_TEMPFAIL, try again later
 GRACE = 8.0  # seconds; schedulers kill a process that is still there after 10 to 30
+ECHO = 1.0  # seconds; who starts a run, uv or a shell's script, may hand on a signal that came to both of them
 Item = TypeVar("Item")
 
 
@@ -51,12 +53,14 @@ class StopRequest:
     """Context manager: the first signal sets ``requested``, a second one acts as it did before.
 
     A step may take longer than a scheduler waits. The process ends ``grace`` seconds after the signal if it is still
-    in the context; the last checkpoint survives that as it survives a kill.
+    in the context; the last checkpoint survives that as it survives a kill. What comes within ``echo`` seconds of the
+    first signal is the same request.
     """
 
-    def __init__(self, grace: float = GRACE) -> None:
+    def __init__(self, grace: float = GRACE, echo: float = ECHO) -> None:
         self.requested = False
-        self.grace = grace
+        self.grace, self.echo = grace, echo
+        self._requested_at = 0.0
         self._previous: dict[int, object] = {}
         self._timer: threading.Timer | None = None
 
@@ -84,8 +88,12 @@ class StopRequest:
             yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        if self.requested:
+            if time.monotonic() - self._requested_at >= self.echo:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        self.requested, self._requested_at = True, time.monotonic()
         self._timer = threading.Timer(self.grace, _end)
         self._timer.daemon = True
         self._timer.start()

@@ -45,6 +45,7 @@ OF_HYDRA = [
     ("train_search.py --cfg nonsense", "invalid choice"),
     ("train_search.py seed=1 --multirun seed=0,1", "flags go before or behind all settings"),
     ("train_search.py --epochs 3", "Unrecognized arguments: --epochs; settings have no dashes: search.epochs=3"),
+    ("train_search.py hydra.job.env_set.X=1", "To append to your config use +hydra.job.env_set.X=1"),
     ("train_search.py hydra.mode=nonsense", "hydra.mode"),
     ("train_search.py --multirun seed=choice()", "seed=choice()"),
     ("train_search.py --multirun seed=interval(0,1)", "does not support sweep type"),

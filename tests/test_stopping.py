@@ -30,7 +30,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals) -> None:
-    with StopRequest() as request:
+    with StopRequest(echo=0.0) as request:
         assert not request.requested
         os.kill(os.getpid(), number)
         assert request.requested
@@ -52,6 +52,13 @@ def test_a_schedulers_warning_asks_to_stop(number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
         assert request.requested
     assert signal.getsignal(number) is not signal.SIG_DFL
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_request() -> None:
+    with StopRequest() as request:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert (received, request.requested) == ([], True)
 
 
 def test_a_handler_of_a_launchers_is_left_alone() -> None:

@@ -369,7 +369,7 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
     if found is None or not isinstance(cause, OmegaConfBaseException):
         return None
     group = cause.parent_node
-    if not isinstance(group, DictConfig):
+    if not isinstance(group, DictConfig) or str(cause.full_key).startswith("hydra."):
         return None
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)
