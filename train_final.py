@@ -104,6 +104,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         log.info(f"this architecture cannot work well: {doubt}")
     if final.checkpoint is not None:
         load_weights(network, Path(final.checkpoint), splits.class_names)
+    elif final.epochs == 0:
+        log.info("final.epochs=0 without a final.checkpoint: what is tested are random weights")
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))

@@ -27,6 +27,8 @@ CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"  # a folder of o
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
 HEIRS = {"nas.bilevel": ("nas.hyperparameters", "nas.search"), "nas.training": ("nas.run",)}
 RENAMED = {"Perturbation": "Alone", "SeveralStarts": "MultiStart", "ArchitectureOptimiser": "Adam"}
+# What other programs call settings.
+LONG_FORMS = {"lr": "learning_rate", "wd": "weight_decay", "optimizer": "optimiser"}
 
 
 def build(config: Any, key: str, /, **arguments: Any) -> Any:
@@ -78,7 +80,12 @@ def build_or_none(config: Any, key: str) -> Any:
 
 def build_each(config: Any, key: str, without: Sequence[str] = ()) -> dict[str, Any]:
     """The objects that the entries of ``config``, a group of groups at ``key``, name; those of ``without`` are not."""
-    return {str(name): build(entry, f"{key}.{name}") for name, entry in config.items() if name not in without}
+    entries = {str(name): entry for name, entry in config.items() if name not in without}
+    for name, entry in entries.items():
+        place = f"{key}.{name}"
+        is_group = isinstance(entry, Mapping | DictConfig)
+        require(is_group, place, entry, f"it is a group of settings, and {place}.initial is its value")
+    return {name: build(entry, f"{key}.{name}") for name, entry in entries.items()}
 
 
 def _resolve(path: object, key: str) -> Any:
@@ -189,22 +196,41 @@ def _in_quotes(setting: str, value: object, hint: Any) -> str:
     return f'; in quotes it is a text, "{setting}={typed}"'
 
 
-def _known(key: str, name: str, names: Sequence[str]) -> str:
+def _known(key: str, name: str, names: Sequence[str], group: DictConfig | None = None) -> str:
+    """The settings at ``key``, and which one is meant: one called nearly so, or so elsewhere around ``group``."""
     if not names:
         return f"{key} has no settings"
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"{key} knows {', '.join(sorted(names))}{f' (did you mean {close[0]}?)' if close else ''}"
+    meant = difflib.get_close_matches(name, names, n=1) or _elsewhere(group, name)
+    question = f" (did you mean {' or '.join(meant)}?)" if meant else ""
+    return f"{key} knows {', '.join(sorted(names))}{question}"
+
+
+def _elsewhere(group: DictConfig | None, name: str) -> list[str]:
+    """The keys of what is called ``name`` in the configuration that ``group`` is a part of."""
+    if group is None:
+        return []
+    name, found = LONG_FORMS.get(name, name), []
+    groups = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
+    for path, entries in groups:
+        for key, value in (entries if isinstance(entries, dict) else {}).items():
+            place = f"{path}{key}"
+            if key == name:
+                found.append(f"{place}.initial" if isinstance(value, dict) and "initial" in value else place)
+            elif place != "hydra":
+                groups.append((f"{place}.", value))
+    return found
 
 
 def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
-    """What is allowed instead of ``name`` in ``group`` at ``key``; None where its constructor could take it, or any.
+    """What is allowed instead of ``name`` in ``group`` at ``key``; None where its constructor could take it.
 
     The whole configuration is at the empty key.
     """
     names = [str(one) for one in group if not str(one).startswith("_") and (key or one != "hydra")]
     target = group.get("_target_")
     if target is None:
-        return None if key else _known("the configuration", name, names)
+        further = f"; a + in front, +{key}.{name}=..., adds another one" if key else ""
+        return _known(key or "the configuration", name, names, group) + further
     try:
         parameters = inspect.signature(_resolve(target, key)).parameters
     except InvalidValue:
@@ -212,8 +238,12 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     if open_ended or _parameter(name) in parameters:
         return None
-    others = sorted(one.stem for one in (CONFIGURATION / key).glob("*.yaml") if name in OmegaConf.load(one))
-    return _known(key, name, names) + (f"; it is a setting of {key}={', '.join(others)}" if others else "")
+    # A part of a group, such as data.csv, has no options.
+    files = [] if "." in key else (CONFIGURATION / key).glob("*.yaml")
+    others = sorted(one.stem for one in files if name in OmegaConf.load(one))
+    if others:
+        return f"{_known(key, name, names)}; it is a setting of {key}={', '.join(others)}"
+    return _known(key, name, names, group)
 
 
 def matches(value: object, hint: Any) -> bool:

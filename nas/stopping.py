@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -11,9 +12,13 @@ from typing import TypeVar
 
 # The terminal may be closed, too, unless nohup has seen to it that this is no matter.
 _HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+# A scheduler warns of its time limit by these, as SLURM's --signal=USR1@60 does. Nobody else's handler is replaced:
+# submitit starts its job again by one.
+WARNINGS = tuple(one for one in (signal.SIGUSR1, signal.SIGUSR2) if signal.getsignal(one) is signal.SIG_DFL)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *_HANGUP)
 STOPPED = 75  # the exit code: EX_TEMPFAIL, try again later
 GRACE = 8.0  # seconds; schedulers kill a process that is still there after 10 to 30
+ECHO = 1.0  # seconds; who starts a run, uv or a shell's script, may hand on a signal that came to both of them
 Item = TypeVar("Item")
 
 
@@ -34,7 +39,7 @@ class StopRequested(Exception):  # noqa: N818
 
 def leave_when_stopped() -> None:
     """Let a signal end the process at once, with a sentence: for times when there is no step to finish."""
-    for number in SIGNALS:
+    for number in (*SIGNALS, *WARNINGS):
         signal.signal(number, _leave)
 
 
@@ -48,18 +53,21 @@ class StopRequest:
     """Context manager: the first signal sets ``requested``, a second one acts as it did before.
 
     A step may take longer than a scheduler waits. The process ends ``grace`` seconds after the signal if it is still
-    in the context; the last checkpoint survives that as it survives a kill.
+    in the context; the last checkpoint survives that as it survives a kill. What comes within ``echo`` seconds of the
+    first signal is the same request.
     """
 
-    def __init__(self, grace: float = GRACE) -> None:
+    def __init__(self, grace: float = GRACE, echo: float = ECHO) -> None:
         self.requested = False
-        self.grace = grace
+        self.grace, self.echo = grace, echo
+        self._requested_at = 0.0
         self._previous: dict[int, object] = {}
         self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            free = [one for one in WARNINGS if signal.getsignal(one) in (signal.SIG_DFL, _leave)]
+            for number in (*SIGNALS, *free):
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -80,8 +88,12 @@ class StopRequest:
             yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        self._restore()
+        if self.requested:
+            if time.monotonic() - self._requested_at >= self.echo:
+                self._restore()
+                signal.raise_signal(number)
+            return
+        self.requested, self._requested_at = True, time.monotonic()
         self._timer = threading.Timer(self.grace, _end)
         self._timer.daemon = True
         self._timer.start()

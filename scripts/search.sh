@@ -34,10 +34,30 @@ print(folder, *shlex.split(typed("candidate", folder)), *shlex.split(typed("resu
 END
 )" || exit $?
 { read -r folder; read -r candidate; read -r retraining; } <<< "$names"
+
+# A signal that is sent to this script alone, as docker stop and SLURM's --signal=B:TERM@60 do, would end bash and leave
+# the search behind: it is handed on. Ctrl-C in a terminal reaches the search by itself.
+search() {
+    "$python" "$root/train_search.py" "$@" <&0 &
+    local child=$! code again number
+    for number in TERM HUP USR1 USR2; do trap "kill -$number $child 2> /dev/null" "$number"; done
+    trap : INT
+    wait "$child"
+    code=$?
+    while [ "$code" -gt 128 ]; do  # a signal has ended bash's wait, or the search
+        wait "$child"
+        again=$?
+        [ "$again" -eq 127 ] && break
+        code=$again
+    done
+    trap - TERM HUP USR1 USR2 INT
+    return "$code"
+}
+
 if [ "$resumed" ]; then
-    "$python" "$root/train_search.py" "$@" || exit $?
+    search "$@" || exit $?
 else
-    "$python" "$root/train_search.py" "hydra.run.dir=$default" "$@" || exit $?
+    search "hydra.run.dir=$default" "$@" || exit $?
 fi
 # A retraining that was stopped goes on, too.
 [ -d "$folder/final/checkpoints" ] && [ ! -e "$folder/final/result.json" ] && candidate="$retraining"

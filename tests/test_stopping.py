@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from nas.stopping import SIGNALS, StopRequest
+from nas.stopping import SIGNALS, WARNINGS, StopRequest, leave_when_stopped
 
 received: list[int] = []
 
@@ -21,6 +21,7 @@ def remember(number: int, frame: FrameType | None) -> None:
 def handlers() -> Iterator[None]:
     """Handlers that only remember, so that a mistake cannot end the tests."""
     previous = {number: signal.signal(number, remember) for number in SIGNALS}
+    previous |= {number: signal.getsignal(number) for number in WARNINGS}
     received.clear()
     yield
     for number, handler in previous.items():
@@ -29,7 +30,7 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals) -> None:
-    with StopRequest() as request:
+    with StopRequest(echo=0.0) as request:
         assert not request.requested
         os.kill(os.getpid(), number)
         assert request.requested
@@ -37,6 +38,34 @@ def test_the_first_signal_asks_and_the_second_acts(number: signal.Signals) -> No
         os.kill(os.getpid(), number)
         assert received == [number]
     assert [signal.getsignal(one) for one in SIGNALS] == [remember] * len(SIGNALS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+def test_a_schedulers_warning_asks_to_stop(number: signal.Signals) -> None:
+    assert number in WARNINGS
+    signal.signal(number, signal.SIG_DFL)
+    with StopRequest() as request:
+        os.kill(os.getpid(), number)
+        assert request.requested
+    leave_when_stopped()
+    with StopRequest() as request:
+        os.kill(os.getpid(), number)
+        assert request.requested
+    assert signal.getsignal(number) is not signal.SIG_DFL
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_request() -> None:
+    with StopRequest() as request:
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+    assert (received, request.requested) == ([], True)
+
+
+def test_a_handler_of_a_launchers_is_left_alone() -> None:
+    signal.signal(signal.SIGUSR2, remember)
+    with StopRequest() as request:
+        os.kill(os.getpid(), signal.SIGUSR2)
+    assert (received, request.requested) == ([signal.SIGUSR2], False)
 
 
 def test_afterwards_signals_act_as_before() -> None:

@@ -28,6 +28,7 @@ from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, Labe
 from nas.data.labelled import as_labels
 from nas.data.pictures import MODES, Channels, Looks, Seen, read_picture, reason_in_words
 from nas.errors import UnusableInput, require
+from nas.stopping import WARNINGS
 
 LARGEST_SEED = 2**63 - 1
 FEW, MANY = 2000, 100_000  # files that the run looks at alone, and so many that it says so
@@ -197,9 +198,10 @@ def served(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = F
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    # A terminal's Ctrl-C and a scheduler's SIGTERM reach the workers, too, but the run may need another batch before
+    # A terminal's Ctrl-C and a scheduler's signals reach the workers, too, but the run may need another batch before
     # it stops. Only a SIGTERM from the run itself, which comes when the interpreter leaves, ends a worker.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *WARNINGS):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_the_run, daemon=True).start()
 

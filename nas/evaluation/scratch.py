@@ -24,6 +24,7 @@ from nas.evaluation.training_setup import TrainingSetup
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
+from nas.stopping import WARNINGS
 from nas.tasks import TaskChoice
 from nas.training.metrics import measure
 from nas.training.retraining import Retraining
@@ -204,5 +205,6 @@ def _on_one_thread(work: Callable[..., Result], *arguments: Any) -> Result:
 
 def _in_a_worker(work: Callable[..., Result], *arguments: Any) -> Result:
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: only the run's own may react
+        for number in (signal.SIGINT, *WARNINGS):  # they reach every process: only the run's own may react
+            signal.signal(number, signal.SIG_IGN)
     return _on_one_thread(work, *arguments)

@@ -12,6 +12,7 @@ from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import BEGINNING, AnyGenotype, find_genotypes, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.folder import meant_instead
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import parse_architecture
@@ -117,15 +118,14 @@ def candidate_path(candidate: object) -> Path:
         InvalidValue: It is neither.
     """
     path = Path("" if candidate is None else str(candidate))
-    file = (
-        path / "candidate.json" if os.path.isdir(path) else path
-    )  # pathlib raises where a text is too long for a name
+    # Not path.is_dir(), which raises where a text is too long for a name.
+    file = path / "candidate.json" if os.path.isdir(path) else path
     allowed = (
         "it must be a run folder of train_search.py that has finished, a candidate.json, the text of an architecture, "
         f"or one of {', '.join(NAMES)}"
     )
     if candidate in (None, "") or not os.path.isfile(file):
-        raise InvalidValue("candidate", candidate, allowed)
+        raise InvalidValue("candidate", candidate, allowed + meant_instead("candidate", candidate, "candidate.json"))
     return file
 
 
@@ -192,7 +192,7 @@ def architecture_text(name: str) -> str | None:
         raise UnusableInput(f"{path} cannot be read as text.") from error
     if not _tells(text):
         if not readable:
-            raise UnusableInput(f"{path} cannot be read as text.")
+            raise UnusableInput(f"{path} cannot be read as text{meant_instead('candidate', path, 'candidate.json')}.")
         forms = "a genotype (Genotype(normal=[...], ...)) nor a NAS-Bench-201 cell (|nor_conv_3x3~0|+|...|)"
         raise InvalidValue("candidate", name, f"the file {'has neither ' + forms if text else 'is empty'}")
     return text

@@ -129,6 +129,8 @@ def parse_candidate(content: object) -> CandidateFile:
     if not isinstance(content, dict):
         raise InvalidValue("candidate", content, "it must be a JSON object")
     schema = content.get("schema")
+    is_candidate = schema is not None or "architecture" in content
+    require(is_candidate, "candidate", "{...}", "it must be what a search writes as candidate.json")
     require(type(schema) is int and 1 <= schema <= SCHEMA, "schema", schema, f"it must be from 1 to {SCHEMA}")
     for name in content:
         known = (*ENTRIES, *OPTIONAL, "fingerprint")

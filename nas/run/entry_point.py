@@ -103,9 +103,10 @@ def _refuse_flags(arguments: Sequence[str]) -> None:
     parser = get_args_parser()
 
     def error(message: str) -> NoReturn:
-        raise UnusableInput(
-            f"{message[:1].upper()}{message[1:]}; flags go before or behind all settings (--hydra-help)."
-        )
+        way_out = "flags go before or behind all settings"
+        if message.startswith("unrecognized arguments: -"):  # those of other programs: --epochs 3
+            way_out = "settings have no dashes: search.epochs=3"
+        raise UnusableInput(f"{message[:1].upper()}{message[1:]}; {way_out} (--hydra-help).")
 
     parser.error = error  # type: ignore[method-assign]
     for word in parser.parse_args(list(arguments)).overrides:
@@ -368,7 +369,7 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
     if found is None or not isinstance(cause, OmegaConfBaseException):
         return None
     group = cause.parent_node
-    if not isinstance(group, DictConfig):
+    if not isinstance(group, DictConfig) or str(cause.full_key).startswith("hydra."):
         return None
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)

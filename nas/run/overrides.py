@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, require
 
 OLD_OPTIONS = {
     "method=rehearsed": "it is called tuned now",
@@ -219,8 +219,10 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         conf: The folder of the configuration, a folder per group.
 
     Raises:
-        InvalidValue: A group is given no option, or one that no longer exists; or Hydra cannot read an argument.
+        InvalidValue: A group is given no option, or one that no longer exists; something is added that nobody reads;
+            or Hydra cannot read an argument.
     """
+    _refuse_unread_additions(arguments, conf)
     for override in parse_overrides(arguments):
         group, value = override.key_or_group, override.value()
         if override.is_delete() or not group or not (conf / group).is_dir():
@@ -233,6 +235,23 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         renamed = OLD_OPTIONS.get(f"{group}={value}")
         if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
             raise InvalidValue(name, value, renamed)
+
+
+def _refuse_unread_additions(arguments: Sequence[str], conf: Path) -> None:
+    """Refuse ``+epochs=3``, which Hydra adds at the top of the configuration, where nothing reads it.
+
+    It is left alone where an argument refers to it, ``${epochs}``, or where a file of the user's own may.
+    """
+    if any(re.match("-(cn|cd|cp|-config-)|hydra.searchpath=", one) for one in arguments):
+        return
+    for override in parse_overrides(arguments):
+        name = re.split("[./]", override.key_or_group)[0]
+        if not (override.is_add() or override.is_force_add()) or (conf / name).is_dir():
+            continue
+        read = any(name in OmegaConf.load(file) for file in conf.glob("*.yaml"))
+        referred_to = any(f"${{{name}" in one for one in arguments)
+        allowed = "nothing reads it; without the + the answer says which settings there are"
+        require(read or referred_to, f"+{override.key_or_group}", override.get_value_string(), allowed)
 
 
 def _names_no_option(value: object) -> bool:

@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
+from nas.run.folder import meant_instead
 from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override, value_of
 from nas.run.ownership import NAME
 
@@ -30,7 +31,8 @@ def recorded_configuration(folder: Path) -> DictConfig:
     """
     path = folder / ".hydra" / "config.yaml"
     if not path.is_file():
-        raise InvalidValue("resume", folder, "it must be the folder of a run, with .hydra/config.yaml in it")
+        meant = meant_instead("resume", folder, ".hydra/config.yaml")
+        raise InvalidValue("resume", folder, f"it must be the folder of a run, with .hydra/config.yaml in it{meant}")
     try:
         config = OmegaConf.load(path)
     except (OSError, OmegaConfBaseException, ValueError) as error:

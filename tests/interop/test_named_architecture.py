@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+import train_final
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import genotype_text
 from nas.interop.named_architecture import (
@@ -27,6 +29,7 @@ from nas.spaces.recurrent.genotype import RecurrentGenotype
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 
 NAMES = {
@@ -206,3 +209,14 @@ def test_genotype_and_parameter_counts(name: str, data_folder: Path) -> None:
 
 def test_every_published_genotype_is_checked() -> None:
     assert list(PUBLISHED) == list(NAMES)
+
+
+def test_random_weights_are_said_to_be_tested(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cell = "candidate='|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|'"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        sizes = ["data=digits", "data.split.train=10", "data.split.validation=10", "data.split.test=10"]
+        small = ["space=nasbench201", "space.channels=2", "space.cells_per_stage=1", "tracking.tensorboard=false"]
+        config = compose("train_final", [cell, "final.epochs=0", *small, *sizes])
+    with caplog.at_level("INFO", "nas"):
+        train_final.retrain(config, tmp_path)
+    assert "what is tested are random weights" in caplog.text

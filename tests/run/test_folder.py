@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InvalidValue
-from nas.run.folder import RunFolder, refuse_occupied_folder
+from nas.run.folder import RunFolder, meant_instead, refuse_occupied_folder
 
 
 def test_an_occupied_folder_is_refused_with_both_ways_out(tmp_path: Path) -> None:
@@ -42,3 +42,19 @@ def test_a_part_of_a_run_keeps_as_many_checkpoints(tmp_path: Path) -> None:
         part.checkpoints.save(step, {"step": step})
     assert part.checkpoints.steps() == [2, 3, 4]
     assert part.path == tmp_path / "starts" / "1"
+
+
+def test_the_run_that_is_meant_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("mine/candidate.json", "mine/final/weights.pt", "sweep/0/candidate.json", "sweep/1/candidate.json"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    Path("half/checkpoints").mkdir(parents=True)
+
+    def meant(named: str) -> str:
+        return meant_instead("candidate", named, "candidate.json")
+
+    assert meant("mine/final") == meant("mine/final/weights.pt") == " (did you mean candidate=mine?)"
+    assert meant("sweep") == " (did you mean candidate=sweep/0 or candidate=sweep/1?)"
+    assert meant("half") == "; that search has not finished, go on with python train_search.py resume=half"
+    assert meant("nowhere") == meant("Genotype(" + "x" * 5000) == ""

@@ -168,6 +168,20 @@ def test_a_group_needs_an_option(argument: str, named: str) -> None:
     assert str(caught.value).startswith(named)
 
 
+@pytest.mark.parametrize("argument", ["+epochs=3", "++epochs=3", "+train.epochs=3", "+experimnt=debug"])
+def test_what_nothing_would_read_is_refused(argument: str) -> None:
+    with pytest.raises(InvalidValue, match="nothing reads it"):
+        refuse_impossible_options([argument], CONF)
+    for file_of_theirs in ("--config-dir=mine", "hydra.searchpath=[mine]"):
+        refuse_impossible_options([argument, file_of_theirs], CONF)
+
+
+def test_additions_that_are_read_are_left_alone() -> None:
+    read = ["+experiment=debug", "++seed=3", "+hyperparameters.mine=1", "+hydra.job.x=1", "+scale/data=a"]
+    refuse_impossible_options(read, CONF)
+    refuse_impossible_options(["+n=3", "search.epochs=${n}"], CONF)
+
+
 def test_settings_may_be_null_and_groups_be_chosen() -> None:
     refuse_impossible_options(["training.gradient_clip=null", "data=digits", "resume=null", "--help"], CONF)
 

@@ -1,8 +1,10 @@
 """scripts/search.sh: what it calls, with an interpreter in place of Python's that only says how it was called."""
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ INTERPRETER = f"""#!/usr/bin/env bash
 [ "$1" = - ] && PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"
 echo "$(basename "$1") ${{*:2}}" >> "$(dirname "$0")/calls"
 all="$*"
+case "$all" in *wait=*) trap "exit 75" TERM USR1; echo begun >> "$(dirname "$0")/calls"; sleep 20 & wait ;; esac
 case "$all" in *fail=*) exit "${{all##*fail=}}" ;; esac
 """
 
@@ -115,3 +118,15 @@ def test_what_hydra_cannot_read_is_left_to_the_search(clone: Path, tmp_path: Pat
     code, calls = called(clone, "seed=[", "fail=2", folder=tmp_path)
     assert code == 2
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_the_script_alone_stops_the_search(number: signal.Signals, clone: Path, tmp_path: Path) -> None:
+    calls = clone / ".venv" / "bin" / "calls"
+    script = subprocess.Popen(["bash", str(clone / "scripts" / "search.sh"), "wait=1"], cwd=tmp_path)
+    while not (calls.exists() and "begun" in calls.read_text()):
+        assert script.poll() is None
+        time.sleep(0.05)
+    script.send_signal(number)
+    assert script.wait(timeout=15) == 75
+    assert calls.read_text().count("train_") == 1
