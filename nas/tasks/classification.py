@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.targets import absent_classes, alike_classes, refuse_unseen_classes
+from nas.data.targets import absent_classes, alike_classes, number_names, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -150,7 +150,7 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
     if splits.class_names is None:
         values = known.unique()
         truth = splits.train.targets.dtype == torch.bool
-        names = tuple(str(bool(value)) if truth else f"{value:g}" for value in values.tolist())
+        names = tuple(map(str, values.bool().tolist()) if truth else number_names(values.tolist()))
     else:
         values, names = torch.arange(len(splits.class_names)), tuple(splits.class_names)
     if len(known.unique()) < 2:
