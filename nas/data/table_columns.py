@@ -70,17 +70,23 @@ def as_said(
     for name in numeric:
         texts = columns[name].texts
         if texts is not None:
-            values = torch.tensor([_number(text) for text in texts], dtype=torch.float64)
-            bad = torch.tensor([row for row, text in enumerate(texts) if text and values[row].isnan()])
+            read = read_as_numbers(columns[name])
+            bad = torch.tensor([row for row in read.missing.tolist() if texts[row]])
             if len(bad):
                 raise UnusableInput(
                     f"The column {name} of {file} has {len(bad):,} texts that are no numbers, the first is "
                     f"{texts[int(bad[0])]!r} in {rows_named(bad[:1])}: correct them, or take it out of data.numeric."
                 )
-            said[name] = Column(name, "number", numbers=values)
+            said[name] = read
     for name in categorical:
         said[name] = Column(name, "category", texts=_as_texts(columns[name]))
     return said
+
+
+def read_as_numbers(column: Column) -> Column:
+    """``column`` with the numbers that its texts are; NaN where a text is none."""
+    numbers = [_number(text) for text in column.texts or ()]
+    return Column(column.name, "number", numbers=torch.tensor(numbers, dtype=torch.float64))
 
 
 def inputs_among(
@@ -107,7 +113,7 @@ def inputs_among(
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
     if bad:
         all_ignored = [*ignored, *bad]
-        texts = [name for name in bad if columns[name].kind == "text"]
+        texts = [name for name in bad if columns[name].kind in ("text", "code")]
         other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
         counts = [name for name in bad if columns[name].numbers is not None]
         other += f"; {override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers" if counts else ""
@@ -136,7 +142,7 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
     for name in names:
         _refuse_useless_target(columns[name], file, alone=len(names) == 1)
     first = columns[names[0]]
-    if first.kind in ("text", "category"):
+    if first.kind in ("text", "category", "code"):
         assert first.texts is not None
         return named_classes(first.texts)
     kinds = {columns[name].kind for name in names}
@@ -185,6 +191,8 @@ def joined(
     together = {}
     for name, column in one.items():
         second = other.get(name, Column(name, "text", texts=("",) * count_rows(other)))
+        if column.numbers is not None and second.kind == "code":
+            second = read_as_numbers(second)
         if column.numbers is not None and second.texts is not None and any(second.texts):
             text = next(filter(None, second.texts))
             raise UnusableInput(
@@ -299,7 +307,7 @@ def _why_not(column: Column) -> str | None:
     if column.kind == "date":
         assert column.texts is not None
         return f"dates such as {next(filter(None, column.texts))!r}"
-    if column.kind == "text" and column.texts is not None and _nearly_all_differ(column.texts):
+    if column.kind in ("text", "code") and column.texts is not None and _nearly_all_differ(column.texts):
         known = [text for text in column.texts if text]
         return f"{len(set(known)):,} different texts in {len(known):,} rows"
     if column.numbers is not None and len(column.numbers) >= FEWEST:

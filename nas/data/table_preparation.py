@@ -46,12 +46,14 @@ class TablePreparation:
         categorical: Columns of texts, whose codes are the last inputs.
         targets: The target's columns.
         left_out: Columns that are there and are no inputs.
+        missing: What stands for a missing value, beside what always does.
     """
 
     numeric: tuple[NumericColumn, ...]
     categorical: tuple[CategoricalColumn, ...]
     targets: tuple[str, ...]
     left_out: tuple[str, ...]
+    missing: tuple[str | float, ...] = ()
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -67,7 +69,9 @@ class TablePreparation:
             "numeric": [asdict(column) for column in self.numeric],
             "categorical": [{"name": column.name, "values": list(column.values)} for column in self.categorical],
         }
-        return {"kind": "table", **of_columns, "targets": list(self.targets), "left_out": list(self.left_out)}
+        missing = {"missing": list(self.missing)} if self.missing else {}
+        names = {"targets": list(self.targets), "left_out": list(self.left_out)}
+        return {"kind": "table", **of_columns, **names, **missing}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,66 @@
+"""What the cells of a table mean: codes, truth values, what is missing, and new rows of the same kind."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data.table_rows import prepared_rows
+
+ROWS = 40
+COLUMNS: dict[str, list[Any]] = {
+    "age": [20 + 7 * row % 50 for row in range(ROWS)],
+    "sex": [["f", "m", None, "m"][row % 4] for row in range(ROWS)],
+    "smoker": [row % 3 == 0 for row in range(ROWS)],
+    "kind": [["a", "b"][row // 2 % 2] for row in range(ROWS)],
+}
+
+
+def written(folder: Path, name: str = "patients.csv", **columns: list[Any]) -> Path:
+    file = folder / name
+    pd.DataFrame(COLUMNS | columns).to_csv(file, index=False)
+    return file
+
+
+def loaded(file: Path, target: Any = "kind", **settings: Any) -> DataSplits:
+    split, csv = RowSplit(**settings.pop("split", {})), CsvFormat(**settings.pop("csv", {}))
+    return Table(split, csv, str(file), target, **settings).load()
+
+
+def test_codes_keep_their_zeros_and_are_no_amounts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    zips = [["00501", "02116", "10001", ""][row % 4] for row in range(ROWS)]
+    file = written(tmp_path, zip=zips, kind=[["007", "010"][row // 2 % 2] for row in range(ROWS)])
+    splits = loaded(file, split={"order": "time"})
+    assert splits.class_names == ("007", "010")
+    assert "codes and no amounts, as they begin with zeros: zip, kind" in caplog.text
+    assert splits.preparation["categorical"][2] == {"name": "zip", "values": ["00501", "02116", "10001"]}
+    rows = pd.read_csv(file).drop(columns="kind")  # pandas loses the zeros
+    assert torch.equal(prepared_rows(rows, splits.preparation)[:24], splits.train.inputs)  # type: ignore[attr-defined]
+    assert loaded(file, numeric=["zip"]).preparation["numeric"][1]["median"] == 2116
+    other = tmp_path / "test.csv"
+    pd.read_csv(file, dtype=str).assign(zip=10001).to_csv(other, index=False)
+    assert set(loaded(file, test_file=str(other)).test.inputs[:, 3].tolist()) == {3.0}  # type: ignore[attr-defined]
+    times = [f"{row:03d}" for row in reversed(range(ROWS))]
+    assert loaded(written(tmp_path, day=times), split={"order": "day"}).test_samples == list(range(8, 0, -1))
+
+
+def test_new_rows_are_read_as_the_file_was(tmp_path: Path) -> None:
+    file = written(tmp_path, lab=[-999 if row % 5 == 1 else row % 7 for row in range(ROWS)])
+    file.write_text(file.read_text().replace("True", "TRUE").replace("False", "FALSE"))  # as spreadsheets write them
+    preparation = loaded(file, missing=[-999]).preparation
+    rows = [
+        dict(zip(file.read_text().split("\n")[0].split(","), line.split(","), strict=True))
+        for line in file.read_text().split("\n")[1:-1]
+    ]
+    expected = prepared_rows(pd.read_csv(file, na_values=["-999"]), preparation)
+    assert torch.equal(prepared_rows(rows, preparation), expected)
+    assert sorted(set(expected[:, -1].tolist())) == [1.0, 2.0], "truth values in capitals are no unknown texts"
+    spelt = [row | {"smoker": {"TRUE": 1, "FALSE": 0}[row["smoker"]], "lab": float(row["lab"])} for row in rows]
+    assert torch.equal(prepared_rows(spelt, preparation), expected)
+    unknown = prepared_rows([rows[0] | {"lab": pd.NA, "sex": pd.NA, "age": "n/a"}], preparation)
+    assert torch.equal(unknown[0, -2], torch.tensor(0.0))
