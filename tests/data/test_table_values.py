@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data.shared_samples import shared_samples
 from nas.data.table_rows import prepared_rows
 
 ROWS = 40
@@ -64,3 +65,13 @@ def test_new_rows_are_read_as_the_file_was(tmp_path: Path) -> None:
     assert torch.equal(prepared_rows(spelt, preparation), expected)
     unknown = prepared_rows([rows[0] | {"lab": pd.NA, "sex": pd.NA, "age": "n/a"}], preparation)
     assert torch.equal(unknown[0, -2], torch.tensor(0.0))
+
+
+def test_copies_in_two_parts_are_told_and_rows_that_are_equal_by_chance_are_not(tmp_path: Path) -> None:
+    copied = {"age": [row % 20 for row in range(ROWS)], "dose": [row % 20 * 0.37 for row in range(ROWS)]}
+    twos = {"sex": ["f", "m"] * 20, "smoker": [True, False] * 20, "kind": ["a", "b"] * 20}
+    told = shared_samples(loaded(written(tmp_path, **copied, **twos)).parts)
+    assert told is not None
+    assert "samples of test are in train or validation, too" in told
+    ages = [row % 3 for row in range(ROWS)]
+    assert shared_samples(loaded(written(tmp_path, age=ages)).parts) is None
