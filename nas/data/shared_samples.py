@@ -28,7 +28,8 @@ def shared_samples(parts: Mapping[str, Dataset]) -> str | None:
         return None
     known = {part: _marks(values, parts[part].targets) for part, values in inputs.items() if values is not None}
     earlier: set[bytes] = set()
-    names, told = [], []
+    names: list[str] = []
+    told: list[str] = []
     for part, marks in known.items():
         count = sum(mark in earlier for mark in marks)
         if count:

@@ -1,5 +1,6 @@
 """A prediction for every place of an image or a series: its class, or numbers."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from nas.signature import Signature
 from nas.tasks.regression import known_difference, mean_absolute_difference
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
+log = logging.getLogger(__name__)
 OVERLAP = Measure("iou", "higher", "IoU")
 SHARE = Measure("share", "higher", "of the places", "%")
 
@@ -73,6 +75,8 @@ class DenseClassification(Task):
             parts[part] = dataset.with_targets(torch.where(raw[part] == UNKNOWN_CLASS, UNKNOWN_CLASS, numbers))
         own = splits.class_names
         names = tuple(str(value) if own is None else own[value] for value in values.tolist())
+        if remark := _void_class(names):
+            log.info(f"{splits.name}: {remark}")
         task = DenseClassification(self.ignore)
         task.signature = Signature(splits.input_shape, len(values), "dense")
         known = parts["train"].targets
@@ -293,6 +297,14 @@ def _of_places(task: Task, splits: DataSplits, part: str, channels: bool = False
             f"{tuple(targets.shape[1:]) or 'one'} per sample."
         )
     return wide
+
+
+def _void_class(names: tuple[str, ...]) -> str | None:
+    """A remark on 255 or -1 beside classes that are counted from 0, which often stands for what nobody knows."""
+    for void, others in ((names[-1], names[:-1]), (names[0], names[1:])):
+        if void in ("255", "-1") and len(others) > 1 and others == tuple(map(str, range(len(others)))):
+            return f"{void} is a class as the others are; task.ignore={void} leaves it out, if it means unknown"
+    return None
 
 
 def _class_numbers(targets: Tensor, part: str, splits: DataSplits) -> Tensor:
