@@ -23,6 +23,7 @@ from nas.data.table_columns import (
 )
 from nas.data.table_file import Column, CsvFormat, read_table
 from nas.data.table_preparation import TablePreparation, fitted_preparation
+from nas.data.table_remarks import remarks_on
 from nas.data.targets import of_training
 from nas.errors import require
 
@@ -112,7 +113,7 @@ class Table:
             log.info(
                 f"{name}: codes and no amounts, as they begin with zeros: {listed(codes)} (data.numeric takes them)"
             )
-        for remark in fitted.remarks:
+        for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train)):
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,

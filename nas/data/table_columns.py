@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNITS, Column
+from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
 from nas.data.table_rows import text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
 
+IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|index|uuid|guid)$|[a-z0-9]I[dD]$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
 
 
@@ -160,9 +161,10 @@ def refuse_gaps(columns: Mapping[str, Column], targets: Sequence[str], file: str
     for column in (columns[name] for name in targets if name in columns):
         missing = column.missing
         if len(missing):
+            also = "; NA, None, null and n/a are missing, too: a class needs another name" if column.texts else ""
             raise UnusableInput(
                 f"The target {column.name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
-                f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
+                f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows{also}."
             )
         _refuse_infinite(column, file, is_target=True)
 
@@ -235,7 +237,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
             problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
         else:
             problem = f"in {len(strange):,} of {len(known):,} rows numbers that are not written plainly"
-            way = f"write them without blanks, signs and marks between thousands, or {as_texts}"
+            way = f"write them without units, blanks, signs and marks between thousands, or {as_texts}"
         raise UnusableInput(f"The column {column.name} of {file} has {problem} ({text!r} in row {row + 1}): {way}.")
     if 2 * len(strange) > len(known):
         return
@@ -262,7 +264,12 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
 def _are_signed(texts: Collection[str]) -> bool:
     """Whether ``texts`` are numbers, all of one unit or none, with blanks or marks that Python does not read."""
     units = set(UNITS).intersection("".join(texts))
-    return len(units) <= 1 and all(map(SIGNED.fullmatch, texts))
+    words = {found[1] if (found := UNIT.search(text)) else "" for text in texts}
+    if len(units) + len(words - {""}) > 1:
+        return False
+    # An accountant's (12) is -12, and a typesetter's minus is longer.
+    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()") for text in texts]
+    return all(map(SIGNED.fullmatch, bare))
 
 
 def _shown(text: str) -> str:
@@ -312,7 +319,12 @@ def _why_not(column: Column) -> str | None:
         return f"{len(set(known)):,} different texts in {len(known):,} rows"
     if column.numbers is not None and len(column.numbers) >= FEWEST:
         counted = column.numbers.min() + torch.arange(len(column.numbers))
-        return "it numbers the rows" if torch.equal(column.numbers.sort().values, counted) else None
+        if torch.equal(column.numbers.sort().values, counted):
+            return "it numbers the rows"
+        differ = column.kind == "whole" and len(column.numbers.unique()) == len(column.numbers)
+        return (
+            "it is called so and has another number in every row" if differ and IDENTIFIER.search(column.name) else None
+        )
     return None
 
 

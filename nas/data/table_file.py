@@ -32,7 +32,12 @@ BEGINNINGS = {  # of files that are no text, whatever they are called
     b"PAR1": "Parquet (it should be called .parquet)",  # where it ends so, too
 }
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
-DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
+MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
+    rf"|([a-z]+,?\s)?\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
+    re.IGNORECASE,
+)
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
 UNITS = "%$€£¥"
@@ -41,6 +46,7 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
     r"(\d+([.,]\d+)?|[1-9]\d{0,2}(?P<mark>[,'\s])\d{3}((?P=mark)\d{3})*(\.\d+)?|[1-9]\d{0,2}([.\s]\d{3})+,\d+)"
     rf"\s?[{UNITS}]?"
 )
+UNIT = re.compile(r"(?<=[\d.)])\s*([a-z°µ²³/]+)\.?$", re.IGNORECASE)  # 40 kg, 3.5m
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 Kind = Literal["number", "whole", "truth", "text", "category", "code", "date"]
 

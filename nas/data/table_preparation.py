@@ -100,7 +100,7 @@ def fitted_preparation(
     """
     numeric, categorical = [], []
     empty, constant, gaps, rare = [], [], [], []
-    later = []
+    later, unseen = [], []
     rows = train.tolist()
     for name, column in columns.items():
         texts = None if column.texts is None else [column.texts[row] for row in rows]
@@ -129,6 +129,8 @@ def fitted_preparation(
         counts = Counter(text for text in texts if text)
         kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
         categorical.append(CategoricalColumn(name, tuple(kept)))
+        if strange := sum(bool(text) and text not in counts for text in column.texts or ()):
+            unseen.append(f"{name} ({strange})")
         if len(kept) < len(counts):
             rare.append(f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)")
     remarks = [
@@ -136,6 +138,7 @@ def fitted_preparation(
         ("dropped, of one value in all training rows", constant),
         ("missing in some rows, filled by the training part's median, or a category of its own", gaps),
         ("missing in some rows, and in none of training", later),
+        ("texts of other rows that training has not, which count as unknown", unseen),
         ("of many texts", rare),
     ]
     if not numeric and not categorical:

@@ -120,5 +120,15 @@ def alike_classes(names: Sequence[str]) -> str | None:
     return "; ".join(listed(several) for several in spelt.values() if len(several) > 1) or None
 
 
+def joined_labels(names: Sequence[str]) -> str | None:
+    """The first name that seems to be of several labels, as ``sun;wind`` beside ``sun`` and ``wind``; else None."""
+    for separator in "|;,":
+        labels = [[part.strip(" []'\"") for part in name.split(separator)] for name in names]
+        several = [name for name, parts in zip(names, labels, strict=True) if len(parts) > 1]
+        if several and len({part for parts in labels for part in parts}) < len(names):
+            return several[0]
+    return None
+
+
 def _is_whole(text: str) -> bool:
     return text.removeprefix("-").isdecimal()

@@ -11,6 +11,8 @@ import torch
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
 from nas.data.shared_samples import shared_samples
 from nas.data.table_rows import prepared_rows
+from nas.errors import UnusableInput
+from nas.tasks import Classification
 
 ROWS = 40
 COLUMNS: dict[str, list[Any]] = {
@@ -75,3 +77,60 @@ def test_copies_in_two_parts_are_told_and_rows_that_are_equal_by_chance_are_not(
     assert "samples of test are in train or validation, too" in told
     ages = [row % 3 for row in range(ROWS)]
     assert shared_samples(loaded(written(tmp_path, age=ages)).parts) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "remark"),
+    [
+        ({"won": [int(row // 2 % 2) for row in range(ROWS)]}, "won alone tells the target in all training rows: "),
+        ({"lab": [-99 if row % 7 == 1 else row % 5 for row in range(ROWS)]}, "lab -99; if they stand for"),
+        ({"lab": [999 if row % 7 == 1 else row % 5 for row in range(ROWS)]}, "lab 999; if they stand for"),
+        ({"sex": ["f", "F", "m", "m"] * 10}, "texts of sex that differ only in case or blanks: F, f"),
+        ({"city": ["x", "y"] * 16 + ["z"] * 8}, "which count as unknown: city (8)"),
+        ({"kind": ["sun", "sun", "sun;wind", "wind"] * 10}, None),
+    ],
+)  # fmt: skip
+def test_values_that_may_mislead_are_told(
+    columns: dict[str, list[Any]], remark: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    splits = loaded(written(tmp_path, **columns), split={"order": "time"})
+    if remark is None:
+        Classification().fitted(splits)
+        remark = "classes such as 'sun;wind' may be several labels: "
+    assert remark in caplog.text
+    names = ("alone tells", "stand for missing", "in case or blanks", "which count as unknown", "several labels")
+    assert sum(name in caplog.text for name in names) == 1
+
+
+def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    celsius = [row * 7 % 40 * 0.3 for row in range(ROWS)]
+    loaded(written(tmp_path, celsius=celsius, heat=[1.8 * one + 32 for one in celsius]), "heat")
+    assert "celsius alone tells the target" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("day", [f"Jan {1 + row % 5}, 2020" for row in range(ROWS)], "dates such as 'Jan 1, 2020'"),
+        ("day", [f"{1 + row % 5}-Mar-20" for row in range(ROWS)], "dates such as '1-Mar-20'"),
+        ("patient_id", [1000 + row**2 for row in range(ROWS)], "it is called so and has another number in every row"),
+        ("weight", [f"{40 + row % 30} kg" for row in range(ROWS)], "not written plainly ('40 kg' in row 1)"),
+        ("change", [f"\u2212{row % 30}.5" for row in range(ROWS)], "not written plainly"),
+        ("cash", [f"({row % 30}.5)" for row in range(ROWS)], "not written plainly ('(0.5)' in row 1)"),
+        ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),
+    ],
+)
+def test_columns_that_would_mislead_are_refused(column: str, values: list[Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput) as caught:
+        loaded(written(tmp_path, **{column: values}))
+    assert sentence in str(caught.value)
+
+
+def test_plain_columns_are_no_dates_units_or_identifiers(tmp_path: Path) -> None:
+    squares = [row**2 for row in range(ROWS)]
+    texts = [f"{row % 8} {['may', 'west'][row % 2]}" for row in range(ROWS)]
+    assert loaded(written(tmp_path, acid=squares, paid=squares, floor=texts)).input_shape == (6,)
+    with pytest.raises(UnusableInput, match="at least two classes in its training part: all 24 samples are of a"):
+        Classification().fitted(loaded(written(tmp_path, kind=["a"] * ROWS)))
