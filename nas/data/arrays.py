@@ -123,14 +123,15 @@ def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> d
     """The names of inputs and targets of the parts that there are, training first."""
     known = {name.lower(): name for name in stored}
     pairs: dict[str, tuple[str, str]] = {}
+    for part, endings in {"train": ("train",), **PART_NAMES}.items():
+        for ending in endings:
+            for both in ([f"{name}_{ending}" for name in (x, y)], [f"{ending}_{name}" for name in (x, y)]):
+                if all(name.lower() in known for name in both):
+                    pairs[part] = known[both[0].lower()], known[both[1].lower()]
     if x.lower() in known and y.lower() in known:
-        pairs["train"] = known[x.lower()], known[y.lower()]
-    else:
-        for part, endings in {"train": ("train",), **PART_NAMES}.items():
-            for ending in endings:
-                both = [f"{name}_{ending}".lower() for name in (x, y)]
-                if all(name in known for name in both):
-                    pairs[part] = known[both[0]], known[both[1]]
+        whole = known[x.lower()], known[y.lower()]
+        # Beside a training part of its own the whole set is divided anew; its test part would be within it.
+        pairs = {"train": whole} if "train" in pairs else {"train": whole, **pairs}
     if "train" not in pairs:
         there = f"the arrays {listed(sorted(stored), most=10)}" if stored else "no array"
         raise UnusableInput(

@@ -11,6 +11,7 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset
 from nas.data.labelled import listed, shape_and_type
+from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
 from nas.distributed import present
 from nas.errors import UnusableInput, require
@@ -274,6 +275,9 @@ def loaded(source: "DataSource") -> DataSplits:
         raise UnusableInput(
             f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
         )
+    shared = shared_samples(splits.parts) if splits.digest else None
+    if shared:
+        log.info(f"{splits.name}: {shared}")
     if len(splits.train) < splits.epoch_samples:
         rule = f"an epoch has about {splits.epoch_samples:,} samples, fewer are passed over several times"
         log.info(f"{splits.name}: {rule} (data.epoch_samples=0: once)")

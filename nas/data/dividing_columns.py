@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nas.configuration import optional_module
-from nas.data.table_columns import rows_named
+from nas.data.table_columns import read_as_numbers, rows_named
 from nas.data.table_file import Column
 from nas.errors import UnusableInput
 
@@ -34,6 +34,7 @@ def times_of(columns: Mapping[str, Column], order: str | None, count: int, file:
         return None
     column = columns[order]
     _refuse_missing(column, "split.order", count, file)
+    column = read_as_numbers(column) if column.kind == "code" else column
     if column.numbers is not None:
         return column.numbers[:count]
     pandas, texts = optional_module("pandas", "table"), list(column.texts or ())[:count]

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,6 +138,10 @@ class PictureFolder:
         names: list[str] = []
         for part, root in ((part, roots[part]) for part in PART_NAMES if part in roots):
             found = self._classes_of(root)
+            if part != "train":
+                # Copied by way of a Mac, the accents of a name have another form.
+                called = {unicodedata.normalize("NFC", name): name for name in names}
+                found = {called.get(unicodedata.normalize("NFC", name), name): below for name, below in found.items()}
             empty = [name for name, pictures in found.items() if not pictures]
             if part == "train":
                 names = list(found)
@@ -144,7 +149,7 @@ class PictureFolder:
                     others: Counter[str] = Counter()
                     for name in empty:
                         pictures_below(str(root / name), others, self.endings)
-                    there = f"there are {listed(_kinds(others))}; " if others else ""
+                    there = f"there are {listed(kinds_of(others))}; " if others else ""
                     raise UnusableInput(
                         f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
                         f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
@@ -160,9 +165,8 @@ class PictureFolder:
         if len(names) < 2:
             root = roots["train"]
             below = self.folders(root / names[0])
-            deeper = (
-                f"; if {listed(below)} are the classes, say data.folder={root / names[0]}" if len(below) > 1 else ""
-            )
+            what = listed(below) + (" are the classes" if len(below) > 1 else " has them")
+            deeper = f"; if {what}, say data.folder={root / names[0]}" if below else ""
             raise UnusableInput(
                 f"The data set {self.name} needs at least two classes, {root} has {names[0]} alone{deeper}."
             )
@@ -216,7 +220,7 @@ class PictureFolder:
             loose = self.left_out["in no class"]
             raise UnusableInput(
                 f"{root} has no folders of classes{f', only {loose:,} files' if loose else ''}: it must be "
-                f"{self.layout}."
+                f"{self.layout}{self._without(root)}."
             ) from None
         except OSError as error:
             raise self._unreadable(root, error) from None
@@ -230,12 +234,21 @@ class PictureFolder:
         parts = [name for name in folders if any(name.lower() in names for names in PART_NAMES.values())]
         return len(parts) < len(folders) and not any(self.folders(self.location / name) for name in parts)
 
+    def _without(self, root: Path) -> str:
+        """The setting that leaves the part in ``root`` out; texts have none."""
+        parts = self.parts()
+        others = ", ".join(f"{part}: {path.name}" for part, path in parts.items() if path != root)
+        if root not in parts.values() or root == parts["train"] or self.what != "picture":
+            return ""
+        return f"; if nobody knows its classes, 'data.parts={{{others}}}' draws that part from training"
+
     def _refuse_unknown(self, root: Path, training: Path, names: list[str], found: list[str]) -> None:
         unknown = [name for name in found if name not in names]
         if unknown:
             raise UnusableInput(
                 f"{root} has {_counted(len(unknown), 'class', 'es')} that {training} lacks: {listed(unknown)}; the "
-                f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name."
+                f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name"
+                f"{self._without(root) if len(unknown) == len(found) else ''}."
             )
 
     def _refuse_masks(self, found: Mapping[str, list[str]]) -> None:
@@ -260,7 +273,7 @@ class PictureFolder:
     def _say_what_is_left_out(self, roots: Iterable[Path]) -> None:
         taken = {root.name for root in roots}
         folders = [] if self.location in roots else [one for one in self.folders(self.location) if one not in taken]
-        kinds = _kinds(self.left_out)
+        kinds = kinds_of(self.left_out)
         files = _counted(self.left_out.total(), "file")
         said = [f"{files} ({listed(kinds)}; read are {' '.join(self.endings)})"] if kinds else []
         said += [f"what is in {listed(folders)}"] if folders else []
@@ -329,7 +342,8 @@ def _kind(name: str, otherwise: str | None = None) -> str:
     return "hidden" if _is_hidden(name) else otherwise or extension or "without an extension"
 
 
-def _kinds(left_out: Counter[str]) -> list[str]:
+def kinds_of(left_out: Counter[str]) -> list[str]:
+    """``12 .txt`` and the like, the most frequent kind first."""
     by_count = sorted(left_out.items(), key=lambda pair: (-pair[1], pair[0]))
     return [f"{count:,} {kind}" for kind, count in by_count]
 

@@ -1,5 +1,6 @@
 """A file of labels: which picture each of its rows is of, and what is to be learned of it."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -128,8 +129,16 @@ def _is_file_name(text: str) -> bool:
     return text.lower().endswith(PICTURES)
 
 
+def _folded(text: str) -> str:
+    """``text`` as Windows and macOS compare names: without capitals, and accents in one form."""
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 class _Names:
-    """Finds the picture that a text means: a path from the folder or from here, a file's name, or it without ending."""
+    """Finds the picture that a text means: a path from the folder or from here, a file's name, or it without ending.
+
+    Where no name is the same, the only one that differs in capitals, or in the form of accents, is meant.
+    """
 
     def __init__(self, location: Path, pictures: Sequence[str]) -> None:
         self._found: dict[str, str | None] = {}
@@ -140,6 +149,9 @@ class _Names:
             for text in ({path.with_suffix("").as_posix(), path.name, path.stem} | number) - {relative}:
                 self._found[text] = None if text in self._found else picture  # the name of two pictures means none
         self._found |= exact
+        self._alike: dict[str, str | None] = {}
+        for text, found in self._found.items():
+            self._alike[_folded(text)] = found if self._alike.get(_folded(text), found) == found else None
         self._known = set(pictures)
 
     def picture(self, text: str) -> str | None:
@@ -147,7 +159,7 @@ class _Names:
         found = self._found.get(text)
         if found is None and text:
             whole = str(Path(text).expanduser().absolute())
-            found = whole if whole in self._known else None
+            found = whole if whole in self._known else self._alike.get(_folded(text))
         return found
 
     def share(self, texts: Sequence[str]) -> float:

@@ -20,7 +20,7 @@ from nas.data.image_files import Decoding, FileDataset, FilesWithTargets, ImageF
 from nas.data.image_folders import PART_NAMES, Listed, PictureFolder
 from nas.data.image_labels import labelled_pictures
 from nas.data.labelled import listed
-from nas.data.masks import masks_of, read_masks
+from nas.data.masks import masks_of, read_masks, smoothed_edges
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
@@ -128,6 +128,8 @@ class Images:
         if targets is None:
             masks = masks_of(found.files, folder, self._path(folder, str(self.masks)))
             targets = read_masks(found.files, masks, decoding)
+            if remark := smoothed_edges(targets):
+                folder.say(remark)
         targets, files = self._split(found, targets, decoding, looked=seen is not None)
         parts: dict[str, Dataset] = dict(zip(PART_NAMES, files, strict=True))
         bytes_ = sum(map(len, parts.values())) * math.prod(decoding.shape) * (4 if decoding.deep else 1)

@@ -1,6 +1,9 @@
 """Masks: pictures whose values say the class of every pixel, found and numbered."""
 
 import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from torch import Tensor
 from torch.utils import data
 
 from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
-from nas.data.image_folders import PictureFolder, pictures_below
+from nas.data.image_folders import PictureFolder, kinds_of, pictures_below
 from nas.data.labelled import listed
 from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
 from nas.data.targets import Targets
@@ -19,17 +22,24 @@ from nas.errors import UnusableInput
 
 MOST_VALUES = 256
 LOSSY = ("JPEG", "MPO")  # as Pillow calls them, whatever a file's name; a WebP does not say whether it is lossy
+MARKS = re.compile(  # what is added to a name: cat_mask.png is the mask of cat.jpg
+    r"(?<![^/])(mask|label|seg|gt|image|img)[_-]|[_-](masks?|labels?|seg|segmentation|gt|image|img)$", re.IGNORECASE
+)
+SMOOTHED = 8  # values that only edges have, from which on somebody has smoothed the edges; fewer may be thin lines
 COLOUR = 1 << 24  # what the value of a coloured pixel, red << 16 | green << 8 | blue, begins with
 
 
 def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> list[str]:
     """For each picture of ``files`` the mask of its name below ``location``, whatever its ending.
 
+    Where none has the same name, folders, capitals and what is added to names (``MARKS``) do not count.
+
     Raises:
         UnusableInput: There is no such folder, a picture has no mask, or two.
     """
+    others: Counter[str] = Counter()
     try:
-        found = pictures_below(str(location), folder.left_out)
+        found = pictures_below(str(location), others)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UnusableInput(
@@ -39,6 +49,8 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     names, masks = [_name(file, folder.location) for file in files], [_name(mask, location) for mask in found]
     if not set(names) & set(masks):  # in folders of other names
         names, masks = [Path(name).name for name in names], [Path(name).name for name in masks]
+    if not set(names) & set(masks):
+        names, masks = ([MARKS.sub("", name).casefold() for name in these] for these in (names, masks))
     for name, mask in zip(masks, found, strict=True):
         by_name.setdefault(name, []).append(mask)
     several = [name for name, masks in by_name.items() if len(masks) > 1]
@@ -52,11 +64,13 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
         )
     without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
     if without:
-        example = f"; there is {found[0]}" if found else " and there is none at all"
+        kinds = f", only {listed(kinds_of(others))}" if others else ""
+        example = f"; there is {found[0]}" if found else f" and there is no picture at all{kinds}"
         raise UnusableInput(
             f"{len(without):,} of {len(files):,} pictures have no mask of the same name below {location}: "
             f"{listed(without, 3)}{example}."
         )
+    folder.left_out.update(others)
     unused = len(by_name) - len(set(names) & by_name.keys())
     if unused:
         folder.say(f"{unused:,} of {len(by_name):,} masks are of no picture and are left out")
@@ -92,6 +106,27 @@ def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding
         raise UnusableInput(f"All masks have the one value {_words(found)[0]}: there are no classes to tell apart.")
     ranks = np.argsort(np.argsort(found))  # by place of discovery the place in order
     return Targets(torch.from_numpy(ranks.astype(np.uint8))[classes.long()], tuple(_words(np.sort(found))))
+
+
+def smoothed_edges(masks: Targets) -> str | None:
+    """``70 of 75 values ...`` where many values are nowhere wider than an edge; None otherwise.
+
+    Resized with interpolation, or drawn with smooth lines, a mask has values between those of its classes at their
+    edges, and each would be a class of its own.
+    """
+    classes = masks.values
+    inner = classes[:, 1:-1, 1:-1]
+    same = torch.ones_like(inner, dtype=torch.bool)
+    for other in (classes[:, :-2, 1:-1], classes[:, 2:, 1:-1], classes[:, 1:-1, :-2], classes[:, 1:-1, 2:]):
+        same &= inner == other
+    count = len(masks.class_names or ())
+    thin = count - len(inner[same].unique())
+    if thin < SMOOTHED:
+        return None
+    return (
+        f"{thin} of {count} values of the masks are nowhere wider than two pixels, as if edges had been smoothed, and "
+        "each is a class now: resize masks without interpolation, and save them without smooth lines"
+    )
 
 
 def mask_values(file: str) -> Image.Image:
@@ -164,4 +199,4 @@ def _words(values: np.ndarray) -> list[str]:
 
 
 def _name(file: str, location: Path) -> str:
-    return Path(file).relative_to(location).with_suffix("").as_posix()
+    return unicodedata.normalize("NFC", Path(file).relative_to(location).with_suffix("").as_posix())

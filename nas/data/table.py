@@ -3,12 +3,13 @@
 import filecmp
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.dividing_columns import groups_of, times_of
+from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.table_columns import (
@@ -22,6 +23,7 @@ from nas.data.table_columns import (
 )
 from nas.data.table_file import Column, CsvFormat, read_table
 from nas.data.table_preparation import TablePreparation, fitted_preparation
+from nas.data.table_remarks import remarks_on
 from nas.data.targets import of_training
 from nas.errors import require
 
@@ -100,13 +102,18 @@ class Table:
         targets = of_training(targets, parts, shown)
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
-        preparation = fitted.preparation
+        preparation = replace(fitted.preparation, missing=tuple(self.missing))
         values = preparation({name: column.values for name, column in inputs.items()})
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
         many = count + sum(rows.own.values())
         log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
-        for remark in fitted.remarks:
+        codes = [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]
+        if codes:
+            log.info(
+                f"{name}: codes and no amounts, as they begin with zeros: {listed(codes)} (data.numeric takes them)"
+            )
+        for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train)):
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,

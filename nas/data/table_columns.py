@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNITS, Column
+from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
 from nas.data.table_rows import text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
 
+IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|index|uuid|guid)$|[a-z0-9]I[dD]$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
 
 
@@ -70,17 +71,23 @@ def as_said(
     for name in numeric:
         texts = columns[name].texts
         if texts is not None:
-            values = torch.tensor([_number(text) for text in texts], dtype=torch.float64)
-            bad = torch.tensor([row for row, text in enumerate(texts) if text and values[row].isnan()])
+            read = read_as_numbers(columns[name])
+            bad = torch.tensor([row for row in read.missing.tolist() if texts[row]])
             if len(bad):
                 raise UnusableInput(
                     f"The column {name} of {file} has {len(bad):,} texts that are no numbers, the first is "
                     f"{texts[int(bad[0])]!r} in {rows_named(bad[:1])}: correct them, or take it out of data.numeric."
                 )
-            said[name] = Column(name, "number", numbers=values)
+            said[name] = read
     for name in categorical:
         said[name] = Column(name, "category", texts=_as_texts(columns[name]))
     return said
+
+
+def read_as_numbers(column: Column) -> Column:
+    """``column`` with the numbers that its texts are; NaN where a text is none."""
+    numbers = [_number(text) for text in column.texts or ()]
+    return Column(column.name, "number", numbers=torch.tensor(numbers, dtype=torch.float64))
 
 
 def inputs_among(
@@ -107,7 +114,7 @@ def inputs_among(
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
     if bad:
         all_ignored = [*ignored, *bad]
-        texts = [name for name in bad if columns[name].kind == "text"]
+        texts = [name for name in bad if columns[name].kind in ("text", "code")]
         other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
         counts = [name for name in bad if columns[name].numbers is not None]
         other += f"; {override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers" if counts else ""
@@ -136,7 +143,7 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
     for name in names:
         _refuse_useless_target(columns[name], file, alone=len(names) == 1)
     first = columns[names[0]]
-    if first.kind in ("text", "category"):
+    if first.kind in ("text", "category", "code"):
         assert first.texts is not None
         return named_classes(first.texts)
     kinds = {columns[name].kind for name in names}
@@ -154,9 +161,10 @@ def refuse_gaps(columns: Mapping[str, Column], targets: Sequence[str], file: str
     for column in (columns[name] for name in targets if name in columns):
         missing = column.missing
         if len(missing):
+            also = "; NA, None, null and n/a are missing, too: a class needs another name" if column.texts else ""
             raise UnusableInput(
                 f"The target {column.name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
-                f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows."
+                f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows{also}."
             )
         _refuse_infinite(column, file, is_target=True)
 
@@ -185,6 +193,8 @@ def joined(
     together = {}
     for name, column in one.items():
         second = other.get(name, Column(name, "text", texts=("",) * count_rows(other)))
+        if column.numbers is not None and second.kind == "code":
+            second = read_as_numbers(second)
         if column.numbers is not None and second.texts is not None and any(second.texts):
             text = next(filter(None, second.texts))
             raise UnusableInput(
@@ -227,7 +237,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
             problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
         else:
             problem = f"in {len(strange):,} of {len(known):,} rows numbers that are not written plainly"
-            way = f"write them without blanks, signs and marks between thousands, or {as_texts}"
+            way = f"write them without units, blanks, signs and marks between thousands, or {as_texts}"
         raise UnusableInput(f"The column {column.name} of {file} has {problem} ({text!r} in row {row + 1}): {way}.")
     if 2 * len(strange) > len(known):
         return
@@ -254,7 +264,12 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
 def _are_signed(texts: Collection[str]) -> bool:
     """Whether ``texts`` are numbers, all of one unit or none, with blanks or marks that Python does not read."""
     units = set(UNITS).intersection("".join(texts))
-    return len(units) <= 1 and all(map(SIGNED.fullmatch, texts))
+    words = {found[1] if (found := UNIT.search(text)) else "" for text in texts}
+    if len(units) + len(words - {""}) > 1:
+        return False
+    # An accountant's (12) is -12, and a typesetter's minus is longer.
+    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()") for text in texts]
+    return all(map(SIGNED.fullmatch, bare))
 
 
 def _shown(text: str) -> str:
@@ -299,12 +314,17 @@ def _why_not(column: Column) -> str | None:
     if column.kind == "date":
         assert column.texts is not None
         return f"dates such as {next(filter(None, column.texts))!r}"
-    if column.kind == "text" and column.texts is not None and _nearly_all_differ(column.texts):
+    if column.kind in ("text", "code") and column.texts is not None and _nearly_all_differ(column.texts):
         known = [text for text in column.texts if text]
         return f"{len(set(known)):,} different texts in {len(known):,} rows"
     if column.numbers is not None and len(column.numbers) >= FEWEST:
         counted = column.numbers.min() + torch.arange(len(column.numbers))
-        return "it numbers the rows" if torch.equal(column.numbers.sort().values, counted) else None
+        if torch.equal(column.numbers.sort().values, counted):
+            return "it numbers the rows"
+        differ = column.kind == "whole" and len(column.numbers.unique()) == len(column.numbers)
+        return (
+            "it is called so and has another number in every row" if differ and IDENTIFIER.search(column.name) else None
+        )
     return None
 
 

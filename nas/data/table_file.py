@@ -4,7 +4,7 @@ import codecs
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from nas.configuration import optional_module
 from nas.data.labelled import listed
 from nas.data.packed_file import GZIP
+from nas.data.table_codes import with_codes
 from nas.data.table_rows import text_of
 from nas.errors import UnusableInput, require
 
@@ -32,7 +33,12 @@ NO_TEXTS = (  # what files are, whatever they are called, by their first and the
     (b"PAR1", b"PAR1", "Parquet (it should be called .parquet)"),  # at the beginning alone, it may name a column
 )
 COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
-DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ].*)?")
+MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DATE = re.compile(
+    r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
+    rf"|([a-z]+,?\s)?\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
+    re.IGNORECASE,
+)
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
 UNITS = "%$€£¥"
@@ -41,8 +47,9 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
     r"(\d+([.,]\d+)?|[1-9]\d{0,2}(?P<mark>[,'\s])\d{3}((?P=mark)\d{3})*(\.\d+)?|[1-9]\d{0,2}([.\s]\d{3})+,\d+)"
     rf"\s?[{UNITS}]?"
 )
+UNIT = re.compile(r"(?<=[\d.)])\s*([a-z°µ²³/]+)\.?$", re.IGNORECASE)  # 40 kg, 3.5m
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
-Kind = Literal["number", "whole", "truth", "text", "category", "date"]
+Kind = Literal["number", "whole", "truth", "text", "category", "code", "date"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Column:
 
     Attributes:
         name: As the file has it, without spaces around.
-        kind: ``category`` is text that the file itself calls categorical.
+        kind: ``category`` is text that the file itself calls categorical, ``code`` whole numbers with zeros in front.
         numbers: (N,) float64 of numbers and whole numbers; NaN where they are missing.
         texts: N texts of all other kinds; an empty one where they are missing.
     """
@@ -116,7 +123,7 @@ def read_table(
         optional_module("pyarrow", "table")
     _refuse_other_files(file, key)
     try:
-        frame = _frame(pandas, file, csv, unknown)
+        frame, codes = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
         other = "latin-1 reads the text of many older programs"
         with file.open("rb") as content:
@@ -130,13 +137,18 @@ def read_table(
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
     frame = _without_empty_ends(frame)
     _check_layout(frame, file)
-    return {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
+    columns = {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
+    for place, name in enumerate(columns):
+        if place in codes:
+            columns[name] = replace(columns[name], kind="code")
+    return columns
 
 
-def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> Any:
+def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int]]:
+    """The table as pandas reads it, and the places of its columns of codes."""
     if file.suffix.lower() in PARQUET:
         frame = pandas.read_parquet(file)
-        return frame.replace(list(unknown), None) if unknown else frame
+        return frame.replace(list(unknown), None) if unknown else frame, frozenset()
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
@@ -155,7 +167,8 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
         warnings.simplefilter("always")
         unknown = [str(one) for one in unknown]
         try:
-            frame = pandas.read_csv(file, decimal=csv.decimal, na_values=unknown, low_memory=False, **options)
+            asked = options | {"na_values": unknown, "low_memory": False}
+            frame = pandas.read_csv(file, decimal=csv.decimal, **asked)
             if any("does not match length of data" in str(one.message) for one in told):
                 # So many values have all rows; without a first row of names pandas says which is the first.
                 pandas.read_csv(file, header=None, dtype=str, low_memory=False, **options | {"index_col": None})
@@ -163,8 +176,9 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
         except pandas.errors.ParserError as error:
             _refuse_ragged(file, str(error), names)
             raise
+    frame, codes = with_codes(pandas, frame, file, asked)
     frame.columns = names
-    return frame
+    return frame, codes
 
 
 def _without_empty_ends(frame: Any) -> Any:

@@ -46,12 +46,14 @@ class TablePreparation:
         categorical: Columns of texts, whose codes are the last inputs.
         targets: The target's columns.
         left_out: Columns that are there and are no inputs.
+        missing: What stands for a missing value, beside what always does.
     """
 
     numeric: tuple[NumericColumn, ...]
     categorical: tuple[CategoricalColumn, ...]
     targets: tuple[str, ...]
     left_out: tuple[str, ...]
+    missing: tuple[str | float, ...] = ()
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -67,7 +69,9 @@ class TablePreparation:
             "numeric": [asdict(column) for column in self.numeric],
             "categorical": [{"name": column.name, "values": list(column.values)} for column in self.categorical],
         }
-        return {"kind": "table", **of_columns, "targets": list(self.targets), "left_out": list(self.left_out)}
+        missing = {"missing": list(self.missing)} if self.missing else {}
+        names = {"targets": list(self.targets), "left_out": list(self.left_out)}
+        return {"kind": "table", **of_columns, **names, **missing}
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ def fitted_preparation(
     """
     numeric, categorical = [], []
     empty, constant, gaps, rare = [], [], [], []
-    later = []
+    later, unseen = [], []
     rows = train.tolist()
     for name, column in columns.items():
         texts = None if column.texts is None else [column.texts[row] for row in rows]
@@ -125,6 +129,8 @@ def fitted_preparation(
         counts = Counter(text for text in texts if text)
         kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
         categorical.append(CategoricalColumn(name, tuple(kept)))
+        if strange := sum(bool(text) and text not in counts for text in column.texts or ()):
+            unseen.append(f"{name} ({strange})")
         if len(kept) < len(counts):
             rare.append(f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)")
     remarks = [
@@ -132,6 +138,7 @@ def fitted_preparation(
         ("dropped, of one value in all training rows", constant),
         ("missing in some rows, filled by the training part's median, or a category of its own", gaps),
         ("missing in some rows, and in none of training", later),
+        ("texts of other rows that training has not, which count as unknown", unseen),
         ("of many texts", rare),
     ]
     if not numeric and not categorical:

@@ -3,21 +3,24 @@
 The text of :func:`prepared_rows` goes into the Python file that stands for a found network, so it needs torch only.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# What a cell holds where nothing is known; a reader of files knows more of them.
+# What a cell holds where nothing is known.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
+MISSING_NUMBERS = (*MISSING, "NULL", "n/a", "<NA>", "#N/A", "#NA", "NaT")  # which a text could be, and no number
+SPELT = {"True": ("TRUE", "true", "1"), "False": ("FALSE", "false", "0")}  # as spreadsheets and programs write them
 
 
 def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
     """The network's inputs, (N, F) float32: numbers, then 1 where one was missing and 0 elsewhere, then codes.
 
     A missing number becomes the training part's median; numbers are standardised. A text's code is its place among the
-    training part's texts, from 1; 0 is an unknown or a missing one.
+    training part's texts, from 1; 0 is an unknown or a missing one. What ``data.missing`` named is missing here, too.
 
     Args:
         rows: By column its N values, or N rows, each with its values by column, or one such row. None, NaN and empty
@@ -28,19 +31,37 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
         ValueError: A column is missing or was not there in training, or a value is no finite number.
     """
     columns = columns_of(rows, preparation)
+    unknown = [str(text) for text in preparation.get("missing", ())]
     numbers, gaps, codes = [], [], []
     for column in preparation["numeric"]:
-        values = numbers_of(column["name"], columns[column["name"]])
+        values = numbers_of(column["name"], columns[column["name"]], unknown)
         missing = values.isnan()
         numbers.append((values.where(~missing, column["median"]) - column["mean"]) / column["std"])
         if column["indicator"]:
             gaps.append(missing.double())
     for column in preparation["categorical"]:
-        places = {text: place for place, text in enumerate(column["values"], start=1)}
+        places = places_of(column["values"], unknown)
         cells = columns[column["name"]]
         known = [places[cell] if cell in places else places.get(text_of(cell), 0) for cell in cells]
         codes.append(torch.tensor(known, dtype=torch.float64))
     return torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
+
+
+def places_of(texts: Sequence[str], unknown: Sequence[str]) -> dict[str, int]:
+    """By text its code, from 1, also as a file would have it: ``TRUE``, and 501 for 00501; 0 of what is missing."""
+    places = {text: place for place, text in enumerate(texts, start=1)}
+    truth = set(texts) <= set(SPELT)
+    spelt = [
+        (other, place) for text, place in places.items() for other in (SPELT[text] if truth else (shortened(text),))
+    ]
+    counts = Counter(other for other, _ in spelt)
+    others = {other: place for other, place in spelt if counts[other] == 1}
+    return others | places | dict.fromkeys(unknown, 0)
+
+
+def shortened(text: str) -> str:
+    """A whole number without zeros in front; another text as it is."""
+    return str(int(text)) if text.isdecimal() else text
 
 
 def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -61,21 +82,22 @@ def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[
     return {name: columns[name] for name in wanted}
 
 
-def numbers_of(name: str, values: Any) -> Tensor:
+def numbers_of(name: str, values: Any, unknown: Sequence[str] = ()) -> Tensor:
     """(N,) float64, NaN where a value is missing."""
     if not isinstance(values, Tensor):
-        values = torch.tensor([number_of(name, row, value) for row, value in enumerate(values)], dtype=torch.float64)
+        read = [number_of(name, row, value, unknown) for row, value in enumerate(values)]
+        values = torch.tensor(read, dtype=torch.float64)
     infinite = values.isinf().nonzero().flatten().tolist()
     if infinite:
         raise ValueError(f"{name} is infinite in {len(infinite)} of {len(values)} rows, first in row {infinite[0] + 1}")
     return values
 
 
-def number_of(name: str, row: int, value: Any) -> float:
-    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+def number_of(name: str, row: int, value: Any, unknown: Sequence[str]) -> float:
+    if str(value).strip() in (*MISSING_NUMBERS, *unknown):
         return float("nan")
     try:
-        return float(value)
+        return float("nan") if text_of(float(value)) in unknown else float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} of row {row + 1} is {value!r}, not a number") from None
 
@@ -85,7 +107,7 @@ def text_of(value: Any) -> str:
     text = str(value).strip()
     if isinstance(value, str) or text in ("True", "False"):
         return "" if text in MISSING else text
-    if value is None or value != value:
+    if text in MISSING_NUMBERS:
         return ""
     try:
         return str(int(value)) if value == int(value) else text

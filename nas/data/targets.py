@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nas.data.labelled import listed
 from nas.data.row_split import Parts
+from nas.data.table_rows import text_of
 from nas.errors import UnusableInput
 
 MOST_CLASSES = 20  # up to which whole numbers are drawn like classes, in proportion
@@ -39,6 +40,15 @@ def named_classes(texts: Sequence[str]) -> Targets:
     names = sorted(set(texts), key=lambda name: (0, int(name), name) if _is_whole(name) else (1, 0, name))
     numbers = {name: number for number, name in enumerate(names)}
     return Targets(torch.tensor([numbers[text] for text in texts], dtype=torch.int64), tuple(names))
+
+
+def number_names(values: Sequence[float]) -> list[str]:
+    """What classes are called whose names are different numbers: six digits of a fraction, or all where two are alike.
+
+    Whole numbers have all their digits, as they stand for codes.
+    """
+    names = [str(int(value)) if value == int(value) else f"{value:g}" for value in values]
+    return names if len(set(names)) == len(names) else [text_of(value) for value in values]
 
 
 def of_training(targets: Targets, parts: Parts, owner: str) -> Targets:
@@ -74,7 +84,7 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     if not len(strange):
         return
     found, counts = strange.unique(return_counts=True)
-    called = [f"{value:g}" if names is None else names[value] for value in found.tolist()]
+    called = number_names(found.tolist()) if names is None else [names[value] for value in found.tolist()]
     named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
     amounts = "" if names is not None else "; if they are amounts, say task=regression"
@@ -108,6 +118,16 @@ def alike_classes(names: Sequence[str]) -> str | None:
     for name in names:
         spelt.setdefault(" ".join(name.split()).casefold(), []).append(name)
     return "; ".join(listed(several) for several in spelt.values() if len(several) > 1) or None
+
+
+def joined_labels(names: Sequence[str]) -> str | None:
+    """The first name that seems to be of several labels, as ``sun;wind`` beside ``sun`` and ``wind``; else None."""
+    for separator in "|;,":
+        labels = [[part.strip(" []'\"") for part in name.split(separator)] for name in names]
+        several = [name for name, parts in zip(names, labels, strict=True) if len(parts) > 1]
+        if several and len({part for parts in labels for part in parts}) < len(names):
+            return several[0]
+    return None
 
 
 def _is_whole(text: str) -> bool:

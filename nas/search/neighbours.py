@@ -1,8 +1,8 @@
 """Neighbours: a local search in the joint space, which spends whatever budget is left after a search.
 
 Neighbours of the best candidate so far differ from it in a choice or two, or in a hyperparameter. Short trainings tell
-which of them are worth a whole one; only a whole one, with common random numbers, can take the lead. Where the budget is
-too small for that, short ones decide between networks: they prefer too high a learning rate, but rank networks well.
+which of them are worth a whole one; only a whole one, with common random numbers, can take the lead. Where the budget
+is too small for that, short ones decide between networks: they prefer too high a learning rate, but rank networks well.
 """
 
 import logging
@@ -32,9 +32,9 @@ class Neighbours(Refinement):
     A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
     most, get a whole one, as the leader does once; the lower validation loss leads. Rounds end at ``trials`` trainings
     of either length, where the budget pays for no short training with a whole one after it, or where no neighbour is
-    left. Where the budget does not pay for a first round, with a whole training of the leader and of one neighbour, all
-    trainings are short, of neighbours with other choices, and one that is lower by ``margin`` leads. The trainings lie in ``neighbours.jsonl`` and ``neighbours_short.jsonl`` of the run folder, so that a resumed
-    run makes none twice.
+    left. Where the budget does not pay for a first round with two whole trainings, all are short, of neighbours with
+    other choices, and one whose loss is lower by ``margin`` leads. The trainings lie in ``neighbours.jsonl`` and
+    ``neighbours_short.jsonl`` of the run folder, so that a resumed run makes none twice.
 
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.

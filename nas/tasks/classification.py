@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.targets import absent_classes, alike_classes, refuse_unseen_classes
+from nas.data.targets import absent_classes, alike_classes, joined_labels, number_names, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.constant import constant_outputs
@@ -61,6 +61,9 @@ class Classification(Task):
         classes = splits.train.classes if isinstance(splits.train, LabelledDataset) else len(splits.class_names or ())
         if alike := alike_classes(splits.class_names or ()):
             log.info(f"{splits.name}: classes that differ only in case or blanks: {alike}")
+        if several := joined_labels(splits.class_names or ()):
+            way = "a column of 0 and 1 for each label, and task=multi_label, tell them apart"
+            log.info(f"{splits.name}: classes such as {several!r} may be several labels: {way}")
         task = self.of(splits.signature_for(classes))
         counts = splits.train.targets.bincount(minlength=classes).double()
         task.class_weights, task.shares = self.class_weights, (counts / counts.sum()).float()
@@ -150,11 +153,14 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
     if splits.class_names is None:
         values = known.unique()
         truth = splits.train.targets.dtype == torch.bool
-        names = tuple(str(bool(value)) if truth else f"{value:g}" for value in values.tolist())
+        names = tuple(map(str, values.bool().tolist()) if truth else number_names(values.tolist()))
     else:
         values, names = torch.arange(len(splits.class_names)), tuple(splits.class_names)
     if len(known.unique()) < 2:
-        raise UnusableInput(f"The data set {splits.name} needs at least two classes in its training part.")
+        only = f": all {len(known):,} samples are of {names[int(known[0])] if splits.class_names else names[0]}"
+        raise UnusableInput(
+            f"The data set {splits.name} needs at least two classes in its training part{only if len(known) else ''}."
+        )
     parts: dict[str, Any] = {}
     for part, dataset in splits.parts.items():
         assert isinstance(dataset, TargetDataset)

@@ -1,5 +1,6 @@
 """A prediction for every place of an image or a series: its class, or numbers."""
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,7 @@ from nas.signature import Signature
 from nas.tasks.regression import known_difference, mean_absolute_difference
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
+log = logging.getLogger(__name__)
 OVERLAP = Measure("iou", "higher", "IoU")
 SHARE = Measure("share", "higher", "of the places", "%")
 
@@ -49,8 +51,8 @@ class DenseClassification(Task):
         ignored = self._number_of_ignored(splits)
         raw = {}
         for part in splits.parts:
-            raw[part] = _of_places(self, splits, part)
-            raw[part] = torch.where(raw[part] == ignored, UNKNOWN_CLASS, raw[part].long())
+            raw[part] = _class_numbers(_of_places(self, splits, part), part, splits)
+            raw[part] = torch.where(raw[part] == ignored, UNKNOWN_CLASS, raw[part])
             _refuse_unknown_samples(splits, part, (raw[part] != UNKNOWN_CLASS).flatten(1).any(1))
         values = raw["train"].unique()
         values = values[values != UNKNOWN_CLASS]
@@ -61,22 +63,26 @@ class DenseClassification(Task):
         if len(strangers):
             called = splits.class_names or ()
             found = listed([called[value] if called else str(value) for value in strangers.tolist()])
+            amounts = "" if called else "; if they are amounts, say task=dense_regression"
             raise UnusableInput(
                 f"validation or test of {splits.name} has classes that its training part has not: {found}; "
-                "task.ignore=... leaves one out."
+                f"task.ignore=... leaves one out{amounts}."
             )
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
             assert isinstance(dataset, TargetDataset)
             numbers = torch.searchsorted(values, raw[part])
             parts[part] = dataset.with_targets(torch.where(raw[part] == UNKNOWN_CLASS, UNKNOWN_CLASS, numbers))
-        names = splits.class_names or tuple(map(str, range(int(values.max()) + 1)))
+        own = splits.class_names
+        names = tuple(str(value) if own is None else own[value] for value in values.tolist())
+        if remark := _void_class(names):
+            log.info(f"{splits.name}: {remark}")
         task = DenseClassification(self.ignore)
         task.signature = Signature(splits.input_shape, len(values), "dense")
         known = parts["train"].targets
         counts = known[known != UNKNOWN_CLASS].bincount(minlength=len(values)).double()
         task.shares = (counts / counts.sum()).float()
-        return task, replace(splits, class_names=tuple(names[int(value)] for value in values), **parts)
+        return task, replace(splits, class_names=names, **parts)
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
         known = (targets != UNKNOWN_CLASS).flatten(1)
@@ -111,6 +117,8 @@ class DenseClassification(Task):
         if self.ignore is None:
             return UNKNOWN_CLASS
         if splits.class_names is None:
+            there = any(bool((part.targets == self.ignore).any()) for part in splits.parts.values())
+            require(there, "ignore", self.ignore, f"no target of {splits.name} is of this class")
             return self.ignore
         has = ", ".join(splits.class_names[:20])
         require(str(self.ignore) in splits.class_names, "ignore", self.ignore, f"{splits.name} has {has}")
@@ -289,6 +297,32 @@ def _of_places(task: Task, splits: DataSplits, part: str, channels: bool = False
             f"{tuple(targets.shape[1:]) or 'one'} per sample."
         )
     return wide
+
+
+def _void_class(names: tuple[str, ...]) -> str | None:
+    """A remark on 255 or -1 beside classes that are counted from 0, which often stands for what nobody knows."""
+    for void, others in ((names[-1], names[:-1]), (names[0], names[1:])):
+        if void in ("255", "-1") and len(others) > 1 and others == tuple(map(str, range(len(others)))):
+            return f"{void} is a class as the others are; task.ignore={void} leaves it out, if it means unknown"
+    return None
+
+
+def _class_numbers(targets: Tensor, part: str, splits: DataSplits) -> Tensor:
+    """``targets`` as int64; a class that is not known, NaN, is ``UNKNOWN_CLASS``.
+
+    Raises:
+        UnusableInput: One has a fraction, and is no class.
+    """
+    if not targets.is_floating_point():
+        return targets.long()
+    known = targets.isfinite()
+    broken = targets[known & (targets != targets.round())]
+    if len(broken):
+        raise UnusableInput(
+            f"task=dense_classification needs whole numbers, a class for each place; {len(broken):,} of {part} of "
+            f"{splits.name} have fractions, such as {broken[0].item():g}: task=dense_regression takes them as amounts."
+        )
+    return torch.where(known, targets, UNKNOWN_CLASS).long()
 
 
 def _refuse_unknown_samples(splits: DataSplits, part: str, known: Tensor) -> None:

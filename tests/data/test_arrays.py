@@ -1,5 +1,6 @@
 """Arrays of a user's own: what their dimensions mean, which parts they bring, and what is refused."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from nas.data import Arrays, DataSplits, RowSplit
 from nas.data.array_layout import with_coordinates
+from nas.data.data_splits import loaded as loaded_source
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Auto, Classification
 
@@ -82,6 +84,18 @@ def test_parts_of_the_datas_own_are_taken(ending: str | None, tmp_path: Path) ->
     assert (len(splits.train), len(splits.validation)) == ((16, 4) if ending is None else (20, 10))
     if ending is not None:
         assert torch.equal(inputs(splits, "validation"), torch.tensor(X[20:30]).float())
+
+
+def test_parts_beside_x_and_y_and_names_in_the_other_order_are_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    beside = loaded_source(Arrays(RowSplit(), stored(tmp_path, x=X, y=Y, x_test=X[:6], y_test=Y[:6]), layout="NCL"))
+    assert torch.equal(inputs(beside, "test"), torch.tensor(X[:6]).float())
+    assert "6 of 6 samples of test are in train or validation, too: what is measured on copies" in caplog.text
+    assert len(loaded(stored(tmp_path, x=X, y=Y, x_train=X, y_train=Y, x_test=X, y_test=Y), layout="NCL").test) == 8
+    turned = loaded(stored(tmp_path, train_x=X, train_y=Y, test_x=X[:5], test_y=Y[:5]), layout="NCL")
+    assert [len(part) for part in turned.parts.values()] == [32, 8, 5]
 
 
 def test_what_test_samples_hold_changes_no_statistic(tmp_path: Path) -> None:

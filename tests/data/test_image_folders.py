@@ -49,14 +49,13 @@ def test_a_class_of_files_that_are_not_read_is_told_with_their_kind(tmp_path: Pa
             ["0.png,0.5", "1.png,1.5", "2.png,2.5"],
             ("first line of own.csv has 0.png, a picture", "names of the columns"),
         ),
-        (["file,y", "0.PNG,0.5", "1.PNG,1.5"], ("0.png the first: 0.PNG must be written so, seen from that folder",)),
         (
             ["file,y", r"C:\me\0.png,0.5", r"C:\me\1.png,1.5"],
             ("none of the columns file, y", r"C:\me\0.png must be written so"),
         ),
         (["number,y", "7,0.5", "8,1.5"], ("none of the columns number, y of own.csv has names", "say which has them")),
     ],
-    ids=["no_names", "other_case", "another_machine", "no_files"],
+    ids=["no_names", "another_machine", "no_files"],
 )
 def test_a_file_of_labels_that_names_no_pictures_shows_how_they_are_called(
     lines: list[str], fragments: tuple[str, ...], tmp_path: Path

@@ -265,7 +265,7 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         {"rate": [f"{5 + row % 21} %" for row in range(ROWS)]},
         {},
         r"rate of .* has in 40 of 40 rows numbers that are not written plainly \('5 %' in row 1\): write them without "
-        r"blanks, signs and marks between thousands, or 'data.categorical=\[rate\]'",
+        r"units, blanks, signs and marks between thousands, or 'data.categorical=\[rate\]'",
     ),
     (
         {"price": [row if row % 2 else f"$1,{200 + row}.50" for row in range(ROWS)]},

@@ -218,7 +218,14 @@ def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("short_epochs", "2"), ("tried", "0"), ("confirmed", "5"), ("trials", "0"), ("margin", "1.0"), ("steps.learning_rate", "0.5")],
+    [
+        ("short_epochs", "2"),
+        ("tried", "0"),
+        ("confirmed", "5"),
+        ("trials", "0"),
+        ("margin", "1.0"),
+        ("steps.learning_rate", "0.5"),
+    ],
 )
 def test_refused_settings(key: str, value: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=rf"^method\.{key}={value} is not allowed"):

@@ -65,6 +65,19 @@ def test_the_rule_leaves_a_class_out_and_refuses_settings_that_could_not_act(cap
         Auto().fitted(splits_of(strange, class_names=("0", "78", "255")))
 
 
+def test_classes_are_called_by_their_numbers_and_what_is_not_known_is_no_class() -> None:
+    values = torch.tensor([-1, 3, 10_000_001])[MASKS]
+    assert DenseClassification().fitted(splits_of(values))[1].class_names == ("-1", "3", "10000001")
+    gaps = torch.tensor([0.0, 1.0, float("nan")])[MASKS]
+    task, splits = Auto().fitted(splits_of(gaps))
+    assert (task.name, splits.class_names) == ("dense_classification", ("0", "1"))
+    assert torch.equal(splits.train.targets == UNKNOWN_CLASS, MASKS[:8] == 2)
+    with pytest.raises(UnusableInput, match=r"have fractions, such as -0\.5: task=dense_regression takes them"):
+        DenseClassification().fitted(splits_of(values / 2))
+    with pytest.raises(InvalidValue, match="ignore=7 is not allowed: no target of maps is of this class"):
+        Auto(ignore=7).fitted(splits_of(values))
+
+
 def test_the_loss_of_classes_is_averaged_within_a_sample_first() -> None:
     task, splits = DenseClassification(ignore=2).fitted(splits_of(MASKS))
     targets, outputs = splits.train.targets, random(8, 2, 4, 5, seed=3)

@@ -81,6 +81,16 @@ def test_a_task_that_is_said_wins() -> None:
     assert Classification().fitted(splits_of(halves))[1].class_names == ("0.5", "1", "1.5", "2", "2.5")
 
 
+def test_classes_are_called_by_all_their_digits() -> None:
+    for values, names in (
+        ([10_000_001, 10_000_002], ("10000001", "10000002")),
+        ([0.12345671, 0.12345672], ("0.12345671", "0.12345672")),
+        ([1.0, 0.1], ("0.1", "1")),
+    ):
+        classes = torch.tensor(values, dtype=torch.float64).repeat(20)
+        assert Classification().fitted(splits_of(classes))[1].class_names == names
+
+
 def test_each_measure_has_its_direction_and_the_score_is_to_be_maximised() -> None:
     for task in (Classification(), MultiLabel(), Regression(), DenseClassification(), DenseRegression(), Language()):
         better, worse = (0.9, 0.1) if task.measures[0].better == "higher" else (0.1, 0.9)

@@ -1,0 +1,108 @@
+"""Pictures, masks and classes that are called nearly alike, and masks of which each value would be a class."""
+
+import logging
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nas.data import ImageFileAugmentation, Images, RowSplit
+from nas.data.data_splits import DataSplits
+from nas.errors import UnusableInput
+from nas.tasks import DenseClassification
+
+COMPOSED, PARTED = (unicodedata.normalize(form, "bäume") for form in ("NFC", "NFD"))
+
+
+def save(file: Path, value: int | np.ndarray = 0) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((8, 8), value, np.uint8) if isinstance(value, int) else value.astype(np.uint8)
+    Image.fromarray(pixels).save(file)
+
+
+def load(folder: Path, **settings: Any) -> DataSplits:
+    return Images(RowSplit(), ImageFileAugmentation(), str(folder), workers=0, **settings).load()
+
+
+def test_labels_find_pictures_whatever_their_capitals_and_accents(tmp_path: Path) -> None:
+    for index in range(6):
+        save(tmp_path / f"{PARTED}{index}.JPG", 20 * index)
+    lines = [f"{COMPOSED.capitalize()}{index}.jpg,{'ab'[index % 2]}" for index in range(6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,kind", *lines]))
+    assert load(tmp_path, labels="labels.csv").class_names == ("a", "b")
+    for index in range(6):
+        save(tmp_path / f"{COMPOSED}{index}.jpg", 200)
+    with pytest.raises(UnusableInput, match=r"row 1"):  # one of two that differ in accents alone
+        load(tmp_path, labels="labels.csv", file_column="file")
+
+
+def test_classes_are_matched_whatever_the_form_of_their_accents(tmp_path: Path) -> None:
+    for part, name in (("train", COMPOSED), ("test", PARTED)):
+        for index in range(5):
+            save(tmp_path / part / name / f"{index}.png", 9 * index)
+            save(tmp_path / part / "bush" / f"{index}.png", 100 + 9 * index)
+    splits = load(tmp_path)
+    assert splits.class_names == ("bush", COMPOSED)
+    assert splits.test.targets.tolist() == [0] * 5 + [1] * 5
+
+
+def test_a_test_part_without_classes_is_refused_with_the_way_to_draw_one(tmp_path: Path) -> None:
+    for index in range(5):
+        save(tmp_path / "train" / "a" / f"{index}.png", 9 * index)
+        save(tmp_path / "train" / "b" / f"{index}.png", 100 + 9 * index)
+        save(tmp_path / "test" / f"{index}.png")
+    way = r"if nobody knows its classes, 'data\.parts=\{train: train\}' draws that part from training\.$"
+    with pytest.raises(UnusableInput, match=f"test has no folders of classes, only 5 files: .*{way}"):
+        load(tmp_path)
+    save(tmp_path / "test" / "unknown" / "0.png")
+    with pytest.raises(UnusableInput, match=f"1 class that .* lacks: unknown; .*{way}"):
+        load(tmp_path)
+    assert len(load(tmp_path, parts={"train": "train"}).test) == 2
+
+
+def test_a_folder_around_the_parts_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "data" / "train" / "a" / "0.png")
+    with pytest.raises(UnusableInput, match=f"has data alone; if train has them, say data.folder={tmp_path / 'data'}"):
+        load(tmp_path)
+
+
+def masked(folder: Path, mask: np.ndarray, name: str = "{}_mask.png") -> Path:
+    for index in range(6):
+        save(folder / "images" / f"{index}.png", 9 * index)
+        save(folder / "masks" / name.format(index), np.roll(mask, index, axis=1))
+    return folder
+
+
+DISC = np.zeros((8, 8))
+DISC[2:6, 2:6] = 1
+
+
+def test_a_mask_may_be_called_so_and_255_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    void = DISC.copy()
+    void[0] = 255
+    splits = load(masked(tmp_path, void), masks="masks")
+    assert DenseClassification().fitted(splits)[1].class_names == ("0", "1", "255")
+    assert "255 is a class as the others are; task.ignore=255 leaves it out" in caplog.text
+    caplog.clear()
+    DenseClassification(ignore=255).fitted(splits)
+    assert not caplog.text
+
+
+def test_smoothed_edges_of_masks_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    smooth = 255 * DISC
+    smooth[1, 1:7], smooth[6, 1:7] = range(20, 80, 10), range(21, 81, 10)
+    load(masked(tmp_path, smooth), masks="masks")
+    assert "values of the masks are nowhere wider than two pixels, as if edges had been smoothed" in caplog.text
+
+
+def test_masks_that_are_no_pictures_are_told_by_their_kind(tmp_path: Path) -> None:
+    folder = masked(tmp_path, DISC)
+    for index in range(6):
+        (folder / "masks" / f"{index}_mask.png").rename(folder / "masks" / f"{index}.npy")
+    with pytest.raises(UnusableInput, match=r"and there is no picture at all, only 6 \.npy\.$"):
+        load(folder, masks="masks")

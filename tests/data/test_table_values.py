@@ -1,0 +1,136 @@
+"""What the cells of a table mean: codes, truth values, what is missing, and new rows of the same kind."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data.shared_samples import shared_samples
+from nas.data.table_rows import prepared_rows
+from nas.errors import UnusableInput
+from nas.tasks import Classification
+
+ROWS = 40
+COLUMNS: dict[str, list[Any]] = {
+    "age": [20 + 7 * row % 50 for row in range(ROWS)],
+    "sex": [["f", "m", None, "m"][row % 4] for row in range(ROWS)],
+    "smoker": [row % 3 == 0 for row in range(ROWS)],
+    "kind": [["a", "b"][row // 2 % 2] for row in range(ROWS)],
+}
+
+
+def written(folder: Path, name: str = "patients.csv", **columns: list[Any]) -> Path:
+    file = folder / name
+    pd.DataFrame(COLUMNS | columns).to_csv(file, index=False)
+    return file
+
+
+def loaded(file: Path, target: Any = "kind", **settings: Any) -> DataSplits:
+    split, csv = RowSplit(**settings.pop("split", {})), CsvFormat(**settings.pop("csv", {}))
+    return Table(split, csv, str(file), target, **settings).load()
+
+
+def test_codes_keep_their_zeros_and_are_no_amounts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    zips = [["00501", "02116", "10001", ""][row % 4] for row in range(ROWS)]
+    file = written(tmp_path, zip=zips, kind=[["007", "010"][row // 2 % 2] for row in range(ROWS)])
+    splits = loaded(file, split={"order": "time"})
+    assert splits.class_names == ("007", "010")
+    assert "codes and no amounts, as they begin with zeros: zip, kind" in caplog.text
+    assert splits.preparation["categorical"][2] == {"name": "zip", "values": ["00501", "02116", "10001"]}
+    rows = pd.read_csv(file).drop(columns="kind")  # pandas loses the zeros
+    assert torch.equal(prepared_rows(rows, splits.preparation)[:24], splits.train.inputs)  # type: ignore[attr-defined]
+    assert loaded(file, numeric=["zip"]).preparation["numeric"][1]["median"] == 2116
+    other = tmp_path / "test.csv"
+    pd.read_csv(file, dtype=str).assign(zip=10001).to_csv(other, index=False)
+    assert set(loaded(file, test_file=str(other)).test.inputs[:, 3].tolist()) == {3.0}  # type: ignore[attr-defined]
+    times = [f"{row:03d}" for row in reversed(range(ROWS))]
+    assert loaded(written(tmp_path, day=times), split={"order": "day"}).test_samples == list(range(8, 0, -1))
+
+
+def test_new_rows_are_read_as_the_file_was(tmp_path: Path) -> None:
+    file = written(tmp_path, lab=[-999 if row % 5 == 1 else row % 7 for row in range(ROWS)])
+    file.write_text(file.read_text().replace("True", "TRUE").replace("False", "FALSE"))  # as spreadsheets write them
+    preparation = loaded(file, missing=[-999]).preparation
+    rows = [
+        dict(zip(file.read_text().split("\n")[0].split(","), line.split(","), strict=True))
+        for line in file.read_text().split("\n")[1:-1]
+    ]
+    expected = prepared_rows(pd.read_csv(file, na_values=["-999"]), preparation)
+    assert torch.equal(prepared_rows(rows, preparation), expected)
+    assert sorted(set(expected[:, -1].tolist())) == [1.0, 2.0], "truth values in capitals are no unknown texts"
+    spelt = [row | {"smoker": {"TRUE": 1, "FALSE": 0}[row["smoker"]], "lab": float(row["lab"])} for row in rows]
+    assert torch.equal(prepared_rows(spelt, preparation), expected)
+    unknown = prepared_rows([rows[0] | {"lab": pd.NA, "sex": pd.NA, "age": "n/a"}], preparation)
+    assert torch.equal(unknown[0, -2], torch.tensor(0.0))
+
+
+def test_copies_in_two_parts_are_told_and_rows_that_are_equal_by_chance_are_not(tmp_path: Path) -> None:
+    copied = {"age": [row % 20 for row in range(ROWS)], "dose": [row % 20 * 0.37 for row in range(ROWS)]}
+    twos = {"sex": ["f", "m"] * 20, "smoker": [True, False] * 20, "kind": ["a", "b"] * 20}
+    told = shared_samples(loaded(written(tmp_path, **copied, **twos)).parts)
+    assert told is not None
+    assert "samples of test are in train or validation, too" in told
+    ages = [row % 3 for row in range(ROWS)]
+    assert shared_samples(loaded(written(tmp_path, age=ages)).parts) is None
+
+
+@pytest.mark.parametrize(
+    ("columns", "remark"),
+    [
+        ({"won": [int(row // 2 % 2) for row in range(ROWS)]}, "won alone tells the target in all training rows: "),
+        ({"lab": [-99 if row % 7 == 1 else row % 5 for row in range(ROWS)]}, "lab -99; if they stand for"),
+        ({"lab": [999 if row % 7 == 1 else row % 5 for row in range(ROWS)]}, "lab 999; if they stand for"),
+        ({"sex": ["f", "F", "m", "m"] * 10}, "texts of sex that differ only in case or blanks: F, f"),
+        ({"city": ["x", "y"] * 16 + ["z"] * 8}, "which count as unknown: city (8)"),
+        ({"kind": ["sun", "sun", "sun;wind", "wind"] * 10}, None),
+    ],
+)  # fmt: skip
+def test_values_that_may_mislead_are_told(
+    columns: dict[str, list[Any]], remark: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    splits = loaded(written(tmp_path, **columns), split={"order": "time"})
+    if remark is None:
+        Classification().fitted(splits)
+        remark = "classes such as 'sun;wind' may be several labels: "
+    assert remark in caplog.text
+    names = ("alone tells", "stand for missing", "in case or blanks", "which count as unknown", "several labels")
+    assert sum(name in caplog.text for name in names) == 1
+
+
+def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    celsius = [row * 7 % 40 * 0.3 for row in range(ROWS)]
+    loaded(written(tmp_path, celsius=celsius, heat=[1.8 * one + 32 for one in celsius]), "heat")
+    assert "celsius alone tells the target" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "sentence"),
+    [
+        ("day", [f"Jan {1 + row % 5}, 2020" for row in range(ROWS)], "dates such as 'Jan 1, 2020'"),
+        ("day", [f"{1 + row % 5}-Mar-20" for row in range(ROWS)], "dates such as '1-Mar-20'"),
+        ("patient_id", [1000 + row**2 for row in range(ROWS)], "it is called so and has another number in every row"),
+        ("weight", [f"{40 + row % 30} kg" for row in range(ROWS)], "not written plainly ('40 kg' in row 1)"),
+        ("change", [f"\u2212{row % 30}.5" for row in range(ROWS)], "not written plainly"),
+        ("cash", [f"({row % 30}.5)" for row in range(ROWS)], "not written plainly ('(0.5)' in row 1)"),
+        ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),
+    ],
+)
+def test_columns_that_would_mislead_are_refused(column: str, values: list[Any], sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput) as caught:
+        loaded(written(tmp_path, **{column: values}))
+    assert sentence in str(caught.value)
+
+
+def test_plain_columns_are_no_dates_units_or_identifiers(tmp_path: Path) -> None:
+    squares = [row**2 for row in range(ROWS)]
+    texts = [f"{row % 8} {['may', 'west'][row % 2]}" for row in range(ROWS)]
+    assert loaded(written(tmp_path, acid=squares, paid=squares, floor=texts)).input_shape == (6,)
+    with pytest.raises(UnusableInput, match="at least two classes in its training part: all 24 samples are of a"):
+        Classification().fitted(loaded(written(tmp_path, kind=["a"] * ROWS)))
