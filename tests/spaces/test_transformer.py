@@ -1,11 +1,8 @@
 """The Transformer space: networks, derivatives, costs, descriptions, and what it refuses."""
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
@@ -14,13 +11,10 @@ from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, count_parameters
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.interop.export import export_network
 from nas.relaxations.sigmoid import Sigmoid
 from nas.signature import Signature
 from nas.spaces import Transformer, space_from_description
-from nas.spaces.transformer.choices import MIXERS
 from nas.tasks import PLAIN_CLASSIFICATION, Language, Task
-from nas.training.retraining import ExportKind
 from nas.training.settings import TrainingSettings
 from nas.training.weight_step import weight_optimiser
 from tests.brute_force import LEARNED, largest_error, targets_of, written_out
@@ -246,30 +240,3 @@ def test_data_and_relaxations_that_do_not_fit() -> None:
         space_for("tokens").supernet(Sigmoid())
     with pytest.raises(InvalidValue, match=r"it must hold activations, heads"):
         space_from_description({**space_for("tokens").describe(), "settings": {}})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
-@pytest.mark.parametrize("name", INPUTS)
-def test_an_exported_network_takes_any_batch_and_shorter_texts(name: str, kind: ExportKind, tmp_path: Path) -> None:
-    space = space_for(name, layers=3, optional=0)
-    mixers = {f"layer{place}.mixer": one for place, one in enumerate(MIXERS, start=1)}
-    network = space.network(Architecture(space.name, {**architectures(space)[0], **mixers}))
-    inputs = batch_for(space.signature, 1).inputs
-    path, difference = export_network(network, kind, tmp_path, inputs)
-    assert difference < 1e-5
-    run: Callable[[Tensor], Tensor]
-    if kind == "onnx":
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        called = session.get_inputs()[0].name
-        run = lambda given: torch.from_numpy(session.run(["logits"], {called: given.numpy()})[0])  # noqa: E731
-    else:
-        run = torch.export.load(path).module()
-    network = network.eval()
-    for batch in (1, 3):
-        for length in (1, 2, 4, 6) if space.signature.is_tokens else (None,):
-            given = inputs[:batch, :length] if length else inputs[:batch].float()
-            with torch.no_grad():
-                torch.testing.assert_close(run(given), network(given), rtol=1e-5, atol=1e-5)
