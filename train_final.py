@@ -61,8 +61,7 @@ from nas.training.stream import training_stream
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
-OTHER_CLASSES = "; for other classes on purpose, remove class_names and fingerprint from its candidate.json"
-OTHER_DATA = "; for other data on purpose, remove digest and fingerprint from its candidate.json"
+ON_PURPOSE = "; for other {} on purpose, remove {} and fingerprint from its candidate.json"
 PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
@@ -86,9 +85,11 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
         raise InvalidValue("data", splits.name, f"the candidate is for {what}")
     if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
-        require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, OTHER_CLASSES)
+        way_out = ON_PURPOSE.format("classes", "class_names, digest" if found.digest else "class_names")
+        require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
         same = found.digest in ("", splits.digest) or not splits.digest
-        require(same, "data", splits.name, f"its files have changed since the search{OTHER_DATA}")
+        way_out = ON_PURPOSE.format("data", "digest")
+        require(same, "data", splits.name, f"its files have changed since the search{way_out}")
         found = replace(found, class_names=found.class_names or splits.class_names)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))

@@ -28,7 +28,7 @@ def require_same_classes(
     if recorded is None or found is None or tuple(recorded) == tuple(found):
         return
     if len(recorded) != len(found):
-        raise InvalidValue(key, value, f"{owner} is for {len(recorded)} classes, the data have {len(found)}")
+        raise InvalidValue(key, value, f"{owner} is for {len(recorded)} classes, the data have {len(found)}{way_out}")
     different = [index for index, (one, other) in enumerate(zip(recorded, found, strict=True)) if one != other]
     first = different[0]
     raise InvalidValue(

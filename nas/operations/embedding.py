@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.signature import PADDING
@@ -35,7 +34,8 @@ class ColumnEmbedding(nn.Module):
 
 def known_tokens(tokens: Tensor) -> Tensor:
     """Which of ``tokens`` (batch, length) belong to their text, bool; the first one always does."""
-    return F.pad(tokens[:, 1:] != PADDING, (1, 0), value=True)
+    first = torch.arange(tokens.shape[1], device=tokens.device) == 0
+    return first | (tokens != PADDING)  # a slice would be of length - 1: an export would refuse lengths of 1 and 2
 
 
 def mean_over(x: Tensor, known: Tensor | None) -> Tensor:

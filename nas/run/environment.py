@@ -69,15 +69,16 @@ def record_environment(
     digest = next((one[DIGEST] for one in reversed(recorded) if isinstance(one.get(DIGEST), str)), None)
     entry = environment(device)
     goes_on = splits is not None and RunFolder(folder).holds_a_run()  # or it was killed before it began
-    if splits is not None and goes_on and digest is not None:
+    began, digest = (began, digest) if goes_on else (None, None)
+    if splits is not None and began is not None:  # in front of the digest, which does not say what has changed
+        way_out = "; a run that is resumed needs the classes that it began with"
+        require_same_classes("data", splits.name, "the run", began, names, way_out)
+    if splits is not None and digest is not None:
         way_out = "its files have changed since the run began, and a run that is resumed needs the same"
         require(splits.digest == digest, "data", splits.name, way_out)
     elif splits is not None and splits.digest:
         entry[DIGEST] = splits.digest
-    if splits is not None and goes_on and began is not None:
-        way_out = "; a run that is resumed needs the classes that it began with"
-        require_same_classes("data", splits.name, "the run", began, names, way_out)
-    elif names is not None:
+    if names is not None and began is None:
         entry[CLASS_NAMES] = list(names)
     if task is not None:
         entry["task"] = RecordedTask.of(task).to_json()

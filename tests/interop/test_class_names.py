@@ -85,7 +85,7 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
         assert (code, last) == (
             2,
             f"train_final.py: data=imagenet is not allowed: class 1 of the candidate {difference}; for other classes "
-            "on purpose, remove class_names and fingerprint from its candidate.json.",
+            "on purpose, remove class_names, digest and fingerprint from its candidate.json.",
         )
         assert not (finished / "again" / "weights.pt").exists()
         code, last = call("nas.report", "why", "run", folder=finished)
@@ -110,7 +110,7 @@ def test_a_renamed_folder_is_refused_for_the_candidate_and_for_the_weights(finis
             owner = "run" if script == "train_search.py" else "candidate"
             assert f"{script}: data=imagenet is not allowed: class 1 of the {owner} {difference}; " in last
         content = json.loads((finished / "run" / "candidate.json").read_text())
-        del content["class_names"], content["fingerprint"]
+        del content["class_names"], content["digest"], content["fingerprint"]
         (finished / "on_purpose.json").write_text(json.dumps(content))
         settings = ("final.epochs=0", "hydra.run.dir=on_purpose", *data)
         code, last = call("train_final.py", "candidate=on_purpose.json", *settings, folder=finished)

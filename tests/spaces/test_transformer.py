@@ -1,10 +1,8 @@
 """The Transformer space: networks, derivatives, costs, descriptions, and what it refuses."""
 
-from pathlib import Path
-
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.problem import BilevelProblem
@@ -13,12 +11,10 @@ from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, count_parameters
 from nas.hyperparameters.collection import HyperparameterSet
-from nas.interop.export import export_network
 from nas.relaxations.sigmoid import Sigmoid
 from nas.signature import Signature
 from nas.spaces import Transformer, space_from_description
 from nas.tasks import PLAIN_CLASSIFICATION, Language, Task
-from nas.training.retraining import ExportKind
 from nas.training.settings import TrainingSettings
 from nas.training.weight_step import weight_optimiser
 from tests.brute_force import LEARNED, largest_error, targets_of, written_out
@@ -244,27 +240,3 @@ def test_data_and_relaxations_that_do_not_fit() -> None:
         space_for("tokens").supernet(Sigmoid())
     with pytest.raises(InvalidValue, match=r"it must hold activations, heads"):
         space_from_description({**space_for("tokens").describe(), "settings": {}})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
-@pytest.mark.parametrize("name", INPUTS)
-def test_an_exported_network_takes_any_batch_and_shorter_texts(name: str, kind: ExportKind, tmp_path: Path) -> None:
-    space = space_for(name)
-    network = space.network(architectures(space)[0])
-    inputs = batch_for(space.signature, 1).inputs
-    path, difference = export_network(network, kind, tmp_path, inputs)
-    assert difference < 1e-5
-    if name == "tokens":
-        shorter = inputs[:3, :4]
-        with torch.no_grad():
-            expected = network.eval()(shorter)
-        found: Tensor
-        if kind == "onnx":
-            import onnxruntime
-
-            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-            found = torch.from_numpy(session.run(["logits"], {"inputs": shorter.numpy()})[0])
-        else:
-            found = torch.export.load(path).module()(shorter)
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -149,11 +149,15 @@ class RecurrentReader(nn.Module):
         signature: What goes in and what comes out.
         width: That of inputs and states inside.
         cell: Made for this width.
+
+    Attributes:
+        dynamic: Axes of the inputs, beside the batch, that may be shorter in an export: name and largest size.
     """
 
     def __init__(self, signature: Signature, width: int, cell: RecurrentCell) -> None:
         super().__init__()
         self.reads_tokens, self.width = signature.is_tokens, width
+        self.dynamic = {1: ("length", signature.input_shape[0])} if signature.is_tokens else {}
         if self.reads_tokens:
             self.embedding: nn.Embedding | nn.Linear = nn.Embedding(signature.categories[0], width)
         else:
