@@ -210,7 +210,7 @@ def _elsewhere(group: DictConfig | None, name: str) -> list[str]:
     if group is None:
         return []
     name, found = LONG_FORMS.get(name, name), []
-    groups = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
+    groups: list[tuple[str, Any]] = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
     for path, entries in groups:
         for key, value in (entries if isinstance(entries, dict) else {}).items():
             place = f"{path}{key}"
