@@ -32,7 +32,7 @@ class Neighbours(Refinement):
     A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
     most, get a whole one, as the leader does once; the lower validation loss leads. Rounds end at ``trials`` trainings
     of either length, where the budget pays for no short training with a whole one after it, or where no neighbour is
-    left. Where the budget does not pay for a first round with two whole trainings, all are short, of neighbours with
+    left. Where the budget does not pay for half a round with two whole trainings, all are short, of neighbours with
     other choices, and one whose loss is lower by ``margin`` leads. The trainings lie in ``neighbours.jsonl`` and
     ``neighbours_short.jsonl`` of the run folder, so that a resumed run makes none twice.
 
@@ -83,7 +83,7 @@ class Neighbours(Refinement):
         drawn = Drawn(self.parts.space, self.steps, self.parts.randomness.anew("neighbours"))
         with Trainings(self.parts, found, list(self.steps)) as trainings:
             climb = Climb(found.candidate, drawn.neighbour, self, trainings)
-            if climb.affords_a_round():
+            if climb.affords_half_a_round():
                 while climb.round():
                     pass
             else:
@@ -117,10 +117,10 @@ class Climb:
         self.short: dict[Candidate, float] = {}
         self.whole: dict[Candidate, float] = {}
 
-    def affords_a_round(self) -> bool:
-        """Whether the budget pays for a first round of neighbours that cost what the start does."""
+    def affords_half_a_round(self) -> bool:
+        """Whether the budget pays for the first half of a round, of neighbours that cost what the start does."""
         short, whole = self.rules.short.price(self.start), self.rules.whole.price(self.start)
-        return self.trainings.affords(sum([*[short] * (1 + self.rules.tried), whole, whole], Cost()))
+        return self.trainings.affords(sum([*[short] * (1 + self.rules.tried // 2), whole, whole], Cost()))
 
     def by_short_trainings(self, network: Callable[[Candidate], Candidate | None]) -> None:
         """Let short trainings decide, as long as the budget pays for one.

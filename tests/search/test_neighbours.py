@@ -161,12 +161,12 @@ def test_the_budget_is_never_exceeded_and_pays_for_a_contest(budget: int) -> Non
         assert budget - made_up.spent < 2 * SHORT + WHOLE + WHOLE  # nothing more could be tried with it
 
 
-def test_where_no_first_round_can_be_paid_for_short_trainings_decide_between_networks() -> None:
-    made_up = MadeUp(distance, lambda candidate: -distance(candidate), budget=30)
+def test_where_no_half_a_round_can_be_paid_for_short_trainings_decide_between_networks() -> None:
+    made_up = MadeUp(distance, lambda candidate: -distance(candidate), budget=24)
     climb = climb_of(made_up, trials=30)
-    assert not climb.affords_a_round()
+    assert not climb.affords_half_a_round()
     climb.by_short_trainings(drawn().network)
-    assert len(made_up.done) == 30 // SHORT
+    assert len(made_up.done) == 24 // SHORT
     assert made_up.wholes() == []
     assert {trial.candidate.hyperparameters for trial in made_up.done} == {start().hyperparameters}
     assert distance(climb.lead) == min(trial.metrics["loss"] for trial in made_up.done) < distance(start())
