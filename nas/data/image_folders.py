@@ -137,18 +137,9 @@ class PictureFolder:
         names: list[str] = []
         for part, root in ((part, roots[part]) for part in PART_NAMES if part in roots):
             found = self._classes_of(root)
-            empty = [name for name, pictures in found.items() if not pictures]
             if part == "train":
                 names = list(found)
-                if empty:
-                    others: Counter[str] = Counter()
-                    for name in empty:
-                        pictures_below(str(root / name), others, self.endings)
-                    there = f"there are {listed(_kinds(others))}; " if others else ""
-                    raise UnusableInput(
-                        f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
-                        f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
-                    )
+                self._refuse_empty_classes(root, [name for name in names if not found[name]])
             self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
             for name in (one for one in names if one in found):
@@ -158,17 +149,27 @@ class PictureFolder:
             if root == self.location:
                 self._refuse_masks(found)
         if len(names) < 2:
-            root = roots["train"]
-            below = self.folders(root / names[0])
-            deeper = (
-                f"; if {listed(below)} are the classes, say data.folder={root / names[0]}" if len(below) > 1 else ""
-            )
-            raise UnusableInput(
-                f"The data set {self.name} needs at least two classes, {root} has {names[0]} alone{deeper}."
-            )
+            self._refuse_one_class(roots["train"], names[0])
         self._say_what_is_left_out(roots.values())
         del own["train"]
         return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
+
+    def _refuse_empty_classes(self, root: Path, empty: Sequence[str]) -> None:
+        if not empty:
+            return
+        others: Counter[str] = Counter()
+        for name in empty:
+            pictures_below(str(root / name), others, self.endings)
+        there = f"there are {listed(_kinds(others))}; " if others else ""
+        raise UnusableInput(
+            f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
+            f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
+        )
+
+    def _refuse_one_class(self, root: Path, name: str) -> None:
+        below = self.folders(root / name)
+        deeper = f"; if {listed(below)} are the classes, say data.folder={root / name}" if len(below) > 1 else ""
+        raise UnusableInput(f"The data set {self.name} needs at least two classes, {root} has {name} alone{deeper}.")
 
     def pictures(self, without: Path | None = None) -> list[str]:
         """All pictures below the folder but those below ``without``, sorted."""

@@ -4,6 +4,7 @@ import filecmp
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
@@ -78,20 +79,16 @@ class Table:
         shown = files[0].name
         columns = read_table(files[0], self.csv, self.missing)
         dividing = self._dividing(columns, shown)
-        count, own = count_rows(columns), {}
+        count, own = count_rows(columns), dict[str, int]()
         if len(files) > 1:
-            own = {"test": read_table(files[1], self.csv, self.missing, "data.test_file")}
-            other = not filecmp.cmp(files[0], files[1], shallow=False)
-            require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
-            for table, file in zip((columns, own["test"]), files, strict=True):
-                refuse_gaps(table, self.targets, file.name)
-            columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
+            columns = self._with_test_file(columns, files, dividing)
+            own = {"test": count_rows(columns) - count}
         columns = as_said(columns, self.numeric, self.categorical, shown)
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
         targets = targets_among(columns, self.targets, shown)
         rows = Rows(
             count,
-            {part: count_rows(of_part) for part, of_part in own.items()},
+            own,
             targets.strata,
             groups_of(columns, self.split.by, count, shown),
             times_of(columns, self.split.order, count, shown),
@@ -104,7 +101,7 @@ class Table:
         values = preparation({name: column.values for name, column in inputs.items()})
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
-        many = count + sum(rows.own.values())
+        many = count + sum(own.values())
         log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
         for remark in fitted.remarks:
             log.info(f"{name}: {remark}")
@@ -122,8 +119,19 @@ class Table:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, rows.own),
+            exchangeable=exchangeable(self.split, own),
         )
+
+    def _with_test_file(
+        self, columns: Mapping[str, Column], files: Sequence[Path], dividing: Sequence[str]
+    ) -> dict[str, Column]:
+        """``columns`` of the first of the two ``files``, and below them the rows of the second."""
+        test = read_table(files[1], self.csv, self.missing, "data.test_file")
+        other = not filecmp.cmp(files[0], files[1], shallow=False)
+        require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
+        for table, file in zip((columns, test), files, strict=True):
+            refuse_gaps(table, self.targets, file.name)
+        return joined(columns, test, (*self.ignore, *dividing), files[1].name)
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
         """The columns that rows are split by, after a look at all names that the settings have."""

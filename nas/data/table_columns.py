@@ -211,43 +211,35 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
         return
     assert column.texts is not None
     different = [text for text in dict.fromkeys(column.texts) if text]
-    words = {text for text in different if math.isnan(_number(text))}
-    commas = bool(words) and all(map(COMMA.fullmatch, words))
-    written = commas or (len(different) > MOST_CLASSES and bool(words) and _are_signed(words))
-    if not different or (len(words) == len(different) and not written):
+    if not different:
         return
+    words = [text for text in different if math.isnan(_number(text))]
     known = [(row, text) for row, text in enumerate(column.texts) if text]
-    strange = [(row, text) for row, text in known if text in words]
+    among = set(words)
+    strange = [(row, text) for row, text in known if text in among]
+    row, text = (strange or known)[0]
+    first, rows = f"({_shown(text)} in row {row + 1})", f"{len(strange):,} of {len(known):,} rows"
     as_texts = f"{override('categorical', [column.name])} takes all of them as texts"
-    if written:
-        row, text = strange[0]
-        if commas:
-            thousands = all(map(THOUSANDS.fullmatch, words))
-            either = "; if they part thousands, remove them from the file" if thousands else ""
-            problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
-        else:
-            problem = f"in {len(strange):,} of {len(known):,} rows numbers that are not written plainly"
-            way = f"write them without blanks, signs and marks between thousands, or {as_texts}"
-        raise UnusableInput(f"The column {column.name} of {file} has {problem} ({text!r} in row {row + 1}): {way}.")
-    if 2 * len(strange) > len(known):
-        return
-    if not strange:
-        problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
+    if words and all(map(COMMA.fullmatch, words)):
+        thousands = all(map(THOUSANDS.fullmatch, words))
+        either = "; if they part thousands, remove them from the file" if thousands else ""
+        problem, ways = f"has decimal commas {first}", [f"\"data.csv.decimal=','\" reads them{either}"]
+    elif words and len(different) > MOST_CLASSES and _are_signed(words):
+        problem = f"has in {rows} numbers that are not written plainly {first}"
+        ways = [f"write them without blanks, signs and marks between thousands, or {as_texts}"]
+    elif not words:
+        problem = f"has texts that are all numbers {first}"
         ways = [f"{override('numeric', [column.name])} takes them as numbers", as_texts]
-    else:
-        row, text = strange[0]
-        problem = (
-            f"has numbers, but a text in {len(strange):,} of {len(known):,} rows ({_shown(text)} in row {row + 1})"
-        )
-        different = [text for text in different if text in words]
-        ways = [as_texts]
-        if any("\n" in text for text in different):
+    elif len(words) < len(different) and 2 * len(strange) <= len(known):
+        problem, ways = f"has numbers, but a text in {rows} {first}", [as_texts]
+        if any("\n" in text for text in words):
             ways = ["a quotation mark there is not closed"]
         elif is_target:
             ways = [f"correct or remove these rows, or {as_texts}"]
-        elif len(different) <= 3:
-            missing = override("missing", different)
-            ways.insert(0, f"{missing} takes {'it' if len(different) == 1 else 'them'} as missing")
+        elif len(words) <= 3:
+            ways.insert(0, f"{override('missing', words)} takes {'it' if len(words) == 1 else 'them'} as missing")
+    else:
+        return
     raise UnusableInput(f"The column {column.name} of {file} {problem}: {', and '.join(ways)}.")
 
 

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -94,59 +94,80 @@ def fitted_preparation(
     Raises:
         UnusableInput: No column is left, or the values of one are too large.
     """
-    numeric, categorical = [], []
-    empty, constant, gaps, rare = [], [], [], []
-    later = []
-    rows = train.tolist()
-    for name, column in columns.items():
-        texts = None if column.texts is None else [column.texts[row] for row in rows]
-        values = np.empty(0) if column.numbers is None else column.numbers[train].numpy()
-        known = values[~np.isnan(values)] if texts is None else np.array([text for text in texts if text])
-        missing = len(rows) - len(known)
-        if not len(known):
-            empty.append(name)
-            continue
-        if missing == 0 and (known == known[0]).all():
-            constant.append(name)
-            continue
-        in_others = len(column.missing) - missing
-        if missing:
-            gaps.append(f"{name} ({missing + in_others})")
-        elif in_others:
-            later.append(f"{name} ({in_others})")
-        if texts is None:
-            numeric.append(_of_numbers(name, values, known))
-            if not math.isfinite(numeric[-1].std):
-                raise UnusableInput(
-                    f"The column {name} of {owner} has values too large to be standardised, such as "
-                    f"{known[np.abs(known).argmax()]:g}: correct them, or {override('ignore', [name])}."
-                )
-            continue
-        counts = Counter(text for text in texts if text)
-        kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
-        categorical.append(CategoricalColumn(name, tuple(kept)))
-        if len(kept) < len(counts):
-            rare.append(f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)")
-    remarks = [
-        ("dropped, empty in all training rows", empty),
-        ("dropped, of one value in all training rows", constant),
-        ("missing in some rows, filled by the training part's median, or a category of its own", gaps),
-        ("missing in some rows, and in none of training", later),
-        ("of many texts", rare),
+    measured = {name: _Measured.of(column, train) for name, column in columns.items()}
+    empty = [name for name, one in measured.items() if not len(one.known)]
+    constant = [name for name, one in measured.items() if one.is_constant()]
+    kept = {name: one for name, one in measured.items() if name not in (*empty, *constant)}
+    numeric = [_of_numbers(name, one, owner) for name, one in kept.items() if columns[name].texts is None]
+    counted = {name: Counter(one.known) for name, one in kept.items() if columns[name].texts is not None}
+    categorical = [
+        CategoricalColumn(name, tuple(sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))))
+        for name, counts in counted.items()
     ]
     if not numeric and not categorical:
         reasons = {"empty": empty, "of one value": constant}
         why = "; ".join(f"{listed(names)} {what} in all training rows" for what, names in reasons.items() if names)
         raise UnusableInput(f"No column of {owner} is left as an input: {why or 'there is none beside the target'}.")
+    most = f"of which the {MOST_CATEGORIES:,} most frequent have codes"
+    remarks = {
+        "dropped, empty in all training rows": empty,
+        "dropped, of one value in all training rows": constant,
+        "missing in some rows, filled by the training part's median, or a category of its own": [
+            f"{name} ({one.missing + one.missing_elsewhere})" for name, one in kept.items() if one.missing
+        ],
+        "missing in some rows, and in none of training": [
+            f"{name} ({one.missing_elsewhere})"
+            for name, one in kept.items()
+            if one.missing_elsewhere and not one.missing
+        ],
+        "of many texts": [
+            f"{name} ({len(counts):,}, {most})" for name, counts in counted.items() if len(counts) > MOST_CATEGORIES
+        ],
+    }
     inputs = tuple(numeric), tuple(categorical)
     preparation = TablePreparation(*inputs, tuple(targets), (*left_out, *empty, *constant))
-    return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in remarks if names))
+    return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in remarks.items() if names))
 
 
-def _of_numbers(name: str, values: np.ndarray, known: np.ndarray) -> NumericColumn:
+class _Measured(NamedTuple):
+    """What a column has in the M rows of the training part.
+
+    Attributes:
+        values: (M,) its numbers, NaN where they are missing; (0,) of texts.
+        known: Those of its numbers, or texts, that are not missing.
+        missing: How many are.
+        missing_elsewhere: How many are in the rows of the other parts.
+    """
+
+    values: np.ndarray
+    known: np.ndarray | list[str]
+    missing: int
+    missing_elsewhere: int
+
+    @classmethod
+    def of(cls, column: Column, train: Tensor) -> "_Measured":
+        values = np.empty(0) if column.numbers is None else column.numbers[train].numpy()
+        texts = column.texts
+        of_texts = None if texts is None else [texts[row] for row in train.tolist() if texts[row]]
+        known = values[~np.isnan(values)] if of_texts is None else of_texts
+        missing = len(train) - len(known)
+        return cls(values, known, missing, len(column.missing) - missing)
+
+    def is_constant(self) -> bool:
+        """Whether it has one value, and no gap."""
+        return len(self.known) > 0 and self.missing == 0 and bool((np.asarray(self.known) == self.known[0]).all())
+
+
+def _of_numbers(name: str, measured: _Measured, owner: str) -> NumericColumn:
+    values, known = measured.values, np.asarray(measured.known)
     median = float(np.median(known))
     filled = np.where(np.isnan(values), median, values)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(filled.mean()), float(filled.std())
-    is_constant = std <= 1e-12 * max(1.0, abs(mean))
-    return NumericColumn(name, median, mean, 1.0 if is_constant else std, indicator=len(known) < len(values))
+    std = 1.0 if std <= 1e-12 * max(1.0, abs(mean)) else std
+    if not math.isfinite(std):
+        raise UnusableInput(
+            f"The column {name} of {owner} has values too large to be standardised, such as "
+            f"{known[np.abs(known).argmax()]:g}: correct them, or {override('ignore', [name])}."
+        )
+    return NumericColumn(name, median, mean, std, indicator=len(known) < len(values))
