@@ -71,17 +71,7 @@ def _files(
             "above it, such as file,target."
         )
     if given is None:
-        looked_at = {name: _texts(one)[:LOOKED_AT] for name, one in columns.items()}
-        found = [name for name, texts in looked_at.items() if names.share(texts) > 0.5]
-        if len(found) > 1:  # labels from 0 to 9 may be pictures, too: 7 is the name of 0007.png
-            found = [name for name in found if all(map(_is_file_name, looked_at[name]))] or found
-        example = f", {Path(pictures[0]).relative_to(folder.location)} the first" if pictures else ""
-        problem = f"{listed(found)} have" if found else f"none of the columns {', '.join(columns)} of {shown} has"
-        others = [] if found else [text for texts in looked_at.values() for text in texts if _is_file_name(text)]
-        way = f"{others[0]} must be written so, seen from that folder" if others else "say which has them"
-        allowed = f"{problem} names of the {len(pictures):,} pictures below {folder.location}{example}: {way}"
-        require(len(found) == 1, "file_column", None, allowed)
-        given = found[0]
+        given = _column_of_names(columns, names, folder, pictures, shown)
     require_columns("file_column", [given], columns, shown)
     texts = _texts(columns[given])
     files = [names.picture(text) for text in texts]
@@ -100,6 +90,23 @@ def _files(
             "row of each, or the same picture is trained and tested on."
         )
     return given, [str(file) for file in files]
+
+
+def _column_of_names(
+    columns: Mapping[str, Column], names: "_Names", folder: PictureFolder, pictures: Sequence[str], shown: str
+) -> str:
+    """The one column whose texts are names of pictures."""
+    looked_at = {name: _texts(one)[:LOOKED_AT] for name, one in columns.items()}
+    found = [name for name, texts in looked_at.items() if names.share(texts) > 0.5]
+    if len(found) > 1:  # labels from 0 to 9 may be pictures, too: 7 is the name of 0007.png
+        found = [name for name in found if all(map(_is_file_name, looked_at[name]))] or found
+    example = f", {Path(pictures[0]).relative_to(folder.location)} the first" if pictures else ""
+    problem = f"{listed(found)} have" if found else f"none of the columns {', '.join(columns)} of {shown} has"
+    others = [] if found else [text for texts in looked_at.values() for text in texts if _is_file_name(text)]
+    way = f"{others[0]} must be written so, seen from that folder" if others else "say which has them"
+    allowed = f"{problem} names of the {len(pictures):,} pictures below {folder.location}{example}: {way}"
+    require(len(found) == 1, "file_column", None, allowed)
+    return found[0]
 
 
 def _target_names(

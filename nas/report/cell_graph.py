@@ -173,17 +173,23 @@ def _ordered_layers(chains: Sequence[Chain]) -> list[list[Item]]:
             for layer in layers:
                 shuffle.shuffle(layer)
         for sweep in range(SWEEPS):
-            forwards = sweep % 2 == 0
-            for index in range(1, len(layers)) if forwards else range(len(layers) - 2, -1, -1):
-                fixed = layers[index - 1 if forwards else index + 1]
-                place = {item: number for number, item in enumerate(fixed)}
-                neighbours = before if forwards else after
-                means = {item: _mean([place[one] for one in neighbours.get(item, [])]) for item in layers[index]}
-                layers[index].sort(key=means.__getitem__)
+            if sweep % 2 == 0:
+                _sort_by_means(layers, before)
+            else:
+                _sort_by_means(layers[::-1], after)
             crossings = _crossings(layers, links)
             if fewest < 0 or crossings < fewest:
                 fewest, best = crossings, [list(layer) for layer in layers]
     return best
+
+
+def _sort_by_means(layers: Sequence[list[Item]], neighbours: Mapping[Item, Sequence[Item]]) -> None:
+    """Sort every layer but the first, one after the other, by the mean place of its items' neighbours in that before
+    it (the barycentre heuristic of Sugiyama et al., 1981)."""
+    for fixed, layer in pairwise(layers):
+        place = {item: number for number, item in enumerate(fixed)}
+        means = {item: _mean([place[one] for one in neighbours.get(item, [])]) for item in layer}
+        layer.sort(key=means.__getitem__)
 
 
 def _mean(values: Sequence[float]) -> float:

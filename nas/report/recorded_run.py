@@ -87,20 +87,7 @@ class RecordedRun:
         epochs: dict[str, list[int]] = {}
         for name in ("metrics.csv", "timing.csv"):
             _read_curves(folder / name, curves, epochs, problems)
-        found = None
-        if (folder / "candidate.json").is_file():
-            try:
-                found = read_candidate_file(folder / "candidate.json")
-            except (InvalidValue, UnusableInput) as error:
-                problems.append(str(error))
-        result = _mapping(_read_json(folder / "result.json", problems))
-        if found is None and "candidate" in result:
-            try:
-                found = parse_candidate(result["candidate"])
-            except InvalidValue as error:
-                problems.append(f"result.json: {error}")
-        if result and found is not None:
-            result = _as_used(result, found)
+        found, result = _candidate_and_result(folder, problems)
         environment = _read_json(folder / "environment.json", problems)
         config, overrides = _read_yaml(folder, "config", problems), _read_yaml(folder, "overrides", problems)
         return cls(
@@ -185,6 +172,23 @@ class RecordedRun:
                 for row, option, values in columns:
                     table.setdefault(row, {})[option] = values[step]
                 yield step, table
+
+
+def _candidate_and_result(folder: Path, problems: list[str]) -> tuple[CandidateFile | None, Mapping[str, Any]]:
+    """The candidate that was found, or that was retrained, and the result of the retraining, empty for a search."""
+    found = None
+    if (folder / "candidate.json").is_file():
+        try:
+            found = read_candidate_file(folder / "candidate.json")
+        except (InvalidValue, UnusableInput) as error:
+            problems.append(str(error))
+    result = _mapping(_read_json(folder / "result.json", problems))
+    if found is None and "candidate" in result:
+        try:
+            found = parse_candidate(result["candidate"])
+        except InvalidValue as error:
+            problems.append(f"result.json: {error}")
+    return found, _as_used(result, found) if result and found is not None else result
 
 
 def _as_used(result: Mapping[str, Any], found: CandidateFile) -> Mapping[str, Any]:

@@ -136,16 +136,7 @@ def parse_candidate(content: object) -> CandidateFile:
         known = (*ENTRIES, *OPTIONAL, "fingerprint")
         require(name in known, name, "...", f"a candidate has {', '.join((*ENTRIES, *OPTIONAL))}")
     space = space_from_description(content.get("space"))
-    options, values = content.get("architecture"), content.get("hyperparameters")
-    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
-        raise InvalidValue("architecture", options, "it must be an object of texts")
-    architecture = Architecture(space.name, options)
-    architecture.check(space.choices)
-    if not isinstance(values, dict):
-        raise InvalidValue("hyperparameters", values, "it must be an object of numbers")
-    for name, value in values.items():
-        good = matches(value, float) and math.isfinite(value)
-        require(good, f"hyperparameters.{name}", value, "it must be a finite number")
+    candidate = _parsed_candidate(content.get("architecture"), content.get("hyperparameters"), space)
     data, schedule, settled = content.get("data"), content.get("schedule"), content.get("settled")
     if not isinstance(data, str) or not NAME.fullmatch(data):
         raise InvalidValue("data", data, "it must be a data set's name")
@@ -156,7 +147,7 @@ def parse_candidate(content: object) -> CandidateFile:
     end = content.get("schedule_end", 0.0)  # the first files had none
     good = matches(end, float) and 0 <= end <= 1 and (end > 0 or schedule != "exponential")
     require(good, "schedule_end", end, "it must be a number from 0 to 1, above 0 for an exponential schedule")
-    trajectory = _parsed_trajectory(content.get("trajectory", {}), values)
+    trajectory = _parsed_trajectory(content.get("trajectory", {}), candidate.hyperparameters)
     class_names = _parsed_class_names(content.get("class_names"), space.classes)
     task, preparation = content.get("task", dict(PLAIN_TASK)), content.get("preparation", {})
     good = isinstance(task, dict) and isinstance(task.get("name"), str)
@@ -169,10 +160,22 @@ def parse_candidate(content: object) -> CandidateFile:
         found = content.pop("fingerprint")
         allowed = "the file has been changed since it was written; if that was on purpose, remove its fingerprint"
         require(found == fingerprint(content), "fingerprint", found, allowed)
-    candidate = Candidate(architecture, Hyperparameters(values))
     return CandidateFile(
         candidate, space, data, schedule, settled, float(end), trajectory, class_names, task, preparation, digest
     )
+
+
+def _parsed_candidate(options: object, values: object, space: SearchSpace) -> Candidate:
+    if not isinstance(options, dict) or not all(isinstance(option, str) for option in options.values()):
+        raise InvalidValue("architecture", options, "it must be an object of texts")
+    architecture = Architecture(space.name, options)
+    architecture.check(space.choices)
+    if not isinstance(values, dict):
+        raise InvalidValue("hyperparameters", values, "it must be an object of numbers")
+    for name, value in values.items():
+        good = matches(value, float) and math.isfinite(value)
+        require(good, f"hyperparameters.{name}", value, "it must be a finite number")
+    return Candidate(architecture, Hyperparameters(values))
 
 
 def _parsed_class_names(content: object, classes: int) -> tuple[str, ...] | None:

@@ -63,28 +63,30 @@ class Auto:
             raise UnusableInput(splits.doubt)
         if splits.class_names is not None:
             return _told(*Classification(self.class_weights).fitted(splits), "")
-        regression = _has_fractions(targets)
-        of_all = [dataset.targets for dataset in splits.parts.values()]
-        values = 0 if regression else len(torch.cat(of_all).unique())
-        if targets.dim() != 1 and not regression:
-            one_hot = bool(((targets == 0) | (targets == 1)).all() and (targets.flatten(1).sum(1) == 1).all())
-            classes = "; each row has one 1, and y.argmax(1) would make them classes" if one_hot else ""
-            raise UnusableInput(
-                f"The targets of {splits.name} are {tuple(targets.shape)} whole numbers: task=multi_label takes 0 "
-                f"and 1 as labels that are there or not, task=regression takes numbers{classes}."
-            )
-        if not regression and values > MOST_CLASSES:
-            raise UnusableInput(
-                f"The targets of {splits.name} are whole numbers of {values:,} values, which may be classes or "
-                "amounts: say task=classification or task=regression."
-            )
+        if of_classes:
+            _refuse_doubtful_classes(splits)
+            return _told(*Classification(self.class_weights).fitted(splits), "regression for numbers")
         allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
-        require(not regression or self.class_weights is None, "class_weights", self.class_weights, allowed)
-        chosen: Task = Regression() if regression else Classification(self.class_weights)
-        other = (
-            "regression for numbers" if not regression else "classification for classes" if targets.dim() == 1 else ""
+        require(self.class_weights is None, "class_weights", self.class_weights, allowed)
+        return _told(*Regression().fitted(splits), "classification for classes" if targets.dim() == 1 else "")
+
+
+def _refuse_doubtful_classes(splits: DataSplits) -> None:
+    """Refuse whole numbers that may be no classes: several per sample, or of many values."""
+    targets = splits.train.targets
+    if targets.dim() != 1:
+        one_hot = bool(((targets == 0) | (targets == 1)).all() and (targets.flatten(1).sum(1) == 1).all())
+        classes = "; each row has one 1, and y.argmax(1) would make them classes" if one_hot else ""
+        raise UnusableInput(
+            f"The targets of {splits.name} are {tuple(targets.shape)} whole numbers: task=multi_label takes 0 "
+            f"and 1 as labels that are there or not, task=regression takes numbers{classes}."
         )
-        return _told(*chosen.fitted(splits), other)
+    values = len(torch.cat([dataset.targets for dataset in splits.parts.values()]).unique())
+    if values > MOST_CLASSES:
+        raise UnusableInput(
+            f"The targets of {splits.name} are whole numbers of {values:,} values, which may be classes or "
+            "amounts: say task=classification or task=regression."
+        )
 
 
 def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:
