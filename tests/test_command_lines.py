@@ -75,6 +75,7 @@ OF_OURS = [
     (f"{DEBUG} evalution.jobs=2", "(did you mean evaluation?)."),
     (f"{DEBUG} +batch_size=8", "+batch_size=8 is not allowed: nothing reads it; without the + "),
     (f"{DEBUG} hyperparameters.dropout=0.3", "and hyperparameters.dropout.initial is its value"),
+    (f"{DEBUG} space=darts", "steps; experiment=debug sets it."),
     (f"{DEBUG} batch_size=8", "(did you mean training.batch_size?)."),
     (f"{DEBUG} training.lr=0.1", "schedule_end (did you mean hyperparameters.learning_rate.initial?)."),
     (f"{DEBUG} epochs=8", "(did you mean search.epochs or evaluation.epochs or final.epochs?)."),

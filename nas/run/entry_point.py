@@ -27,7 +27,17 @@ from nas.configuration import unknown_setting
 from nas.distributed import ShareDone, join, present
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
-from nas.run.overrides import as_typed, at_home, escaped, hydra_path, overridden_key, typed, typed_script, value_of
+from nas.run.overrides import (
+    as_typed,
+    at_home,
+    escaped,
+    experiment_that_sets,
+    hydra_path,
+    overridden_key,
+    typed,
+    typed_script,
+    value_of,
+)
 from nas.run.ownership import claimed
 from nas.run.recorded import forget_configuration, record_configuration, recorded_overrides, resumed_configuration
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
@@ -209,7 +219,18 @@ def _run_fresh(
         told = _told(error, "", None)
         if told is not None and told[0] == BAD_INPUT and hydra.mode == RunMode.RUN:
             forget_configuration(folder)
+        if isinstance(error, InvalidValue) and (name := _experiment_behind(error, hydra, overrides)):
+            allowed = f"{error.allowed}; experiment={name} sets it"
+            raise InvalidValue(error.key, error.value, allowed) from error
         raise
+
+
+def _experiment_behind(error: InvalidValue, hydra: DictConfig, overrides: Sequence[str]) -> str:
+    """The experiment that sets what ``error`` is about, where the command line does not: it goes with another space."""
+    folders = [
+        Path(one.path) for one in hydra.runtime.config_sources if one.schema == "file" and one.provider == "main"
+    ]
+    return experiment_that_sets(error.key, overrides, folders[0]) if folders else ""
 
 
 def _run_job(

@@ -211,6 +211,25 @@ def typed_script(script: str) -> str:
     return f"python {typed_path(running.parent / script)}"
 
 
+def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
+    """The experiment of ``overrides`` whose file has the setting ``key``, or one below it; empty if it was typed, too.
+
+    Args:
+        conf: The folder of the configuration.
+    """
+    values = (one for one in map(overridden_key, overrides) if "." in one)  # the others choose an option of a group
+    if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in values):
+        return ""
+    names = re.findall(r"[\w-]+", value_of(overrides, "experiment") or "")
+    for name in names:
+        file = conf / "experiment" / f"{name}.yaml"
+        content = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
+        if OmegaConf.select(content, key) is not None:
+            return name
+        names += [one for one in content.get("defaults", []) if isinstance(one, str)]  # what it builds on
+    return ""
+
+
 def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
     """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names of options.
 

@@ -13,6 +13,7 @@ from nas.run.overrides import (
     NEVER_SCALED,
     OWN_SAMPLES,
     at_home,
+    experiment_that_sets,
     going_along,
     overridden_key,
     parse_overrides,
@@ -174,6 +175,17 @@ def test_what_nothing_would_read_is_refused(argument: str) -> None:
         refuse_impossible_options([argument], CONF)
     for file_of_theirs in ("--config-dir=mine", "hydra.searchpath=[mine]"):
         refuse_impossible_options([argument, file_of_theirs], CONF)
+
+
+def test_the_experiment_that_sets_what_is_refused() -> None:
+    overrides = ["experiment=[exact,debug]", "space=darts"]
+    assert experiment_that_sets("space.layers", overrides, CONF) == "debug"
+    for typed_too in ("space.layers", "space.layers[0].type"):
+        assert experiment_that_sets(typed_too, [*overrides, "space.layers=[]"], CONF) == ""
+    assert experiment_that_sets("a file: with [odd.. key", overrides, CONF) == ""
+    assert experiment_that_sets("training.momentum", overrides, CONF) == ""
+    assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "nasbench201_darts"
+    assert experiment_that_sets("space.layers[0].type", ["space=macro"], CONF) == ""
 
 
 def test_additions_that_are_read_are_left_alone() -> None:
