@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.no_table import is_pointer
 from nas.errors import UnusableInput
 
 Array = np.ndarray
@@ -71,8 +72,12 @@ def _of_torch(file: Path) -> dict[str, Array]:
 
 def _complaint(file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).removesuffix(".")
-    if not file.stat().st_size:
+    with file.open("rb") as content:
+        first = content.read(64)
+    if not first:
         reason = "it is empty"
+    elif is_pointer(first):
+        reason = "it stands for a file of Git LFS that was not fetched, git lfs pull does"
     elif "not a zip file" in reason:
         reason = "it is damaged or was cut off"
     elif "pickled" in reason:  # what NumPy takes any file for that is none of its own
