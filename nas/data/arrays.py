@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nas.data.array_file import Array, read_array, read_arrays
-from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, is_one_hot, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import listed
@@ -20,6 +20,12 @@ from nas.data.targets import Targets, named_classes, of_training
 from nas.errors import InvalidValue, UnusableInput, require
 
 log = logging.getLogger(__name__)
+WAYS = {  # by the kind of an array what makes numbers of it
+    "c": ", such as np.stack([{0}.real, {0}.imag], axis=1)",
+    "M": ", such as ({0} - {0}.min()) / np.timedelta64(1, 's')",
+    "m": ", such as {0} / np.timedelta64(1, 's')",
+    "V": ", all of one type; np.lib.recfunctions.structured_to_unstructured makes them of fields",
+}
 PART_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
@@ -73,6 +79,12 @@ class Arrays:
         values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
         _refuse_unknown(values, owner)
         doubt = _doubt(names["train"][1], read.class_names or ())
+        y = names["train"][1]
+        if head == "dense" and is_one_hot(values):
+            doubt = (
+                f"{y} is {tuple(values.shape)}, with one 1 in each sample: {y}.argmax(1) makes a class of it; "
+                "task=dense_classification takes 0 and 1 as classes of places."
+            )
         targets = Targets(values, read.class_names)
         count = len(inputs["train"])
         rows = Rows(
@@ -148,7 +160,8 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
         inputs, targets = stored[x], stored[y]
         if inputs.dtype.kind not in "fiub":
             kind = "text" if inputs.dtype.kind in "US" else str(inputs.dtype)
-            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers.")
+            way = WAYS.get(inputs.dtype.kind, "").format(x)
+            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers{way}.")
         if targets.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(targets):
             shapes = f"{x} is {inputs.shape} and {y} is {targets.shape}"
             last = targets.ndim and inputs.ndim and inputs.shape[-1] == len(targets)
@@ -175,10 +188,13 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
         _refuse_empty(name, texts)
         return named_classes(texts)
     if not kinds <= set("fiub"):
-        raise UnusableInput(f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts.")
+        way = WAYS.get(first.dtype.kind, "").format(name)
+        raise UnusableInput(
+            f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts{way}."
+        )
     kind = torch.float64 if "f" in kinds else torch.bool if kinds == {"b"} else torch.int64
     return Targets(
-        torch.cat([torch.from_numpy(np.array(array).astype(_native(array))).to(kind) for _, array in arrays])
+        torch.cat([torch.from_numpy(np.array(array).astype(_readable(array))).to(kind) for _, array in arrays])
     )
 
 
@@ -287,5 +303,6 @@ def _times(stored: Mapping[str, Array], order: str | None, count: int, owner: st
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _native(array: Array) -> np.dtype:
-    return array.dtype.newbyteorder("=")
+def _readable(array: Array) -> np.dtype:
+    """The type that PyTorch takes the numbers of ``array`` in: in this machine's order of bytes, and no longer ones."""
+    return np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")

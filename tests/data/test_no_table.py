@@ -54,9 +54,7 @@ def test_an_archive_of_a_mac_is_refused_with_the_files_in_it(tmp_path: Path) -> 
     with zipfile.ZipFile(tmp_path / "patients.zip", "w") as archive:
         archive.writestr("patients.csv", "age,kind\n1,a\n")
         archive.writestr("__MACOSX/._patients.csv", "")
-    refused(
-        tmp_path / "patients.zip", "has 2 files, patients.csv among them: unpack it, and name the table in data.file"
-    )
+    refused(tmp_path / "patients.zip", "has 2 files, patients.csv among them: unpack it, and name one in data.file")
 
 
 def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> None:
