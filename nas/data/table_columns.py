@@ -294,9 +294,10 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
             "write 0 and 1 for labels."
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
+        number = f"; {override('numeric', [name])} takes codes as amounts" if column.kind == "code" else ""
         raise UnusableInput(
             f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} "
-            f"rows: a class needs several rows, so name another column in data.target."
+            f"rows: a class needs several rows, so name another column in data.target{number}."
         )
 
 
