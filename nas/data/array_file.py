@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.labelled import listed
+from nas.data.no_table import is_pointer
 from nas.errors import UnusableInput
 
 Array = np.ndarray
@@ -63,21 +65,32 @@ def _of_numpy(file: Path) -> dict[str, Array]:
 
 def _of_torch(file: Path) -> dict[str, Array]:
     stored = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(stored, Mapping) or not all(isinstance(one, Tensor) for one in stored.values()):
-        raise ValueError("it is no dictionary of tensors")
-    halves = (torch.bfloat16, torch.float16)
-    return {str(name): (one.float() if one.dtype in halves else one).numpy() for name, one in stored.items()}
+    if not isinstance(stored, Mapping):
+        raise ValueError(f"it has a {type(stored).__name__}: save a dictionary, {{'x': x, 'y': y}}")
+    others = [f"{name} a {type(one).__name__}" for name, one in stored.items() if not isinstance(one, Tensor)]
+    if others:
+        raise ValueError(f"it has more than tensors, {listed(others)}: leave these out")
+    return {str(name): _of_tensor(one) for name, one in stored.items()}
+
+
+def _of_tensor(values: Tensor) -> Array:
+    values = values.detach().to_dense().resolve_conj()
+    return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).numpy()
 
 
 def _complaint(file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).removesuffix(".")
-    if not file.stat().st_size:
+    with file.open("rb") as content:
+        first = content.read(64)
+    if not first:
         reason = "it is empty"
+    elif is_pointer(first):
+        reason = "it stands for a file of Git LFS that was not fetched, git lfs pull does"
     elif "not a zip file" in reason:
         reason = "it is damaged or was cut off"
     elif "pickled" in reason:  # what NumPy takes any file for that is none of its own
         reason = "it is no file of NumPy's"
-    elif "allow_pickle" in reason:
+    elif "allow_pickle" in reason or "Python objects in dtype" in reason:
         kinds = "arrays of one type, numbers or texts, such as y.astype(str), and series of unequal length in .ts files"
         return f"{file} has Python objects, which are never unpickled: save {kinds}."
     elif "weights_only" in reason or "Weights only" in reason:

@@ -1,17 +1,16 @@
 """Arrays of a user's own, NumPy's or PyTorch's: rows, series or images, and their targets."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nas.data.array_file import Array, read_array, read_arrays
-from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, is_one_hot, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import listed
@@ -19,9 +18,14 @@ from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
 from nas.errors import InvalidValue, UnusableInput, require
-from nas.signature import Head
 
 log = logging.getLogger(__name__)
+WAYS = {  # by the kind of an array what makes numbers of it
+    "c": ", such as np.stack([{0}.real, {0}.imag], axis=1)",
+    "M": ", such as ({0} - {0}.min()) / np.timedelta64(1, 's')",
+    "m": ", such as {0} / np.timedelta64(1, 's')",
+    "V": ", all of one type; np.lib.recfunctions.structured_to_unstructured makes them of fields",
+}
 PART_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
@@ -58,33 +62,53 @@ class Arrays:
         require(not alone or (self.x.endswith(".npy") and self.y.endswith(".npy")), "file", self.file, allowed)
 
     def load(self) -> DataSplits:
-        stored = self._stored()
-        owner, target = stored.location.name, stored.names["train"][1]
-        inputs = {part: stored.arrays[x] for part, (x, _) in stored.names.items()}
+        if self.file is None:
+            files, names = [path_of(self.x), path_of(self.y)], {"train": ("x", "y")}
+            stored, owner = {"x": read_array(files[0]), "y": read_array(files[1])}, files[0].name
+        else:
+            file = path_of(self.file)
+            stored, owner = read_arrays(file), file.name
+            names = _names_by_part(stored, self.x, self.y, owner)
+            files = sorted(file.glob("*.npy")) if file.is_dir() else [file]
+        inputs = {part: stored[x] for part, (x, _) in names.items()}
+        _check_pairs(stored, names)
         layout = chosen_layout(self.layout, inputs["train"].shape)
         require(not self.coordinates or layout != "NF", "coordinates", True, "rows of numbers have no places")
-        known, head = _targets(stored, layout)
+        example = channels_first(torch.empty(inputs["train"].shape, device="meta"), layout)
+        read = _read_targets([(y, stored[y]) for _, y in names.values()], owner)
+        values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
+        _refuse_unknown(values, owner)
+        doubt = _doubt(names["train"][1], read.class_names or ())
+        y = names["train"][1]
+        if head == "dense" and is_one_hot(values):
+            doubt = (
+                f"{y} is {tuple(values.shape)}, with one 1 in each sample: {y}.argmax(1) makes a class of it; "
+                "task=dense_classification takes 0 and 1 as classes of places."
+            )
+        targets = Targets(values, read.class_names)
         count = len(inputs["train"])
         rows = Rows(
             count,
             {part: len(of_part) for part, of_part in inputs.items() if part != "train"},
-            known.strata,
-            _values_of(stored.arrays, "split.by", self.split.by, count, owner),
-            _times(stored.arrays, self.split.order, count, owner),
+            targets.strata,
+            _values_of(stored, "split.by", self.split.by, count, owner),
+            _times(stored, self.split.order, count, owner),
         )
         parts = drawn_parts(rows, self.split)
-        targets = of_training(known, parts, owner)
+        targets = of_training(targets, parts, owner)
+        together = list(inputs.values())
         datasets = []
         for part, chosen in zip(parts._fields, parts, strict=True):
-            taken = channels_first(_rows(list(inputs.values()), chosen, owner, part), layout)
+            taken = channels_first(_rows(together, chosen, owner, part), layout)
             taken = with_coordinates(taken) if self.coordinates else taken
             datasets.append(ArrayDataset(taken, targets.values[chosen], dense=head == "dense"))
         train, validation, test = datasets
-        name = name_of(stored.location)
+        name = name_of(files[0] if self.file is None else file)
         shape = "x".join(map(str, train.input_shape))
         places = ", with a target for every place" if head == "dense" else ""
-        log.info(f"{name}: {len(known.values):,} samples of {shape} as {layout}, {self.split.in_words(parts)}{places}")
-        unused = stored.unused({self.split.by, self.split.order})
+        log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {self.split.in_words(parts)}{places}")
+        used = {*(one for pair in names.values() for one in pair), self.split.by, self.split.order}
+        unused = [f"{one} {stored[one].shape}" for one in sorted(stored) if one not in used]
         if unused:
             log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
@@ -96,47 +120,15 @@ class Arrays:
             mean,
             std,
             class_names=targets.class_names,
-            target_names=(target,) if targets.values.dim() == 1 else (),
+            target_names=(names["train"][1],) if targets.values.dim() == 1 else (),
             head=head,
             preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
-            digest=digest_of(stored.files),
+            digest=digest_of(files),
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(self.split, rows.own),
-            doubt=_doubt(target, known.class_names or ()),
+            doubt=doubt,
         )
-
-    def _stored(self) -> "_Stored":
-        if self.file is None:
-            files = [path_of(self.x), path_of(self.y)]
-            arrays = {"x": read_array(files[0]), "y": read_array(files[1])}
-            stored = _Stored(files[0], files, arrays, {"train": ("x", "y")})
-        else:
-            file = path_of(self.file)
-            arrays = read_arrays(file)
-            files = sorted(file.glob("*.npy")) if file.is_dir() else [file]
-            stored = _Stored(file, files, arrays, _names_by_part(arrays, self.x, self.y, file.name))
-        _check_pairs(stored.arrays, stored.names)
-        return stored
-
-
-class _Stored(NamedTuple):
-    """What there is to read.
-
-    Attributes:
-        location: What was named: one of the files, or their folder.
-        names: Those of inputs and targets of the parts that there are, training first.
-    """
-
-    location: Path
-    files: Sequence[Path]
-    arrays: Mapping[str, Array]
-    names: Mapping[str, tuple[str, str]]
-
-    def unused(self, further: Collection[str | None]) -> list[str]:
-        """Name and shape of the arrays that are neither inputs nor targets, nor in ``further``."""
-        used = {*(name for pair in self.names.values() for name in pair), *further}
-        return [f"{name} {self.arrays[name].shape}" for name in sorted(self.arrays) if name not in used]
 
 
 def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> dict[str, tuple[str, str]]:
@@ -168,7 +160,8 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
         inputs, targets = stored[x], stored[y]
         if inputs.dtype.kind not in "fiub":
             kind = "text" if inputs.dtype.kind in "US" else str(inputs.dtype)
-            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers.")
+            way = WAYS.get(inputs.dtype.kind, "").format(x)
+            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers{way}.")
         if targets.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(targets):
             shapes = f"{x} is {inputs.shape} and {y} is {targets.shape}"
             last = targets.ndim and inputs.ndim and inputs.shape[-1] == len(targets)
@@ -178,17 +171,6 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
             raise UnusableInput(
                 f"{first} is {stored[first].shape} and {x} is {inputs.shape}: samples must be of one shape."
             )
-
-
-def _targets(stored: _Stored, layout: Layout) -> tuple[Targets, Head]:
-    """The targets of all parts, one after the other, and whether they are for samples or for places."""
-    owner = stored.location.name
-    read = _read_targets([(y, stored.arrays[y]) for _, y in stored.names.values()], owner)
-    shape = stored.arrays[stored.names["train"][0]].shape
-    example = channels_first(torch.empty(shape, device="meta"), layout)
-    values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
-    _refuse_unknown(values, owner)
-    return Targets(values, read.class_names), head
 
 
 def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
@@ -206,10 +188,13 @@ def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
         _refuse_empty(name, texts)
         return named_classes(texts)
     if not kinds <= set("fiub"):
-        raise UnusableInput(f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts.")
+        way = WAYS.get(first.dtype.kind, "").format(name)
+        raise UnusableInput(
+            f"{name} is {first.shape} {first.dtype}: targets must be numbers, truth values or texts{way}."
+        )
     kind = torch.float64 if "f" in kinds else torch.bool if kinds == {"b"} else torch.int64
     return Targets(
-        torch.cat([torch.from_numpy(np.array(array).astype(_native(array))).to(kind) for _, array in arrays])
+        torch.cat([torch.from_numpy(np.array(array).astype(_readable(array))).to(kind) for _, array in arrays])
     )
 
 
@@ -318,5 +303,6 @@ def _times(stored: Mapping[str, Array], order: str | None, count: int, owner: st
     return torch.tensor(values, dtype=torch.float64)
 
 
-def _native(array: Array) -> np.dtype:
-    return array.dtype.newbyteorder("=")
+def _readable(array: Array) -> np.dtype:
+    """The type that PyTorch takes the numbers of ``array`` in: in this machine's order of bytes, and no longer ones."""
+    return np.dtype(np.float64) if array.dtype == np.longdouble else array.dtype.newbyteorder("=")

@@ -5,6 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.errors import UnusableInput
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+]+://", re.IGNORECASE)
 PARTS = re.compile(r"[_-](train|training)$", re.IGNORECASE)
 
 
@@ -12,7 +15,12 @@ def path_of(setting: str) -> Path:
     r"""The absolute path of a file that a setting names, relative to the working directory or to ``~``.
 
     ``data\own.csv``, as Windows has it, is ``data/own.csv`` where there is that file and not the other.
+
+    Raises:
+        UnusableInput: It is an address of another machine's.
     """
+    if ADDRESS.match(setting):
+        raise UnusableInput(f"{setting} is an address, and data are read from files: download it, and give its path.")
     path, other = (Path(one).expanduser().absolute() for one in (setting, setting.replace("\\", "/")))
     return other if other.exists() and not path.exists() else path
 

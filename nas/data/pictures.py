@@ -18,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch.utils import data
 
 from nas.data.dataset import Findings
+from nas.data.no_table import is_pointer
 
 Channels = Literal["grey", "rgb", "rgba"]
 MODES: dict[Channels, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -140,8 +141,7 @@ def look_at(file: str, seen: Seen) -> None:
             (width, height), lies = shown.size, False
     # A damaged file can raise nearly anything.
     except Exception as error:
-        empty = os.path.isfile(file) and not os.path.getsize(file)
-        seen.unreadable.append((file, "the file is empty" if empty else reason_in_words(error)))
+        seen.unreadable.append((file, _beginning(file) or reason_in_words(error)))
         return
     size = (width, height) if lies else (height, width)
     seen.sizes[size] += 1
@@ -152,6 +152,15 @@ def look_at(file: str, seen: Seen) -> None:
     seen.remarks[SEVERAL_PAGES] += bool(several)
     seen.remarks[DEEP_COLOUR] += deep_colour
     seen.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
+
+
+def _beginning(file: str) -> str:
+    """Why a file is no picture, by its first bytes; nothing where they do not tell."""
+    if not os.path.isfile(file):
+        return ""
+    with open(file, "rb") as content:
+        first = content.read(64)
+    return "the file is empty" if not first else "it was not fetched, git lfs pull does" if is_pointer(first) else ""
 
 
 class Looks(data.Dataset[Seen]):

@@ -28,12 +28,19 @@ class SeriesFile:
         labels: Of each series the text that stands for its target.
         are_classes: Whether the file calls its labels classes.
         listed_labels: The classes that its head lists, in lower case; none where it lists none.
+        stated_length: The steps of each series by its head; 0 where it says none.
     """
 
     series: list[list[Tensor]]
     labels: list[str]
     are_classes: bool
     listed_labels: tuple[str, ...] = ()
+    stated_length: int = 0
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest channel."""
+        return max(len(values) for channels in self.series for values in channels)
 
 
 def series_files(setting: str) -> tuple[Path, Path | None]:
@@ -162,7 +169,9 @@ def _of_ts(file: Path, lines: list[str]) -> SeriesFile:
             raise UnusableInput(f"{file}, line {number}: there is no label behind a colon.")
         labels.append(label.strip())
         series.append([_numbers(file, number, channel.split(",")) for channel in channels])
-    return SeriesFile(series, labels, are_classes, tuple(head["classlabel"].split()[1:]) if are_classes else ())
+    listed_labels = tuple(head["classlabel"].split()[1:]) if are_classes else ()
+    length = head.get("serieslength", "")
+    return SeriesFile(series, labels, are_classes, listed_labels, int(length) if length.isdecimal() else 0)
 
 
 def _not_empty(lines: list[str], begin: int) -> Iterator[tuple[int, str]]:

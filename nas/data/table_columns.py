@@ -279,6 +279,11 @@ def _shown(text: str) -> str:
 def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
     name = column.name
     refuse_mixture(column, file, is_target=True)
+    if column.kind == "list":
+        raise UnusableInput(
+            f"The target {name} of {file} has several values in each cell: write a column for each of them, with 0 and "
+            "1 for labels, and say data.target=[...]."
+        )
     if column.kind == "date":
         raise UnusableInput(
             f"The target {name} of {file} has dates: write them as numbers, such as days since the first."
@@ -289,9 +294,10 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
             "write 0 and 1 for labels."
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
+        number = f"; {override('numeric', [name])} takes codes as amounts" if column.kind == "code" else ""
         raise UnusableInput(
             f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} "
-            f"rows: a class needs several rows, so name another column in data.target."
+            f"rows: a class needs several rows, so name another column in data.target{number}."
         )
 
 
@@ -311,6 +317,8 @@ def _refuse_infinite(column: Column, file: str, is_target: bool = False) -> None
 
 def _why_not(column: Column) -> str | None:
     """Why ``column`` cannot be an input, in a few words."""
+    if column.kind == "list":
+        return "several values in each cell"
     if column.kind == "date":
         assert column.texts is not None
         return f"dates such as {next(filter(None, column.texts))!r}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nas.configuration import optional_module
 from nas.data.labelled import listed
+from nas.data.no_table import refuse_no_table, refuse_quoted_lines
 from nas.data.packed_file import GZIP
 from nas.data.table_codes import with_codes
 from nas.data.table_rows import text_of
@@ -49,7 +50,7 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
 )
 UNIT = re.compile(r"(?<=[\d.)])\s*([a-z°µ²³/]+)\.?$", re.IGNORECASE)  # 40 kg, 3.5m
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
-Kind = Literal["number", "whole", "truth", "text", "category", "code", "date"]
+Kind = Literal["number", "whole", "truth", "text", "category", "code", "date", "list"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Column:
 
     Attributes:
         name: As the file has it, without spaces around.
-        kind: ``category`` is text that the file itself calls categorical, ``code`` whole numbers with zeros in front.
+        kind: ``category`` is text that the file itself calls categorical, ``code`` whole numbers with zeros in front,
+            ``list`` several values in a cell.
         numbers: (N,) float64 of numbers and whole numbers; NaN where they are missing.
         texts: N texts of all other kinds; an empty one where they are missing.
     """
@@ -122,10 +124,11 @@ def read_table(
     if file.suffix.lower() in PARQUET:
         optional_module("pyarrow", "table")
     _refuse_other_files(file, key)
+    refuse_no_table(file, key)
     try:
         frame, codes = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
-        other = "latin-1 reads the text of many older programs"
+        other = f"{'latin-1' if csv.encoding == 'cp1252' else 'cp1252'} reads the text of many older programs"
         with file.open("rb") as content:
             if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 other = "utf-16 reads it"
@@ -148,6 +151,8 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     """The table as pandas reads it, and the places of its columns of codes."""
     if file.suffix.lower() in PARQUET:
         frame = pandas.read_parquet(file)
+        if any(name is not None for name in frame.index.names):  # pandas hides a column that was its index
+            frame = frame.reset_index()
         return frame.replace(list(unknown), None) if unknown else frame, frozenset()
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
@@ -224,6 +229,8 @@ def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
         ways = ["the first line must have the names of the columns, with nothing above it"]
         if other is not None:
             ways = [f'"data.csv.separator={_typed(other)}" may tell the columns apart']
+    if int(found[1]) == 2 and int(found[2]) == len(names) + 1:
+        ways.append("R writes the names of rows so: write.csv(..., row.names = FALSE)")
     many = f"{len(names)} name{'' if len(names) == 1 else 's'} ({listed([str(name) for name in names])})"
     raise UnusableInput(
         f"The table {file} cannot be read: line {found[1]} has {found[2]} values, and the first line has {many}: "
@@ -234,6 +241,7 @@ def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
 def _check_layout(frame: Any, file: Path) -> None:
     if not len(frame):
         raise UnusableInput(f"The table {file} has no rows below its first one, which has the names of the columns.")
+    refuse_quoted_lines(file, frame.columns)
     if len(frame.columns) == 1:
         (name,) = map(str, frame.columns)
         separator = next((one for one in SEPARATORS if one in name), None)
@@ -268,8 +276,10 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
         return Column(name, "date", texts=_texts(texts.astype(object)))
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return _of_numbers(types, name, series)
-    texts = _texts(series)
     known = series.dropna().tolist()
+    if any(pandas.api.types.is_list_like(value) for value in known):
+        return Column(name, "list", texts=tuple("" if value is None else str(value) for value in series.tolist()))
+    texts = _texts(series)
     if known and all(isinstance(value, bool) for value in known):  # with gaps
         return Column(name, "truth", texts=texts)
     if not all(isinstance(value, str) for value in known):
@@ -288,9 +298,6 @@ def _of_numbers(types: Any, name: str, series: Any) -> Column:
 
 
 def _texts(series: Any) -> tuple[str, ...]:
-    try:
-        places, different = series.factorize()
-    except TypeError:  # lists, for example
-        return tuple(text_of(value) for value in series.tolist())
+    places, different = series.factorize()
     names = [*(text_of(value) for value in different.tolist()), ""]  # place -1 is a missing value
     return tuple(names[place] for place in places.tolist())

@@ -63,17 +63,20 @@ class TimeSeries:
         parts = drawn_parts(rows, self.split)
         targets = of_training(targets, parts, file.name)
         gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
-        filled = [[_interpolated(values) for values in channels] for channels in series]
+        series = [[_interpolated(values) for values in channels] for channels in series]
         if self.per_series:
-            filled = [[_standardised(values) for values in channels] for channels in filled]
-        in_training = [filled[number] for number in parts.train.tolist()]
+            series = [[_standardised(values) for values in channels] for channels in series]
+        in_training = [series[number] for number in parts.train.tolist()]
         length = max(len(values) for channels in in_training for values in channels)
-        mean, std = _statistics(in_training, self.per_series)
-        inputs = torch.stack([_of_length(channels, length, mean) for channels in filled])
+        known = [torch.cat([channels[place] for channels in in_training]) for place in range(len(series[0]))]
+        mean = tuple(0.0 if self.per_series else _mean(values) for values in known)
+        std = tuple(1.0 if self.per_series else _deviation(values) for values in known)
+        inputs = torch.stack([_of_length(channels, length, mean) for channels in series])
         train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
         log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {self.split.in_words(parts)}")
+        other = _other_lengths(read, [one.name for one in files])
         lacks_test = test_file is None and file.stem.lower().endswith("_train")
-        for remark in [*_remarks(filled, gaps, length, lacks_test), *_strange_labels(read)]:
+        for remark in [*_remarks(series, gaps, length, lacks_test), *_strange_labels(read), *other]:
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,
@@ -98,17 +101,6 @@ class TimeSeries:
         )
 
 
-def _statistics(
-    in_training: Sequence[Sequence[Tensor]], per_series: bool
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each channel over all training series; 0 and 1 where each series has its own."""
-    channels = range(len(in_training[0]))
-    if per_series:
-        return tuple(0.0 for _ in channels), tuple(1.0 for _ in channels)
-    known = [torch.cat([series[channel] for series in in_training]) for channel in channels]
-    return tuple(map(_mean, known)), tuple(map(_deviation, known))
-
-
 def _refuse_other_channels(read: Sequence[SeriesFile], names: Sequence[str]) -> None:
     counts = [len(one.series[0]) for one in read]
     if len(set(counts)) > 1:
@@ -117,7 +109,7 @@ def _refuse_other_channels(read: Sequence[SeriesFile], names: Sequence[str]) -> 
 
 def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
     """Classes where the files call them so or labels are texts, otherwise numbers, whole where all of them are."""
-    labels = [label for one in read for label in one.labels]
+    labels = _spelt_alike([label for one in read for label in one.labels])
     unknown = [number for number, label in enumerate(labels) if label in ("", "?", "NaN", "nan")]
     if unknown:
         named = listed([str(number + 1) for number in unknown])
@@ -134,6 +126,26 @@ def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
     if not bool(values.isfinite().all()):
         raise UnusableInput(f"{file} has infinite targets.")
     return Targets(values.long() if bool((values == values.round()).all()) else values)
+
+
+def _spelt_alike(labels: list[str]) -> list[str]:
+    """``labels``, of which numbers such as 1 and 1.0 are spelt as the first of them is."""
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return labels
+    first: dict[float, str] = {}
+    return [first.setdefault(number, label) for number, label in zip(numbers, labels, strict=True)]
+
+
+def _other_lengths(read: Sequence[SeriesFile], names: Sequence[str]) -> list[str]:
+    """A remark on series that are longer than their head says, as they are where decimals are written with commas."""
+    return [
+        f"@seriesLength of {name} is {one.stated_length}, and it has series of {one.longest} steps"
+        + (": commas part values, and 0,5 is two of them" if one.longest == 2 * one.stated_length else "")
+        for one, name in zip(read, names, strict=True)
+        if 0 < one.stated_length < one.longest
+    ]
 
 
 def _strange_labels(read: Sequence[SeriesFile]) -> list[str]:

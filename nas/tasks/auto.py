@@ -53,14 +53,14 @@ class Auto:
         require(self.ignore is None or (of_places and of_classes), "ignore", self.ignore, allowed)
         if of_text:
             return _told(*Language().fitted(splits), "")
+        if splits.doubt:
+            raise UnusableInput(splits.doubt)
         if of_places:
             dense: Task = DenseClassification(self.ignore) if of_classes else DenseRegression()
             other = "dense_regression for numbers" if of_classes and splits.class_names is None else ""
             return _told(*dense.fitted(splits), other)
         if isinstance(splits.train, LabelledDataset):
             return Classification(self.class_weights).fitted(splits)
-        if splits.doubt:
-            raise UnusableInput(splits.doubt)
         if splits.class_names is not None:
             return _told(*Classification(self.class_weights).fitted(splits), "")
         if of_classes:

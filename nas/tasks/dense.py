@@ -292,9 +292,12 @@ def _of_places(task: Task, splits: DataSplits, part: str, channels: bool = False
     good = len(places) > 0 and wide.dim() == len(places) + 1 + channels and wide.shape[1 + channels :] == places
     if not good or not isinstance(dataset, TargetDataset):
         shape = "x".join(map(str, splits.input_shape))
+        deeper = targets.dim() == 2 + len(places) and not channels
+        one_hot = deeper and bool((targets.sum(1) == 1).all()) and bool(((targets == 0) | (targets == 1)).all())
+        way = "; a channel per class has the 1, and its number is wanted, as y.argmax gives it" if one_hot else ""
         raise UnusableInput(
             f"task={task.name} needs a target for every place of inputs {shape}; those of {part} of {splits.name} are "
-            f"{tuple(targets.shape[1:]) or 'one'} per sample."
+            f"{tuple(targets.shape[1:]) or 'one'} per sample{way}."
         )
     return wide
 

@@ -1,6 +1,7 @@
 """Arrays of a user's own: what their dimensions mean, which parts they bring, and what is refused."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +246,47 @@ def test_texts_that_are_numbers_are_classes_where_they_are_called_so(names: list
     assert Classification().fitted(splits)[1].class_names == tuple(sorted(names))
 
 
+@pytest.mark.parametrize(
+    ("arrays", "way"),
+    [
+        ({"x": X[:, 0] + 1j, "y": Y}, r"of complex128: inputs must be numbers, such as np.stack\(\[x.real, x.imag\]"),
+        ({"x": X[:, 0], "y": Y.astype("M8[D]")}, r"datetime64\[D\]: .*, such as \(y - y.min\(\)\) / np"),
+        ({"x": X[:, 0].astype([("a", "f4")]), "y": Y}, r"all of one type; np.lib.recfunctions.struct"),
+    ],
+)  # fmt: skip
+def test_other_kinds_of_arrays_are_refused_with_what_makes_numbers_of_them(
+    arrays: dict[str, Any], way: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UnusableInput, match=way):
+        loaded(stored(tmp_path, **arrays))
+
+
+def test_long_numbers_gradients_and_sparse_tensors_are_read(tmp_path: Path) -> None:
+    x = X[:, 0].astype(np.longdouble)
+    in_order = {"order": "time"}
+    expected = inputs(loaded(stored(tmp_path, x=x, y=Y.astype(np.longdouble)), split=in_order))
+    for values in (torch.tensor(X[:, 0], requires_grad=True), torch.tensor(X[:, 0]).to_sparse()):
+        torch.save({"x": values, "y": torch.tensor(Y)}, tmp_path / "x.pt")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PyTorch says of reading sparse tensors
+            assert torch.equal(inputs(loaded(str(tmp_path / "x.pt"), split=in_order)), expected)
+    torch.save({"x": torch.tensor(X), "names": ["a"]}, tmp_path / "x.pt")
+    with pytest.raises(UnusableInput, match="it has more than tensors, names a list: leave these out"):
+        loaded(str(tmp_path / "x.pt"))
+    np.save(tmp_path / "x.npy", np.array([1, "a"], dtype=object))
+    with pytest.raises(UnusableInput, match="has Python objects, which are never unpickled"):
+        loaded(None, x=str(tmp_path / "x.npy"), y=str(tmp_path / "x.npy"))
+
+
+def test_one_hot_classes_as_many_as_places_are_never_guessed(tmp_path: Path) -> None:
+    file = stored(tmp_path, x=X, y=np.eye(8)[np.arange(40) % 8])
+    with pytest.raises(UnusableInput, match=r"y is \(40, 8\), with one 1 in each sample: y.argmax\(1\) makes a class"):
+        Auto().fitted(loaded(file, layout="NCL"))
+    images = {"x": np.zeros((40, 5, 6, 2)) + X[:, :2, 0][:, None, None], "y": np.eye(3)[np.zeros((40, 5, 6), int)]}
+    with pytest.raises(UnusableInput, match="a channel per class has the 1, and its number is wanted"):
+        Auto().fitted(loaded(stored(tmp_path, **images), layout="NHWC"))
+
+
 def test_arrays_that_are_not_taken_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "nas")
     arrays = {"x_train": X, "y_train": Y, "x_test": X[:9], "patient": np.arange(40) // 4}
@@ -266,7 +308,7 @@ def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name, words in [
         ("a.pt", "Python objects, which are never unpickled"),
-        ("list.pt", "no dictionary of tensors"),
+        ("list.pt", "it has a list: save a dictionary"),
         ("x.npy", r"is one array: data.x=x.npy data.y=y.npy"),
         ("a.npz", "cannot be read .it is no file of NumPy's"),
         ("zero.npz", "cannot be read .it is empty"),

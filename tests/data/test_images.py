@@ -161,6 +161,14 @@ def test_pictures_of_several_sizes_need_one_that_is_said(tmp_path: Path) -> None
     refused(InvalidValue, tmp_path, "size=[5]", "two such numbers, [height, width]", size=[5])
 
 
+def test_long_pictures_that_are_kept_as_they_are_lose_no_ends(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pictures(tmp_path, 4, shape=(9, 3))
+    assert load(tmp_path).input_shape == (1, 9, 3)
+    assert "leaves out both ends" not in caplog.text
+    load(tmp_path, size=3)
+    assert "leaves out both ends" in caplog.text
+
+
 def test_a_picture_of_the_size_is_left_as_it_is_and_others_cover_it(tmp_path: Path) -> None:
     steps = (np.arange(12)[:, None] * 20 + np.zeros((12, 4))).astype(np.uint8)  # brighter downwards
     for name in CLASSES:

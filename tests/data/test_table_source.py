@@ -366,7 +366,7 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         (b"\x1f\x8b\x08\x00", r"compressed \(it should be called .csv.gz\)"),
         ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
         ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 values, and the first line has 2 names"),
-        (b"a,kind\n\xe9,x\n", "data.csv.encoding=latin-1"),
+        (b"a,kind\n\xe9,x\n", "data.csv.encoding=cp1252"),
         ("a,kind\n1,x\n".encode("utf-16"), "data.csv.encoding=utf-16 reads it"),
         ("a;kind\n1,5;x\n2,5;y\n", r"line 2 has 2 values, .* 1 name \(a;kind\): \"data.csv.separator=';'\" may tell"),
     ],

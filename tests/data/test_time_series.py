@@ -126,6 +126,17 @@ def test_a_label_that_the_head_does_not_list_is_told(tmp_path: Path, caplog: pyt
     assert "own: classes that @classLabel does not list: upp (4)" in caplog.messages
 
 
+def test_numbers_as_classes_are_alike_however_they_are_spelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    head = "@classLabel true 1 2\n@seriesLength 4\n@data\n"
+    written(tmp_path, "own_TEST.ts", ["1,2,3,4:2.0", "3,3,3,3:1.0"], head)
+    cases = ["0,1,0,2,0,3,0,4:1", "0,3,0,1,0,2,0,2:2"] * 4
+    splits = loaded(written(tmp_path, "own_TRAIN.ts", cases, head))
+    assert (splits.class_names, splits.test.targets.tolist()) == (("1", "2"), [1, 0])
+    told = "own: @seriesLength of own_TRAIN.ts is 4, and it has series of 8 steps: commas part values, and 0,5 is two"
+    assert any(message.startswith(told) for message in caplog.messages)
+
+
 def test_a_text_in_another_encoding_is_refused_with_the_command_that_converts_it(tmp_path: Path) -> None:
     (tmp_path / "own.ts").write_bytes(HEAD.replace("Own", "Größe").encode("latin-1"))
     with pytest.raises(UnusableInput, match=r"own.ts is no text in UTF-8 \(byte 28\): .*iconv -f latin1 -t utf-8"):

@@ -1,0 +1,80 @@
+"""Files that are called a table and are none, and columns of Parquet files that a CSV file cannot have."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from nas.data import CsvFormat, RowSplit, Table
+from nas.data.array_file import read_arrays
+from nas.data.own_files import path_of
+from nas.data.pictures import Seen, look_at
+from nas.errors import UnusableInput
+
+ROWS = 20
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
+COLUMNS: dict[str, list[Any]] = {"age": [7 * row % 50 for row in range(ROWS)], "kind": ["a", "b"] * 10}
+
+
+def refused(file: Path, sentence: str, **settings: Any) -> None:
+    with pytest.raises(UnusableInput) as caught:
+        Table(RowSplit(), CsvFormat(), str(file), **{"target": "kind", **settings}).load()
+    assert sentence in str(caught.value)
+    assert str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (POINTER, "stands for a file of Git LFS that was not fetched: git lfs pull fetches it"),
+        ("\n<!DOCTYPE html>\n<html>404</html>\n", "is a web page or XML, maybe a page that says why nothing was down"),
+        ('"age,kind"\n"1,a"\n"2,b"\n', "has quotation marks around whole lines, such as 'age,kind'"),
+        ("age,kind\n1,3,a\n2,4,b\n", "R writes the names of rows so: write.csv(..., row.names = FALSE)"),
+    ],
+)
+def test_what_is_no_table_is_told_as_what_it_is(text: str, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text(text)
+    refused(file, sentence)
+
+
+def test_a_text_of_windows_is_read_by_the_encoding_that_is_proposed(tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    names = ("\u201cyes\u201d", "no")
+    lines = [f"{row * row},{names[row % 2]}" for row in range(ROWS)]
+    file.write_bytes("\n".join(["age,kind", *lines]).encode("cp1252"))
+    refused(file, "data.csv.encoding=cp1252 reads the text of many older programs")
+    table = Table(RowSplit(), CsvFormat(encoding="cp1252"), str(file), "kind")
+    assert table.load().class_names == ("no", names[0])
+
+
+def test_an_archive_of_a_mac_is_refused_with_the_files_in_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "patients.zip", "w") as archive:
+        archive.writestr("patients.csv", "age,kind\n1,a\n")
+        archive.writestr("__MACOSX/._patients.csv", "")
+    refused(tmp_path / "patients.zip", "has 2 files, patients.csv among them: unpack it, and name one in data.file")
+
+
+def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "x.npz"
+    file.write_text(POINTER)
+    with pytest.raises(UnusableInput, match="git lfs pull does"):
+        read_arrays(file)
+    seen = Seen()
+    look_at(str(file.rename(tmp_path / "x.png")), seen)
+    assert seen.unreadable[0][1] == "it was not fetched, git lfs pull does"
+    with pytest.raises(UnusableInput, match=r"s3://me/x\.csv is an address, and data are read from files"):
+        path_of("s3://me/x.csv")
+
+
+def test_columns_that_only_parquet_has_are_taken_or_refused_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "patients.parquet"
+    table = pd.DataFrame(COLUMNS | {"tags": [["x", "y"]] * ROWS, "patient": [row // 2 for row in range(ROWS)]})
+    table.set_index("patient").to_parquet(file)
+    refused(file, "tags (several values in each cell): 'data.ignore=[tags]'")
+    refused(file, "The target tags of patients.parquet has several values in each cell", target="tags")
+    grouped = Table(RowSplit(by="patient"), CsvFormat(), str(file), "kind", ignore=["tags"]).load()
+    assert grouped.input_shape == (1,)
