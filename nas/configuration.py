@@ -213,7 +213,7 @@ def _elsewhere(group: DictConfig | None, name: str) -> list[str]:
     groups: list[tuple[str, Any]] = [("", OmegaConf.to_container(group._get_root(), resolve=False))]
     for path, entries in groups:
         for key, value in (entries if isinstance(entries, dict) else {}).items():
-            place = f"{path}{key}"
+            place = f"{path}{key!s}"
             if key == name:
                 found.append(f"{place}.initial" if isinstance(value, dict) and "initial" in value else place)
             elif place != "hydra":

@@ -7,6 +7,8 @@ that a hypergradient sees the weight step of the joint batch. A run in one proce
 
 import hashlib
 import os
+import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +19,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from nas.errors import RanksDiffer, UnusableInput
+from nas.stopping import ending_at_once
+from nas.surroundings import say
+
+OF_A_RANK = {"WORLD_SIZE": r"\d+", "RANK": r"\d+", "MASTER_ADDR": ".+", "MASTER_PORT": r"\d+"}  # torchrun sets them
+NOTICE = 20.0  # seconds of waiting before it is told
 
 
 @dataclass(frozen=True)
@@ -125,10 +132,35 @@ def present() -> Ranks:
 
 
 def join() -> Ranks:
-    """Connect to the other processes, if ``torchrun`` started this one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    """Connect to the other processes, if ``torchrun`` started this one.
+
+    Raises:
+        UnusableInput: The environment says that there are others, and not who this process is or where they meet; or
+            they cannot be reached.
+    """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count in ("", "0", "1") or dist.is_initialized():
+        return present()
+    way_out = "start them by torchrun, or unset WORLD_SIZE for a run in one process"
+    unusable = [name for name, form in OF_A_RANK.items() if not re.fullmatch(form, os.environ.get(name, ""))]
+    if not unusable and int(os.environ["RANK"]) >= int(count):
+        unusable = ["RANK"]
+    if unusable:
+        what = f"WORLD_SIZE={count} says that this process is one of several, but {', '.join(unusable)} cannot be used"
+        raise UnusableInput(f"{what}; {way_out}.")
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    notice = threading.Timer(NOTICE, say, [f"waiting at {place} for the other processes of {count}; {way_out}"])
+    notice.daemon = True
+    notice.start()
+    try:
+        with ending_at_once():
+            dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    except dist.DistError as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UnusableInput(f"The processes cannot meet at {place} ({reason}); {way_out}.") from error
+    finally:
+        notice.cancel()
     return present()
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypeVar
@@ -41,6 +42,20 @@ def leave_when_stopped() -> None:
     """Let a signal end the process at once, with a sentence: for times when there is no step to finish."""
     for number in (*SIGNALS, *WARNINGS):
         signal.signal(number, _leave)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """In the block, a signal ends the process by itself: in a wait outside of Python no handler of Python's runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in (*SIGNALS, *WARNINGS)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

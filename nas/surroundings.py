@@ -84,13 +84,16 @@ def _without_a_name() -> None:
 def _without_the_cache(variable: str) -> None:
     """Let PyTorch choose its folder where ``variable`` names one that cannot be made or written."""
     folder = os.environ.get(variable)
-    if not folder:
+    if not folder or can_be_written(folder):
         return
-    try:
-        os.makedirs(folder, exist_ok=True)
-        if os.access(folder, os.W_OK | os.X_OK):
-            return
-    except OSError:
-        pass
     del os.environ[variable]
     say(f"{variable}={folder} cannot be written: the run goes on without it; name a folder that can be")
+
+
+def can_be_written(folder: str) -> bool:
+    """Whether files can be made in ``folder``, which is made if it is missing."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)

@@ -8,7 +8,9 @@ from types import FrameType
 
 import pytest
 
-from nas.stopping import SIGNALS, WARNINGS, StopRequest, leave_when_stopped
+from nas.distributed import OF_A_RANK, Ranks, join
+from nas.errors import UnusableInput
+from nas.stopping import SIGNALS, WARNINGS, StopRequest, ending_at_once, leave_when_stopped
 
 received: list[int] = []
 
@@ -93,3 +95,29 @@ def test_in_another_thread_signals_are_left_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_a_wait_outside_of_python_can_be_ended() -> None:
+    with ending_at_once():
+        assert {signal.getsignal(number) for number in SIGNALS} == {signal.SIG_DFL}
+    assert [signal.getsignal(number) for number in SIGNALS] == [remember] * len(SIGNALS)
+
+
+@pytest.mark.parametrize(
+    ("environment", "unusable"),
+    [
+        ({"WORLD_SIZE": "2"}, "RANK, MASTER_ADDR, MASTER_PORT"),
+        ({"WORLD_SIZE": "two", "RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}, "WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}, "RANK"),
+    ],
+)
+def test_half_an_environment_of_torchrun_is_refused(
+    environment: dict[str, str], unusable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in OF_A_RANK:
+        monkeypatch.delenv(name, raising=False)
+    assert join() == Ranks()
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UnusableInput, match=f"but {unusable} cannot be used; start them by torchrun, or unset WORLD"):
+        join()

@@ -89,6 +89,17 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     assert library.lacking() == f"{tmp_path}/file/nas cannot be written, name another folder with XDG_CACHE_HOME"
 
 
+def test_no_folder_for_compiled_code_is_named_where_none_can_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert surroundings.can_be_written(str(tmp_path / "new" / "folder"))
+    assert not surroundings.can_be_written(str(tmp_path / "file" / "folder"))
+    code = "import nas.device.compilation as c, os; print(os.environ.get(c._KEPT_IN), c.what_it_takes())"
+    everything = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    environment = everything | {"XDG_CACHE_HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "None the first steps compile: minutes\n", done.stderr
+
+
 def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     def nameless() -> str:
         raise KeyError("getpwuid(): uid not found: 12345")

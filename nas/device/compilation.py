@@ -20,14 +20,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from nas.surroundings import can_be_written
+
 _KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
 
 
-# PyTorch chooses a folder that does not outlive the machine's next start, and may do so long before it compiles.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-
-
-os.environ.setdefault(_KEPT_IN, str(_CACHE / "nas" / "compiled"))
+# PyTorch chooses a folder that does not outlive the machine's next start, and may do so long before it compiles. Where
+# the folder that it is given cannot be made, as in a container without a home, it fails.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nas" / "compiled"
+if _KEPT_IN not in os.environ and can_be_written(str(_CACHE)):
+    os.environ[_KEPT_IN] = str(_CACHE)
 
 
 VARIANTS = 64  # of one kind: sizes of its input, what needs a gradient, whether statistics are tracked
@@ -57,7 +59,9 @@ def compile_regions(network: nn.Module) -> None:
 
 def what_it_takes() -> str:
     """One line for whoever waits."""
-    return f"the first steps compile: minutes, fewer where {os.environ[_KEPT_IN]} has what an earlier run compiled"
+    kept = os.environ.get(_KEPT_IN)
+    fewer = "" if kept is None else f", fewer where {kept} has what an earlier run compiled"
+    return f"the first steps compile: minutes{fewer}"
 
 
 @cache

@@ -79,7 +79,7 @@ def start(
         begin: Makes the configuration that runs from the one that Hydra composed and the overrides.
     """
     arguments = sys.argv[1:] = [at_home(one) for one in sys.argv[1:]]
-    if not join().is_first:  # torchrun: the first rank composes, checks, prints and writes for all
+    if not guarded(join, command).is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
     folder = guarded(lambda: resumed_folder(arguments), command)
     if guarded(lambda: run_resumed(arguments, on_all_ranks(run), begin, command), command, folder):

@@ -126,9 +126,12 @@ def refuse_unusable_folder(folder: Path) -> None:
     """Refuse a run folder that cannot be made or written, before Hydra tries and fails with a traceback.
 
     Raises:
-        UnusableInput: It is below a file, may not be written, or the disk is full.
+        UnusableInput: It is below a file, may not be written, has too long a name, or the disk is full.
     """
-    existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    try:
+        existing = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    except OSError as error:
+        raise UnusableInput(f"The run cannot be written to {folder}: {str(error.strerror).lower()}.") from error
     if not existing.is_dir():
         raise UnusableInput(f"The run cannot be written to {folder}: {existing} is a file.")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -226,9 +226,8 @@ def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
         content = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
         if OmegaConf.select(content, key) is not None:
             return name
-        names += [
-            one for one in OmegaConf.select(content, "defaults", default=[]) if isinstance(one, str)
-        ]  # what it builds on
+        # What it builds on.
+        names += [one for one in OmegaConf.select(content, "defaults", default=[]) if isinstance(one, str)]
     return ""
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, UnusableInput
 from nas.run.folder import RunFolder, meant_instead, refuse_occupied_folder
 
 
@@ -58,3 +58,8 @@ def test_the_run_that_is_meant_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert meant("sweep") == " (did you mean candidate=sweep/0 or candidate=sweep/1?)"
     assert meant("half") == "; that search has not finished, go on with python train_search.py resume=half"
     assert meant("nowhere") == meant("Genotype(" + "x" * 5000) == ""
+
+
+def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"cannot be written to .*x: file name too long"):
+        refuse_occupied_folder([f"hydra.run.dir={tmp_path / ('x' * 300)}"])
