@@ -22,7 +22,7 @@ from nas.data.table_columns import (
     targets_among,
 )
 from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_preparation import TablePreparation, fitted_preparation
+from nas.data.table_preparation import TablePreparation, fitted_preparation, refuse_overflow
 from nas.data.table_remarks import remarks_on
 from nas.data.targets import of_training
 from nas.errors import require
@@ -104,6 +104,7 @@ class Table:
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))
         values = preparation({name: column.values for name, column in inputs.items()})
+        refuse_overflow(values, preparation, shown)
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
         many = count + sum(rows.own.values())
