@@ -111,9 +111,8 @@ class Table:
         log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
         codes = [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]
         if codes:
-            log.info(
-                f"{name}: codes and no amounts, as they begin with zeros: {listed(codes)} (data.numeric takes them)"
-            )
+            why = "zeros in front, or more digits than an amount has"
+            log.info(f"{name}: taken as codes ({why}): {listed(codes, most=10)}; data.numeric takes them as numbers")
         for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train)):
             log.info(f"{name}: {remark}")
         return DataSplits(

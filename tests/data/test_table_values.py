@@ -40,7 +40,7 @@ def test_codes_keep_their_zeros_and_are_no_amounts(tmp_path: Path, caplog: pytes
     file = written(tmp_path, zip=zips, kind=[["007", "010"][row // 2 % 2] for row in range(ROWS)])
     splits = loaded(file, split={"order": "time"})
     assert splits.class_names == ("007", "010")
-    assert "codes and no amounts, as they begin with zeros: zip, kind" in caplog.text
+    assert "more digits than an amount has): zip, kind; data.numeric takes them" in caplog.text
     assert splits.preparation["categorical"][2] == {"name": "zip", "values": ["00501", "02116", "10001"]}
     rows = pd.read_csv(file).drop(columns="kind")  # pandas loses the zeros
     assert torch.equal(prepared_rows(rows, splits.preparation)[:24], splits.train.inputs)  # type: ignore[attr-defined]
