@@ -3,9 +3,10 @@
 import errno
 import logging
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ PART_NAMES = {
     "validation": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
+PARTLY = re.compile(r"train|test|val", re.IGNORECASE)  # in the name of what may be a part
 log = logging.getLogger(__name__)
 
 
@@ -105,9 +107,10 @@ class PictureFolder:
             )
         return parts
 
-    def _said_by_parts(self, begin: str, part: str, name: str) -> str:
-        """The setting that says which folder is which part; texts have none."""
-        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if self.what == "picture" else ""
+    def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
+        """The setting that says which folder is which part; texts have none, and nobody asks once it is given."""
+        asked = part is not None and self.given is None and self.what == "picture"
+        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if asked else ""
 
     def folders(self, location: Path) -> list[str]:
         """The names of the folders in ``location`` that are not hidden."""
@@ -162,6 +165,7 @@ class PictureFolder:
             own[part] = len(files) - start
             if root == self.location:
                 self._refuse_masks(found)
+                self._refuse_parts(root, names)
         if len(names) < 2:
             root = roots["train"]
             below = self.folders(root / names[0])
@@ -170,7 +174,7 @@ class PictureFolder:
             raise UnusableInput(
                 f"The data set {self.name} needs at least two classes, {root} has {names[0]} alone{deeper}."
             )
-        self._say_what_is_left_out(roots.values())
+        self._say_what_is_left_out(roots)
         del own["train"]
         return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
 
@@ -266,17 +270,36 @@ class PictureFolder:
                 f"per pixel say data.masks={masks}; if they are two classes of whole pictures, rename one of them."
             )
 
+    def _refuse_parts(self, root: Path, names: Sequence[str]) -> None:
+        """Refuse parts of other names as classes: each has the folders of the classes."""
+        training = next((name for name in names if PARTLY.search(name) and "train" in name.lower()), None)
+        below = [set(self.folders(root / name)) for name in names if PARTLY.search(name)]
+        if training is None or len(below) < len(names) or len(set.intersection(*below)) < 2:
+            return
+        classes = listed(sorted(set.intersection(*below)))
+        others = ", ".join(
+            f"{'validation' if 'val' in name.lower() else 'test'}: {name}" for name in names if name != training
+        )
+        way = f"say 'data.parts={{train: {training}, {others}}}'"
+        raise UnusableInput(
+            f"{root} has {listed(names)}, and each has the folders {classes}: if these are the classes, "
+            f"{way if self.what == 'picture' else 'call their folders train and test'}."
+        )
+
     def _unreadable(self, location: Path, error: OSError) -> UnusableInput:
         reason = " ".join(str(error).split())
         return UnusableInput(f"The data set {self.name} cannot be read from {location} ({reason}).")
 
-    def _say_what_is_left_out(self, roots: Iterable[Path]) -> None:
-        taken = {root.name for root in roots}
-        folders = [] if self.location in roots else [one for one in self.folders(self.location) if one not in taken]
+    def _say_what_is_left_out(self, roots: Mapping[str, Path]) -> None:
+        taken = {root.name for root in roots.values()}
+        whole = self.location in roots.values()
+        folders = [] if whole else [one for one in self.folders(self.location) if one not in taken]
         kinds = kinds_of(self.left_out)
         files = _counted(self.left_out.total(), "file")
         said = [f"{files} ({listed(kinds)}; read are {' '.join(self.endings)})"] if kinds else []
-        said += [f"what is in {listed(folders)}"] if folders else []
+        if folders:
+            part = next((part for part in PART_NAMES if part not in roots), None)
+            said.append(f"what is in {listed(folders)}{self._said_by_parts('; parts are named by', part, folders[0])}")
         if said:
             self.say(f"left out below {self.location}: {' and '.join(said)}")
 

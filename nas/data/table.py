@@ -22,7 +22,7 @@ from nas.data.table_columns import (
     targets_among,
 )
 from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_preparation import TablePreparation, fitted_preparation
+from nas.data.table_preparation import TablePreparation, fitted_preparation, refuse_overflow
 from nas.data.table_remarks import remarks_on
 from nas.data.targets import of_training
 from nas.errors import require
@@ -104,15 +104,15 @@ class Table:
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))
         values = preparation({name: column.values for name, column in inputs.items()})
+        refuse_overflow(values, preparation, shown)
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
         many = count + sum(rows.own.values())
         log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
         codes = [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]
         if codes:
-            log.info(
-                f"{name}: codes and no amounts, as they begin with zeros: {listed(codes)} (data.numeric takes them)"
-            )
+            why = "zeros in front, or more digits than an amount has"
+            log.info(f"{name}: taken as codes ({why}): {listed(codes, most=10)}; data.numeric takes them as numbers")
         for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train)):
             log.info(f"{name}: {remark}")
         return DataSplits(

@@ -31,7 +31,7 @@ def override(key: str, names: Sequence[str]) -> str:
 
 def _quoted(name: str) -> str:
     """``name`` as Hydra reads a text in a list."""
-    if re.fullmatch(r"[A-Za-z_]\w*", name) and name.lower() not in ("null", "true", "false", "inf", "nan"):
+    if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and name.lower() not in ("null", "true", "false", "inf", "nan"):
         return name
     escaped = re.sub(r'(\\*)(?="|$)', lambda found: 2 * found[1], name).replace('"', '\\"')
     return f'"{escaped}"'
@@ -53,10 +53,17 @@ def require_columns(key: str, names: Sequence[str], columns: Mapping[str, Column
         if name not in columns:
             lower = {one.lower(): one for one in columns}
             close = difflib.get_close_matches(name.lower(), lower, n=1)
-            hint = f" (did you mean {lower[close[0]]}?)" if close else ""
+            hint = f" (did you mean {_visible(lower[close[0]])}?)" if close else ""
             if not close and not all(math.isnan(_number(one)) for one in columns):
                 hint = " (its first line must have the names of the columns)"
-            raise InvalidValue(key, name, f"{file} has the columns {listed(list(columns), most=20)}{hint}")
+            raise InvalidValue(
+                key, name, f"{file} has the columns {listed(list(map(_visible, columns)), most=20)}{hint}"
+            )
+
+
+def _visible(name: str) -> str:
+    """``name``, with codes for characters that nobody sees."""
+    return name if name.isprintable() else ascii(name)
 
 
 def as_said(
@@ -267,8 +274,8 @@ def _are_signed(texts: Collection[str]) -> bool:
     words = {found[1] if (found := UNIT.search(text)) else "" for text in texts}
     if len(units) + len(words - {""}) > 1:
         return False
-    # An accountant's (12) is -12, and a typesetter's minus is longer.
-    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()") for text in texts]
+    # An accountant's (12) is -12, a typesetter's minus is longer, and a spreadsheet's '12 and ="12" are texts.
+    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()'=\"") for text in texts]
     return all(map(SIGNED.fullmatch, bare))
 
 

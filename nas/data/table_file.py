@@ -42,6 +42,7 @@ DATE = re.compile(
 )
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
+EXACT = 2**53  # up to which float64 has every whole number
 UNITS = "%$€£¥"
 SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comma, points part an address or a version
     rf"[-+]?\s?[{UNITS}]?\s?[-+]?"
@@ -293,6 +294,8 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
 
 
 def _of_numbers(types: Any, name: str, series: Any) -> Column:
+    if types.is_integer_dtype(series.dtype) and bool((series.abs() > EXACT).any()):
+        return Column(name, "code", texts=_texts(series))  # as float64 some of them would be equal
     values = torch.from_numpy(series.to_numpy(dtype="float64", na_value=float("nan")).copy())
     return Column(name, "whole" if types.is_integer_dtype(series.dtype) else "number", numbers=values)
 

@@ -21,6 +21,7 @@ from nas.errors import InvalidValue, UnusableInput, require
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
+DOCUMENTS = ("%PDF", "PK\3\4", "{\\rtf")  # what files of other programs begin with
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
@@ -198,7 +199,10 @@ def _text_of(paths: Sequence[Path]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text or text.startswith(DOCUMENTS):
+            raise UnusableInput(f"{path} is a document or another file of bytes: save its text as .txt, in UTF-8.")
+        return text
     except UnicodeDecodeError as error:
         raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {TO_UTF_8}.") from error
     except OSError as error:

@@ -69,6 +69,29 @@ def test_a_folder_around_the_parts_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for part in ("train", "dev"):
+        for index in range(5):
+            save(tmp_path / "own" / part / "a" / f"{index}.png", 9 * index)
+            save(tmp_path / "own" / part / "b" / f"{index}.png", 100 + 9 * index)
+    load(tmp_path / "own")
+    assert "what is in dev; parts are named by 'data.parts={train: ..., validation: dev}'" in caplog.text
+    (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
+    (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
+    way = (
+        r"has test_set, train_set, and each has the folders a, b: if these are the classes, say 'data\.parts=\{train: "
+    )
+    with pytest.raises(UnusableInput, match=way + r"train_set, test: test_set\}'\.$"):
+        load(tmp_path / "own")
+    assert load(tmp_path / "own", parts={"train": "train_set", "test": "test_set"}).class_names == ("a", "b")
+    for name in ("valley", "testa"):  # classes with folders of their own
+        save(tmp_path / "land" / name / "one" / "0.png", 7)
+        for index in range(4):
+            save(tmp_path / "land" / name / "two" / f"{index}.png", 9 * index + len(name))
+    assert load(tmp_path / "land").class_names == ("testa", "valley")
+
+
 def masked(folder: Path, mask: np.ndarray, name: str = "{}_mask.png") -> Path:
     for index in range(6):
         save(folder / "images" / f"{index}.png", 9 * index)

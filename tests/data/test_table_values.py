@@ -11,7 +11,7 @@ import torch
 from nas.data import CsvFormat, DataSplits, RowSplit, Table
 from nas.data.shared_samples import shared_samples
 from nas.data.table_rows import prepared_rows
-from nas.errors import UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Classification
 
 ROWS = 40
@@ -40,7 +40,7 @@ def test_codes_keep_their_zeros_and_are_no_amounts(tmp_path: Path, caplog: pytes
     file = written(tmp_path, zip=zips, kind=[["007", "010"][row // 2 % 2] for row in range(ROWS)])
     splits = loaded(file, split={"order": "time"})
     assert splits.class_names == ("007", "010")
-    assert "codes and no amounts, as they begin with zeros: zip, kind" in caplog.text
+    assert "more digits than an amount has): zip, kind; data.numeric takes them" in caplog.text
     assert splits.preparation["categorical"][2] == {"name": "zip", "values": ["00501", "02116", "10001"]}
     rows = pd.read_csv(file).drop(columns="kind")  # pandas loses the zeros
     assert torch.equal(prepared_rows(rows, splits.preparation)[:24], splits.train.inputs)  # type: ignore[attr-defined]
@@ -119,14 +119,31 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
         ("weight", [f"{40 + row % 30} kg" for row in range(ROWS)], "not written plainly ('40 kg' in row 1)"),
         ("change", [f"\u2212{row % 30}.5" for row in range(ROWS)], "not written plainly"),
         ("cash", [f"({row % 30}.5)" for row in range(ROWS)], "not written plainly ('(0.5)' in row 1)"),
+        ("lab", [1e308 if row == 38 else float(row % 7) for row in range(ROWS)], "first in row 39: correct them"),
+        ("note", [f"'{row % 30}" for row in range(ROWS)], "not written plainly"),
         ("kind", [f"{row:03d}" for row in range(ROWS)], "'data.numeric=[kind]' takes codes as amounts"),
         ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),
     ],
 )
 def test_columns_that_would_mislead_are_refused(column: str, values: list[Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(UnusableInput) as caught:
-        loaded(written(tmp_path, **{column: values}))
+        loaded(written(tmp_path, **{column: values}), split={"order": "time"})
     assert sentence in str(caught.value)
+
+
+def test_whole_numbers_beyond_the_exact_ones_are_codes(tmp_path: Path) -> None:
+    codes = [2**53 + row % 4 for row in range(ROWS)]
+    splits = loaded(written(tmp_path, account=codes, kind=[2**53 + row // 2 % 2 for row in range(ROWS)]))
+    assert splits.class_names == (str(2**53), str(2**53 + 1))
+    assert len(splits.preparation["categorical"][2]["values"]) == 4
+
+
+def test_names_that_hydra_or_nobody_can_read_are_shown(tmp_path: Path) -> None:
+    file = written(tmp_path, größe=[f"{row}a{row}" for row in range(ROWS)])
+    with pytest.raises(UnusableInput, match=r"""'data.ignore=\["größe"\]'"""):
+        loaded(file)
+    with pytest.raises(InvalidValue, match=r"\(did you mean '\\u200bwidth'\?\)"):
+        loaded(written(tmp_path, **{"\u200bwidth": [0.5 * row for row in range(ROWS)]}), "width")
 
 
 def test_plain_columns_are_no_dates_units_or_identifiers(tmp_path: Path) -> None:
