@@ -162,14 +162,14 @@ class Case:
         cuda_graphed(problem, ("operation_gradients",), recording)
         regulariser = self.method.regulariser()
         bilevel = BilevelOptimiser(problem, alpha_strategy, strategy, self.method.rule, regulariser=regulariser)
-        work = bilevel.requests(architecture=True, hyperparameters=joint)
+        requests = bilevel.requests(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.compiled:
             compile_regions(supernet)
 
         def step() -> None:
             with without_kernels() if self.variant == "stock" else nullcontext():
-                bilevel.step(training, validation, work)
+                bilevel.step(training, validation, requests)
 
         def original_step() -> None:
             for batch, rule in ((validation, bilevel.architecture_optimiser), (training, optimiser)):

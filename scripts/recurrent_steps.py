@@ -73,11 +73,11 @@ class RecurrentCase:
         problem = BilevelProblem(supernet, optimiser, HyperparameterSet(entries), 0.25, (noise,), task=task)
         rule = Adam(3e-3, (0.9, 0.999), 1e-3)
         bilevel = BilevelOptimiser(problem, KINDS[self.kind], None, rule)
-        work = bilevel.requests(architecture=True, hyperparameters=False)
+        requests = bilevel.requests(architecture=True, hyperparameters=False)
         training, validation = (self._batch(seed) for seed in (0, 1))
 
         def step() -> None:
-            bilevel.step(training, validation, work)
+            bilevel.step(training, validation, requests)
 
         return step
 

@@ -113,10 +113,10 @@ def test_a_step_takes_one_pass_of_either_batch(
 
     monkeypatch.setattr(problem.supernet, "forward", counted)
     bilevel = BilevelOptimiser(problem, architecture, LastStep(), ADAM)
-    training, validation, work = make_batch(10), make_batch(11), bilevel.requests(True, hyperparameters)
-    if not work:
+    training, validation, requests = make_batch(10), make_batch(11), bilevel.requests(True, hyperparameters)
+    if not requests:
         return
-    done = bilevel.step(training, validation, work)
+    done = bilevel.step(training, validation, requests)
     assert passes == {float(training.inputs.sum()): 1, float(validation.inputs.sum()): 1}
     assert done.samples == len(training.targets) + len(validation.targets)
 

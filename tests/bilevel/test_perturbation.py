@@ -199,8 +199,8 @@ def test_its_passes_are_counted(strategy: Hypergradient, passes: int, make_probl
     problem = problem_with(make_problem, perturbed("adversarial"))  # two steps, and the losses before and after
     learned = None if isinstance(strategy, FirstOrder) else strategy
     bilevel = BilevelOptimiser(problem, strategy, learned, ADAM)
-    work = bilevel.requests(True, learned is not None)
-    outcome = bilevel.step(make_batch(10), make_batch(11), work)
+    requests = bilevel.requests(True, learned is not None)
+    outcome = bilevel.step(make_batch(10), make_batch(11), requests)
     assert outcome.samples == 8 * passes
     assert outcome.samples <= 8 * (1 + bilevel.most_passes())
     again = bilevel.step(make_batch(10), None, [])

@@ -113,8 +113,8 @@ class Search:
     def step(self, number: int, dtype: torch.dtype = torch.float64) -> None:
         self.problem.schedule_factor = 1 / (1 + number)
         self.supernet.relaxation.advance(number / 10)
-        work = self.bilevel.requests(architecture=True, hyperparameters=self.learn)
-        self.bilevel.step(batch(2 * number, dtype=dtype), batch(2 * number + 1, dtype=dtype), work)
+        requests = self.bilevel.requests(architecture=True, hyperparameters=self.learn)
+        self.bilevel.step(batch(2 * number, dtype=dtype), batch(2 * number + 1, dtype=dtype), requests)
 
     def state(self) -> dict[str, Tensor]:
         return {**self.supernet.state_dict(), **self.hyperparameters.state_dict()}

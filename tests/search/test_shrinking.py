@@ -89,8 +89,8 @@ def test_killed_and_resumed_a_search_ends_alike(tmp_path: Path) -> None:
     broken = made(tmp_path / "killed", shrinking=Mask([0.4], [2], rest=0.2))
     resting: list[bool] = []
 
-    def when(training: Any, validation: Any, work: Any) -> bool:
-        resting.append(all(broken.bilevel_optimiser.alpha[0] not in set(targets) for _, targets in work))
+    def when(training: Any, validation: Any, requests: Any) -> bool:
+        resting.append(all(broken.bilevel_optimiser.alpha[0] not in set(targets) for _, targets in requests))
         return broken.step == 14
 
     with killed(broken.bilevel_optimiser, "step", when):

@@ -52,9 +52,9 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
     seen: list[tuple[Batch, Batch, Tensor]] = []
     own = search.bilevel_optimiser.step
 
-    def watched(training: Batch, validation: Batch | None, work: object) -> object:
+    def watched(training: Batch, validation: Batch | None, requests: object) -> object:
         assert validation is not None
-        outcome = own(training, validation, work)  # type: ignore[arg-type]
+        outcome = own(training, validation, requests)  # type: ignore[arg-type]
         assert not isinstance(outcome.step.logits, Tensor)
         seen.append((training, validation, outcome.step.logits.state))
         return outcome
