@@ -222,7 +222,10 @@ def _torch_file(
 ) -> Run:
     """As :func:`_onnx_file`; inputs and outputs have places and no names."""
     program = torch.export.export(network, tuple(example.values()), dynamic_shapes=tuple(dynamic))
-    torch.export.save(program, path, extra_files=None if class_names is None else {"class_names.json": class_names})
+    extra_files = None if class_names is None else {"class_names.json": class_names}
+    with warnings.catch_warnings():  # of kernels with the channels innermost; the logits of the file are checked
+        warnings.filterwarnings("ignore", "No complete tensor found in the group")
+        torch.export.save(program, path, extra_files=extra_files)
     module = torch.export.load(path).module()
 
     @torch.no_grad()

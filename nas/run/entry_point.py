@@ -401,6 +401,7 @@ def _in_one_line(text: str) -> str:
     """Hydra's message without its advice, and with the package that an option of Hydra's own needs."""
     paragraphs = _HYDRA_ADVICE.split(text)[0].strip().split("\n\n")
     reason = "; ".join(" ".join(one.split()) for one in paragraphs if one.strip()).removesuffix(".")
+    reason = reason.replace("argument '++", "argument '")  # see known_to_the_run: nobody has typed it
     missing = _PLUGIN.search(reason)
     option = (missing[2] or missing[3]) if missing else None
     if option not in _PLUGINS:

@@ -1,5 +1,6 @@
 """How far a run is: a bar in a terminal, one line per epoch elsewhere; and what its steps do, in a profiler's trace."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -110,6 +111,7 @@ def profiled(
     if not enabled:
         yield _NoProfiler()
         return
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler calls a machine without a GPU an error
     with profile(
         schedule=schedule(wait=WAITED_STEPS, warmup=WARMUP_STEPS, active=TRACED_STEPS, repeat=1),
         on_trace_ready=tensorboard_trace_handler(str(folder / "profiler")),

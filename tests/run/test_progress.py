@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 
 import pytest
@@ -99,6 +100,13 @@ def test_too_few_steps_leave_no_trace(tmp_path):
 def test_nothing_is_written_when_it_is_off(tmp_path):
     train(tmp_path, enabled=False, steps=8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_profiler_keeps_its_own_log_to_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "")
+    monkeypatch.delenv("KINETO_LOG_LEVEL")
+    train(tmp_path, enabled=True, steps=2)
+    assert os.environ["KINETO_LOG_LEVEL"] == "99"
 
 
 def test_a_failure_in_the_block_is_passed_on(tmp_path):
