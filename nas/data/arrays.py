@@ -291,16 +291,23 @@ def _values_of(stored: Mapping[str, Array], key: str, name: str | None, count: i
         raise InvalidValue(key, name, f"{owner} has the arrays {listed(sorted(stored), most=10)}")
     array = stored[name]
     require(array.shape == (count,), key, name, f"it is {array.shape}, and must have one value for {count:,} samples")
+    unknown = [sample for sample, value in enumerate(array.tolist()) if value != value]
+    allowed = f"it is not known (NaN) of {len(unknown):,} samples: {listed(list(map(str, unknown)))}, counted from 0"
+    require(not unknown, key, name, allowed)
     return list(array.tolist())
 
 
 def _times(stored: Mapping[str, Array], order: str | None, count: int, owner: str) -> Tensor | None:
     if order is None or (order == "time" and order not in stored):
         return None
-    values = _values_of(stored, "split.order", order, count, owner)
-    good = stored[order].dtype.kind in "fiu" and bool(np.isfinite(stored[order]).all())
-    require(good, "split.order", order, "it must have finite numbers")
-    return torch.tensor(values, dtype=torch.float64)
+    values = stored.get(order)
+    if values is not None and values.dtype.kind in "mM":  # moments, of which NaT is the one that is not known
+        values = np.where(np.isnat(values), np.nan, values.astype("int64"))
+    _values_of(stored if values is None else {**stored, order: values}, "split.order", order, count, owner)
+    assert values is not None
+    good = values.dtype.kind in "fiu" and bool(np.isfinite(values).all())
+    require(good, "split.order", order, "it must have finite numbers, or times as np.datetime64")
+    return torch.from_numpy(values.astype(np.float64))
 
 
 def _readable(array: Array) -> np.dtype:

@@ -165,16 +165,19 @@ class DataSplits:
     def _deviations(self, std: tuple[float, ...]) -> tuple[float, ...]:
         """``std`` with 1 for the channels of one value, whose measured deviation is 0 but for rounding."""
         constant = [value <= 1e-9 * max(1.0, abs(mean)) for value, mean in zip(std, self.mean, strict=True)]
+        images = len(self.train.input_shape) == 3
         if constant and all(constant):
+            what = "pixels of the training images" if images else "training samples"
             raise UnusableInput(
-                f"All pixels of the training images of {self.name} have one value in every channel "
-                f"({', '.join(f'{mean:g}' for mean in self.mean)}): there is nothing to tell apart."
+                f"All {what} of {self.name} have one value in every channel "
+                f"({listed([f'{mean:g}' for mean in self.mean])}): there is nothing to tell apart."
             )
         if any(constant):
             names = [f"{channel} ({self.mean[channel]:g})" for channel, one in enumerate(constant) if one]
             log.info(
-                "%s: all training images have one value in channel %s; it is centred only, with a deviation of 1.",
+                "%s: all training %s have one value in channel %s; it is centred only, with a deviation of 1.",
                 self.name,
+                "images" if images else "samples",
                 listed(names),
             )
         return tuple(1.0 if one else value for one, value in zip(constant, std, strict=True))

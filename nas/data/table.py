@@ -22,10 +22,10 @@ from nas.data.table_columns import (
     targets_among,
 )
 from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_preparation import TablePreparation, fitted_preparation, refuse_overflow
+from nas.data.table_preparation import TablePreparation, fitted_preparation
 from nas.data.table_remarks import remarks_on
 from nas.data.targets import of_training
-from nas.errors import require
+from nas.errors import UnusableInput, require
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,10 @@ class Table:
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))
-        values = preparation({name: column.values for name, column in inputs.items()})
-        refuse_overflow(values, preparation, shown)
+        try:
+            values = preparation({name: column.values for name, column in inputs.items()})
+        except ValueError as error:
+            raise UnusableInput(f"{shown}: {error}: correct it, or leave the column out by data.ignore.") from None
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
         many = count + sum(rows.own.values())

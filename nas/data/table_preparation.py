@@ -150,27 +150,6 @@ def fitted_preparation(
     return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in remarks if names))
 
 
-def refuse_overflow(inputs: Tensor, preparation: TablePreparation, owner: str) -> None:
-    """Refuse numbers of later rows that are too large beside those of training.
-
-    Args:
-        inputs: (N, F) as ``preparation`` has made them.
-        preparation: Of these inputs.
-        owner: The table, for messages.
-
-    Raises:
-        UnusableInput: One is no finite number in single precision.
-    """
-    bad = (~inputs.isfinite()).nonzero()
-    if len(bad):
-        row, place = bad[0].tolist()
-        name = preparation.numeric[place].name
-        raise UnusableInput(
-            f"The column {name} of {owner} has {len(bad):,} numbers too large beside those of the training rows, the "
-            f"first in row {row + 1}: correct them, or {override('ignore', [name])}."
-        )
-
-
 def _of_numbers(name: str, values: np.ndarray, known: np.ndarray) -> NumericColumn:
     median = float(np.median(known))
     filled = np.where(np.isnan(values), median, values)

@@ -56,9 +56,11 @@ def _tells(column: Column, targets: Targets, train: Tensor) -> bool:
             return False
         pair = torch.stack([values, known.double()])
         return bool((pair.std(1) > 0).all()) and isclose(abs(float(torch.corrcoef(pair)[0, 1])), 1, abs_tol=1e-9)
-    pairs = torch.stack([values, known.double()], dim=1).unique(dim=0)
-    different = len(values.unique())
-    return 1 < different == len(pairs) and 10 * different <= len(values) and len(known.unique()) > 1
+    different, places = values.unique(return_inverse=True)
+    if not 1 < len(different) <= len(values) / 10:
+        return False
+    classes, numbers = known.unique(return_inverse=True)
+    return len(classes) > 1 and len((places * len(classes) + numbers).unique()) == len(different)
 
 
 def _numbered(column: Column) -> Tensor:

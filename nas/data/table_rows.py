@@ -28,7 +28,7 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
         preparation: What was measured on the training part, as ``candidate.json`` has it.
 
     Raises:
-        ValueError: A column is missing or was not there in training, or a value is no finite number.
+        ValueError: A column is missing or was not there in training, or a value is no finite number, or too large.
     """
     columns = columns_of(rows, preparation)
     unknown = [str(text) for text in preparation.get("missing", ())]
@@ -44,7 +44,13 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
         cells = columns[column["name"]]
         known = [places[cell] if cell in places else places.get(text_of(cell), 0) for cell in cells]
         codes.append(torch.tensor(known, dtype=torch.float64))
-    return torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
+    inputs = torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
+    too_large = (~inputs.isfinite()).nonzero().tolist()
+    if too_large:
+        row, place = too_large[0]
+        name = preparation["numeric"][place]["name"]
+        raise ValueError(f"{name} of row {row + 1} is too large beside the numbers of the training")
+    return inputs
 
 
 def places_of(texts: Sequence[str], unknown: Sequence[str]) -> dict[str, int]:

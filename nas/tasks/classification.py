@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
+from nas.data.labelled import listed
 from nas.data.targets import absent_classes, alike_classes, joined_labels, number_names, refuse_unseen_classes
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
@@ -121,9 +122,16 @@ class Classification(Task):
         }
 
     def words(self, splits: DataSplits) -> str:
-        weighted = "" if self.class_weights is None else f", weighted ({self.class_weights})"
+        weighted = "" if self.class_weights is None else f", weighted ({self._weights_in_words(splits)})"
         largest = float(self.shares.max())
         return f"classification, {self.signature.outputs} classes, the largest {100 * largest:.0f} %{weighted}"
+
+    def _weights_in_words(self, splits: DataSplits) -> str:
+        """``balanced``, or which class has which weight."""
+        if self.class_weights is None or isinstance(self.class_weights, str):
+            return str(self.class_weights)
+        pairs = zip(self.output_names(splits), self.class_weights, strict=True)
+        return listed([f"{name} {weight:g}" for name, weight in pairs], most=10)
 
 
 PLAIN_CLASSIFICATION = Classification()

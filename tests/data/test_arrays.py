@@ -158,6 +158,13 @@ def test_groups_and_times_are_arrays_of_the_file(tmp_path: Path) -> None:
     assert sum(map(len, of_parts)) == 8
     splits = loaded(file, layout="NCL", split={"order": "day"})
     assert splits.test.targets.tolist() == list(range(7, -1, -1))
+    file = stored(tmp_path, x=X, y=np.arange(40), day=day.astype("M8[D]"), patient=np.where(patient == 2, np.nan, 1))
+    splits = loaded(file, layout="NCL", split={"order": "day"})
+    assert splits.test.targets.tolist() == list(range(7, -1, -1))
+    with pytest.raises(
+        InvalidValue, match=r"split.by=patient .* is not known \(NaN\) of 5 samples: 10, 11, 12, 13, 14,"
+    ):
+        loaded(file, layout="NCL", split={"by": "patient"})
 
 
 class Thing:

@@ -119,7 +119,11 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
         ("weight", [f"{40 + row % 30} kg" for row in range(ROWS)], "not written plainly ('40 kg' in row 1)"),
         ("change", [f"\u2212{row % 30}.5" for row in range(ROWS)], "not written plainly"),
         ("cash", [f"({row % 30}.5)" for row in range(ROWS)], "not written plainly ('(0.5)' in row 1)"),
-        ("lab", [1e308 if row == 38 else float(row % 7) for row in range(ROWS)], "first in row 39: correct them"),
+        (
+            "lab",
+            [1e308 if row == 38 else float(row % 7) for row in range(ROWS)],
+            "lab of row 39 is too large beside",
+        ),
         ("note", [f"'{row % 30}" for row in range(ROWS)], "not written plainly"),
         ("kind", [f"{row:03d}" for row in range(ROWS)], "'data.numeric=[kind]' takes codes as amounts"),
         ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),

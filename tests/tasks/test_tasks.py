@@ -203,6 +203,8 @@ def test_class_weights_average_to_one_over_the_training_part(weights: str | list
     assert isinstance(task, Classification)
     assert task.weights is not None
     assert float(task.weights[splits.train.targets].mean()) == pytest.approx(1)
+    told = "balanced" if weights == "balanced" else "0 1, 1 2, 2 5"
+    assert task.words(splits).endswith(f", weighted ({told})")
     if weights == "balanced":
         counts = splits.train.targets.bincount()
         assert (task.weights * counts).tolist() == pytest.approx([20 / 3] * 3)
