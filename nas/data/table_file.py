@@ -159,7 +159,7 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
         frame, index = pandas.read_parquet(file), 0
         if any(name is not None for name in frame.index.names):  # pandas hides a column that was its index
             index, frame = len(frame.index.names), frame.reset_index()
-        return _without(frame, unknown) if unknown else frame, frozenset(), index
+        return _without(pandas, frame, unknown) if unknown else frame, frozenset(), index
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
@@ -192,15 +192,18 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     return frame, codes, 0
 
 
-def _without(frame: Any, unknown: Sequence[str | float]) -> Any:
+def _without(pandas: Any, frame: Any, unknown: Sequence[str | float]) -> Any:
     """``frame`` without what is ``unknown``, be it a text or a number, as in a text file."""
     texts = spellings(unknown)
     numbers = [number for number in map(float_of, texts) if number == number]
-    of_numbers = frame.select_dtypes("number").columns
-    of_texts = frame.select_dtypes(["object", "string", "category"]).columns
-    changed = {name: frame[name].where(~frame[name].isin(numbers)) for name in of_numbers}
-    changed |= {name: frame[name].where(~frame[name].isin(texts)) for name in of_texts}
-    return frame.assign(**changed)
+    types, frame = pandas.api.types, frame.copy(deep=False)
+    for place, kind in enumerate(frame.dtypes):
+        series = frame.iloc[:, place]
+        if types.is_numeric_dtype(kind) and not types.is_bool_dtype(kind):
+            frame.isetitem(place, series.where(~series.isin(numbers)))
+        elif not types.is_bool_dtype(kind) and not types.is_datetime64_any_dtype(kind):
+            frame.isetitem(place, series.where(~series.isin(texts)))
+    return frame
 
 
 def _without_empty_ends(frame: Any) -> Any:

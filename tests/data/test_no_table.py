@@ -145,7 +145,7 @@ def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
     file.write_bytes(b"PAR1")
     table = COLUMNS | {"lab": [-9, 1, 2, 4] * 5, "tag": ["-9", "x", "y", "x"] * 5, "won": [True, False] * 10}
     monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
-    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table))
+    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table | {5: [0.5, 1.5] * 10}))
     preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
     assert preparation["numeric"][1]["indicator"]
     assert [column["values"] for column in preparation["categorical"]] == [["x", "y"], ["False", "True"]]
