@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from nas.data.dataset import ArrayDataset, Dataset, ImageDataset

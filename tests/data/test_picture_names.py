@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nas.data import ImageFileAugmentation, Images, RowSplit
 from nas.data.data_splits import DataSplits
+from nas.data.masks import SMOOTHED, smoothed_edges
+from nas.data.targets import Targets
 from nas.errors import UnusableInput
 from nas.tasks import DenseClassification
 
@@ -121,6 +124,31 @@ def test_smoothed_edges_of_masks_are_told(tmp_path: Path, caplog: pytest.LogCapt
     smooth[1, 1:7], smooth[6, 1:7] = range(20, 80, 10), range(21, 81, 10)
     load(masked(tmp_path, smooth), masks="masks")
     assert "values of the masks are nowhere wider than two pixels, as if edges had been smoothed" in caplog.text
+
+
+def test_masks_of_few_classes_are_never_looked_at_for_smoothed_edges() -> None:
+    thin = torch.arange(SMOOTHED + 2).remainder(SMOOTHED).view(1, 2, -1)
+    classes = tuple(map(str, range(SMOOTHED)))
+    assert str(smoothed_edges(Targets(thin.byte(), classes))).startswith("8 of 8 values")
+    beyond = torch.full((1, 3, 3), SMOOTHED - 1, dtype=torch.uint8)  # a value beyond the classes, if anybody looks
+    assert smoothed_edges(Targets(beyond, classes[1:])) is None
+
+
+def test_several_things_are_added_to_the_names_of_masks(tmp_path: Path) -> None:
+    for index in range(6):
+        save(tmp_path / "images" / f"image_{index}.png", 9 * index)
+        save(tmp_path / "masks" / f"gt_image_{index}_seg_mask.png", np.roll(DISC, index, axis=1))
+    assert load(tmp_path, masks="masks").class_names == ("0", "1")
+    save(tmp_path / "images" / "IMG_3.png")
+    with pytest.raises(
+        UnusableInput, match=r"pictures IMG_3 and image_3 below .* differ only in .*: call each mask as"
+    ):
+        load(tmp_path, masks="masks")
+    for folder in ("one", "two"):
+        save(tmp_path / "split" / folder / "1.png")
+    save(tmp_path / "masks" / "1.png")
+    with pytest.raises(UnusableInput, match=r"1 of 2 pictures below .* are called as one in another folder"):
+        load(tmp_path / "split", masks=str(tmp_path / "masks"))
 
 
 def test_masks_that_are_no_pictures_are_told_by_their_kind(tmp_path: Path) -> None:
