@@ -85,9 +85,15 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
     way = (
         r"has test_set, train_set, and each has the folders a, b: if these are the classes, say 'data\.parts=\{train: "
     )
-    with pytest.raises(UnusableInput, match=way + r"train_set, test: test_set\}'\.$"):
+    with pytest.raises(UnusableInput, match=way + r"train_set, test: test_set\}'; if test_set"):
         load(tmp_path / "own")
     assert load(tmp_path / "own", parts={"train": "train_set", "test": "test_set"}).class_names == ("a", "b")
+    for name in ("one", "two"):
+        for kind in ("train_freight", "train_passenger"):
+            for index in range(2):
+                save(tmp_path / "rails" / kind / name / f"{index}.png", 9 * index + len(name))
+    assert load(tmp_path / "rails").class_names == ("train_freight", "train_passenger")
+    assert "the classes are train_freight, train_passenger, of which each has the folders one, two" in caplog.text
     for name in ("valley", "testa"):  # classes with folders of their own
         save(tmp_path / "land" / name / "one" / "0.png", 7)
         for index in range(4):
