@@ -67,6 +67,8 @@ def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> N
     assert seen.unreadable[0][1] == "it was not fetched, git lfs pull does"
     with pytest.raises(UnusableInput, match=r"s3://me/x\.csv is an address, and data are read from files"):
         path_of("s3://me/x.csv")
+    with pytest.raises(UnusableInput, match="give its path alone"):
+        path_of("file:///tmp/x.csv")
 
 
 def test_columns_that_only_parquet_has_are_taken_or_refused_by_name(tmp_path: Path) -> None:
