@@ -280,13 +280,14 @@ class PictureFolder:
         for name in names:
             by_part.setdefault(next((marks[mark] for mark in marks if mark in name.lower()), "test"), []).append(name)
         if "train" not in by_part or any(len(several) > 1 for several in by_part.values()):
-            self.say(f"the classes are {listed(names)}, of which each has the folders {folders}")
+            way = self._said_by_parts("; parts are named by", "test", "...")
+            self.say(f"the classes are {listed(names)}, of which each has the folders {folders}{way}")
             return
         given = ", ".join(f"{part}: {by_part[part][0]}" for part in PART_NAMES if part in by_part)
         way = f"say 'data.parts={{{given}}}'" if self.what == "picture" else "call their folders train and test"
         raise UnusableInput(
-            f"{root} has {listed(names)}, and each has the folders {folders}: if these are the classes, {way}; "
-            f"if {listed(names)} are the classes, call them so that no name has train, test or val in it."
+            f"{root} has {listed(names)}, and each has the folders {folders}: if {folders} are the classes, {way}; "
+            f"if {listed(names)} are, rename them so that no name has train, test or val in it."
         )
 
     def _unreadable(self, location: Path, error: OSError) -> UnusableInput:

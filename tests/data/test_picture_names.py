@@ -82,10 +82,10 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
     assert "what is in dev; parts are named by 'data.parts={train: ..., validation: dev}'" in caplog.text
     (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
     (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
-    way = (
-        r"has test_set, train_set, and each has the folders a, b: if these are the classes, say 'data\.parts=\{train: "
-    )
-    with pytest.raises(UnusableInput, match=way + r"train_set, test: test_set\}'; if test_set"):
+    way = r"has test_set, train_set, and each has the folders a, b: if a, b are the classes, say 'data\.parts=\{train: "
+    with pytest.raises(
+        UnusableInput, match=way + r"train_set, test: test_set\}'; if test_set, train_set are, rename them"
+    ):
         load(tmp_path / "own")
     assert load(tmp_path / "own", parts={"train": "train_set", "test": "test_set"}).class_names == ("a", "b")
     for name in ("one", "two"):
@@ -93,7 +93,10 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
             for index in range(2):
                 save(tmp_path / "rails" / kind / name / f"{index}.png", 9 * index + len(name))
     assert load(tmp_path / "rails").class_names == ("train_freight", "train_passenger")
-    assert "the classes are train_freight, train_passenger, of which each has the folders one, two" in caplog.text
+    assert (
+        "the classes are train_freight, train_passenger, of which each has the folders one, two; parts are named by"
+        in caplog.text
+    )
     for name in ("valley", "testa"):  # classes with folders of their own
         save(tmp_path / "land" / name / "one" / "0.png", 7)
         for index in range(4):
