@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.no_table import is_pointer
+from nas.data.no_table import first_bytes, is_pointer
 from nas.errors import UnusableInput
 
 Array = np.ndarray
@@ -80,11 +80,9 @@ def _of_tensor(values: Tensor) -> Array:
 
 def _complaint(file: Path, error: Exception) -> str:
     reason = " ".join(str(error).split()).removesuffix(".")
-    with file.open("rb") as content:
-        first = content.read(64)
-    if not first:
+    if not file.stat().st_size:
         reason = "it is empty"
-    elif is_pointer(first):
+    elif is_pointer(first_bytes(file)):
         reason = "it stands for a file of Git LFS that was not fetched, git lfs pull does"
     elif "not a zip file" in reason:
         reason = "it is damaged or was cut off"

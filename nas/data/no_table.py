@@ -1,24 +1,55 @@
 """Files that are called a table and are none: pages, placeholders, archives with several files, lines in quotes."""
 
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from nas.data.labelled import listed
+from nas.data.packed_file import GZIP
 from nas.errors import UnusableInput
 
 POINTER = b"version https://git-lfs.github.com"  # what Git LFS leaves of a file that was not fetched
 PAGES = (b"<!doctype", b"<html", b"<?xml")
+NO_TEXTS = (  # what files are, whatever they are called, by their first and their last bytes
+    (b"PK\3\4", b"", "a spreadsheet or a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", b"", "a spreadsheet"),
+    (GZIP, b"", "compressed (it should be called .csv.gz)"),
+    (b"PAR1", b"PAR1", "Parquet (it should be called .parquet)"),  # at the beginning alone, it may name a column
+)
 LOOKED_AT = 64  # bytes
 
 
-def refuse_no_table(file: Path, key: str) -> None:
+def first_bytes(file: Path | str, last: int = 0) -> bytes:
+    """The first bytes of ``file``, and its ``last`` ones behind them; nothing where it cannot be read.
+
+    Whoever reads all of it next tells why it cannot be read.
+    """
+    try:
+        with open(file, "rb") as content:
+            first = content.read(LOOKED_AT)
+            content.seek(-min(last, content.seek(0, os.SEEK_END)), os.SEEK_END)
+            return first + content.read()
+    except OSError:
+        return b""
+
+
+def refuse_no_table(file: Path, key: str, is_text: bool) -> None:
     """Refuse what a download often is in place of a table.
 
+    Args:
+        file: That the setting ``key`` names.
+        key: For messages.
+        is_text: Whether its name says that it is neither Parquet nor compressed.
+
     Raises:
-        UnusableInput: ``file``, which the setting ``key`` names, is such a thing.
+        UnusableInput: It is such a thing.
     """
-    with file.open("rb") as content:
-        first = content.read(LOOKED_AT).lstrip(b"\xef\xbb\xbf \t\r\n")
+    ends = first_bytes(file, last=4)
+    other = next((what for first, last, what in NO_TEXTS if ends.startswith(first) and ends.endswith(last)), None)
+    if other is not None and is_text:
+        raise UnusableInput(f"{file} is no text, but {other}: save it as CSV and give that file in {key}.")
+    first = ends.lstrip(b"\xef\xbb\xbf \t\r\n")
     if is_pointer(first):
         raise UnusableInput(f"{file} stands for a file of Git LFS that was not fetched: git lfs pull fetches it.")
     if first.lower().startswith(PAGES):
@@ -26,14 +57,25 @@ def refuse_no_table(file: Path, key: str) -> None:
             f"{file} is a web page or XML, maybe a page that says why nothing was downloaded: {key} must be CSV or "
             "Parquet."
         )
-    if file.suffix.lower() == ".zip" and zipfile.is_zipfile(file):
+    if file.suffix.lower() == ".zip":
+        _refuse_archive(file, key)
+
+
+def _refuse_archive(file: Path, key: str) -> None:
+    try:
         with zipfile.ZipFile(file) as archive:
             names = [name for name in archive.namelist() if not name.endswith("/")]
-        if len(names) != 1:
-            own = [name for name in names if not name.startswith("__MACOSX")]
-            raise UnusableInput(
-                f"{file} has {len(names)} files, {', '.join(own[:5])} among them: unpack it, and name one in {key}."
-            )
+    except zipfile.BadZipFile:
+        raise UnusableInput(f"{file} is a ZIP archive that is damaged or was cut off, or none.") from None
+    except OSError:  # whoever reads the table tells of it
+        return
+    own = [name for name in names if not name.startswith("__MACOSX")]
+    if not own:
+        raise UnusableInput(f"{file} is a ZIP archive without a table: name one in {key}.")
+    if len(names) != 1:
+        raise UnusableInput(
+            f"{file} has {len(names)} files, {listed(own)} among them: unpack it, and name one in {key}."
+        )
 
 
 def refuse_quoted_lines(file: Path, names: Sequence[object]) -> None:
@@ -42,8 +84,7 @@ def refuse_quoted_lines(file: Path, names: Sequence[object]) -> None:
     Raises:
         UnusableInput: It is one.
     """
-    with file.open("rb") as content:
-        quoted = content.read(4).lstrip(b"\xef\xbb\xbf").startswith(b'"')
+    quoted = first_bytes(file).lstrip(b"\xef\xbb\xbf").startswith(b'"')
     if quoted and len(names) == 1 and "," in str(names[0]):
         raise UnusableInput(
             f"{file} has quotation marks around whole lines, such as {str(names[0])!r}: remove them, or save it anew."

@@ -6,6 +6,7 @@ from pathlib import Path
 from nas.errors import require
 
 GZIP = b"\x1f\x8b"
+COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # tables that pandas unpacks, by their names
 
 
 def unpacked(path: Path, largest: int) -> bytes:

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch.utils import data
 
 from nas.data.dataset import Findings
-from nas.data.no_table import is_pointer
+from nas.data.no_table import first_bytes, is_pointer
 
 Channels = Literal["grey", "rgb", "rgba"]
 MODES: dict[Channels, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -158,9 +158,9 @@ def _beginning(file: str) -> str:
     """Why a file is no picture, by its first bytes; nothing where they do not tell."""
     if not os.path.isfile(file):
         return ""
-    with open(file, "rb") as content:
-        first = content.read(64)
-    return "the file is empty" if not first else "it was not fetched, git lfs pull does" if is_pointer(first) else ""
+    if not os.path.getsize(file):
+        return "the file is empty"
+    return "it was not fetched, git lfs pull does" if is_pointer(first_bytes(file)) else ""
 
 
 class Looks(data.Dataset[Seen]):

@@ -13,6 +13,7 @@ from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.table_columns import (
+    as_amounts,
     as_said,
     count_rows,
     inputs_among,
@@ -90,7 +91,7 @@ class Table:
             columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
         columns = as_said(columns, self.numeric, self.categorical, shown)
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
-        targets = targets_among(columns, self.targets, shown)
+        targets = targets_among(columns, self.targets, shown, self.numeric)
         rows = Rows(
             count,
             {part: count_rows(of_part) for part, of_part in own.items()},
@@ -99,7 +100,7 @@ class Table:
             times_of(columns, self.split.order, count, shown),
         )
         parts = drawn_parts(rows, self.split)
-        targets = of_training(targets, parts, shown)
+        targets = of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))
@@ -115,7 +116,10 @@ class Table:
         if codes:
             why = "zeros in front, or more digits than an amount has"
             log.info(f"{name}: taken as codes ({why}): {listed(codes, most=10)}; data.numeric takes them as numbers")
-        for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train)):
+        unnamed = {*inputs, *self.targets, *dividing, *self.ignore}
+        if index := [one for one in columns if columns[one].names_rows and one not in unnamed]:
+            log.info(f"{name}: left out, an index that names the rows: {listed(index)}")
+        for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train, self.missing)):
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,

@@ -6,17 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-PADDED = re.compile(rb"(?<![\w.:/+-])-?0\d")  # what may be one, at the beginning of a cell
+from nas.data.packed_file import COMPRESSED
+
+LINKS = ".:/+-"  # what parts the digits of times, dates, versions and numbers
+PADDED = re.compile(rb"(?<![\w.:/+-])0\d+(?![\w.:/+-])")  # what may be one: a cell, or a word of a text
 CODE = re.compile(r"\d+")
-ASCII_LIKE = (
-    "utf-8",
-    "utf8",
-    "latin",
-    "iso",
-    "cp",
-    "windows",
-    "ascii",
-)  # what encodings that have such bytes begin with
+# How the names of encodings begin that write a digit as one byte, so that PADDED finds it.
+ASCII_LIKE = ("utf-8", "utf8", "latin", "iso", "cp", "windows", "ascii")
 
 
 def with_codes(pandas: Any, frame: Any, file: Path, options: Mapping[str, Any]) -> tuple[Any, frozenset[int]]:
@@ -34,7 +30,8 @@ def with_codes(pandas: Any, frame: Any, file: Path, options: Mapping[str, Any]) 
     types = pandas.api.types
     numbers = [place for place, kind in enumerate(frame.dtypes) if types.is_numeric_dtype(kind)]
     numbers = [place for place in numbers if not types.is_bool_dtype(frame.dtypes.iloc[place])]
-    if not numbers or not _may_have_codes(file, str(options["encoding"])):
+    numbers = [place for place in numbers if bool(frame.iloc[:, place].dropna().mod(1).eq(0).all())]  # 0.5 is no code
+    if not numbers or not _may_have_codes(file, str(options["encoding"]), str(options["sep"])):
         return frame, frozenset()
     texts = pandas.read_csv(file, usecols=numbers, dtype=str, **options)
     found = {place: texts.iloc[:, number].str.strip() for number, place in enumerate(numbers)}
@@ -47,11 +44,11 @@ def with_codes(pandas: Any, frame: Any, file: Path, options: Mapping[str, Any]) 
     return together, codes
 
 
-def _may_have_codes(file: Path, encoding: str) -> bool:
+def _may_have_codes(file: Path, encoding: str, separator: str) -> bool:
     """A quick look at the bytes: whether it is worth reading all numbers again, as texts."""
     with file.open("rb") as content, mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        is_text = file.suffix.lower() not in (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")
-        readable = is_text and encoding.lower().startswith(ASCII_LIKE)
+        is_text = file.suffix.lower() not in COMPRESSED
+        readable = is_text and encoding.lower().startswith(ASCII_LIKE) and separator not in LINKS
         return not readable or PADDED.search(mapped) is not None
 
 

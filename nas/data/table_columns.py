@@ -12,11 +12,11 @@ from torch import Tensor
 
 from nas.data.labelled import listed
 from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
-from nas.data.table_rows import text_of
+from nas.data.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
 
-IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|index|uuid|guid)$|[a-z0-9]I[dD]$")  # patient_id, customerID, no acid
+IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z0-9]I[dD]$|^(?i:index)$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
 
 
@@ -24,13 +24,15 @@ def count_rows(columns: Mapping[str, Column]) -> int:
     return len(next(iter(columns.values())).values)
 
 
-def override(key: str, names: Sequence[str]) -> str:
+def override(key: str, names: Sequence[str | float]) -> str:
     """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
     return shlex.quote(f"data.{key}=[{','.join(map(_quoted, names))}]")
 
 
-def _quoted(name: str) -> str:
-    """``name`` as Hydra reads a text in a list."""
+def _quoted(name: str | float) -> str:
+    """``name`` as Hydra reads a text or a number in a list."""
+    if not isinstance(name, str):
+        return str(name)
     if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and name.lower() not in ("null", "true", "false", "inf", "nan"):
         return name
     escaped = re.sub(r'(\\*)(?="|$)', lambda found: 2 * found[1], name).replace('"', '\\"')
@@ -54,7 +56,7 @@ def require_columns(key: str, names: Sequence[str], columns: Mapping[str, Column
             lower = {one.lower(): one for one in columns}
             close = difflib.get_close_matches(name.lower(), lower, n=1)
             hint = f" (did you mean {_visible(lower[close[0]])}?)" if close else ""
-            if not close and not all(math.isnan(_number(one)) for one in columns):
+            if not close and not all(math.isnan(float_of(one)) for one in columns):
                 hint = " (its first line must have the names of the columns)"
             raise InvalidValue(
                 key, name, f"{file} has the columns {listed(list(map(_visible, columns)), most=20)}{hint}"
@@ -93,14 +95,14 @@ def as_said(
 
 def read_as_numbers(column: Column) -> Column:
     """``column`` with the numbers that its texts are; NaN where a text is none."""
-    numbers = [_number(text) for text in column.texts or ()]
+    numbers = [float_of(text) for text in column.texts or ()]
     return Column(column.name, "number", numbers=torch.tensor(numbers, dtype=torch.float64))
 
 
 def inputs_among(
     columns: Mapping[str, Column], others: Sequence[str], ignored: Sequence[str], numeric: Sequence[str], file: str
 ) -> dict[str, Column]:
-    """The columns that are inputs.
+    """The columns that are inputs: not the index of a data frame, unless the user calls it numbers or categories.
 
     Args:
         columns: All of them, of the kinds that the user said.
@@ -113,6 +115,7 @@ def inputs_among(
         UnusableInput: A column has numbers and texts, dates, or another text or number in nearly every row.
     """
     inputs = {name: column for name, column in columns.items() if name not in (*others, *ignored)}
+    inputs = {name: column for name, column in inputs.items() if not column.names_rows or name in numeric}
     for column in inputs.values():
         refuse_mixture(column, file)
         _refuse_infinite(column, file)
@@ -123,7 +126,7 @@ def inputs_among(
         all_ignored = [*ignored, *bad]
         texts = [name for name in bad if columns[name].kind in ("text", "code")]
         other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
-        counts = [name for name in bad if columns[name].numbers is not None]
+        counts = [name for name in bad if columns[name].numbers is not None or columns[name].kind == "code"]
         other += f"; {override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers" if counts else ""
         named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
         raise UnusableInput(
@@ -139,8 +142,16 @@ def inputs_among(
     return {name: column for name, column in inputs.items() if name}
 
 
-def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str) -> Targets:
+def targets_among(
+    columns: Mapping[str, Column], names: Sequence[str], file: str, numeric: Sequence[str] | None = None
+) -> Targets:
     """The targets: texts as classes with names, numbers and truth values as they are, several of them side by side.
+
+    Args:
+        columns: All of them, of the kinds that the user said.
+        names: The targets.
+        file: The table's name, for messages.
+        numeric: What ``data.numeric`` names; None where there is no such setting.
 
     Raises:
         UnusableInput: A target is missing, infinite, a date, or a text where there are several; or nearly every row has
@@ -148,7 +159,7 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
     """
     refuse_gaps(columns, names, file)
     for name in names:
-        _refuse_useless_target(columns[name], file, alone=len(names) == 1)
+        _refuse_useless_target(columns[name], file, len(names) == 1, as_amounts(columns, names, numeric))
     first = columns[names[0]]
     if first.kind in ("text", "category", "code"):
         assert first.texts is not None
@@ -157,6 +168,14 @@ def targets_among(columns: Mapping[str, Column], names: Sequence[str], file: str
     values = torch.stack([_as_numbers(columns[name]) for name in names], dim=1)
     kind = torch.float64 if "number" in kinds else torch.int64 if "whole" in kinds else torch.bool
     return Targets((values[:, 0] if len(names) == 1 else values).to(kind))
+
+
+def as_amounts(columns: Mapping[str, Column], targets: Sequence[str], numeric: Sequence[str] | None) -> str:
+    """The end of a sentence: how targets that were taken as codes become numbers; nothing where none was."""
+    codes = [name for name in targets if columns[name].kind == "code"]
+    if numeric is None or not codes:
+        return ""
+    return f"; {override('numeric', [*numeric, *codes])} takes the codes of {listed(codes)} as amounts"
 
 
 def refuse_gaps(columns: Mapping[str, Column], targets: Sequence[str], file: str) -> None:
@@ -168,7 +187,8 @@ def refuse_gaps(columns: Mapping[str, Column], targets: Sequence[str], file: str
     for column in (columns[name] for name in targets if name in columns):
         missing = column.missing
         if len(missing):
-            also = "; NA, None, null and n/a are missing, too: a class needs another name" if column.texts else ""
+            is_class = bool(column.texts) and column.kind != "truth"
+            also = "; NA, None, null and n/a are missing, too: a class needs another name" if is_class else ""
             raise UnusableInput(
                 f"The target {column.name} of {file} is missing in {len(missing):,} of {len(column.values):,} rows "
                 f"({rows_named(missing)}; row 1 is the first below the names): fill in or remove these rows{also}."
@@ -189,8 +209,8 @@ def joined(
     Raises:
         UnusableInput: ``other`` lacks a column, has one that ``one`` lacks, or has texts where ``one`` has numbers.
     """
-    lacking = [name for name in one if name not in (*other, *unneeded)]
-    strange = [name for name in other if name not in one]
+    lacking = [name for name in one if name not in (*other, *unneeded) and not one[name].names_rows]
+    strange = [name for name in other if name not in one and not other[name].names_rows]
     if lacking or strange:
         lacks = f"lacks {listed(lacking)}" if lacking else ""
         has = f"has {listed(strange)}, which the training table lacks" if strange else ""
@@ -202,6 +222,8 @@ def joined(
         second = other.get(name, Column(name, "text", texts=("",) * count_rows(other)))
         if column.numbers is not None and second.kind == "code":
             second = read_as_numbers(second)
+        if column.kind == "code" and second.numbers is not None:
+            second = _spelt_as(column, second)
         if column.numbers is not None and second.texts is not None and any(second.texts):
             text = next(filter(None, second.texts))
             raise UnusableInput(
@@ -209,6 +231,15 @@ def joined(
             )
         together[name] = _joined(column, second)
     return together
+
+
+def _spelt_as(column: Column, numbers: Column) -> Column:
+    """``numbers`` with the zeros in front that the codes of ``column`` have: 00501 for 501."""
+    assert column.texts is not None
+    codes = list(dict.fromkeys(filter(None, column.texts)))
+    places = places_of(codes, ())
+    texts = _as_texts(numbers)
+    return replace(column, texts=tuple(codes[places[text] - 1] if text in places else text for text in texts))
 
 
 def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
@@ -228,7 +259,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
         return
     assert column.texts is not None
     different = [text for text in dict.fromkeys(column.texts) if text]
-    words = {text for text in different if math.isnan(_number(text))}
+    words = {text for text in different if math.isnan(float_of(text))}
     commas = bool(words) and all(map(COMMA.fullmatch, words))
     written = commas or (len(different) > MOST_CLASSES and bool(words) and _are_signed(words))
     if not different or (len(words) == len(different) and not written):
@@ -283,7 +314,7 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= 40 else text[:37] + "...")
 
 
-def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
+def _refuse_useless_target(column: Column, file: str, alone: bool, amounts: str) -> None:
     name = column.name
     refuse_mixture(column, file, is_target=True)
     if column.kind == "list":
@@ -297,14 +328,13 @@ def _refuse_useless_target(column: Column, file: str, alone: bool) -> None:
         )
     if column.texts is not None and column.kind != "truth" and not alone:
         raise UnusableInput(
-            f"The target {name} of {file} has texts: several targets must all be numbers or true and false; "
-            "write 0 and 1 for labels."
+            f"The target {name} of {file} has {'codes' if column.kind == 'code' else 'texts'}: several targets must "
+            f"all be numbers or true and false{amounts or '; write 0 and 1 for labels'}."
         )
     if column.texts is not None and _nearly_all_differ(column.texts):
-        number = f"; {override('numeric', [name])} takes codes as amounts" if column.kind == "code" else ""
         raise UnusableInput(
             f"The target {name} of {file} has {len(set(column.texts)):,} different texts in {len(column.values):,} "
-            f"rows: a class needs several rows, so name another column in data.target{number}."
+            f"rows: a class needs several rows, so name another column in data.target{amounts}."
         )
 
 
@@ -331,15 +361,14 @@ def _why_not(column: Column) -> str | None:
         return f"dates such as {next(filter(None, column.texts))!r}"
     if column.kind in ("text", "code") and column.texts is not None and _nearly_all_differ(column.texts):
         known = [text for text in column.texts if text]
-        return f"{len(set(known)):,} different texts in {len(known):,} rows"
+        return f"{len(set(known)):,} different {column.kind}s in {len(known):,} rows"
     if column.numbers is not None and len(column.numbers) >= FEWEST:
         counted = column.numbers.min() + torch.arange(len(column.numbers))
         if torch.equal(column.numbers.sort().values, counted):
             return "it numbers the rows"
         differ = column.kind == "whole" and len(column.numbers.unique()) == len(column.numbers)
-        return (
-            "it is called so and has another number in every row" if differ and IDENTIFIER.search(column.name) else None
-        )
+        if differ and IDENTIFIER.search(column.name):
+            return "its name is that of an identifier, and each row has another number"
     return None
 
 
@@ -371,11 +400,3 @@ def _as_texts(column: Column) -> tuple[str, ...]:
         assert column.texts is not None
         return column.texts
     return tuple(text_of(value) for value in column.numbers.tolist())
-
-
-def _number(text: str) -> float:
-    """The number that ``text`` is; NaN where it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return float("nan")

@@ -1,8 +1,11 @@
 """CSV and Parquet files by pandas: columns of numbers, texts, truth values and dates, told apart by their values."""
 
 import codecs
+import lzma
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +16,10 @@ from torch import Tensor
 
 from nas.configuration import optional_module
 from nas.data.labelled import listed
-from nas.data.no_table import refuse_no_table, refuse_quoted_lines
-from nas.data.packed_file import GZIP
+from nas.data.no_table import first_bytes, refuse_no_table, refuse_quoted_lines
+from nas.data.packed_file import COMPRESSED
 from nas.data.table_codes import with_codes
-from nas.data.table_rows import text_of
+from nas.data.table_rows import float_of, spellings, text_of
 from nas.errors import UnusableInput, require
 
 PARQUET = (".parquet", ".pq")
@@ -27,17 +30,14 @@ BLANKS = r"\s+"  # one or more
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
-NO_TEXTS = (  # what files are, whatever they are called, by their first and their last bytes
-    (b"PK\3\4", b"", "a spreadsheet or a ZIP archive"),
-    (b"\xd0\xcf\x11\xe0", b"", "a spreadsheet"),
-    (GZIP, b"", "compressed (it should be called .csv.gz)"),
-    (b"PAR1", b"PAR1", "Parquet (it should be called .parquet)"),  # at the beginning alone, it may name a column
+MONTH = (
+    r"(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sep(t|tember)?|oct(ober)?|nov(ember)?"
+    r"|dec(ember)?)\.?"
 )
-COMPRESSED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".tar")  # as pandas knows them by their names
-MONTH = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s)?"
 DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
-    rf"|([a-z]+,?\s)?\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
+    rf"|{DAY}\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
     re.IGNORECASE,
 )
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
@@ -49,8 +49,10 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
     r"(\d+([.,]\d+)?|[1-9]\d{0,2}(?P<mark>[,'\s])\d{3}((?P=mark)\d{3})*(\.\d+)?|[1-9]\d{0,2}([.\s]\d{3})+,\d+)"
     rf"\s?[{UNITS}]?"
 )
-UNIT = re.compile(r"(?<=[\d.)])\s*([a-z°µ²³/]+)\.?$", re.IGNORECASE)  # 40 kg, 3.5m
+UNIT = re.compile(r"(?<=[\d.)])\s*((?i:[a-z°µ²³/]{2,})|[°mgshldWVK])\.?$")  # 40 kg, 3.5m, but not a flat 48B
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
+# What reading a damaged or locked file raises; pandas' own errors are ValueErrors, as pyarrow's are.
+DAMAGED = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 Kind = Literal["number", "whole", "truth", "text", "category", "code", "date", "list"]
 
 
@@ -64,12 +66,14 @@ class Column:
             ``list`` several values in a cell.
         numbers: (N,) float64 of numbers and whole numbers; NaN where they are missing.
         texts: N texts of all other kinds; an empty one where they are missing.
+        names_rows: Whether it is the index of a data frame, with dates or another value in each row.
     """
 
     name: str
     kind: Kind
     numbers: Tensor | None = None
     texts: tuple[str, ...] | None = None
+    names_rows: bool = False
 
     @property
     def values(self) -> Tensor | tuple[str, ...]:
@@ -125,18 +129,17 @@ def read_table(
     if file.suffix.lower() in PARQUET:
         optional_module("pyarrow", "table")
     _refuse_other_files(file, key)
-    refuse_no_table(file, key)
+    refuse_no_table(file, key, is_text=file.suffix.lower() not in (*PARQUET, *COMPRESSED))
     try:
-        frame, codes = _frame(pandas, file, csv, unknown)
+        frame, codes, index = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
         other = f"{'latin-1' if csv.encoding == 'cp1252' else 'cp1252'} reads the text of many older programs"
-        with file.open("rb") as content:
-            if content.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                other = "utf-16 reads it"
+        if first_bytes(file).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            other = "utf-16 reads it"
         raise UnusableInput(
             f"{file} is no {csv.encoding} text (byte {error.start}): data.csv.encoding={other}."
         ) from None
-    except (OSError, ValueError, LookupError) as error:  # pandas' own errors are ValueErrors, as pyarrow's are
+    except DAMAGED as error:
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
     frame = _without_empty_ends(frame)
@@ -145,16 +148,18 @@ def read_table(
     for place, name in enumerate(columns):
         if place in codes:
             columns[name] = replace(columns[name], kind="code")
+        if place < index and (columns[name].kind == "date" or bool(frame.iloc[:, place].is_unique)):
+            columns[name] = replace(columns[name], names_rows=True)
     return columns
 
 
-def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int]]:
-    """The table as pandas reads it, and the places of its columns of codes."""
+def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int], int]:
+    """The table as pandas reads it, the places of its columns of codes, and how many first ones were its index."""
     if file.suffix.lower() in PARQUET:
-        frame = pandas.read_parquet(file)
+        frame, index = pandas.read_parquet(file), 0
         if any(name is not None for name in frame.index.names):  # pandas hides a column that was its index
-            frame = frame.reset_index()
-        return frame.replace(list(unknown), None) if unknown else frame, frozenset()
+            index, frame = len(frame.index.names), frame.reset_index()
+        return _without(frame, unknown) if unknown else frame, frozenset(), index
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","
     options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
@@ -184,7 +189,18 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
             raise
     frame, codes = with_codes(pandas, frame, file, asked)
     frame.columns = names
-    return frame, codes
+    return frame, codes, 0
+
+
+def _without(frame: Any, unknown: Sequence[str | float]) -> Any:
+    """``frame`` without what is ``unknown``, be it a text or a number, as in a text file."""
+    texts = spellings(unknown)
+    numbers = [number for number in map(float_of, texts) if number == number]
+    of_numbers = frame.select_dtypes("number").columns
+    of_texts = frame.select_dtypes(["object", "string", "category"]).columns
+    changed = {name: frame[name].where(~frame[name].isin(numbers)) for name in of_numbers}
+    changed |= {name: frame[name].where(~frame[name].isin(texts)) for name in of_texts}
+    return frame.assign(**changed)
 
 
 def _without_empty_ends(frame: Any) -> Any:
@@ -196,7 +212,7 @@ def _without_empty_ends(frame: Any) -> Any:
 
 
 def _refuse_other_files(file: Path, key: str) -> None:
-    """Refuse what is not there and what is no table by its name or its first bytes."""
+    """Refuse what is not there, is empty, or is no table by its name."""
     suffix = file.suffix.lower()
     if suffix in SHEETS:
         raise UnusableInput(f"{file} is a spreadsheet: save it as CSV and give that file in {key}.")
@@ -209,13 +225,6 @@ def _refuse_other_files(file: Path, key: str) -> None:
         raise UnusableInput(f"The table {file} {what}: {key} must be a CSV or Parquet file.")
     if not file.stat().st_size:
         raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
-    with file.open("rb") as content:
-        begin = content.read(4)
-        content.seek(max(0, file.stat().st_size - 4))
-        end = content.read()
-    other = next((what for first, last, what in NO_TEXTS if begin.startswith(first) and end.endswith(last)), None)
-    if other is not None and suffix not in (*PARQUET, *COMPRESSED):
-        raise UnusableInput(f"{file} is no text, but {other}: save it as CSV and give that file in {key}.")
 
 
 def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
@@ -294,10 +303,12 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
 
 
 def _of_numbers(types: Any, name: str, series: Any) -> Column:
-    if types.is_integer_dtype(series.dtype) and bool((series.abs() > EXACT).any()):
-        return Column(name, "code", texts=_texts(series))  # as float64 some of them would be equal
     values = torch.from_numpy(series.to_numpy(dtype="float64", na_value=float("nan")).copy())
-    return Column(name, "whole" if types.is_integer_dtype(series.dtype) else "number", numbers=values)
+    if not types.is_integer_dtype(series.dtype):
+        return Column(name, "number", numbers=values)
+    if bool((values.abs() >= EXACT).any()) and len(values[~values.isnan()].unique()) < series.nunique():
+        return Column(name, "code", texts=_texts(series))  # as float64 some of them would be equal
+    return Column(name, "whole", numbers=values)
 
 
 def _texts(series: Any) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from nas.data.labelled import listed
 from nas.data.table_columns import override
 from nas.data.table_file import Column
-from nas.data.table_rows import prepared_rows
+from nas.data.table_rows import places_of, prepared_rows
 from nas.errors import UnusableInput
 
 MOST_CATEGORIES = 1000  # texts of a column that get a code of their own; the rarer ones count as unknown
@@ -129,7 +129,8 @@ def fitted_preparation(
         counts = Counter(text for text in texts if text)
         kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
         categorical.append(CategoricalColumn(name, tuple(kept)))
-        if strange := sum(bool(text) and text not in counts for text in column.texts or ()):
+        spelt = places_of(list(counts), ())  # 501 is no other text than 00501
+        if strange := sum(bool(text) and text not in spelt for text in column.texts or ()):
             unseen.append(f"{name} ({strange})")
         if len(kept) < len(counts):
             rare.append(f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)")

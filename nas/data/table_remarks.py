@@ -1,6 +1,6 @@
 """What is worth a line about the values of a table: columns that tell the target, numbers that stand for nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isclose
 
 import torch
@@ -12,35 +12,68 @@ from nas.data.table_file import Column
 from nas.data.targets import Targets, alike_classes
 
 FEWEST = 20  # training rows from which on it is no accident that a column tells the target
-NINES = (
-    99.0,
-    999.0,
-    9999.0,
-    99999.0,
-    999999.0,
-)  # with a sign or without, what many programs write for a missing number
+# What many programs write for a missing number, with a sign or without.
+NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
 FAR = 5  # times as large as all others is such a number, where it has no sign
 
 
-def remarks_on(columns: Mapping[str, Column], targets: Targets, train: Tensor) -> list[str]:
-    """The remarks on the inputs ``columns``, by what the training rows ``train`` (M,) hold."""
+def remarks_on(
+    columns: Mapping[str, Column], targets: Targets, train: Tensor, missing: Sequence[str | float] = ()
+) -> list[str]:
+    """The remarks on the inputs ``columns``, by what the training rows ``train`` (M,) hold.
+
+    Args:
+        columns: The inputs, all rows.
+        targets: Of all rows.
+        train: (M,) the rows of the training part.
+        missing: What ``data.missing`` names.
+    """
     remarks = []
     if telling := [name for name, column in columns.items() if _tells(column, targets, train)]:
         remarks.append(
-            f"{listed(telling)} alone tells the target in all training rows: {override('ignore', telling)} leaves out "
-            "what is known after it only"
+            f"{listed(telling)} alone tells the target in all training rows: if it is known only after the target, "
+            f"{override('ignore', telling)} leaves it out"
         )
     absent = {name: _nothing(column, train) for name, column in columns.items() if column.kind in ("whole", "number")}
-    if found := [f"{name} {value:g}" for name, value in absent.items() if value is not None]:
-        values = sorted({f"{value:g}" for value in absent.values() if value is not None}, key=float)
-        remarks.append(
-            f"numbers far from all others, in several rows: {listed(found)}; if they stand for missing ones, say "
-            f"'data.missing=[{','.join(values)}]'"
-        )
+    found = {name: value for name, value in absent.items() if value is not None}
+    if found:
+        shown = listed([f"{name} {value:g}" for name, value in found.items()])
+        way = _as_missing(columns, targets, found, missing)
+        remarks.append(f"numbers far from all others, in several rows: {shown}; if they stand for missing ones, {way}")
     for name, column in columns.items():
         if column.texts is not None and (alike := alike_classes(sorted(set(column.texts)))):
             remarks.append(f"texts of {name} that differ only in case or blanks: {alike}")
     return remarks
+
+
+def _as_missing(
+    columns: Mapping[str, Column], targets: Targets, found: Mapping[str, float], missing: Sequence[str | float]
+) -> str:
+    """How the numbers that were ``found`` by column become missing: not by a setting that takes others, too."""
+    elsewhere = set()
+    for value in set(found.values()):
+        others = [column for name, column in columns.items() if found.get(name) != value]
+        if any(_has(column, value) for column in others) or _is_target(targets, value):
+            elsewhere.add(value)
+    ways = []
+    if alone := sorted(set(found.values()) - elsewhere):
+        ways.append(f"say {override('missing', [*missing, *(int(value) for value in alone)])}")
+    if elsewhere:
+        which = listed([f"{value:g}" for value in sorted(elsewhere)])
+        ways.append(f"leave their cells empty in the file ({which} is a value of other columns, too)")
+    return ", and ".join(ways)
+
+
+def _has(column: Column, value: float) -> bool:
+    if column.numbers is not None:
+        return bool((column.numbers == value).any())
+    return f"{value:g}" in (column.texts or ())
+
+
+def _is_target(targets: Targets, value: float) -> bool:
+    if targets.class_names is not None:
+        return f"{value:g}" in targets.class_names
+    return bool((targets.values == value).any())
 
 
 def _tells(column: Column, targets: Targets, train: Tensor) -> bool:

@@ -31,7 +31,7 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
         ValueError: A column is missing or was not there in training, or a value is no finite number, or too large.
     """
     columns = columns_of(rows, preparation)
-    unknown = [str(text) for text in preparation.get("missing", ())]
+    unknown = spellings(preparation.get("missing", ()))
     numbers, gaps, codes = [], [], []
     for column in preparation["numeric"]:
         values = numbers_of(column["name"], columns[column["name"]], unknown)
@@ -65,6 +65,23 @@ def places_of(texts: Sequence[str], unknown: Sequence[str]) -> dict[str, int]:
     return others | places | dict.fromkeys(unknown, 0)
 
 
+def spellings(unknown: Sequence[str | float]) -> list[str]:
+    """What is taken as missing, a whole number also as a file may have it: -999.0 for -999, and -999 for -999.0."""
+    found = [str(one).strip() for one in unknown]
+    for number in (float_of(text) for text in list(found)):
+        if number.is_integer():
+            found += [str(int(number)), str(number)]
+    return list(dict.fromkeys(found))
+
+
+def float_of(text: str) -> float:
+    """The number that ``text`` is; NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
 def shortened(text: str) -> str:
     """A whole number without zeros in front; another text as it is."""
     return str(int(text)) if text.isdecimal() else text
@@ -93,6 +110,8 @@ def numbers_of(name: str, values: Any, unknown: Sequence[str] = ()) -> Tensor:
     if not isinstance(values, Tensor):
         read = [number_of(name, row, value, unknown) for row, value in enumerate(values)]
         values = torch.tensor(read, dtype=torch.float64)
+    absent = torch.tensor([float_of(text) for text in unknown], dtype=torch.float64)
+    values = values.double().masked_fill(torch.isin(values.double(), absent), float("nan"))
     infinite = values.isinf().nonzero().flatten().tolist()
     if infinite:
         raise ValueError(f"{name} is infinite in {len(infinite)} of {len(values)} rows, first in row {infinite[0] + 1}")
@@ -103,7 +122,7 @@ def number_of(name: str, row: int, value: Any, unknown: Sequence[str]) -> float:
     if str(value).strip() in (*MISSING_NUMBERS, *unknown):
         return float("nan")
     try:
-        return float("nan") if text_of(float(value)) in unknown else float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise ValueError(f"{name} of row {row + 1} is {value!r}, not a number") from None
 

@@ -51,8 +51,14 @@ def number_names(values: Sequence[float]) -> list[str]:
     return names if len(set(names)) == len(names) else [text_of(value) for value in values]
 
 
-def of_training(targets: Targets, parts: Parts, owner: str) -> Targets:
+def of_training(targets: Targets, parts: Parts, owner: str, amounts: str = "") -> Targets:
     """``targets`` with the classes of the training part only; numbers stay as they are.
+
+    Args:
+        targets: Of all samples.
+        parts: Their samples.
+        owner: What the data are called.
+        amounts: The end of a sentence: how classes become numbers.
 
     Raises:
         UnusableInput: Another part has a class that the training part lacks.
@@ -61,13 +67,15 @@ def of_training(targets: Targets, parts: Parts, owner: str) -> Targets:
         return targets
     known = targets.values[parts.train].unique()
     for part in ("validation", "test"):
-        refuse_unseen_classes(part, targets.values[getattr(parts, part)], known, targets.class_names, owner)
+        refuse_unseen_classes(part, targets.values[getattr(parts, part)], known, targets.class_names, owner, amounts)
     place = torch.zeros(len(targets.class_names), dtype=torch.int64)
     place[known] = torch.arange(len(known))
     return Targets(place[targets.values], tuple(targets.class_names[number] for number in known.tolist()))
 
 
-def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Sequence[str] | None, owner: str) -> None:
+def refuse_unseen_classes(
+    part: str, values: Tensor, known: Tensor, names: Sequence[str] | None, owner: str, amounts: str = ""
+) -> None:
     """Refuse classes that training has not seen.
 
     Args:
@@ -76,6 +84,7 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
         known: Those of the training part.
         names: What the classes are called by their numbers; None calls them as the values are.
         owner: What the data are called.
+        amounts: The end of the sentence: how classes with names become numbers.
 
     Raises:
         UnusableInput: ``values`` has such classes.
@@ -87,7 +96,8 @@ def refuse_unseen_classes(part: str, values: Tensor, known: Tensor, names: Seque
     called = number_names(found.tolist()) if names is None else [names[value] for value in found.tolist()]
     named = [f"{name} ({count:,})" for name, count in zip(called, counts.tolist(), strict=True)]
     many = f"{len(strange):,} sample{'s' if len(strange) > 1 else ''} of {'classes' if len(found) > 1 else 'a class'}"
-    amounts = "" if names is not None else "; if they are amounts, say task=regression"
+    if names is None:
+        amounts = "; if they are amounts, say task=regression"
     raise UnusableInput(
         f"The {part} part of {owner} has {many} that its training part lacks, {listed(named)}: leave "
         f"{'them' if len(strange) > 1 else 'it'} out, add samples until each part can have some, or divide the data in "

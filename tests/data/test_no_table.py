@@ -80,3 +80,74 @@ def test_columns_that_only_parquet_has_are_taken_or_refused_by_name(tmp_path: Pa
     refused(file, "The target tags of patients.parquet has several values in each cell", target="tags")
     grouped = Table(RowSplit(by="patient"), CsvFormat(), str(file), "kind", ignore=["tags"]).load()
     assert grouped.input_shape == (1,)
+
+
+@pytest.mark.parametrize("name", ["patients.csv", "patients.csv.gz", "patients.zip", "x.npz", "x.png"])
+def test_a_file_that_may_not_be_read_is_told_in_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(b"age,kind\n")
+
+    def locked(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("builtins.open", locked)
+    monkeypatch.setattr("io.open", locked)
+    if name == "x.png":
+        seen = Seen()
+        look_at(str(file), seen)
+        assert "Permission denied" in seen.unreadable[0][1]
+    elif name == "x.npz":
+        with pytest.raises(UnusableInput, match="Permission denied"):
+            read_arrays(file)
+    else:
+        refused(file, "Permission denied")
+
+
+@pytest.mark.parametrize("name", ["patients.csv.gz", "patients.csv.bz2", "patients.csv.xz", "patients.zip"])
+def test_a_compressed_file_that_was_cut_off_is_told(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name
+    pd.DataFrame(COLUMNS).to_csv(file, index=False)
+    file.write_bytes(file.read_bytes()[:-20])
+    refused(file, "a ZIP archive that is damaged or was cut off" if name.endswith("zip") else "cannot be read (")
+
+
+def test_an_archive_without_a_table_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "patients.zip", "w") as archive:
+        archive.writestr("__MACOSX/._patients.csv", "")
+    refused(tmp_path / "patients.zip", "is a ZIP archive without a table: name one in data.file")
+
+
+def test_an_index_that_names_the_rows_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    file = tmp_path / "patients.parquet"
+    file.write_bytes(b"PAR1")
+    days = pd.date_range("2020-01-01", periods=ROWS, name="day")
+    patients = pd.Index([7 * row**2 for row in range(ROWS)], name="patient")
+    visits = pd.MultiIndex.from_arrays([[row // 4 for row in range(ROWS)], days], names=["patient", "day"])
+    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    for index, kept in ((days, 0), (patients, 0), (visits, 1)):
+        monkeypatch.setattr(pd, "read_parquet", lambda _, index=index: pd.DataFrame(COLUMNS, index=index))
+        splits = Table(RowSplit(), CsvFormat(), str(file), "kind").load()
+        assert splits.input_shape == (1 + kept,)
+        assert f"left out, an index that names the rows: {index.names[-1]}" in caplog.text
+    assert Table(RowSplit(order="day"), CsvFormat(), str(file), "kind", ignore=["patient"]).load().input_shape == (1,)
+    kept = Table(RowSplit(), CsvFormat(), str(file), "kind", ignore=["day"], numeric=["patient"]).load()
+    assert kept.input_shape == (2,)
+
+
+@pytest.mark.parametrize("missing", [-9, "-9.0"])
+def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
+    missing: str | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "patients.parquet"
+    file.write_bytes(b"PAR1")
+    table = COLUMNS | {"lab": [-9, 1, 2, 4] * 5, "tag": ["-9", "x", "y", "x"] * 5, "won": [True, False] * 10}
+    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table))
+    preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
+    assert preparation["numeric"][1]["indicator"]
+    assert [column["values"] for column in preparation["categorical"]] == [["x", "y"], ["False", "True"]]

@@ -14,11 +14,12 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
-from nas.data import CsvFormat, DataSplits, RowSplit, Table
+from nas.data import CsvFormat, RowSplit
 from nas.data.table_columns import as_said, override, targets_among
 from nas.data.table_file import Column
 from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
+from tests.data.tables import loaded, write_table
 
 ROWS = 40
 COLUMNS: dict[str, list[Any]] = {
@@ -33,14 +34,7 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 def written(folder: Path, **columns: list[Any]) -> Path:
-    file = folder / "patients.csv"
-    pd.DataFrame(COLUMNS | columns).to_csv(file, index=False)
-    return file
-
-
-def loaded(file: Path, target: Any = "kind", **settings: Any) -> DataSplits:
-    split, csv = RowSplit(**settings.pop("split", {})), CsvFormat(**settings.pop("csv", {}))
-    return Table(split, csv, str(file), target, **settings).load()
+    return write_table(folder, COLUMNS | columns)
 
 
 def test_a_table_becomes_numbers_indicators_and_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

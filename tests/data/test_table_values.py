@@ -1,6 +1,7 @@
 """What the cells of a table mean: codes, truth values, what is missing, and new rows of the same kind."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from nas.data import CsvFormat, DataSplits, RowSplit, Table
 from nas.data.shared_samples import shared_samples
+from nas.data.table_codes import PADDED
 from nas.data.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Classification
+from tests.data.tables import loaded, write_table
 
 ROWS = 40
 COLUMNS: dict[str, list[Any]] = {
@@ -24,14 +26,7 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 def written(folder: Path, name: str = "patients.csv", **columns: list[Any]) -> Path:
-    file = folder / name
-    pd.DataFrame(COLUMNS | columns).to_csv(file, index=False)
-    return file
-
-
-def loaded(file: Path, target: Any = "kind", **settings: Any) -> DataSplits:
-    split, csv = RowSplit(**settings.pop("split", {})), CsvFormat(**settings.pop("csv", {}))
-    return Table(split, csv, str(file), target, **settings).load()
+    return write_table(folder, COLUMNS | columns, name)
 
 
 def test_codes_keep_their_zeros_and_are_no_amounts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +110,11 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
     [
         ("day", [f"Jan {1 + row % 5}, 2020" for row in range(ROWS)], "dates such as 'Jan 1, 2020'"),
         ("day", [f"{1 + row % 5}-Mar-20" for row in range(ROWS)], "dates such as '1-Mar-20'"),
-        ("patient_id", [1000 + row**2 for row in range(ROWS)], "it is called so and has another number in every row"),
+        (
+            "patient_id",
+            [1000 + row**2 for row in range(ROWS)],
+            "its name is that of an identifier, and each row has another number",
+        ),
         ("weight", [f"{40 + row % 30} kg" for row in range(ROWS)], "not written plainly ('40 kg' in row 1)"),
         ("change", [f"\u2212{row % 30}.5" for row in range(ROWS)], "not written plainly"),
         ("cash", [f"({row % 30}.5)" for row in range(ROWS)], "not written plainly ('(0.5)' in row 1)"),
@@ -125,7 +124,7 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
             "lab of row 39 is too large beside",
         ),
         ("note", [f"'{row % 30}" for row in range(ROWS)], "not written plainly"),
-        ("kind", [f"{row:03d}" for row in range(ROWS)], "'data.numeric=[kind]' takes codes as amounts"),
+        ("kind", [f"{row:03d}" for row in range(ROWS)], "'data.numeric=[kind]' takes the codes of kind as amounts"),
         ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),
     ],
 )
@@ -156,3 +155,113 @@ def test_plain_columns_are_no_dates_units_or_identifiers(tmp_path: Path) -> None
     assert loaded(written(tmp_path, acid=squares, paid=squares, floor=texts)).input_shape == (6,)
     with pytest.raises(UnusableInput, match="at least two classes in its training part: all 24 samples are of a"):
         Classification().fitted(loaded(written(tmp_path, kind=["a"] * ROWS)))
+
+
+CODES = [f"{row * 7 % ROWS:03d}" for row in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "settings", "sentence"),
+    [
+        ({"cost": CODES}, {}, "cost (40 different codes in 40 rows): .*; 'data.numeric=[age,cost]' keeps cost as num"),
+        ({"y": CODES}, {"target": ["age", "y"]}, "y of patients.csv has codes: .*; 'data.numeric=[age,y]' takes the"),
+        (
+            {"y": ["01"] * 30 + ["02"] * 9 + ["03"]},
+            {"target": "y", "split": {"order": "time"}},
+            "lacks, 02 (2): .*; 'data.numeric=[age,y]' takes the codes of y as amounts",
+        ),
+    ],
+    ids=["input", "several", "unseen"],
+)
+def test_where_codes_are_refused_the_way_to_numbers_is_named(
+    columns: dict[str, list[Any]], settings: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    file = written(tmp_path, **columns)
+    with pytest.raises(UnusableInput, match=re.escape(sentence).replace(r"\.\*", ".*")):
+        loaded(file, numeric=["age"], **settings)
+    loaded(file, numeric=["age", *columns], **settings)
+
+
+def test_large_numbers_are_numbers_where_float64_tells_them_apart(tmp_path: Path) -> None:
+    moments = [1_700_000_000_000_000_000 + 1_000_000_000 * (row * 7 % ROWS) for row in range(ROWS)]
+    counts = [10**16 if row == 7 else row % 9 for row in range(ROWS)]
+    preparation = loaded(written(tmp_path, moment=moments, count=counts)).preparation
+    assert [column["name"] for column in preparation["numeric"]] == ["age", "moment", "count"]
+
+
+def test_a_test_file_may_have_lost_the_zeros_of_codes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    codes = {"kind": ["01", "02"] * 20, "zip": ["00501", "02116", "10001", "00501"] * 10}
+    file, other = written(tmp_path, **codes), tmp_path / "test.csv"
+    pd.read_csv(file).to_csv(other, index=False)
+    splits = loaded(file, test_file=str(other))
+    assert splits.class_names == ("01", "02")
+    assert splits.test.targets.tolist() == [0, 1] * 20  # type: ignore[attr-defined]
+    assert set(splits.test.inputs[:, 3].tolist()) == {1.0, 2.0, 3.0}  # type: ignore[attr-defined]
+    pd.read_csv(file, dtype=str).assign(zip=["501", "x"] * 20).to_csv(other, index=False)
+    loaded(file, test_file=str(other))
+    assert "which count as unknown: zip (20)" in caplog.text
+    assert caplog.text.count("count as unknown") == 1
+
+
+@pytest.mark.parametrize("missing", [-999, -999.0, "-999", "-999.0"])
+def test_what_is_missing_in_the_file_is_missing_in_new_rows_however_it_is_written(
+    missing: str | float, tmp_path: Path
+) -> None:
+    labs, tags = [-999 if row % 5 == 1 else row % 7 for row in range(ROWS)], ["x", "-999", "y", "x"] * 10
+    splits = loaded(written(tmp_path, lab=labs, tag=tags), missing=[missing], split={"order": "time"})
+    expected = splits.train.inputs  # type: ignore[attr-defined]
+    assert splits.preparation["categorical"][2]["values"] == ["x", "y"]
+    columns = {**COLUMNS, "tag": tags}
+    for lab in (labs, [str(one) for one in labs], torch.tensor(labs), torch.tensor(labs).float()):
+        assert torch.equal(prepared_rows(columns | {"lab": lab}, splits.preparation)[: len(expected)], expected)
+
+
+def test_missing_is_proposed_where_it_takes_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    labs = [99 if row % 7 == 1 else row % 5 for row in range(ROWS)]
+    loaded(written(tmp_path, lab=labs), missing=["?", -1], split={"order": "time"})
+    assert """lab 99; if they stand for missing ones, say 'data.missing=["?",-1,99]'""" in caplog.text
+    loaded(written(tmp_path, lab=labs, weight=[63 + row % 9 * 6 for row in range(ROWS)]), split={"order": "time"})
+    assert "missing ones, leave their cells empty in the file (99 is a value of other columns, too)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["Ward Mayfair 12 34", "Sepal 1 20", "Marble 2 2020"],
+        ["2 Decks 10", "3 Marbles 12"],
+        [f"{row}B" for row in range(25)],
+    ],
+    ids=["wards", "decks", "flats"],
+)
+def test_names_with_numbers_are_neither_dates_nor_numbers(texts: list[str], tmp_path: Path) -> None:
+    rows = (texts * 200)[:200]
+    table = {"x": [0.5 * (row % 9) for row in range(200)], "place": rows, "kind": ["a", "b"] * 100}
+    assert len(loaded(write_table(tmp_path, table)).preparation["categorical"]) == 1
+
+
+def test_an_index_is_whole_and_a_price_index_is_an_amount(tmp_path: Path) -> None:
+    squares = [row**2 for row in range(ROWS)]
+    assert loaded(written(tmp_path, price_index=squares)).input_shape == (4,)
+    with pytest.raises(UnusableInput, match=r"Index \(its name is that of an identifier"):
+        loaded(written(tmp_path, Index=squares))
+
+
+@pytest.mark.parametrize(
+    ("line", "may"),
+    [
+        (b"1, 09:30,2", False),
+        (b"1, 01/02/2020 10:05", False),
+        (b"0.05,-0.5,1e-05", False),
+        (b"x,00501,y", True),
+        (b'"02",1', True),
+    ],
+)
+def test_times_and_dates_do_not_look_like_codes(line: bytes, may: bool) -> None:
+    assert bool(PADDED.search(line + b"\n")) == may
+
+
+def test_a_gap_in_true_and_false_has_nothing_to_do_with_names(tmp_path: Path) -> None:
+    with pytest.raises(UnusableInput, match=r"fill in or remove these rows\.$"):
+        loaded(written(tmp_path, kind=[True, False, None, True] * 10))
