@@ -68,8 +68,8 @@ class StopRequest:
     """Context manager: the first signal sets ``requested``, a second one acts as it did before.
 
     A step may take longer than a scheduler waits. The process ends ``grace`` seconds after the signal if it is still
-    in the context, but not after a warning; the last checkpoint survives that as it survives a kill. What comes within ``echo`` seconds of the
-    first signal is the same request.
+    in the context, but not after a warning; the last checkpoint survives that as it survives a kill. What comes within
+    ``echo`` seconds of the first signal is the same request.
     """
 
     def __init__(self, grace: float = GRACE, echo: float = ECHO) -> None:
