@@ -306,9 +306,19 @@ def _of_numbers(types: Any, name: str, series: Any) -> Column:
     values = torch.from_numpy(series.to_numpy(dtype="float64", na_value=float("nan")).copy())
     if not types.is_integer_dtype(series.dtype):
         return Column(name, "number", numbers=values)
-    if bool((values.abs() >= EXACT).any()) and len(values[~values.isnan()].unique()) < series.nunique():
-        return Column(name, "code", texts=_texts(series))  # as float64 some of them would be equal
+    if bool((values.abs() >= EXACT).any()) and _are_names(series.dropna().unique().tolist(), int(series.count())):
+        return Column(name, "code", texts=_texts(series))
     return Column(name, "whole", numbers=values)
+
+
+def _are_names(different: Sequence[int], count: int) -> bool:
+    """Whether whole numbers must keep all digits: some would be equal as float64, or lose digits, and come again.
+
+    Account numbers come again; time stamps and other amounts seldom do, and do not need their last digits.
+    """
+    if len(set(map(float, different))) < len(different):
+        return True
+    return 2 * len(different) <= count and any(int(float(number)) != number for number in different)
 
 
 def _texts(series: Any) -> tuple[str, ...]:

@@ -139,6 +139,8 @@ def test_whole_numbers_beyond_the_exact_ones_are_codes(tmp_path: Path) -> None:
     splits = loaded(written(tmp_path, account=codes, kind=[2**53 + row // 2 % 2 for row in range(ROWS)]))
     assert splits.class_names == (str(2**53), str(2**53 + 1))
     assert len(splits.preparation["categorical"][2]["values"]) == 4
+    far_apart = loaded(written(tmp_path, kind=[10**16 + 1, 5] * 20))
+    assert far_apart.class_names == ("5", str(10**16 + 1)), "a name keeps all its digits"
 
 
 def test_names_that_hydra_or_nobody_can_read_are_shown(tmp_path: Path) -> None:
@@ -183,7 +185,7 @@ def test_where_codes_are_refused_the_way_to_numbers_is_named(
 
 
 def test_large_numbers_are_numbers_where_float64_tells_them_apart(tmp_path: Path) -> None:
-    moments = [1_700_000_000_000_000_000 + 1_000_000_000 * (row * 7 % ROWS) for row in range(ROWS)]
+    moments = [1_700_000_000_000_000_001 + 1_000_000_000 * (row * 7 % ROWS) for row in range(ROWS)]
     counts = [10**16 if row == 7 else row % 9 for row in range(ROWS)]
     preparation = loaded(written(tmp_path, moment=moments, count=counts)).preparation
     assert [column["name"] for column in preparation["numeric"]] == ["age", "moment", "count"]
