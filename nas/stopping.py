@@ -68,8 +68,8 @@ class StopRequest:
     """Context manager: the first signal sets ``requested``, a second one acts as it did before.
 
     A step may take longer than a scheduler waits. The process ends ``grace`` seconds after the signal if it is still
-    in the context; the last checkpoint survives that as it survives a kill. What comes within ``echo`` seconds of the
-    first signal is the same request.
+    in the context, but not after a warning; the last checkpoint survives that as it survives a kill. What comes within
+    ``echo`` seconds of the first signal is the same request.
     """
 
     def __init__(self, grace: float = GRACE, echo: float = ECHO) -> None:
@@ -103,12 +103,15 @@ class StopRequest:
             yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        self.requested = True
+        if number in WARNINGS:  # the time limit itself is still to come
+            return
+        if self._timer is not None:
             if time.monotonic() - self._requested_at >= self.echo:
                 self._restore()
                 signal.raise_signal(number)
             return
-        self.requested, self._requested_at = True, time.monotonic()
+        self._requested_at = time.monotonic()
         self._timer = threading.Timer(self.grace, _end)
         self._timer.daemon = True
         self._timer.start()

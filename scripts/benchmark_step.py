@@ -172,7 +172,7 @@ class Case:
                 bilevel.step(training, validation, requests)
 
         def original_step() -> None:
-            for batch, rule in ((validation, bilevel.architecture_optimiser), (training, optimiser)):
+            for batch, rule in ((validation, bilevel.alpha_optimiser), (training, optimiser)):
                 supernet.zero_grad()
                 F.cross_entropy(supernet(batch.inputs), batch.targets).backward()
                 if rule is optimiser:

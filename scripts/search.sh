@@ -36,19 +36,17 @@ END
 { read -r folder; read -r candidate; read -r retraining; } <<< "$names"
 
 # A signal that is sent to this script alone, as docker stop and SLURM's --signal=B:TERM@60 do, would end bash and leave
-# the search behind: it is handed on. Ctrl-C in a terminal reaches the search by itself.
+# the search behind: it is handed on. So is Ctrl-C, which bash lets a command behind & ignore at first; to the search two
+# signals at once are one.
 search() {
     "$python" "$root/train_search.py" "$@" <&0 &
-    local child=$! code again number
-    for number in TERM HUP USR1 USR2; do trap "kill -$number $child 2> /dev/null" "$number"; done
-    trap : INT
-    wait "$child"
-    code=$?
-    while [ "$code" -gt 128 ]; do  # a signal has ended bash's wait, or the search
+    local child=$! code number told=yes
+    for number in TERM HUP USR1 USR2; do trap "told=yes; kill -$number $child 2> /dev/null" "$number"; done
+    trap "told=yes; kill -TERM $child 2> /dev/null" INT
+    while [ "$told" ]; do  # a signal ends bash's wait, and not the search
+        told=""
         wait "$child"
-        again=$?
-        [ "$again" -eq 127 ] && break
-        code=$again
+        code=$?
     done
     trap - TERM HUP USR1 USR2 INT
     return "$code"

@@ -56,8 +56,19 @@ def test_a_schedulers_warning_asks_to_stop(number: signal.Signals) -> None:
     assert signal.getsignal(number) is not signal.SIG_DFL
 
 
+def test_after_a_warning_the_step_has_time_until_the_limit_itself() -> None:
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    with StopRequest(grace=60.0, echo=0.0) as request:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert request.requested
+        assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == []  # the first signal of its kind: it has its grace
+        assert [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+
+
 def test_a_signal_that_comes_twice_at_once_is_one_request() -> None:
-    with StopRequest() as request:
+    with StopRequest(echo=60.0) as request:
         for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
             os.kill(os.getpid(), number)
     assert (received, request.requested) == ([], True)

@@ -49,7 +49,7 @@ class BilevelOptimiser:
         self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
         self.looks_back = any(strategy.looks_back for strategy in self.strategies)
         alphas = dict(problem.supernet.alpha.items())
-        self.architecture_optimiser = architecture_optimiser.over(alphas) if alphas else None
+        self.alpha_optimiser = architecture_optimiser.over(alphas) if alphas else None
         self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
     def requests(self, architecture: bool, hyperparameters: bool) -> Requests:
@@ -147,12 +147,12 @@ class BilevelOptimiser:
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
-        if not gradients or self.architecture_optimiser is None:
+        if not gradients or self.alpha_optimiser is None:
             return {}
         norm = float(torch.nn.utils.get_total_norm(gradients))
         if math.isfinite(norm):
-            self.architecture_optimiser.step()
-        self.architecture_optimiser.zero_grad(set_to_none=True)
+            self.alpha_optimiser.step()
+        self.alpha_optimiser.zero_grad(set_to_none=True)
         return {"architecture": norm}
 
     def forget_weights(self) -> None:
@@ -162,12 +162,12 @@ class BilevelOptimiser:
 
     def forget(self) -> None:
         """Drop the optimiser's memory of alpha, after alpha was set back."""
-        if self.architecture_optimiser is not None:
-            self.architecture_optimiser.state.clear()
+        if self.alpha_optimiser is not None:
+            self.alpha_optimiser.state.clear()
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "architecture": self.architecture_optimiser.state_dict() if self.architecture_optimiser else {},
+            "architecture": self.alpha_optimiser.state_dict() if self.alpha_optimiser else {},
             "hyperparameters": self.hyperparameter_optimiser.state_dict(),
             "strategies": [strategy.state_dict() for strategy in self.strategies],
         }
@@ -175,6 +175,6 @@ class BilevelOptimiser:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for strategy, own in zip(self.strategies, state["strategies"], strict=True):
             strategy.load_state_dict(own)
-        if self.architecture_optimiser is not None:
-            self.architecture_optimiser.load_state_dict(state["architecture"])
+        if self.alpha_optimiser is not None:
+            self.alpha_optimiser.load_state_dict(state["architecture"])
         self.hyperparameter_optimiser.load_state_dict(state["hyperparameters"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.no_table import first_bytes, is_pointer
+from nas.data.no_table import NOT_FETCHED, first_bytes, is_pointer
 from nas.errors import UnusableInput
 
 Array = np.ndarray
@@ -83,7 +83,7 @@ def _complaint(file: Path, error: Exception) -> str:
     if not file.stat().st_size:
         reason = "it is empty"
     elif is_pointer(first_bytes(file)):
-        reason = "it stands for a file of Git LFS that was not fetched, git lfs pull does"
+        reason = f"it {NOT_FETCHED}"
     elif "not a zip file" in reason:
         reason = "it is damaged or was cut off"
     elif "pickled" in reason:  # what NumPy takes any file for that is none of its own

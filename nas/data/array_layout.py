@@ -87,8 +87,3 @@ def arranged_targets(targets: Tensor, input_shape: tuple[int, ...], layout: Layo
     places = f", nor as large as the inputs' places {sides}" if sides else ""
     hint = "" if sides else "; y.reshape(len(y), -1) makes K of them"
     raise UnusableInput(f"y is {tuple(targets.shape)}: neither one target per sample nor K{places}{hint}.")
-
-
-def is_one_hot(targets: Tensor) -> bool:
-    """Whether each sample of (N, L) has one 1, and 0 at all other places."""
-    return targets.dim() == 2 and bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from nas.data.array_file import Array, read_array, read_arrays
-from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, is_one_hot, with_coordinates
+from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import listed
+from nas.data.labelled import is_one_hot, listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
@@ -80,7 +80,7 @@ class Arrays:
         _refuse_unknown(values, owner)
         doubt = _doubt(names["train"][1], read.class_names or ())
         y = names["train"][1]
-        if head == "dense" and is_one_hot(values):
+        if head == "dense" and values.dim() == 2 and is_one_hot(values):
             doubt = (
                 f"{y} is {tuple(values.shape)}, with one 1 in each sample: {y}.argmax(1) makes a class of it; "
                 "task=dense_classification takes 0 and 1 as classes of places."

@@ -278,7 +278,8 @@ def loaded(source: "DataSource") -> DataSplits:
         raise UnusableInput(
             f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
         )
-    shared = shared_samples(splits.parts) if splits.digest and splits.head != "sequence" else None
+    asked = splits.digest and splits.head != "sequence" and present().is_first  # the other ranks have the same files
+    shared = shared_samples(splits.parts) if asked else None
     if shared:
         log.info(f"{splits.name}: {shared}")
     if len(splits.train) < splits.epoch_samples:

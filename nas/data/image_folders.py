@@ -271,19 +271,23 @@ class PictureFolder:
             )
 
     def _refuse_parts(self, root: Path, names: Sequence[str]) -> None:
-        """Refuse parts of other names as classes: each has the folders of the classes."""
-        training = next((name for name in names if PARTLY.search(name) and "train" in name.lower()), None)
-        below = [set(self.folders(root / name)) for name in names if PARTLY.search(name)]
-        if training is None or len(below) < len(names) or len(set.intersection(*below)) < 2:
+        """Refuse parts of other names as classes: each has the folders of the classes; tell where it is not clear."""
+        below = set.intersection(*(set(self.folders(root / name)) for name in names))
+        if min(len(names), len(below)) < 2 or not all(PARTLY.search(name) for name in names):
             return
-        classes = listed(sorted(set.intersection(*below)))
-        others = ", ".join(
-            f"{'validation' if 'val' in name.lower() else 'test'}: {name}" for name in names if name != training
-        )
-        way = f"say 'data.parts={{train: {training}, {others}}}'"
+        folders, marks = listed(sorted(below)), {"train": "train", "val": "validation"}
+        by_part: dict[str, list[str]] = {}
+        for name in names:
+            by_part.setdefault(next((marks[mark] for mark in marks if mark in name.lower()), "test"), []).append(name)
+        if "train" not in by_part or any(len(several) > 1 for several in by_part.values()):
+            way = self._said_by_parts("; parts are named by", "test", "...")
+            self.say(f"the classes are {listed(names)}, of which each has the folders {folders}{way}")
+            return
+        given = ", ".join(f"{part}: {by_part[part][0]}" for part in PART_NAMES if part in by_part)
+        way = f"say 'data.parts={{{given}}}'" if self.what == "picture" else "call their folders train and test"
         raise UnusableInput(
-            f"{root} has {listed(names)}, and each has the folders {classes}: if these are the classes, "
-            f"{way if self.what == 'picture' else 'call their folders train and test'}."
+            f"{root} has {listed(names)}, and each has the folders {folders}: if {folders} are the classes, {way}; "
+            f"if {listed(names)} are, rename them so that no name has train, test or val in it."
         )
 
     def _unreadable(self, location: Path, error: OSError) -> UnusableInput:

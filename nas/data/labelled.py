@@ -112,6 +112,11 @@ def _as_tensor(values: object, what: str, expected: str) -> Tensor:
         raise UnusableInput(f"The {what} are {array.shape} {kind}, not {expected}{advice}.") from None
 
 
+def is_one_hot(targets: Tensor) -> bool:
+    """Whether (N, K, ...) have one 1 among the K of each sample and place, and 0 at all others."""
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())
+
+
 def _refuse_not_finite(images: Tensor) -> None:
     # The extremes are not finite where any value is not, and need no second tensor of the images' size.
     if not images.numel() or all(bool(extreme.isfinite()) for extreme in images.aminmax()):
@@ -128,8 +133,7 @@ def _refuse_not_finite(images: Tensor) -> None:
 def _advice_on_rows(labels: Tensor) -> str:
     if labels.shape[1] == 1:
         return "labels.squeeze(1) makes one number of each row"
-    only_0_and_1 = bool(((labels == 0) | (labels == 1)).all())
-    if only_0_and_1 and bool((labels.sum(1) == 1).all()):
+    if is_one_hot(labels):
         return f"they are one-hot, and labels.argmax(1) gives the class numbers; {TASK}"
     return f"several labels per image cannot be used, {TASK}"
 

@@ -22,8 +22,8 @@ from nas.errors import UnusableInput
 
 MOST_VALUES = 256
 LOSSY = ("JPEG", "MPO")  # as Pillow calls them, whatever a file's name; a WebP does not say whether it is lossy
-MARKS = re.compile(  # what is added to a name: cat_mask.png is the mask of cat.jpg
-    r"(?<![^/])(mask|label|seg|gt|image|img)[_-]|[_-](masks?|labels?|seg|segmentation|gt|image|img)$", re.IGNORECASE
+MARKS = re.compile(  # what is added to a name: cat_mask.png is the mask of cat.jpg, and gt_image_7.png of image_7.jpg
+    r"^((mask|label|seg|gt|image|img)[_-])+|([_-](masks?|labels?|seg|segmentation|gt|image|img))+$", re.IGNORECASE
 )
 SMOOTHED = 8  # values that only edges have, from which on somebody has smoothed the edges; fewer may be thin lines
 COLOUR = 1 << 24  # what the value of a coloured pixel, red << 16 | green << 8 | blue, begins with
@@ -49,6 +49,7 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     names, masks = [_name(file, folder.location) for file in files], [_name(mask, location) for mask in found]
     if not set(names) & set(masks):  # in folders of other names
         names, masks = [Path(name).name for name in names], [Path(name).name for name in masks]
+    called = names
     if not set(names) & set(masks):
         names, masks = ([MARKS.sub("", name).casefold() for name in these] for these in (names, masks))
     for name, mask in zip(masks, found, strict=True):
@@ -56,12 +57,8 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     several = [name for name, masks in by_name.items() if len(masks) > 1]
     if several:
         raise UnusableInput(f"{len(several):,} pictures have more than one mask in {location}: {listed(several, 3)}.")
-    twice = len(names) - len(set(names))
-    if twice:
-        raise UnusableInput(
-            f"{twice:,} of {len(files):,} pictures below {folder.location} are called as one in another folder: "
-            f"nobody can tell whose the masks below {location} are: put these into folders of the same names."
-        )
+    if set(names) & by_name.keys():
+        _refuse_alike(called, names, folder, location)
     without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
     if without:
         kinds = f", only {listed(kinds_of(others))}" if others else ""
@@ -75,6 +72,24 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     if unused:
         folder.say(f"{unused:,} of {len(by_name):,} masks are of no picture and are left out")
     return [by_name[name][0] for name in names]
+
+
+def _refuse_alike(called: Sequence[str], names: Sequence[str], folder: PictureFolder, location: Path) -> None:
+    """Refuse pictures that are of one name, in two folders or once ``called`` lacks what ``MARKS`` are."""
+    nobody = f"nobody can tell whose the masks below {location} are"
+    first: dict[str, str] = {}
+    for one, name in zip(called, names, strict=True):
+        if first.setdefault(name, one) != one:
+            raise UnusableInput(
+                f"The pictures {first[name]} and {one} below {folder.location} differ only in capitals or in what is "
+                f"often added to names, such as img_: {nobody}: call each mask as its picture is."
+            )
+    twice = len(names) - len(first)
+    if twice:
+        raise UnusableInput(
+            f"{twice:,} of {len(names):,} pictures below {folder.location} are called as one in another folder: "
+            f"{nobody}: put these into folders of the same names."
+        )
 
 
 def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> Targets:
@@ -114,13 +129,17 @@ def smoothed_edges(masks: Targets) -> str | None:
     Resized with interpolation, or drawn with smooth lines, a mask has values between those of its classes at their
     edges, and each would be a class of its own.
     """
-    classes = masks.values
-    inner = classes[:, 1:-1, 1:-1]
-    same = torch.ones_like(inner, dtype=torch.bool)
-    for other in (classes[:, :-2, 1:-1], classes[:, 2:, 1:-1], classes[:, 1:-1, :-2], classes[:, 1:-1, 2:]):
-        same &= inner == other
     count = len(masks.class_names or ())
-    thin = count - len(inner[same].unique())
+    thin, wide = count, np.zeros(count, bool)
+    for mask in masks.values.numpy():
+        if thin < SMOOTHED:  # at once where there are few classes, and mostly after a few masks elsewhere
+            return None
+        inner = mask[1:-1, 1:-1]
+        same = np.ones_like(inner, bool)
+        for other in (mask[:-2, 1:-1], mask[2:, 1:-1], mask[1:-1, :-2], mask[1:-1, 2:]):
+            same &= inner == other
+        wide |= np.bincount(inner[same], minlength=count) > 0
+        thin = count - int(wide.sum())
     if thin < SMOOTHED:
         return None
     return (

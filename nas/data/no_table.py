@@ -10,6 +10,7 @@ from nas.data.packed_file import GZIP
 from nas.errors import UnusableInput
 
 POINTER = b"version https://git-lfs.github.com"  # what Git LFS leaves of a file that was not fetched
+NOT_FETCHED = "stands for a file of Git LFS that was not fetched: git lfs pull fetches it"
 PAGES = (b"<!doctype", b"<html", b"<?xml")
 NO_TEXTS = (  # what files are, whatever they are called, by their first and their last bytes
     (b"PK\3\4", b"", "a spreadsheet or a ZIP archive"),
@@ -51,7 +52,7 @@ def refuse_no_table(file: Path, key: str, is_text: bool) -> None:
         raise UnusableInput(f"{file} is no text, but {other}: save it as CSV and give that file in {key}.")
     first = ends.lstrip(b"\xef\xbb\xbf \t\r\n")
     if is_pointer(first):
-        raise UnusableInput(f"{file} stands for a file of Git LFS that was not fetched: git lfs pull fetches it.")
+        raise UnusableInput(f"{file} {NOT_FETCHED}.")
     if first.lower().startswith(PAGES):
         raise UnusableInput(
             f"{file} is a web page or XML, maybe a page that says why nothing was downloaded: {key} must be CSV or "

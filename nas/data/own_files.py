@@ -17,10 +17,11 @@ def path_of(setting: str) -> Path:
     ``data\own.csv``, as Windows has it, is ``data/own.csv`` where there is that file and not the other.
 
     Raises:
-        UnusableInput: It is an address of another machine's.
+        UnusableInput: It is an address, as of a web page.
     """
     if ADDRESS.match(setting):
-        raise UnusableInput(f"{setting} is an address, and data are read from files: download it, and give its path.")
+        way = "give its path alone" if setting.lower().startswith("file:") else "download it, and give its path"
+        raise UnusableInput(f"{setting} is an address, and data are read from files: {way}.")
     path, other = (Path(one).expanduser().absolute() for one in (setting, setting.replace("\\", "/")))
     return other if other.exists() and not path.exists() else path
 

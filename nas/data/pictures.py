@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch.utils import data
 
 from nas.data.dataset import Findings
-from nas.data.no_table import first_bytes, is_pointer
+from nas.data.no_table import NOT_FETCHED, first_bytes, is_pointer
 
 Channels = Literal["grey", "rgb", "rgba"]
 MODES: dict[Channels, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -160,7 +160,7 @@ def _beginning(file: str) -> str:
         return ""
     if not os.path.getsize(file):
         return "the file is empty"
-    return "it was not fetched, git lfs pull does" if is_pointer(first_bytes(file)) else ""
+    return f"it {NOT_FETCHED}" if is_pointer(first_bytes(file)) else ""
 
 
 class Looks(data.Dataset[Seen]):

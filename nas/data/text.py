@@ -200,8 +200,14 @@ def _text_of(paths: Sequence[Path]) -> str:
 def _read(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if "\0" in text or text.startswith(DOCUMENTS):
-            raise UnusableInput(f"{path} is a document or another file of bytes: save its text as .txt, in UTF-8.")
+        if text.startswith(DOCUMENTS):
+            raise UnusableInput(f"{path} is a document of another program: save its text as .txt, in UTF-8.")
+        if "\0" in text:
+            before = text[: text.index("\0")].split("\n")
+            raise UnusableInput(
+                f"{path} has a NUL character, a byte of 0, which is no text, in line {len(before):,}, column "
+                f"{len(before[-1]) + 1:,} ({text.count(chr(0)):,} in all): remove it, or save the text anew, in UTF-8."
+            )
         return text
     except UnicodeDecodeError as error:
         raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {TO_UTF_8}.") from error

@@ -212,7 +212,7 @@ def typed_script(script: str) -> str:
 
 
 def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
-    """The experiment of ``overrides`` whose file has the setting ``key``, or one below it; empty if it was typed, too.
+    """The experiment of ``overrides`` that sets ``key``, or what lies below it; empty if the key was typed, too.
 
     Args:
         conf: The folder of the configuration.
@@ -220,14 +220,15 @@ def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
     values = (one for one in map(overridden_key, overrides) if "." in one)  # the others choose an option of a group
     if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in values):
         return ""
-    names = re.findall(r"[\w-]+", value_of(overrides, "experiment") or "")
-    for name in names:
+    typed_names = re.findall(r"[\w-]+", value_of(overrides, "experiment") or "")
+    names = [(name, name) for name in typed_names]
+    for name, typed_name in names:
         file = conf / "experiment" / f"{name}.yaml"
         content = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
         if OmegaConf.select(content, key) is not None:
-            return name
-        # What it builds on.
-        names += [one for one in OmegaConf.select(content, "defaults", default=[]) if isinstance(one, str)]
+            return typed_name
+        bases = OmegaConf.select(content, "defaults", default=[])
+        names += [(one, typed_name) for one in bases if isinstance(one, str)]
     return ""
 
 

@@ -58,7 +58,7 @@ class Neighbours(Refinement):
         tried: int,
         confirmed: int,
         trials: int,
-        margin: float,
+        margin: float = 0.05,
         *,
         parts: SearchParts,
     ) -> None:
@@ -120,7 +120,7 @@ class Climb:
     def affords_half_a_round(self) -> bool:
         """Whether the budget pays for the first half of a round, of neighbours that cost what the start does."""
         short, whole = self.rules.short.price(self.start), self.rules.whole.price(self.start)
-        return self.trainings.affords(sum([*[short] * (1 + self.rules.tried // 2), whole, whole], Cost()))
+        return self.trainings.affords(sum([*[short] * (1 + max(1, self.rules.tried // 2)), whole, whole], Cost()))
 
     def by_short_trainings(self, network: Callable[[Candidate], Candidate | None]) -> None:
         """Let short trainings decide, as long as the budget pays for one.

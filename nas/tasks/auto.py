@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset
+from nas.data.labelled import is_one_hot
 from nas.data.text_stream import TextDataset
 from nas.errors import UnusableInput, require
 from nas.tasks.classification import Classification
@@ -75,8 +76,8 @@ def _refuse_doubtful_classes(splits: DataSplits) -> None:
     """Refuse whole numbers that may be no classes: several per sample, or of many values."""
     targets = splits.train.targets
     if targets.dim() != 1:
-        one_hot = bool(((targets == 0) | (targets == 1)).all() and (targets.flatten(1).sum(1) == 1).all())
-        classes = "; each row has one 1, and y.argmax(1) would make them classes" if one_hot else ""
+        found = is_one_hot(targets.flatten(1))
+        classes = "; each row has one 1, and y.argmax(1) would make them classes" if found else ""
         raise UnusableInput(
             f"The targets of {splits.name} are {tuple(targets.shape)} whole numbers: task=multi_label takes 0 "
             f"and 1 as labels that are there or not, task=regression takes numbers{classes}."

@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
-from nas.data.labelled import listed
+from nas.data.labelled import is_one_hot, listed
 from nas.errors import UnusableInput, require
 from nas.signature import Signature
 from nas.tasks.regression import known_difference, mean_absolute_difference
@@ -293,8 +293,8 @@ def _of_places(task: Task, splits: DataSplits, part: str, channels: bool = False
     if not good or not isinstance(dataset, TargetDataset):
         shape = "x".join(map(str, splits.input_shape))
         deeper = targets.dim() == 2 + len(places) and not channels
-        one_hot = deeper and bool((targets.sum(1) == 1).all()) and bool(((targets == 0) | (targets == 1)).all())
-        way = "; a channel per class has the 1, and its number is wanted, as y.argmax gives it" if one_hot else ""
+        of_classes = deeper and is_one_hot(targets)
+        way = "; a channel per class has the 1, and its number is wanted, as y.argmax gives it" if of_classes else ""
         raise UnusableInput(
             f"task={task.name} needs a target for every place of inputs {shape}; those of {part} of {splits.name} are "
             f"{tuple(targets.shape[1:]) or 'one'} per sample{way}."

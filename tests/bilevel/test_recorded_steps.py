@@ -300,7 +300,7 @@ def test_a_step_waits_for_the_device_twice(splits, tmp_path, monkeypatch):
             advance()
         if at_epoch_end:
             del waits[at_epoch_end.pop() :]  # what belongs to the epoch, not to the step
-        adam = search.bilevel_optimiser.architecture_optimiser
+        adam = search.bilevel_optimiser.alpha_optimiser
         assert adam is not None
         counters = [state["step"] for state in adam.state.values()]  # on the CPU
         found = [one for one in waits if not any(one is counter for counter in counters)]

@@ -9,6 +9,7 @@ import pytest
 
 from nas.data import CsvFormat, RowSplit, Table
 from nas.data.array_file import read_arrays
+from nas.data.no_table import NOT_FETCHED
 from nas.data.own_files import path_of
 from nas.data.pictures import Seen, look_at
 from nas.errors import UnusableInput
@@ -60,13 +61,15 @@ def test_an_archive_of_a_mac_is_refused_with_the_files_in_it(tmp_path: Path) -> 
 def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> None:
     file = tmp_path / "x.npz"
     file.write_text(POINTER)
-    with pytest.raises(UnusableInput, match="git lfs pull does"):
+    with pytest.raises(UnusableInput, match=f"it {NOT_FETCHED}"):
         read_arrays(file)
     seen = Seen()
     look_at(str(file.rename(tmp_path / "x.png")), seen)
-    assert seen.unreadable[0][1] == "it was not fetched, git lfs pull does"
+    assert seen.unreadable[0][1] == f"it {NOT_FETCHED}"
     with pytest.raises(UnusableInput, match=r"s3://me/x\.csv is an address, and data are read from files"):
         path_of("s3://me/x.csv")
+    with pytest.raises(UnusableInput, match="give its path alone"):
+        path_of("file:///tmp/x.csv")
 
 
 def test_columns_that_only_parquet_has_are_taken_or_refused_by_name(tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nas.data import ImageFileAugmentation, Images, RowSplit
 from nas.data.data_splits import DataSplits
+from nas.data.masks import SMOOTHED, smoothed_edges
+from nas.data.targets import Targets
 from nas.errors import UnusableInput
 from nas.tasks import DenseClassification
 
@@ -79,12 +82,21 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
     assert "what is in dev; parts are named by 'data.parts={train: ..., validation: dev}'" in caplog.text
     (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
     (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
-    way = (
-        r"has test_set, train_set, and each has the folders a, b: if these are the classes, say 'data\.parts=\{train: "
-    )
-    with pytest.raises(UnusableInput, match=way + r"train_set, test: test_set\}'\.$"):
+    way = r"has test_set, train_set, and each has the folders a, b: if a, b are the classes, say 'data\.parts=\{train: "
+    with pytest.raises(
+        UnusableInput, match=way + r"train_set, test: test_set\}'; if test_set, train_set are, rename them"
+    ):
         load(tmp_path / "own")
     assert load(tmp_path / "own", parts={"train": "train_set", "test": "test_set"}).class_names == ("a", "b")
+    for name in ("one", "two"):
+        for kind in ("train_freight", "train_passenger"):
+            for index in range(2):
+                save(tmp_path / "rails" / kind / name / f"{index}.png", 9 * index + len(name))
+    assert load(tmp_path / "rails").class_names == ("train_freight", "train_passenger")
+    assert (
+        "the classes are train_freight, train_passenger, of which each has the folders one, two; parts are named by"
+        in caplog.text
+    )
     for name in ("valley", "testa"):  # classes with folders of their own
         save(tmp_path / "land" / name / "one" / "0.png", 7)
         for index in range(4):
@@ -121,6 +133,31 @@ def test_smoothed_edges_of_masks_are_told(tmp_path: Path, caplog: pytest.LogCapt
     smooth[1, 1:7], smooth[6, 1:7] = range(20, 80, 10), range(21, 81, 10)
     load(masked(tmp_path, smooth), masks="masks")
     assert "values of the masks are nowhere wider than two pixels, as if edges had been smoothed" in caplog.text
+
+
+def test_masks_of_few_classes_are_never_looked_at_for_smoothed_edges() -> None:
+    thin = torch.arange(SMOOTHED + 2).remainder(SMOOTHED).view(1, 2, -1)
+    classes = tuple(map(str, range(SMOOTHED)))
+    assert str(smoothed_edges(Targets(thin.byte(), classes))).startswith("8 of 8 values")
+    beyond = torch.full((1, 3, 3), SMOOTHED - 1, dtype=torch.uint8)  # a value beyond the classes, if anybody looks
+    assert smoothed_edges(Targets(beyond, classes[1:])) is None
+
+
+def test_several_things_are_added_to_the_names_of_masks(tmp_path: Path) -> None:
+    for index in range(6):
+        save(tmp_path / "images" / f"image_{index}.png", 9 * index)
+        save(tmp_path / "masks" / f"gt_image_{index}_seg_mask.png", np.roll(DISC, index, axis=1))
+    assert load(tmp_path, masks="masks").class_names == ("0", "1")
+    save(tmp_path / "images" / "IMG_3.png")
+    with pytest.raises(
+        UnusableInput, match=r"pictures IMG_3 and image_3 below .* differ only in .*: call each mask as"
+    ):
+        load(tmp_path, masks="masks")
+    for folder in ("one", "two"):
+        save(tmp_path / "split" / folder / "1.png")
+    save(tmp_path / "masks" / "1.png")
+    with pytest.raises(UnusableInput, match=r"1 of 2 pictures below .* are called as one in another folder"):
+        load(tmp_path / "split", masks=str(tmp_path / "masks"))
 
 
 def test_masks_that_are_no_pictures_are_told_by_their_kind(tmp_path: Path) -> None:

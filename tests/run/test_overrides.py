@@ -184,7 +184,7 @@ def test_the_experiment_that_sets_what_is_refused() -> None:
         assert experiment_that_sets(typed_too, [*overrides, "space.layers=[]"], CONF) == ""
     assert experiment_that_sets("a file: with [odd.. key", overrides, CONF) == ""
     assert experiment_that_sets("training.momentum", overrides, CONF) == ""
-    assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "nasbench201_darts"
+    assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "drnas_nasbench201"
     assert experiment_that_sets("space.layers[0].type", ["space=macro"], CONF) == ""
 
 

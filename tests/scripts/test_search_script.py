@@ -16,6 +16,7 @@ INTERPRETER = f"""#!/usr/bin/env bash
 echo "$(basename "$1") ${{*:2}}" >> "$(dirname "$0")/calls"
 all="$*"
 case "$all" in *wait=*) trap "exit 75" TERM USR1; echo begun >> "$(dirname "$0")/calls"; sleep 20 & wait ;; esac
+case "$all" in *killed=*) kill -9 $$ ;; esac
 case "$all" in *fail=*) exit "${{all##*fail=}}" ;; esac
 """
 
@@ -120,13 +121,22 @@ def test_what_hydra_cannot_read_is_left_to_the_search(clone: Path, tmp_path: Pat
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_to_the_script_alone_stops_the_search(number: signal.Signals, clone: Path, tmp_path: Path) -> None:
     calls = clone / ".venv" / "bin" / "calls"
     script = subprocess.Popen(["bash", str(clone / "scripts" / "search.sh"), "wait=1"], cwd=tmp_path)
-    while not (calls.exists() and "begun" in calls.read_text()):
-        assert script.poll() is None
-        time.sleep(0.05)
-    script.send_signal(number)
-    assert script.wait(timeout=15) == 75
+    try:
+        while not (calls.exists() and "begun" in calls.read_text()):
+            assert script.poll() is None
+            time.sleep(0.05)
+        script.send_signal(number)
+        assert script.wait(timeout=15) == 75
+    finally:
+        script.kill()
     assert calls.read_text().count("train_") == 1
+
+
+def test_a_search_that_is_killed_ends_the_script(clone: Path, tmp_path: Path) -> None:
+    code, calls = called(clone, "killed=1", folder=tmp_path)
+    assert code == 128 + signal.SIGKILL
+    assert len(calls) == 1
