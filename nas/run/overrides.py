@@ -249,7 +249,8 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         if override.is_delete() or not group or not (conf / group).is_dir():
             continue
         name, text = override.get_key_element().lstrip("+"), override.get_value_string()
-        if any(_names_no_option(one) for one in (value if isinstance(value, list) else [value])):
+        named = value if isinstance(value, list) else [value]
+        if not named or any(_names_no_option(one) for one in named):
             options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
             shown = None if text in ("", "null") else text
             raise InvalidValue(name, shown, f"it must be one of {options}, or left out")

@@ -160,6 +160,7 @@ def test_what_is_plain_is_typed_as_it_is() -> None:
         ("data=[digits,null]", "data=[digits,null] is not allowed"),
         ("space=true", "space=true"),
         ("scale=", "scale=null is not allowed: it must be one of full, small, or left out."),
+        ("scale=[]", "scale=[] is not allowed: it must be one of full, small, or left out."),
         ("hypergradient@hyperparameters.gradient=null", "hypergradient@hyperparameters.gradient=null"),
     ],
 )
