@@ -288,7 +288,7 @@ def searched(
         gradients.update({f"gradient of {names[one]}": one.grad.clone() for one in moved})
 
     names = {parameter: name for name, parameter in network.named_parameters()}
-    for moving in (problem.optimiser, bilevel.architecture_optimiser):
+    for moving in (problem.optimiser, bilevel.alpha_optimiser):
         assert moving is not None
         moving.register_step_pre_hook(keep_gradients)
     for step in range(steps):
