@@ -149,7 +149,7 @@ def same(one: GradientSearch, other: GradientSearch) -> bool:
     [
         ("macro", "softmax", True),
         ("macro", "gumbel", False),
-        ("darts", "gumbel", True),
+        pytest.param("darts", "gumbel", True, marks=pytest.mark.slow),  # half a minute; nasbench201 has cells, too
         ("nasbench201", "gumbel, hard", True),
     ],
 )
