@@ -130,10 +130,8 @@ class Climb:
         """
         candidate: Candidate | None = self.lead
         while candidate is not None and len(self.trainings.done) < self.rules.trials:
-            trial = self.trainings.train(self.rules.short, candidate)
-            if trial is None:
+            if not self._train_briefly(candidate):
                 return
-            self.short[candidate] = loss(trial)
             if self.short[candidate] < (1 - self.rules.margin) * self.short[self.lead]:
                 self.lead = candidate
             candidate = network(self.lead)
@@ -175,7 +173,11 @@ class Climb:
             return False
         if not self.trainings.affords(rules.short.price(candidate) + dearest.cost):
             return False
-        trial = self.trainings.train(rules.short, candidate)
+        return self._train_briefly(candidate)
+
+    def _train_briefly(self, candidate: Candidate) -> bool:
+        """Make a short training of ``candidate``, if the budget pays for it."""
+        trial = self.trainings.train(self.rules.short, candidate)
         if trial is not None:
             self.short[candidate] = loss(trial)
         return trial is not None
