@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -145,18 +146,9 @@ class PictureFolder:
                 # Copied by way of a Mac, the accents of a name have another form.
                 called = {unicodedata.normalize("NFC", name): name for name in names}
                 found = {called.get(unicodedata.normalize("NFC", name), name): below for name, below in found.items()}
-            empty = [name for name, pictures in found.items() if not pictures]
-            if part == "train":
+            else:
                 names = list(found)
-                if empty:
-                    others: Counter[str] = Counter()
-                    for name in empty:
-                        pictures_below(str(root / name), others, self.endings)
-                    there = f"there are {listed(kinds_of(others))}; " if others else ""
-                    raise UnusableInput(
-                        f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
-                        f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
-                    )
+                self._refuse_empty_classes(root, [name for name in names if not found[name]])
             self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
             for name in (one for one in names if one in found):
@@ -167,16 +159,28 @@ class PictureFolder:
                 self._refuse_masks(found)
                 self._refuse_parts(root, names)
         if len(names) < 2:
-            root = roots["train"]
-            below = self.folders(root / names[0])
-            what = listed(below) + (" are the classes" if len(below) > 1 else " has them")
-            deeper = f"; if {what}, say data.folder={root / names[0]}" if below else ""
-            raise UnusableInput(
-                f"The data set {self.name} needs at least two classes, {root} has {names[0]} alone{deeper}."
-            )
+            self._refuse_one_class(roots["train"], names[0])
         self._say_what_is_left_out(roots)
         del own["train"]
         return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
+
+    def _refuse_empty_classes(self, root: Path, empty: Sequence[str]) -> None:
+        if not empty:
+            return
+        others: Counter[str] = Counter()
+        for name in empty:
+            pictures_below(str(root / name), others, self.endings)
+        there = f"there are {listed(kinds_of(others))}; " if others else ""
+        raise UnusableInput(
+            f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
+            f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
+        )
+
+    def _refuse_one_class(self, root: Path, name: str) -> NoReturn:
+        below = self.folders(root / name)
+        what = listed(below) + (" are the classes" if len(below) > 1 else " has them")
+        deeper = f"; if {what}, say data.folder={root / name}" if below else ""
+        raise UnusableInput(f"The data set {self.name} needs at least two classes, {root} has {name} alone{deeper}.")
 
     def pictures(self, without: Path | None = None) -> list[str]:
         """All pictures below the folder but those below ``without``, sorted."""
