@@ -99,7 +99,7 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="no text in UTF-8: convert it, for example with iconv -f latin1 -t utf-8"):
         Text(file=str(tmp_path / "image.txt")).load()
     (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4 " + 900 * b"word ")
-    with pytest.raises(UnusableInput, match="is a document of another program: save its text as"):
+    with pytest.raises(UnusableInput, match="is no text, but a PDF document: save its text as"):
         Text(file=str(tmp_path / "book.pdf")).load()
     (tmp_path / "book.txt").write_text("one\ntwo \0 three\n")
     with pytest.raises(UnusableInput, match=r"has a NUL character, .*, in line 2, column 5 \(1 in all\): remove it"):
