@@ -21,6 +21,7 @@ from nas.data.table_columns import (
     count_rows,
     inputs_among,
     joined,
+    override,
     refuse_gaps,
     require_columns,
     targets_among,
@@ -146,6 +147,11 @@ class Table:
         unnamed = {*inputs, *self.targets, *dividing, *self.ignore}
         if index := [one for one in columns if columns[one].names_rows and one not in unnamed]:
             remarks.append(f"left out, an index that names the rows: {listed(index)}")
+        said = {*self.numeric, *self.categorical}
+        if taken := [one for one in inputs if columns[one].is_index and one not in said]:
+            way = f"{override('ignore', [*self.ignore, *taken])} leaves it out"
+            groups = "data.split.by=<column> keeps the rows of one value in one part"
+            remarks.append(f"taken as an input, the index of a data frame: {listed(taken)}; {way}, {groups}")
         return remarks
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
