@@ -152,6 +152,15 @@ def test_some_batches_are_half_as_long() -> None:
     assert 30 <= lengths.count(4) <= 70
 
 
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("tokens", [20, 399, 4000])
+def test_an_epoch_has_as_many_pieces_as_its_price_says(tokens: int, varied: bool) -> None:
+    text = TextDataset(torch.arange(tokens), 8, varied)
+    stream = text.stream(4, (), (), Generator().manual_seed(0))
+    pieces = sum(len(stream.next().targets) for _ in range(stream.steps_per_epoch))
+    assert text.samples_of_epoch(0, 4) == pieces
+
+
 def test_everything_is_evaluated_in_order() -> None:
     text = TextDataset(torch.arange(100), 6)
     batches = list(text.evaluation_batches(256, (), ()))
