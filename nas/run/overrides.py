@@ -98,12 +98,13 @@ def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
         return []
     of_table = [] if value_of(arguments, "hyperparameters") else ["hyperparameters=table"]
     ways = {data: ["method=coarse_to_fine"] for data in OWN_SAMPLES} | {"table": ["method=cross_validated", *of_table]}
-    swept = (value_of(arguments, "data") or "").split(",")
-    alone = {data: ways.get(data, []) for data in swept}
-    chosen = alone[swept[0]] if len(alone) == 1 else ways["arrays"] if all(alone.values()) else []
-    if others := [f"data={data} alone has {' '.join(way)}" for data, way in alone.items() if way not in ([], chosen)]:
-        log.info(f"all jobs of this sweep have {' '.join(chosen) or 'the usual method'}; {'; '.join(others)}")
-    return chosen
+    alone = {data: ways.get(data, []) for data in (value_of(arguments, "data") or "").split(",")}
+    if len(alone) == 1:
+        return next(iter(alone.values()))
+    common = ["method=coarse_to_fine"] if all(alone.values()) else []
+    if others := [f"data={data} alone has {' '.join(way)}" for data, way in alone.items() if way not in ([], common)]:
+        log.info(f"all jobs of this sweep have {' '.join(common) or 'the usual method'}; {'; '.join(others)}")
+    return common
 
 
 def _names_all(argument: str) -> bool:
