@@ -25,6 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from nas.candidate import Categorical, Hyperparameters
 from nas.configuration import build, build_each
 from nas.data.class_names import require_same_classes
+from nas.data.data_splits import DataSplits
+from nas.data.dataset import Dataset
 from nas.errors import InvalidValue, require
 from nas.evaluation.network_cost import AUXILIARY, as_used, count_parameters
 from nas.hyperparameters.building import NO_ENTRIES
@@ -54,9 +56,9 @@ from nas.run.randomness import Randomness, checked_seed, use_deterministic_algor
 from nas.run.recorded import inherited_configuration, known_to_the_run, refuse_beginning
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
-from nas.tasks import data_and_task, recorded_outputs, recorded_task
-from nas.training.metrics import measure
-from nas.training.retraining import Retraining
+from nas.tasks import Task, data_and_task, recorded_outputs, recorded_task
+from nas.training.metrics import Measured, measure
+from nas.training.retraining import FinalSettings, Retraining
 from nas.training.stream import training_stream
 
 log = logging.getLogger("nas.train_final")
@@ -79,18 +81,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     tracking = build(config.tracking, "tracking")
     source, splits, task = data_and_task(config)
     found = read_candidate(config.candidate, splits, task, training, partial(named_space, config, task.signature))
-    require(task.name == found.task["name"], "task", task.name, f"the candidate is for {found.task['name']}")
-    if task.signature != found.space.signature:
-        shape, outputs = "x".join(map(str, found.space.input_shape)), found.space.classes
-        what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
-        raise InvalidValue("data", splits.name, f"the candidate is for {what}")
-    if found.data == splits.name:  # the architecture may go to another data set, and its classes stay behind
-        way_out = ON_PURPOSE.format("classes", "class_names, digest" if found.digest else "class_names")
-        require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
-        same = found.digest in ("", splits.digest) or not splits.digest
-        way_out = ON_PURPOSE.format("data", "digest")
-        require(same, "data", splits.name, f"its files have changed since the search{way_out}")
-        found = replace(found, class_names=found.class_names or splits.class_names)
+    found = fitting_candidate(found, splits, task)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
     entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
@@ -100,13 +91,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     allowed = "the candidate has no record of learned hyperparameters, take learned or fixed"
     require(bool(recorded) or not follows, "final.hyperparameters", "schedule", allowed)
 
-    network = found.space.network(found.candidate.architecture)
-    for doubt in found.space.doubts(found.candidate.architecture):
-        log.info(f"this architecture cannot work well: {doubt}")
-    if final.checkpoint is not None:
-        load_weights(network, Path(final.checkpoint), splits.class_names)
-    elif final.epochs == 0:
-        log.info("final.epochs=0 without a final.checkpoint: what is tested are random weights")
+    network = begun_network(found, final, splits)
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
@@ -135,14 +120,11 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
-    batches = test.evaluation_batches(256, splits.mean, splits.std)
-    predictions = PredictionsFile(task, splits)
-    metrics = measure(network, batches, task, randomness.device, each=True, see=predictions.see)
+    metrics = tested(network, test, splits, task, randomness.device, path / PREDICTIONS)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
     }
-    predictions.write(path / PREDICTIONS)
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     write_weights(network, path / "weights.pt", splits.class_names)
@@ -171,6 +153,50 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     architecture = found.candidate.architecture
     write_for_other_programs(network, found.space, architecture, splits, task, path, title, final.export, quiet)
     return found, result
+
+
+def fitting_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> CandidateFile:
+    """``found`` with the names of its classes, after a look at whether it is for ``splits`` and ``task``.
+
+    Raises:
+        InvalidValue: It is not, or the data of its search have changed.
+    """
+    require(task.name == found.task["name"], "task", task.name, f"the candidate is for {found.task['name']}")
+    if task.signature != found.space.signature:
+        shape, outputs = "x".join(map(str, found.space.input_shape)), found.space.classes
+        what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
+        raise InvalidValue("data", splits.name, f"the candidate is for {what}")
+    if found.data != splits.name:  # the architecture may go to another data set, and its classes stay behind
+        return found
+    way_out = ON_PURPOSE.format("classes", "class_names, digest" if found.digest else "class_names")
+    require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
+    same = found.digest in ("", splits.digest) or not splits.digest
+    way_out = ON_PURPOSE.format("data", "digest")
+    require(same, "data", splits.name, f"its files have changed since the search{way_out}")
+    return replace(found, class_names=found.class_names or splits.class_names)
+
+
+def begun_network(found: CandidateFile, final: FinalSettings, splits: DataSplits) -> torch.nn.Module:
+    """The candidate's network with fresh weights, or with those of ``final.checkpoint``."""
+    network = found.space.network(found.candidate.architecture)
+    for doubt in found.space.doubts(found.candidate.architecture):
+        log.info(f"this architecture cannot work well: {doubt}")
+    if final.checkpoint is not None:
+        load_weights(network, Path(final.checkpoint), splits.class_names)
+    elif final.epochs == 0:
+        log.info("final.epochs=0 without a final.checkpoint: what is tested are random weights")
+    return network
+
+
+def tested(
+    network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, file: Path
+) -> Measured:
+    """Measure ``network`` on ``test``, that part of ``splits``, and write into ``file`` what it predicts there."""
+    batches = test.evaluation_batches(256, splits.mean, splits.std)
+    predictions = PredictionsFile(task, splits)
+    metrics = measure(network, batches, task, device, each=True, see=predictions.see)
+    predictions.write(file)
+    return metrics
 
 
 def run(config: DictConfig, path: Path) -> None:

@@ -27,6 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -290,26 +291,33 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
+def require_possible(asked: argparse.Namespace) -> None:
+    """Refuse methods that are not known, and numbers that are too small.
+
+    Raises:
+        InvalidValue: There are such ones.
+    """
+    known = (*methods(1), RANDOM)
+    for name in asked.methods:
+        require(name in known, "--methods", name, f"it must be one of {', '.join(known)}")
+    require(asked.jobs >= 1, "--jobs", asked.jobs, "it must be at least 1")
+    require(asked.epochs >= 1, "--epochs", asked.epochs, "it must be at least 1")
+    for seed in asked.seeds:
+        require(seed >= 0, "--seeds", seed, "it must be at least 0")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = parsed(arguments)
     images = Path("mnist5k_14x14.npz")
     benchmark = Benchmark(CachedRuns(asked.folder, asked.jobs), images, asked.epochs, tuple(asked.overrides))
+    names = list(dict.fromkeys([DARTS, *asked.methods]))  # what the others are compared with is always there
+    spaces, seeds = list(dict.fromkeys(asked.spaces)), list(dict.fromkeys(asked.seeds))
     try:
-        known = (*methods(1), RANDOM)
-        for name in asked.methods:
-            require(name in known, "--methods", name, f"it must be one of {', '.join(known)}")
-        require(asked.jobs >= 1, "--jobs", asked.jobs, "it must be at least 1")
-        require(asked.epochs >= 1, "--epochs", asked.epochs, "it must be at least 1")
-        names = list(dict.fromkeys([DARTS, *asked.methods]))  # what the others are compared with is always there
-        spaces, seeds = list(dict.fromkeys(asked.spaces)), list(dict.fromkeys(asked.seeds))
-        for seed in seeds:
-            require(seed >= 0, "--seeds", seed, "it must be at least 0")
+        require_possible(asked)
         with tempfile.TemporaryDirectory() as folder:
             trial = replace(benchmark, images=write_images(Path(folder)))
-            for space in spaces:
-                for name in names:
-                    if name != RANDOM:
-                        trial.check(space, name)
+            for space, name in product(spaces, [name for name in names if name != RANDOM]):
+                trial.check(space, name)
     except (InvalidValue, UnusableInput, HydraException, OmegaConfBaseException) as error:
         print(f"benchmark_collapse.py: {str(error).splitlines()[0]}", file=sys.stderr)
         return BAD_INPUT
@@ -318,13 +326,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for space in spaces:
             results: dict[str, dict[int, Found]] = {name: {} for name in names}
-            for seed in seeds:
-                for name, found in benchmark.found(space, names, seed):
-                    if isinstance(found, Found):
-                        results[name][seed] = found
-                    else:
-                        failures += 1
-                        print(f"failed: {space}, {name}, seed {seed}: {found}", file=sys.stderr)
+            for seed, (name, found) in ((own, one) for own in seeds for one in benchmark.found(space, names, own)):
+                if isinstance(found, Found):
+                    results[name][seed] = found
+                else:
+                    failures += 1
+                    print(f"failed: {space}, {name}, seed {seed}: {found}", file=sys.stderr)
             report(space, asked.epochs, results)
     except (InvalidValue, UnusableInput) as error:  # what only a search itself can find
         print(f"benchmark_collapse.py: {error}", file=sys.stderr)

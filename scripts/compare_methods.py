@@ -402,7 +402,8 @@ def report(plan: Plan, results: Sequence[Result], seeds: Sequence[int], title: s
     draw(plan.folder / "anytime.png", rows)
 
 
-def main() -> int:
+def parsed() -> tuple[argparse.Namespace, list[str]]:
+    """The command line, and the settings for every run that are on it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist5k", help="as in conf/data")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(10)))
@@ -415,13 +416,17 @@ def main() -> int:
     unknown = [one for one in more if one.startswith("-")]
     if unknown:
         parser.error(f"there is no {unknown[0]}")
-    overrides = (f"data={arguments.data}", *arguments.overrides, *more)
+    return arguments, [f"data={arguments.data}", *arguments.overrides, *more]
+
+
+def main() -> int:
+    arguments, overrides = parsed()
     seeds = list(dict.fromkeys(arguments.seeds))
     folder = (arguments.folder or Path("runs/compare_methods") / f"{arguments.data}-{arguments.samples}").resolve()
     try:
         if arguments.samples < 1:
             raise InvalidValue("--samples", arguments.samples, "it must be at least 1")
-        plan = Plan(folder, arguments.samples, 0.0, overrides)
+        plan = Plan(folder, arguments.samples, 0.0, tuple(overrides))
         config = plan.composed("train_search")
         common = TRAINING_PASS * per_image(config) * arguments.samples
     except (InvalidValue, UnusableInput) as error:

@@ -83,15 +83,7 @@ class PictureFolder:
         """
         folders = self.folders(self.location)
         if self.given is not None:
-            wanted = {part: name for part, name in self.given.items() if name is not None}
-            for name in wanted.values():
-                if name not in folders:
-                    below = "/<class>/ and ".join(wanted.values())
-                    raise UnusableInput(
-                        f"The data set {self.name} is not on disk, {self.location / name} was looked for: "
-                        f"name the folder that has {below}/<class>/ with data.folder=<path>."
-                    )
-            return {part: self.location / name for part, name in wanted.items()}
+            return self._given_parts(self.given, folders)
         found = {part: [one for one in folders if one.lower() in names] for part, names in PART_NAMES.items()}
         for part, several in found.items():
             if len(several) > 1:
@@ -107,6 +99,17 @@ class PictureFolder:
                 f"{self._said_by_parts(', or say', 'test', next(iter(parts.values())).name)}."
             )
         return parts
+
+    def _given_parts(self, given: Mapping[str, str | None], folders: Sequence[str]) -> dict[str, Path]:
+        wanted = {part: name for part, name in given.items() if name is not None}
+        lacking = [name for name in wanted.values() if name not in folders]
+        if lacking:
+            below = "/<class>/ and ".join(wanted.values())
+            raise UnusableInput(
+                f"The data set {self.name} is not on disk, {self.location / lacking[0]} was looked for: "
+                f"name the folder that has {below}/<class>/ with data.folder=<path>."
+            )
+        return {part: self.location / name for part, name in wanted.items()}
 
     def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
         """The setting that says which folder is which part; texts have none, and nobody asks once it is given."""
@@ -142,13 +145,11 @@ class PictureFolder:
         names: list[str] = []
         for part, root in ((part, roots[part]) for part in PART_NAMES if part in roots):
             found = self._classes_of(root)
-            if part != "train":
-                # Copied by way of a Mac, the accents of a name have another form.
-                called = {unicodedata.normalize("NFC", name): name for name in names}
-                found = {called.get(unicodedata.normalize("NFC", name), name): below for name, below in found.items()}
-            else:
+            if part == "train":
                 names = list(found)
                 self._refuse_empty_classes(root, [name for name in names if not found[name]])
+            else:
+                found = _called_as(names, found)
             self._refuse_unknown(root, roots["train"], names, [name for name in found if found[name]])
             start = len(files)
             for name in (one for one in names if one in found):
@@ -310,6 +311,12 @@ class PictureFolder:
             said.append(f"what is in {listed(folders)}{self._said_by_parts('; parts are named by', part, folders[0])}")
         if said:
             self.say(f"left out below {self.location}: {' and '.join(said)}")
+
+
+def _called_as(names: Sequence[str], found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """``found`` with the spellings of ``names``: copied by way of a Mac, the accents of a name have another form."""
+    called = {unicodedata.normalize("NFC", name): name for name in names}
+    return {called.get(unicodedata.normalize("NFC", name), name): below for name, below in found.items()}
 
 
 def class_folders(

@@ -38,29 +38,21 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
         UnusableInput: There is no such folder, a picture has no mask, or two.
     """
     others: Counter[str] = Counter()
-    try:
-        found = pictures_below(str(location), others)
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())
-        raise UnusableInput(
-            f"The folder of masks {location} cannot be read ({reason}): name it with data.masks=<folder>."
-        ) from None
-    by_name: dict[str, list[str]] = {}
+    found = _pictures_of_masks(location, others)
     names, masks = [_name(file, folder.location) for file in files], [_name(mask, location) for mask in found]
     if not set(names) & set(masks):  # in folders of other names
         names, masks = [Path(name).name for name in names], [Path(name).name for name in masks]
     called = names
     if not set(names) & set(masks):
         names, masks = ([MARKS.sub("", name).casefold() for name in these] for these in (names, masks))
+    by_name: dict[str, list[str]] = {}
     for name, mask in zip(masks, found, strict=True):
         by_name.setdefault(name, []).append(mask)
-    several = [name for name, masks in by_name.items() if len(masks) > 1]
-    if several:
+    if several := [name for name, masks in by_name.items() if len(masks) > 1]:
         raise UnusableInput(f"{len(several):,} pictures have more than one mask in {location}: {listed(several, 3)}.")
     if set(names) & by_name.keys():
         _refuse_alike(called, names, folder, location)
-    without = [file for name, file in zip(names, files, strict=True) if name not in by_name]
-    if without:
+    if without := [file for name, file in zip(names, files, strict=True) if name not in by_name]:
         kinds = f", only {listed(kinds_of(others))}" if others else ""
         example = f"; there is {found[0]}" if found else f" and there is no picture at all{kinds}"
         raise UnusableInput(
@@ -72,6 +64,16 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
     if unused:
         folder.say(f"{unused:,} of {len(by_name):,} masks are of no picture and are left out")
     return [by_name[name][0] for name in names]
+
+
+def _pictures_of_masks(location: Path, others: Counter[str]) -> list[str]:
+    try:
+        return pictures_below(str(location), others)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UnusableInput(
+            f"The folder of masks {location} cannot be read ({reason}): name it with data.masks=<folder>."
+        ) from None
 
 
 def _refuse_alike(called: Sequence[str], names: Sequence[str], folder: PictureFolder, location: Path) -> None:

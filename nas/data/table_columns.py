@@ -124,23 +124,27 @@ def inputs_among(
     bad = {name: reason for name, reason in reasons.items() if reason is not None}
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
     if bad:
-        all_ignored = [*ignored, *bad]
-        texts = [name for name in bad if columns[name].kind in ("text", "code")]
-        other = f"; {override('categorical', texts)} takes texts as categories" if texts else ""
-        counts = [name for name in bad if columns[name].numbers is not None or columns[name].kind == "code"]
-        other += f"; {override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers" if counts else ""
-        named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
-        raise UnusableInput(
-            f"{len(bad)} column{'s' if len(bad) > 1 else ''} of {file} cannot be an input as "
-            f"{'they are' if len(bad) > 1 else 'it is'}, {named}: {override('ignore', all_ignored)} leaves "
-            f"{'them' if len(bad) > 1 else 'it'} out{other}."
-        )
+        raise UnusableInput(_useless(columns, bad, ignored, numeric, file))
     if "" in inputs and reasons.get("") is None:
         place = list(columns).index("") + 1
         raise UnusableInput(
             f"Column {place} of {file} has no name: give it one, or {override('ignore', [*ignored, ''])}."
         )
     return {name: column for name, column in inputs.items() if name}
+
+
+def _useless(
+    columns: Mapping[str, Column], bad: Mapping[str, str], ignored: Sequence[str], numeric: Sequence[str], file: str
+) -> str:
+    """That the columns ``bad`` can be no inputs for these reasons, and what can be done."""
+    named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
+    ways = [f"{override('ignore', [*ignored, *bad])} leaves {'them' if len(bad) > 1 else 'it'} out"]
+    if texts := [name for name in bad if columns[name].kind in ("text", "code")]:
+        ways.append(f"{override('categorical', texts)} takes texts as categories")
+    if counts := [name for name in bad if columns[name].numbers is not None or columns[name].kind == "code"]:
+        ways.append(f"{override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers")
+    many, they = ("columns", "they are") if len(bad) > 1 else ("column", "it is")
+    return f"{len(bad)} {many} of {file} cannot be an input as {they}, {named}: {'; '.join(ways)}."
 
 
 def targets_among(

@@ -223,24 +223,13 @@ def _has_trainings(run: RecordedRun) -> bool:
 
 def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row, list[list[str | float]]]:
     """Columns and rows of the networks on the way: measures, loss, and the main measure again where it is a share."""
-    networks: list[tuple[str, str, Mapping[str, Any]]] = []
-    for key, name in {
-        "supernet": "the relaxed supernet",
-        "discretised": "discretised, with the supernet's weights",
-    }.items():
-        values = run.discretisation.get(key)
-        if isinstance(values, dict):
-            networks.append((name, "validation", values))
-    main = run.task.main
-    if not any(number(values.get(main.name)) is not None for _, _, values in networks):
-        last = {name: run.last(f"supernet/validation_{name}") for name in (main.name, "loss")}
-        networks.append(("the relaxed supernet", "validation", last))
+    networks, main = _networks_of_the_search(run), run.task.main
     # A measure that only the retrained network has, as macro F1, tells nothing of a gap.
     shown = [one for one in run.task.measures if one is main or any(one.name in values for _, _, values in networks)]
     for name, one in retrainings.items():
         place = "" if name == "final" else f" ({name})"
-        values = {key.removeprefix("test_"): value for key, value in one.result.items() if key.startswith("test_")}
-        networks.append((f"discretised and retrained from scratch{place}", "test", values))
+        tested = {key.removeprefix("test_"): value for key, value in one.result.items() if key.startswith("test_")}
+        networks.append((f"discretised and retrained from scratch{place}", "test", tested))
     rows: list[list[str | float]] = []
     for name, split, values in networks:
         value, loss = number(values.get(main.name)), number(values.get("loss"))
@@ -250,6 +239,20 @@ def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row,
             rows.append([name, split, *told, "" if loss is None else f"{loss:.4f}", *share])
     columns = ["network", "split", *(one.words for one in shown), "loss"]
     return [*columns, ""] if main.unit == "%" else columns, rows
+
+
+def _networks_of_the_search(run: RecordedRun) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """By name and part, what was measured of the supernet and of the network that was read off it."""
+    names = {"supernet": "the relaxed supernet", "discretised": "discretised, with the supernet's weights"}
+    found = {name: run.discretisation.get(key) for key, name in names.items()}
+    networks: list[tuple[str, str, Mapping[str, Any]]] = [
+        (name, "validation", values) for name, values in found.items() if isinstance(values, dict)
+    ]
+    main = run.task.main
+    if not any(number(values.get(main.name)) is not None for _, _, values in networks):
+        last = {name: run.last(f"supernet/validation_{name}") for name in (main.name, "loss")}
+        networks.append((names["supernet"], "validation", last))
+    return networks
 
 
 def _retrained(retrainings: Mapping[str, RecordedRun], measures: Sequence[Measure]) -> list[Row]:

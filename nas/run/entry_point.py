@@ -183,21 +183,31 @@ def run_composed(
     with chdir(hydra_path(hydra, "cwd")):
         if hydra.mode == RunMode.MULTIRUN:
             return _run_job(command, on_all_ranks(run), config, begin, hydra, overrides)
-        explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
-
-        def owning() -> None:
-            own = path
-            try:
-                with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
-                    guarded(lambda: _run_fresh(on_all_ranks(run), config, begin, hydra, overrides, own), command, own)
-            except SystemExit as end:
-                if end.code == BAD_INPUT and not hydra.job.chdir and os.path.abspath(own) != given.folder:
-                    with suppress(OSError):  # it is not empty
-                        own.rmdir()
-                raise
-
-        guarded(owning, command, path)
+        guarded(lambda: _run_alone(command, on_all_ranks(run), config, begin, hydra, overrides, given), command, path)
     return 0
+
+
+def _run_alone(
+    command: str,
+    run: Callable[[DictConfig, Path], None],
+    config: DictConfig,
+    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
+    hydra: DictConfig,
+    overrides: Sequence[str],
+    given: CommandLine,
+) -> None:
+    """Run in the folder that Hydra names, or in one beside it; what was made for a run that is refused goes again."""
+    own = path = hydra_path(hydra, "output_dir")
+    explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
+    try:
+        with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
+            guarded(lambda: _run_fresh(run, config, begin, hydra, overrides, own), command, own)
+    except SystemExit as end:
+        made_for_it = not hydra.job.chdir and os.path.abspath(own) != given.folder
+        if end.code == BAD_INPUT and made_for_it:
+            with suppress(OSError):  # it is not empty
+                own.rmdir()
+        raise
 
 
 def _run_fresh(

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -58,32 +59,41 @@ def record_environment(
     Raises:
         InvalidValue: The classes have other names, or the data have changed.
     """
-    path, names = folder / "environment.json", None if splits is None else splits.class_names
-    try:
-        starts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        starts = []
-    starts = starts if isinstance(starts, list) else []
-    recorded = [start for start in starts if isinstance(start, dict)]
-    began = next((one[CLASS_NAMES] for one in reversed(recorded) if isinstance(one.get(CLASS_NAMES), list)), None)
-    digest = next((one[DIGEST] for one in reversed(recorded) if isinstance(one.get(DIGEST), str)), None)
-    entry = environment(device)
-    goes_on = splits is not None and RunFolder(folder).holds_a_run()  # or it was killed before it began
-    began, digest = (began, digest) if goes_on else (None, None)
-    if splits is not None and began is not None:  # in front of the digest, which does not say what has changed
-        way_out = "; a run that is resumed needs the classes that it began with"
-        require_same_classes("data", splits.name, "the run", began, names, way_out)
-    if splits is not None and digest is not None:
-        way_out = "its files have changed since the run began, and a run that is resumed needs the same"
-        require(splits.digest == digest, "data", splits.name, way_out)
-    elif splits is not None and splits.digest:
-        entry[DIGEST] = splits.digest
-    if names is not None and began is None:
-        entry[CLASS_NAMES] = list(names)
+    path = folder / "environment.json"
+    starts, entry = _starts(path), environment(device)
+    if splits is not None:
+        goes_on = RunFolder(folder).holds_a_run()  # or it was killed before it began
+        entry |= _of_data(splits, [one for one in starts if isinstance(one, dict)] if goes_on else [])
     if task is not None:
         entry["task"] = RecordedTask.of(task).to_json()
     make_folder(folder)
     write_atomically(path, (json.dumps([*starts, entry], indent=2) + "\n").encode())
+
+
+def _starts(path: Path) -> list[Any]:
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return starts if isinstance(starts, list) else []
+
+
+def _of_data(splits: DataSplits, recorded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Digest and class names of ``splits`` where no start has ``recorded`` any, after a look at those that one has."""
+    began = next((one[CLASS_NAMES] for one in reversed(recorded) if isinstance(one.get(CLASS_NAMES), list)), None)
+    digest = next((one[DIGEST] for one in reversed(recorded) if isinstance(one.get(DIGEST), str)), None)
+    entry: dict[str, Any] = {}
+    if began is not None:  # in front of the digest, which does not say what has changed
+        way_out = "; a run that is resumed needs the classes that it began with"
+        require_same_classes("data", splits.name, "the run", began, splits.class_names, way_out)
+    if digest is not None:
+        way_out = "its files have changed since the run began, and a run that is resumed needs the same"
+        require(splits.digest == digest, "data", splits.name, way_out)
+    elif splits.digest:
+        entry[DIGEST] = splits.digest
+    if splits.class_names is not None and began is None:
+        entry[CLASS_NAMES] = list(splits.class_names)
+    return entry
 
 
 def say_what_is_lacking(device: torch.device) -> None:

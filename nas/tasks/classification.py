@@ -145,19 +145,9 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
         UnusableInput: There are fewer than two classes, a target is not known, or training has not seen a class.
     """
 
-    def numbers(part: str) -> Tensor:
-        targets = splits.parts[part].targets
-        return targets.long() if targets.dtype == torch.bool else targets
-
-    known = numbers("train")
     for part, dataset in splits.parts.items():
-        if dataset.targets.dim() != 1:
-            shape = tuple(dataset.targets.shape)
-            raise UnusableInput(f"The targets of {part} of {splits.name} are {shape}, not one class per sample.")
-        unknown = (~dataset.targets.isfinite()).nonzero().flatten().tolist()
-        if unknown:
-            first = ", ".join(map(str, unknown[:5]))
-            raise UnusableInput(f"{len(unknown):,} samples of {part} have no known class: {first} first.")
+        _refuse_no_classes(part, dataset.targets, splits.name)
+    known = _numbers(splits.train.targets)
     if splits.class_names is None:
         values = known.unique()
         truth = splits.train.targets.dtype == torch.bool
@@ -172,13 +162,26 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
     parts: dict[str, Any] = {}
     for part, dataset in splits.parts.items():
         assert isinstance(dataset, TargetDataset)
-        targets = numbers(part)
+        targets = _numbers(dataset.targets)
         refuse_unseen_classes(part, targets, known, splits.class_names, splits.name)
         parts[part] = dataset.with_targets(torch.searchsorted(values, targets.to(values.dtype)))
     absent = absent_classes({part: dataset.targets for part, dataset in parts.items()}, names, "sample")
     if absent:
         log.info(f"{splits.name}: {absent}")
     return replace(splits, class_names=names, **parts)
+
+
+def _refuse_no_classes(part: str, targets: Tensor, owner: str) -> None:
+    if targets.dim() != 1:
+        raise UnusableInput(f"The targets of {part} of {owner} are {tuple(targets.shape)}, not one class per sample.")
+    unknown = (~targets.isfinite()).nonzero().flatten().tolist()
+    if unknown:
+        first = ", ".join(map(str, unknown[:5]))
+        raise UnusableInput(f"{len(unknown):,} samples of {part} have no known class: {first} first.")
+
+
+def _numbers(targets: Tensor) -> Tensor:
+    return targets.long() if targets.dtype == torch.bool else targets
 
 
 def smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: Tensor | float, reduction: Reduction) -> Tensor:

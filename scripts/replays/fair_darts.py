@@ -11,6 +11,7 @@ from nas.errors import UnusableInput
 from nas.relaxations.sigmoid import Sigmoid
 from nas.search.threshold import Threshold, above
 from nas.spaces.darts.choices import CELLS
+from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import Probabilities
 from replays.packed_darts import searched_darts
 from replays.packed_nasbench201 import batch_of
@@ -50,6 +51,12 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
             yield against(f"{norm}/total_loss", total)
             yield from gradients(f"{norm}/grad_total", total)
             yield from gradients(f"{norm}/grad_zero_one", weight * zero_one)  # the file has it at its weight
+    yield from _cells(file, supernet)
+    yield from _cells_above_thresholds(file, searched_darts(file, images.shape[1:], Sigmoid(), optional_edges=True))
+
+
+def _cells(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
+    """The cells of DARTS' own rule."""
     genotype = supernet.space.genotype(supernet.discretise())
     for entry in sorted(name for name in file.arrays if name.startswith("genotype/darts_")):
         theirs = file.json(entry)
@@ -57,13 +64,16 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
             raise UnusableInput(f"its entry {entry} is no object.")
         ours = {cell: [list(edge) for edge in getattr(genotype, cell)] for cell in CELLS}
         yield compared_equal(entry, ours, {cell: theirs.get(cell) for cell in CELLS})
-    optional = searched_darts(file, images.shape[1:], Sigmoid(), optional_edges=True)
-    probabilities = optional.probabilities()
+
+
+def _cells_above_thresholds(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
+    """The cells of both rules that keep what is above a threshold."""
+    probabilities = supernet.probabilities()
     for entry in sorted(name for name in file.arrays if name.startswith("genotype/threshold_")):
         way, threshold = entry.removeprefix("genotype/threshold_").split("_")
         if way == "sparse":
-            architecture = Threshold(float(threshold)).choose(optional, optional.space, lambda _: [])
-            genotype = optional.space.genotype(architecture)
+            architecture = Threshold(float(threshold)).choose(supernet, supernet.space, lambda _: [])
+            genotype = supernet.space.genotype(architecture)
             cells = {
                 cell: [
                     [operation, place // 2 + 2, source]

@@ -21,7 +21,7 @@ from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges, edge_name, edges_alpha
 from nas.spaces.darts.genotype import Edge, Genotype
-from nas.spaces.darts.network import CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
+from nas.spaces.darts.network import CellShape, CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import BlockCost
 
@@ -151,16 +151,7 @@ class Darts(DartsChoices):
             make = partial(older_input, last, channels, False, affine=True)
             total = total + cost(f"preprocess {(last, *sides)} {channels} False", make, (last, *sides))
             smaller = [-(-side // 2) for side in sides] if reduction else sides
-            rows = []
-            for (_, source), names in zip(cell_edges(self.steps), self.edge_operations[cell.kind], strict=True):
-                stride = cell.stride(source)
-                shape = (channels, *(sides if stride == 2 else smaller))
-                rows.append(
-                    [
-                        cost(f"{name} {shape} {stride}", partial(CELL_OPERATIONS[name], channels, stride, True), shape)
-                        for name in names
-                    ]
-                )
+            rows = self._edge_costs(cell, sides, smaller, cost)
             of_operations = weights[cell.kind]
             if self.structure.edge_normalisation:
                 of_nodes = [weights[edges_alpha(cell.kind, node)] for node in range(2, self.steps + 2)]
@@ -169,6 +160,18 @@ class Darts(DartsChoices):
             older_sides, sides = sides, smaller
         last = len(self.concat[cell.kind]) * channels
         return total + cost(f"classifier {last} {self.classes}", partial(nn.Linear, last, self.classes), (last,))
+
+    def _edge_costs(
+        self, cell: CellShape, sides: Sequence[int], smaller: Sequence[int], cost: BlockCost
+    ) -> list[list[float]]:
+        """By edge of a cell, whose inputs have these ``sides`` and its nodes the ``smaller`` ones, each operation's."""
+        rows = []
+        for (_, source), names in zip(cell_edges(self.steps), self.edge_operations[cell.kind], strict=True):
+            stride = cell.stride(source)
+            shape = (cell.channels, *(sides if stride == 2 else smaller))
+            made = [partial(CELL_OPERATIONS[name], cell.channels, stride, True) for name in names]
+            rows.append([cost(f"{name} {shape} {stride}", make, shape) for name, make in zip(names, made, strict=True)])
+        return rows
 
 
 def from_description(settings: object, signature: Signature) -> Darts:
