@@ -31,10 +31,11 @@ UNFINISHED = "its line search ended before it was between worse neighbours"
 class CrossValidated(Refinement):
     """A search, and then cross-validation of what it found and of its neighbours.
 
-    A line search in each hyperparameter (:class:`Lines`) begins with the network found. The best of it is tried without
-    its optional layers, a linear model where all of them are optional. Where that is better, another line search begins
-    there. The candidate of lowest mean loss is handed on. The losses lie in ``cross_validation.jsonl`` of the run
-    folder, so that a resumed run makes no training twice.
+    The network found is tried with each activation in all of its layers. A line search in each hyperparameter
+    (:class:`Lines`) begins with the best of these. What leads then is tried without its optional layers, a linear model
+    where all of them are optional. Where that is better, another line search begins there. The candidate of lowest mean
+    loss is handed on. The losses lie in ``cross_validation.jsonl`` of the run folder, so that a resumed run makes no
+    training twice.
 
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.
@@ -45,6 +46,8 @@ class CrossValidated(Refinement):
         steps: As of :class:`nas.search.line_search.LineSearch`.
         shorter: By name, where the hyperparameters of the network without its optional layers begin; the others stay.
         trials: The most candidates.
+        alike: The last parts of the names of choices, such as ``activation`` of ``layer1.activation``, that are tried
+            with the same option in all layers.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -60,6 +63,7 @@ class CrossValidated(Refinement):
         steps: Mapping[str, float],
         shorter: Mapping[str, float],
         trials: int,
+        alike: Sequence[str] = (),
         *,
         parts: SearchParts,
     ) -> None:
@@ -68,7 +72,7 @@ class CrossValidated(Refinement):
         self.lines = Lines(steps, trials)
         super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
-        self.ranges = self.lines.stepped(ranges)
+        self.ranges, self.alike = self.lines.stepped(ranges), alike
         self.shorter = values_within("shorter", shorter, ranges)
         self.many = values_within("many", many, ranges)
         require(epochs >= 1, "epochs", epochs, "it must be at least 1")
@@ -81,11 +85,14 @@ class CrossValidated(Refinement):
         if self.trainer is None:
             values = Hyperparameters({**start.hyperparameters, **self.many})
             return replace(found, candidate=Candidate(start.architecture, values))
-        if not self.ranges and self._shortened(start) == start:
+        if not self.ranges and self._shortened(start) == start and not self._unified(start):
             return found
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
             if not self._trained(start, trainings):  # what it is compared with comes first
                 return found
+            for candidate in self._unified(start):
+                self._trained(candidate, trainings)
+            start = best(trainings.done).candidate
             self._search_lines(start, trainings)
             lead = best(trainings.done).candidate
             shorter = self._shortened(lead)
@@ -103,6 +110,23 @@ class CrossValidated(Refinement):
         """Whether there could be another training, and was."""
         assert self.trainer is not None
         return len(trainings.done) < self.lines.trials and trainings.train(self.trainer, candidate) is not None
+
+    def _unified(self, candidate: Candidate) -> list[Candidate]:
+        """``candidate`` with each option of the choices ``alike`` in all layers that it has; without itself."""
+        architecture, conditions = candidate.architecture, self.parts.space.conditions()
+        acting = [
+            choice
+            for choice in self.parts.space.choices
+            if choice.name not in conditions or architecture[conditions[choice.name][0]] == conditions[choice.name][1]
+        ]
+        found: list[Candidate] = []
+        for kind in self.alike:
+            of_kind = [choice for choice in acting if choice.name.rpartition(".")[2] == kind]
+            for option in dict.fromkeys(option for choice in of_kind for option in choice.options):
+                changed = {choice.name: option for choice in of_kind if option in choice.options}
+                options = Architecture(architecture.space, {**architecture, **changed})
+                found.append(Candidate(options, candidate.hyperparameters))
+        return [one for one in dict.fromkeys(found) if one != candidate]
 
     def _shortened(self, candidate: Candidate) -> Candidate:
         """``candidate`` without its optional layers; itself, where there are none."""
@@ -188,7 +212,9 @@ def _in_words(first: Evaluation, taken: Evaluation, count: int) -> str:
     if taken.candidate == first.candidate:
         return f"loss {loss(first):.3g}, what was found stays ({count} candidates)"
     before, after = first.candidate, taken.candidate
-    changes = ["without optional layers"] if after.architecture != before.architecture else []
+    options = {name: option for name, option in after.architecture.items() if option != before.architecture[name]}
+    alike = dict.fromkeys(f"{name.rpartition('.')[2]} {option}" for name, option in options.items())
+    changes = ["without optional layers"] if SKIP in options.values() else list(alike)
     changes += [
         f"{name} {value:.3g} instead of {before.hyperparameters[name]:.3g}"
         for name, value in after.hyperparameters.items()

@@ -129,6 +129,8 @@ def test_a_learned_value_is_called_a_mean(run_folder):
     assert mean not in " ".join(document_of(run_folder()).texts)
     folder = run_folder(candidate=CANDIDATE | {"trajectory": {"dropout": [0.3, 0.2]}})
     assert mean in " ".join(document_of(folder).texts)
+    write_curves(folder / "metrics.csv", {"train/loss": [(10, 0, 2.0)]})  # ended before its values were recorded
+    assert "Learned: dropout. The search was too short for a curve." in document_of(folder).texts
 
 
 def test_every_retraining_has_a_column_and_a_row_in_the_gap(run_folder):

@@ -99,10 +99,17 @@ def test_of_many_samples_nothing_is_done_and_the_mean_is_that_of_all(
     assert evaluation.cost == Cost(9, 6.0, 1, 1.5)
 
 
+def activations(candidate: Candidate) -> set[str]:
+    architecture = candidate.architecture
+    layers = [layer for layer in ("layer1", "layer2") if architecture[f"{layer}.type"] == "dense"]
+    return {architecture[f"{layer}.activation"] for layer in layers}
+
+
 def made_up(candidate: Candidate, best: float, shorter: float) -> float:
-    """A loss that is lowest at the weight decay ``best``, and ``shorter`` less without any layer."""
-    values, types = candidate.hyperparameters, {candidate.architecture[f"layer{place}.type"] for place in (1, 2)}
-    return 9 + abs(math.log10(values["weight_decay"] / best)) + values["dropout"] - shorter * (types == {"skip"})
+    """A loss that is lowest at the weight decay ``best`` and with tanh, and ``shorter`` less without any layer."""
+    values, used = candidate.hyperparameters, activations(candidate)
+    others = len(used - {"tanh"}) - shorter * (not used)
+    return 9 + others + abs(math.log10(values["weight_decay"] / best)) + values["dropout"]
 
 
 def test_without_anything_to_step_in_what_was_found_is_still_compared(
@@ -113,7 +120,7 @@ def test_without_anything_to_step_in_what_was_found_is_still_compared(
 
     monkeypatch.setattr(FoldTrainer, "train", made)
     held = [f"hyperparameters.{name}.learn=false" for name in ("dropout", "weight_decay")]
-    found, _ = searched(own / "run", *held)
+    found, _ = searched(own / "run", "method.alike=[]", *held)
     tried = [one.candidate for one in EvaluationCache(own / "run" / "cross_validation.jsonl")]
     assert [one.architecture["layer1.type"] for one in tried] == [tried[0].architecture["layer1.type"], "skip"]
     assert found.candidate == tried[0]
@@ -135,7 +142,13 @@ def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     assert ("without optional layers" in told) == (shorter > 0)
     assert found.settled["weight_decay"] is None
     tried = [one.candidate for one in EvaluationCache(own / "run" / "cross_validation.jsonl")]
-    assert len(tried) == len(set(tried)) <= 12
+    assert len(tried) == len(set(tried)) <= 15
+    alike = [one for one in tried[1:4] if one.hyperparameters == tried[0].hyperparameters]
+    assert [activations(one) for one in [*alike, found.candidate]] == [
+        *({option} for option in ("relu", "gelu", "tanh") if activations(tried[0]) != {option}),
+        set() if shorter > 0 else {"tanh"},
+    ]
+    assert ("activation tanh" in told) == (shorter < 0 and activations(tried[0]) != {"tanh"})
     assert sum(one.architecture["layer1.type"] == "skip" for one in tried) >= 1
 
 
