@@ -338,19 +338,22 @@ ALL = everywhere([*itertools.product(("darts", "nasbench201", "macro"), STRATEGI
 
 
 @cache
-def searched_plainly(name: str, strategy: str, relaxation: str) -> dict[str, Tensor]:
-    return searched(name, "plain", STRATEGIES[strategy](), 10, relaxation)
+def searched_plainly(name: str, strategy: str, steps: int, relaxation: str) -> dict[str, Tensor]:
+    return searched(name, "plain", STRATEGIES[strategy](), steps, relaxation)
 
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
-    ("kernels", "name", "strategy", "relaxation"),
-    [pytest.param(*case, marks=[] if case[1:] in QUICK else pytest.mark.slow) for case in ALL],
+    ("kernels", "name", "strategy", "relaxation", "steps"),
+    [
+        *((*case, 4) for case in everywhere(QUICK)),
+        *(pytest.param(*case, 10, marks=pytest.mark.slow) for case in ALL),
+    ],
     indirect=["kernels"],
 )
-def test_ten_whole_steps(name: str, strategy: str, relaxation: str) -> None:
-    plain = searched_plainly(name, strategy, relaxation)
-    fast = searched(name, "fast", STRATEGIES[strategy](), 10, relaxation)
+def test_whole_steps(name: str, strategy: str, relaxation: str, steps: int) -> None:
+    plain = searched_plainly(name, strategy, steps, relaxation)
+    fast = searched(name, "fast", STRATEGIES[strategy](), steps, relaxation)
     for entry, expected in plain.items():
         tolerance = LOGITS if entry == "logits" else GRADIENTS
         error = float((fast[entry] - expected).abs().max())
