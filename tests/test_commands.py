@@ -16,20 +16,21 @@ import torch
 from nas.run.candidate_file import read_candidate_file
 
 ROOT = Path(__file__).resolve().parent.parent
+BARE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}  # no run needs more than such a locale
 SMALL = ("experiment=debug", "search.epochs=3", "final.epochs=6")
 
 
-def start(script: str, *arguments: str, folder: Path) -> "subprocess.Popen[str]":
+def start(script: str, *arguments: str, folder: Path, **variables: str) -> "subprocess.Popen[str]":
     """The command in a process of its own, with ``folder`` as working directory."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | variables
     pipe = subprocess.PIPE
     command = [sys.executable, str(ROOT / script), *arguments]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def call(script: str, *arguments: str, folder: Path) -> tuple[int, str, str]:
+def call(script: str, *arguments: str, folder: Path, **variables: str) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command."""
-    process = start(script, *arguments, folder=folder)
+    process = start(script, *arguments, folder=folder, **variables)
     output, error = process.communicate(timeout=300)
     return process.returncode, output, error
 
@@ -43,10 +44,10 @@ def recorded(path: Path) -> list[dict[str, str]]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
     """An undisturbed search and its retraining: the run folder, and what the two commands printed."""
     folder = tmp_path_factory.mktemp("finished")
-    code, searched, error = call("train_search.py", *SMALL, "hydra.run.dir=run", folder=folder)
-    assert code == 0, error
+    code, searched, error = call("train_search.py", *SMALL, "hydra.run.dir=run", folder=folder, **BARE)
+    assert (code, error) == (0, "")
     code, retrained, error = call("train_final.py", "candidate=run", folder=folder)
-    assert code == 0, error
+    assert (code, error) == (0, "")
     return folder / "run", searched, retrained
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from nas import surroundings
 from nas.operations.fast import library
-from tests.test_commands import ROOT
+from tests.test_commands import BARE, ROOT
 
 COMMAND = (
     f"{sys.executable} {ROOT / 'train_search.py'} experiment=debug data=digits search.epochs=1 hydra.run.dir=run "
@@ -54,17 +54,17 @@ def test_what_is_missing_is_told_once_and_does_not_end_the_run(line: str, said: 
     assert error.count("\n") == (1 if said else 0)
 
 
+@pytest.mark.slow  # tests/test_commands.py has a search in a bare locale
 @pytest.mark.parametrize(
     "line",
     [
-        pytest.param("env -u HOME $COMMAND", marks=pytest.mark.slow),
-        pytest.param("HOME=/proc/nowhere MPLCONFIGDIR=/tmp $COMMAND", marks=pytest.mark.slow),
-        pytest.param("TMPDIR=/nonexistent $COMMAND", marks=pytest.mark.slow),
-        pytest.param("MPLBACKEND=TkAgg DISPLAY= $COMMAND", marks=pytest.mark.slow),
-        pytest.param("MPLBACKEND=no_such_backend $COMMAND", marks=pytest.mark.slow),
-        "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 $COMMAND",
-        pytest.param("TERM=dumb $COMMAND", marks=pytest.mark.slow),
-        pytest.param("env -u TERM $COMMAND < /dev/null", marks=pytest.mark.slow),
+        "env -u HOME $COMMAND",
+        "HOME=/proc/nowhere MPLCONFIGDIR=/tmp $COMMAND",
+        "TMPDIR=/nonexistent $COMMAND",
+        "MPLBACKEND=TkAgg DISPLAY= $COMMAND",
+        "MPLBACKEND=no_such_backend $COMMAND",
+        "TERM=dumb $COMMAND",
+        "env -u TERM $COMMAND < /dev/null",
     ],
 )
 def test_what_no_run_needs_is_not_missed(line: str, tmp_path: Path) -> None:
@@ -73,9 +73,8 @@ def test_what_no_run_needs_is_not_missed(line: str, tmp_path: Path) -> None:
 
 
 def test_characters_that_the_locale_lacks_are_told_with_the_variable_that_helps(tmp_path: Path) -> None:
-    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     command = [*COMMAND.split(), "hydra.run.dir=☃"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | BARE, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "PYTHONUTF8=1 helps" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -2,6 +2,7 @@
 
 import multiprocessing
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,15 @@ def results(ranks: Ranks) -> dict[str, Result]:
     return found
 
 
-CELL_CASES = [
-    f"{space}, {strategy}, {kernels}"
-    for space in CELL_SPACES
-    for strategy in ("first order", "exact", "forward accumulation")
-    for kernels in ("kernels", "stock")
+OF_EVERY_KIND = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3", "dil_conv_3x3")
+OF_CELLS = {**CELL_SPACES, "darts": partial(CELL_SPACES["darts"], operations=OF_EVERY_KIND)}
+CELL_CASES = [  # the darts cells, whose steps are many messages, where a case holds what the others have
+    *("darts, exact, kernels", "darts, exact, stock", "darts, forward accumulation, kernels"),
+    *(
+        f"nasbench201, {strategy}, {kernels}"
+        for strategy in ("first order", "exact", "forward accumulation")
+        for kernels in ("kernels", "stock")
+    ),
 ]
 
 
@@ -111,7 +116,7 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     found = {}
     for case in CELL_CASES:
         space, strategy, kernels = case.split(", ")
-        made = CELL_SPACES[space](implementation="fast", signature=Signature(shape, CLASSES))
+        made = OF_CELLS[space](implementation="fast", signature=Signature(shape, CLASSES))
         supernet, noise = seeded_supernet(made)
         synchronise_batch_norm(supernet, ranks)
         learned = entries(() if strategy == "first order" else ("learning_rate", "weight_decay"))

@@ -59,7 +59,8 @@ def space_of(name: str, implementation: Any) -> SearchSpace:
     if name == "macro":
         return Macro(LAYERS, ["relu", "tanh"], implementation, **IMAGES)
     if name == "darts":
-        return Darts(cells=3, channels=4, steps=2, multiplier=2, implementation=implementation, **IMAGES)
+        sizes = {"cells": 3, "channels": 4, "steps": 2, "multiplier": 2, "final_cells": 3, "final_channels": 4}
+        return Darts(**sizes, implementation=implementation, **IMAGES)
     return NasBench201(channels=4, cells_per_stage=1, implementation=implementation, **IMAGES)
 
 

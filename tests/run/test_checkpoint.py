@@ -2,13 +2,12 @@
 
 import hashlib
 import io
+import itertools
+import multiprocessing
 import os
 import pickle
 import random
-import signal
 import stat
-import subprocess
-import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
@@ -204,17 +203,6 @@ def test_a_run_with_broken_checkpoints_only_does_not_start_over(tmp_path: Path) 
         folder.newest_checkpoint(lambda _: None)
 
 
-WRITER = """
-import sys
-from pathlib import Path
-from nas.run.checkpoint import write_atomically
-turn = 0
-while True:
-    write_atomically(Path(sys.argv[1]), bytes([turn % 7]) * 300_000)
-    turn += 1
-"""
-
-
 def test_content_is_replaced(tmp_path: Path) -> None:
     file = tmp_path / "file"
     for content in (b"first", b"", b"\x00" * 1000):
@@ -259,15 +247,21 @@ def test_a_crash_before_the_rename_leaves_the_old_file(tmp_path: Path, monkeypat
 
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
+
+    def write() -> None:
+        for turn in itertools.count():
+            write_atomically(file, bytes([turn % 7]) * 300_000)
+
     for delay in (0.02, 0.05):
         file.unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", WRITER, str(file)])
+        process = multiprocessing.get_context("fork").Process(target=write)
+        process.start()
         while not file.exists():
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.005)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         content = file.read_bytes()
         assert len(content) == 300_000
         assert len(set(content)) == 1

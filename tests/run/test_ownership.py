@@ -5,8 +5,9 @@ import fcntl
 import logging
 import multiprocessing
 import os
-import subprocess
 import sys
+import time
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -16,29 +17,28 @@ from nas.run import ownership
 from nas.run.folder import own_run_folder, refuse_a_run
 from nas.run.ownership import Held, claimed, owned
 
-ROOT = Path(__file__).resolve().parents[2]
-HOLD = """
-import sys, time
-from pathlib import Path
-from nas.run.ownership import owned
-with owned(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(600)
-"""
+FORKS = multiprocessing.get_context("fork")
+
+
+def hold(folder: Path, held: Event) -> None:
+    sys.argv = ["holder.py"]
+    with owned(folder):
+        held.set()
+        time.sleep(600)
 
 
 class Holder:
     """A process that owns ``folder`` until it is killed."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-c", HOLD, str(folder)]
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        assert self.process.stdout.readline() == "held\n"
+        held = FORKS.Event()
+        self.process = FORKS.Process(target=hold, args=(folder, held))
+        self.process.start()
+        assert held.wait(60)
 
     def kill(self) -> None:
         self.process.kill()  # SIGKILL; without effect on a dead process
-        self.process.wait()
+        self.process.join()
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_folder_of_another_process_is_refused_and_a_kill_frees_it(holder: Hold
     with pytest.raises(InvalidValue) as caught, claimed(tmp_path / "run", "resume", "wait until it has ended"):
         pass
     assert str(caught.value) == (
-        f"resume={tmp_path / 'run'} is not allowed: process {holder.process.pid} (-c) is writing into it; "
+        f"resume={tmp_path / 'run'} is not allowed: process {holder.process.pid} (holder.py) is writing into it; "
         "wait until it has ended."
     )
     holder.kill()
@@ -95,11 +95,21 @@ def test_a_default_name_that_is_taken_gets_a_suffix(tmp_path: Path) -> None:
 
 
 def test_a_child_that_outlives_its_parent_does_not_keep_the_folder(tmp_path: Path) -> None:
-    code = HOLD.replace("time.sleep(600)", "import os\n    os.fork() or time.sleep(20)\n    os._exit(0)")
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, stdout=subprocess.PIPE)
-    assert process.wait(timeout=60) == 0
+    over = FORKS.Event()
+
+    def leave_a_child() -> None:
+        with owned(tmp_path / "run"):
+            if os.fork() == 0:
+                over.wait(60)
+            os._exit(0)
+
+    process = FORKS.Process(target=leave_a_child)
+    process.start()
+    process.join()  # with a limit it would wait for the child
+    assert process.exitcode == 0
     with owned(tmp_path / "run"):
         pass
+    over.set()
 
 
 def _take(folder: Path) -> bool:
@@ -111,7 +121,7 @@ def _take(folder: Path) -> bool:
 
 
 def test_a_fork_of_the_owner_is_another_process(tmp_path: Path) -> None:
-    with owned(tmp_path / "run"), multiprocessing.get_context("fork").Pool(1) as pool:
+    with owned(tmp_path / "run"), FORKS.Pool(1) as pool:
         assert pool.apply(_take, (tmp_path / "run",)) is False
     assert _take(tmp_path / "run")
 

@@ -1,28 +1,82 @@
 """scripts/search.sh: what it calls, with an interpreter in place of Python's that only says how it was called."""
 
+import multiprocessing
+import os
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-INTERPRETER = f"""#!/usr/bin/env bash
+INTERPRETER = """#!/usr/bin/env bash
+here="$(dirname "$0")"
 [ "$1" = -m ] && exit 0
-[ "$1" = - ] && PYTHONPATH="{ROOT}" exec "{sys.executable}" "$@"
-echo "$(basename "$1") ${{*:2}}" >> "$(dirname "$0")/calls"
+if [ "$1" = - ]; then
+    cat > "$here/script.py"
+    printf '%s\\0' "$PWD" "$@" > "$here/arguments"
+    mkfifo "$here/code"
+    echo "$here" > "{questions}"
+    read -r code < "$here/code"
+    rm "$here/code"
+    cat "$here/error" >&2
+    cat "$here/output"
+    exit "$code"
+fi
+echo "$(basename "$1") ${*:2}" >> "$here/calls"
 all="$*"
-case "$all" in *wait=*) trap "exit 75" TERM USR1; echo begun >> "$(dirname "$0")/calls"; sleep 20 & wait ;; esac
+case "$all" in *wait=*) trap "exit 75" TERM USR1; echo begun >> "$here/calls"; sleep 20 & wait ;; esac
 case "$all" in *killed=*) kill -9 $$ ;; esac
-case "$all" in *fail=*) exit "${{all##*fail=}}" ;; esac
+case "$all" in *fail=*) exit "${all##*fail=}" ;; esac
 """
 
 
+def answer(questions: int) -> None:
+    """Run the Python that the script holds, for every folder of a call that is read from this descriptor."""
+    for line in os.fdopen(questions):
+        folder = Path(line.rstrip("\n"))
+        here, *sys.argv = (folder / "arguments").read_text().split("\0")[:-1]
+        os.chdir(here)
+        code = 0
+        with (
+            (folder / "output").open("w") as output,
+            (folder / "error").open("w") as error,
+            redirect_stdout(output),
+            redirect_stderr(error),
+        ):
+            try:
+                runpy.run_path(str(folder / "script.py"), run_name="__main__")
+            except SystemExit as end:
+                code = int(end.code or 0)
+            except Exception:
+                traceback.print_exc()
+                code = 1
+        (folder / "code").write_text(f"{code}\n")
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where calls of Python ask for an answer; from a fork of this process, which has imported PyTorch already."""
+    path = tmp_path_factory.mktemp("questions") / "asked"
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)  # so that it has no end
+    process = multiprocessing.get_context("fork").Process(target=answer, args=(descriptor,))
+    process.start()
+    yield path
+    process.kill()
+    process.join()
+    os.close(descriptor)
+
+
 @pytest.fixture
-def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def clone(questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("NAS_CONSTRAINTS", raising=False)
     folder = tmp_path / "clone"
     (folder / "scripts").mkdir(parents=True)
@@ -30,7 +84,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("scripts/search.sh", "scripts/environment.sh", "scripts/constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
     python = folder / ".venv" / "bin" / "python"
-    python.write_text(INTERPRETER)
+    python.write_text(INTERPRETER.replace("{questions}", str(questions)))
     python.chmod(0o755)
     return folder
 
@@ -76,7 +130,6 @@ def test_a_resumed_run_goes_on_where_it_was(clone: Path, tmp_path: Path) -> None
     assert calls[-1] == "train_final.py resume=mine/final"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "candidate"),
     [
@@ -94,14 +147,12 @@ def test_a_folder_is_read_as_hydra_reads_it(argument: str, candidate: str, clone
     assert calls[1] == f"train_final.py {candidate}"
 
 
-@pytest.mark.slow
 def test_a_stopped_retraining_in_a_folder_of_any_name_goes_on(clone: Path, tmp_path: Path) -> None:
     (tmp_path / "a=b" / "final" / "checkpoints").mkdir(parents=True)
     _, calls = called(clone, "resume='a=b'", folder=tmp_path)
     assert calls == ["train_search.py resume='a=b'", "train_final.py resume='a=b/final'"]
 
 
-@pytest.mark.slow
 def test_a_folder_that_only_hydra_can_name_is_refused_before_the_search(
     clone: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

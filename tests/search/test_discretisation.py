@@ -147,8 +147,9 @@ def configured(*overrides: str) -> DictConfig:
 
 
 def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
-    strongest, _, _ = train_search.search(configured(), tmp_path / "strongest")
-    result, found, parts = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    few = "data.split={train: 320, validation: 160, test: 64}"
+    strongest, _, _ = train_search.search(configured(few), tmp_path / "strongest")
+    result, found, parts = train_search.search(configured("discretisation=alone", few), tmp_path / "alone")
     splits = parts.splits
     images = Alone(500).images(found.space, len(splits.validation))
     assert result.cost.samples == strongest.cost.samples + images
@@ -160,7 +161,7 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
     assert result.supernet is not None
     again = Alone(500).choose(result.supernet, found.space, batches)
     assert found.candidate.architecture == again
-    resumed, unchanged, _ = train_search.search(configured("discretisation=alone"), tmp_path / "alone")
+    resumed, unchanged, _ = train_search.search(configured("discretisation=alone", few), tmp_path / "alone")
     assert unchanged.candidate == found.candidate
     assert resumed.cost.samples == result.cost.samples
 

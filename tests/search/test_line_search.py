@@ -137,6 +137,7 @@ REMARKS = {
 
 def small_search(*more: str) -> DictConfig:
     overrides = ["experiment=debug", "method=tuned", "search.epochs=1", "final.epochs=2", "tracking.console=quiet"]
+    overrides += ["data.split={train: 500, validation: 200, test: 64}"]
     overrides += ["hyperparameters.learning_rate.initial=1e-3", "method.trials=3", "search.warmup_epochs=0"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("train_search", [*overrides, *more, "tracking.tensorboard=false", "device=cpu"])

@@ -1,21 +1,21 @@
 """Architectures that cannot work are told by what they are, before anything is trained."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
+import train_final
 from nas.interop.named_architecture import PUBLISHED
+from nas.run.entry_point import messages_on_console
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+CONF = Path(__file__).resolve().parents[2] / "conf"
 DEAD = "|none~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_3x3~1|none~2|"
 
 
@@ -57,14 +57,13 @@ def test_a_chain_is_doubted_by_its_strides(pools: int, doubts: list[str]) -> Non
     assert space.doubts(space.sample(torch.Generator().manual_seed(0)).architecture) == doubts
 
 
-def test_the_retraining_says_so_before_it_begins(tmp_path: Path) -> None:
+def test_the_retraining_says_so_before_it_begins(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "cell.txt").write_text(DEAD)
-    command = [sys.executable, str(ROOT / "train_final.py"), "data=digits", "space=nasbench201", "candidate=cell.txt"]
-    settings = ("space.channels=2", "space.cells_per_stage=1", "final.epochs=1", "hydra.run.dir=run")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *settings], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    first = done.stdout.splitlines()[0]
+    settings = ("space=nasbench201", "space.channels=2", "space.cells_per_stage=1", "final.epochs=1")
+    data = ("data=digits", "data.split={train: 128, validation: 64, test: 64}", "tracking.tensorboard=false")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train_final", [f"candidate={tmp_path / 'cell.txt'}", *settings, *data])
+    with messages_on_console():
+        train_final.run(config, tmp_path / "run")
+    first = capsys.readouterr().out.splitlines()[0]
     assert first.startswith("this architecture cannot work well: every way through its cell has a none")

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from functools import cache
 from typing import Any
 
 import pytest
@@ -177,7 +178,22 @@ def measured(network: Supernet, data: Batch, rate: Tensor | float) -> tuple[Tens
     logits = network(data.inputs)
     targets = [*network.parameters(), *([rate] if isinstance(rate, Tensor) else [])]
     gradients = torch.autograd.grad(F.cross_entropy(logits, data.targets), targets, materialize_grads=True)
-    return logits, list(gradients), list(network.buffers())
+    return logits.detach(), list(gradients), list(network.buffers())
+
+
+def passed(
+    name: str, implementation: Implementation, mode: str, rate: str, relaxation: str
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """:func:`measured` on a supernet in ``mode``."""
+    rates: dict[str, Tensor | float] = {"none": 0.0, "fixed": 0.3}
+    learned = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    network = supernet(name, implementation, relaxation).train(mode == "training")
+    return measured(network, batch(name, 1), rates.get(rate, learned))
+
+
+@cache  # the plain one computes the same whatever the fast one computes with
+def passed_plainly(name: str, mode: str, rate: str, relaxation: str) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    return passed(name, "plain", mode, rate, relaxation)
 
 
 MODES, RATES = ("training", "evaluation"), ("none", "fixed", "learned")
@@ -192,13 +208,8 @@ ONE_STEP = [  # every space sees every relaxation in either mode, and two of the
 def test_logits_gradients_and_statistics_are_those_of_the_plain_one(
     name: str, mode: str, rate: str, relaxation: str
 ) -> None:
-    results = []
-    for implementation in ("plain", "fast"):
-        network = supernet(name, implementation, relaxation).train(mode == "training")  # type: ignore[arg-type]
-        rates: dict[str, Tensor | float] = {"none": 0.0, "fixed": 0.3}
-        learned = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
-        results.append(measured(network, batch(name, 1), rates.get(rate, learned)))
-    (plain_logits, plain_gradients, plain_buffers), (logits, gradients, buffers) = results
+    plain_logits, plain_gradients, plain_buffers = passed_plainly(name, mode, rate, relaxation)
+    logits, gradients, buffers = passed(name, "fast", mode, rate, relaxation)
     assert_close([logits], [plain_logits], LOGITS)
     assert_close(gradients, plain_gradients, GRADIENTS)
     assert_close(buffers, plain_buffers, LOGITS)
@@ -326,14 +337,23 @@ STRUCTURED = [case for case in QUICK if case[0].startswith("structured")]
 ALL = everywhere([*itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS), *STRUCTURED])
 
 
+@cache
+def searched_plainly(name: str, strategy: str, steps: int, relaxation: str) -> dict[str, Tensor]:
+    return searched(name, "plain", STRATEGIES[strategy](), steps, relaxation)
+
+
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
-    ("kernels", "name", "strategy", "relaxation"),
-    [pytest.param(*case, marks=[] if case[1:] in QUICK else pytest.mark.slow) for case in ALL],
+    ("kernels", "name", "strategy", "relaxation", "steps"),
+    [
+        *((*case, 4) for case in everywhere(QUICK)),
+        *(pytest.param(*case, 10, marks=pytest.mark.slow) for case in ALL),
+    ],
     indirect=["kernels"],
 )
-def test_ten_whole_steps(name: str, strategy: str, relaxation: str) -> None:
-    plain, fast = (searched(name, which, STRATEGIES[strategy](), 10, relaxation) for which in ("plain", "fast"))  # type: ignore[arg-type]
+def test_whole_steps(name: str, strategy: str, relaxation: str, steps: int) -> None:
+    plain = searched_plainly(name, strategy, steps, relaxation)
+    fast = searched(name, "fast", STRATEGIES[strategy](), steps, relaxation)
     for entry, expected in plain.items():
         tolerance = LOGITS if entry == "logits" else GRADIENTS
         error = float((fast[entry] - expected).abs().max())
