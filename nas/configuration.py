@@ -97,7 +97,10 @@ def _resolve(path: object, key: str) -> Any:
         inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
         raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
-    require(not inspect.isabstract(target) and not _is_protocol(target), key, path, f"{allowed}, this one is abstract")
+    lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+    lacks = f": it lacks {lacking}" if lacking else ""
+    good = not inspect.isabstract(target) and not _is_protocol(target)
+    require(good, key, path, f"{allowed}, this one is abstract{lacks}")
     return target
 
 

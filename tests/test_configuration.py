@@ -183,6 +183,12 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", ""), "nothing else is printed on the way"
 
 
+def test_what_an_abstract_class_lacks_is_named() -> None:
+    assert complaint({"_target_": "nas.spaces.Supernet"}).endswith(
+        "this one is abstract: it lacks alpha_rows, inherited_state."
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
