@@ -186,7 +186,9 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
             settings[name] = float(value)
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
-            raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+            of_program = parameters[name].kind is parameters[name].KEYWORD_ONLY and not supplied
+            way = "; what the program gives comes later, with _partial_: true beside _target_" if of_program else ""
+            raise InvalidValue(f"{key}.{name}", None, f"{key} needs it{way}")
 
 
 def _in_quotes(setting: str, value: object, hint: Any) -> str:
