@@ -1,8 +1,11 @@
 """The configuration of an earlier run: read for resuming it, and for the retraining that inherits its settings."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -10,7 +13,16 @@ from omegaconf.errors import OmegaConfBaseException
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import meant_instead
-from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override, value_of
+from nas.run.overrides import (
+    as_typed,
+    escaped,
+    hydra_path,
+    overridden_key,
+    parse_override,
+    typed,
+    typed_script,
+    value_of,
+)
 from nas.run.ownership import NAME
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
@@ -194,19 +206,35 @@ def _require_trusted(entry: object, path: Path) -> None:
     Raises:
         UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
     """
-    if isinstance(entry, list):
-        for one in entry:
-            _require_trusted(one, path)
-    if isinstance(entry, dict):
-        package, dot, _ = str(entry.get("_target_")).partition(".")  # without a dot there is nothing to call
-        trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
-        if dot and package not in trusted:
+    trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
+    for target in _called(entry):
+        package = target.partition(".")[0]
+        if package not in trusted:
+            mine = f"NAS_TRUST={package}" if package.isidentifier() else "NAS_TRUST=<its package>"
             raise UnusableInput(
-                f"The run's configuration {path} would call {str(entry['_target_'])[:120]!r}: if it is your own, "
-                "list its package in the environment variable NAS_TRUST."
+                f"The run's configuration {path} would call {target[:120]!r}: if it is your own, say so with {mine} in "
+                "front of the command."
             )
-        for one in entry.values():
-            _require_trusted(one, path)
+
+
+def _called(entry: object) -> Iterator[str]:
+    """The dotted path of everything that ``entry`` names to be called."""
+    if isinstance(entry, dict):
+        target = str(entry.get("_target_"))
+        if "." in target:  # without a dot there is nothing to call
+            yield target
+    for one in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _called(one)
+
+
+def command_for(script: str, key: str, folder: Path) -> str:
+    """How ``script`` is given the run in ``folder`` as ``key``; classes of the user's own have to be trusted there."""
+    config: Any = None
+    with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe
+        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
+    packages = sorted({target.partition(".")[0] for target in _called(config)} - {"nas"})
+    trust = f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
+    return f"{trust}{typed_script(script)} {typed(key, folder)}"
 
 
 def _drop_removed_settings(config: DictConfig) -> None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.recorded import (
+    command_for,
     forget_configuration,
     inherited_configuration,
     known_to_the_run,
@@ -227,6 +228,9 @@ def test_a_recorded_configuration_calls_nothing_outside_the_package(
         with pytest.raises(UnusableInput, match="NAS_TRUST"):
             resumed_configuration([], begun)
     OmegaConf.save(OmegaConf.create({**CONFIG, "data": {"_target_": "mine.Data"}}), begun / ".hydra" / "config.yaml")
+    with pytest.raises(UnusableInput, match=r"say so with NAS_TRUST=mine in front of the command\."):
+        resumed_configuration([], begun)
+    assert command_for("train_search.py", "resume", begun) == f"NAS_TRUST=mine python train_search.py resume={begun}"
     monkeypatch.setenv("NAS_TRUST", "other,mine")
     assert resumed_configuration([], begun).data._target_ == "mine.Data"
 
