@@ -240,8 +240,8 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         conf: The folder of the configuration, a folder per group.
 
     Raises:
-        InvalidValue: A group is given no option, or one that no longer exists; something is added that nobody reads;
-            or Hydra cannot read an argument.
+        InvalidValue: A group is given no option, or one that no longer exists, or is added, as it is there already;
+            something is added that nobody reads; or Hydra cannot read an argument.
     """
     _refuse_unread_additions(arguments, conf)
     for override in parse_overrides(arguments):
@@ -257,6 +257,8 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         renamed = OLD_OPTIONS.get(f"{group}={value}")
         if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
             raise InvalidValue(name, value, renamed)
+        added = override.is_add() and override.package is None and "/" not in group
+        require(not added, f"+{name}", text, f"every group is there already, {name}={text} chooses its option")
 
 
 def _refuse_unread_additions(arguments: Sequence[str], conf: Path) -> None:

@@ -178,6 +178,12 @@ def test_what_nothing_would_read_is_refused(argument: str) -> None:
         refuse_impossible_options([argument, file_of_theirs], CONF)
 
 
+def test_a_group_that_is_there_is_not_added() -> None:
+    with pytest.raises(InvalidValue, match=r"\+experiment=debug .* already, experiment=debug chooses its option"):
+        refuse_impossible_options(["+experiment=debug"], CONF)
+    refuse_impossible_options(["++search.epochs=2", "+hypergradient@hyperparameters.gradient.loss=exact"], CONF)
+
+
 def test_the_experiment_that_sets_what_is_refused() -> None:
     overrides = ["experiment=[exact,debug]", "space=darts"]
     assert experiment_that_sets("space.layers", overrides, CONF) == "debug"
@@ -190,7 +196,7 @@ def test_the_experiment_that_sets_what_is_refused() -> None:
 
 
 def test_additions_that_are_read_are_left_alone() -> None:
-    read = ["+experiment=debug", "++seed=3", "+hyperparameters.mine=1", "+hydra.job.x=1", "+scale/data=a"]
+    read = ["++seed=3", "+hyperparameters.mine=1", "+hydra.job.x=1", "+scale/data=a"]
     refuse_impossible_options(read, CONF)
     refuse_impossible_options(["+n=3", "search.epochs=${n}"], CONF)
 
