@@ -50,7 +50,9 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         composed = isinstance(config, DictConfig)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if composed else dict(config)
     except OmegaConfBaseException as error:
-        raise InvalidValue(key, "(unresolved)", _first_line(error)) from error
+        place = str(getattr(error, "full_key", ""))
+        place = place if place.startswith(f"{key}.") else key
+        raise InvalidValue(place, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
     target = _resolve(entries.pop("_target_"), f"{key}._target_")
     settings = {_parameter(name): _built(value, name, key) for name, value in entries.items()}

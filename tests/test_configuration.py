@@ -215,7 +215,7 @@ def test_what_the_program_supplies_cannot_be_set() -> None:
 def test_an_interpolation_that_leads_nowhere_is_named() -> None:
     config = OmegaConf.create({"wheel": target("Wheel", radius="${nowhere}")})
     assert complaint(config.wheel, "wheel") == (
-        "wheel=(unresolved) is not allowed: Interpolation key 'nowhere' not found."
+        "wheel.radius=(unresolved) is not allowed: Interpolation key 'nowhere' not found."
     )
 
 

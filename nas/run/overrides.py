@@ -38,6 +38,9 @@ def parse_override(argument: str) -> Override:
         allowed = (
             f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
         )
+        if "[" in key:
+            dotted = re.sub(r"\[(\d+)\]", r".\1", key)
+            allowed = f"Hydra counts the entries of a list behind a dot: {dotted}={value}"
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
             allowed = "this locale cannot read its characters; the environment variable PYTHONUTF8=1 helps"
         raise InvalidValue(key, value, allowed) from error

@@ -93,6 +93,11 @@ def test_what_hydra_cannot_read_is_refused_with_its_reason(argument: str, key: s
     assert str(caught.value).isprintable()
 
 
+def test_the_entry_of_a_list_is_named_as_hydra_has_it() -> None:
+    with pytest.raises(InvalidValue, match=r"behind a dot: space\.layers\.0\.filters=\[4,8\]\."):
+        parse_overrides(["space.layers[0].filters=[4,8]"])
+
+
 def test_flags_and_their_values_are_no_overrides() -> None:
     arguments = ["--multirun", "--cfg", "job", "--config-dir=a=b", "seed=1", "~resume"]
     assert [one.input_line for one in parse_overrides(arguments)] == ["seed=1", "~resume"]
