@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import keyword
+import os
 import re
 import sys
 import types
@@ -120,6 +121,24 @@ def _imported(path: str) -> Any:
         raise
     # A base class may have been given the name that one of its classes had.
     return getattr(importlib.import_module(package), today, found) if inspect.isabstract(found) else found
+
+
+def trusted_packages() -> tuple[str, ...]:
+    """The packages whose classes a recorded configuration may name: ours, and those of ``NAS_TRUST``."""
+    return ("nas", *filter(None, map(str.strip, os.environ.get("NAS_TRUST", "").split(","))))
+
+
+def import_trusted() -> None:
+    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space.
+
+    Raises:
+        UnusableInput: One of them cannot be imported.
+    """
+    for package in trusted_packages():
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # it may fail in any way
+            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {_first_line(error)}.") from error
 
 
 def optional_module(name: str, extra: str) -> Any:

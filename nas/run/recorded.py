@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from nas.configuration import trusted_packages
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import meant_instead
@@ -206,7 +207,7 @@ def _require_trusted(entry: object, path: Path) -> None:
     Raises:
         UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
     """
-    trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
+    trusted = trusted_packages()
     for target in _called(entry):
         package = target.partition(".")[0]
         if package not in trusted:
