@@ -216,7 +216,7 @@ def _decoded(content: bytes) -> tuple[str, bool]:
 
 
 def published_text(space: SearchSpace, architecture: Architecture) -> str | None:
-    """``architecture`` as other code bases take it, and :func:`named_architecture`; None where there is no such text."""
+    """``architecture`` as other code bases take it, and :func:`named_architecture`; None where it has no such text."""
     if isinstance(space, Darts | Recurrent):
         return genotype_text(space.genotype(architecture))
     return cell_text(architecture) if isinstance(space, NasBench201) else None
