@@ -238,3 +238,13 @@ def test_what_is_found_is_written_as_other_code_bases_take_it(space: SearchSpace
     text = published_text(space, architecture)
     assert text is not None
     assert named_architecture(text, lambda _: space)[1] == architecture
+
+
+def test_a_published_cell_with_an_edge_left_out_is_taken() -> None:
+    text = genotype_text(PUBLISHED["darts_v2"]).replace(
+        "'skip_connect', 2), ('max_pool_3x3', 1)]", "'none', 2), ('none', 1)]"
+    )
+    space, architecture = named_architecture(text, lambda _: Darts(signature=Signature((3, 8, 8), 4)))
+    assert published_text(space, architecture) == text
+    assert isinstance(space, Darts)
+    assert space.optional_edges
