@@ -27,10 +27,8 @@ from nas.run.overrides import (
 from nas.run.ownership import NAME
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
-PATHS = (
-    *("candidate", "evaluation.path", "final.checkpoint", "search.from"),
-    *("data.folder", "data.file", "data.test_file", "data.labels", "data.masks"),
-)
+DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data.masks")
+PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
@@ -97,14 +95,15 @@ def _locate(config: DictConfig, folder: Path) -> None:
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
-    """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
+    """The configuration of the run in ``folder``, with the overrides among ``arguments`` of ``tracking``, and of where
+    the data lie by now.
 
     Raises:
         InvalidValue: An argument would change what is computed, or the folder holds no run.
         UnusableInput: See :func:`recorded_configuration`.
     """
     config = recorded_configuration(folder)
-    allowed = "with resume= only tracking.* may be set; the run keeps its own settings"
+    allowed = "with resume= only tracking.* and where its data lie, data.folder say, may be set; the run keeps the rest"
     for argument in arguments:
         require(not argument.startswith("-"), argument, "", allowed)  # a flag of Hydra
         override = parse_override(argument)
@@ -115,12 +114,13 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
         longer = (
             "; for more epochs begin a new run from it: search.from=<run folder>" if name == "search.epochs" else ""
         )
-        require(name.startswith("tracking."), name, text, allowed + longer)
+        require(name.startswith("tracking.") or name in DATA_PATHS, name, text, allowed + longer)
         require(not override.is_sweep_override(), name, text, "with resume= it must be a single value")
-        tracking, setting = config.get("tracking"), name.removeprefix("tracking.")
-        if not isinstance(tracking, DictConfig) or setting not in tracking:
+        group, setting = name.split(".", 1)
+        settings = config.get(group)
+        if not isinstance(settings, DictConfig) or setting not in settings:
             raise InvalidValue(name, text, "there is no such setting")
-        tracking[setting] = value
+        settings[setting] = value
     return config
 
 
