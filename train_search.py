@@ -30,8 +30,9 @@ from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, record_environment, say_what_is_lacking
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import going_along, refuse_impossible_options, typed, typed_script
+from nas.run.overrides import going_along, refuse_impossible_options
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
+from nas.run.recorded import command_for
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
@@ -164,7 +165,7 @@ def run(config: DictConfig, path: Path) -> None:
         print_table(outcome_table(search_outcome(found, result.seconds) | dict(result.remarks)))
     done = f"searched in {result.seconds:.0f} s, {result.in_words()}: {path}"
     page = write_page_if_possible(path)
-    say_at_the_end(done, page, f"{typed_script('train_final.py')} {typed('candidate', path)}", console)
+    say_at_the_end(done, page, command_for("train_final.py", "candidate", path), console)
 
 
 def check(arguments: Sequence[str]) -> None:

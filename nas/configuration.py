@@ -9,6 +9,7 @@ import difflib
 import importlib
 import inspect
 import keyword
+import os
 import re
 import sys
 import types
@@ -50,7 +51,9 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         composed = isinstance(config, DictConfig)
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True) if composed else dict(config)
     except OmegaConfBaseException as error:
-        raise InvalidValue(key, "(unresolved)", _first_line(error)) from error
+        place = str(getattr(error, "full_key", ""))
+        place = place if place.startswith(f"{key}.") else key
+        raise InvalidValue(place, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
     target = _resolve(entries.pop("_target_"), f"{key}._target_")
     settings = {_parameter(name): _built(value, name, key) for name, value in entries.items()}
@@ -97,7 +100,10 @@ def _resolve(path: object, key: str) -> Any:
         inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
         raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
-    require(not inspect.isabstract(target) and not _is_protocol(target), key, path, f"{allowed}, this one is abstract")
+    lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
+    lacks = f": it lacks {lacking}" if lacking else ""
+    good = not inspect.isabstract(target) and not _is_protocol(target)
+    require(good, key, path, f"{allowed}, this one is abstract{lacks}")
     return target
 
 
@@ -115,6 +121,24 @@ def _imported(path: str) -> Any:
         raise
     # A base class may have been given the name that one of its classes had.
     return getattr(importlib.import_module(package), today, found) if inspect.isabstract(found) else found
+
+
+def trusted_packages() -> tuple[str, ...]:
+    """The packages whose classes a recorded configuration may name: ours, and those of ``NAS_TRUST``."""
+    return ("nas", *filter(None, map(str.strip, os.environ.get("NAS_TRUST", "").split(","))))
+
+
+def import_trusted() -> None:
+    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space.
+
+    Raises:
+        UnusableInput: One of them cannot be imported.
+    """
+    for package in trusted_packages():
+        try:
+            importlib.import_module(package)
+        except Exception as error:  # it may fail in any way
+            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {_first_line(error)}.") from error
 
 
 def optional_module(name: str, extra: str) -> Any:
@@ -183,7 +207,9 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
             settings[name] = float(value)
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
-            raise InvalidValue(f"{key}.{name}", None, f"{key} needs it")
+            of_program = parameters[name].kind is parameters[name].KEYWORD_ONLY and not supplied
+            way = "; what the program gives comes later, with _partial_: true beside _target_" if of_program else ""
+            raise InvalidValue(f"{key}.{name}", None, f"{key} needs it{way}")
 
 
 def _in_quotes(setting: str, value: object, hint: Any) -> str:

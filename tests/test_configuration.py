@@ -183,6 +183,12 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", ""), "nothing else is printed on the way"
 
 
+def test_what_an_abstract_class_lacks_is_named() -> None:
+    assert complaint({"_target_": "nas.spaces.Supernet"}).endswith(
+        "this one is abstract: it lacks alpha_rows, inherited_state."
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -209,7 +215,7 @@ def test_what_the_program_supplies_cannot_be_set() -> None:
 def test_an_interpolation_that_leads_nowhere_is_named() -> None:
     config = OmegaConf.create({"wheel": target("Wheel", radius="${nowhere}")})
     assert complaint(config.wheel, "wheel") == (
-        "wheel=(unresolved) is not allowed: Interpolation key 'nowhere' not found."
+        "wheel.radius=(unresolved) is not allowed: Interpolation key 'nowhere' not found."
     )
 
 

@@ -61,6 +61,20 @@ def test_every_experiment_is_a_search_or_a_retraining() -> None:
     assert set(LEFT_OUT) < set(SEARCHES)
 
 
+@pytest.mark.parametrize("experiment", ["gaea", "drnas_nasbench201", "debug"])
+def test_hyperparameters_are_learned_beside_any_experiment(experiment: str) -> None:
+    alone, both = (composed("train_search", f"experiment={one}") for one in (experiment, f"[{experiment},joint]"))
+    learned = [
+        name for name, entry in both.hyperparameters.items() if isinstance(entry, DictConfig) and "learn" in entry
+    ]
+    assert {name for name in learned if both.hyperparameters[name].learn} == {"learning_rate", "dropout"}
+    assert both.hyperparameters.dropout.initial == 0.1
+    assert both.hyperparameters.learning_rate.initial == alone.hyperparameters.learning_rate.initial
+    assert both.final.hyperparameters == "learned"
+    for group in ("space", "relaxation", "search", "regulariser", "training"):
+        assert both[group] == alone[group]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in SEARCHES if name not in LEFT_OUT])
 def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from nas.baselines.meter import EvaluationMeter
 from nas.baselines.record import History, RoundRecord
 from nas.baselines.strategy import Scored, Strategy
 from nas.candidate import Candidate
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue, RunFailed, require
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Evaluation, EvaluationCache
 from nas.evaluation.evaluator import Evaluator, Placed, Pruner
@@ -88,6 +88,7 @@ class BlackBoxSearch:
         self.history = History()
         self.record = RoundRecord(self.history, self.meter, self.strategy)
         self.round, self.exhausted, self.finalists_chosen = 0, False, False
+        self.has_all = False  # whether the strategy has nothing left to propose
         self._known = EvaluationCache(folder.path / "evaluations.jsonl")
 
     def search(self) -> SearchResult:
@@ -113,8 +114,14 @@ class BlackBoxSearch:
         Raises:
             Stopped: Somebody asked to stop between two evaluations. What was evaluated is kept in
                 ``evaluations.jsonl``.
+            RunFailed: The strategy has proposed nothing at all.
         """
         asked = self.strategy.ask()
+        if not asked:
+            if not self.step:
+                raise RunFailed(f"{type(self.strategy).__name__} has proposed no candidate.")
+            self.has_all = True
+            return
         candidates = self.meter.affordable(asked)
         self.exhausted = len(candidates) < (1 if self.strategy.takes_a_part else len(asked))
         if not candidates:
@@ -225,6 +232,8 @@ class BlackBoxSearch:
             return f"nothing better in {self.patience} evaluations"
         if self.meter.repeats >= MOST_REPEATS:
             return f"nothing new in {MOST_REPEATS} evaluations"
+        if self.has_all:
+            return "the method has nothing left to propose"
         # There is one round even if the clock ran out while the run was prepared.
         if self.exhausted or (self.step > 0 and self.meter.progress() >= 1.0):
             limits = [f"budget.{name}={limit:g}" for name, limit in self.meter.budget.limits().items()]

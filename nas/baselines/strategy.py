@@ -4,6 +4,7 @@
 ``nas.baselines.search`` is the loop around a strategy.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def ask(self) -> list[Candidate]:
-        """The candidates to evaluate next, at least one. They stay the same until :meth:`tell`."""
+        """The candidates to evaluate next, which stay the same until :meth:`tell`; none ends the search."""
 
     @abstractmethod
     def tell(self, scored: Sequence[Scored]) -> None:
@@ -124,7 +125,7 @@ class EncodedStrategy(Strategy):
 
     @abstractmethod
     def propose(self) -> list[Vector]:
-        """The vectors to evaluate next, at least one."""
+        """The vectors to evaluate next; none ends the search."""
 
     @abstractmethod
     def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
@@ -144,11 +145,20 @@ class EncodedStrategy(Strategy):
 
     def ask(self) -> list[Candidate]:
         if not self._pending:
-            self._pending = [self.repaired(vector) for vector in self.propose()]
-            if self._enqueued:
+            self._pending = [self.repaired(self._brought_in(vector)) for vector in self.propose()]
+            if self._enqueued and self._pending:
                 self._pending[0] = self.rewritten(self._pending[0], self._enqueued)
                 self._enqueued = {}
         return [self.decoded(vector) for vector in self._pending]
+
+    def _brought_in(self, vector: Vector) -> Vector:
+        """``vector``, which may be an array, with the nearest index of each choice; places are brought in later."""
+        entries = [float(entry) for entry in vector]
+        if len(entries) < self.length or not all(map(math.isfinite, entries)):
+            expected = f"{self.length} finite entries: the index of an option per choice, then a place from 0 to 1 each"
+            raise ValueError(f"propose() gave {entries}, and a vector has {expected}.")
+        nearest = [float(min(max(round(one), 0), size - 1)) for one, size in zip(entries, self.sizes, strict=False)]
+        return nearest + entries[len(self.sizes) :]
 
     def decoded(self, vector: Vector) -> Candidate:
         """The candidate that ``vector`` encodes."""

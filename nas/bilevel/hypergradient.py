@@ -38,6 +38,10 @@ class Report:
     sensitivity: Mapping[nn.Parameter, float] = field(default_factory=dict)
     passes: tuple[int, int] = (0, 1)
 
+    def __post_init__(self) -> None:
+        if any(gradient is None for gradient in self.gradients):  # alpha would never move, and nothing would say so
+            raise TypeError("Report.gradients has a None: without a gradient a target gets zeros (materialize_grads)")
+
     def norm_product(self, target: nn.Parameter) -> float:
         """``|dw / draw| * |grad L_val|``, by which a hyperparameter's gradient is divided to be a cosine."""
         return self.sensitivity.get(target, self.step_length) * self.validation_gradient_norm

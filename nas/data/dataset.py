@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -213,6 +214,7 @@ class ArrayDataset(TargetDataset):
 
     Args:
         inputs: (N, C, H, W), (N, C, L) or (N, F) float32, or uint8 images from 0 to 255; (N, L) int64 token numbers.
+            NumPy's arrays will do, too.
         targets: (N, ...), as they were read or as a task takes them.
         dense: Whether targets are of the places of a sample.
 
@@ -221,7 +223,8 @@ class ArrayDataset(TargetDataset):
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, dense: bool = False) -> None:
-        self.inputs, self._targets, self.dense = inputs, targets, dense
+        inputs = torch.as_tensor(inputs, dtype=torch.float32 if inputs.dtype == np.float64 else None)  # of NumPy
+        self.inputs, self._targets, self.dense = inputs, torch.as_tensor(targets), dense
         if len(inputs) != len(targets):
             raise UnusableInput(f"There are {len(inputs):,} inputs and {len(targets):,} targets.")
         if inputs.is_floating_point() and not bool(inputs.isfinite().all()):

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import resolve_name
 from typing import Any
 
 PACKAGE = "nas"
@@ -21,7 +22,7 @@ def bundled_source(entry: Callable[..., Any], entries: Mapping[str, Collection[s
         entries: The keys of a dictionary that are kept, by the dictionary's name, where not all are needed.
 
     Raises:
-        ValueError: Two things that are needed have the same name.
+        ValueError: Two things that are needed have the same name, or an added entry has none.
     """
     bundle = _Bundle(entries or {})
     bundle.add(entry.__module__, entry.__name__)
@@ -39,15 +40,16 @@ class _Module:
 
 @cache
 def _parsed(name: str) -> _Module:
-    module = _Module()
-    for statement in ast.parse(inspect.getsource(importlib.import_module(name))).body:
+    module, loaded = _Module(), importlib.import_module(name)
+    for statement in ast.parse(inspect.getsource(loaded)).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
+            source = resolve_name("." * statement.level + statement.module, loaded.__package__)
             for alias in statement.names:
                 known = alias.asname or alias.name
-                if statement.module.split(".")[0] == PACKAGE:
-                    module.of_package[known] = (statement.module, alias.name)
+                if source.split(".")[0] in (PACKAGE, name.split(".")[0]):  # the latter has what is a user's own
+                    module.of_package[known] = (source, alias.name)
                 else:
-                    module.imports[known] = ast.unparse(ast.ImportFrom(statement.module, [alias], 0))
+                    module.imports[known] = ast.unparse(ast.ImportFrom(source, [alias], 0))
         elif isinstance(statement, ast.Import):
             for alias in statement.names:
                 module.imports[(alias.asname or alias.name).split(".")[0]] = ast.unparse(ast.Import([alias]))
@@ -85,6 +87,8 @@ class _Bundle:
         self._begun.add((module, name))
         source = _parsed(module)
         statement = _Stripped(self._entries).visit(ast.parse(ast.unparse(source.definitions[name]))).body[0]
+        if name in self._entries:
+            self._add_registered(module, name, statement)
         for needed in dict.fromkeys(node.id for node in ast.walk(statement) if isinstance(node, ast.Name)):
             if needed in source.definitions:
                 self.add(module, needed)
@@ -93,6 +97,18 @@ class _Bundle:
             elif needed in source.imports:
                 self._imports[source.imports[needed]] = None
         self._definitions.append(statement)
+
+    def _add_registered(self, module: str, name: str, statement: Any) -> None:
+        """Give the dictionary that ``statement`` makes the entries that other modules, of a user's own, have added."""
+        written = {key.value for key in statement.value.keys}
+        made = getattr(importlib.import_module(module), name)
+        for key in [one for one in made if one in self._entries[name] and one not in written]:
+            entry = made[key]
+            if entry.__name__ not in _parsed(entry.__module__).definitions:
+                raise ValueError(f"{name}[{key!r}] must be a class or function of a module")
+            self.add(entry.__module__, entry.__name__)
+            statement.value.keys.append(ast.Constant(key))
+            statement.value.values.append(ast.Name(entry.__name__))
 
     def text(self) -> str:
         return "\n".join(sorted(self._imports)) + "\n\n\n" + "\n\n\n".join(map(_written, self._definitions)) + "\n"

@@ -10,11 +10,12 @@ from typing import TypeVar
 from nas.candidate import Architecture, Candidate, Hyperparameters
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
-from nas.interop.genotype_text import BEGINNING, AnyGenotype, find_genotypes, parse_genotype
+from nas.interop.genotype_text import BEGINNING, AnyGenotype, find_genotypes, genotype_text, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
 from nas.run.folder import meant_instead
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
+from nas.spaces.nasbench201.choices import architecture_text as cell_text
 from nas.spaces.nasbench201.choices import parse_architecture
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.genotype import RecurrentGenotype
@@ -212,6 +213,13 @@ def _decoded(content: bytes) -> tuple[str, bool]:
         return content.decode("utf-8").strip(), True
     except UnicodeDecodeError:  # an architecture is ASCII, whatever language the words around it are in
         return content.decode("latin-1").strip(), False
+
+
+def published_text(space: SearchSpace, architecture: Architecture) -> str | None:
+    """``architecture`` as other code bases take it, and :func:`named_architecture`; None where it has no such text."""
+    if isinstance(space, Darts | Recurrent):
+        return genotype_text(space.genotype(architecture))
+    return cell_text(architecture) if isinstance(space, NasBench201) else None
 
 
 def named_architecture(text: str, space_named: Callable[[str], SearchSpace]) -> tuple[SearchSpace, Architecture]:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from nas.candidate import Architecture
 from nas.errors import InvalidValue
-from nas.interop.named_architecture import architecture_text, named_architecture
+from nas.interop.named_architecture import architecture_text, named_architecture, published_text
 from nas.report.animation import write_animation
 from nas.report.comparison import comparison_place, found_runs, outcome_columns, outcome_rows, write_comparison
 from nas.report.drawing import save_drawing
@@ -34,6 +35,7 @@ EXAMPLES = """
   python -m nas.report why runs/mine --retrain          measure what each choice is worth
   python -m nas.report draw runs/mine                   the architecture as PNG, SVG and PDF
   python -m nas.report draw darts_v2 --output figures   a published one, a genotype's text or a candidate.json
+  python -m nas.report genotype runs/mine               Genotype(...) of a cell, or the text of NAS-Bench-201
   python -m nas.report animate runs/mine                the search as a GIF
 """
 
@@ -73,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     draw.add_argument("architecture", help="a run folder, a candidate.json, a published name or an architecture's text")
     draw.add_argument("--output", type=Path, help="the folder for the files; figures/ of the run if not given")
     draw.add_argument("--title", default="", help="above the drawing")
+
+    genotype = commands.add_parser("genotype", help="the architecture as other code bases take it")
+    genotype.add_argument("architecture", help="a run folder, a candidate.json, a published name or a text")
 
     animate = commands.add_parser("animate", help="the search as a GIF")
     animate.add_argument("folder", type=Path, help="the run folder")
@@ -124,24 +129,42 @@ def _share(margin: float | None) -> str:
 
 
 def _draw(options: argparse.Namespace) -> None:
+    space, architecture, task_name = _architecture(options.architecture)
     path = Path(options.architecture)
-    text = None if os.path.isdir(path) else architecture_text(options.architecture)
-    if text is None:
-        file = path / "candidate.json" if os.path.isdir(path) else path
-        if not os.path.isfile(file):
-            allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
-            raise InvalidValue("architecture", options.architecture, allowed)
-        found = read_candidate_file(file)
-        space, architecture, task_name = found.space, found.candidate.architecture, found.task["name"]
-    else:
-        (space, architecture), task_name = named_architecture(text, _space_named), "classification"
     default = path / "figures" if os.path.isdir(path) else Path()
-    name = options.architecture if text is not None and text.isidentifier() else "architecture"
-    with _writing_into(path) if path.is_dir() and options.output is None else nullcontext():
+    name = options.architecture if not os.path.exists(path) and options.architecture.isidentifier() else "architecture"
+    with _writing_into(path) if os.path.isdir(path) and options.output is None else nullcontext():
         figure = space_figure(space, architecture, options.title, task_name=task_name)
         drawings = save_drawing(figure, (options.output or default) / name)
     for written in drawings:
         print(f"drawing: {written}")
+
+
+def _genotype(options: argparse.Namespace) -> None:
+    space, architecture, _ = _architecture(options.architecture)
+    text = published_text(space, architecture)
+    if text is None:
+        allowed = f"space={space.name} has no text of other code bases; final/network.py is plain PyTorch"
+        raise InvalidValue("architecture", options.architecture, allowed)
+    print(text)
+
+
+def _architecture(named: str) -> tuple[SearchSpace, Architecture, str]:
+    """What a run folder, a file, a published name or a text names: its space, and the name of its task.
+
+    Raises:
+        InvalidValue: ``named`` is none of these.
+    """
+    path = Path(named)
+    text = None if os.path.isdir(path) else architecture_text(named)
+    if text is not None:
+        return *named_architecture(text, _space_named), "classification"
+    file = path / "candidate.json" if os.path.isdir(path) else path
+    if not os.path.isfile(file):
+        allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
+        raise InvalidValue("architecture", named, allowed)
+    found = read_candidate_file(file)
+    return found.space, found.candidate.architecture, found.task["name"]
 
 
 def _space_named(name: str) -> SearchSpace:
@@ -171,7 +194,14 @@ def _writing_into(folder: Path) -> AbstractContextManager[None]:
     return claimed(folder, "folder", "wait until it has ended, or name another place with --output", wait=WAIT)
 
 
-COMMANDS = {"page": _page, "compare": _compare, "why": _why, "draw": _draw, "animate": _animate}
+COMMANDS = {
+    "page": _page,
+    "compare": _compare,
+    "why": _why,
+    "draw": _draw,
+    "genotype": _genotype,
+    "animate": _animate,
+}
 
 
 if __name__ == "__main__":

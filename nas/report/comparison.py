@@ -40,9 +40,10 @@ def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
     if len(runs) > MOST_RUNS:
         raise InvalidValue("run folders", len(runs), f"a page can compare at most {MOST_RUNS}")
     for run in runs:
-        one, other = runs[0].task.name, run.task.name
-        found = f"{runs[0].folder} is of the task {one} and {run.folder} of {other}"
-        require(one == other, "run folders", len(runs), f"{found}, whose numbers do not go into one column")
+        one, other = runs[0].task, run.task  # one with a loss of the user's own has another name and the same measures
+        found = f"{runs[0].folder} is of the task {one.name} and {run.folder} of {other.name}"
+        alike = one.name == other.name or one.measures == other.measures
+        require(alike, "run folders", len(runs), f"{found}, whose numbers do not go into one column")
     return runs
 
 

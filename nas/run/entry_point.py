@@ -34,12 +34,16 @@ from nas.run.overrides import (
     experiment_that_sets,
     hydra_path,
     overridden_key,
-    typed,
-    typed_script,
     value_of,
 )
 from nas.run.ownership import claimed
-from nas.run.recorded import forget_configuration, record_configuration, recorded_overrides, resumed_configuration
+from nas.run.recorded import (
+    command_for,
+    forget_configuration,
+    record_configuration,
+    recorded_overrides,
+    resumed_configuration,
+)
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
 
@@ -337,7 +341,7 @@ def run_resumed(
         return False
     config = resumed_configuration(arguments, folder)
     other = "train_final.py" if "candidate" in config else "train_search.py"
-    allowed = f"it is a run of {other}: {typed_script(other)} {typed('resume', folder)}"
+    allowed = f"it is a run of {other}: {command_for(other, 'resume', folder)}"
     require(command in ("", other), "resume", folder, allowed)
     with claimed(folder, "resume", "wait until it has ended"):
         if not RunFolder(folder).checkpoints.files():
@@ -382,8 +386,7 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
         where = next((f"{key}: " for key in keys if key and key not in first), "")
         return BAD_INPUT, f"{command}: The configuration cannot be read: {where}{first.removesuffix('.')}."
     if isinstance(error, Stopped):
-        way_on = f"{typed_script(command)} {typed('resume', error.folder)}"
-        return STOPPED, f"stopped at step {error.step}; go on with: {way_on}"
+        return STOPPED, f"stopped at step {error.step}; go on with: {command_for(command, 'resume', error.folder)}"
     if isinstance(error, FloatingPointError):
         return FAILED, f"{command}: {error}."
     if isinstance(error, RunFailed):
@@ -451,9 +454,9 @@ def messages_on_console() -> Iterator[None]:
 
 def _way_on(command: str, folder: Path | None) -> str:
     steps = [] if folder is None else RunFolder(folder).checkpoints.steps()
-    if not steps:
+    if folder is None or not steps:
         return ""
-    return f"; the checkpoint of step {steps[-1]} is kept: {typed_script(command)} {typed('resume', folder)}"
+    return f"; the checkpoint of step {steps[-1]} is kept: {command_for(command, 'resume', folder)}"
 
 
 def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:

@@ -40,6 +40,9 @@ def parse_override(argument: str) -> Override:
         allowed = (
             f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
         )
+        if "[" in key:
+            dotted = re.sub(r"\[(\d+)\]", r".\1", key)
+            allowed = f"Hydra counts the entries of a list behind a dot: {dotted}={value}"
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
             allowed = "this locale cannot read its characters; the environment variable PYTHONUTF8=1 helps"
         raise InvalidValue(key, value, allowed) from error
@@ -248,8 +251,8 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         conf: The folder of the configuration, a folder per group.
 
     Raises:
-        InvalidValue: A group is given no option, or one that no longer exists; something is added that nobody reads;
-            or Hydra cannot read an argument.
+        InvalidValue: A group is given no option, or one that no longer exists, or is added, as it is there already;
+            something is added that nobody reads; or Hydra cannot read an argument.
     """
     overrides = parse_overrides(arguments)
     # A file of the user's own may read what is added.
@@ -268,6 +271,8 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         renamed = OLD_OPTIONS.get(f"{group}={value}")
         if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
             raise InvalidValue(name, value, renamed)
+        added = override.is_add() and override.package is None and "/" not in group
+        require(not added, f"+{name}", text, f"every group is there already, {name}={text} chooses its option")
 
 
 def _refuse_unread_additions(overrides: Sequence[Override], arguments: Sequence[str], conf: Path) -> None:

@@ -1,23 +1,34 @@
 """The configuration of an earlier run: read for resuming it, and for the retraining that inherits its settings."""
 
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from nas.configuration import trusted_packages
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import meant_instead
-from nas.run.overrides import as_typed, escaped, hydra_path, overridden_key, parse_override, value_of
+from nas.run.overrides import (
+    as_typed,
+    escaped,
+    hydra_path,
+    overridden_key,
+    parse_override,
+    typed,
+    typed_script,
+    value_of,
+)
 from nas.run.ownership import NAME
 
 OWN = ("candidate", "resume")  # what a retraining never inherits
-PATHS = (
-    *("candidate", "evaluation.path", "final.checkpoint", "search.from"),
-    *("data.folder", "data.file", "data.test_file", "data.labels", "data.masks"),
-)
+DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data.masks")
+PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
@@ -84,14 +95,15 @@ def _locate(config: DictConfig, folder: Path) -> None:
 
 
 def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
-    """The configuration of the run in ``folder``, with the overrides of ``tracking`` among ``arguments``.
+    """The configuration of the run in ``folder``, with the overrides among ``arguments`` of ``tracking``, and of where
+    the data lie by now.
 
     Raises:
         InvalidValue: An argument would change what is computed, or the folder holds no run.
         UnusableInput: See :func:`recorded_configuration`.
     """
     config = recorded_configuration(folder)
-    allowed = "with resume= only tracking.* may be set; the run keeps its own settings"
+    allowed = "with resume= only tracking.* and where its data lie, data.folder say, may be set; the run keeps the rest"
     for argument in arguments:
         require(not argument.startswith("-"), argument, "", allowed)  # a flag of Hydra
         override = parse_override(argument)
@@ -102,12 +114,13 @@ def resumed_configuration(arguments: Sequence[str], folder: Path) -> DictConfig:
         longer = (
             "; for more epochs begin a new run from it: search.from=<run folder>" if name == "search.epochs" else ""
         )
-        require(name.startswith("tracking."), name, text, allowed + longer)
+        require(name.startswith("tracking.") or name in DATA_PATHS, name, text, allowed + longer)
         require(not override.is_sweep_override(), name, text, "with resume= it must be a single value")
-        tracking, setting = config.get("tracking"), name.removeprefix("tracking.")
-        if not isinstance(tracking, DictConfig) or setting not in tracking:
+        group, setting = name.split(".", 1)
+        settings = config.get(group)
+        if not isinstance(settings, DictConfig) or setting not in settings:
             raise InvalidValue(name, text, "there is no such setting")
-        tracking[setting] = value
+        settings[setting] = value
     return config
 
 
@@ -194,19 +207,35 @@ def _require_trusted(entry: object, path: Path) -> None:
     Raises:
         UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
     """
-    if isinstance(entry, list):
-        for one in entry:
-            _require_trusted(one, path)
-    if isinstance(entry, dict):
-        package, dot, _ = str(entry.get("_target_")).partition(".")  # without a dot there is nothing to call
-        trusted = ("nas", *filter(None, os.environ.get("NAS_TRUST", "").split(",")))
-        if dot and package not in trusted:
+    trusted = trusted_packages()
+    for target in _called(entry):
+        package = target.partition(".")[0]
+        if package not in trusted:
+            mine = f"NAS_TRUST={package}" if package.isidentifier() else "NAS_TRUST=<its package>"
             raise UnusableInput(
-                f"The run's configuration {path} would call {str(entry['_target_'])[:120]!r}: if it is your own, "
-                "list its package in the environment variable NAS_TRUST."
+                f"The run's configuration {path} would call {target[:120]!r}: if it is your own, say so with {mine} in "
+                "front of the command."
             )
-        for one in entry.values():
-            _require_trusted(one, path)
+
+
+def _called(entry: object) -> Iterator[str]:
+    """The dotted path of everything that ``entry`` names to be called."""
+    if isinstance(entry, dict):
+        target = str(entry.get("_target_"))
+        if "." in target:  # without a dot there is nothing to call
+            yield target
+    for one in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _called(one)
+
+
+def command_for(script: str, key: str, folder: Path) -> str:
+    """How ``script`` is given the run in ``folder`` as ``key``; classes of the user's own have to be trusted there."""
+    config: Any = None
+    with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe
+        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
+    packages = sorted({target.partition(".")[0] for target in _called(config)} - {"nas"})
+    trust = f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
+    return f"{trust}{typed_script(script)} {typed(key, folder)}"
 
 
 def _drop_removed_settings(config: DictConfig) -> None:

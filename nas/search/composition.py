@@ -38,6 +38,7 @@ def _check_optimiser(parts: SearchParts) -> None:
 
 def _check_relaxation(parts: SearchParts) -> None:
     relaxation, training = parts.relaxation, parts.training
+    _check_weights(relaxation, parts.architecture_gradient is not None)
     if not relaxation.on_simplex and parts.objective is not None:
         costs = ", ".join(sorted(parts.objective.penalty.shares))
         why = f"a mean cost needs weights that add up to 1, and those of {type(relaxation).__name__} do not"
@@ -48,6 +49,28 @@ def _check_relaxation(parts: SearchParts) -> None:
         require(not training.compile, "training.compile", True, why)
         why = "under torchrun every process would need a gradient of every weight: take the dense gradient"
         require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
+
+
+def _check_weights(relaxation: Relaxation, moves: bool) -> None:
+    """Refuse a relaxation, of the user's own say, whose weights are not those of alpha's options.
+
+    Args:
+        moves: Whether a gradient is to move alpha.
+    """
+    name, alpha = type(relaxation).__name__, torch.full((2, 3), 1 / 3).requires_grad_()
+    drawn, _ = _two_samples(relaxation, alpha)
+    for what, weights in (("a call", drawn), ("probabilities", relaxation.probabilities(alpha))):
+        shape = tuple(weights.shape)
+        why = f"{what} gives weights of shape {shape} for an alpha of shape (2, 3), it must be a weight per option"
+        require(shape == (2, 3), "relaxation", name, why)
+        rows = [[round(one, 4) for one in row] for row in weights.tolist()]
+        finite = bool(weights.isfinite().all())
+        require(finite, "relaxation", name, f"{what} gives {rows} for equal options, which are not finite")
+        summed = not relaxation.on_simplex or bool(((weights.sum(-1) - 1).abs() < 1e-3).all())
+        why = f"{what} gives {rows} for equal options: each row must add up to 1, or on_simplex be False"
+        require(summed, "relaxation", name, why)
+    why = "its weights have no gradient in alpha, which would never move: hypergradient=none says so"
+    require(drawn.requires_grad or not moves, "relaxation", name, why)
 
 
 def _check_discretisation(parts: SearchParts) -> None:
@@ -98,11 +121,12 @@ def _draws(relaxation: Relaxation) -> bool:
     return not torch.equal(one, other)
 
 
-def _two_samples(relaxation: Relaxation) -> tuple[Tensor, Tensor]:
-    """The weights of three equal options, twice, from a generator of its own."""
-    alpha, generator = torch.full((1, 3), 1 / 3), relaxation.generator
+def _two_samples(relaxation: Relaxation, alpha: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The weights of ``alpha``, by default of three equal options, twice, from a generator of its own."""
+    alpha, generator = torch.full((1, 3), 1 / 3) if alpha is None else alpha, relaxation.generator
     relaxation.generator = torch.Generator().manual_seed(0)
     try:
-        return relaxation(alpha), relaxation(alpha)
+        with torch.random.fork_rng(devices=[]):
+            return relaxation(alpha), relaxation(alpha)
     finally:
         relaxation.generator = generator

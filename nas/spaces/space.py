@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
+from nas.configuration import import_trusted
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import INPUTS, PREDICTIONS, Head, Signature
@@ -283,13 +284,15 @@ class SearchSpace(ABC):
 
 
 def space_from_description(description: object) -> SearchSpace:
-    """The space that :meth:`SearchSpace.describe` described; only modules of ``nas.spaces`` are ever imported.
+    """The space that :meth:`SearchSpace.describe` described; only modules of ``nas.spaces`` and those that the user
+    trusts are ever imported.
 
     Raises:
         InvalidValue: The description is not one of a space known here.
     """
     if not isinstance(description, dict):
         raise InvalidValue("space", description, "it must be an object")
+    import_trusted()
     found = pkgutil.iter_modules([str(Path(__file__).parent)])
     modules = [importlib.import_module(f"nas.spaces.{one.name}") for one in found]
     known = {one.__name__.rpartition(".")[2]: one for one in modules if hasattr(one, "from_description")}

@@ -9,6 +9,7 @@ from nas.data.data_splits import DataSource, DataSplits, loaded
 from nas.data.dataset import TargetDataset
 from nas.errors import InvalidValue
 from nas.tasks.classification import Classification
+from nas.tasks.promises import check_promises
 from nas.tasks.task import Task, told
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
         task, splits = chosen.fitted(splits)
     except InvalidValue as error:
         raise error.below("task") from error
+    if not type(task).__module__.startswith("nas."):  # ours are tested
+        check_promises(task, splits)
     if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
         log.info(told(task, splits))  # a rule that chooses has told it
     return source, splits, task

@@ -11,19 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from nas.baselines.evolution import AgingEvolution
 from nas.baselines.hyperband import Hyperband
 from nas.baselines.search import BlackBoxSearch
-from nas.baselines.strategy import Scored, Strategy
+from nas.baselines.strategy import EncodedStrategy, Scored, Strategy, Vector
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
 from nas.data.embedded import Digits
 from nas.data.splits import SplitSettings
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, RunFailed
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Placed, Pruner, SuccessiveHalving
@@ -44,6 +45,21 @@ from nas.training.settings import TrainingSettings
 LAYERS = [{"type": "dense", "units": [2, 3, 4, 5, 6, 7, 8, 9]}]
 RANGES = {"learning_rate": Range(1e-3, 0.3, "log")}
 QUIET = TrackingSettings(tensorboard=False, console="quiet")
+
+
+class Listed(EncodedStrategy):
+    """Given vectors, or so many random ones, and then no more."""
+
+    def __init__(self, count: int = 0, vectors: Any = (), *, space: SearchSpace, generator: torch.Generator) -> None:
+        super().__init__(space=space, generator=generator)
+        self.left = [*vectors, *(self.random_vector() for _ in range(count))]
+
+    def propose(self) -> list[Vector]:
+        proposed, self.left = self.left, []
+        return proposed
+
+    def learn(self, vectors: Sequence[Vector], scores: Sequence[float]) -> None:
+        pass
 
 
 class Drawn(Strategy):
@@ -193,6 +209,28 @@ def test_what_is_known_costs_an_evaluation_and_no_samples(setup: TrainingSetup, 
         80,
         8,
     )  # measured anew
+
+
+def test_a_method_with_nothing_left_to_propose_ends_a_search(setup: TrainingSetup, tmp_path: Path) -> None:
+    search = searching(setup, tmp_path, Budget(evaluations=100), strategy=partial(Listed, count=3))
+    result = search.search()
+    assert result.remarks["ended"] == "the method has nothing left to propose"
+    assert search.step == 3
+    again = searching(setup, tmp_path, Budget(evaluations=100), strategy=partial(Listed, count=3))
+    assert again.search().candidate == result.candidate
+    with pytest.raises(RunFailed, match=r"Listed has proposed no candidate\."):
+        searching(setup, tmp_path / "none", Budget(evaluations=100), strategy=partial(Listed, count=0)).search()
+
+
+def test_real_numbers_are_brought_to_options_and_places(setup: TrainingSetup) -> None:
+    strategy = Listed(vectors=[np.array([9.4, -0.3])], space=setup.space, generator=torch.Generator())
+    (candidate,) = strategy.ask()
+    assert candidate.architecture["layer1.units"] == "9"
+    assert candidate.hyperparameters["learning_rate"] == pytest.approx(1e-3)
+    assert strategy.state_dict()["pending"] == [[7.0, -0.3]]
+    short = Listed(vectors=[[1.0]], space=setup.space, generator=torch.Generator())
+    with pytest.raises(ValueError, match="a vector has 2 finite entries"):
+        short.ask()
 
 
 def test_stagnation_ends_a_search(setup: TrainingSetup, tmp_path: Path) -> None:

@@ -77,3 +77,8 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
 
 def moving(problem: BilevelProblem) -> dict[str, nn.Parameter]:
     return {**problem.supernet.alpha, **problem.hyperparameters.raw}
+
+
+def test_a_report_without_a_gradient_for_a_target_is_refused() -> None:
+    with pytest.raises(TypeError, match="zeros"):
+        Report((torch.zeros(2), None), torch.zeros(()), torch.zeros(1, 2))  # type: ignore[arg-type]

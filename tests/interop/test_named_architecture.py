@@ -18,6 +18,7 @@ from nas.interop.named_architecture import (
     architecture_text,
     candidate_path,
     named_architecture,
+    published_text,
 )
 from nas.run.recorded import inherited_configuration, recorded_configuration
 from nas.signature import Signature
@@ -220,3 +221,30 @@ def test_random_weights_are_said_to_be_tested(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level("INFO", "nas"):
         train_final.retrain(config, tmp_path)
     assert "what is tested are random weights" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        Darts(signature=Signature((3, 8, 8), 4)),
+        Darts(steps=2, multiplier=1, operations=["noise", "sep_conv_3x3"], signature=Signature((3, 8, 8), 4)),
+        NasBench201(signature=Signature((3, 8, 8), 4)),
+        Recurrent(nodes=3, signature=Signature((35,), 20, "sequence", (20,))),
+    ],
+    ids=["darts", "small cells", "nasbench201", "recurrent"],
+)
+def test_what_is_found_is_written_as_other_code_bases_take_it(space: SearchSpace) -> None:
+    architecture = space.sample(torch.Generator().manual_seed(0)).architecture
+    text = published_text(space, architecture)
+    assert text is not None
+    assert named_architecture(text, lambda _: space)[1] == architecture
+
+
+def test_a_published_cell_with_an_edge_left_out_is_taken() -> None:
+    text = genotype_text(PUBLISHED["darts_v2"]).replace(
+        "'skip_connect', 2), ('max_pool_3x3', 1)]", "'none', 2), ('none', 1)]"
+    )
+    space, architecture = named_architecture(text, lambda _: Darts(signature=Signature((3, 8, 8), 4)))
+    assert published_text(space, architecture) == text
+    assert isinstance(space, Darts)
+    assert space.optional_edges

@@ -54,3 +54,11 @@ def test_a_mistake_ends_in_one_sentence(arguments, sentence, capsys):
     error = capsys.readouterr().err
     assert sentence in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_a_cell_is_printed_as_other_code_bases_take_it(run_folder, capsys):
+    main(["genotype", "darts_v2"])
+    assert capsys.readouterr().out.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
+    with pytest.raises(SystemExit):
+        main(["genotype", str(run_folder())])
+    assert "space=macro has no text of other code bases; final/network.py" in capsys.readouterr().err

@@ -128,6 +128,16 @@ def test_a_comparison_of_two_tasks_is_refused_and_one_of_two_methods_is_of_what_
     assert f"{regression} is of the task regression and {old} of classification" in str(refused.value)
 
 
+def test_a_task_with_a_loss_of_ones_own_is_compared_by_the_measures_that_it_shares(regression, tmp_path):
+    class Own(Regression):
+        name = "own"
+
+    own = tmp_path / "own"
+    write_curves(own / "metrics.csv", {"validation/standardised_error": by_epoch([0.5])})
+    record_environment(own, "cpu", task=Own())
+    assert [run.task.name for run in found_runs([regression, own])] == ["regression", "own"]
+
+
 def labels_and_numbers():
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(30, 3, generator=generator)

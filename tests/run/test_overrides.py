@@ -93,6 +93,11 @@ def test_what_hydra_cannot_read_is_refused_with_its_reason(argument: str, key: s
     assert str(caught.value).isprintable()
 
 
+def test_the_entry_of_a_list_is_named_as_hydra_has_it() -> None:
+    with pytest.raises(InvalidValue, match=r"behind a dot: space\.layers\.0\.filters=\[4,8\]\."):
+        parse_overrides(["space.layers[0].filters=[4,8]"])
+
+
 def test_flags_and_their_values_are_no_overrides() -> None:
     arguments = ["--multirun", "--cfg", "job", "--config-dir=a=b", "seed=1", "~resume"]
     assert [one.input_line for one in parse_overrides(arguments)] == ["seed=1", "~resume"]
@@ -178,6 +183,12 @@ def test_what_nothing_would_read_is_refused(argument: str) -> None:
         refuse_impossible_options([argument, file_of_theirs], CONF)
 
 
+def test_a_group_that_is_there_is_not_added() -> None:
+    with pytest.raises(InvalidValue, match=r"\+experiment=debug .* already, experiment=debug chooses its option"):
+        refuse_impossible_options(["+experiment=debug"], CONF)
+    refuse_impossible_options(["++search.epochs=2", "+hypergradient@hyperparameters.gradient.loss=exact"], CONF)
+
+
 def test_the_experiment_that_sets_what_is_refused() -> None:
     overrides = ["experiment=[exact,debug]", "space=darts"]
     assert experiment_that_sets("space.layers", overrides, CONF) == "debug"
@@ -190,7 +201,7 @@ def test_the_experiment_that_sets_what_is_refused() -> None:
 
 
 def test_additions_that_are_read_are_left_alone() -> None:
-    read = ["+experiment=debug", "++seed=3", "+hyperparameters.mine=1", "+hydra.job.x=1", "+scale/data=a"]
+    read = ["++seed=3", "+hyperparameters.mine=1", "+hydra.job.x=1", "+scale/data=a"]
     refuse_impossible_options(read, CONF)
     refuse_impossible_options(["+n=3", "search.epochs=${n}"], CONF)
 

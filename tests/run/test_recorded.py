@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.recorded import (
+    command_for,
     forget_configuration,
     inherited_configuration,
     known_to_the_run,
@@ -196,6 +197,16 @@ def test_everything_else_is_refused(argument: str, key: str, begun: Path) -> Non
     assert caught.value.key == key
 
 
+def test_the_data_may_lie_elsewhere_by_now(begun: Path) -> None:
+    content = {**CONFIG, "data": {"_target_": "nas.data.Images", "folder": "/old/pictures", "labels": None}}
+    OmegaConf.save(OmegaConf.create(content), begun / ".hydra" / "config.yaml")
+    config = resumed_configuration([f"resume={begun}", "data.folder='/new place/pictures'"], begun)
+    assert config.data == content["data"] | {"folder": "/new place/pictures"}
+    for other in ("data.file=x", "data.size=3"):
+        with pytest.raises(InvalidValue):
+            resumed_configuration([other], begun)
+
+
 def test_tracking_cannot_be_set_where_the_run_had_none(begun: Path) -> None:
     OmegaConf.save(OmegaConf.create({"seed": 1}), begun / ".hydra" / "config.yaml")
     with pytest.raises(InvalidValue, match="there is no such setting"):
@@ -227,6 +238,9 @@ def test_a_recorded_configuration_calls_nothing_outside_the_package(
         with pytest.raises(UnusableInput, match="NAS_TRUST"):
             resumed_configuration([], begun)
     OmegaConf.save(OmegaConf.create({**CONFIG, "data": {"_target_": "mine.Data"}}), begun / ".hydra" / "config.yaml")
+    with pytest.raises(UnusableInput, match=r"say so with NAS_TRUST=mine in front of the command\."):
+        resumed_configuration([], begun)
+    assert command_for("train_search.py", "resume", begun) == f"NAS_TRUST=mine python train_search.py resume={begun}"
     monkeypatch.setenv("NAS_TRUST", "other,mine")
     assert resumed_configuration([], begun).data._target_ == "mine.Data"
 

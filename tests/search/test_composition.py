@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from nas.bilevel.exact import Exact
 from nas.bilevel.exponentiated_gradient import ExponentiatedGradient
@@ -20,7 +21,7 @@ from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Fixed
 from nas.relaxations.dirichlet import Dirichlet
 from nas.relaxations.gumbel_softmax import GumbelSoftmax
-from nas.relaxations.relaxation import Temperature
+from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
@@ -153,3 +154,46 @@ def test_what_does_not_go_together_is_refused_before_anything_is_written(parts, 
     with pytest.raises(InvalidValue, match=sentence):
         GradientSearch(composed(**{"relaxation": Softmax(Temperature())} | parts))
     assert not (tmp_path / "run").exists()
+
+
+class Own(Relaxation):
+    """A user's own."""
+
+    def __init__(self, weights: Callable[[Tensor], Tensor], probabilities: Callable[[Tensor], Tensor]) -> None:
+        self.weights, self.mean = weights, probabilities
+
+    def __call__(self, alpha: Tensor) -> Tensor:
+        return self.weights(alpha)
+
+    def probabilities(self, alpha: Tensor) -> Tensor:
+        return self.mean(alpha)
+
+
+def soft(alpha: Tensor) -> Tensor:
+    return alpha.softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "probabilities", "sentence"),
+    [
+        (
+            lambda alpha: soft(alpha).sum(-1),
+            soft,
+            r"a call gives weights of shape \(2,\) for an alpha of shape \(2, 3\)",
+        ),
+        (soft, lambda alpha: 2 * soft(alpha), r"probabilities gives \[\[0.6667, .* each row must add up to 1"),
+        (lambda alpha: soft(alpha / 0), soft, "a call gives .* not finite"),
+        (lambda alpha: soft(alpha.detach()), soft, "no gradient in alpha, which would never move"),
+    ],
+    ids=["shape", "sum", "not finite", "no gradient"],
+)
+def test_weights_of_a_relaxation_of_ones_own_are_looked_at(weights, probabilities, sentence, splits, tmp_path):
+    composed = partial(search_parts, tmp_path / "run", splits=splits, relaxation=Own(weights, probabilities))
+    with pytest.raises(InvalidValue, match=f"relaxation=Own is not allowed: .*{sentence}"):
+        GradientSearch(composed(architecture_gradient=FirstOrder()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_relaxation_without_a_gradient_goes_where_nothing_moves_alpha(splits, tmp_path):
+    at_rest = Own(lambda alpha: soft(alpha.detach()), soft)
+    GradientSearch(search_parts(tmp_path, splits=splits, relaxation=at_rest, architecture_gradient=None))

@@ -306,3 +306,8 @@ def test_who_looks_at_no_input_is_measured_too() -> None:
     expected = sk.root_mean_squared_error(test.numpy(), np.full(10, float(train.mean())))
     found = regression.measured_without_inputs(of_numbers.test.targets)
     assert found["rmse"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_arrays_of_numpy_are_taken() -> None:
+    data = ArrayDataset(np.ones((4, 3)), np.arange(4))  # type: ignore[arg-type]
+    assert (data.inputs.dtype, data.targets.tolist()) == (torch.float32, [0, 1, 2, 3])

@@ -58,10 +58,10 @@ class Darts(DartsChoices):
         """This space if it can express ``genotype``, else a space with these sizes that can.
 
         The other space has the genotype's number of nodes and concatenations, and the paper's operations with what else
-        the genotype uses.
+        the genotype uses; edges are optional where it has ``none``.
 
         Raises:
-            InvalidValue: The two cells differ in their number of nodes, or one uses ``none``.
+            InvalidValue: The two cells differ in their number of nodes.
         """
         try:
             self.architecture(genotype)
@@ -73,6 +73,7 @@ class Darts(DartsChoices):
                 "operations": [*OPERATIONS, *further],
                 "normal_concat": genotype.normal_concat,
                 "reduce_concat": genotype.reduce_concat,
+                "optional_edges": self.optional_edges or "none" in genotype.operations(),
             }
             settings = self.settings() | needed | {"implementation": self.implementation}
             space = Darts(**settings, signature=self.signature, ranges=self.ranges)
