@@ -8,18 +8,22 @@ import hashlib
 import io
 import math
 import os
+import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from nas.errors import UnusableInput, fault_sentence
+from nas.errors import RunFailed, UnusableInput, fault_sentence
 
 MAGIC = b"NAS-CKPT"
 LARGEST_FILE = 64 * 2**30  # bytes
+PLAIN = (Tensor, nn.Parameter, int, float, str, bool, bytes, type(None))
 NAME = re.compile(r"step-(\d{8,})\.pt")
 
 
@@ -106,11 +110,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state``, which has a ``step``, such that :func:`read_checkpoint` finds it whole or not at all."""
+    """Write ``state``, which has a ``step``, such that :func:`read_checkpoint` finds it whole or not at all.
+
+    Raises:
+        RunFailed: A part of a user's own has something in its state that could not be read again.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     body = buffer.getvalue()
+    foreign = [f"{place} is a {kind.__module__}.{kind.__qualname__}" for place, kind in _not_plain(state)]
+    if foreign:
+        try:
+            torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            plain = "only tensors, numbers, texts, and lists and dictionaries of them can be read again"
+            raise RunFailed(f"The state of this run cannot be saved: {foreign[0]}, and {plain}.") from error
     write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
+
+
+def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, type]]:
+    """Where below ``value`` there is something else than tensors and plain values, and what."""
+    if type(value) in (dict, OrderedDict):
+        for key, entry in value.items():  # type: ignore[attr-defined]
+            yield from _not_plain(key, f"a key of {place}")
+            yield from _not_plain(entry, f"{place}.{key}" if place else str(key))
+    elif type(value) in (list, tuple):
+        for entry in value:  # type: ignore[attr-defined]
+            yield from _not_plain(entry, place)
+    elif type(value) not in PLAIN:
+        yield place, type(value)
 
 
 @contextmanager

@@ -7,17 +7,27 @@ import multiprocessing
 import os
 import pickle
 import random
+import re
 import stat
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from nas.errors import UnusableInput
-from nas.run.checkpoint import MAGIC, BrokenCheckpoint, CheckpointFolder, is_due, read_checkpoint, write_atomically
+from nas.errors import RunFailed, UnusableInput
+from nas.run.checkpoint import (
+    MAGIC,
+    BrokenCheckpoint,
+    CheckpointFolder,
+    is_due,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
 from nas.run.folder import RunFolder
 
 
@@ -279,3 +289,25 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
 )
 def test_a_checkpoint_is_due_after_so_many_steps_and_at_the_ends_of_epochs(every, epoch, due):
     assert [step for step in range(1, 500) if is_due(step, every, epoch)][: len(due) or None] == due
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        ({"mean": np.zeros(2)}, "strategy.mean is a numpy.ndarray"),
+        ({"best": [(1, np.float64(0.5))]}, "strategy.best is a numpy.float64"),
+        ({"seen": {np.int64(1): 2}}, "a key of strategy.seen is a numpy.int64"),
+        ({"rule": Path("x")}, "strategy.rule is a pathlib.PosixPath"),
+    ],
+    ids=["array", "number", "key", "object"],
+)
+def test_what_could_not_be_read_again_is_not_written(own: dict[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=f"{re.escape(told)}, and only tensors, numbers, texts"):
+        write_checkpoint(tmp_path / "step-00000001.pt", {**state(1), "strategy": own})
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_can_be_read_again_is_written(tmp_path: Path) -> None:
+    own = {"counts": Counter("aab"), "shape": torch.Size([1]), "kind": torch.float32, "seen": {1, 2}}
+    write_checkpoint(tmp_path / "step-00000001.pt", {"step": 1, "own": own})
+    assert read_checkpoint(tmp_path / "step-00000001.pt")["own"] == own
