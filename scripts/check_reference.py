@@ -10,8 +10,8 @@ A FILE is one of
 - a list of parameter counts, of published genotypes or of NAS-Bench-201 cells (.json).
 
 Everything is computed in float64. The error of a quantity is the largest absolute difference over the largest absolute
-value of the reference, or that difference itself where the tolerance is an absolute one. Exit code: 0 if every error is
-within its tolerance, 1 if one is past it, 2 if a file cannot be read or is of no known kind.
+value of the reference; for one-shot methods it is that difference itself where no reference is above 1. Exit code: 0 if
+every error is within its tolerance, 1 if one is past it, 2 if a file cannot be read or is of no known kind.
 """
 
 import argparse
@@ -137,6 +137,10 @@ def replay(path: Path) -> tuple[str, list[Comparison]]:
         return kind, comparisons
     except OSError as error:
         raise UnusableInput(f"it cannot be read ({error.strerror}).") from error
+    except (UnusableInput, InvalidValue):
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise UnusableInput(f"its entries do not fit each other ({error!r}).") from error
     except RuntimeError as error:
         # PyTorch's own complaint about shapes that do not fit each other, images that are too small for example.
         raise UnusableInput(f"its network cannot compute its images ({str(error).splitlines()[0]}).") from error

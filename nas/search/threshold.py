@@ -13,7 +13,7 @@ from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 
 class Threshold(Discretisation):
-    """The options that alpha prefers, of those whose weight is above a threshold; where none is, ``none`` is chosen.
+    """The options that alpha prefers, of those whose weight is at least a threshold; where none is, ``none`` is chosen.
 
     So a node of a DARTS cell has two edges, one, or none.
 
@@ -49,10 +49,10 @@ class Threshold(Discretisation):
 
 
 def above(options: Mapping[str, float], threshold: float, most: int | None = None) -> dict[str, float]:
-    """``options`` with those at 0 whose weight is not above ``threshold``.
+    """``options`` with those at 0 whose weight is below ``threshold``.
 
     Args:
         most: Keep the largest so many at most, the last one of equals first; None keeps all.
     """
     largest = sorted(options, key=options.__getitem__)[-(most or len(options)) :]
-    return {name: weight if weight > threshold and name in largest else 0.0 for name, weight in options.items()}
+    return {name: weight if weight >= threshold and name in largest else 0.0 for name, weight in options.items()}

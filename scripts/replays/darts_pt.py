@@ -16,9 +16,18 @@ from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import Rivals
 from replays.packed_darts import searched_darts
-from replays.reference import FORWARD, LARGEST_STEPS, ArrayFile, Comparison, Configuration, compared, compared_equal
+from replays.reference import (
+    FORWARD,
+    LARGEST_STEPS,
+    ArrayFile,
+    Comparison,
+    Configuration,
+    compared_absolutely,
+    compared_equal,
+)
 
 Criterion = Literal["loss", "accuracy"]
+CRITERIA: tuple[Criterion, ...] = ("loss", "accuracy")
 OF_PLAIN = 2  # decisions: it is slow, and gives the same numbers
 
 
@@ -26,16 +35,16 @@ def replay_darts_pt(file: ArrayFile) -> Iterator[Comparison]:
     """Every number that the original compared, and what it chose; the first of them in the plain implementation too."""
     configuration = Configuration(file.json("config"))
     images, labels = file.tensor("x", dimensions=5).double(), file.tensor("y", dimensions=2)
+    recorded: list[Criterion] = [criterion for criterion in CRITERIA if file.has(f"{criterion}/order")]
     queue = [Batch(*pair) for pair in zip(images, labels, strict=True)]
     for implementation in ("plain", "fast"):
         supernet = searched_darts(file, images.shape[2:], Softmax(Temperature()), implementation=implementation)
         relaxed = supernet_metrics(supernet, queue, relaxed_weights(supernet))
         found = torch.tensor([100 * relaxed["accuracy"], relaxed["loss"]], dtype=torch.float64)
-        yield compared(f"{implementation}/relaxed", found, file.tensor("relaxed_accuracy_and_loss"), FORWARD)
+        yield compared_absolutely(f"{implementation}/relaxed", found, file.tensor("relaxed_accuracy_and_loss"), FORWARD)
         ours, theirs = supernet.space.genotype(supernet.discretise()), _genotype(file, "alpha_genotype")
         yield compared_equal(f"{implementation}/alpha_genotype", _edges(ours), _edges(theirs))
-        criteria: tuple[Criterion, ...] = ("loss",) if implementation == "plain" else ("loss", "accuracy")
-        for criterion in criteria:
+        for criterion in recorded[:1] if implementation == "plain" else recorded:
             label, most = f"{implementation}/{criterion}", OF_PLAIN if implementation == "plain" else None
             order = _order(file.json(f"{criterion}/order"), configuration.whole("steps", LARGEST_STEPS))
             yield from _removed(file, label, supernet, queue, criterion, order, most)
@@ -72,7 +81,7 @@ def _removed(
     yield compared_equal(f"{label}/operations", decisions.operations, names)
     reference = list(_compared_by_the_original(file.json(f"{criterion}/steps")[:most], criterion))
     found = torch.tensor(measured, dtype=torch.float64)
-    yield compared(f"{label}/numbers", found, torch.tensor(reference, dtype=torch.float64), FORWARD)
+    yield compared_absolutely(f"{label}/numbers", found, torch.tensor(reference, dtype=torch.float64), FORWARD)
 
 
 def _order(order: Any, steps: int) -> RemovalOrder:

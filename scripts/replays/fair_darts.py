@@ -33,7 +33,7 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
         def gradients(
             entry: str, of: Tensor, alphas: dict[str, torch.nn.Parameter] = alphas, way: str = way
         ) -> Iterator[Comparison]:
-            found = torch.autograd.grad(of, list(alphas.values()), retain_graph=True)
+            found = torch.autograd.grad(of, list(alphas.values()), retain_graph=True, materialize_grads=True)
             for name, gradient in zip(alphas, found, strict=True):
                 key = f"{entry}/alphas_{name}"
                 yield compared_absolutely(f"{key}{way}", gradient, file.tensor(key), FORWARD)

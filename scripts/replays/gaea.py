@@ -16,7 +16,7 @@ from replays.reference import (
     ArrayFile,
     Comparison,
     Configuration,
-    compared,
+    compared_absolutely,
 )
 
 CELLS = ("normal", "reduce")
@@ -30,9 +30,9 @@ def replay_gaea(file: ArrayFile) -> Iterator[Comparison]:
     rows = file.tensor("floor/input", 2)
     rule, still = ExponentiatedGradient(), torch.zeros_like(rows)
     before = exponentiated(rows, still, rule.rate, rule.floor, "before")
-    yield compared("floor/clamp_then_normalise", before, file.tensor("floor/clamp_then_normalise"), FORWARD)
+    yield compared_absolutely("floor/clamp_then_normalise", before, file.tensor("floor/clamp_then_normalise"), FORWARD)
     after = exponentiated(rows, still, rule.rate, rule.floor, "after")
-    yield compared("floor/normalise_then_clamp", after, file.tensor("floor/normalise_then_clamp"), FORWARD)
+    yield compared_absolutely("floor/normalise_then_clamp", after, file.tensor("floor/normalise_then_clamp"), FORWARD)
 
 
 def _steps(file: ArrayFile, configuration: Configuration, prefix: str, weight: float) -> Iterator[Comparison]:
@@ -60,7 +60,7 @@ def _steps(file: ArrayFile, configuration: Configuration, prefix: str, weight: f
             edges = torch.cat([alphas[_edges(cell, node)] for node in nodes])
             for name, ours in ((f"alphas_{cell}", alphas[cell]), (f"edges_{cell}", edges)):
                 reference = file.tensor(f"{prefix}after/{name}")
-                yield compared(f"{prefix}after/{name}, step {step + 1}", ours, reference[step], FORWARD)
+                yield compared_absolutely(f"{prefix}after/{name}, step {step + 1}", ours, reference[step], FORWARD)
 
 
 def _edges(cell: str, node: int) -> str:

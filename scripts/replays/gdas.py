@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.errors import UnusableInput
 from nas.relaxations.gumbel_softmax import Gradient, GumbelSoftmax
 from nas.relaxations.relaxation import Temperature
 from nas.spaces.supernet import Implementation
 from replays.packed_nasbench201 import batch_of, our_name, searched_nasbench201
-from replays.reference import FORWARD, ArrayFile, Comparison, compared, compared_absolutely, compared_equal
+from replays.reference import FORWARD, ArrayFile, Comparison, compared_absolutely, compared_equal
 
 GRADIENTS: dict[Gradient, tuple[bool, ...]] = {"official": (True,), "dense": (False,), "chosen_only": (False, True)}
 INITIAL, FINAL = 10.0, 0.1  # the temperature
@@ -28,8 +29,9 @@ class GivenNoise(GumbelSoftmax):
 def replay_gdas(file: ArrayFile) -> Iterator[Comparison]:
     """Every sample in the plain and the fast supernet, by every gradient, sampled and not."""
     schedule = file.tensor("tau_schedule", 1)
-    ours = [Temperature(INITIAL, FINAL, "linear").at(epoch / (len(schedule) - 1)) for epoch in range(len(schedule))]
-    yield compared("tau_schedule", torch.tensor(ours, dtype=torch.float64), schedule, FORWARD)
+    last = max(1, len(schedule) - 1)
+    ours = [Temperature(INITIAL, FINAL, "linear").at(epoch / last) for epoch in range(len(schedule))]
+    yield compared_absolutely("tau_schedule", torch.tensor(ours, dtype=torch.float64), schedule, FORWARD)
     samples = sorted({name.partition("/")[0] for name in file.arrays if name.startswith("sample")})
     for implementation in ("plain", "fast"):
         for gradient, ways in GRADIENTS.items():
@@ -54,7 +56,8 @@ def _pass(
     way = f"{implementation}, {gradient}{', sampled' if sampled else ''}"
 
     def against(entry: str, ours: Tensor | None) -> Comparison:
-        assert ours is not None
+        if ours is None:
+            raise UnusableInput(f"it has the gradient {sample}/{entry}, and its network has none there.")
         return compared_absolutely(f"{sample}/{entry} ({way})", ours, file.tensor(f"{sample}/{entry}"), FORWARD)
 
     yield against("logits", logits)

@@ -30,8 +30,8 @@ def searched_darts(
     values = file.json("config")
     configuration = Configuration(values)
     operations = values.get("operations")
-    if not isinstance(operations, list):
-        raise UnusableInput("its configuration has no list of operations.")
+    if not isinstance(operations, list | dict):  # one list for all edges, or one per edge of each cell
+        raise UnusableInput("its configuration has no operations.")
     space = Darts(
         channels=configuration.whole("channels", LARGEST_WIDTH),
         cells=configuration.whole("cells", LARGEST_DEPTH),

@@ -41,10 +41,16 @@ def compared(quantity: str, ours: Tensor, reference: Tensor, tolerance: float) -
 
 
 def compared_absolutely(quantity: str, ours: Tensor, reference: Tensor, tolerance: float) -> Comparison:
-    """The largest absolute difference; for a reference that may be zero, or is small by cancellation."""
+    """The largest absolute difference, as a share of the largest reference where that is above 1.
+
+    For a reference that may be zero, or is small by cancellation; rounding grows with a large one.
+    """
     if ours.shape != reference.shape:
         raise UnusableInput(f"{quantity} has shape {tuple(reference.shape)}, the replay gives {tuple(ours.shape)}.")
-    error = float((ours.detach().double() - reference.double()).abs().max())
+    if reference.numel() == 0:
+        return Comparison(quantity, 0.0, tolerance)
+    ours, reference = ours.detach().double(), reference.double()
+    error = float((ours - reference).abs().max()) / max(1.0, float(reference.abs().max()))
     return Comparison(quantity, error if math.isfinite(error) else math.inf, tolerance)
 
 

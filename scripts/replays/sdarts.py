@@ -15,7 +15,7 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts.choices import CELLS
 from replays.packed_darts import searched_darts
-from replays.reference import FORWARD, ArrayFile, Comparison, Configuration, compared
+from replays.reference import FORWARD, ArrayFile, Comparison, Configuration, compared_absolutely
 
 LARGEST_PGD_STEPS = 1000
 
@@ -53,16 +53,20 @@ def replay_sdarts_random(file: ArrayFile) -> Iterator[Comparison]:
     """The schedule of the radius, the projection alone, and the perturbed weights at several radii."""
     schedule = file.tensor("epsilon_schedule", 1)
     radii = [RandomPerturbation().radius(epoch / len(schedule)) for epoch in range(len(schedule))]
-    yield compared("epsilon_schedule", torch.tensor(radii, dtype=torch.float64), schedule, FORWARD)
-    yield compared("clip/output", projected(file.tensor("clip/input", 2)), file.tensor("clip/output"), FORWARD)
+    yield compared_absolutely("epsilon_schedule", torch.tensor(radii, dtype=torch.float64), schedule, FORWARD)
+    yield compared_absolutely(
+        "clip/output", projected(file.tensor("clip/input", 2)), file.tensor("clip/output"), FORWARD
+    )
     relaxed = {cell: Softmax(Temperature())(file.tensor(f"alphas_{cell}", 2)) for cell in CELLS}
     for cell, weights in relaxed.items():
-        yield compared(f"softmax_{cell}", weights, file.tensor(f"softmax_{cell}"), FORWARD)
+        yield compared_absolutely(f"softmax_{cell}", weights, file.tensor(f"softmax_{cell}"), FORWARD)
     for case in _cases(file):
         noise = {cell: file.tensor(f"{case}/noise_{cell}", 2) for cell in CELLS}
         found = ReplayedNoise(float(file.tensor(f"{case}/epsilon", 0)), noise)(relaxed, _no_loss, 0.0)
         for cell, weights in found.items():
-            yield compared(f"{case}/perturbed_{cell}", weights, file.tensor(f"{case}/perturbed_{cell}"), FORWARD)
+            yield compared_absolutely(
+                f"{case}/perturbed_{cell}", weights, file.tensor(f"{case}/perturbed_{cell}"), FORWARD
+            )
 
 
 def replay_sdarts_adversarial(file: ArrayFile) -> Iterator[Comparison]:
@@ -70,7 +74,9 @@ def replay_sdarts_adversarial(file: ArrayFile) -> Iterator[Comparison]:
     for implementation in ("plain", "fast"):
         for case in _cases(file):
             for entry, ours in _attacked(file, case, implementation).items():
-                yield compared(f"{implementation}/{case}/{entry}", ours, file.tensor(f"{case}/{entry}"), FORWARD)
+                yield compared_absolutely(
+                    f"{implementation}/{case}/{entry}", ours, file.tensor(f"{case}/{entry}"), FORWARD
+                )
 
 
 def _attacked(file: ArrayFile, case: str, implementation: str) -> dict[str, Tensor]:

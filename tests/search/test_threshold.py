@@ -1,4 +1,4 @@
-"""Cells of what is above a threshold, and the DARTS space whose architectures may leave edges out."""
+"""Cells of what is not below a threshold, and the DARTS space whose architectures may leave edges out."""
 
 import pytest
 import torch
@@ -17,9 +17,9 @@ OPERATIONS = ["skip_connect", "sep_conv_3x3"]
 SPACE = Darts(**SIZES, operations=OPERATIONS, optional_edges=True, **SHAPE)
 
 
-def test_options_above_a_threshold_keep_their_weight() -> None:
+def test_options_at_or_above_a_threshold_keep_their_weight() -> None:
     options = {"a": 0.9, "b": 0.3, "c": 0.5, "d": 0.6}
-    assert above(options, 0.5) == {"a": 0.9, "b": 0.0, "c": 0.0, "d": 0.6}
+    assert above(options, 0.5) == {"a": 0.9, "b": 0.0, "c": 0.5, "d": 0.6}
     assert above(options, 0.2, most=2) == {"a": 0.9, "b": 0.0, "c": 0.0, "d": 0.6}
 
 
