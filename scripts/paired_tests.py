@@ -9,7 +9,7 @@ import numpy as np
 from scipy import stats
 
 SIGNIFICANT, POWER = 0.05, 0.8
-CERTAIN = 20.0  # standard errors beyond which SciPy's noncentral t distribution gives no number, and the power is 1
+CERTAIN = 100.0  # standard errors beyond which the power is 1, whatever the number of pairs
 EXACT, DRAWS = 14, 20_000  # up to so many pairs all signs are tried; beyond, so many are drawn
 
 
@@ -50,7 +50,8 @@ def power(difference: float, error: float, count: int) -> float:
         return 1.0 if difference > 0 else SIGNIFICANT
     quantile = float(stats.t.ppf(1 - SIGNIFICANT / 2, count - 1))
     shifted = stats.nct(count - 1, difference / error)
-    return float(1 - shifted.cdf(quantile) + shifted.cdf(-quantile))
+    wrong_way = float(shifted.cdf(-quantile))  # SciPy gives no number for some that are next to nothing
+    return float(1 - shifted.cdf(quantile)) + (0.0 if math.isnan(wrong_way) else wrong_way)
 
 
 def sign_flips(differences: Sequence[float]) -> float:

@@ -52,6 +52,13 @@ def test_what_is_detectable_has_the_power_that_is_said(script: ModuleType) -> No
     assert script.power(found.detectable, error, 20) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize("count", [2, 7, 20])
+def test_the_power_of_a_large_difference_is_near_one_and_always_a_number(script: ModuleType, count: int) -> None:
+    powers = [script.power(difference, 1.0, count) for difference in np.arange(0.5, 120, 0.5)]
+    assert np.all(np.diff(powers) > -1e-9)
+    assert powers[-1] == pytest.approx(1.0)
+
+
 def test_one_pair_tells_nothing(script: ModuleType) -> None:
     found = script.compared([0.5])
     assert (found.pairs, found.mean, found.p) == (1, 0.5, 1.0)
