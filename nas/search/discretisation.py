@@ -90,9 +90,9 @@ class Strongest(Discretisation):
 class Alone(Discretisation):
     """One choice after the other takes the option with which alone the supernet's validation loss is lowest.
 
-    The size of alpha need not tell what an option is worth: behind a gate that scales some channels up the next layer's
-    weights scale them down again, so that alpha hardly feels how wide a layer should be. Choices made are one-hot from
-    then on, those to come stay relaxed; what alpha is surest of is decided first.
+    The size of alpha need not tell what an option is worth: the first part of a width's weight brings most of what the
+    width is worth, so that alpha, which feels the slope at the mixture, hardly feels how wide a layer should be.
+    Choices made are one-hot from then on, those to come stay relaxed; what alpha is surest of is decided first.
 
     This is not the rule of DARTS-PT (Wang et al., 2021, "Rethinking architecture selection in differentiable NAS"),
     which takes an option away and looks at what that costs, trains the supernet on between two choices, and visits them
