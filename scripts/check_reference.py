@@ -120,6 +120,8 @@ def replayed(path: Path) -> tuple[str, list[Comparison]]:
         return "network of DARTS cells", list(replay_darts_evaluation(file))
     if file.has("eval_logits", "arch"):
         return "NAS-Bench-201 network", list(replay_nasbench201_evaluation(file))
+    if method is not None:
+        raise UnusableInput(f"its method is {method!r}, and known here are {', '.join(METHODS)}.")
     raise UnusableInput("it is no kind of reference file known here.")
 
 

@@ -56,6 +56,7 @@ def test_another_number_is_past_its_tolerance(name, entry, main, reference_folde
     ("name", "entry", "array"),
     [
         ("beta_darts.npz", "weight_schedule", None),
+        ("beta_darts.npz", "config", np.array('{"method": "OLES"}')),
         ("gaea.npz", "initial__edges_normal", np.full(13, 0.1)),
         ("sdarts_rs.npz", "case0__noise_normal", None),
         ("sdarts_rs.npz", "clip__output", np.zeros((2, 2))),
