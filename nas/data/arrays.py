@@ -1,9 +1,10 @@
 """Arrays of a user's own, NumPy's or PyTorch's: rows, series or images, and their targets."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
 from nas.errors import InvalidValue, UnusableInput, require
+from nas.signature import Head
 
 log = logging.getLogger(__name__)
 WAYS = {  # by the kind of an array what makes numbers of it
@@ -62,54 +64,23 @@ class Arrays:
         require(not alone or (self.x.endswith(".npy") and self.y.endswith(".npy")), "file", self.file, allowed)
 
     def load(self) -> DataSplits:
-        if self.file is None:
-            files, names = [path_of(self.x), path_of(self.y)], {"train": ("x", "y")}
-            stored, owner = {"x": read_array(files[0]), "y": read_array(files[1])}, files[0].name
-        else:
-            file = path_of(self.file)
-            stored, owner = read_arrays(file), file.name
-            names = _names_by_part(stored, self.x, self.y, owner)
-            files = sorted(file.glob("*.npy")) if file.is_dir() else [file]
-        inputs = {part: stored[x] for part, (x, _) in names.items()}
-        _check_pairs(stored, names)
-        layout = chosen_layout(self.layout, inputs["train"].shape)
+        stored = self._stored()
+        layout = chosen_layout(self.layout, stored.inputs["train"].shape)
         require(not self.coordinates or layout != "NF", "coordinates", True, "rows of numbers have no places")
-        example = channels_first(torch.empty(inputs["train"].shape, device="meta"), layout)
-        read = _read_targets([(y, stored[y]) for _, y in names.values()], owner)
-        values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
-        _refuse_unknown(values, owner)
-        doubt = _doubt(names["train"][1], read.class_names or ())
-        y = names["train"][1]
-        if head == "dense" and values.dim() == 2 and is_one_hot(values):
-            doubt = (
-                f"{y} is {tuple(values.shape)}, with one 1 in each sample: {y}.argmax(1) makes a class of it; "
-                "task=dense_classification takes 0 and 1 as classes of places."
-            )
-        targets = Targets(values, read.class_names)
-        count = len(inputs["train"])
-        rows = Rows(
-            count,
-            {part: len(of_part) for part, of_part in inputs.items() if part != "train"},
-            targets.strata,
-            _values_of(stored, "split.by", self.split.by, count, owner),
-            _times(stored, self.split.order, count, owner),
-        )
+        of_all, head, doubt = _targets(stored, layout)
+        rows = self._rows(stored, of_all)
         parts = drawn_parts(rows, self.split)
-        targets = of_training(targets, parts, owner)
-        together = list(inputs.values())
-        datasets = []
-        for part, chosen in zip(parts._fields, parts, strict=True):
-            taken = channels_first(_rows(together, chosen, owner, part), layout)
-            taken = with_coordinates(taken) if self.coordinates else taken
-            datasets.append(ArrayDataset(taken, targets.values[chosen], dense=head == "dense"))
-        train, validation, test = datasets
-        name = name_of(files[0] if self.file is None else file)
+        targets = of_training(of_all, parts, stored.owner)
+        train, validation, test = (
+            ArrayDataset(self._inputs(stored, layout, part, chosen), targets.values[chosen], dense=head == "dense")
+            for part, chosen in zip(parts._fields, parts, strict=True)
+        )
+        name = name_of(stored.location)
         shape = "x".join(map(str, train.input_shape))
         places = ", with a target for every place" if head == "dense" else ""
-        log.info(f"{name}: {len(values):,} samples of {shape} as {layout}, {self.split.in_words(parts)}{places}")
-        used = {*(one for pair in names.values() for one in pair), self.split.by, self.split.order}
-        unused = [f"{one} {stored[one].shape}" for one in sorted(stored) if one not in used]
-        if unused:
+        samples = f"{len(of_all.values):,} samples of {shape} as {layout}"
+        log.info(f"{name}: {samples}, {self.split.in_words(parts)}{places}")
+        if unused := stored.unused(beside={self.split.by, self.split.order}):
             log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
         return DataSplits(
@@ -120,15 +91,77 @@ class Arrays:
             mean,
             std,
             class_names=targets.class_names,
-            target_names=(names["train"][1],) if targets.values.dim() == 1 else (),
+            target_names=(stored.target,) if targets.values.dim() == 1 else (),
             head=head,
             preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
-            digest=digest_of(files),
+            digest=digest_of(stored.files),
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(self.split, rows.own),
             doubt=doubt,
         )
+
+    def _stored(self) -> "_Stored":
+        """What the files hold, after a look at whether inputs and targets fit each other."""
+        if self.file is None:
+            files = [path_of(self.x), path_of(self.y)]
+            arrays = {"x": read_array(files[0]), "y": read_array(files[1])}
+            stored = _Stored(files[0], files, arrays, {"train": ("x", "y")})
+        else:
+            file = path_of(self.file)
+            arrays = read_arrays(file)
+            names = _names_by_part(arrays, self.x, self.y, file.name)
+            stored = _Stored(file, sorted(file.glob("*.npy")) if file.is_dir() else [file], arrays, names)
+        _check_pairs(stored.arrays, stored.names)
+        return stored
+
+    def _rows(self, stored: "_Stored", targets: Targets) -> Rows:
+        """What the parts are drawn by."""
+        count = len(stored.inputs["train"])
+        own = {part: len(inputs) for part, inputs in stored.inputs.items() if part != "train"}
+        groups = _values_of(stored.arrays, "split.by", self.split.by, count, stored.owner)
+        return Rows(count, own, targets.strata, groups, _times(stored.arrays, self.split.order, count, stored.owner))
+
+    def _inputs(self, stored: "_Stored", layout: Layout, part: str, chosen: Tensor) -> Tensor:
+        """The inputs of the samples ``chosen``, channels first."""
+        taken = channels_first(_taken(list(stored.inputs.values()), chosen, stored.owner, part), layout)
+        return with_coordinates(taken) if self.coordinates else taken
+
+
+class _Stored(NamedTuple):
+    """What there is to read.
+
+    Attributes:
+        location: What was named: a file, or the folder of the files.
+        files: All files.
+        arrays: By name what they hold.
+        names: The names of inputs and targets of the parts that there are, training first.
+    """
+
+    location: Path
+    files: Sequence[Path]
+    arrays: Mapping[str, Array]
+    names: Mapping[str, tuple[str, str]]
+
+    @property
+    def owner(self) -> str:
+        """What messages call it."""
+        return self.location.name
+
+    @property
+    def target(self) -> str:
+        """What the targets of the training part are called."""
+        return self.names["train"][1]
+
+    @property
+    def inputs(self) -> dict[str, Array]:
+        """By part its inputs, training first."""
+        return {part: self.arrays[x] for part, (x, _) in self.names.items()}
+
+    def unused(self, beside: Collection[str | None]) -> list[str]:
+        """Name and shape of the arrays that are neither inputs nor targets, ``beside`` which are in use, too."""
+        used = {*(name for pair in self.names.values() for name in pair), *beside}
+        return [f"{name} {self.arrays[name].shape}" for name in sorted(self.arrays) if name not in used]
 
 
 def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> dict[str, tuple[str, str]]:
@@ -171,6 +204,21 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
             raise UnusableInput(
                 f"{first} is {stored[first].shape} and {x} is {inputs.shape}: samples must be of one shape."
             )
+
+
+def _targets(stored: _Stored, layout: Layout) -> tuple[Targets, Head, str]:
+    """The targets of all parts, one after the other, what there is one of, and why classes may be something else."""
+    read = _read_targets([(y, stored.arrays[y]) for _, y in stored.names.values()], stored.owner)
+    example = channels_first(torch.empty(stored.inputs["train"].shape, device="meta"), layout)
+    values, head = arranged_targets(read.values, tuple(example.shape[1:]), layout)
+    _refuse_unknown(values, stored.owner)
+    doubt = _doubt(stored.target, read.class_names or ())
+    if head == "dense" and values.dim() == 2 and is_one_hot(values):
+        doubt = (
+            f"{stored.target} is {tuple(values.shape)}, with one 1 in each sample: {stored.target}.argmax(1) makes a "
+            "class of it; task=dense_classification takes 0 and 1 as classes of places."
+        )
+    return Targets(values, read.class_names), head, doubt
 
 
 def _read_targets(arrays: Sequence[tuple[str, Array]], owner: str) -> Targets:
@@ -251,7 +299,7 @@ def _refuse_unknown(values: Tensor, owner: str) -> None:
             )
 
 
-def _rows(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Tensor:
+def _taken(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Tensor:
     """The samples ``chosen``, counted through all ``arrays``: uint8 as they are, others float32."""
     begin, pieces = 0, []
     for array in arrays:

@@ -13,11 +13,14 @@ POINTER = b"version https://git-lfs.github.com"  # what Git LFS leaves of a file
 NOT_FETCHED = "stands for a file of Git LFS that was not fetched: git lfs pull fetches it"
 PAGES = (b"<!doctype", b"<html", b"<?xml")
 NO_TEXTS = (  # what files are, whatever they are called, by their first and their last bytes
-    (b"PK\3\4", b"", "a spreadsheet or a ZIP archive"),
-    (b"\xd0\xcf\x11\xe0", b"", "a spreadsheet"),
-    (GZIP, b"", "compressed (it should be called .csv.gz)"),
-    (b"PAR1", b"PAR1", "Parquet (it should be called .parquet)"),  # at the beginning alone, it may name a column
+    (b"PK\3\4", b"", "a spreadsheet, a document or a ZIP archive"),
+    (b"\xd0\xcf\x11\xe0", b"", "a spreadsheet or a document"),
+    (b"%PDF", b"", "a PDF document"),
+    (b"{\\rtf", b"", "a document (RTF)"),
+    (GZIP, b"", "compressed"),
+    (b"PAR1", b"PAR1", "Parquet"),  # at the beginning alone, it may name a column
 )
+CALLED = {"compressed": " (it should be called .csv.gz)", "Parquet": " (it should be called .parquet)"}
 LOOKED_AT = 64  # bytes
 
 
@@ -35,6 +38,12 @@ def first_bytes(file: Path | str, last: int = 0) -> bytes:
         return b""
 
 
+def no_text(file: Path | str) -> str | None:
+    """What ``file`` is, by its first and last bytes, such as a PDF document; None where it may be a text."""
+    ends = first_bytes(file, last=4)
+    return next((what for first, last, what in NO_TEXTS if ends.startswith(first) and ends.endswith(last)), None)
+
+
 def refuse_no_table(file: Path, key: str, is_text: bool) -> None:
     """Refuse what a download often is in place of a table.
 
@@ -46,11 +55,11 @@ def refuse_no_table(file: Path, key: str, is_text: bool) -> None:
     Raises:
         UnusableInput: It is such a thing.
     """
-    ends = first_bytes(file, last=4)
-    other = next((what for first, last, what in NO_TEXTS if ends.startswith(first) and ends.endswith(last)), None)
-    if other is not None and is_text:
-        raise UnusableInput(f"{file} is no text, but {other}: save it as CSV and give that file in {key}.")
-    first = ends.lstrip(b"\xef\xbb\xbf \t\r\n")
+    what = no_text(file)
+    if what is not None and is_text:
+        called = CALLED.get(what, "")
+        raise UnusableInput(f"{file} is no text, but {what}{called}: save it as CSV and give that file in {key}.")
+    first = first_bytes(file).lstrip(b"\xef\xbb\xbf \t\r\n")
     if is_pointer(first):
         raise UnusableInput(f"{file} {NOT_FETCHED}.")
     if first.lower().startswith(PAGES):

@@ -2,9 +2,12 @@
 
 import filecmp
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
+
+from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
@@ -18,6 +21,7 @@ from nas.data.table_columns import (
     count_rows,
     inputs_among,
     joined,
+    override,
     refuse_gaps,
     require_columns,
     targets_among,
@@ -81,45 +85,27 @@ class Table:
         shown = files[0].name
         columns = read_table(files[0], self.csv, self.missing)
         dividing = self._dividing(columns, shown)
-        count, own = count_rows(columns), {}
+        count, own = count_rows(columns), dict[str, int]()
         if len(files) > 1:
-            own = {"test": read_table(files[1], self.csv, self.missing, "data.test_file")}
-            other = not filecmp.cmp(files[0], files[1], shallow=False)
-            require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
-            for table, file in zip((columns, own["test"]), files, strict=True):
-                refuse_gaps(table, self.targets, file.name)
-            columns = joined(columns, own["test"], (*self.ignore, *dividing), files[1].name)
+            columns = self._with_test_file(columns, files, dividing)
+            own = {"test": count_rows(columns) - count}
         columns = as_said(columns, self.numeric, self.categorical, shown)
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
         targets = targets_among(columns, self.targets, shown, self.numeric)
-        rows = Rows(
-            count,
-            {part: count_rows(of_part) for part, of_part in own.items()},
-            targets.strata,
-            groups_of(columns, self.split.by, count, shown),
-            times_of(columns, self.split.order, count, shown),
-        )
+        groups = groups_of(columns, self.split.by, count, shown)
+        rows = Rows(count, own, targets.strata, groups, times_of(columns, self.split.order, count, shown))
         parts = drawn_parts(rows, self.split)
         targets = of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))
-        try:
-            values = preparation({name: column.values for name, column in inputs.items()})
-        except ValueError as error:
-            raise UnusableInput(f"{shown}: {error}: correct it, or leave the column out by data.ignore.") from None
+        values = _prepared(inputs, preparation, shown)
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
-        many = count + sum(rows.own.values())
+        many = count + sum(own.values())
         log.info(f"{name}: {many:,} rows, {self.split.in_words(parts)}; {_in_words(preparation)}")
-        codes = [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]
-        if codes:
-            why = "zeros in front, or more digits than an amount has"
-            log.info(f"{name}: taken as codes ({why}): {listed(codes, most=10)}; data.numeric takes them as numbers")
-        unnamed = {*inputs, *self.targets, *dividing, *self.ignore}
-        if index := [one for one in columns if columns[one].names_rows and one not in unnamed]:
-            log.info(f"{name}: left out, an index that names the rows: {listed(index)}")
-        for remark in (*fitted.remarks, *remarks_on(inputs, targets, parts.train, self.missing)):
+        said = [*self._remarks_on_columns(columns, inputs, dividing), *fitted.remarks]
+        for remark in (*said, *remarks_on(inputs, targets, parts.train, self.missing)):
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,
@@ -135,8 +121,38 @@ class Table:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, rows.own),
+            exchangeable=exchangeable(self.split, own),
         )
+
+    def _with_test_file(
+        self, columns: Mapping[str, Column], files: Sequence[Path], dividing: Sequence[str]
+    ) -> dict[str, Column]:
+        """``columns`` of the first of the two ``files``, and below them the rows of the second."""
+        test = read_table(files[1], self.csv, self.missing, "data.test_file")
+        other = not filecmp.cmp(files[0], files[1], shallow=False)
+        require(other, "test_file", self.test_file, "it has the same content as data.file, which is trained on")
+        for table, file in zip((columns, test), files, strict=True):
+            refuse_gaps(table, self.targets, file.name)
+        return joined(columns, test, (*self.ignore, *dividing), files[1].name)
+
+    def _remarks_on_columns(
+        self, columns: Mapping[str, Column], inputs: Collection[str], dividing: Sequence[str]
+    ) -> list[str]:
+        """What is worth a line about the kinds that columns were taken for."""
+        remarks = []
+        if codes := [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]:
+            why = "zeros in front, or more digits than an amount has"
+            shown = listed(codes, most=10)
+            remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
+        unnamed = {*inputs, *self.targets, *dividing, *self.ignore}
+        if index := [one for one in columns if columns[one].names_rows and one not in unnamed]:
+            remarks.append(f"left out, an index that names the rows: {listed(index)}")
+        said = {*self.numeric, *self.categorical}
+        if taken := [one for one in inputs if columns[one].is_index and one not in said]:
+            way = f"{override('ignore', [*self.ignore, *taken])} leaves it out"
+            groups = "data.split.by=<column> keeps the rows of one value in one part"
+            remarks.append(f"taken as an input, the index of a data frame: {listed(taken)}; {way}, {groups}")
+        return remarks
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
         """The columns that rows are split by, after a look at all names that the settings have."""
@@ -153,6 +169,13 @@ class Table:
         if order is not None and order != "time":
             require_columns("split.order", [order], columns, file)
         return tuple(name for name in (by, order) if name is not None and name in columns)
+
+
+def _prepared(inputs: Mapping[str, Column], preparation: TablePreparation, file: str) -> Tensor:
+    try:
+        return preparation({name: column.values for name, column in inputs.items()})
+    except ValueError as error:
+        raise UnusableInput(f"{file}: {error}: correct it, or leave the column out by data.ignore.") from None
 
 
 def _in_words(preparation: TablePreparation) -> str:

@@ -4,6 +4,7 @@ import difflib
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -258,45 +259,45 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
     if column.kind != "text":
         return
     assert column.texts is not None
-    different = [text for text in dict.fromkeys(column.texts) if text]
-    words = {text for text in different if math.isnan(float_of(text))}
-    commas = bool(words) and all(map(COMMA.fullmatch, words))
-    written = commas or (len(different) > MOST_CLASSES and bool(words) and _are_signed(words))
-    if not different or (len(words) == len(different) and not written):
+    counts = Counter(filter(None, column.texts))
+    if not counts:
         return
-    known = [(row, text) for row, text in enumerate(column.texts) if text]
-    strange = [(row, text) for row, text in known if text in words]
+    words = [text for text in counts if math.isnan(float_of(text))]
+    strange, known = sum(counts[text] for text in words), counts.total()
+    first = (words or list(counts))[0]
+    where = f"({_shown(first)} in row {column.texts.index(first) + 1})"
     as_texts = f"{override('categorical', [column.name])} takes all of them as texts"
-    if written:
-        row, text = strange[0]
-        if commas:
-            thousands = all(map(THOUSANDS.fullmatch, words))
-            either = "; if they part thousands, remove them from the file" if thousands else ""
-            problem, way = "decimal commas", f"\"data.csv.decimal=','\" reads them{either}"
-        else:
-            problem = f"in {len(strange):,} of {len(known):,} rows numbers that are not written plainly"
-            way = f"write them without units, blanks, signs and marks between thousands, or {as_texts}"
-        raise UnusableInput(f"The column {column.name} of {file} has {problem} ({text!r} in row {row + 1}): {way}.")
-    if 2 * len(strange) > len(known):
-        return
-    if not strange:
-        problem = f"has texts that are all numbers ({known[0][1]!r} in row {known[0][0] + 1})"
+    if not words:
+        problem = f"texts that are all numbers {where}"
         ways = [f"{override('numeric', [column.name])} takes them as numbers", as_texts]
+    elif all(map(COMMA.fullmatch, words)):
+        problem, ways = f"decimal commas {where}", [_way_with_commas(words)]
+    elif len(counts) > MOST_CLASSES and _are_signed(words):
+        problem = f"in {strange:,} of {known:,} rows numbers that are not written plainly {where}"
+        ways = [f"write them without units, blanks, signs and marks between thousands, or {as_texts}"]
+    elif len(words) < len(counts) and 2 * strange <= known:
+        problem = f"numbers, but a text in {strange:,} of {known:,} rows {where}"
+        ways = _ways_with_words(words, as_texts, is_target)
     else:
-        row, text = strange[0]
-        problem = (
-            f"has numbers, but a text in {len(strange):,} of {len(known):,} rows ({_shown(text)} in row {row + 1})"
-        )
-        different = [text for text in different if text in words]
-        ways = [as_texts]
-        if any("\n" in text for text in different):
-            ways = ["a quotation mark there is not closed"]
-        elif is_target:
-            ways = [f"correct or remove these rows, or {as_texts}"]
-        elif len(different) <= 3:
-            missing = override("missing", different)
-            ways.insert(0, f"{missing} takes {'it' if len(different) == 1 else 'them'} as missing")
-    raise UnusableInput(f"The column {column.name} of {file} {problem}: {', and '.join(ways)}.")
+        return
+    raise UnusableInput(f"The column {column.name} of {file} has {problem}: {', and '.join(ways)}.")
+
+
+def _way_with_commas(words: Collection[str]) -> str:
+    thousands = all(map(THOUSANDS.fullmatch, words))
+    either = "; if they part thousands, remove them from the file" if thousands else ""
+    return f"\"data.csv.decimal=','\" reads them{either}"
+
+
+def _ways_with_words(words: Sequence[str], as_texts: str, is_target: bool) -> list[str]:
+    """What to do about ``words`` among numbers."""
+    if any("\n" in text for text in words):
+        return ["a quotation mark there is not closed"]
+    if is_target:
+        return [f"correct or remove these rows, or {as_texts}"]
+    if len(words) > 3:
+        return [as_texts]
+    return [f"{override('missing', words)} takes {'it' if len(words) == 1 else 'them'} as missing", as_texts]
 
 
 def _are_signed(texts: Collection[str]) -> bool:

@@ -40,6 +40,7 @@ DATE = re.compile(
     rf"|{DAY}\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
     re.IGNORECASE,
 )
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # as pandas saves it; other programs take it for a column
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 COMMA = re.compile(r"-?\d+,\d+")
 EXACT = 2**53  # up to which float64 has every whole number
@@ -66,13 +67,15 @@ class Column:
             ``list`` several values in a cell.
         numbers: (N,) float64 of numbers and whole numbers; NaN where they are missing.
         texts: N texts of all other kinds; an empty one where they are missing.
-        names_rows: Whether it is the index of a data frame, with dates or another value in each row.
+        is_index: Whether it is the index of a data frame, or a level of it.
+        names_rows: Whether it is one of dates, or of another value in each row, or one that never had a name.
     """
 
     name: str
     kind: Kind
     numbers: Tensor | None = None
     texts: tuple[str, ...] | None = None
+    is_index: bool = False
     names_rows: bool = False
 
     @property
@@ -148,8 +151,10 @@ def read_table(
     for place, name in enumerate(columns):
         if place in codes:
             columns[name] = replace(columns[name], kind="code")
-        if place < index and (columns[name].kind == "date" or bool(frame.iloc[:, place].is_unique)):
-            columns[name] = replace(columns[name], names_rows=True)
+        unnamed = UNNAMED_INDEX.fullmatch(name) is not None
+        if place < index or unnamed:
+            of_rows = unnamed or columns[name].kind == "date" or bool(frame.iloc[:, place].is_unique)
+            columns[name] = replace(columns[name], is_index=True, names_rows=of_rows)
     return columns
 
 

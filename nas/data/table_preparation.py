@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,13 @@ from nas.data.table_rows import places_of, prepared_rows
 from nas.errors import UnusableInput
 
 MOST_CATEGORIES = 1000  # texts of a column that get a code of their own; the rarer ones count as unknown
+EMPTY = "dropped, empty in all training rows"
+CONSTANT = "dropped, of one value in all training rows"
+GAPS = "missing in some rows, filled by the training part's median, or a category of its own"
+LATER = "missing in some rows, and in none of training"
+UNSEEN = "texts of other rows that training has not, which count as unknown"
+RARE = "of many texts"
+REMARKS = (EMPTY, CONSTANT, GAPS, LATER, UNSEEN, RARE)
 
 
 @dataclass(frozen=True)
@@ -98,63 +105,64 @@ def fitted_preparation(
     Raises:
         UnusableInput: No column is left, or the values of one are too large.
     """
-    numeric, categorical = [], []
-    empty, constant, gaps, rare = [], [], [], []
-    later, unseen = [], []
-    rows = train.tolist()
-    for name, column in columns.items():
-        texts = None if column.texts is None else [column.texts[row] for row in rows]
-        values = np.empty(0) if column.numbers is None else column.numbers[train].numpy()
-        known = values[~np.isnan(values)] if texts is None else np.array([text for text in texts if text])
-        missing = len(rows) - len(known)
-        if not len(known):
-            empty.append(name)
-            continue
-        if missing == 0 and (known == known[0]).all():
-            constant.append(name)
-            continue
-        in_others = len(column.missing) - missing
-        if missing:
-            gaps.append(f"{name} ({missing + in_others})")
-        elif in_others:
-            later.append(f"{name} ({in_others})")
-        if texts is None:
-            numeric.append(_of_numbers(name, values, known))
-            if not math.isfinite(numeric[-1].std):
-                raise UnusableInput(
-                    f"The column {name} of {owner} has values too large to be standardised, such as "
-                    f"{known[np.abs(known).argmax()]:g}: correct them, or {override('ignore', [name])}."
-                )
-            continue
-        counts = Counter(text for text in texts if text)
-        kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
-        categorical.append(CategoricalColumn(name, tuple(kept)))
-        spelt = places_of(list(counts), ())  # 501 is no other text than 00501
-        if strange := sum(bool(text) and text not in spelt for text in column.texts or ()):
-            unseen.append(f"{name} ({strange})")
-        if len(kept) < len(counts):
-            rare.append(f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)")
-    remarks = [
-        ("dropped, empty in all training rows", empty),
-        ("dropped, of one value in all training rows", constant),
-        ("missing in some rows, filled by the training part's median, or a category of its own", gaps),
-        ("missing in some rows, and in none of training", later),
-        ("texts of other rows that training has not, which count as unknown", unseen),
-        ("of many texts", rare),
-    ]
+    measured = {name: _measured(column, train, owner) for name, column in columns.items()}
+    numeric = tuple(one.becomes for one in measured.values() if isinstance(one.becomes, NumericColumn))
+    categorical = tuple(one.becomes for one in measured.values() if isinstance(one.becomes, CategoricalColumn))
+    said = {remark: [one.said[remark] for one in measured.values() if remark in one.said] for remark in REMARKS}
     if not numeric and not categorical:
-        reasons = {"empty": empty, "of one value": constant}
+        reasons = {"empty": said[EMPTY], "of one value": said[CONSTANT]}
         why = "; ".join(f"{listed(names)} {what} in all training rows" for what, names in reasons.items() if names)
         raise UnusableInput(f"No column of {owner} is left as an input: {why or 'there is none beside the target'}.")
-    inputs = tuple(numeric), tuple(categorical)
-    preparation = TablePreparation(*inputs, tuple(targets), (*left_out, *empty, *constant))
-    return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in remarks if names))
+    dropped = *said[EMPTY], *said[CONSTANT]
+    preparation = TablePreparation(numeric, categorical, tuple(targets), (*left_out, *dropped))
+    return Fitted(preparation, tuple(f"{what}: {listed(names, most=10)}" for what, names in said.items() if names))
 
 
-def _of_numbers(name: str, values: np.ndarray, known: np.ndarray) -> NumericColumn:
+class _Measured(NamedTuple):
+    """What becomes of a column, None where it is dropped, and by remark what is said of it there."""
+
+    becomes: NumericColumn | CategoricalColumn | None
+    said: Mapping[str, str]
+
+
+def _measured(column: Column, train: Tensor, owner: str) -> _Measured:
+    name, texts = column.name, column.texts
+    values = np.empty(0) if column.numbers is None else column.numbers[train].numpy()
+    of_texts = None if texts is None else [texts[row] for row in train.tolist() if texts[row]]
+    known = values[~np.isnan(values)] if of_texts is None else of_texts
+    missing = len(train) - len(known)
+    missing_elsewhere = len(column.missing) - missing
+    if not len(known):
+        return _Measured(None, {EMPTY: name})
+    if not missing and all(value == known[0] for value in known):
+        return _Measured(None, {CONSTANT: name})
+    said = {}
+    if missing:
+        said[GAPS] = f"{name} ({missing + missing_elsewhere})"
+    elif missing_elsewhere:
+        said[LATER] = f"{name} ({missing_elsewhere})"
+    if of_texts is None:
+        return _Measured(_of_numbers(name, values, owner), said)
+    counts = Counter(of_texts)
+    spelt = places_of(list(counts), ())  # 501 is no other text than 00501
+    if strange := sum(bool(text) and text not in spelt for text in texts or ()):
+        said[UNSEEN] = f"{name} ({strange})"
+    if len(counts) > MOST_CATEGORIES:
+        said[RARE] = f"{name} ({len(counts):,}, of which the {MOST_CATEGORIES:,} most frequent have codes)"
+    kept = sorted(text for text, _ in counts.most_common(MOST_CATEGORIES))
+    return _Measured(CategoricalColumn(name, tuple(kept)), said)
+
+
+def _of_numbers(name: str, values: np.ndarray, owner: str) -> NumericColumn:
+    known = values[~np.isnan(values)]
     median = float(np.median(known))
     filled = np.where(np.isnan(values), median, values)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(filled.mean()), float(filled.std())
-    is_constant = std <= 1e-12 * max(1.0, abs(mean))
-    return NumericColumn(name, median, mean, 1.0 if is_constant else std, indicator=len(known) < len(values))
+    std = 1.0 if std <= 1e-12 * max(1.0, abs(mean)) else std  # of one value
+    if not math.isfinite(std):
+        raise UnusableInput(
+            f"The column {name} of {owner} has values too large to be standardised, such as "
+            f"{known[np.abs(known).argmax()]:g}: correct them, or {override('ignore', [name])}."
+        )
+    return NumericColumn(name, median, mean, std, indicator=len(known) < len(values))

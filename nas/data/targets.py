@@ -29,10 +29,11 @@ class Targets:
     @property
     def strata(self) -> Tensor | None:
         """(N,) int64 class numbers where the targets may be classes, so that every part can get its share of each."""
-        if self.values.dim() != 1 or self.values.is_floating_point():
+        if self.values.dim() != 1:
             return None
         found, numbers = self.values.unique(return_inverse=True)
-        return numbers if self.class_names is not None or len(found) <= MOST_CLASSES else None
+        whole = not found.is_floating_point() or bool((found == found.round()).all())  # NaN is none
+        return numbers if self.class_names is not None or (whole and len(found) <= MOST_CLASSES) else None
 
 
 def named_classes(texts: Sequence[str]) -> Targets:

@@ -10,6 +10,7 @@ from pathlib import Path
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.labelled import listed
+from nas.data.no_table import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
 from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
@@ -21,7 +22,6 @@ from nas.errors import InvalidValue, UnusableInput, require
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
-DOCUMENTS = ("%PDF", "PK\3\4", "{\\rtf")  # what files of other programs begin with
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
@@ -198,10 +198,10 @@ def _text_of(paths: Sequence[Path]) -> str:
 
 
 def _read(path: Path) -> str:
+    if (what := no_text(path)) is not None:
+        raise UnusableInput(f"{path} is no text, but {what}: save its text as .txt, in UTF-8.")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if text.startswith(DOCUMENTS):
-            raise UnusableInput(f"{path} is a document of another program: save its text as .txt, in UTF-8.")
         if "\0" in text:
             before = text[: text.index("\0")].split("\n")
             raise UnusableInput(

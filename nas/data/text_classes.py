@@ -10,6 +10,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.image_folders import PictureFolder
 from nas.data.labelled import listed
+from nas.data.no_table import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import of_training
@@ -116,7 +117,7 @@ def _read(name: str, files: Sequence[str]) -> list[str]:
         try:
             texts.append(Path(file).read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:
-            bad.append(f"{file} (no UTF-8)")
+            bad.append(f"{file} ({no_text(file) or 'no UTF-8'})")
         except OSError as error:
             bad.append(f"{file} ({error.strerror})")
     if bad:

@@ -39,6 +39,11 @@ class TextDataset(ArrayDataset):
     def to(self, device: torch.device | str) -> "TextDataset":
         return TextDataset(self.tokens.to(device), self.length, self.varied)
 
+    def samples_of_epoch(self, epoch_samples: int, batch_size: int = 1) -> int:
+        """As of any data: a piece of half the length is a sample, too, so there are more of them where some are."""
+        stream = TextStream(self, batch_size, Generator())
+        return self._passes(epoch_samples) * stream.steps_per_epoch * stream.batch_size
+
     def _stream(self, batch_size: int, prepare: Preparation, order_generator: Generator) -> Stream:  # type: ignore[override]
         return TextStream(self, batch_size, order_generator)
 
@@ -61,6 +66,11 @@ class TextStream(Stream):
         self._length, self._varied, self._generator = text.length, text.varied, generator
         self._position = 0
         self._state: Tensor | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Rows that the text is long enough for."""
+        return len(self._rows)
 
     @property
     def steps_per_epoch(self) -> int:

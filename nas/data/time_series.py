@@ -63,20 +63,18 @@ class TimeSeries:
         parts = drawn_parts(rows, self.split)
         targets = of_training(targets, parts, file.name)
         gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
-        series = [[_interpolated(values) for values in channels] for channels in series]
+        filled = [[_interpolated(values) for values in channels] for channels in series]
         if self.per_series:
-            series = [[_standardised(values) for values in channels] for channels in series]
-        in_training = [series[number] for number in parts.train.tolist()]
+            filled = [[_standardised(values) for values in channels] for channels in filled]
+        in_training = [filled[number] for number in parts.train.tolist()]
         length = max(len(values) for channels in in_training for values in channels)
-        known = [torch.cat([channels[place] for channels in in_training]) for place in range(len(series[0]))]
-        mean = tuple(0.0 if self.per_series else _mean(values) for values in known)
-        std = tuple(1.0 if self.per_series else _deviation(values) for values in known)
-        inputs = torch.stack([_of_length(channels, length, mean) for channels in series])
+        mean, std = _statistics(in_training, self.per_series)
+        inputs = torch.stack([_of_length(channels, length, mean) for channels in filled])
         train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
         log.info(f"{name}: {len(series):,} series of {len(mean)} x {length}, {self.split.in_words(parts)}")
-        other = _other_lengths(read, [one.name for one in files])
         lacks_test = test_file is None and file.stem.lower().endswith("_train")
-        for remark in [*_remarks(series, gaps, length, lacks_test), *_strange_labels(read), *other]:
+        of_files = [*_strange_labels(read), *_other_lengths(read, [one.name for one in files])]
+        for remark in [*_remarks(filled, gaps, length, lacks_test), *of_files]:
             log.info(f"{name}: {remark}")
         return DataSplits(
             name,
@@ -99,6 +97,17 @@ class TimeSeries:
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(self.split, rows.own),
         )
+
+
+def _statistics(
+    in_training: Sequence[Sequence[Tensor]], per_series: bool
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel over all training series; 0 and 1 where each series has its own."""
+    channels = range(len(in_training[0]))
+    if per_series:
+        return tuple(0.0 for _ in channels), tuple(1.0 for _ in channels)
+    known = [torch.cat([series[channel] for series in in_training]) for channel in channels]
+    return tuple(map(_mean, known)), tuple(map(_deviation, known))
 
 
 def _refuse_other_channels(read: Sequence[SeriesFile], names: Sequence[str]) -> None:

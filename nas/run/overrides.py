@@ -1,5 +1,6 @@
 """The overrides on a command line, ``group=option`` and ``key=value``, as Hydra's own parser reads them."""
 
+import logging
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, require
 
+log = logging.getLogger(__name__)
 OLD_OPTIONS = {
     "method=rehearsed": "it is called tuned now",
     "method=several_starts": "it is called multi_start now",
@@ -89,14 +91,20 @@ def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
     They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
     network learns nothing; short trainings see that. A table has ``method=cross_validated`` behind them and
     ``hyperparameters=table``: its rows are few and noisy, and weight decay is what it needs. An experiment says
-    everything itself.
+    everything itself. What goes along is typed once for all jobs of a sweep, so one over several sources tells whose
+    method they have.
     """
-    said = any(value_of(arguments, group) for group in ("method", "experiment")) or any(map(_names_all, arguments))
-    swept = (value_of(arguments, "data") or "").split(",")
-    if said or not set(swept) <= set(OWN_SAMPLES):
+    if any(value_of(arguments, group) for group in ("method", "experiment")) or any(map(_names_all, arguments)):
         return []
     of_table = [] if value_of(arguments, "hyperparameters") else ["hyperparameters=table"]
-    return ["method=cross_validated", *of_table] if swept == ["table"] else ["method=coarse_to_fine"]
+    ways = {data: ["method=coarse_to_fine"] for data in OWN_SAMPLES} | {"table": ["method=cross_validated", *of_table]}
+    alone = {data: ways.get(data, []) for data in (value_of(arguments, "data") or "").split(",")}
+    if len(alone) == 1:
+        return next(iter(alone.values()))
+    common = ["method=coarse_to_fine"] if all(alone.values()) else []
+    if others := [f"data={data} alone has {' '.join(way)}" for data, way in alone.items() if way not in ([], common)]:
+        log.info(f"all jobs of this sweep have {' '.join(common) or 'the usual method'}; {'; '.join(others)}")
+    return common
 
 
 def _names_all(argument: str) -> bool:
@@ -243,8 +251,11 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         InvalidValue: A group is given no option, or one that no longer exists; something is added that nobody reads;
             or Hydra cannot read an argument.
     """
-    _refuse_unread_additions(arguments, conf)
-    for override in parse_overrides(arguments):
+    overrides = parse_overrides(arguments)
+    # A file of the user's own may read what is added.
+    if not any(re.match("-(cn|cd|cp|-config-)|hydra.searchpath=", one) for one in arguments):
+        _refuse_unread_additions(overrides, arguments, conf)
+    for override in overrides:
         group, value = override.key_or_group, override.value()
         if override.is_delete() or not group or not (conf / group).is_dir():
             continue
@@ -259,14 +270,12 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
             raise InvalidValue(name, value, renamed)
 
 
-def _refuse_unread_additions(arguments: Sequence[str], conf: Path) -> None:
+def _refuse_unread_additions(overrides: Sequence[Override], arguments: Sequence[str], conf: Path) -> None:
     """Refuse ``+epochs=3``, which Hydra adds at the top of the configuration, where nothing reads it.
 
-    It is left alone where an argument refers to it, ``${epochs}``, or where a file of the user's own may.
+    It is left alone where one of the ``arguments`` refers to it, ``${epochs}``.
     """
-    if any(re.match("-(cn|cd|cp|-config-)|hydra.searchpath=", one) for one in arguments):
-        return
-    for override in parse_overrides(arguments):
+    for override in overrides:
         name = re.split("[./]", override.key_or_group)[0]
         if not (override.is_add() or override.is_force_add()) or (conf / name).is_dir():
             continue

@@ -4,6 +4,10 @@ A learned learning rate and the architecture that likes it depend on where the l
 begins with the same weights and sees the same batches, so that only the start tells them apart; the one whose supernet
 ends with the lowest validation loss hands its alpha and its hyperparameters on. The long search starts from these with
 fresh weights.
+
+The loss is measured with each batch's own statistics. After few steps the running averages of batch norm lag behind,
+the further the faster the weights have moved: after 30 steps on the digits they give twice the loss at a learning rate
+of 0.1, and up to 3.5 times at 0.3.
 """
 
 import copy
@@ -17,6 +21,7 @@ import torch
 from nas.errors import InvalidValue, require
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost
+from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.search.discretisation import Strongest
 from nas.search.gradient_search import GradientSearch
@@ -58,7 +63,8 @@ class MultiStart:
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
             left = self.parts.budget.without(spent)
-            if left is None or not left.allows(short.meter.least() + self.long.meter.least()):
+            comparing = Cost.of_passes(short.meter.per_image, 0, short.meter.validation)
+            if left is None or not left.allows(short.meter.least() + comparing + self.long.meter.least()):
                 log.info(f"the budget is too small for start {number} and those after it")
                 break
             loss = self._loss(short)
@@ -95,12 +101,15 @@ class MultiStart:
     def _loss(self, short: GradientSearch) -> float:
         """Run a short search. Returns its supernet's validation loss; infinite where it has diverged."""
         try:
-            return short.search().metrics["supernet/validation_loss"]
+            short.search()
         except Stopped as stop:
             raise Stopped(stop.step, self.parts.folder.path) from stop
         except SearchDiverged as error:
             log.info(f"this start is given up: {error}")
             return math.inf
+        short.meter.passed(short.meter.validation)
+        weights = relaxed_weights(short.supernet)
+        return supernet_metrics(short.supernet, short.reader.batches(), weights, self.parts.task)["loss"]
 
     @torch.no_grad()
     def _take_over(self, best: GradientSearch) -> None:

@@ -57,6 +57,14 @@ def test_a_layout_says_what_the_dimensions_mean(
     torch.testing.assert_close(torch.tensor(splits.mean, dtype=torch.float64), expected_mean)
 
 
+def test_labels_are_drawn_in_proportion_whatever_type_their_whole_numbers_have(tmp_path: Path) -> None:
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    parts = [loaded(stored(tmp_path, x=np.eye(100), y=labels.astype(kind))) for kind in (int, float)]
+    for of_ints, of_floats in zip(*(splits.parts.values() for splits in parts), strict=True):
+        assert torch.equal(of_ints.targets.double(), of_floats.targets)
+    assert parts[0].test.targets.bincount().tolist() == [12, 6, 2]
+
+
 def test_every_kind_of_file_gives_the_same_data(tmp_path: Path) -> None:
     expected = loaded(stored(tmp_path, x=X, y=Y), layout="NCL")
     np.save(tmp_path / "x.npy", X.astype(">f8"))

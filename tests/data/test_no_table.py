@@ -32,6 +32,7 @@ def refused(file: Path, sentence: str, **settings: Any) -> None:
         (POINTER, "stands for a file of Git LFS that was not fetched: git lfs pull fetches it"),
         ("\n<!DOCTYPE html>\n<html>404</html>\n", "is a web page or XML, maybe a page that says why nothing was down"),
         ('"age,kind"\n"1,a"\n"2,b"\n', "has quotation marks around whole lines, such as 'age,kind'"),
+        ("{\\rtf1\\ansi age,kind\n1,a\n", "is no text, but a document (RTF): save it as CSV and give that file in"),
         ("age,kind\n1,3,a\n2,4,b\n", "R writes the names of rows so: write.csv(..., row.names = FALSE)"),
     ],
 )
@@ -135,6 +136,10 @@ def test_an_index_that_names_the_rows_is_left_out(
         splits = Table(RowSplit(), CsvFormat(), str(file), "kind").load()
         assert splits.input_shape == (1 + kept,)
         assert f"left out, an index that names the rows: {index.names[-1]}" in caplog.text
+    assert "taken as an input, the index of a data frame: patient; 'data.ignore=[patient]' leaves it" in caplog.text
+    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(COLUMNS | {"__index_level_0__": patients // 14}))
+    assert Table(RowSplit(), CsvFormat(), str(file), "kind").load().input_shape == (1,)
+    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(COLUMNS, index=visits))
     assert Table(RowSplit(order="day"), CsvFormat(), str(file), "kind", ignore=["patient"]).load().input_shape == (1,)
     kept = Table(RowSplit(), CsvFormat(), str(file), "kind", ignore=["day"], numeric=["patient"]).load()
     assert kept.input_shape == (2,)

@@ -29,3 +29,15 @@ def test_copies_are_told_of_every_part(shape: tuple[int, ...]) -> None:
     assert str(shared_samples(parts(inputs, targets))).startswith(told)
     targets[798:802] = 1  # equal rows of a table of which other things are to be learned; a picture shows one thing
     assert (shared_samples(parts(inputs, targets)) is None) == (len(shape) == 1)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_answers_that_go_together_are_no_copies_unless_their_targets_go_with_them(copied: bool) -> None:
+    draw = torch.Generator().manual_seed(0)
+    kind = torch.rand(1000, 1, generator=draw) < 0.5
+    answers = torch.where(torch.rand(1000, 20, generator=draw) < 0.97, kind, ~kind).float()
+    targets = torch.where(torch.rand(1000, generator=draw) < 0.8, kind[:, 0], ~kind[:, 0]).long()
+    if copied:
+        answers[:] = torch.rand(1000, 20, generator=draw)
+        answers[800:], targets[800:] = answers[:200].clone(), targets[:200].clone()
+    assert (shared_samples(parts(answers, targets)) is None) is not copied

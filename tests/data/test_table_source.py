@@ -356,7 +356,7 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         ),
         ("sep=;\na;kind\n1;x\n", "first line of .* is 'sep=;', .*: remove it, and say \"data.csv.separator=';'\""),
         ("a kind\n1 x\n2 y\n", "\"data.csv.separator=' '\""),
-        (b"PK\3\4" + bytes(range(256)), "is no text, but a spreadsheet or a ZIP archive: save it as CSV"),
+        (b"PK\3\4" + bytes(range(256)), "is no text, but a spreadsheet, a document or a ZIP archive: save it as CSV"),
         (b"\x1f\x8b\x08\x00", r"compressed \(it should be called .csv.gz\)"),
         ("a;kind\n1;x\n2;y\n", "\"data.csv.separator=';'\""),
         ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 values, and the first line has 2 names"),

@@ -99,7 +99,7 @@ def test_mistakes(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match="no text in UTF-8: convert it, for example with iconv -f latin1 -t utf-8"):
         Text(file=str(tmp_path / "image.txt")).load()
     (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4 " + 900 * b"word ")
-    with pytest.raises(UnusableInput, match="is a document of another program: save its text as"):
+    with pytest.raises(UnusableInput, match="is no text, but a PDF document: save its text as"):
         Text(file=str(tmp_path / "book.pdf")).load()
     (tmp_path / "book.txt").write_text("one\ntwo \0 three\n")
     with pytest.raises(UnusableInput, match=r"has a NUL character, .*, in line 2, column 5 \(1 in all\): remove it"):
@@ -150,6 +150,15 @@ def test_some_batches_are_half_as_long() -> None:
     lengths = [stream.next().inputs.shape[1] for _ in range(1000)]
     assert set(lengths) == {4, 8}
     assert 30 <= lengths.count(4) <= 70
+
+
+@pytest.mark.parametrize("varied", [False, True])
+@pytest.mark.parametrize("tokens", [20, 399, 4000])
+def test_an_epoch_has_as_many_pieces_as_its_price_says(tokens: int, varied: bool) -> None:
+    text = TextDataset(torch.arange(tokens), 8, varied)
+    stream = text.stream(4, (), (), Generator().manual_seed(0))
+    pieces = sum(len(stream.next().targets) for _ in range(stream.steps_per_epoch))
+    assert text.samples_of_epoch(0, 4) == pieces
 
 
 def test_everything_is_evaluated_in_order() -> None:

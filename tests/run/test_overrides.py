@@ -232,12 +232,16 @@ def test_what_an_override_sets(override: str, key: str) -> None:
     assert overridden_key(override) == key
 
 
-def test_short_trainings_follow_a_search_on_samples_of_a_users_own() -> None:
+def test_short_trainings_follow_a_search_on_samples_of_a_users_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     of_table = ["method=cross_validated", "hyperparameters=table"]
     for data in OWN_SAMPLES:
         assert going_along([f"data={data}"], CONF) == (of_table if data == "table" else ["method=coarse_to_fine"])
     assert going_along(["data=table", "hyperparameters=fixed"], CONF) == of_table[:1]
+    assert not caplog.text
     assert going_along(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
+    told = "all jobs of this sweep have method=coarse_to_fine; data=table alone has method=cross_validated hyperpar"
+    assert told in caplog.text
     assert going_along(["data=table,digits"], CONF) == going_along(["data=table", "-cn=mine"], CONF) == []
     assert going_along(["data=table", "method=tpe"], CONF) == []
     assert going_along(["data=table", "experiment=debug"], CONF) == []
