@@ -31,11 +31,11 @@ UNFINISHED = "its line search ended before it was between worse neighbours"
 class CrossValidated(Refinement):
     """A search, and then cross-validation of what it found and of its neighbours.
 
-    The network found is tried with each activation in all of its layers. A line search in each hyperparameter
-    (:class:`Lines`) begins with the best of these. What leads then is tried without its optional layers, a linear model
-    where all of them are optional. Where that is better, another line search begins there. The candidate of lowest mean
-    loss is handed on. The losses lie in ``cross_validation.jsonl`` of the run folder, so that a resumed run makes no
-    training twice.
+    The network found is tried with each activation in all of its layers; one without optional layers, which may be a
+    linear model, with all of them, too. A line search in each hyperparameter (:class:`Lines`) begins with the best of
+    these. What leads then is tried without its optional layers. Where that is better, another line search begins there.
+    The candidate of lowest mean loss is handed on. The losses lie in ``cross_validation.jsonl`` of the run folder, so
+    that a resumed run makes no training twice.
 
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.
@@ -85,12 +85,14 @@ class CrossValidated(Refinement):
         if self.trainer is None:
             values = Hyperparameters({**start.hyperparameters, **self.many})
             return replace(found, candidate=Candidate(start.architecture, values))
-        if not self.ranges and self._shortened(start) == start and not self._unified(start):
+        bases = dict.fromkeys((start, self._lengthened(start)))
+        first, *rivals = (one for base in bases for one in (base, *self._unified(base)))
+        if not self.ranges and not rivals and self._shortened(start) == start:
             return found
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
-            if not self._trained(start, trainings):  # what it is compared with comes first
+            if not self._trained(first, trainings):  # what it is compared with comes first
                 return found
-            for candidate in self._unified(start):
+            for candidate in rivals:
                 self._trained(candidate, trainings)
             start = best(trainings.done).candidate
             self._search_lines(start, trainings)
@@ -127,6 +129,15 @@ class CrossValidated(Refinement):
                 options = Architecture(architecture.space, {**architecture, **changed})
                 found.append(Candidate(options, candidate.hyperparameters))
         return [one for one in dict.fromkeys(found) if one != candidate]
+
+    def _lengthened(self, candidate: Candidate) -> Candidate:
+        """``candidate`` with all optional layers, where it has none of them; else itself."""
+        architecture = candidate.architecture
+        optional = [choice for choice in self.parts.space.choices if SKIP in choice.options]
+        if any(architecture[choice.name] != SKIP for choice in optional):
+            return candidate
+        options = {choice.name: next(one for one in choice.options if one != SKIP) for choice in optional}
+        return Candidate(Architecture(architecture.space, {**architecture, **options}), candidate.hyperparameters)
 
     def _shortened(self, candidate: Candidate) -> Candidate:
         """``candidate`` without its optional layers; itself, where there are none."""
@@ -215,6 +226,7 @@ def _in_words(first: Evaluation, taken: Evaluation, count: int) -> str:
     options = {name: option for name, option in after.architecture.items() if option != before.architecture[name]}
     alike = dict.fromkeys(f"{name.rpartition('.')[2]} {option}" for name, option in options.items())
     changes = ["without optional layers"] if SKIP in options.values() else list(alike)
+    changes = ["with optional layers"] if SKIP in (before.architecture[name] for name in options) else changes
     changes += [
         f"{name} {value:.3g} instead of {before.hyperparameters[name]:.3g}"
         for name, value in after.hyperparameters.items()

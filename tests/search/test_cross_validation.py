@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor
 
 import train_final
 import train_search
-from nas.candidate import Candidate
+from nas.candidate import Architecture, Candidate
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
 from nas.run.overrides import going_along
+from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.cross_validation import FoldTrainer, fold_indices, fold_setups
 from nas.search.parts import SearchParts
 from nas.search.result import SearchResult
@@ -126,14 +128,23 @@ def test_without_anything_to_step_in_what_was_found_is_still_compared(
     assert found.candidate == tried[0]
 
 
-@pytest.mark.parametrize(("best", "shorter"), [(1.0, 3.0), (0.05, -3.0)])
+@pytest.mark.parametrize(("best", "shorter", "linear"), [(1.0, 3.0, False), (0.05, -3.0, False), (0.05, -3.0, True)])
 def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
-    best: float, shorter: float, own: Path, monkeypatch: pytest.MonkeyPatch
+    best: float, shorter: float, linear: bool, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made(trainer: FoldTrainer, candidate: Candidate) -> Evaluation:
         return Evaluation(candidate, {"loss": made_up(candidate, best, shorter)}, Cost(evaluations=1))
 
+    searched_first = CoarseToFine.search
+
+    def without_layers(method: CoarseToFine) -> SearchResult:
+        found = searched_first(method)
+        options = {name: "skip" if name.endswith("type") else one for name, one in found.candidate.architecture.items()}
+        return replace(found, candidate=replace(found.candidate, architecture=Architecture("macro", options)))
+
     monkeypatch.setattr(FoldTrainer, "train", made)
+    if linear:
+        monkeypatch.setattr(CoarseToFine, "search", without_layers)
     found, _ = searched(own / "run", "method.trials=20", "method.inner.trials=2")
     values, architecture = found.candidate.hyperparameters, found.candidate.architecture
     assert abs(math.log(values["weight_decay"] / best)) < math.log(5.0) / 2 + 1e-9
@@ -142,13 +153,13 @@ def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     assert ("without optional layers" in told) == (shorter > 0)
     assert found.settled["weight_decay"] is None
     tried = [one.candidate for one in EvaluationCache(own / "run" / "cross_validation.jsonl")]
-    assert len(tried) == len(set(tried)) <= 15
-    alike = [one for one in tried[1:4] if one.hyperparameters == tried[0].hyperparameters]
-    assert [activations(one) for one in [*alike, found.candidate]] == [
-        *({option} for option in ("relu", "gelu", "tanh") if activations(tried[0]) != {option}),
-        set() if shorter > 0 else {"tanh"},
-    ]
-    assert ("activation tanh" in told) == (shorter < 0 and activations(tried[0]) != {"tanh"})
+    assert len(tried) == len(set(tried)) <= 16
+    base = tried[linear]  # a linear model is first tried with its layers
+    assert (activations(tried[0]) == set(), "with optional layers" in told) == (linear, linear)
+    alike = [activations(one) for one in tried[linear + 1 : linear + 4] if one.hyperparameters == base.hyperparameters]
+    assert alike == [{option} for option in ("relu", "gelu", "tanh") if activations(base) != {option}]
+    assert activations(found.candidate) == (set() if shorter > 0 else {"tanh"})
+    assert ("activation tanh" in told) == (shorter < 0 and not linear and activations(base) != {"tanh"})
     assert sum(one.architecture["layer1.type"] == "skip" for one in tried) >= 1
 
 
