@@ -32,7 +32,7 @@ class Holder:
 
     def __init__(self, folder: Path) -> None:
         held = FORKS.Event()
-        self.process = FORKS.Process(target=hold, args=(folder, held))
+        self.process = FORKS.Process(target=hold, args=(folder, held), daemon=True)
         self.process.start()
         assert held.wait(60)
 

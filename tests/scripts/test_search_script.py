@@ -67,7 +67,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("questions") / "asked"
     os.mkfifo(path)
     descriptor = os.open(path, os.O_RDWR)  # so that it has no end
-    process = multiprocessing.get_context("fork").Process(target=answer, args=(descriptor,))
+    process = multiprocessing.get_context("fork").Process(target=answer, args=(descriptor,), daemon=True)
     process.start()
     yield path
     process.kill()
