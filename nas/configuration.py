@@ -129,15 +129,17 @@ def trusted_packages() -> tuple[str, ...]:
 
 
 def import_trusted() -> None:
-    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space.
+    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space; one that is not here is not.
 
     Raises:
-        UnusableInput: One of them cannot be imported.
+        UnusableInput: One of them fails while it is imported.
     """
     for package in trusted_packages():
         try:
             importlib.import_module(package)
         except Exception as error:  # it may fail in any way
+            if isinstance(error, ModuleNotFoundError) and error.name == package:
+                continue  # the variable may be set for other runs
             raise UnusableInput(f"NAS_TRUST names {package}, which fails: {_first_line(error)}.") from error
 
 
