@@ -12,6 +12,7 @@ import keyword
 import os
 import re
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ def _resolve(path: object, key: str) -> Any:
         target = _imported(path)
         inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
-        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{_place(error)})") from error
     lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
     lacks = f": it lacks {lacking}" if lacking else ""
     good = not inspect.isabstract(target) and not _is_protocol(target)
@@ -140,7 +141,8 @@ def import_trusted() -> None:
         except Exception as error:  # it may fail in any way
             if isinstance(error, ModuleNotFoundError) and error.name == package:
                 continue  # the variable may be set for other runs
-            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {_first_line(error)}.") from error
+            reason = f"{_first_line(error)}{_place(error)}"
+            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {reason}.") from error
 
 
 def optional_module(name: str, extra: str) -> Any:
@@ -158,6 +160,13 @@ def optional_module(name: str, extra: str) -> Any:
 
 def _is_protocol(target: object) -> bool:
     return bool(getattr(target, "_is_protocol", False))
+
+
+def _place(error: Exception) -> str:
+    """Where in a module of a user's own ``error`` was raised while it was imported; empty if it was raised here."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen")]
+    own = [one for one in frames if one.filename not in (__file__, importlib.__file__)]
+    return f", {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _first_line(error: Exception) -> str:

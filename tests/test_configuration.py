@@ -183,6 +183,15 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     assert capfd.readouterr() == ("", ""), "nothing else is printed on the way"
 
 
+def test_a_mistake_in_a_module_of_ones_own_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slipped.py").write_text("import re\n\nclass Mine(re.Nothing):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sentence = complaint({"_target_": "slipped.Mine"})
+    assert sentence.endswith(f"(module 're' has no attribute 'Nothing', {tmp_path / 'slipped.py'}, line 3).")
+
+
 def test_what_an_abstract_class_lacks_is_named() -> None:
     assert complaint({"_target_": "nas.spaces.Supernet"}).endswith(
         "this one is abstract: it lacks alpha_rows, inherited_state."
