@@ -198,7 +198,10 @@ def _setting(parameter: str) -> str:
 
 def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], key: str) -> None:
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # names that a module of the user's own imports for type checkers alone
+        hints = {}
     names = {
         name
         for name, parameter in parameters.items()

@@ -2,10 +2,12 @@
 
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from unittest.mock import patch
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -190,6 +192,14 @@ def test_a_mistake_in_a_module_of_ones_own_is_told_with_its_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     sentence = complaint({"_target_": "slipped.Mine"})
     assert sentence.endswith(f"(module 're' has no attribute 'Nothing', {tmp_path / 'slipped.py'}, line 3).")
+
+
+def test_annotations_for_type_checkers_alone_are_left_alone() -> None:
+    def made(size: "Nowhere", many: int = 2) -> tuple[object, int]:  # type: ignore[name-defined]  # noqa: F821
+        return size, many
+
+    with patch.object(sys.modules[__name__], "ticket", made):
+        assert build(target("ticket", size=3), "thing") == (3, 2)
 
 
 def test_what_an_abstract_class_lacks_is_named() -> None:
