@@ -12,6 +12,7 @@ import keyword
 import os
 import re
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ def _resolve(path: object, key: str) -> Any:
         target = _imported(path)
         inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
-        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{_place(error)})") from error
     lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
     lacks = f": it lacks {lacking}" if lacking else ""
     good = not inspect.isabstract(target) and not _is_protocol(target)
@@ -129,16 +130,19 @@ def trusted_packages() -> tuple[str, ...]:
 
 
 def import_trusted() -> None:
-    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space.
+    """Import the packages of ``NAS_TRUST``, which may add operations to those of a space; one that is not here is not.
 
     Raises:
-        UnusableInput: One of them cannot be imported.
+        UnusableInput: One of them fails while it is imported.
     """
     for package in trusted_packages():
         try:
             importlib.import_module(package)
         except Exception as error:  # it may fail in any way
-            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {_first_line(error)}.") from error
+            if isinstance(error, ModuleNotFoundError) and error.name == package:
+                continue  # the variable may be set for other runs
+            reason = f"{_first_line(error)}{_place(error)}"
+            raise UnusableInput(f"NAS_TRUST names {package}, which fails: {reason}.") from error
 
 
 def optional_module(name: str, extra: str) -> Any:
@@ -156,6 +160,13 @@ def optional_module(name: str, extra: str) -> Any:
 
 def _is_protocol(target: object) -> bool:
     return bool(getattr(target, "_is_protocol", False))
+
+
+def _place(error: Exception) -> str:
+    """Where in a module of a user's own ``error`` was raised while it was imported; empty if it was raised here."""
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen")]
+    own = [one for one in frames if one.filename not in (__file__, importlib.__file__)]
+    return f", {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -187,7 +198,10 @@ def _setting(parameter: str) -> str:
 
 def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], key: str) -> None:
     parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # names that a module of the user's own imports for type checkers alone
+        hints = {}
     names = {
         name
         for name, parameter in parameters.items()

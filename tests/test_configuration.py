@@ -2,10 +2,12 @@
 
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+from unittest.mock import patch
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -181,6 +183,23 @@ def test_a_target_that_cannot_be_made_is_named(path: str, capfd: pytest.CaptureF
     sentence = complaint({"_target_": path})
     assert sentence.startswith(f"thing._target_={path} is not allowed: it must be the dotted path of a class or func")
     assert capfd.readouterr() == ("", ""), "nothing else is printed on the way"
+
+
+def test_a_mistake_in_a_module_of_ones_own_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slipped.py").write_text("import re\n\nclass Mine(re.Nothing):\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sentence = complaint({"_target_": "slipped.Mine"})
+    assert sentence.endswith(f"(module 're' has no attribute 'Nothing', {tmp_path / 'slipped.py'}, line 3).")
+
+
+def test_annotations_for_type_checkers_alone_are_left_alone() -> None:
+    def made(size: "Nowhere", many: int = 2) -> tuple[object, int]:  # type: ignore[name-defined]  # noqa: F821
+        return size, many
+
+    with patch.object(sys.modules[__name__], "ticket", made):
+        assert build(target("ticket", size=3), "thing") == (3, 2)
 
 
 def test_what_an_abstract_class_lacks_is_named() -> None:

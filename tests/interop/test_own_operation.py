@@ -56,8 +56,9 @@ def test_it_is_searched_found_again_and_written_down(
     sizes = {"final_channels": 2, "final_cells": 2, "signature": Signature((1, 8, 8), 10)}
     with pytest.raises(InvalidValue, match="different operations out of"):
         Darts(**settings, **sizes)
-    monkeypatch.setenv("NAS_TRUST", "nobody_s")
-    with pytest.raises(UnusableInput, match="NAS_TRUST names nobody_s, which fails: No module named"):
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name")
+    monkeypatch.setenv("NAS_TRUST", "nobody_s,broken")
+    with pytest.raises(UnusableInput, match=r"broken, which fails: No module named 'nothing_of.*broken\.py, line 1\."):
         space_from_description({})
     __import__(package)
     description = Darts(**settings, **sizes).describe()
