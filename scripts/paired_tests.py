@@ -50,8 +50,8 @@ def power(difference: float, error: float, count: int) -> float:
         return 1.0 if difference > 0 else SIGNIFICANT
     quantile = float(stats.t.ppf(1 - SIGNIFICANT / 2, count - 1))
     shifted = stats.nct(count - 1, difference / error)
-    wrong_way = float(shifted.cdf(-quantile))  # SciPy gives no number for some that are next to nothing
-    return float(1 - shifted.cdf(quantile)) + (0.0 if math.isnan(wrong_way) else wrong_way)
+    below = np.nan_to_num(shifted.cdf([quantile, -quantile]))  # SciPy has no number for some that are next to nothing
+    return float(1 - below[0] + below[1])
 
 
 def sign_flips(differences: Sequence[float]) -> float:
