@@ -222,7 +222,9 @@ class ArrayDataset(TargetDataset):
         UnusableInput: The numbers of inputs and targets differ, or an input is not finite.
     """
 
-    def __init__(self, inputs: Tensor, targets: Tensor, dense: bool = False) -> None:
+    def __init__(
+        self, inputs: Tensor | np.ndarray[Any, Any], targets: Tensor | np.ndarray[Any, Any], dense: bool = False
+    ) -> None:
         inputs = torch.as_tensor(inputs, dtype=torch.float32 if inputs.dtype == np.float64 else None)  # of NumPy
         self.inputs, self._targets, self.dense = inputs, torch.as_tensor(targets), dense
         if len(inputs) != len(targets):

@@ -144,8 +144,8 @@ class Table:
             why = "zeros in front, or more digits than an amount has"
             shown = listed(codes, most=10)
             remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
-        unnamed = {*inputs, *self.targets, *dividing, *self.ignore}
-        if index := [one for one in columns if columns[one].names_rows and one not in unnamed]:
+        named = {*inputs, *self.targets, *dividing, *self.ignore}
+        if index := [one for one in columns if columns[one].names_rows and one not in named]:
             remarks.append(f"left out, an index that names the rows: {listed(index)}")
         said = {*self.numeric, *self.categorical}
         if taken := [one for one in inputs if columns[one].is_index and one not in said]:

@@ -26,7 +26,7 @@ _KEPT_IN = "TORCHINDUCTOR_CACHE_DIR"
 
 # When the first optimiser is built, compiling or not, PyTorch makes the folder that is named here, or fails where it
 # cannot, as in a container without a home. Without a name it takes a folder that does not outlive the machine's next
-# start. So the name must be there from the beginning, and no run has fewer folders if it comes later.
+# start. So the name must be there from the beginning, in runs that compile nothing, too.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nas" / "compiled"
 if _KEPT_IN not in os.environ and can_be_written(str(_CACHE)):
     os.environ[_KEPT_IN] = str(_CACHE)

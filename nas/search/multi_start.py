@@ -109,7 +109,8 @@ class MultiStart:
             return math.inf
         short.meter.passed(short.meter.validation)
         weights = relaxed_weights(short.supernet)
-        return supernet_metrics(short.supernet, short.reader.batches(), weights, self.parts.task)["loss"]
+        loss = supernet_metrics(short.supernet, short.reader.batches(), weights, self.parts.task)["loss"]
+        return loss if math.isfinite(loss) else math.inf
 
     @torch.no_grad()
     def _take_over(self, best: GradientSearch) -> None:

@@ -92,7 +92,7 @@ def clone(questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def called(clone: Path, *arguments: str, folder: Path) -> tuple[int, list[str]]:
     """The exit code and the calls, from the working directory ``folder``."""
     command = ["bash", str(clone / "scripts" / "search.sh"), *arguments]
-    code = subprocess.run(command, cwd=folder, check=False).returncode
+    code = subprocess.run(command, cwd=folder, check=False, timeout=120).returncode
     return code, (clone / ".venv" / "bin" / "calls").read_text().splitlines()
 
 

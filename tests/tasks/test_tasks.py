@@ -309,5 +309,5 @@ def test_who_looks_at_no_input_is_measured_too() -> None:
 
 
 def test_arrays_of_numpy_are_taken() -> None:
-    data = ArrayDataset(np.ones((4, 3)), np.arange(4))  # type: ignore[arg-type]
+    data = ArrayDataset(np.ones((4, 3)), np.arange(4))
     assert (data.inputs.dtype, data.targets.tolist()) == (torch.float32, [0, 1, 2, 3])
