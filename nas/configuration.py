@@ -126,7 +126,8 @@ def _imported(path: str) -> Any:
 
 def trusted_packages() -> tuple[str, ...]:
     """The packages whose classes a recorded configuration may name: ours, and those of ``NAS_TRUST``."""
-    return ("nas", *filter(None, map(str.strip, os.environ.get("NAS_TRUST", "").split(","))))
+    listed = os.environ.get("NAS_TRUST", "").split(",")
+    return ("nas", *filter(None, (one.strip().partition(".")[0] for one in listed)))
 
 
 def import_trusted() -> None:

@@ -9,6 +9,8 @@ from functools import cache
 from importlib.util import resolve_name
 from typing import Any
 
+from nas.errors import InvalidValue, require
+
 PACKAGE = "nas"
 
 
@@ -22,7 +24,8 @@ def bundled_source(entry: Callable[..., Any], entries: Mapping[str, Collection[s
         entries: The keys of a dictionary that are kept, by the dictionary's name, where not all are needed.
 
     Raises:
-        ValueError: Two things that are needed have the same name, or an added entry has none.
+        InvalidValue: Two things that are needed have the same name, or one has none, or is not seen at the top level of
+            its module.
     """
     bundle = _Bundle(entries or {})
     bundle.add(entry.__module__, entry.__name__)
@@ -42,8 +45,8 @@ class _Module:
 def _parsed(name: str) -> _Module:
     module, loaded = _Module(), importlib.import_module(name)
     for statement in ast.parse(inspect.getsource(loaded)).body:
-        if isinstance(statement, ast.ImportFrom) and statement.module:
-            source = resolve_name("." * statement.level + statement.module, loaded.__package__)
+        if isinstance(statement, ast.ImportFrom):
+            source = resolve_name("." * statement.level + (statement.module or ""), loaded.__package__)
             for alias in statement.names:
                 known = alias.asname or alias.name
                 if source.split(".")[0] in (PACKAGE, name.split(".")[0]):  # the latter has what is a user's own
@@ -80,12 +83,17 @@ class _Bundle:
 
     def add(self, module: str, name: str) -> None:
         """``name`` of ``module``, after everything that it needs."""
-        if self._module_of.setdefault(name, module) != module:
-            raise ValueError(f"both {self._module_of[name]} and {module} define {name}")
+        source = _parsed(module)
+        passed_on = source.of_package.get(name, (module, name))
+        if name not in source.definitions and passed_on[1] == name and passed_on[0] != module:
+            return self.add(*passed_on)
+        other = self._module_of.setdefault(name, module)
+        require(other == module, module, name, f"{other} defines that name, too, and both would be in one file")
+        allowed = "one file can have what a class, a def or an assignment at the top level of a module defines"
+        require(name in source.definitions, module, name, allowed)
         if (module, name) in self._begun:
             return
         self._begun.add((module, name))
-        source = _parsed(module)
         statement = _Stripped(self._entries).visit(ast.parse(ast.unparse(source.definitions[name]))).body[0]
         if name in self._entries:
             self._add_registered(module, name, statement)
@@ -93,9 +101,14 @@ class _Bundle:
             if needed in source.definitions:
                 self.add(module, needed)
             elif needed in source.of_package:
-                self.add(*source.of_package[needed])
+                place, known = source.of_package[needed]
+                require(known == needed, module, f"{known} as {needed}", "one file can have it by its own name only")
+                self.add(place, known)
             elif needed in source.imports:
                 self._imports[source.imports[needed]] = None
+            else:  # such as what ``import *`` brings
+                hidden = needed in vars(importlib.import_module(module))
+                require(not hidden, module, needed, "it must be defined or imported by name at the top level")
         self._definitions.append(statement)
 
     def _add_registered(self, module: str, name: str, statement: Any) -> None:
@@ -104,8 +117,10 @@ class _Bundle:
         made = getattr(importlib.import_module(module), name)
         for key in [one for one in made if one in self._entries[name] and one not in written]:
             entry = made[key]
-            if entry.__name__ not in _parsed(entry.__module__).definitions:
-                raise ValueError(f"{name}[{key!r}] must be a class or function of a module")
+            known = getattr(entry, "__name__", "")  # a functools.partial has none, that of a lambda is none
+            if known not in _parsed(entry.__module__).definitions:
+                shown = getattr(entry, "__qualname__", type(entry).__name__)
+                raise InvalidValue(f"{name}[{key!r}]", shown, "it must be a class or a def of a module")
             self.add(entry.__module__, entry.__name__)
             statement.value.keys.append(ast.Constant(key))
             statement.value.values.append(ast.Name(entry.__name__))

@@ -8,7 +8,6 @@ import hashlib
 import io
 import math
 import os
-import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -115,20 +114,37 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         RunFailed: A part of a user's own has something in its state that could not be read again.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    body = buffer.getvalue()
-    foreign = [f"{place} is a {kind.__module__}.{kind.__qualname__}" for place, kind in _not_plain(state)]
-    if foreign:
-        try:
-            torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            plain = "only tensors, numbers, texts, and lists and dictionaries of them can be read again"
-            raise RunFailed(f"The state of this run cannot be saved: {foreign[0]}, and {plain}.") from error
+    foreign = list(_not_plain(state))
+    try:
+        body = _saved(state, read_again=bool(foreign))
+    except Exception as error:  # pickle and PyTorch raise what they like
+        for place, value in foreign:
+            if not _can_be_read_again(value):
+                found = f"{place} is a {type(value).__module__}.{type(value).__qualname__}"
+                plain = "only tensors, numbers, texts, and lists and dictionaries of them can be read again"
+                raise RunFailed(f"The state of this run cannot be saved: {found}, and {plain}.") from error
+        raise
     write_atomically(path, MAGIC + hashlib.sha256(body).digest() + body)
 
 
-def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, type]]:
+def _saved(value: object, read_again: bool) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    if read_again:
+        buffer.seek(0)
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    return buffer.getvalue()
+
+
+def _can_be_read_again(value: object) -> bool:
+    try:
+        _saved(value, read_again=True)
+    except Exception:  # as above
+        return False
+    return True
+
+
+def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, object]]:
     """Where below ``value`` there is something else than tensors and plain values, and what."""
     if type(value) in (dict, OrderedDict):
         for key, entry in value.items():  # type: ignore[attr-defined]
@@ -138,7 +154,7 @@ def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, type]]:
         for entry in value:  # type: ignore[attr-defined]
             yield from _not_plain(entry, place)
     elif type(value) not in PLAIN:
-        yield place, type(value)
+        yield place, value
 
 
 @contextmanager

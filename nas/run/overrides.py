@@ -40,8 +40,8 @@ def parse_override(argument: str) -> Override:
         allowed = (
             f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
         )
-        if "[" in key:
-            dotted = re.sub(r"\[(\d+)\]", r".\1", key)
+        dotted = re.sub(r"\[(\d+)\]", r".\1", key)
+        if dotted != key:
             allowed = f"Hydra counts the entries of a list behind a dot: {dotted}={value}"
         if not argument.isascii() and argument != argument.encode(errors="replace").decode():
             allowed = "this locale cannot read its characters; the environment variable PYTHONUTF8=1 helps"
@@ -255,8 +255,9 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
             something is added that nobody reads; or Hydra cannot read an argument.
     """
     overrides = parse_overrides(arguments)
-    # A file of the user's own may read what is added.
-    if not any(re.match("-(cn|cd|cp|-config-)|hydra.searchpath=", one) for one in arguments):
+    # A file of the user's own may read what is added, and need not have all groups.
+    has_own_files = any(re.match("-(cn|cd|cp|-config-)|hydra.searchpath=", one) for one in arguments)
+    if not has_own_files:
         _refuse_unread_additions(overrides, arguments, conf)
     for override in overrides:
         group, value = override.key_or_group, override.value()
@@ -271,7 +272,7 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         renamed = OLD_OPTIONS.get(f"{group}={value}")
         if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
             raise InvalidValue(name, value, renamed)
-        added = override.is_add() and override.package is None and "/" not in group
+        added = override.is_add() and override.package is None and "/" not in group and not has_own_files
         require(not added, f"+{name}", text, f"every group is there already, {name}={text} chooses its option")
 
 

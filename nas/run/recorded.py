@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -229,13 +230,19 @@ def _called(entry: object) -> Iterator[str]:
 
 
 def command_for(script: str, key: str, folder: Path) -> str:
-    """How ``script`` is given the run in ``folder`` as ``key``; classes of the user's own have to be trusted there."""
+    """How ``script`` is given the run in ``folder`` as ``key``.
+
+    Classes of the user's own have to be trusted there. Where the data lie by now, which a resumed run was told, is not
+    recorded, and is told again.
+    """
     config: Any = None
     with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe
         config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
     packages = sorted({target.partition(".")[0] for target in _called(config)} - {"nas"})
     trust = f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
-    return f"{trust}{typed_script(script)} {typed(key, folder)}"
+    names = [one.partition("=")[0].lstrip("+") for one in sys.argv[1:]]
+    moved = [one for one, name in zip(sys.argv[1:], names, strict=True) if "resume" in names and name in DATA_PATHS]
+    return " ".join([f"{trust}{typed_script(script)}", typed(key, folder), *map(shlex.quote, moved)])
 
 
 def _drop_removed_settings(config: DictConfig) -> None:

@@ -38,7 +38,7 @@ CELL_OPERATIONS["dense_3x3"] = Dense
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a package that adds ``dense_3x3``, not imported yet."""
-    name = "operations_of_mine"
+    name = f"mine_{tmp_path.name}"  # another in every test, as a module is read once
     (tmp_path / name).mkdir()
     (tmp_path / name / "parts.py").write_text("WIDTH = 3\n")
     (tmp_path / name / "__init__.py").write_text(MODULE.replace("{name}_parts", ".parts"))
@@ -78,3 +78,32 @@ def test_it_is_searched_found_again_and_written_down(
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     alone = runpy.run_path(str(tmp_path / "network.py"))["load"](tmp_path / "weights.pt")
     torch.testing.assert_close(alone(images), network(images))
+
+
+@pytest.mark.parametrize(
+    ("imported", "width", "entry", "told"),
+    [
+        (
+            "from .parts import WIDTH",
+            "WIDTH",
+            "lambda *of: Dense(*of)",
+            r"\['dense_3x3'\]=<lambda> .* a class or a def",
+        ),
+        ("from functools import partial", "3", "partial(Dense)", r"\['dense_3x3'\]=partial .* a class or a def"),
+        ("from .parts import WIDTH as W", "W", "Dense", "=WIDTH as W .* its own name only"),
+        ("from . import parts", "parts.WIDTH", "Dense", "=parts .* at the top level of a module"),
+        ("from .parts import *", "WIDTH", "Dense", "=WIDTH .* imported by name"),
+    ],
+    ids=["lambda", "partial", "renamed", "module", "star"],
+)
+def test_what_cannot_be_written_down_is_named(
+    imported: str, width: str, entry: str, told: str, package: str, tmp_path: Path
+) -> None:
+    text = MODULE.replace("WIDTH", width).replace(f"from {{name}}_parts import {width}", imported)
+    (tmp_path / package / "__init__.py").write_text(text.replace("= Dense", f"= {entry}"))
+    __import__(package)
+    sizes = {"channels": 2, "cells": 2, "steps": 2, "multiplier": 2, "final_channels": 2, "final_cells": 2}
+    space = Darts(operations=["skip_connect", "dense_3x3"], signature=Signature((1, 8, 8), 10), **sizes)
+    architecture = space.sample(torch.Generator().manual_seed(1)).architecture
+    with pytest.raises(InvalidValue, match=told):
+        standalone_source(space, architecture, [0.5], [0.25], "mine")

@@ -187,6 +187,13 @@ def test_a_group_that_is_there_is_not_added() -> None:
     with pytest.raises(InvalidValue, match=r"\+experiment=debug .* already, experiment=debug chooses its option"):
         refuse_impossible_options(["+experiment=debug"], CONF)
     refuse_impossible_options(["++search.epochs=2", "+hypergradient@hyperparameters.gradient.loss=exact"], CONF)
+    refuse_impossible_options(["--config-dir=/x", "-cn=mine", "+experiment=debug"], CONF)  # mine need not have it
+
+
+@pytest.mark.parametrize(("argument", "counts"), [("data.target[0]=x", True), ("data.target[a]=x", False)])
+def test_entries_of_a_list_are_counted_behind_a_dot(argument: str, counts: bool) -> None:
+    with pytest.raises(InvalidValue, match=r"behind a dot: data\.target\.0=x" if counts else "Hydra cannot read it"):
+        refuse_impossible_options([argument], CONF)
 
 
 def test_the_experiment_that_sets_what_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The configuration of an earlier run: resumed, and inherited by the retraining of what it found."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +198,17 @@ def test_everything_else_is_refused(argument: str, key: str, begun: Path) -> Non
     assert caught.value.key == key
 
 
-def test_the_data_may_lie_elsewhere_by_now(begun: Path) -> None:
+def test_the_data_may_lie_elsewhere_by_now(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = {**CONFIG, "data": {"_target_": "nas.data.Images", "folder": "/old/pictures", "labels": None}}
     OmegaConf.save(OmegaConf.create(content), begun / ".hydra" / "config.yaml")
     config = resumed_configuration([f"resume={begun}", "data.folder='/new place/pictures'"], begun)
     assert config.data == content["data"] | {"folder": "/new place/pictures"}
+    again = ["data.folder='/new place/pictures'", f"resume={begun}"]
+    monkeypatch.setattr("sys.argv", ["train_search.py", *again, "tracking.console=quiet"])
+    printed = command_for("train_final.py", "candidate", begun)
+    assert shlex.split(printed)[2:] == [f"candidate={begun}", again[0]]
+    monkeypatch.setattr("sys.argv", ["train_search.py", again[0]])  # then the place is recorded
+    assert "data.folder" not in command_for("train_final.py", "candidate", begun)
     for other in ("data.file=x", "data.size=3"):
         with pytest.raises(InvalidValue):
             resumed_configuration([other], begun)
@@ -241,7 +248,7 @@ def test_a_recorded_configuration_calls_nothing_outside_the_package(
     with pytest.raises(UnusableInput, match=r"say so with NAS_TRUST=mine in front of the command\."):
         resumed_configuration([], begun)
     assert command_for("train_search.py", "resume", begun) == f"NAS_TRUST=mine python train_search.py resume={begun}"
-    monkeypatch.setenv("NAS_TRUST", "other,mine")
+    monkeypatch.setenv("NAS_TRUST", "other, mine.data,.")
     assert resumed_configuration([], begun).data._target_ == "mine.Data"
 
 
