@@ -5,6 +5,7 @@ need no such call, :func:`build` reads them from the constructor's annotations. 
 :class:`InvalidValue` into its sentence and exit code 2.
 """
 
+import contextlib
 import difflib
 import importlib
 import inspect
@@ -12,6 +13,7 @@ import keyword
 import os
 import re
 import sys
+import sysconfig
 import traceback
 import types
 import typing
@@ -98,9 +100,12 @@ def _resolve(path: object, key: str) -> Any:
         raise InvalidValue(key, path, allowed)
     try:
         target = _imported(path)
-        inspect.signature(target)
     except Exception as error:  # a module may fail in any way while it is imported
         raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{_place(error)})") from error
+    try:
+        inspect.signature(target)
+    except Exception as error:  # of what has none, or cannot be called
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)})") from error
     lacking = ", ".join(sorted(getattr(target, "__abstractmethods__", ())))
     lacks = f": it lacks {lacking}" if lacking else ""
     good = not inspect.isabstract(target) and not _is_protocol(target)
@@ -164,10 +169,16 @@ def _is_protocol(target: object) -> bool:
 
 
 def _place(error: Exception) -> str:
-    """Where in a module of a user's own ``error`` was raised while it was imported; empty if it was raised here."""
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if not one.filename.startswith("<frozen")]
-    own = [one for one in frames if one.filename not in (__file__, importlib.__file__)]
+    """Where in a module of a user's own ``error`` was raised while it was imported; empty where in none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if one.filename != __file__ and not _is_library(one.filename)]
     return f", {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _is_library(filename: str) -> bool:
+    """Whether ``filename`` is of Python itself or of an installed package."""
+    installed = {"site-packages", "dist-packages"} & set(Path(filename).parts)
+    return filename.startswith(("<frozen", f"{sysconfig.get_path('stdlib')}{os.sep}")) or bool(installed)
 
 
 def _first_line(error: Exception) -> str:
@@ -199,10 +210,7 @@ def _setting(parameter: str) -> str:
 
 def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], key: str) -> None:
     parameters = inspect.signature(target).parameters
-    try:
-        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # names that a module of the user's own imports for type checkers alone
-        hints = {}
+    hints = _hints(target.__init__ if inspect.isclass(target) else target)
     names = {
         name
         for name, parameter in parameters.items()
@@ -223,8 +231,18 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
     for name in names - settings.keys():
         if parameters[name].default is inspect.Parameter.empty:
             of_program = parameters[name].kind is parameters[name].KEYWORD_ONLY and not supplied
-            way = "; what the program gives comes later, with _partial_: true beside _target_" if of_program else ""
+            way = "; if the program gives it, put _partial_: true beside _target_" if of_program else ""
             raise InvalidValue(f"{key}.{name}", None, f"{key} needs it{way}")
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    """By parameter its type; without a type that names what its module imports for type checkers alone."""
+    found: dict[str, Any] = {}
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        with contextlib.suppress(Exception):  # an annotation of a user's own may fail in any way
+            found |= typing.get_type_hints(types.SimpleNamespace(__annotations__={name: annotation}), names)
+    return found
 
 
 def _in_quotes(setting: str, value: object, hint: Any) -> str:

@@ -10,13 +10,17 @@ A FILE is one of
 - a list of parameter counts, of published genotypes or of NAS-Bench-201 cells (.json).
 
 Everything is computed in float64. The error of a quantity is the largest absolute difference over the largest absolute
-value of the reference; for one-shot methods it is that difference itself where no reference is above 1. Exit code: 0 if
-every error is within its tolerance, 1 if one is past it, 2 if a file cannot be read or is of no known kind.
+value of the reference; for one-shot methods it is that difference itself where no reference is above 1: their tolerance
+is absolute there, and small numbers are compared in fewer digits.
+
+Exit code: 0 if every error is within its tolerance, 1 if one is past it, 2 if a file cannot be read, is of no known
+kind, or its replay stops.
 """
 
 import argparse
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,6 +51,7 @@ from replays.sdarts import replay_sdarts_adversarial, replay_sdarts_random
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.tables import comparison_table, print_table
 
+ROOT = Path(__file__).resolve().parent.parent
 LARGEST_JSON = 10_000_000  # bytes
 # The one-shot methods, by the "method" of a file's configuration.
 METHODS: dict[str, Callable[[ArrayFile], Iterator[Comparison]]] = {
@@ -142,10 +147,19 @@ def replay(path: Path) -> tuple[str, list[Comparison]]:
     except (UnusableInput, InvalidValue):
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise UnusableInput(f"its entries do not fit each other ({error!r}).") from error
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
+        why = "its entries do not fit each other, or the replay has a mistake"
+        raise UnusableInput(f"its replay stops with {reason}; {why}.") from error
     except RuntimeError as error:
         # PyTorch's own complaint about shapes that do not fit each other, images that are too small for example.
         raise UnusableInput(f"its network cannot compute its images ({str(error).splitlines()[0]}).") from error
+
+
+def _place(error: Exception) -> str:
+    """The last line of this repository that ``error`` went through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [one for one in frames if Path(one.filename).is_relative_to(ROOT)]
+    return f" ({Path(own[-1].filename).relative_to(ROOT)}, line {own[-1].lineno})" if own else ""
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -192,6 +192,14 @@ def test_a_mistake_in_a_module_of_ones_own_is_told_with_its_line(
     monkeypatch.syspath_prepend(str(tmp_path))
     sentence = complaint({"_target_": "slipped.Mine"})
     assert sentence.endswith(f"(module 're' has no attribute 'Nothing', {tmp_path / 'slipped.py'}, line 3).")
+    # PyTorch raises in a module of its own
+    (tmp_path / "stumbled.py").write_text("import torch\n\nclass Mine(torch.Nothing):\n    pass\n")
+    assert complaint({"_target_": "stumbled.Mine"}).endswith(f"'Nothing', {tmp_path / 'stumbled.py'}, line 3).")
+
+
+@pytest.mark.parametrize("path", ["math.pi", "nas.configuration.LONG_FORMS", "torch.Nothing"])
+def test_no_line_is_told_of_a_mistake_in_no_module_of_ones_own(path: str) -> None:
+    assert ", line" not in complaint({"_target_": path})
 
 
 def test_annotations_for_type_checkers_alone_are_left_alone() -> None:
@@ -200,6 +208,7 @@ def test_annotations_for_type_checkers_alone_are_left_alone() -> None:
 
     with patch.object(sys.modules[__name__], "ticket", made):
         assert build(target("ticket", size=3), "thing") == (3, 2)
+        assert "thing.many=x is not allowed: it must be a whole number" in complaint(target("ticket", size=3, many="x"))
 
 
 def test_what_an_abstract_class_lacks_is_named() -> None:

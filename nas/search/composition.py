@@ -38,7 +38,7 @@ def _check_optimiser(parts: SearchParts) -> None:
 
 def _check_relaxation(parts: SearchParts) -> None:
     relaxation, training = parts.relaxation, parts.training
-    _check_weights(relaxation, parts.architecture_gradient is not None)
+    _check_weights(relaxation, parts.architecture_gradient is not None, parts.randomness.device)
     if not relaxation.on_simplex and parts.objective is not None:
         costs = ", ".join(sorted(parts.objective.penalty.shares))
         why = f"a mean cost needs weights that add up to 1, and those of {type(relaxation).__name__} do not"
@@ -51,13 +51,14 @@ def _check_relaxation(parts: SearchParts) -> None:
         require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
 
 
-def _check_weights(relaxation: Relaxation, moves: bool) -> None:
+def _check_weights(relaxation: Relaxation, moves: bool, device: torch.device) -> None:
     """Refuse a relaxation, of the user's own say, whose weights are not those of alpha's options.
 
     Args:
         moves: Whether a gradient is to move alpha.
+        device: The run's: the relaxation may have tensors there.
     """
-    name, alpha = type(relaxation).__name__, torch.full((2, 3), 1 / 3).requires_grad_()
+    name, alpha = type(relaxation).__name__, torch.full((2, 3), 1 / 3, device=device).requires_grad_()
     drawn, _ = _two_samples(relaxation, alpha)
     for what, weights in (("a call", drawn), ("probabilities", relaxation.probabilities(alpha))):
         shape = tuple(weights.shape)
@@ -69,7 +70,7 @@ def _check_weights(relaxation: Relaxation, moves: bool) -> None:
         summed = not relaxation.on_simplex or bool(((weights.sum(-1) - 1).abs() < 1e-3).all())
         why = f"{what} gives {rows} for equal options: each row must add up to 1, or on_simplex be False"
         require(summed, "relaxation", name, why)
-    why = "its weights have no gradient in alpha, which would never move: hypergradient=none says so"
+    why = "its weights have no gradient in alpha, which would never move: set hypergradient=none if alpha is to stay"
     require(drawn.requires_grad or not moves, "relaxation", name, why)
 
 
@@ -88,7 +89,7 @@ def _check_stopping(parts: SearchParts) -> None:
     except InvalidValue as error:
         raise error.below("stopping") from error
     name = type(rule).__name__
-    if rule.differentiates_twice and _draws(parts.relaxation):
+    if rule.differentiates_twice and _draws(parts.relaxation, parts.randomness.device):
         why = f"{type(parts.relaxation).__name__} draws its weights: the loss that the search sees has no one curvature"
         raise InvalidValue("stopping", name, f"{why}, take relaxation=softmax")
     if rule.goes_back and parts.discretisation.images(parts.space, 1):
@@ -107,7 +108,7 @@ def _check_shrinking(parts: SearchParts) -> None:
     if parts.shrinking is None and not tunes:
         return
     key, name = ("discretisation.tuning", True) if tunes else ("shrinking", type(parts.shrinking).__name__)
-    weights, _ = _two_samples(parts.relaxation)
+    weights, _ = _two_samples(parts.relaxation, _equal_options(parts.randomness.device))
     if bool(((weights == 0) | (weights == 1)).all()):
         why = "with one option per sample, that option may be one that was taken away: take a relaxation that mixes"
         raise InvalidValue(key, name, why)
@@ -115,18 +116,22 @@ def _check_shrinking(parts: SearchParts) -> None:
         raise InvalidValue(key, name, "what is decided needs a weight of 1, which this relaxation cannot give")
 
 
-def _draws(relaxation: Relaxation) -> bool:
+def _draws(relaxation: Relaxation, device: torch.device) -> bool:
     """Whether two calls may give two results."""
-    one, other = _two_samples(relaxation)
+    one, other = _two_samples(relaxation, _equal_options(device))
     return not torch.equal(one, other)
 
 
-def _two_samples(relaxation: Relaxation, alpha: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The weights of ``alpha``, by default of three equal options, twice, from a generator of its own."""
-    alpha, generator = torch.full((1, 3), 1 / 3) if alpha is None else alpha, relaxation.generator
-    relaxation.generator = torch.Generator().manual_seed(0)
+def _equal_options(device: torch.device) -> Tensor:
+    """An alpha, (1, 3), of three equal options."""
+    return torch.full((1, 3), 1 / 3, device=device)
+
+
+def _two_samples(relaxation: Relaxation, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """The weights of ``alpha`` (rows, options) twice, from a generator of its own on its device."""
+    generator, relaxation.generator = relaxation.generator, torch.Generator(alpha.device).manual_seed(0)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[alpha.device] if alpha.is_cuda else []):
             return relaxation(alpha), relaxation(alpha)
     finally:
         relaxation.generator = generator

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from nas.candidate import Architecture, Candidate, Hyperparameters
+from nas.candidate import Architecture, Candidate, Choice, Hyperparameters
 from nas.data.splits import stratified_indices
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
@@ -115,12 +115,7 @@ class CrossValidated(Refinement):
 
     def _unified(self, candidate: Candidate) -> list[Candidate]:
         """``candidate`` with each option of the choices ``alike`` in all layers that it has; without itself."""
-        architecture, conditions = candidate.architecture, self.parts.space.conditions()
-        acting = [
-            choice
-            for choice in self.parts.space.choices
-            if choice.name not in conditions or architecture[conditions[choice.name][0]] == conditions[choice.name][1]
-        ]
+        architecture, acting = candidate.architecture, self._acting(candidate.architecture)
         found: list[Candidate] = []
         for kind in self.alike:
             of_kind = [choice for choice in acting if choice.name.rpartition(".")[2] == kind]
@@ -129,6 +124,15 @@ class CrossValidated(Refinement):
                 options = Architecture(architecture.space, {**architecture, **changed})
                 found.append(Candidate(options, candidate.hyperparameters))
         return [one for one in dict.fromkeys(found) if one != candidate]
+
+    def _acting(self, architecture: Architecture) -> list[Choice]:
+        """The choices that are not of layers left out."""
+        conditions = self.parts.space.conditions()
+        return [
+            choice
+            for choice in self.parts.space.choices
+            if choice.name not in conditions or architecture[conditions[choice.name][0]] == conditions[choice.name][1]
+        ]
 
     def _lengthened(self, candidate: Candidate) -> Candidate:
         """``candidate`` with all optional layers, where it has none of them; else itself."""
@@ -150,7 +154,8 @@ class CrossValidated(Refinement):
 
     def _improved(self, found: SearchResult, start: Candidate, trainings: Trainings) -> SearchResult:
         first, taken = trainings.done[0], best(trainings.done)
-        told = _in_words(first, taken, len(trainings.done))
+        acting = [choice.name for choice in self._acting(taken.candidate.architecture)]
+        told = _in_words(first, taken, len(trainings.done), acting)
         log.info(f"cross-validation: {told}")
         unfinished = self.lines.unfinished(start, trainings.done, self.ranges)
         before, after = first.candidate.architecture, taken.candidate.architecture
@@ -218,15 +223,20 @@ def _mean(values: Sequence[float], weights: Sequence[int]) -> float:
     return sum(value * weight for value, weight in zip(values, weights, strict=True)) / sum(weights)
 
 
-def _in_words(first: Evaluation, taken: Evaluation, count: int) -> str:
-    """``loss 0.61 -> 0.527, without optional layers, weight_decay 0.3 instead of 0.0003 (8 candidates)``."""
+def _in_words(first: Evaluation, taken: Evaluation, count: int, acting: Sequence[str]) -> str:
+    """``loss 0.61 -> 0.527, without optional layers, weight_decay 0.3 instead of 0.0003 (8 candidates)``.
+
+    Args:
+        acting: The names of the choices that act in what is taken.
+    """
     if taken.candidate == first.candidate:
         return f"loss {loss(first):.3g}, what was found stays ({count} candidates)"
     before, after = first.candidate, taken.candidate
-    options = {name: option for name, option in after.architecture.items() if option != before.architecture[name]}
-    alike = dict.fromkeys(f"{name.rpartition('.')[2]} {option}" for name, option in options.items())
-    changes = ["without optional layers"] if SKIP in options.values() else list(alike)
-    changes = ["with optional layers"] if SKIP in (before.architecture[name] for name in options) else changes
+    options = {name: (before.architecture[name], after.architecture[name]) for name in acting}
+    removed, added = (any(one[place] == SKIP != one[1 - place] for one in options.values()) for place in (1, 0))
+    changes = ["without optional layers"] * removed + ["with optional layers"] * added
+    alike = {name: new for name, (old, new) in options.items() if old != new and SKIP not in (old, new)}
+    changes += dict.fromkeys(f"{name.rpartition('.')[2]} {option}" for name, option in alike.items())
     changes += [
         f"{name} {value:.3g} instead of {before.hyperparameters[name]:.3g}"
         for name, value in after.hyperparameters.items()

@@ -42,13 +42,13 @@ class Threshold(Discretisation):
         decided = decided_rows(space)
         return space.preferred(
             {
-                row: above(options, self.threshold) if row in decided else options
+                row: at_least(options, self.threshold) if row in decided else options
                 for row, options in supernet.finite_probabilities().items()
             }
         )
 
 
-def above(options: Mapping[str, float], threshold: float, most: int | None = None) -> dict[str, float]:
+def at_least(options: Mapping[str, float], threshold: float, most: int | None = None) -> dict[str, float]:
     """``options`` with those at 0 whose weight is below ``threshold``.
 
     Args:

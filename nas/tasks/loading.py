@@ -34,7 +34,7 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
         task, splits = chosen.fitted(splits)
     except InvalidValue as error:
         raise error.below("task") from error
-    if not type(task).__module__.startswith("nas."):  # ours are tested
+    if not type(task).__module__.startswith("nas."):  # ours are tested, and their measures take seconds to import
         check_promises(task, splits)
     if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
         log.info(told(task, splits))  # a rule that chooses has told it

@@ -2,11 +2,13 @@
 
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.errors import require
+from nas.errors import InvalidValue, require
 from nas.tasks.task import Task
 
 TRIED = 4  # samples
@@ -16,28 +18,48 @@ def check_promises(task: Task, splits: DataSplits) -> None:
     """Compute with the trivial outputs whatever a run asks of ``task``.
 
     Raises:
-        InvalidValue: A loss has another shape than was asked for, a measure is not computed, or the task cannot be
-            recorded.
+        InvalidValue: A loss has another shape than was asked for, a measure is not computed, something raises, or the
+            task cannot be recorded.
     """
     name = type(task).__name__
-    targets = splits.validation.targets[:TRIED]
-    outputs = task.trivial(targets)
-    for what, loss, shape in (
-        ("loss(outputs, targets)", task.loss(outputs, targets), ()),
-        ("loss(..., reduction='none')", task.loss(outputs, targets, reduction="none"), (len(targets),)),
-        ("reported_loss(outputs, targets)", task.reported_loss(outputs, targets), ()),
-        ("glance(outputs, targets)", task.glance(outputs, targets), ()),
-    ):
+    known = splits.validation.targets
+    targets = known[:: max(1, len(known) // TRIED)][:TRIED]  # the samples of a class may lie side by side
+    outputs = _asked(name, "trivial(targets)", lambda: task.trivial(targets))
+    losses: tuple[tuple[str, Callable[[], Any], tuple[int, ...]], ...] = (
+        ("loss(outputs, targets)", lambda: task.loss(outputs, targets), ()),
+        ("loss(..., reduction='none')", lambda: task.loss(outputs, targets, reduction="none"), (len(targets),)),
+        ("reported_loss(outputs, targets)", lambda: task.reported_loss(outputs, targets), ()),
+        ("glance(outputs, targets)", lambda: task.glance(outputs, targets), ()),
+    )
+    for what, compute, shape in losses:
+        loss = _asked(name, what, compute)
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         require(found == shape, "task", name, f"its {what} gives {found}, it must be a tensor of shape {shape}")
-    metrics = task.metrics(targets.device)
-    metrics.update(outputs, targets)
-    values = metrics.compute()
+    try:
+        values = _measured(task, targets)
+    except Exception:  # a measure may need more samples, or samples of both classes
+        values = _asked(name, "metrics(device)", lambda: _measured(task, known))
     lacking = ", ".join(one.name for one in task.measures if one.name not in values)
     require(not lacking, "task", name, f"its metrics compute {', '.join(values)}, and its measures have {lacking}, too")
-    known = isinstance(task.ignorance, float | int) and math.isfinite(task.ignorance)
-    require(known, "task", name, f"its ignorance is {task.ignorance}, it must be a number")
+    ignorance = _asked(name, "ignorance", lambda: task.ignorance)
+    good = isinstance(ignorance, float | int) and math.isfinite(ignorance)
+    require(good, "task", name, f"its ignorance is {ignorance}, it must be a number")
+    record = _asked(name, "to_json()", task.to_json)
     try:
-        json.dumps(task.to_json())
+        json.dumps(record)
     except TypeError as error:
         require(False, "task", name, f"its to_json() has what JSON has not ({error})")
+
+
+def _asked(name: str, what: str, compute: Callable[[], Any]) -> Any:
+    try:
+        return compute()
+    except Exception as error:  # a user's own code may fail in any way
+        reason = " ".join(str(error).split())
+        raise InvalidValue("task", name, f"its {what} raises {type(error).__name__}: {reason}") from error
+
+
+def _measured(task: Task, targets: Tensor) -> dict[str, float]:
+    metrics = task.metrics(targets.device)
+    metrics.update(task.trivial(targets), targets)
+    return metrics.compute()

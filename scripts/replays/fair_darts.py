@@ -9,7 +9,7 @@ from torch import Tensor
 from nas.bilevel.regulariser import ZeroOne
 from nas.errors import UnusableInput
 from nas.relaxations.sigmoid import Sigmoid
-from nas.search.threshold import Threshold, above
+from nas.search.threshold import Threshold, at_least
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.supernet import DartsSupernet
 from nas.spaces.space import Probabilities
@@ -52,7 +52,7 @@ def replay_fair_darts(file: ArrayFile) -> Iterator[Comparison]:
             yield from gradients(f"{norm}/grad_total", total)
             yield from gradients(f"{norm}/grad_zero_one", weight * zero_one)  # the file has it at its weight
     yield from _cells(file, supernet)
-    yield from _cells_above_thresholds(file, searched_darts(file, images.shape[1:], Sigmoid(), optional_edges=True))
+    yield from _cells_at_thresholds(file, searched_darts(file, images.shape[1:], Sigmoid(), optional_edges=True))
 
 
 def _cells(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
@@ -66,8 +66,8 @@ def _cells(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
         yield compared_equal(entry, ours, {cell: theirs.get(cell) for cell in CELLS})
 
 
-def _cells_above_thresholds(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
-    """The cells of both rules that keep what is above a threshold."""
+def _cells_at_thresholds(file: ArrayFile, supernet: DartsSupernet) -> Iterator[Comparison]:
+    """The cells of both rules that keep what is at least a threshold."""
     probabilities = supernet.probabilities()
     for entry in sorted(name for name in file.arrays if name.startswith("genotype/threshold_")):
         way, threshold = entry.removeprefix("genotype/threshold_").split("_")
@@ -93,7 +93,7 @@ def _of_every_edge(probabilities: Probabilities, cell: str, threshold: float) ->
     for row, options in probabilities.items():
         kind, node, source = row.split(".")
         if kind == cell:
-            kept = {name: weight for name, weight in above(options, threshold, 2).items() if weight > 0}
+            kept = {name: weight for name, weight in at_least(options, threshold, 2).items() if weight > 0}
             places = int(node.removeprefix("node")), int(source.removeprefix("from"))
             found += [[name, *places] for name in sorted(kept, key=kept.__getitem__)]
     return found

@@ -165,5 +165,7 @@ def test_entries_that_do_not_fit_each_other_are_told_in_one_sentence(
     np.savez(tmp_path / "gaea.npz", config=np.array(json.dumps(configuration)), **content)
     assert script("check_reference").main([str(tmp_path / "gaea.npz")]) == 2
     told = capsys.readouterr().err
-    assert "its entries do not fit each other" in told
+    assert "its replay stops with " in told
+    assert ".py, line " in told
+    assert "; its entries do not fit each other, or the replay has a mistake.\n" in told
     assert told.count("\n") == 1

@@ -25,6 +25,7 @@ from nas.relaxations.relaxation import Relaxation, Temperature
 from nas.relaxations.sigmoid import Sigmoid
 from nas.relaxations.simplex import Simplex
 from nas.relaxations.softmax import Softmax
+from nas.run.randomness import Randomness
 from nas.search.gradient_search import GradientSearch
 from nas.signature import Signature
 from nas.spaces.transformer.space import Transformer
@@ -183,7 +184,7 @@ def soft(alpha: Tensor) -> Tensor:
         ),
         (soft, lambda alpha: 2 * soft(alpha), r"probabilities gives \[\[0.6667, .* each row must add up to 1"),
         (lambda alpha: soft(alpha / 0), soft, "a call gives .* not finite"),
-        (lambda alpha: soft(alpha.detach()), soft, "no gradient in alpha, which would never move"),
+        (lambda alpha: soft(alpha.detach()), soft, "which would never move: set hypergradient=none if alpha is to"),
     ],
     ids=["shape", "sum", "not finite", "no gradient"],
 )
@@ -192,6 +193,13 @@ def test_weights_of_a_relaxation_of_ones_own_are_looked_at(weights, probabilitie
     with pytest.raises(InvalidValue, match=f"relaxation=Own is not allowed: .*{sentence}"):
         GradientSearch(composed(architecture_gradient=FirstOrder()))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_relaxation_of_ones_own_may_have_tensors_where_the_run_computes(splits, tmp_path):
+    shift = torch.zeros((), device="cuda")
+    shifted = Own(lambda alpha: soft(alpha + shift.expand(1)), lambda alpha: soft(alpha + shift.expand(1)))
+    GradientSearch(search_parts(tmp_path, splits=splits, relaxation=shifted, randomness=Randomness(0, "cuda")))
 
 
 def test_a_relaxation_without_a_gradient_goes_where_nothing_moves_alpha(splits, tmp_path):

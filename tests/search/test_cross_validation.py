@@ -159,7 +159,7 @@ def test_it_finds_the_weight_decay_and_whether_layers_are_needed(
     alike = [activations(one) for one in tried[linear + 1 : linear + 4] if one.hyperparameters == base.hyperparameters]
     assert alike == [{option} for option in ("relu", "gelu", "tanh") if activations(base) != {option}]
     assert activations(found.candidate) == (set() if shorter > 0 else {"tanh"})
-    assert ("activation tanh" in told) == (shorter < 0 and not linear and activations(base) != {"tanh"})
+    assert ("activation tanh" in told) == (shorter < 0 and activations(base) != {"tanh"})
     assert sum(one.architecture["layer1.type"] == "skip" for one in tried) >= 1
 
 

@@ -6,7 +6,7 @@ import torch
 from nas.candidate import Candidate
 from nas.errors import InvalidValue
 from nas.relaxations.sigmoid import Sigmoid
-from nas.search.threshold import Threshold, above
+from nas.search.threshold import Threshold, at_least
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts, from_description
 from nas.spaces.nasbench201.space import NasBench201
@@ -19,8 +19,8 @@ SPACE = Darts(**SIZES, operations=OPERATIONS, optional_edges=True, **SHAPE)
 
 def test_options_at_or_above_a_threshold_keep_their_weight() -> None:
     options = {"a": 0.9, "b": 0.3, "c": 0.5, "d": 0.6}
-    assert above(options, 0.5) == {"a": 0.9, "b": 0.0, "c": 0.5, "d": 0.6}
-    assert above(options, 0.2, most=2) == {"a": 0.9, "b": 0.0, "c": 0.0, "d": 0.6}
+    assert at_least(options, 0.5) == {"a": 0.9, "b": 0.0, "c": 0.5, "d": 0.6}
+    assert at_least(options, 0.2, most=2) == {"a": 0.9, "b": 0.0, "c": 0.0, "d": 0.6}
 
 
 def test_a_node_may_have_two_edges_one_or_none() -> None:

@@ -1,5 +1,6 @@
 """A task of a user's own is tried before a run begins, and not found wanting after its last step."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue
 from nas.tasks import Measure, MultiLabel, Regression
 from nas.tasks.promises import check_promises
+from nas.tasks.task import Metrics
 
 
 class Slipped(Regression):
@@ -30,9 +32,44 @@ def numbers(count: int) -> DataSplits:
     return DataSplits("rows", part, part, part, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
-def test_a_whole_task_passes() -> None:
-    for task in (Regression(), MultiLabel()):
-        check_promises(*task.fitted(numbers(2)))
+def test_a_whole_task_passes_without_a_random_number() -> None:
+    fitted = [task.fitted(numbers(2)) for task in (Regression(), MultiLabel())]
+    before = torch.get_rng_state()
+    for task, splits in fitted:
+        check_promises(task, splits)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class AreaUnderCurve:
+    """A measure that raises where all targets are of one class, as scikit-learn's does."""
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.targets = targets
+
+    def compute(self) -> dict[str, float]:
+        if len(self.targets.unique()) == 1:
+            raise ValueError("only one class\nis there")
+        return {"auc": 0.5}
+
+
+class Ranked(Regression):
+    """Measured by what needs both classes."""
+
+    def __init__(self, of: Regression) -> None:
+        vars(self).update(vars(of), measures=(Measure("auc", "higher", "AUC"),))
+
+    def metrics(self, device: torch.device) -> Metrics:  # type: ignore[override]
+        return AreaUnderCurve()
+
+
+def test_a_measure_that_needs_both_classes_is_tried_on_the_whole_validation_part() -> None:
+    task, splits = Regression().fitted(numbers(1))
+    alone = ArrayDataset(torch.randn(8, 3), torch.zeros(8, 1, dtype=torch.float64))
+    rare = ArrayDataset(torch.randn(8, 3), torch.eye(8, dtype=torch.float64)[:, 7:])
+    check_promises(Ranked(task), replace(splits, validation=rare))
+    sentence = r"task=Ranked is not allowed: its metrics\(device\) raises ValueError: only one class is there\.$"
+    with pytest.raises(InvalidValue, match=sentence):
+        check_promises(Ranked(task), replace(splits, validation=alone))
 
 
 @pytest.mark.parametrize(
