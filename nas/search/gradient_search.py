@@ -168,7 +168,7 @@ class GradientSearch(CheckpointedSearch):
             for name in self.trajectory.capped():
                 self.interventions.note(Intervention("cap", name), self.step)
             self.record.tell_end(measured, self.step, self._epoch)
-        if self.hyperparameters.learned():
+        if self.hyperparameters.learned() and self.ranks.is_first:
             self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
     # Steps and epochs.
