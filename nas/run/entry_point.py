@@ -178,7 +178,7 @@ def run_composed(
         The exit code of a job of a multirun. A single run ends the process instead if it is not 0.
     """
     hydra: Any = HydraConfig.get()
-    overrides = as_typed(hydra.overrides.task)
+    composed = _Composed(command, on_all_ranks(run), begin, config, hydra, as_typed(hydra.overrides.task))
     path = hydra_path(hydra, "output_dir")
     given = _unread.pop() if _unread else CommandLine()
     if given.arguments:
@@ -186,26 +186,38 @@ def run_composed(
     # Paths are of the folder where the command was typed, whatever hydra.job.chdir says.
     with chdir(hydra_path(hydra, "cwd")):
         if hydra.mode == RunMode.MULTIRUN:
-            return _run_job(command, on_all_ranks(run), config, begin, hydra, overrides)
-        guarded(lambda: _run_alone(command, on_all_ranks(run), config, begin, hydra, overrides, given), command, path)
+            return _run_job(composed)
+        guarded(lambda: _run_alone(composed, given), command, path)
     return 0
 
 
-def _run_alone(
-    command: str,
-    run: Callable[[DictConfig, Path], None],
-    config: DictConfig,
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
-    hydra: DictConfig,
-    overrides: Sequence[str],
-    given: CommandLine,
-) -> None:
+@dataclass(frozen=True)
+class _Composed:
+    """A run that Hydra has composed.
+
+    Attributes:
+        command, run, begin: Those of :func:`start`.
+        config: The run's configuration.
+        hydra: Hydra's own.
+        overrides: What was typed.
+    """
+
+    command: str
+    run: Callable[[DictConfig, Path], None]
+    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None
+    config: DictConfig
+    hydra: Any
+    overrides: Sequence[str]
+
+
+def _run_alone(composed: _Composed, given: CommandLine) -> None:
     """Run in the folder that Hydra names, or in one beside it; what was made for a run that is refused goes again."""
+    hydra = composed.hydra
     own = path = hydra_path(hydra, "output_dir")
     explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
     try:
         with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
-            guarded(lambda: _run_fresh(run, config, begin, hydra, overrides, own), command, own)
+            guarded(lambda: _run_fresh(composed, own), composed.command, own)
     except SystemExit as end:
         made_for_it = not hydra.job.chdir and os.path.abspath(own) != given.folder
         if end.code == BAD_INPUT and made_for_it:
@@ -214,21 +226,15 @@ def _run_alone(
         raise
 
 
-def _run_fresh(
-    run: Callable[[DictConfig, Path], None],
-    config: DictConfig,
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
-    hydra: DictConfig,
-    overrides: Sequence[str],
-    folder: Path,
-) -> None:
+def _run_fresh(composed: _Composed, folder: Path) -> None:
     """Begin a run in ``folder``, which is this process's own and holds none; what runs is what is recorded."""
-    settings = config if begin is None else begin(config, overrides)
+    hydra, overrides = composed.hydra, composed.overrides
+    settings = composed.config if composed.begin is None else composed.begin(composed.config, overrides)
     with read_write(hydra.runtime):
         hydra.runtime.output_dir = escaped(str(folder))
     record_configuration(folder, settings, hydra, overrides)
     try:
-        run(settings, folder)
+        composed.run(settings, folder)
     except Exception as error:
         told = _told(error, "", None)
         if told is not None and told[0] == BAD_INPUT and hydra.mode == RunMode.RUN:
@@ -247,19 +253,13 @@ def _experiment_behind(error: InvalidValue, hydra: DictConfig, overrides: Sequen
     return experiment_that_sets(error.key, overrides, folders[0]) if folders else ""
 
 
-def _run_job(
-    command: str,
-    run: Callable[[DictConfig, Path], None],
-    config: DictConfig,
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None,
-    hydra: DictConfig,
-    overrides: Sequence[str],
-) -> int:
+def _run_job(composed: _Composed) -> int:
     """Run, resume or skip a job of a multirun, and note how it ended: it must not decide over the others.
 
     Returns:
         Its exit code.
     """
+    command, hydra, overrides = composed.command, composed.hydra, composed.overrides
     folder, sweep = hydra_path(hydra, "output_dir"), Path(hydra.sweep.dir)
     name = f"job {hydra.job.num}"
 
@@ -267,12 +267,12 @@ def _run_job(
         with claimed(folder, "hydra.sweep.dir", "wait until it has ended or name another"):
             found = RunFolder(folder)
             if not found.holds_a_run():
-                return _run_fresh(run, config, begin, hydra, overrides, folder)
+                return _run_fresh(composed, folder)
             refuse_other_job(folder, overrides, name)
             if found.is_finished():
                 return log.info(f"{name} is done already: {folder}")
             tracking = [one for one in overrides if overridden_key(one).startswith("tracking.")]
-            run(resumed_configuration(tracking, folder), folder)
+            composed.run(resumed_configuration(tracking, folder), folder)
 
     record = JobRecord(hydra.job.num, list(overrides), None)
     record.write(sweep)
