@@ -58,7 +58,7 @@ def _check_weights(relaxation: Relaxation, moves: bool, device: torch.device) ->
         moves: Whether a gradient is to move alpha.
         device: The run's: the relaxation may have tensors there.
     """
-    name, alpha = type(relaxation).__name__, torch.full((2, 3), 1 / 3, device=device).requires_grad_()
+    name, alpha = type(relaxation).__name__, _equal_options(device).requires_grad_()
     drawn, _ = _two_samples(relaxation, alpha)
     for what, weights in (("a call", drawn), ("probabilities", relaxation.probabilities(alpha))):
         shape = tuple(weights.shape)
@@ -123,8 +123,8 @@ def _draws(relaxation: Relaxation, device: torch.device) -> bool:
 
 
 def _equal_options(device: torch.device) -> Tensor:
-    """An alpha, (1, 3), of three equal options."""
-    return torch.full((1, 3), 1 / 3, device=device)
+    """An alpha, (2, 3), of two choices between three equal options."""
+    return torch.full((2, 3), 1 / 3, device=device)
 
 
 def _two_samples(relaxation: Relaxation, alpha: Tensor) -> tuple[Tensor, Tensor]:

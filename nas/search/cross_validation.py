@@ -127,12 +127,8 @@ class CrossValidated(Refinement):
 
     def _acting(self, architecture: Architecture) -> list[Choice]:
         """The choices that are not of layers left out."""
-        conditions = self.parts.space.conditions()
-        return [
-            choice
-            for choice in self.parts.space.choices
-            if choice.name not in conditions or architecture[conditions[choice.name][0]] == conditions[choice.name][1]
-        ]
+        space = self.parts.space
+        return [choice for choice in space.choices if space.acts(choice.name, architecture)]
 
     def _lengthened(self, candidate: Candidate) -> Candidate:
         """``candidate`` with all optional layers, where it has none of them; else itself."""

@@ -147,8 +147,7 @@ class Alone(Discretisation):
         types, losses = {kind for kind, _ in conditions.values()}, dict[str, dict[str, Tensor]]()
         certain = sorted(space.choices, key=lambda choice: -max(probabilities[choice.name].values()))
         for choice in sorted(certain, key=lambda choice: choice.name not in types):
-            kind, needed = conditions.get(choice.name, (None, None))
-            if kind is not None and chosen[kind] != needed:
+            if self.types_first and not space.acts(choice.name, chosen):
                 continue
             one_hot = torch.eye(len(choice.options))
             alone = {

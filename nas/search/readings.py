@@ -84,8 +84,7 @@ class Readings(Callback):
         difference.
         """
         newest = self._taken[max(self._taken)]
-        kind, needed = self.parts.space.conditions().get(choice, (None, None))
-        if kind is not None and newest[kind] != needed:
+        if not self.parts.space.acts(choice, newest):
             return False
         known = [losses for option, losses in self._losses.get(choice, {}).items() if option in options]
         if len(known) < len(options):

@@ -192,6 +192,11 @@ class SearchSpace(ABC):
         """The choices that make a difference only where another one takes a certain option, with both of these."""
         return {}
 
+    def acts(self, choice: str, options: Mapping[str, str]) -> bool:
+        """Whether it makes a difference which option ``choice`` takes, where the others take ``options``."""
+        other, needed = self.conditions().get(choice, (None, None))
+        return other is None or options[other] == needed
+
     def sliced(self, supernet: Supernet, weights: Mapping[str, Tensor]) -> Slice:
         """What of ``supernet`` is left when nothing is computed that ``weights`` leave out: the same logits.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
+from nas.spaces.space import SearchSpace
 from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import search_parts
 
@@ -36,7 +38,8 @@ def reading(
 ) -> Any:
     """Readings that take ``read`` one after the other, the last of them at the losses ``losses``."""
     parts = parts_of(path, SimpleNamespace(asks_for_losses=True, losses=losses), **search)
-    space = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
+    space: Any = SimpleNamespace(conditions=lambda: {"kernel": ("type", "conv")})
+    space.acts = partial(SearchSpace.acts, space)
     left = iter(read)
     reader: Any = SimpleNamespace(read_off=lambda _: Architecture("one", next(left)), chosen=None)
     found = Readings(replace(parts, space=space), reader)
