@@ -73,17 +73,17 @@ class BilevelOptimiser:
         Args:
             validation: None where ``requests`` is empty.
         """
-        move: UpperStep | None = None
+        upper_step: UpperStep | None = None
         if self.looks_back:
-            step, further = self.weight_step(training, requests)
+            weight_step, further = self.weight_step(training, requests)
         if validation is not None:
-            move = self.upper_step(training, validation, requests)
+            upper_step = self.upper_step(training, validation, requests)
         if not self.looks_back:
-            step, further = self.weight_step(training, requests)
+            weight_step, further = self.weight_step(training, requests)
         self.problem.last_step = None  # its graph holds a whole pass
         passes = 1 + further + self.problem.held_perturbation.pop_passes()
-        samples = len(training.targets) * passes + (0 if move is None else move.samples)
-        return Outcome(step, move, samples)
+        samples = len(training.targets) * passes + (0 if upper_step is None else upper_step.samples)
+        return Outcome(weight_step, upper_step, samples)
 
     def weight_step(self, training: Batch, requests: Requests) -> tuple[WeightStep, int]:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.

@@ -73,9 +73,9 @@ class CheckpointedSearch:
 
     def _carry_on(self, outcome: Outcome) -> None:
         """Where the supernet has a memory, let both splits' next batches begin where those of this step have ended."""
-        carry(self._streams["train"], outcome.step.logits)
-        if outcome.move is not None:
-            carry(self._streams["validation"], outcome.move.report.validation_logits)
+        carry(self._streams["train"], outcome.weight_step.logits)
+        if outcome.upper_step is not None:
+            carry(self._streams["validation"], outcome.upper_step.report.validation_logits)
 
     def _average_statistics(self) -> None:
         """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""

@@ -45,10 +45,10 @@ class Seen(Callback):
 
     def on_step(self, seen: SeenStep) -> None:
         self.sides.append(seen.training.inputs.shape[-1])
-        assert (seen.validation is None) == (seen.outcome.move is None)
+        assert (seen.validation is None) == (seen.outcome.upper_step is None)
         if seen.validation is not None:
             assert seen.validation.inputs.shape[-1] == self.sides[-1]
-        self.moved.append(set() if seen.outcome.move is None else set(seen.outcome.move.gradient_norms))
+        self.moved.append(set() if seen.outcome.upper_step is None else set(seen.outcome.upper_step.gradient_norms))
 
 
 def made(path: Path, search: dict[str, Any], **settings: Any) -> tuple[GradientSearch, Seen]:
