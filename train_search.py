@@ -1,13 +1,12 @@
 """Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
 from nas.stopping import leave_when_stopped
-from nas.surroundings import make_do
+from nas.surroundings import adapt_to_surroundings
 
 if __name__ == "__main__":
-    make_do()
+    adapt_to_surroundings()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,9 +27,9 @@ from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
-from nas.run.environment import checked_device, record_environment, say_what_is_lacking
+from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import going_along, refuse_impossible_options
+from nas.run.overrides import implied_arguments, refuse_impossible_options
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import command_for
 from nas.run.tracking import Tracker
@@ -127,7 +126,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
         raise InvalidValue("method", type(method).__name__, allowed)
     if randomness.ranks.is_first:
-        say_what_is_lacking(randomness.device)
+        log_missing_kernels(randomness.device)
         record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
     randomness.ranks.leave_the_rest()
@@ -168,11 +167,16 @@ def run(config: DictConfig, path: Path) -> None:
     say_at_the_end(done, page, command_for("train_final.py", "candidate", path), console)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run; add what a space needs."""
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` and those that they imply.
+
+    Raises:
+        InvalidValue: Hydra would print a traceback for one of them, or the run folder holds a run.
+        UnusableInput: The run folder cannot be written.
+    """
     refuse_impossible_options(arguments, CONF)
     refuse_occupied_folder(arguments)
-    sys.argv[1:] = [*arguments, *going_along(arguments, CONF)]
+    return [*arguments, *implied_arguments(arguments, CONF)]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
@@ -181,4 +185,4 @@ def compose_and_run(config: DictConfig) -> int:
 
 
 if __name__ == "__main__":
-    start(COMMAND, run, compose_and_run, check)
+    start(COMMAND, run, compose_and_run, prepared)

@@ -96,7 +96,7 @@ def _of_data(splits: DataSplits, recorded: Sequence[Mapping[str, Any]]) -> dict[
     return entry
 
 
-def say_what_is_lacking(device: torch.device) -> None:
+def log_missing_kernels(device: torch.device) -> None:
     """Log why the C++ kernels are missing, if they are: runs are several times slower without them.
 
     Raises:
