@@ -117,7 +117,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         record_environment(path, randomness.device, splits, task)
         write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
-    randomness.ranks.leave_the_rest()
+    randomness.ranks.end_shared_part()
 
     test = splits.test.to(randomness.device)
     metrics = test_and_predict(network, test, splits, task, randomness.device, path / PREDICTIONS)

@@ -129,7 +129,7 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
         log_missing_kernels(randomness.device)
         record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
-    randomness.ranks.leave_the_rest()
+    randomness.ranks.end_shared_part()
 
     found = CandidateFile(
         candidate=result.candidate,

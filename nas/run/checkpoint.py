@@ -158,7 +158,7 @@ def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, object]]:
 
 
 @contextmanager
-def fitting(state: dict[str, Any]) -> Iterator[None]:
+def loading(state: dict[str, Any]) -> Iterator[None]:
     """In the block, the parts of a run load ``state``.
 
     Raises:

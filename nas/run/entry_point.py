@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import unknown_setting
-from nas.distributed import ShareDone, join, present
+from nas.distributed import ShareDone, current_ranks, join
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
 from nas.run.overrides import (
@@ -305,7 +305,7 @@ def on_all_ranks(run: Callable[[DictConfig, Path], None]) -> Callable[[DictConfi
     """``run``, begun by the first rank of a data-parallel run for all of them, with its configuration and folder."""
 
     def running(config: DictConfig, folder: Path) -> None:
-        present().share((OmegaConf.to_yaml(config), str(folder)))
+        current_ranks().share((OmegaConf.to_yaml(config), str(folder)))
         run(config, folder)
 
     return running
@@ -315,7 +315,7 @@ def follow(run: Callable[[DictConfig, Path], None], command: str) -> None:
     """What the other ranks do: wait for what the first one was told to run, and run it, too."""
 
     def work() -> None:
-        text, folder = present().share()
+        text, folder = current_ranks().share()
         config = OmegaConf.create(text)
         assert isinstance(config, DictConfig)
         with suppress(ShareDone):
@@ -368,7 +368,7 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
         told = _told(error, command, folder)
         if told is None:
             raise
-        if not present().is_first and isinstance(error, torch.distributed.DistError):
+        if not current_ranks().is_first and isinstance(error, torch.distributed.DistError):
             sys.exit(FAILED)  # whoever has gone, and the first rank, tell it
         _leave(*told)
 
@@ -428,7 +428,7 @@ class _Console(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addFilter(lambda record: present().is_first)  # what the ranks do together is told once
+        self.addFilter(lambda record: current_ranks().is_first)  # what the ranks do together is told once
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
@@ -467,6 +467,6 @@ def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _leave(code: int, sentence: str) -> NoReturn:
-    if present().is_first or code == FAILED:  # what the ranks do together is told once
+    if current_ranks().is_first or code == FAILED:  # what the ranks do together is told once
         print(sentence, file=sys.stderr)
     sys.exit(code)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nas.device.transfer import keep_freed_memory
 from nas.distributed import Ranks
-from nas.run.checkpoint import fitting
+from nas.run.checkpoint import loading
 from nas.run.finiteness import NotFinite, OnNonFinite, last_good, require_finite
 from nas.run.folder import RunFolder
 from nas.run.progress import Progress, profiled
@@ -150,7 +150,7 @@ class Loop:
         job = self.job
         if state is not None:
             self.ranks.require_as_many(state)
-            with fitting(state):
+            with loading(state):
                 job.rollbacks = state.get("rollbacks", 0)
                 job.load_state_dict(state)
         keep_freed_memory()

@@ -238,7 +238,7 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     except InvalidValue as error:
         raise error.below("discretisation") from error
     set_noise_generator(supernet, dropout)
-    parts.randomness.part()
+    parts.randomness.seed_ranks_apart()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
     strategies = parts.architecture_gradient, parts.hyperparameter_gradient

@@ -117,7 +117,7 @@ class Retraining:
         self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.validation = randomness, folder, validation
-        randomness.part()
+        randomness.seed_ranks_apart()
         if training.batch_norm == "synchronised":
             synchronise_batch_norm(network, self.ranks)
         self.hyperparameters, self.recorded = dict(hyperparameters), recorded or {}
