@@ -13,7 +13,7 @@ from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.finiteness import DIVISOR
 from nas.run.loop import Loop, Session, Start
-from nas.search.beginning import begun
+from nas.search.beginning import loaded_beginning
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.checkpointed import CheckpointedSearch
 from nas.search.composition import check_composition
@@ -25,7 +25,8 @@ from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.resolution import Resolution
 from nas.search.result import SearchResult
-from nas.search.stop_watch import stage_callbacks
+from nas.search.shrinking import Shrinker
+from nas.search.stopping_callback import StoppingCallback
 from nas.search.tuning import Tuning
 from nas.training.schedules import schedule_factor
 
@@ -50,7 +51,7 @@ class GradientSearch(CheckpointedSearch):
 
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
-        self.beginning = begun(parts, self.supernet)
+        self.beginning = loaded_beginning(parts, self.supernet)
         self.problem = built_problem(parts, self.supernet, noise)
         self.bilevel_optimiser = BilevelOptimiser(
             self.problem,
@@ -64,7 +65,7 @@ class GradientSearch(CheckpointedSearch):
 
         validation = parts.splits.validation.to(self.randomness.device)
         self.resolution = Resolution.of(self.settings.half_resolution, parts.space, parts.relaxation)
-        self._streams = built_streams(parts, validation, self.resolution)
+        self.streams = built_streams(parts, validation, self.resolution)
         self.meter = built_meter(parts, self.bilevel_optimiser.most_passes(), len(validation))
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
@@ -85,7 +86,10 @@ class GradientSearch(CheckpointedSearch):
         self.readings = Readings.of(parts, self.reader)
         if self.readings is not None:
             self.callbacks["readings"] = self.readings
-        self.callbacks |= stage_callbacks(self)
+        if parts.shrinking is not None:
+            self.callbacks["shrinking"] = Shrinker(parts.shrinking, self.supernet, parts.space, self.settings.epochs)
+        if parts.stopping is not None:
+            self.callbacks["stopping"] = StoppingCallback(parts.stopping, self)
 
     # The search, from top to bottom.
 
@@ -113,7 +117,9 @@ class GradientSearch(CheckpointedSearch):
         self.meter.begin_epoch()
         if start == "fresh":
             self.bilevel_optimiser.forget_weights()  # a strategy may have served another search before
-            self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.take(self.parts))
+            if self.beginning is not None:
+                self.beginning.keep(self.parts)
+            self.guard.begin(self._initial_loss())
         elif start == "rolled back" and self.learns_rate:
             rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
             self.hyperparameters.set_value("learning_rate", rate)
@@ -127,11 +133,11 @@ class GradientSearch(CheckpointedSearch):
             architecture=self.alpha_moves(),
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
-        training = self._streams["train"].next()
-        validation = self._streams["validation"].next() if requests else None
+        training = self.streams["train"].next()
+        validation = self.streams["validation"].next() if requests else None
         self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.bilevel_optimiser.step(training, validation, requests)
-        self._carry_on(outcome)
+        self.carry_on(outcome)
         self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
@@ -155,10 +161,10 @@ class GradientSearch(CheckpointedSearch):
         """Measure the supernet on the whole validation split and read the architecture off it, once."""
         if self.step % self.steps_per_epoch and self.record.means.means():
             self._end_epoch()  # the budget has ended the search inside an epoch
-        if "supernet/validation_loss" not in self.record.last_means:
+        if "supernet/validation_loss" not in self.record.last_means:  # where it is, the checkpoint had it
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.advance(self._progress())
-            self.resolution.follow(1.0)
+            self.resolution.advance(1.0)
             self._average_statistics()
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
             with tuning.undone():
@@ -172,6 +178,13 @@ class GradientSearch(CheckpointedSearch):
             self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
     # Steps and epochs.
+
+    def alpha_moves(self) -> bool:
+        """Whether alpha takes part in the next step: every so often, and not while the search, or a stage, warms up."""
+        epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
+        rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
+        due = self.step % self.settings.architecture_every == 0
+        return due and epoch >= self.settings.warmup_epochs and not rests
 
     @property
     def total_steps(self) -> int:
@@ -189,7 +202,7 @@ class GradientSearch(CheckpointedSearch):
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
         self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
         self.supernet.advance(progress)
-        self.resolution.follow(progress)
+        self.resolution.advance(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()
@@ -207,7 +220,10 @@ class GradientSearch(CheckpointedSearch):
         """Whether a number that is not finite has the weights started again."""
         return self.training.on_non_finite == "restart" and self.learns_rate
 
-    def _untrained_loss(self) -> float:
+    def _initial_loss(self) -> float:
+        """The validation loss of the untrained supernet: a search that has learned is below it."""
+        if self.beginning is not None:
+            return self.beginning.initial_loss
         batch = next(self.reader.batches())
         self.meter.passed(len(batch.targets))
         with torch.no_grad():
@@ -216,10 +232,10 @@ class GradientSearch(CheckpointedSearch):
 
     def _restart(self, reason: str) -> None:
         """Go back to the initial weights at a lower learning rate."""
-        rate = self.fresh_start.take(self.settings.guard.divisor)
+        rate = self.fresh_start.go_back(self.settings.guard.divisor)
         for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.carry(None)
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)

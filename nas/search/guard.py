@@ -147,8 +147,8 @@ class FreshStart:
         self.bilevel_optimiser, self.problem = bilevel_optimiser, bilevel_optimiser.problem
         self._initial = {name: entry.clone() for name, entry in self.problem.supernet.state_dict().items()}
 
-    def take(self, divisor: float) -> float:
-        """Go back. Returns the learning rate, divided by ``divisor``."""
+    def go_back(self, divisor: float) -> float:
+        """Take the weights back, and divide the learning rate by ``divisor``. Returns the new learning rate."""
         supernet, hyperparameters = self.problem.supernet, self.problem.hyperparameters
         rate = hyperparameters.numbers()["learning_rate"] / divisor
         hyperparameters.set_value("learning_rate", rate)
