@@ -10,7 +10,7 @@ from nas.data.batches import Batch, first_images
 from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
 from nas.search.convergence import Trajectory
-from nas.search.discretisation import Tune
+from nas.search.discretisation import Trained, Tune
 from nas.search.parts import SearchParts
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure
@@ -74,8 +74,8 @@ class CandidateReader:
                 yield batch
 
         generator = self.parts.randomness.anew("discretisation")
-        space, task = self.parts.space, self.parts.task
-        chosen = self.parts.discretisation.choose(self.supernet, space, images, generator, tune, task)
+        trained = Trained(self.supernet, self.parts.space, images, generator, tune, self.parts.task)
+        chosen = self.parts.discretisation.choose(trained)
         for count, per_image in passed:
             self.meter.passed(count, per_image)
         return chosen
