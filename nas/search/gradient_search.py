@@ -11,7 +11,7 @@ from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
 from nas.hyperparameters.collection import Intervention
 from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.finiteness import DIVISOR
+from nas.run.finiteness import ROLLBACK_DIVISOR
 from nas.run.loop import Loop, Session, Start
 from nas.search.beginning import loaded_beginning
 from nas.search.callback import Callback, SeenStep, numbers_of
@@ -121,7 +121,7 @@ class GradientSearch(CheckpointedSearch):
                 self.beginning.keep(self.parts)
             self.guard.begin(self._initial_loss())
         elif start == "rolled back" and self.learns_rate:
-            rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
+            rate = self.hyperparameters.numbers()["learning_rate"] / ROLLBACK_DIVISOR
             self.hyperparameters.set_value("learning_rate", rate)
         for name, entry in self.parts.categorical.items():
             log.info(f"{name} has no gradient: held at {entry.initial:g}")
@@ -200,7 +200,7 @@ class GradientSearch(CheckpointedSearch):
     def _follow_schedules(self) -> None:
         progress = self.problem.progress = self.hyperparameters.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
-        self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
+        self.problem.schedule_factor = factor if self.learns_rate else factor / ROLLBACK_DIVISOR**self.rollbacks
         self.supernet.advance(progress)
         self.resolution.advance(progress)
 

@@ -20,7 +20,7 @@ from nas.operations.memory import Outputs, Remembers, logits_of
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
 from nas.operations.synchronised import synchronise_batch_norm
 from nas.run.checkpoint import is_due
-from nas.run.finiteness import DIVISOR, Watch
+from nas.run.finiteness import ROLLBACK_DIVISOR, Watch
 from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
@@ -207,7 +207,7 @@ class Retraining:
         if self.recorded:
             set_dropouts(self.network, self.hyperparameters)
         drop_path = self._set_drop_path()
-        rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
+        rate = self.hyperparameters["learning_rate"] * factor / ROLLBACK_DIVISOR**self.rollbacks
         batch = self.stream.next()
         rate *= self.task.rate_factor(batch.targets)
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
