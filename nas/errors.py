@@ -36,7 +36,7 @@ class InvalidValue(ValueError):  # noqa: N818 - it names what it is about, as Va
     def __init__(self, key: str, value: object, allowed: str) -> None:
         super().__init__(key, value, allowed)  # what pickle calls it with again in another process
         self.key, self.value, self.allowed = key, value, allowed
-        self._sentence = f"{_printable(key)}={_shown(value)} is not allowed: {allowed}."
+        self._sentence = f"{_printable(key)}={shown_value(value)} is not allowed: {allowed}."
 
     def __str__(self) -> str:
         return self._sentence
@@ -59,7 +59,8 @@ class RanksDiffer(RuntimeError):  # noqa: N818
     """The processes of a data-parallel run no longer have equal weights: the run must end."""
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
+    """``value`` as a sentence shows it: as YAML writes it, on one line, in 120 characters at most."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return _printable(text if len(text) <= 120 else text[:117] + "...")
 
