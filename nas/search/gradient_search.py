@@ -138,7 +138,7 @@ class GradientSearch(CheckpointedSearch):
         self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.bilevel_optimiser.step(training, validation, requests)
         self.carry_on(outcome)
-        self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
+        self.meter.count_training(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
         alphas = [] if self._is_guarded else self.supernet.architecture_parameters()
@@ -225,7 +225,7 @@ class GradientSearch(CheckpointedSearch):
         if self.beginning is not None:
             return self.beginning.initial_loss
         batch = next(self.reader.batches())
-        self.meter.passed(len(batch.targets))
+        self.meter.count_forward(len(batch.targets))
         with torch.no_grad():
             loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
         return float(loss)

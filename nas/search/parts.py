@@ -185,11 +185,11 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     meter = CostMeter(
         parts.budget,
         per_image,
-        step=max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
-        validation=validation,
-        choosing=needed(each),
-        tuning=parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
-        each=each,
+        step_samples=max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
+        validation_images=validation,
+        choosing_images=needed(each),
+        tuning_samples=parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
+        images_per_option=each,
     )
     meter.require_one_step()
     return meter

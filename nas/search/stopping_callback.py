@@ -51,7 +51,7 @@ class StoppingCallback(Callback):
             alpha = search.supernet.architecture_parameters()[0]
             start = torch.randn(size, generator=search.randomness.anew("curvature"), dtype=torch.float64)
             value, taken = largest_eigenvalue(product, start.to(alpha), products)
-            search.meter.trained((1 + taken) * len(batch.targets))
+            search.meter.count_training((1 + taken) * len(batch.targets))
             break
         return value
 

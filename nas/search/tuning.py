@@ -42,7 +42,7 @@ class Tuning:
             validation = search.streams["validation"].next() if requests else None
             outcome = search.bilevel_optimiser.step(training, validation, requests)
             search.carry_on(outcome)
-            search.meter.trained(search.ranks.count * outcome.samples)
+            search.meter.count_training(search.ranks.count * outcome.samples)
 
     @contextmanager
     def undone(self) -> Iterator[None]:
