@@ -59,8 +59,8 @@ class Discretisation(ABC):
     def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
 
-    def beside(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
-        """The rule that goes with these: this one, unless it gives way."""
+    def suited_to(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
+        """The rule to take with these: this one, unless a subclass says another."""
         return self
 
     def images(self, space: SearchSpace, available: int) -> int:
@@ -179,7 +179,7 @@ class AloneOrStrongest(Alone):
     def __init__(self, images: int) -> None:
         super().__init__(images, types_first=True)
 
-    def beside(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
+    def suited_to(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
         gives_way = bool(objective.penalty.shares) or (stopping is not None and stopping.goes_back)
         return Strongest() if gives_way else self
 

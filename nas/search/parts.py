@@ -245,7 +245,7 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     bends = parts.stopping is not None and parts.stopping.differentiates_twice
     once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
     if once:
-        supernet.differentiated_once()
+        supernet.expect_first_derivatives_only()
     if parts.training.compile:
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)

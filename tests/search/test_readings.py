@@ -142,8 +142,8 @@ def test_options_are_not_asked_alone_where_alpha_knows_more() -> None:
     rule: Any = AloneOrStrongest(IMAGES)
     free, dear = (SimpleNamespace(penalty=SimpleNamespace(shares=shares)) for shares in ({}, {"parameters": 1.0}))
     old: Any = SimpleNamespace(goes_back=True)
-    assert rule.beside(free, None) is rule
-    assert isinstance(rule.beside(dear, None), Strongest)
-    assert isinstance(rule.beside(free, old), Strongest)
+    assert rule.suited_to(free, None) is rule
+    assert isinstance(rule.suited_to(dear, None), Strongest)
+    assert isinstance(rule.suited_to(free, old), Strongest)
     alone: Any = Alone(IMAGES)
-    assert alone.beside(dear, old) is alone
+    assert alone.suited_to(dear, old) is alone
