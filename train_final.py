@@ -83,7 +83,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     found = read_candidate(config.candidate, splits, task, training, partial(named_space, config, task.signature))
     found = checked_candidate(found, splits, task)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
-    entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))
+    absent = (*NO_ENTRIES, *training.absent_hyperparameters)
+    entries = build_each(config.hyperparameters, "hyperparameters", without=absent)
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
     schedule = training if fixed else found

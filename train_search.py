@@ -53,13 +53,13 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
-    hyperparameters, categorical = built_hyperparameters(config.hyperparameters, training.idle)
-    held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
-    training = training.chosen_by(held)
+    hyperparameters, categorical = built_hyperparameters(config.hyperparameters, training.absent_hyperparameters)
+    initial = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
+    training = training.chosen_by(initial)
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
-    refuse_what_cannot_act(task.signature, held)
+    refuse_what_cannot_act(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
     fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
     space = build(fitting, "space", signature=task.signature, ranges=ranges)
@@ -74,7 +74,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         augmentation=source.augmentation,
         training=training,
         final=final,
-        held=held,
+        held=initial,
         bound=hyperparameters.entries,
         seed=seed,
         device=device,

@@ -11,17 +11,19 @@ from nas.hyperparameters.collection import HyperparameterSet
 NO_ENTRIES = ("gradient", "relations")  # of the group
 
 
-def built_hyperparameters(config: Any, idle: Collection[str] = ()) -> tuple[HyperparameterSet, dict[str, Categorical]]:
+def built_hyperparameters(
+    config: Any, absent: Collection[str] = ()
+) -> tuple[HyperparameterSet, dict[str, Categorical]]:
     """The entries of the group ``hyperparameters``: those with a gradient, and the categorical ones.
 
     Args:
-        idle: Those that the optimiser of the weights does not have; they are left out.
+        absent: Those that the optimiser of the weights does not have; they are left out.
 
     Raises:
-        InvalidValue: An entry cannot be built, a search lacks one, or an idle one is to be learned.
+        InvalidValue: An entry cannot be built, a search lacks one, or an absent one is to be learned.
     """
     entries = build_each(config, "hyperparameters", without=NO_ENTRIES)
-    for name in idle:
+    for name in absent:
         entry = entries.pop(name, None)
         learned = entry is not None and entry.learn
         require(not learned, f"hyperparameters.{name}.learn", True, f"training.optimiser has no {name}")

@@ -65,10 +65,10 @@ class Callback:
 
 
 def numbers_of(outcome: Outcome, alphas: list[nn.Parameter]) -> dict[str, float]:
-    """The numbers of a step for :class:`SeenStep`; what spoils the rest comes first.
+    """The numbers of a step for :class:`SeenStep`, in the order in which one that is not finite spoils those behind it.
 
     Args:
-        alphas: Those whose norm is taken.
+        alphas: Those whose norm is taken; empty for none.
     """
     measured: dict[str, Tensor] = {"alpha": nn.utils.get_total_norm(alphas)} if alphas else {}
     if outcome.upper_step is not None:

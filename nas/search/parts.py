@@ -46,12 +46,14 @@ from nas.training.settings import TrainingSettings
 from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
-LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
+LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any strategy: the usual ones take no more
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """How long the search goes and what watches over it.
+
+    A default is what runs did that were recorded before there was such a setting; ``conf/search`` has today's values.
 
     Args:
         epochs: Passes over the training split.
@@ -60,15 +62,16 @@ class SearchSettings:
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
-        settled_by: What must stand: alpha and the hyperparameters themselves, or the candidate that would be handed on
-            at the end of each of these epochs, which a discretisation that asks for losses reads off there.
-        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
-            may where their samples do not tell them apart.
         checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
+        architecture: What moves alpha along its gradient.
+        guard: When diverged or dead weights start again.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.
         half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels. None:
             half of it, where the supernet takes images of any size.
+        settled_by: What must stand: alpha and the hyperparameters themselves (``parameters``), or what discretisation
+            and averages would make of them at the end of each of these epochs (``candidate``).
+        settled_loss: With ``candidate``, two options may take turns if their losses differ by this share at most.
     """
 
     epochs: int

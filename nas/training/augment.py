@@ -84,7 +84,7 @@ def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) ->
 
     Args:
         signature: What goes into the network.
-        acting: By name the values of the hyperparameters that are learned, or are not at rest.
+        acting: By name the values of the hyperparameters that are learned, or have an effect at their value.
 
     Raises:
         InvalidValue: One of the two is among them; the key is ``hyperparameters.cutout`` or ``hyperparameters.mixing``.
