@@ -128,7 +128,7 @@ class SharedWeights(Evaluator):
         return found
 
     def price(self, candidate: Candidate) -> Cost:
-        return self._cost(self.weight_steps, len(self.setup.validation), 1)
+        return self._price(candidate, self.weight_steps, len(self.setup.validation), 1)
 
     def reserve(self) -> Cost:
         """The finalists' measurement, and the warm-up before it has happened."""
@@ -192,7 +192,11 @@ class SharedWeights(Evaluator):
         self, candidate: Candidate, measured: Measured, steps: int, evaluations: int, seconds: float
     ) -> Evaluation:
         metrics = self.setup.metrics(candidate.architecture, measured)
-        return Evaluation(candidate, metrics, self._cost(steps, measured.samples, evaluations, seconds))
+        return Evaluation(candidate, metrics, self._price(candidate, steps, measured.samples, evaluations, seconds))
+
+    def _price(self, candidate: Candidate, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
+        """The cost of ``steps`` along ``candidate`` and of ``measured`` images; here that of the whole supernet."""
+        return self._cost(steps, measured, evaluations, seconds)
 
     def _cost(self, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
         return Cost.of_passes(self.per_image, steps * self.batch_size, measured, evaluations, seconds)
