@@ -259,12 +259,7 @@ def final_folder(candidate: str) -> str:
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` as Hydra reads them.
-
-    Raises:
-        InvalidValue: Hydra would print a traceback for one, there is no candidate, or the run folder holds a run.
-        UnusableInput: The run folder cannot be written.
-    """
+    """``arguments`` as Hydra reads them, which must name a candidate and write over no run."""
     refuse_impossible_options(arguments, CONF)
     refuse_beginning(arguments)
     candidate = value_of(arguments, "candidate")

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
-from nas.errors import InvalidValue
+from nas.errors import require
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.building import built_hyperparameters
 from nas.report.drawing import save_drawing
@@ -63,7 +63,6 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     ranges = hyperparameters.candidate_ranges() | categorical
     fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
     space = build(fitting, "space", signature=task.signature, ranges=ranges)
-    folder = RunFolder(path, training.keep_checkpoints)
     setup = TrainingSetup(
         space=space,
         task=task,
@@ -104,7 +103,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         budget=build(config.budget, "budget"),
         tracking=tracking,
         randomness=randomness,
-        folder=folder,
+        folder=RunFolder(path, training.keep_checkpoints),
         draw=partial(space_figure, space, task_name=task.name),
     )
 
@@ -118,18 +117,16 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     parts = replace(parts, evaluator=assemble(config.evaluation, "evaluation", vars(parts)))  # what it needs, by name
     space, splits, training, randomness = parts.space, parts.splits, parts.training, parts.randomness
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts})
-    source = parts.search.from_
-    if source is not None and not method.begins_with_another:
-        allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"
-        raise InvalidValue("search.from", source, allowed)
-    if randomness.ranks.count > 1 and not method.data_parallel:
-        allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
-        raise InvalidValue("method", type(method).__name__, allowed)
-    if randomness.ranks.is_first:
+    source, ranks = parts.search.from_, randomness.ranks
+    allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"
+    require(source is None or method.begins_with_another, "search.from", source, allowed)
+    allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
+    require(ranks.count == 1 or method.data_parallel, "method", type(method).__name__, allowed)
+    if ranks.is_first:
         log_missing_kernels(randomness.device)
         record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
-    randomness.ranks.end_shared_part()
+    ranks.end_shared_part()
 
     found = CandidateFile(
         candidate=result.candidate,
@@ -168,12 +165,7 @@ def run(config: DictConfig, path: Path) -> None:
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:
-    """``arguments`` and those that they imply.
-
-    Raises:
-        InvalidValue: Hydra would print a traceback for one of them, or the run folder holds a run.
-        UnusableInput: The run folder cannot be written.
-    """
+    """``arguments`` and those that they imply, unless Hydra would print a traceback for one, or write over a run."""
     refuse_impossible_options(arguments, CONF)
     refuse_occupied_folder(arguments)
     return [*arguments, *implied_arguments(arguments, CONF)]

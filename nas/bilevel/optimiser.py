@@ -124,14 +124,13 @@ class BilevelOptimiser:
         """The penalty of the present alpha, 0-dim, in its graph."""
         return None if self.penalty is None or not self.alpha else self.penalty(self.problem.supernet.mean_weights())
 
-    def regularisation(self) -> Tensor | None:
-        """The regulariser of the present alpha, 0-dim, in its graph."""
-        supernet = self.problem.supernet
-        alphas, relaxation = dict(supernet.alpha.items()), supernet.relaxation
-        return None if self.regulariser is None else self.regulariser(alphas, relaxation, self.problem.progress)
-
     def _add_penalty(self) -> None:
-        penalties = [one for one in (self.expected_penalty(), self.regularisation()) if one is not None]
+        """Add the gradients of penalty and regulariser to alpha's."""
+        supernet, penalty = self.problem.supernet, self.expected_penalty()
+        penalties = [] if penalty is None else [penalty]
+        if self.regulariser is not None:
+            alphas = dict(supernet.alpha.items())
+            penalties.append(self.regulariser(alphas, supernet.relaxation, self.problem.progress))
         if not penalties:
             return
         gradients = torch.autograd.grad(penalties, self.alpha, materialize_grads=True)

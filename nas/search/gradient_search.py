@@ -1,12 +1,10 @@
 """The gradient search: weights on the training split, architecture and hyperparameters on the validation split."""
 
 import logging
-from collections.abc import Iterable
 
 import torch
 
 from nas.bilevel.optimiser import BilevelOptimiser
-from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
 from nas.hyperparameters.collection import Intervention
@@ -81,8 +79,7 @@ class GradientSearch(CheckpointedSearch):
             "trajectory": self.trajectory,
         }
         if not self._is_guarded:
-            gradients = self.training.on_non_finite != "restart"
-            self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
+            self.callbacks["finiteness"] = Finiteness(self.supernet, self.training.on_non_finite != "restart")
         self.readings = Readings.of(parts, self.reader)
         if self.readings is not None:
             self.callbacks["readings"] = self.readings
@@ -166,9 +163,11 @@ class GradientSearch(CheckpointedSearch):
             self.supernet.advance(self._progress())
             self.resolution.advance(1.0)
             self._average_statistics()
+            # Ranks have to go on alike, so that a request to stop cuts nothing short where there are several.
+            watched = self._session.request.until_requested if self.ranks.count == 1 else iter
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
             with tuning.undone():
-                measured = self.reader.measure_and_choose(self._until_requested, tuning)
+                measured = self.reader.measure_and_choose(watched, tuning)
             if self.readings is not None:
                 self.readings.note(self.step)
             for name in self.trajectory.capped():
@@ -209,10 +208,6 @@ class GradientSearch(CheckpointedSearch):
         for callback in self.callbacks.values():
             callback.on_epoch(self.step, self._epoch, preferred)
 
-    def _until_requested(self, batches: Iterable[Batch]) -> Iterable[Batch]:
-        """``batches``, cut short by a request to stop; the ranks measure alike, and have to go on alike."""
-        return self._session.request.until_requested(batches) if self.ranks.count == 1 else batches
-
     # Health.
 
     @property
@@ -220,15 +215,14 @@ class GradientSearch(CheckpointedSearch):
         """Whether a number that is not finite has the weights started again."""
         return self.training.on_non_finite == "restart" and self.learns_rate
 
+    @torch.no_grad()
     def _initial_loss(self) -> float:
         """The validation loss of the untrained supernet: a search that has learned is below it."""
         if self.beginning is not None:
             return self.beginning.initial_loss
         batch = next(self.reader.batches())
         self.meter.count_forward(len(batch.targets))
-        with torch.no_grad():
-            loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
-        return float(loss)
+        return float(self.problem.validation_loss(self.problem.weights(), batch)[0])
 
     def _restart(self, reason: str) -> None:
         """Go back to the initial weights at a lower learning rate."""
