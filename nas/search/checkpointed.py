@@ -24,7 +24,7 @@ from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
-from nas.training.carried import carry
+from nas.training.memory import carry
 
 LEARNED = "means over the last half of the steps"  # see Trajectory.tail_average
 

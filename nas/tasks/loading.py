@@ -10,7 +10,7 @@ from nas.data.dataset import TargetDataset
 from nas.errors import InvalidValue
 from nas.tasks.classification import Classification
 from nas.tasks.promises import check_promises
-from nas.tasks.task import Task, told
+from nas.tasks.task import Task, task_in_words
 
 log = logging.getLogger(__name__)
 
@@ -37,5 +37,5 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
     if not type(task).__module__.startswith("nas."):  # ours are tested, and their measures take seconds to import
         check_promises(task, splits)
     if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
-        log.info(told(task, splits))  # a rule that chooses has told it
+        log.info(task_in_words(task, splits))  # a rule that chooses has logged it
     return source, splits, task

@@ -69,8 +69,8 @@ class Prediction(NamedTuple):
     probability: str = ""
 
 
-def told(task: "Task", splits: DataSplits) -> str:
-    """What is learned from how much, as a run's first lines tell it."""
+def task_in_words(task: "Task", splits: DataSplits) -> str:
+    """What is learned from how much, as a run's first lines say it."""
     return f"task: {task.words(splits)} ({task.training_in_words(splits)})"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.data.batches import Batch
 from nas.tasks.task import Measure, MetricsOfEach, Task
-from nas.training.carried import outputs_and_targets
+from nas.training.memory import outputs_and_targets
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from nas.run.tracking import Tracker, TrackingSettings
 from nas.tasks import Task
 from nas.training.augment import augmented
 from nas.training.averaging import AveragedWeights
-from nas.training.carried import carry
 from nas.training.loss import training_loss
+from nas.training.memory import carry
 from nas.training.metrics import RunningMeans, measure
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
