@@ -37,6 +37,7 @@ class Watch:
         self._values: list[Tensor | float] = []
 
     def look(self, step: int, quantities: Mapping[str, Tensor | float]) -> None:
+        """Keep the ``quantities`` of ``step`` (by name, 0-dim) for :meth:`check`."""
         for name, value in quantities.items():
             self._seen.append((step, name))
             self._values.append(value.detach() if isinstance(value, Tensor) else value)

@@ -129,6 +129,7 @@ class CheckpointedSearch:
         return reason
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
+        """What the search has found until now; ``record`` is where its record ends."""
         settled, interventions = self.settled(), self.interventions.in_words()
         beginning = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
         reason = self.stopped_by()
