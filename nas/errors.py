@@ -5,7 +5,9 @@ A machine fails a run by a full disk, a vanished folder, too little memory, a ki
 
 import errno
 import re
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import torch
 
@@ -57,6 +59,15 @@ class RunFailed(Exception):  # noqa: N818
 
 class RanksDiffer(RuntimeError):  # noqa: N818
     """The processes of a data-parallel run no longer have equal weights: the run must end."""
+
+
+@contextmanager
+def keys_below(prefix: str) -> Iterator[None]:
+    """In the block, an :class:`InvalidValue` is raised :meth:`~InvalidValue.below` ``prefix``."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise error.below(prefix) from error
 
 
 def shown_value(value: object) -> str:

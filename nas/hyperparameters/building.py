@@ -5,7 +5,7 @@ from typing import Any
 
 from nas.candidate import Categorical
 from nas.configuration import build_each, build_or_none
-from nas.errors import InvalidValue, require
+from nas.errors import keys_below, require
 from nas.hyperparameters.collection import HyperparameterSet
 
 NO_ENTRIES = ("gradient", "relations")  # of the group
@@ -30,8 +30,6 @@ def built_hyperparameters(
     relations = config.get("relations") or {}
     related = {str(name): build_or_none(one, f"hyperparameters.relations.{name}") for name, one in relations.items()}
     categorical = {name: entry for name, entry in entries.items() if isinstance(entry, Categorical)}
-    try:
-        continuous = {name: entry for name, entry in entries.items() if name not in categorical}
+    continuous = {name: entry for name, entry in entries.items() if name not in categorical}
+    with keys_below("hyperparameters"):
         return HyperparameterSet(continuous, related), categorical
-    except InvalidValue as error:
-        raise error.below("hyperparameters") from error

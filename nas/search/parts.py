@@ -21,7 +21,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import UnusableInput, keys_below, require
 from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.network_cost import supernet_multiply_adds
@@ -232,14 +232,10 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     """
     parts.relaxation.generator = relaxation
     supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
-    try:
+    with keys_below("hyperparameters"):
         parts.hyperparameters.require_effect_on(supernet)
-    except InvalidValue as error:
-        raise error.below("hyperparameters") from error
-    try:
+    with keys_below("discretisation"):
         parts.discretisation.check(supernet, parts.space)
-    except InvalidValue as error:
-        raise error.below("discretisation") from error
     set_noise_generator(supernet, dropout)
     parts.randomness.seed_ranks_apart()
     if parts.training.batch_norm == "synchronised":
