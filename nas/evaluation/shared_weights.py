@@ -23,7 +23,7 @@ from nas.data.batches import Batch
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
-from nas.evaluation.network_cost import modes_kept, supernet_multiply_adds
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.training_setup import TrainingSetup
 from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
@@ -33,7 +33,7 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
-from nas.training.metrics import Measured, measure
+from nas.training.metrics import Measured, measure, modes_kept
 from nas.training.retraining import Retraining
 from nas.training.stream import training_stream
 
