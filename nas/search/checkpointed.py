@@ -12,6 +12,7 @@ from nas.data.batches import Stream
 from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.operations.synchronised import average_running_statistics
 from nas.run.checkpoint import is_due
 from nas.run.randomness import Randomness
 from nas.search.beginning import Beginning
@@ -70,16 +71,11 @@ class CheckpointedSearch:
         if outcome.upper_step is not None:
             carry(self.streams["validation"], outcome.upper_step.report.validation_logits)
 
-    def _average_statistics(self) -> None:
-        """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
-        named = self.supernet.named_buffers()
-        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
-
     def due(self) -> bool:
         return is_due(self.step, self.settings.checkpoint_every, self.steps_per_epoch)
 
     def tensors(self) -> dict[str, Tensor]:
-        self._average_statistics()
+        average_running_statistics(self.supernet, self.ranks)
         return {**self.supernet.state_dict(), **dict(self.hyperparameters.named_raw())}
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:

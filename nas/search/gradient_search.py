@@ -8,7 +8,7 @@ from nas.bilevel.optimiser import BilevelOptimiser
 from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
 from nas.hyperparameters.collection import Intervention
-from nas.operations.synchronised import synchronise_batch_norm
+from nas.operations.synchronised import average_running_statistics, synchronise_batch_norm
 from nas.run.finiteness import ROLLBACK_DIVISOR
 from nas.run.loop import Loop, Session, Start
 from nas.search.beginning import loaded_beginning
@@ -162,7 +162,7 @@ class GradientSearch(CheckpointedSearch):
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.advance(self._progress())
             self.resolution.advance(1.0)
-            self._average_statistics()
+            average_running_statistics(self.supernet, self.ranks)
             # Ranks have to go on alike, so that a request to stop cuts nothing short where there are several.
             watched = self._session.request.until_requested if self.ranks.count == 1 else iter
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)

@@ -18,7 +18,7 @@ from nas.errors import require
 from nas.hyperparameters.kinds import OF_THE_STEP
 from nas.operations.memory import Outputs, Remembers, logits_of
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
-from nas.operations.synchronised import synchronise_batch_norm
+from nas.operations.synchronised import average_running_statistics, synchronise_batch_norm
 from nas.run.checkpoint import is_due
 from nas.run.finiteness import ROLLBACK_DIVISOR, Watch
 from nas.run.folder import RunFolder
@@ -296,8 +296,7 @@ class Retraining:
 
     def tensors(self) -> dict[str, Tensor]:
         self.watch.check()
-        named = self.network.named_buffers()
-        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+        average_running_statistics(self.network, self.ranks)
         return self.network.state_dict()
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
