@@ -87,7 +87,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     entries = build_each(config.hyperparameters, "hyperparameters", without=absent)
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
-    schedule = training if fixed else found
+    owner = training if fixed else found
+    schedule, schedule_end = owner.schedule, owner.schedule_end
     recorded = found.trajectory if follows else {}
     allowed = "the candidate has no record of learned hyperparameters, take learned or fixed"
     require(bool(recorded) or not follows, "final.hyperparameters", "schedule", allowed)
@@ -103,8 +104,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         task=task,
         stream=training_stream(known, splits, training.batch_size, source.augmentation, randomness),
         hyperparameters=hyperparameters,
-        schedule=schedule.schedule,
-        schedule_end=schedule.schedule_end,
+        schedule=schedule,
+        schedule_end=schedule_end,
         recorded=recorded,
         final=final,
         training=training,
@@ -139,8 +140,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
         "hyperparameters_from": final.hyperparameters,
-        "schedule": schedule.schedule,
-        "schedule_end": schedule.schedule_end,
+        "schedule": schedule,
+        "schedule_end": schedule_end,
         "candidate": found.to_json(),
         **continued_text(network, splits, randomness.anew("continuation")),
     }

@@ -37,7 +37,7 @@ from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
-from nas.training.augment import refuse_what_cannot_act
+from nas.training.augment import refuse_unsuited_augmentation
 
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
@@ -59,10 +59,10 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
-    refuse_what_cannot_act(task.signature, initial)
+    refuse_unsuited_augmentation(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
-    fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
-    space = build(fitting, "space", signature=task.signature, ranges=ranges)
+    space_config = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
+    space = build(space_config, "space", signature=task.signature, ranges=ranges)
     setup = TrainingSetup(
         space=space,
         task=task,

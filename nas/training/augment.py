@@ -79,7 +79,7 @@ def mixup(inputs: Tensor, targets: Tensor, strength: Tensor | float, generator: 
     return AugmentedBatch((1 - mix) * inputs + mix * inputs[order], targets, targets[order], share)
 
 
-def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) -> None:
+def refuse_unsuited_augmentation(signature: Signature, acting: Mapping[str, float]) -> None:
     """Refuse cutout and mixing of inputs that know neither.
 
     Args:
