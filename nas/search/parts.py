@@ -112,8 +112,17 @@ class SearchParts:
     """The pieces; a search that consists of several replaces some of them (``dataclasses.replace``).
 
     Args:
+        space: What is searched.
+        splits: The data.
+        task: What the outputs mean.
+        augmentation: What is done to the training images of every batch.
+        relaxation: How alpha becomes operation weights.
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
+        hyperparameters: Those that act in a training, learned or not.
+        search, training, tracking: The settings of the search, of the weight step, and of what is recorded.
+        randomness: The run's generators.
+        folder: The run folder.
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
         regulariser: What is added to alpha's gradient.
         perturbation: What the weight step does to the operation weights.
@@ -122,7 +131,6 @@ class SearchParts:
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
-        task: What the outputs mean.
         setup: What stand-alone networks are trained on.
         evaluator: Measures candidates for a black-box search.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
