@@ -1,10 +1,10 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
 from nas.stopping import leave_when_stopped
-from nas.surroundings import make_do
+from nas.surroundings import adapt_to_surroundings
 
 if __name__ == "__main__":
-    make_do()
+    adapt_to_surroundings()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
 import json
@@ -48,12 +48,12 @@ from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
-from nas.run.environment import checked_device, record_environment, say_what_is_lacking
+from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.overrides import refuse_impossible_options, typed_path, value_of
-from nas.run.ownership import Held, owned
+from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.run.recorded import inherited_configuration, known_to_the_run, refuse_beginning
+from nas.run.recorded import inherited_configuration, refuse_beginning, with_keys_of_run
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 from nas.tasks import Task, data_and_task, recorded_outputs, recorded_task
@@ -63,7 +63,7 @@ from nas.training.stream import training_stream
 
 log = logging.getLogger("nas.train_final")
 COMMAND = "train_final.py"
-ON_PURPOSE = "; for other {} on purpose, remove {} and fingerprint from its candidate.json"
+WAY_OUT = "; for other {} on purpose, remove {} and fingerprint from its candidate.json"
 PAGE_WAIT = 10.0  # seconds, for another process that writes into the folder of the search
 CONF = Path(__file__).parent / "conf"
 
@@ -81,17 +81,19 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     tracking = build(config.tracking, "tracking")
     source, splits, task = data_and_task(config)
     found = read_candidate(config.candidate, splits, task, training, partial(named_space, config, task.signature))
-    found = fitting_candidate(found, splits, task)
+    found = checked_candidate(found, splits, task)
     fixed, follows = final.hyperparameters == "fixed", final.hyperparameters == "schedule"
-    entries = build_each(config.hyperparameters, "hyperparameters", without=(*NO_ENTRIES, *training.idle))
+    absent = (*NO_ENTRIES, *training.absent_hyperparameters)
+    entries = build_each(config.hyperparameters, "hyperparameters", without=absent)
     hyperparameters = chosen_hyperparameters(entries, found, fixed)
     training = training.chosen_by(hyperparameters)
-    schedule = training if fixed else found
+    owner = training if fixed else found
+    schedule, schedule_end = owner.schedule, owner.schedule_end
     recorded = found.trajectory if follows else {}
     allowed = "the candidate has no record of learned hyperparameters, take learned or fixed"
     require(bool(recorded) or not follows, "final.hyperparameters", "schedule", allowed)
 
-    network = begun_network(found, final, splits)
+    network = initial_network(found, final, splits)
     for name, entry in entries.items():
         if isinstance(entry, Hyperparameter):  # one of a user's own may act in no other way
             entry.bind(network, hyperparameters.get(name, entry.initial))
@@ -102,8 +104,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         task=task,
         stream=training_stream(known, splits, training.batch_size, source.augmentation, randomness),
         hyperparameters=hyperparameters,
-        schedule=schedule.schedule,
-        schedule_end=schedule.schedule_end,
+        schedule=schedule,
+        schedule_end=schedule_end,
         recorded=recorded,
         final=final,
         training=training,
@@ -113,14 +115,14 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         validation=partial(splits.validation.to(randomness.device).evaluation_batches, 256, splits.mean, splits.std),
     )
     if randomness.ranks.is_first:
-        say_what_is_lacking(randomness.device)
+        log_missing_kernels(randomness.device)
         record_environment(path, randomness.device, splits, task)
         write_atomically(path / "summary.txt", (network_summary(network, task.signature) + "\n").encode())
     retraining.train()
-    randomness.ranks.leave_the_rest()
+    randomness.ranks.end_shared_part()
 
     test = splits.test.to(randomness.device)
-    metrics = tested(network, test, splits, task, randomness.device, path / PREDICTIONS)
+    metrics = test_and_predict(network, test, splits, task, randomness.device, path / PREDICTIONS)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
@@ -138,8 +140,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         "epochs": final.epochs,
         "hyperparameters": dict(hyperparameters),
         "hyperparameters_from": final.hyperparameters,
-        "schedule": schedule.schedule,
-        "schedule_end": schedule.schedule_end,
+        "schedule": schedule,
+        "schedule_end": schedule_end,
         "candidate": found.to_json(),
         **continued_text(network, splits, randomness.anew("continuation")),
     }
@@ -155,8 +157,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     return found, result
 
 
-def fitting_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> CandidateFile:
-    """``found`` with the names of its classes, after a look at whether it is for ``splits`` and ``task``.
+def checked_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> CandidateFile:
+    """``found``, which must be for ``splits`` and ``task``, with the names of its classes.
 
     Raises:
         InvalidValue: It is not, or the data of its search have changed.
@@ -168,15 +170,15 @@ def fitting_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> C
         raise InvalidValue("data", splits.name, f"the candidate is for {what}")
     if found.data != splits.name:  # the architecture may go to another data set, and its classes stay behind
         return found
-    way_out = ON_PURPOSE.format("classes", "class_names, digest" if found.digest else "class_names")
+    way_out = WAY_OUT.format("classes", "class_names, digest" if found.digest else "class_names")
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
     same = found.digest in ("", splits.digest) or not splits.digest
-    way_out = ON_PURPOSE.format("data", "digest")
+    way_out = WAY_OUT.format("data", "digest")
     require(same, "data", splits.name, f"its files have changed since the search{way_out}")
     return replace(found, class_names=found.class_names or splits.class_names)
 
 
-def begun_network(found: CandidateFile, final: FinalSettings, splits: DataSplits) -> torch.nn.Module:
+def initial_network(found: CandidateFile, final: FinalSettings, splits: DataSplits) -> torch.nn.Module:
     """The candidate's network with fresh weights, or with those of ``final.checkpoint``."""
     network = found.space.network(found.candidate.architecture)
     for doubt in found.space.doubts(found.candidate.architecture):
@@ -188,10 +190,10 @@ def begun_network(found: CandidateFile, final: FinalSettings, splits: DataSplits
     return network
 
 
-def tested(
+def test_and_predict(
     network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, file: Path
 ) -> Measured:
-    """Measure ``network`` on ``test``, that part of ``splits``, and write into ``file`` what it predicts there."""
+    """Measure ``network`` on ``test``, the test part of ``splits``, and write its predictions there into ``file``."""
     batches = test.evaluation_batches(256, splits.mean, splits.std)
     predictions = PredictionsFile(task, splits)
     metrics = measure(network, batches, task, device, each=True, see=predictions.see)
@@ -206,14 +208,15 @@ def run(config: DictConfig, path: Path) -> None:
     if console != "quiet":
         print_table(outcome_table(final_outcome(found, result, recorded_seconds(Path(str(config.candidate))))))
     searched = Path(str(config.candidate))
-    of_run = path.resolve().parent == searched.resolve()  # the page is that of the search, with its retraining
+    # A retraining in the folder of its search has no page of its own: it is part of the search's.
+    page_folder = searched if path.resolve().parent == searched.resolve() else path
     page = None
     try:
-        with owned(searched if of_run else path, wait=PAGE_WAIT):
-            page = write_page_if_possible(searched if of_run else path)
-    except Held as holder:
+        with owned(page_folder, wait=PAGE_WAIT):
+            page = write_page_if_possible(page_folder)
+    except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
-    following = f"python -m nas.report compare {typed_path(searched if of_run else path)} <another run folder>"
+    following = f"python -m nas.report compare {typed_path(page_folder)} <another run folder>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)
@@ -226,8 +229,8 @@ def chosen_hyperparameters(
     initial = {name: entry.initial for name, entry in entries.items()}
     learned = dict(found.candidate.hyperparameters)
     chosen = {**learned, **initial} if fixed else {**initial, **learned}
-    idle = {name for name, entry in entries.items() if chosen[name] == entry.neutral}
-    return Hyperparameters({name: value for name, value in chosen.items() if name not in idle})
+    without_effect = {name for name, entry in entries.items() if chosen[name] == entry.neutral}
+    return Hyperparameters({name: value for name, value in chosen.items() if name not in without_effect})
 
 
 def named_space(config: DictConfig, signature: Signature, name: str) -> SearchSpace:
@@ -256,19 +259,20 @@ def final_folder(candidate: str) -> str:
     return str(path / "final" if os.path.isdir(path) else Path("runs/final") / time.strftime("%Y-%m-%d_%H-%M-%S"))
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Refuse arguments for which Hydra prints a traceback, a missing candidate, and a folder that holds a run."""
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` as Hydra reads them, which must name a candidate and write over no run."""
     refuse_impossible_options(arguments, CONF)
     refuse_beginning(arguments)
     candidate = value_of(arguments, "candidate")
     flags = [argument for argument in arguments if argument.startswith("-") and argument not in ("-m", "--multirun")]
     if candidate is None and not flags:
         candidate_path(None)
-    if candidate is not None and "," not in candidate and "$" not in candidate:
-        if architecture_text(candidate) is None:
-            candidate_path(candidate)
-        refuse_occupied_folder(arguments, default=final_folder(candidate))
-        sys.argv[1:] = known_to_the_run(arguments, candidate)
+    if candidate is None or "," in candidate or "$" in candidate:  # of a sweep or an interpolation, Hydra names it
+        return list(arguments)
+    if architecture_text(candidate) is None:
+        candidate_path(candidate)
+    refuse_occupied_folder(arguments, default=final_folder(candidate))
+    return with_keys_of_run(arguments, candidate)
 
 
 OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_cache=True)
@@ -276,8 +280,8 @@ OmegaConf.register_new_resolver("final_folder", final_folder, replace=True, use_
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_final")
 def compose_and_run(config: DictConfig) -> int:
-    return run_composed(COMMAND, run, config, begin=inherited_configuration)
+    return run_composed(COMMAND, run, config, inherit=inherited_configuration)
 
 
 if __name__ == "__main__":
-    start(COMMAND, run, compose_and_run, check, begin=inherited_configuration)
+    start(COMMAND, run, compose_and_run, prepared, inherit=inherited_configuration)

@@ -1,13 +1,12 @@
 """Search an architecture and its hyperparameters: build the pieces, run the method, write the run folder."""
 
 from nas.stopping import leave_when_stopped
-from nas.surroundings import make_do
+from nas.surroundings import adapt_to_surroundings
 
 if __name__ == "__main__":
-    make_do()
+    adapt_to_surroundings()
     leave_when_stopped()  # before all else: a scheduler may stop the run during the imports, which take seconds
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from omegaconf import DictConfig
 
 from nas.candidate import Hyperparameters
 from nas.configuration import assemble, build, build_or_none
-from nas.errors import InvalidValue
+from nas.errors import require
 from nas.evaluation.training_setup import TrainingSetup
 from nas.hyperparameters.building import built_hyperparameters
 from nas.report.drawing import save_drawing
@@ -28,9 +27,9 @@ from nas.report.page import write_page_if_possible
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
-from nas.run.environment import checked_device, record_environment, say_what_is_lacking
+from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import going_along, refuse_impossible_options
+from nas.run.overrides import implied_arguments, refuse_impossible_options
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import command_for
 from nas.run.tracking import Tracker
@@ -38,7 +37,7 @@ from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 from nas.spaces.fitting import space_settings
 from nas.tasks import data_and_task
-from nas.training.augment import refuse_what_cannot_act
+from nas.training.augment import refuse_unsuited_augmentation
 
 COMMAND = "train_search.py"
 CONF = Path(__file__).parent / "conf"
@@ -54,17 +53,16 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     training = build(config.training, "training")
     if training.deterministic:
         use_deterministic_algorithms()
-    hyperparameters, categorical = built_hyperparameters(config.hyperparameters, training.idle)
-    held = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
-    training = training.chosen_by(held)
+    hyperparameters, categorical = built_hyperparameters(config.hyperparameters, training.absent_hyperparameters)
+    initial = Hyperparameters(hyperparameters.initial() | {name: entry.initial for name, entry in categorical.items()})
+    training = training.chosen_by(initial)
     tracking = build(config.tracking, "tracking")
     final = build(config.final, "final")  # a mistake in it should not wait for the retraining
     source, splits, task = data_and_task(config)
-    refuse_what_cannot_act(task.signature, held)
+    refuse_unsuited_augmentation(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
-    fitting = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
-    space = build(fitting, "space", signature=task.signature, ranges=ranges)
-    folder = RunFolder(path, training.keep_checkpoints)
+    space_config = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
+    space = build(space_config, "space", signature=task.signature, ranges=ranges)
     setup = TrainingSetup(
         space=space,
         task=task,
@@ -75,7 +73,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         augmentation=source.augmentation,
         training=training,
         final=final,
-        held=held,
+        held=initial,
         bound=hyperparameters.entries,
         seed=seed,
         device=device,
@@ -90,14 +88,14 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         augmentation=source.augmentation,
         relaxation=relaxation,
         architecture_gradient=architecture_gradient,
-        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.beside(architecture_gradient),
+        hyperparameter_gradient=hyperparameter_gradient and hyperparameter_gradient.suited_to(architecture_gradient),
         regulariser=build_or_none(config.get("regulariser"), "regulariser"),
         perturbation=build_or_none(config.get("perturbation"), "perturbation"),
         shrinking=build_or_none(config.get("shrinking"), "shrinking"),
         stopping=stopping,
         hyperparameters=hyperparameters,
         categorical=categorical,
-        discretisation=build(config.discretisation, "discretisation").beside(objective, stopping),
+        discretisation=build(config.discretisation, "discretisation").suited_to(objective, stopping),
         search=build(config.search, "search"),
         training=training,
         setup=setup,
@@ -105,7 +103,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
         budget=build(config.budget, "budget"),
         tracking=tracking,
         randomness=randomness,
-        folder=folder,
+        folder=RunFolder(path, training.keep_checkpoints),
         draw=partial(space_figure, space, task_name=task.name),
     )
 
@@ -119,18 +117,16 @@ def search(config: DictConfig, path: Path) -> tuple[SearchResult, CandidateFile,
     parts = replace(parts, evaluator=assemble(config.evaluation, "evaluation", vars(parts)))  # what it needs, by name
     space, splits, training, randomness = parts.space, parts.splits, parts.training, parts.randomness
     method: Search = assemble(config.method, "method", {**vars(parts), "parts": parts})
-    source = parts.search.from_
-    if source is not None and not method.begins_with_another:
-        allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"
-        raise InvalidValue("search.from", source, allowed)
-    if randomness.ranks.count > 1 and not method.data_parallel:
-        allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
-        raise InvalidValue("method", type(method).__name__, allowed)
-    if randomness.ranks.is_first:
-        say_what_is_lacking(randomness.device)
+    source, ranks = parts.search.from_, randomness.ranks
+    allowed = "it is for method=gradient, tuned, coarse_to_fine, cross_validated, neighbours"
+    require(source is None or method.begins_with_another, "search.from", source, allowed)
+    allowed = "torchrun spreads the batches of method=gradient; others run candidates side by side: evaluation.jobs"
+    require(ranks.count == 1 or method.data_parallel, "method", type(method).__name__, allowed)
+    if ranks.is_first:
+        log_missing_kernels(randomness.device)
         record_environment(path, randomness.device, splits, parts.task)
     result = method.search()
-    randomness.ranks.leave_the_rest()
+    ranks.end_shared_part()
 
     found = CandidateFile(
         candidate=result.candidate,
@@ -168,11 +164,11 @@ def run(config: DictConfig, path: Path) -> None:
     say_at_the_end(done, page, command_for("train_final.py", "candidate", path), console)
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Refuse arguments for which Hydra prints a traceback, and a folder that holds a run; add what a space needs."""
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` and those that they imply, unless Hydra would print a traceback for one, or write over a run."""
     refuse_impossible_options(arguments, CONF)
     refuse_occupied_folder(arguments)
-    sys.argv[1:] = [*arguments, *going_along(arguments, CONF)]
+    return [*arguments, *implied_arguments(arguments, CONF)]
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train_search")
@@ -181,4 +177,4 @@ def compose_and_run(config: DictConfig) -> int:
 
 
 if __name__ == "__main__":
-    start(COMMAND, run, compose_and_run, check)
+    start(COMMAND, run, compose_and_run, prepared)

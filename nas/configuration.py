@@ -24,7 +24,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.errors import InvalidValue, UnusableInput, _shown, require
+from nas.errors import InvalidValue, UnusableInput, require, shown_value
 
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"  # a folder of options for each group, in a clone
 # Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
@@ -347,7 +347,7 @@ def described(hint: Any) -> str:
     """``hint`` in words for a message."""
     origin = get_origin(hint)
     if origin is Literal:
-        return "one of " + ", ".join(_shown(option) for option in get_args(hint))
+        return "one of " + ", ".join(shown_value(option) for option in get_args(hint))
     if origin in (Union, types.UnionType):
         return " or ".join(described(option) for option in get_args(hint))
     if hint in (None, types.NoneType):

@@ -22,7 +22,7 @@ from nas.errors import RanksDiffer, UnusableInput
 from nas.stopping import ending_at_once
 from nas.surroundings import say
 
-OF_A_RANK = {"WORLD_SIZE": r"\d+", "RANK": r"\d+", "MASTER_ADDR": ".+", "MASTER_PORT": r"\d+"}  # torchrun sets them
+TORCHRUN_VARIABLES = {"WORLD_SIZE": r"\d+", "RANK": r"\d+", "MASTER_ADDR": ".+", "MASTER_PORT": r"\d+"}
 NOTICE = 20.0  # seconds of waiting before it is told
 
 
@@ -38,8 +38,8 @@ class Ranks:
         """Whether this process is the one that prints and writes."""
         return self.rank == 0
 
-    def leave_the_rest(self) -> None:
-        """End the part of a run that all ranks share. Only the first rank goes on.
+    def end_shared_part(self) -> None:
+        """End the part of a run that all ranks take part in: only the first rank goes on behind this call.
 
         Raises:
             ShareDone: This rank is not the first.
@@ -126,8 +126,8 @@ class ShareDone(Exception):  # noqa: N818
     """This rank has done its share of the run."""
 
 
-def present() -> Ranks:
-    """The ranks of this process."""
+def current_ranks() -> Ranks:
+    """This process among those of a data-parallel run; number 0 of 1 where there is no such run."""
     return Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else Ranks()
 
 
@@ -140,9 +140,9 @@ def join() -> Ranks:
     """
     count = os.environ.get("WORLD_SIZE", "1")
     if count in ("", "0", "1") or dist.is_initialized():
-        return present()
+        return current_ranks()
     way_out = "start them by torchrun, or unset WORLD_SIZE for a run in one process"
-    unusable = [name for name, form in OF_A_RANK.items() if not re.fullmatch(form, os.environ.get(name, ""))]
+    unusable = [name for name, form in TORCHRUN_VARIABLES.items() if not re.fullmatch(form, os.environ.get(name, ""))]
     if not unusable and int(os.environ["RANK"]) >= int(count):
         unusable = ["RANK"]
     if unusable:
@@ -161,7 +161,7 @@ def join() -> Ranks:
         raise UnusableInput(f"The processes cannot meet at {place} ({reason}); {way_out}.") from error
     finally:
         notice.cancel()
-    return present()
+    return current_ranks()
 
 
 def _means(count: int, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:

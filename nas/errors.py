@@ -5,7 +5,9 @@ A machine fails a run by a full disk, a vanished folder, too little memory, a ki
 
 import errno
 import re
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import torch
 
@@ -36,7 +38,7 @@ class InvalidValue(ValueError):  # noqa: N818 - it names what it is about, as Va
     def __init__(self, key: str, value: object, allowed: str) -> None:
         super().__init__(key, value, allowed)  # what pickle calls it with again in another process
         self.key, self.value, self.allowed = key, value, allowed
-        self._sentence = f"{_printable(key)}={_shown(value)} is not allowed: {allowed}."
+        self._sentence = f"{_printable(key)}={shown_value(value)} is not allowed: {allowed}."
 
     def __str__(self) -> str:
         return self._sentence
@@ -59,7 +61,17 @@ class RanksDiffer(RuntimeError):  # noqa: N818
     """The processes of a data-parallel run no longer have equal weights: the run must end."""
 
 
-def _shown(value: object) -> str:
+@contextmanager
+def keys_below(prefix: str) -> Iterator[None]:
+    """In the block, an :class:`InvalidValue` is raised :meth:`~InvalidValue.below` ``prefix``."""
+    try:
+        yield
+    except InvalidValue as error:
+        raise error.below(prefix) from error
+
+
+def shown_value(value: object) -> str:
+    """``value`` as a sentence shows it: as YAML writes it, on one line, in 120 characters at most."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return _printable(text if len(text) <= 120 else text[:117] + "...")
 

@@ -1,6 +1,6 @@
 """What may be missing around a run that it can do without: readers of its output, caches, a user's name, a display.
 
-Call :func:`make_do` before PyTorch is imported, which looks at some of this while it is.
+Call :func:`adapt_to_surroundings` before PyTorch is imported, which looks at some of this while it is.
 """
 
 import getpass
@@ -11,8 +11,8 @@ from typing import Any, TextIO
 _told: list[str] = []
 
 
-def make_do() -> None:
-    """Let this process go on without what is missing or cannot be used, and say so once."""
+def adapt_to_surroundings() -> None:
+    """Let this process do without what is missing or cannot be used, and say so once."""
     os.environ["MPLBACKEND"] = "agg"  # drawings go to files: a display, or a name that matplotlib refuses, is no matter
     for descriptor in (0, 1, 2):  # a file of the run's must not take the place of a closed one
         try:

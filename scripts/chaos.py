@@ -33,7 +33,7 @@ import nas.baselines.search
 import nas.run.checkpoint
 from nas.report.tables import comparison_table, print_table
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.ownership import Held, owned
+from nas.run.ownership import OwnedByAnother, owned
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -155,7 +155,7 @@ def rival(run: Path, living: int) -> int:
         while not _holds(run, living):
             time.sleep(0.005)
         while True:
-            with suppress(Held), owned(run):
+            with suppress(OwnedByAnother), owned(run):
                 state = Path(f"/proc/{living}/stat")
                 dead = not state.exists() or state.read_text().rpartition(")")[2].split()[0] in "ZX"
                 code = 0 if dead else STOLEN

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from task_networks import lstm_measures, network_outputs
+from task_networks import lstm_measures, network_outputs, one_hot
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
@@ -48,15 +48,6 @@ class Parts:
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """The flat inputs of both."""
         return self.inputs.reshape(len(self.inputs), -1), self.test_inputs.reshape(len(self.test_inputs), -1)
-
-
-def one_hot(inputs: Tensor, categories: Sequence[int]) -> Tensor:
-    """``inputs`` (N, F) with a column for each category in the place of the last, categorical ones."""
-    if not categories:
-        return inputs
-    numbers, codes = inputs[:, : -len(categories)], inputs[:, -len(categories) :].long()
-    columns = [torch.nn.functional.one_hot(code, size) for code, size in zip(codes.T, categories, strict=True)]
-    return torch.cat([numbers, *columns], dim=1)
 
 
 def measured(task: Task, outputs: Tensor, targets: Tensor) -> dict[str, float]:

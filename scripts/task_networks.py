@@ -4,6 +4,8 @@ Trained by Adam with a learning rate of 1e-3 that falls to 0 along a cosine, on 
 project's default retraining takes. Every network is one that somebody would write down without thinking twice.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,9 +50,16 @@ class OneHot(nn.Module):
         self.categories = categories
 
     def forward(self, inputs: Tensor) -> Tensor:
-        from task_baselines import one_hot
-
         return one_hot(inputs, self.categories)
+
+
+def one_hot(inputs: Tensor, categories: Sequence[int]) -> Tensor:
+    """``inputs`` (N, F) with a column for each category in the place of the last, categorical ones."""
+    if not categories:
+        return inputs
+    numbers, codes = inputs[:, : -len(categories)], inputs[:, -len(categories) :].long()
+    columns = [torch.nn.functional.one_hot(code, size) for code, size in zip(codes.T, categories, strict=True)]
+    return torch.cat([numbers, *columns], dim=1)
 
 
 def network_outputs(task: Task, splits: DataSplits, seed: int, steps: int = STEPS) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from nas.distributed import OF_A_RANK, Ranks, join
+from nas.distributed import TORCHRUN_VARIABLES, Ranks, join
 from nas.errors import UnusableInput
 from nas.stopping import SIGNALS, WARNINGS, StopRequest, ending_at_once, leave_when_stopped
 
@@ -130,7 +130,7 @@ def test_a_wait_outside_of_python_can_be_ended() -> None:
 def test_half_an_environment_of_torchrun_is_refused(
     environment: dict[str, str], unusable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in OF_A_RANK:
+    for name in TORCHRUN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert join() == Ranks()
     for name, value in environment.items():

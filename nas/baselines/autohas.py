@@ -127,22 +127,11 @@ class TemporarySteps(SharedWeights):
             self.training.optimiser.load_state_dict(kept[1])
             self._bind(self.setup.held)
             self._step()
-            cost = self._price(candidate, 2, self.judged, time.perf_counter() - began)
-            found.append(Evaluation(candidate, self.setup.metrics(candidate.architecture, measured), cost))
-        return found
-
-    def measure_again(self, candidates: Sequence[Candidate]) -> list[Evaluation]:
-        """On the whole validation split, with the shared weights."""
-        found = []
-        for candidate in candidates:
-            began = time.perf_counter()
-            measured = self._measured(candidate)
-            cost = self._price(candidate, 0, measured.samples, time.perf_counter() - began)
-            found.append(Evaluation(candidate, self.setup.metrics(candidate.architecture, measured), cost))
+            found.append(self._evaluation(candidate, measured, 2, 0, time.perf_counter() - began))
         return found
 
     def price(self, candidate: Candidate) -> Cost:
-        return self._price(candidate, 2, self.judged)
+        return self._price(candidate, 2, self.judged, 0)
 
     def reserve(self) -> Cost:
         """The measurement of the mode at the end, which may be the largest network."""
@@ -153,9 +142,9 @@ class TemporarySteps(SharedWeights):
         with suppress(NotFinite):
             self.training.fit(self.training.step + 1)
 
-    def _price(self, candidate: Candidate, steps: int, measured: int, seconds: float = 0.0) -> Cost:
+    def _price(self, candidate: Candidate, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
         per_image = self.setup.multiply_adds(candidate.architecture)
-        return Cost.of_passes(per_image, steps * self.batch_size, measured, 0, seconds)
+        return Cost.of_passes(per_image, steps * self.batch_size, measured, evaluations, seconds)
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "judges": self.judges.state_dict()}

@@ -35,7 +35,7 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
     ) -> tuple[Tensor, Outputs]:
         learned = {name: value for name, value in values.items() if isinstance(value, Tensor)}
         loss, logits = own_training_pass(
-            joint({**problem.network.parameters, **parameters}),
+            joint({**problem.functional.parameters, **parameters}),
             batch,
             {**values, **joint(learned)},
             None if operation_weights is None else joint(operation_weights),
@@ -46,7 +46,7 @@ def data_parallel(problem: BilevelProblem, ranks: Ranks) -> BilevelProblem:
         parameters: Parameters, batch: Batch, operation_weights: Parameters | None = None
     ) -> tuple[Tensor, Outputs]:
         loss, logits = own_validation_loss(
-            joint({**problem.network.parameters, **parameters}),
+            joint({**problem.functional.parameters, **parameters}),
             batch,
             None if operation_weights is None else joint(operation_weights),
         )

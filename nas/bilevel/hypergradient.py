@@ -69,8 +69,8 @@ class Hypergradient(ABC):
     needs_graph: ClassVar[Literal["never", "asked", "always"]] = "never"
     of_sgd: ClassVar[bool] = False
 
-    def beside(self, architecture: "Hypergradient | None") -> "Hypergradient":
-        """What moves the hyperparameters where alpha has ``architecture``: this strategy, unless it gives way."""
+    def suited_to(self, architecture: "Hypergradient | None") -> "Hypergradient":
+        """The hyperparameters' strategy where alpha's is ``architecture``: this one, unless a subclass says another."""
         return self
 
     @abstractmethod

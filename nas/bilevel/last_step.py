@@ -71,5 +71,5 @@ class LastStep(Hypergradient):
 class LastStepOrExact(LastStep):
     """:class:`LastStep` where alpha's strategy goes with it, :class:`nas.bilevel.exact.Exact` elsewhere."""
 
-    def beside(self, architecture: Hypergradient | None) -> Hypergradient:
+    def suited_to(self, architecture: Hypergradient | None) -> Hypergradient:
         return LastStep() if architecture is None or self.serves(architecture) else Exact()

@@ -73,17 +73,17 @@ class BilevelOptimiser:
         Args:
             validation: None where ``requests`` is empty.
         """
-        move: UpperStep | None = None
+        upper_step: UpperStep | None = None
         if self.looks_back:
-            step, further = self.weight_step(training, requests)
+            weight_step, further = self.weight_step(training, requests)
         if validation is not None:
-            move = self.upper_step(training, validation, requests)
+            upper_step = self.upper_step(training, validation, requests)
         if not self.looks_back:
-            step, further = self.weight_step(training, requests)
+            weight_step, further = self.weight_step(training, requests)
         self.problem.last_step = None  # its graph holds a whole pass
         passes = 1 + further + self.problem.held_perturbation.pop_passes()
-        samples = len(training.targets) * passes + (0 if move is None else move.samples)
-        return Outcome(step, move, samples)
+        samples = len(training.targets) * passes + (0 if upper_step is None else upper_step.samples)
+        return Outcome(weight_step, upper_step, samples)
 
     def weight_step(self, training: Batch, requests: Requests) -> tuple[WeightStep, int]:
         """Take the weight step, with its graph where the hyperparameters' strategy needs that.
@@ -124,14 +124,13 @@ class BilevelOptimiser:
         """The penalty of the present alpha, 0-dim, in its graph."""
         return None if self.penalty is None or not self.alpha else self.penalty(self.problem.supernet.mean_weights())
 
-    def regularisation(self) -> Tensor | None:
-        """The regulariser of the present alpha, 0-dim, in its graph."""
-        supernet = self.problem.supernet
-        alphas, relaxation = dict(supernet.alpha.items()), supernet.relaxation
-        return None if self.regulariser is None else self.regulariser(alphas, relaxation, self.problem.progress)
-
     def _add_penalty(self) -> None:
-        penalties = [one for one in (self.expected_penalty(), self.regularisation()) if one is not None]
+        """Add the gradients of penalty and regulariser to alpha's."""
+        supernet, penalty = self.problem.supernet, self.expected_penalty()
+        penalties = [] if penalty is None else [penalty]
+        if self.regulariser is not None:
+            alphas = dict(supernet.alpha.items())
+            penalties.append(self.regulariser(alphas, supernet.relaxation, self.problem.progress))
         if not penalties:
             return
         gradients = torch.autograd.grad(penalties, self.alpha, materialize_grads=True)

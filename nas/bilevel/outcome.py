@@ -13,7 +13,7 @@ class UpperStep:
 
     Attributes:
         report: What the last strategy asked found.
-        samples: Images that went forward and backward for it.
+        samples: Images that went forward and backward for it, each pass counted.
         gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
         interventions: What had to be held back.
     """
@@ -26,8 +26,14 @@ class UpperStep:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step of both levels: the weights', the upper level's where it had anything to do, and all samples spent."""
+    """A step of both levels.
 
-    step: WeightStep
-    move: UpperStep | None
+    Attributes:
+        weight_step: That of the weights.
+        upper_step: That of alpha and the hyperparameters; None where neither was asked for.
+        samples: Images that went forward and backward for both.
+    """
+
+    weight_step: WeightStep
+    upper_step: UpperStep | None
     samples: int

@@ -47,7 +47,7 @@ class BilevelProblem:
         task: What the outputs mean, and so both losses.
 
     Attributes:
-        network: The supernet as a function of its parameters.
+        functional: The supernet as a function of its parameters.
         schedule_factor: What the learning rate is multiplied by at the present step.
         progress: The share of the search that is done, 0 to 1.
         last_step: The weight step taken last, where its graph was kept.
@@ -72,14 +72,14 @@ class BilevelProblem:
         self.supernet, self.optimiser, self.hyperparameters = supernet, optimiser, hyperparameters
         self.gradient_clip, self.augmentation, self.task = gradient_clip, augmentation, task
         self.generators = generators if augmentation is None else (*generators, augmentation)
-        self.network = FunctionalSupernet(supernet, precision)
+        self.functional = FunctionalSupernet(supernet, precision)
         self.schedule_factor, self.progress = 1.0, 0.0
         self.held_perturbation = HeldPerturbation(perturbation, supernet)
         self.last_step: WeightStep | None = None
 
     def weights(self) -> Weights:
         """The supernet's weights by name, alpha not among them: the live parameters, not copies."""
-        return dict(self.network.weights)
+        return dict(self.functional.weights)
 
     def values(self, raw: Mapping[str, Tensor] | None = None) -> dict[str, Tensor | float]:
         """Every hyperparameter as it acts now, or would with ``raw``; the learning rate with its schedule's factor."""
@@ -96,13 +96,13 @@ class BilevelProblem:
 
     @property
     def _device(self) -> torch.device:
-        return next(iter(self.network.weights.values())).device
+        return next(iter(self.functional.weights.values())).device
 
     # The two losses.
 
     def training_loss(self, weights: Mapping[str, Tensor], batch: Batch, values: Values) -> Tensor:
         """``L_train(weights, alpha, h)``, 0-dim, with dropout and drop path at ``values``; running averages stay."""
-        with self.network.frozen_averages():
+        with self.functional.frozen_averages():
             return self.training_pass(weights, batch, values)[0]
 
     def training_pass(
@@ -120,9 +120,9 @@ class BilevelProblem:
         """
         self.hyperparameters.bind(self.supernet, values)
         if operation_weights is None and self.held_perturbation.perturbation is not None:
-            operation_weights = self._perturbed(self.network.operation_weights(parameters), batch)
+            operation_weights = self._perturbed(self.functional.operation_weights(parameters), batch)
         shown = augmented(batch, values, self.augmentation)
-        outputs = self.network.outputs(parameters, shown.inputs, operation_weights, batch.state)
+        outputs = self.functional.outputs(parameters, shown.inputs, operation_weights, batch.state)
         return training_loss(self.task, outputs, shown, values), outputs
 
     def validation_loss(
@@ -132,8 +132,8 @@ class BilevelProblem:
         operation_weights: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Outputs]:
         """``L_val(weights, alpha)``, 0-dim, without dropout and drop path, and the outputs; arguments as before."""
-        with without_noise(self.supernet), self.network.frozen_averages():
-            outputs = self.network.outputs(parameters, batch.inputs, operation_weights, batch.state)
+        with without_noise(self.supernet), self.functional.frozen_averages():
+            outputs = self.functional.outputs(parameters, batch.inputs, operation_weights, batch.state)
         return self.task.loss(logits_of(outputs), batch.targets), outputs
 
     # The weight step.
@@ -149,12 +149,12 @@ class BilevelProblem:
         self.held_perturbation.forget()
         if keep_graph:
             # The step changes the live weights and buffers in place; the graph needs them as they were.
-            before = {name: weight.detach().clone().requires_grad_() for name, weight in self.network.weights.items()}
-            alphas = {name: alpha.detach() for name, alpha in self.network.alphas.items()}
+            before = {name: weight.detach().clone().requires_grad_() for name, weight in self.weights().items()}
+            alphas = {name: alpha.detach() for name, alpha in self.functional.alphas.items()}
             step = self._unrolled(before, alphas, batch, second_order, self.gradient_clip)
             step = replace(step, buffers={name: buffer.clone() for name, buffer in step.buffers.items()})
             kept = {name: gradient.detach().clone() for name, gradient in step.gradients.items()}
-            gradients = [kept.get(name) for name in self.network.weights]
+            gradients = [kept.get(name) for name in self.functional.weights]
         else:
             relaxed = {name: one.detach() for name, one in self.supernet.operation_weights().items()}
             operation_weights = self._perturbed(relaxed, batch)
@@ -162,7 +162,7 @@ class BilevelProblem:
             loss, logits, gradients = self.weight_gradients(batch, operation_weights, acting)
             step = WeightStep(loss.clone(), logits.clone())  # a replayed CUDA graph overwrites both
         set_step(self.optimiser, self.numbers())
-        norm = take_step(self.optimiser, list(self.network.weights.values()), gradients, self.gradient_clip)
+        norm = take_step(self.optimiser, list(self.functional.weights.values()), gradients, self.gradient_clip)
         step = replace(step, norm=norm)
         self.held_perturbation.forget()
         self.last_step = step if keep_graph else None
@@ -176,7 +176,7 @@ class BilevelProblem:
             clip: Whether the gradient is clipped as the real step's is.
         """
         self.held_perturbation.forget()
-        with self.network.frozen_averages():
+        with self.functional.frozen_averages():
             return self._unrolled(self.weights(), {}, batch, second_order, self.gradient_clip if clip else None)
 
     def _unrolled(
@@ -186,15 +186,15 @@ class BilevelProblem:
             return self.training_pass({**weights, **alphas}, batch, values)
 
         values = self.values()
-        step_function, buffers = as_function(self.optimiser, self.network.weights, values)
+        step_function, buffers = as_function(self.optimiser, self.functional.weights, values)
         return unrolled(training_pass, weights, step_function, buffers, values, second_order, max_norm)
 
     def _perturbed(self, relaxed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The operation weights with which the weights are trained."""
 
         def loss(operation_weights: Mapping[str, Tensor]) -> Tensor:
-            weights = {name: weight.detach() for name, weight in self.network.weights.items()}
-            with self.network.evaluating():
+            weights = {name: weight.detach() for name, weight in self.functional.weights.items()}
+            with self.functional.evaluating():
                 return self.validation_loss(weights, batch, operation_weights)[0]
 
         return self.held_perturbation.added_to(relaxed, loss, self.progress)
@@ -212,14 +212,14 @@ class BilevelProblem:
             values: Those of the hyperparameters that act through the loss.
         """
         loss, logits = self.training_pass({}, batch, values, operation_weights)
-        gradients = torch.autograd.grad(loss, list(self.network.weights.values()), allow_unused=True)
+        gradients = torch.autograd.grad(loss, list(self.functional.weights.values()), allow_unused=True)
         return loss.detach(), logits.detach(), list(gradients)
 
     def operation_gradients(
         self, batch: Batch, operation_weights: Mapping[str, Tensor]
     ) -> tuple[Tensor, Outputs, list[Tensor]]:
         """The validation loss, the outputs and the gradients of ``operation_weights``, all detached."""
-        weights = {name: weight.detach() for name, weight in self.network.weights.items()}  # nothing is kept for them
+        weights = {name: weight.detach() for name, weight in self.weights().items()}  # nothing is kept for them
         loss, logits = self.validation_loss(weights, batch, operation_weights)
         gradients = torch.autograd.grad(loss, list(operation_weights.values()), materialize_grads=True)
         return loss.detach(), logits.detach(), list(gradients)

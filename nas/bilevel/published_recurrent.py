@@ -3,7 +3,7 @@
 It is here for the record, as ``finite_difference`` is for the convolutional one. Use ``exact`` otherwise.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,9 +36,6 @@ class PublishedRecurrent(FiniteDifference):
     """
 
     reaches: ClassVar[frozenset[Kind]] = frozenset({"architecture"})
-
-    def differentiates_twice(self, kinds: Collection[Kind]) -> bool:
-        return False
 
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]

@@ -1,4 +1,4 @@
-"""Which hypergradient may move what: refused before a search begins, in one sentence."""
+"""Which hypergradient may move what, refused before a search begins, and which derivatives a search takes."""
 
 from nas.bilevel.hypergradient import Hypergradient
 from nas.errors import InvalidValue, require

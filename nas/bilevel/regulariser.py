@@ -43,6 +43,7 @@ class Regulariser(ABC):
         return self.weight(progress) * self.value(operations, relaxation)
 
     def weight(self, progress: float) -> float:
+        """What the value is multiplied by when the share ``progress`` (0 to 1) of the search is done."""
         return self.initial + (self.final - self.initial) * progress
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.no_table import NOT_FETCHED, first_bytes, is_pointer
+from nas.data.mistaken_files import NOT_FETCHED, first_bytes, is_pointer
 from nas.errors import UnusableInput
 
 Array = np.ndarray

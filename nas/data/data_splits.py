@@ -13,7 +13,7 @@ from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, Labe
 from nas.data.labelled import listed, shape_and_type
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
-from nas.distributed import present
+from nas.distributed import current_ranks
 from nas.errors import UnusableInput, require
 from nas.signature import Head, Signature
 
@@ -77,7 +77,7 @@ class DataSplits:
                 self._refuse_foreign_statistics(part, dataset)
         if isinstance(self.train, LabelledDataset):
             self._name_absent_classes()
-        if present().is_first:  # the other ranks have the same files
+        if current_ranks().is_first:  # the other ranks have the same files
             self._look_at_the_images()
 
     @property
@@ -278,7 +278,7 @@ def loaded(source: "DataSource") -> DataSplits:
         raise UnusableInput(
             f"load() of the data source {kind} gave a {type(splits).__name__}, not nas.data.DataSplits."
         )
-    asked = splits.digest and splits.head != "sequence" and present().is_first  # the other ranks have the same files
+    asked = splits.digest and splits.head != "sequence" and current_ranks().is_first  # other ranks have the same files
     shared = shared_samples(splits.parts) if asked else None
     if shared:
         log.info(f"{splits.name}: {shared}")

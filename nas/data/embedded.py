@@ -17,7 +17,7 @@ from nas.errors import UnusableInput
 
 @dataclass(frozen=True)
 class EmbeddedDataset(ABC):
-    """A :class:`nas.data.dataset.DataSource`; the channel statistics are those of the training part.
+    """A :class:`nas.data.data_splits.DataSource`; the channel statistics are those of the training part.
 
     Attributes:
         split: Sizes of the parts.

@@ -87,6 +87,7 @@ def as_labels(labels: object, images: int, classes: int) -> Tensor:
 
 
 def shape_and_type(tensor: Tensor) -> str:
+    """``(60000, 1, 28, 28) uint8``, for messages."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 

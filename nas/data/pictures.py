@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch.utils import data
 
 from nas.data.dataset import Findings
-from nas.data.no_table import NOT_FETCHED, first_bytes, is_pointer
+from nas.data.mistaken_files import NOT_FETCHED, first_bytes, is_pointer
 
 Channels = Literal["grey", "rgb", "rgba"]
 MODES: dict[Channels, str] = {"grey": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -197,6 +197,7 @@ def _kind(image: Image.Image) -> str:
 
 
 def lies_on_its_side(image: Image.Image) -> bool:
+    """Whether a viewer turns ``image`` by a right angle, so that height and width change places."""
     # Asked for nothing else, Pillow would decode a whole PNG to look for data behind the picture.
     if image.format == "PNG" and "exif" not in image.info:
         return False
@@ -208,6 +209,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of ``image``, 1 to 8; 1 is as it is stored."""
     # Asked for after the picture was loaded: Pillow turns TIFF by itself, and forgets the tag then.
     try:
         return int(image.getexif().get(ORIENTATION, 1))

@@ -22,6 +22,7 @@ FEWEST = 10  # rows from which on different texts, or numbers in a row, are no a
 
 
 def count_rows(columns: Mapping[str, Column]) -> int:
+    """The number of rows, which all ``columns`` have."""
     return len(next(iter(columns.values())).values)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.labelled import listed
-from nas.data.no_table import no_text
+from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
 from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts

@@ -10,7 +10,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.image_folders import PictureFolder
 from nas.data.labelled import listed
-from nas.data.no_table import no_text
+from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import of_training

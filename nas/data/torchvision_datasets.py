@@ -31,7 +31,7 @@ IDX_FILES = (
 
 @dataclass(frozen=True)
 class TorchvisionDataset:
-    """A :class:`nas.data.dataset.DataSource` of one of the four sets.
+    """A :class:`nas.data.data_splits.DataSource` of one of the four sets.
 
     Attributes:
         split: Sizes of the parts.

@@ -85,15 +85,15 @@ class CostMeter:
     Args:
         budget: What the search may spend.
         per_image: Multiply-adds of one image's forward pass through the supernet.
-        step: The most samples that go forward and backward in one step.
-        validation: Images of the validation split, on which the supernet is measured at the end.
-        choosing: Images that the discretisation passes through the supernet where the budget allows it.
-        tuning: Samples that go forward and backward meanwhile.
-        each: Images of each pass of the discretisation, at most; null: all of ``validation``.
+        step_samples: The most samples that go forward and backward in one step.
+        validation_images: On these the supernet is measured at the end.
+        choosing_images: They go forward for the discretisation where the budget allows it, each time counted.
+        tuning_samples: They go forward and backward meanwhile.
+        images_per_option: The most that go forward at a time for the discretisation; None: ``validation_images``.
 
     Attributes:
         samples: Samples spent so far.
-        measured: Those among them that only went forward.
+        forward_only: Those among them that went forward and not backward.
         saved: Multiply-adds that passes took less than those of whole images through the whole supernet.
         seconds: Time on the clock until the end of the last epoch, summed over the resumed parts of a run.
     """
@@ -102,30 +102,31 @@ class CostMeter:
         self,
         budget: Budget,
         per_image: float,
-        step: int,
-        validation: int,
-        choosing: int,
-        tuning: int = 0,
-        each: int | None = None,
+        step_samples: int,
+        validation_images: int,
+        choosing_images: int,
+        tuning_samples: int = 0,
+        images_per_option: int | None = None,
     ) -> None:
-        self.budget, self.samples, self.measured, self.seconds = budget, 0, 0, 0.0
-        self.validation, self.choosing, self.tuning = validation, choosing, tuning
-        self.each = validation if each is None else each
-        self.per_image, self._step, self.saved = per_image, step, 0.0
+        self.budget, self.samples, self.forward_only, self.seconds = budget, 0, 0, 0.0
+        self.step_samples, self.validation_images = step_samples, validation_images
+        self.choosing_images, self.tuning_samples = choosing_images, tuning_samples
+        self.images_per_option = validation_images if images_per_option is None else images_per_option
+        self.per_image, self.saved = per_image, 0.0
         self._samples_before, self._epoch_began = 0, time.perf_counter()
 
-    def trained(self, samples: int, per_image: float | None = None) -> None:
+    def count_training(self, samples: int, per_image: float | None = None) -> None:
         """Count samples that went forward and backward, at ``per_image`` multiply-adds forward where that is less."""
         self.samples += samples
-        self._save(samples, 0, per_image)
+        self._count_saved(samples, 0, per_image)
 
-    def passed(self, images: int, per_image: float | None = None) -> None:
+    def count_forward(self, images: int, per_image: float | None = None) -> None:
         """Count images that only went forward, at ``per_image`` multiply-adds where that is less."""
         self.samples += images
-        self.measured += images
-        self._save(0, images, per_image)
+        self.forward_only += images
+        self._count_saved(0, images, per_image)
 
-    def _save(self, trained: int, measured: int, per_image: float | None) -> None:
+    def _count_saved(self, trained: int, measured: int, per_image: float | None) -> None:
         if per_image is not None:
             self.saved += Cost.of_passes(self.per_image - per_image, trained, measured).multiply_adds
 
@@ -137,7 +138,7 @@ class CostMeter:
     @property
     def spent(self) -> Cost:
         """The cost until now."""
-        whole = Cost.of_passes(self.per_image, self.samples - self.measured, self.measured, seconds=self.clock)
+        whole = Cost.of_passes(self.per_image, self.samples - self.forward_only, self.forward_only, seconds=self.clock)
         return replace(whole, multiply_adds=whole.multiply_adds - self.saved)
 
     @property
@@ -148,12 +149,12 @@ class CostMeter:
     @property
     def untrained(self) -> int:
         """Images on which the untrained supernet's loss is measured."""
-        return min(self.validation, MEASURED_AT_ONCE)
+        return min(self.validation_images, MEASURED_AT_ONCE)
 
     def reserve(self) -> Cost:
         """The most that the next step, the measurement at the end and the discretisation can cost together."""
         choosing = self.images_to_choose()
-        return self._step_and(self.validation + choosing, self.tuning if choosing else 0)
+        return self._step_and(self.validation_images + choosing, self.tuning_samples if choosing else 0)
 
     def least(self) -> Cost:
         """The most that a search of one step can cost: the untrained supernet's loss, then :meth:`reserve`."""
@@ -170,16 +171,16 @@ class CostMeter:
             require(cost <= limit, f"budget.{name}", limit, f"a search of one step costs up to {cost:,.0f}")
 
     def images_to_choose(self) -> int:
-        """Images that the discretisation may use: ``choosing``, or 0 if the budget would then not pay for one step."""
-        measured = self.untrained + self.validation + self.choosing
-        affordable = self.budget.allows(self._step_and(measured, self.tuning))
-        return self.choosing if affordable else 0
+        """``choosing_images``, or 0 if the budget would then not pay for one step."""
+        measured = self.untrained + self.validation_images + self.choosing_images
+        affordable = self.budget.allows(self._step_and(measured, self.tuning_samples))
+        return self.choosing_images if affordable else 0
 
     def pays_for_choosing(self, measured: int) -> bool:
         """Whether the discretisation may use its images, when ``measured`` images are spent and not counted yet."""
-        choosing = Cost.of_passes(self.per_image, self.tuning, measured + self.choosing)
+        choosing = Cost.of_passes(self.per_image, self.tuning_samples, measured + self.choosing_images)
         within = self.budget.allows(self.counted + choosing)
-        return self.images_to_choose() == self.choosing and within
+        return self.images_to_choose() == self.choosing_images and within
 
     def progress(self) -> float:
         """How much (0 to 1) the steps have spent of what is theirs: of the budget without the reserve.
@@ -195,7 +196,7 @@ class CostMeter:
 
     def _step_and(self, measured: int, tuned: int = 0) -> Cost:
         """The most that one step and ``tuned`` samples cost, and ``measured`` images that only go forward."""
-        return Cost.of_passes(self.per_image, self._step + tuned, measured)
+        return Cost.of_passes(self.per_image, self.step_samples + tuned, measured)
 
     def _forward(self, images: int) -> Cost:
         """The cost of ``images`` that only go forward."""
@@ -216,11 +217,11 @@ class CostMeter:
         return {
             "samples": self.samples,
             "samples_before": self._samples_before,
-            "measured": self.measured,
+            "measured": self.forward_only,
             "saved": self.saved,
             "seconds": self.clock,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.samples, self.measured, self.seconds = state["samples"], state["measured"], state["seconds"]
+        self.samples, self.forward_only, self.seconds = state["samples"], state["measured"], state["seconds"]
         self._samples_before, self.saved = state["samples_before"], state.get("saved", 0.0)

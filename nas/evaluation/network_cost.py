@@ -9,8 +9,7 @@ one gradient for each layer's input and one for its weights.
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 
 import torch
@@ -20,6 +19,7 @@ from nas.errors import require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
+from nas.training.metrics import modes_kept
 
 TRAINING_PASS = 3  # the cost of a forward and backward pass, in forward passes
 AUXILIARY = "auxiliary_head_parameters"  # what the training has besides, where a result has "parameters"
@@ -110,17 +110,6 @@ def measure_latency(network: nn.Module, inputs: Inputs) -> float:
     finally:
         torch.set_num_threads(threads)
     return statistics.median(seconds) / LATENCY_BATCH
-
-
-@contextmanager
-def modes_kept(network: nn.Module) -> Iterator[None]:
-    """At its end every module of ``network`` is in the mode, training or evaluation, that it was in before."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _timed(network: nn.Module, batch: torch.Tensor) -> float:

@@ -23,7 +23,7 @@ from nas.data.batches import Batch
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.evaluator import Evaluator, Pruner, refuse_hyperparameters
-from nas.evaluation.network_cost import modes_kept, supernet_multiply_adds
+from nas.evaluation.network_cost import supernet_multiply_adds
 from nas.evaluation.training_setup import TrainingSetup
 from nas.operations.stochastic import set_dropouts, without_noise
 from nas.relaxations.relaxation import Relaxation
@@ -33,7 +33,7 @@ from nas.run.randomness import Randomness
 from nas.run.tracking import TrackingSettings
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
-from nas.training.metrics import Measured, measure
+from nas.training.metrics import Measured, measure, modes_kept
 from nas.training.retraining import Retraining
 from nas.training.stream import training_stream
 
@@ -128,7 +128,7 @@ class SharedWeights(Evaluator):
         return found
 
     def price(self, candidate: Candidate) -> Cost:
-        return self._cost(self.weight_steps, len(self.setup.validation), 1)
+        return self._price(candidate, self.weight_steps, len(self.setup.validation), 1)
 
     def reserve(self) -> Cost:
         """The finalists' measurement, and the warm-up before it has happened."""
@@ -192,7 +192,11 @@ class SharedWeights(Evaluator):
         self, candidate: Candidate, measured: Measured, steps: int, evaluations: int, seconds: float
     ) -> Evaluation:
         metrics = self.setup.metrics(candidate.architecture, measured)
-        return Evaluation(candidate, metrics, self._cost(steps, measured.samples, evaluations, seconds))
+        return Evaluation(candidate, metrics, self._price(candidate, steps, measured.samples, evaluations, seconds))
+
+    def _price(self, candidate: Candidate, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
+        """The cost of ``steps`` along ``candidate`` and of ``measured`` images; here that of the whole supernet."""
+        return self._cost(steps, measured, evaluations, seconds)
 
     def _cost(self, steps: int, measured: int, evaluations: int, seconds: float = 0.0) -> Cost:
         return Cost.of_passes(self.per_image, steps * self.batch_size, measured, evaluations, seconds)

@@ -160,6 +160,7 @@ def is_within(inner: Domain | float | None, outer: Domain) -> bool:
 
 
 def in_words(domain: Domain | float | None) -> str:
+    """``0.001 to 0.5``, ``16, 32``, or the one value that there is."""
     if isinstance(domain, Range):
         return f"{domain.low:g} to {domain.high:g}"
     values = domain.options if isinstance(domain, Categorical) else (domain,)

@@ -69,6 +69,7 @@ class HyperparameterSet(nn.Module):
         )
 
     def learned(self) -> list[str]:
+        """The names of those that the hypergradient moves; what trainings learn (``by``) is not among them."""
         return list(self.raw.keys())
 
     def learned_kinds(self) -> list[Kind]:
@@ -116,7 +117,10 @@ class HyperparameterSet(nn.Module):
         }
 
     def fixed(self) -> dict[str, float]:
-        """What no hypergradient moves, without what is not learned and at rest at its neutral value."""
+        """The initial values of those that no hypergradient moves.
+
+        Left out is what is not learned and has no effect at its value (:attr:`Hyperparameter.neutral`).
+        """
         return {
             name: entry.initial
             for name, entry in self.entries.items()
@@ -124,7 +128,7 @@ class HyperparameterSet(nn.Module):
         }
 
     def initial(self) -> dict[str, float]:
-        """The values at the start, as a candidate would carry them: without what rests at its neutral value."""
+        """The values at the start, as a candidate would carry them: without what :meth:`fixed` leaves out."""
         learned = {name: self.entries[name].initial for name in self.raw}
         return {**learned, **self.fixed()}
 

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue, keys_below, require
 from nas.spaces.darts.genotype import LARGEST_STEPS, Edge, Genotype
 from nas.spaces.recurrent.genotype import RecurrentGenotype
 
@@ -216,10 +216,8 @@ def _read(reader: _Reader) -> AnyGenotype:
     recurrent = not set(names).isdisjoint(RECURRENT_FIELDS)
     wanted = RECURRENT_FIELDS if recurrent else FIELDS
     require(names == sorted(wanted), "genotype", reader.text, f"it must give each of {', '.join(wanted)} once")
-    try:
+    with keys_below("genotype"):
         return RecurrentGenotype.from_mapping(dict(fields)) if recurrent else Genotype.from_mapping(dict(fields))
-    except InvalidValue as error:
-        raise error.below("genotype") from error
 
 
 def genotype_text(genotype: AnyGenotype) -> str:

@@ -108,15 +108,6 @@ def to_original(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Te
     return {original_name(network, name): tensor for name, tensor in state.items()}
 
 
-def from_original(network: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`to_original`, for a ``state`` that has all or some of the original's names.
-
-    Raises:
-        UnusableInput: An entry of ``state`` has no place in ``network``.
-    """
-    return _translated({original_name(network, name): name for name in network.state_dict()}, state)
-
-
 def _translated(names: Mapping[str, str], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``state`` under our names; ``names`` has them by those of ``state``."""
     for name in state:
@@ -177,17 +168,12 @@ def _unwrapped(state: Mapping[str, Tensor], parts: Collection[str]) -> dict[str,
         names = {key: name.partition(".")[2] for key, name in names.items()}
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in the file ``path``, lone or as an entry of a checkpoint; nothing is executed.
+def read_state(path: Path) -> Mapping[str, Tensor]:
+    """The state dict in the file ``path`` with its metadata, lone or as an entry of a checkpoint; nothing is executed.
 
     Raises:
         UnusableInput: There is no such file, or it holds anything else.
     """
-    return dict(_read_state(path))
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    """The state dict in ``path`` as PyTorch made it, with its metadata."""
     try:
         with torch.serialization.safe_globals(PASSED_OVER):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -266,7 +252,7 @@ def load_weights(network: nn.Module, path: Path, class_names: Sequence[str] | No
         InvalidValue: The file cannot be read, its weights do not fit ``network``, or are for classes of other names.
     """
     try:
-        state = _read_state(path)
+        state = read_state(path)
         require_same_classes("final.checkpoint", path, "the weights", class_names_of(state), class_names)
         load_original(network, state)
     except UnusableInput as error:

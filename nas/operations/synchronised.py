@@ -82,3 +82,8 @@ def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:
         if isinstance(module, SynchronisedBatchNorm) or (isinstance(module, _BatchNorm) and ranks.count > 1):
             module.__class__ = SynchronisedBatchNorm
             module.ranks = ranks  # type: ignore[assignment]
+
+
+def average_running_statistics(network: nn.Module, ranks: Ranks) -> None:
+    """Give the running averages of batch norms, which the ranks may have gathered apart, the same values everywhere."""
+    ranks.average_in_place([buffer for name, buffer in network.named_buffers() if "running_" in name])

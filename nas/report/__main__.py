@@ -26,7 +26,7 @@ from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
-from nas.surroundings import make_do
+from nas.surroundings import adapt_to_surroundings
 
 WAIT = 2.0  # seconds, for another command that writes a page
 EXAMPLES = """
@@ -205,5 +205,5 @@ COMMANDS = {
 
 
 if __name__ == "__main__":
-    make_do()
+    adapt_to_surroundings()
     main()

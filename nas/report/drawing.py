@@ -232,6 +232,7 @@ def _draw_arrow(axes: "Axes", corners: list[tuple[float, float]]) -> None:
 
 @cache
 def text_width(text: str, size: float, weight: str = "normal") -> float:
+    """The width in inches of a line of ``text``, ``size`` in points."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

@@ -19,7 +19,7 @@ from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_
 from nas.report.outcome import samples_in_words
 from nas.report.recorded_run import RecordedRun
 from nas.run.candidate_file import CandidateFile
-from nas.run.checkpoint import fitting, write_atomically
+from nas.run.checkpoint import loading, write_atomically
 from nas.run.environment import checked_device
 from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
@@ -123,7 +123,7 @@ def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Sig
     relaxation = build(config.relaxation, "relaxation")
     space = build(space_settings(config.space, signature, CONFIGURATION / "space"), "space", signature=signature)
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
-    with fitting(state):
+    with loading(state):
         try:
             supernet.load_state_dict(state["supernet"])
         except RuntimeError as error:

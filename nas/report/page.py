@@ -17,7 +17,7 @@ from nas.report.predictions import PREDICTIONS
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, quoted, render, whole
 from nas.run.checkpoint import write_atomically
-from nas.run.overrides import GOING_ALONG, typed
+from nas.run.overrides import IMPLIED_GROUPS, typed
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
@@ -304,7 +304,7 @@ def _given(run: RecordedRun) -> tuple[list[str], list[str]]:
         typed_keys = {_key(word) for word in shlex.split(command)} if isinstance(command, str) else set()
     except ValueError:
         typed_keys = set()
-    along = [one for one in run.overrides if typed_keys and _key(one) in GOING_ALONG and _key(one) not in typed_keys]
+    along = [one for one in run.overrides if typed_keys and _key(one) in IMPLIED_GROUPS and _key(one) not in typed_keys]
     return [one for one in run.overrides if one not in along], along
 
 

@@ -201,6 +201,7 @@ def _as_used(result: Mapping[str, Any], found: CandidateFile) -> Mapping[str, An
 
 
 def is_run(folder: Path) -> bool:
+    """Whether ``folder`` holds a run, finished or not."""
     return (folder / "metrics.csv").is_file() or (folder / "candidate.json").is_file()
 
 

@@ -76,6 +76,7 @@ def quoted(text: str | Path) -> str:
 
 
 def whole(value: float | None) -> str | None:
+    """``1,536``; None stays None."""
     return None if value is None else f"{value:,.0f}"
 
 

@@ -158,7 +158,7 @@ def _not_plain(value: object, place: str = "") -> Iterator[tuple[str, object]]:
 
 
 @contextmanager
-def fitting(state: dict[str, Any]) -> Iterator[None]:
+def loading(state: dict[str, Any]) -> Iterator[None]:
     """In the block, the parts of a run load ``state``.
 
     Raises:
@@ -198,6 +198,7 @@ class CheckpointFolder:
         return [_step(path) for path in self.files()]
 
     def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the checkpoint of ``step``, and remove those that are older than the ``keep`` newest."""
         make_folder(self.folder, parents=False)  # a run folder that has vanished is not to be made up again
         write_checkpoint(self.folder / f"step-{step:08d}.pt", state)
         # A file of a later step is a broken one that the run was not resumed from: it must not push out a good one.

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.configuration import unknown_setting
-from nas.distributed import ShareDone, join, present
+from nas.distributed import ShareDone, current_ranks, join
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
 from nas.run.overrides import (
@@ -70,8 +70,8 @@ def start(
     command: str,
     run: Callable[[DictConfig, Path], None],
     compose: Callable[[], None],
-    check: Callable[[Sequence[str]], None],
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+    prepare: Callable[[Sequence[str]], Sequence[str]],
+    inherit: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
 ) -> None:
     """The way from the command line to a run: resume it, or check the arguments and let Hydra compose it.
 
@@ -79,17 +79,18 @@ def start(
         command: The entry point's file name.
         run: Runs a configuration in a folder.
         compose: Hydra's main function, which ends in :func:`run_composed`.
-        check: Refuses arguments for which Hydra prints a traceback, or which would overwrite a run.
-        begin: Makes the configuration that runs from the one that Hydra composed and the overrides.
+        prepare: Refuses arguments for which Hydra prints a traceback, or which would overwrite a run. What it returns
+            is what Hydra reads.
+        inherit: Makes the configuration that runs from the one that Hydra composed and the overrides.
     """
     arguments = sys.argv[1:] = [at_home(one) for one in sys.argv[1:]]
     if not guarded(join, command).is_first:  # torchrun: the first rank composes, checks, prints and writes for all
         return follow(run, command)
     folder = guarded(lambda: resumed_folder(arguments), command)
-    if guarded(lambda: run_resumed(arguments, on_all_ranks(run), begin, command), command, folder):
+    if guarded(lambda: run_resumed(arguments, on_all_ranks(run), inherit, command), command, folder):
         return None
     guarded(lambda: _refuse_flags(arguments), command)
-    guarded(lambda: check(arguments), command)
+    sys.argv[1:] = guarded(lambda: prepare(arguments), command)
     named = value_of(arguments, "hydra.run.dir") or ""
     _unread.append(CommandLine(tuple(arguments), os.path.abspath(named) if os.path.isdir(named) else None))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told in one sentence
@@ -170,7 +171,7 @@ def run_composed(
     command: str,
     run: Callable[[DictConfig, Path], None],
     config: DictConfig,
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+    inherit: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
 ) -> int:
     """Run what Hydra composed, in the folder that it names; the arguments are those of :func:`start`.
 
@@ -178,7 +179,7 @@ def run_composed(
         The exit code of a job of a multirun. A single run ends the process instead if it is not 0.
     """
     hydra: Any = HydraConfig.get()
-    composed = _Composed(command, on_all_ranks(run), begin, config, hydra, as_typed(hydra.overrides.task))
+    composed = _Composed(command, on_all_ranks(run), inherit, config, hydra, as_typed(hydra.overrides.task))
     path = hydra_path(hydra, "output_dir")
     given = _unread.pop() if _unread else CommandLine()
     if given.arguments:
@@ -196,7 +197,7 @@ class _Composed:
     """A run that Hydra has composed.
 
     Attributes:
-        command, run, begin: Those of :func:`start`.
+        command, run, inherit: Those of :func:`start`.
         config: The run's configuration.
         hydra: Hydra's own.
         overrides: What was typed.
@@ -204,7 +205,7 @@ class _Composed:
 
     command: str
     run: Callable[[DictConfig, Path], None]
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None
+    inherit: Callable[[DictConfig, Sequence[str]], DictConfig] | None
     config: DictConfig
     hydra: Any
     overrides: Sequence[str]
@@ -229,7 +230,7 @@ def _run_alone(composed: _Composed, given: CommandLine) -> None:
 def _run_fresh(composed: _Composed, folder: Path) -> None:
     """Begin a run in ``folder``, which is this process's own and holds none; what runs is what is recorded."""
     hydra, overrides = composed.hydra, composed.overrides
-    settings = composed.config if composed.begin is None else composed.begin(composed.config, overrides)
+    settings = composed.config if composed.inherit is None else composed.inherit(composed.config, overrides)
     with read_write(hydra.runtime):
         hydra.runtime.output_dir = escaped(str(folder))
     record_configuration(folder, settings, hydra, overrides)
@@ -304,7 +305,7 @@ def on_all_ranks(run: Callable[[DictConfig, Path], None]) -> Callable[[DictConfi
     """``run``, begun by the first rank of a data-parallel run for all of them, with its configuration and folder."""
 
     def running(config: DictConfig, folder: Path) -> None:
-        present().share((OmegaConf.to_yaml(config), str(folder)))
+        current_ranks().share((OmegaConf.to_yaml(config), str(folder)))
         run(config, folder)
 
     return running
@@ -314,7 +315,7 @@ def follow(run: Callable[[DictConfig, Path], None], command: str) -> None:
     """What the other ranks do: wait for what the first one was told to run, and run it, too."""
 
     def work() -> None:
-        text, folder = present().share()
+        text, folder = current_ranks().share()
         config = OmegaConf.create(text)
         assert isinstance(config, DictConfig)
         with suppress(ShareDone):
@@ -326,14 +327,14 @@ def follow(run: Callable[[DictConfig, Path], None], command: str) -> None:
 def run_resumed(
     arguments: Sequence[str],
     run: Callable[[DictConfig, Path], None],
-    begin: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
+    inherit: Callable[[DictConfig, Sequence[str]], DictConfig] | None = None,
     command: str = "",
 ) -> bool:
     """Continue the run that ``resume=<run folder>`` names, if it is among ``arguments``; Hydra has no part in it.
 
     Args:
         run: Called with the run's configuration and folder.
-        begin: See :func:`start`. A run that was killed before its first checkpoint may not have recorded what it made.
+        inherit: See :func:`start`; for a run that was killed before its first checkpoint, and may not have recorded it.
         command: The entry point's file name; a run of the other one is refused.
     """
     folder = resumed_folder(arguments)
@@ -346,7 +347,7 @@ def run_resumed(
     with claimed(folder, "resume", "wait until it has ended"):
         if not RunFolder(folder).checkpoints.files():
             overrides = recorded_overrides(folder)
-            config = config if begin is None else begin(config, overrides)
+            config = config if inherit is None else inherit(config, overrides)
         run(config, folder)
     return True
 
@@ -367,7 +368,7 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
         told = _told(error, command, folder)
         if told is None:
             raise
-        if not present().is_first and isinstance(error, torch.distributed.DistError):
+        if not current_ranks().is_first and isinstance(error, torch.distributed.DistError):
             sys.exit(FAILED)  # whoever has gone, and the first rank, tell it
         _leave(*told)
 
@@ -414,7 +415,7 @@ def _in_one_line(text: str) -> str:
     """Hydra's message without its advice, and with the package that an option of Hydra's own needs."""
     paragraphs = _HYDRA_ADVICE.split(text)[0].strip().split("\n\n")
     reason = "; ".join(" ".join(one.split()) for one in paragraphs if one.strip()).removesuffix(".")
-    reason = reason.replace("argument '++", "argument '")  # see known_to_the_run: nobody has typed it
+    reason = reason.replace("argument '++", "argument '")  # see with_keys_of_run: nobody has typed it
     missing = _PLUGIN.search(reason)
     option = (missing[2] or missing[3]) if missing else None
     if option not in _PLUGINS:
@@ -427,7 +428,7 @@ class _Console(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.addFilter(lambda record: present().is_first)  # what the ranks do together is told once
+        self.addFilter(lambda record: current_ranks().is_first)  # what the ranks do together is told once
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), flush=True)
@@ -466,6 +467,6 @@ def _silent_where_told_elsewhere(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _leave(code: int, sentence: str) -> NoReturn:
-    if present().is_first or code == FAILED:  # what the ranks do together is told once
+    if current_ranks().is_first or code == FAILED:  # what the ranks do together is told once
         print(sentence, file=sys.stderr)
     sys.exit(code)

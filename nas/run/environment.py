@@ -17,7 +17,7 @@ import torch
 
 from nas.data.class_names import require_same_classes
 from nas.data.data_splits import DataSplits
-from nas.distributed import present
+from nas.distributed import current_ranks
 from nas.errors import InvalidValue, require
 from nas.operations.fast.library import lacking
 from nas.run.checkpoint import make_folder, write_atomically
@@ -96,7 +96,7 @@ def _of_data(splits: DataSplits, recorded: Sequence[Mapping[str, Any]]) -> dict[
     return entry
 
 
-def say_what_is_lacking(device: torch.device) -> None:
+def log_missing_kernels(device: torch.device) -> None:
     """Log why the C++ kernels are missing, if they are: runs are several times slower without them.
 
     Raises:
@@ -142,7 +142,7 @@ def checked_device(name: object) -> torch.device:
     Raises:
         InvalidValue: There is no such device here.
     """
-    ranks = present()
+    ranks = current_ranks()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.count > 1:

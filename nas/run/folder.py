@@ -13,7 +13,7 @@ from typing import Any
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import CheckpointFolder
 from nas.run.overrides import parse_overrides, typed, typed_script, value_of
-from nas.run.ownership import Held, claimed, owned
+from nas.run.ownership import OwnedByAnother, claimed, owned
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def own_run_folder(path: Path, key: str, explicit: bool, refuse: Callable[[Path]
             try:
                 stack.enter_context(owned(one))
                 refuse(one)
-            except (Held, InvalidValue):
+            except (OwnedByAnother, InvalidValue):
                 continue
             yield one
             return

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from nas.device.transfer import keep_freed_memory
 from nas.distributed import Ranks
-from nas.run.checkpoint import fitting
-from nas.run.finiteness import NotFinite, OnNonFinite, last_good, require_finite
+from nas.run.checkpoint import loading
+from nas.run.finiteness import MOST_ROLLBACKS, ROLLBACK_DIVISOR, NotFinite, OnNonFinite, require_finite
 from nas.run.folder import RunFolder
 from nas.run.progress import Progress, profiled
 from nas.run.tracking import SilentTracker, Tracker, TrackingSettings
@@ -130,7 +130,7 @@ class Loop:
             NotFinite: A number is not finite, and no rollback helps.
             FloatingPointError: An alpha is not finite; the step is named.
         """
-        newest = self.folder.newest_checkpoint(log.info) if self.ranks.is_first else None
+        newest = self.folder.newest_checkpoint() if self.ranks.is_first else None
         state: dict[str, Any] | None = self.ranks.share(newest)
         start: Start = "fresh" if state is None else "resumed"
         while True:
@@ -139,10 +139,7 @@ class Loop:
             except NotFinite as fault:
                 if self.policy is None:
                     raise
-                rollbacks = self.job.rollbacks
-                state = last_good(fault, self.policy, rollbacks, self.folder, self.advice, log.info, self.ranks)
-                state = self.job.rolled_back(state) | {"rollbacks": rollbacks + 1}
-                start = "rolled back"
+                state, start = self._rolled_back(fault), "rolled back"
             except FloatingPointError as error:
                 raise FloatingPointError(f"step {self.job.step}: {error}") from error
 
@@ -150,7 +147,7 @@ class Loop:
         job = self.job
         if state is not None:
             self.ranks.require_as_many(state)
-            with fitting(state):
+            with loading(state):
                 job.rollbacks = state.get("rollbacks", 0)
                 job.load_state_dict(state)
         keep_freed_memory()
@@ -177,6 +174,24 @@ class Loop:
             except StopRequested:
                 self._stop(tracker)
             self._save(tracker)
+
+    def _rolled_back(self, fault: NotFinite) -> dict[str, Any]:
+        """The state of the last checkpoint, from which the job goes on at a lower learning rate.
+
+        Raises:
+            NotFinite: The policy is another one, there were too many rollbacks, or no checkpoint can be read; with all
+                of this said.
+        """
+        rollbacks = self.job.rollbacks
+        state = self.ranks.share(self.folder.checkpoints.newest()[0] if self.ranks.is_first else None)
+        good = "no checkpoint is good" if state is None else f"the last good checkpoint is of step {state['step']}"
+        if state is None or self.policy != "rollback" or rollbacks >= MOST_ROLLBACKS:
+            ways = f", after {rollbacks} rollbacks" if rollbacks else ""
+            other = "" if self.policy == "rollback" else ", or set training.on_non_finite=rollback"
+            said = f"{ways}; {good}; {self.advice}{other}"
+            raise NotFinite(fault.step, fault.quantity, fault.value, said) from fault
+        log.info(f"{fault}; {good}: going on from there, the learning rate divided by {ROLLBACK_DIVISOR:g}")
+        return self.job.rolled_back(state) | {"rollbacks": rollbacks + 1}
 
     def open_tracker(self, state: dict[str, int] | None) -> Tracker:
         first = self.ranks.is_first

@@ -75,20 +75,20 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
     return re.sub(r"(\\+)\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text) or None
 
 
-GOING_WITH_A_SPACE = ("hyperparameters", "training")
+GROUPS_OF_A_SPACE = ("hyperparameters", "training")
 OWN_SAMPLES = ("arrays", "images", "table", "time_series")
 NEVER_SCALED = (*OWN_SAMPLES, "digits", "text")
 OF_THE_SCALE = "scale/data"
-GOING_ALONG = ("method", OF_THE_SCALE, *GOING_WITH_A_SPACE)
+IMPLIED_GROUPS = ("method", OF_THE_SCALE, *GROUPS_OF_A_SPACE)
 
 
-def going_along(arguments: Sequence[str], conf: Path) -> list[str]:
-    """What goes without saying with the groups that ``arguments`` choose, as further arguments."""
-    of_data = _going_with_the_data(arguments)
-    return [*of_data, *_going_with_the_scale(arguments), *_going_with_the_space(arguments, conf)]
+def implied_arguments(arguments: Sequence[str], conf: Path) -> list[str]:
+    """Further arguments, implied by the groups that ``arguments`` choose."""
+    of_data = _implied_by_the_data(arguments)
+    return [*of_data, *_implied_by_the_scale(arguments), *_implied_by_the_space(arguments, conf)]
 
 
-def _going_with_the_data(arguments: Sequence[str]) -> list[str]:
+def _implied_by_the_data(arguments: Sequence[str]) -> list[str]:
     """``method=coarse_to_fine`` for a user's own samples: short trainings of what was found.
 
     They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
@@ -115,13 +115,13 @@ def _names_all(argument: str) -> bool:
     return argument.partition("=")[0] in ("-cn", "--config-name")
 
 
-def _going_with_the_scale(arguments: Sequence[str]) -> list[str]:
+def _implied_by_the_scale(arguments: Sequence[str]) -> list[str]:
     """``scale/data=whole`` for a user's own data: a scale has numbers of images, and augments them as digits."""
     scaled = value_of(arguments, "scale") is not None and value_of(arguments, OF_THE_SCALE) is None
     return [f"{OF_THE_SCALE}=whole"] if scaled and value_of(arguments, "data") in NEVER_SCALED else []
 
 
-def _going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
+def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
 
     Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. An experiment says
@@ -133,7 +133,7 @@ def _going_with_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     if space is None or value_of(arguments, "experiment") is not None:
         return []
     space = "recurrent_reader" if space == "recurrent" and not running else space
-    open_groups = [group for group in GOING_WITH_A_SPACE if value_of(arguments, group) is None]
+    open_groups = [group for group in GROUPS_OF_A_SPACE if value_of(arguments, group) is None]
     return [f"{group}={space}" for group in open_groups if (conf / group / f"{space}.yaml").is_file()]
 
 

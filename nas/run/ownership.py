@@ -26,7 +26,7 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # 
 _held: dict[Path, int] = {}  # file descriptors by resolved folder
 
 
-class Held(Exception):  # noqa: N818
+class OwnedByAnother(Exception):  # noqa: N818
     """Another process holds the folder; the text says which."""
 
 
@@ -39,7 +39,7 @@ def owned(folder: Path, wait: float = 0.0) -> Iterator[None]:
         wait: Seconds to wait for another process that owns it.
 
     Raises:
-        Held: Another process owns it.
+        OwnedByAnother: Another process owns it.
     """
     path = folder.resolve()
     if path in _held:
@@ -73,7 +73,7 @@ def claimed(folder: Path, key: str, way_out: str, wait: float = 0.0) -> Iterator
     with ExitStack() as stack:
         try:
             stack.enter_context(owned(folder, wait))
-        except Held as error:
+        except OwnedByAnother as error:
             raise InvalidValue(key, folder, f"{error} is writing into it; {way_out}") from error
         yield
 
@@ -99,7 +99,7 @@ def _locked(folder: Path, deadline: float) -> int | None:
             if time.monotonic() >= deadline:
                 holder = _holder(descriptor)
                 os.close(descriptor)
-                raise Held(holder) from error
+                raise OwnedByAnother(holder) from error
             time.sleep(0.1)
         os.close(descriptor)
 

@@ -13,7 +13,7 @@ from typing import TextIO
 
 import torch
 
-from nas.distributed import Ranks, present
+from nas.distributed import Ranks, current_ranks
 from nas.errors import InvalidValue
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Randomness:
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", ranks: Ranks | None = None) -> None:
         self.seed, self.device = seed, torch.device(device)
-        self.ranks = present() if ranks is None else ranks
+        self.ranks = current_ranks() if ranks is None else ranks
         self._generators: dict[str, torch.Generator] = {}
         self._restored: dict[str, torch.Tensor] = {}
         torch.manual_seed(self._derived("global"))
@@ -34,7 +34,7 @@ class Randomness:
         """The generators of a part of the run that draws independently. The global generator is seeded anew."""
         return Randomness(self._derived(name), self.device, self.ranks)
 
-    def part(self) -> None:
+    def seed_ranks_apart(self) -> None:
         """Seed the global generator of each rank differently. Call it once the initial weights are drawn."""
         if not self.ranks.is_first:
             torch.manual_seed(self._derived(f"global{self._suffix}"))

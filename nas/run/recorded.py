@@ -166,8 +166,8 @@ def refuse_beginning(arguments: Sequence[str]) -> None:
     require(given is None, "search.from", given, f"it is for train_search.py; {way}")
 
 
-def known_to_the_run(arguments: Sequence[str], candidate: str) -> list[str]:
-    """``arguments`` as Hydra takes them although its default files lack their keys: the run ``candidate`` has them.
+def with_keys_of_run(arguments: Sequence[str], candidate: str) -> list[str]:
+    """``arguments`` with ``++`` in front of each key that the run ``candidate`` has, so that Hydra takes it.
 
     Hydra composes the default data before the run's own are inherited, and refuses ``data.folder`` where the default
     data have no folder.

@@ -3,7 +3,7 @@
 from nas.search.callback import Callback, SeenStep
 from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.cross_validation import CrossValidated
-from nas.search.discretisation import Alone, AloneOrStrongest, Discretisation, Strongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Discretisation, Strongest, Trained
 from nas.search.few_skips import FewSkips
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings
@@ -45,4 +45,5 @@ __all__ = [
     "StoppingRule",
     "Strongest",
     "Threshold",
+    "Trained",
 ]

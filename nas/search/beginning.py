@@ -24,7 +24,7 @@ from nas.spaces.supernet import Supernet
 
 log = logging.getLogger(__name__)
 KEY = "search.from"
-FILE = "beginning.pt"  # in the new run's folder, which needs the old one no longer
+FILE = "beginning.pt"  # in the new run's folder
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,14 @@ class Beginning:
     def in_words(self) -> str:
         return f"step {self.step} of {self.source}"
 
-    def take(self, parts: SearchParts) -> float:
-        """Keep it in the new run's folder, and tell of it. Returns the initial loss."""
+    def keep(self, parts: SearchParts) -> None:
+        """Write it into the new run's folder, which needs the old one no longer, and log where it is from."""
         log.info(f"begins with {self.in_words()}")
         if parts.randomness.ranks.is_first:
             write_checkpoint(parts.folder.path / FILE, vars(self))
-        return self.initial_loss
 
     @torch.no_grad()
-    def give(self, supernet: Supernet, hyperparameters: HyperparameterSet) -> None:
+    def load_into(self, supernet: Supernet, hyperparameters: HyperparameterSet) -> None:
         """Let ``supernet`` and ``hyperparameters`` have these values; hyperparameters of other names keep theirs.
 
         Raises:
@@ -116,12 +115,12 @@ class Beginning:
                 hyperparameters.set_value(name, self.hyperparameters[name])
 
 
-def begun(parts: SearchParts, supernet: Supernet) -> Beginning | None:
-    """Where a search of ``parts`` begins, once ``supernet`` and the hyperparameters have it; None for a fresh one."""
+def loaded_beginning(parts: SearchParts, supernet: Supernet) -> Beginning | None:
+    """Where a search of ``parts`` begins, loaded into ``supernet`` and the hyperparameters; None for a fresh search."""
     source = parts.search.from_
     beginning = None if source is None else Beginning.of(source, parts.folder, parts.space, parts.splits.class_names)
     if beginning is not None:
-        beginning.give(supernet, parts.hyperparameters)
+        beginning.load_into(supernet, parts.hyperparameters)
     return beginning
 
 

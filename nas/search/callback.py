@@ -65,14 +65,14 @@ class Callback:
 
 
 def numbers_of(outcome: Outcome, alphas: list[nn.Parameter]) -> dict[str, float]:
-    """The numbers of a step for :class:`SeenStep`; what spoils the rest comes first.
+    """The numbers of a step for :class:`SeenStep`, in the order in which one that is not finite spoils those behind it.
 
     Args:
-        alphas: Those whose norm is taken.
+        alphas: Those whose norm is taken; empty for none.
     """
     measured: dict[str, Tensor] = {"alpha": nn.utils.get_total_norm(alphas)} if alphas else {}
-    if outcome.move is not None:
-        measured["the validation loss"] = outcome.move.report.validation_loss
-    assert outcome.step.norm is not None
-    measured |= {"the training loss": outcome.step.loss, "the gradient of the weights": outcome.step.norm}
+    if outcome.upper_step is not None:
+        measured["the validation loss"] = outcome.upper_step.report.validation_loss
+    assert outcome.weight_step.norm is not None
+    measured |= {"the training loss": outcome.weight_step.loss, "the gradient of the weights": outcome.weight_step.norm}
     return dict(zip(measured, as_numbers(list(measured.values())), strict=True))

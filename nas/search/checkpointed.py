@@ -1,4 +1,4 @@
-"""A gradient search as its checkpoints and its result show it; the search itself is in ``gradient_search``."""
+"""What a gradient search saves in a checkpoint, and what it returns; its steps are in ``gradient_search``."""
 
 import math
 from typing import Any
@@ -12,6 +12,7 @@ from nas.data.batches import Stream
 from nas.distributed import Ranks
 from nas.evaluation.budget import CostMeter
 from nas.hyperparameters.collection import HyperparameterSet
+from nas.operations.synchronised import average_running_statistics
 from nas.run.checkpoint import is_due
 from nas.run.randomness import Randomness
 from nas.search.beginning import Beginning
@@ -24,15 +25,15 @@ from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.result import SearchResult, unsettled_in_words
 from nas.spaces.supernet import Supernet
-from nas.training.carried import carry
+from nas.training.memory import carry
 
 LEARNED = "means over the last half of the steps"  # see Trajectory.tail_average
 
 
 class CheckpointedSearch:
-    """What has a state in a search, and what it returns.
+    """The state of a search, and the result that is read off it.
 
-    A subclass builds the pieces, and may add to ``callbacks``; all of them are in the checkpoints.
+    :class:`nas.search.gradient_search.GradientSearch` builds the pieces named here and takes the steps.
     """
 
     parts: SearchParts
@@ -53,40 +54,28 @@ class CheckpointedSearch:
     readings: Readings | None
     record: SearchRecord
     callbacks: dict[str, Callback]
-    _streams: dict[str, Stream]
+    streams: dict[str, Stream]  # of the training and the validation split
 
     @property
     def steps_per_epoch(self) -> int:
-        return self._streams["train"].steps_per_epoch
+        return self.streams["train"].steps_per_epoch
 
     @property
     def _epoch(self) -> int:
         """That of the step taken last."""
         return (self.step - 1) // self.steps_per_epoch
 
-    def alpha_moves(self) -> bool:
-        """Whether alpha takes part in the next step: every so often, and not while the search, or a stage, warms up."""
-        epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
-        rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
-        due = self.step % self.settings.architecture_every == 0
-        return due and epoch >= self.settings.warmup_epochs and not rests
-
-    def _carry_on(self, outcome: Outcome) -> None:
+    def carry_on(self, outcome: Outcome) -> None:
         """Where the supernet has a memory, let both splits' next batches begin where those of this step have ended."""
-        carry(self._streams["train"], outcome.step.logits)
-        if outcome.move is not None:
-            carry(self._streams["validation"], outcome.move.report.validation_logits)
-
-    def _average_statistics(self) -> None:
-        """Give batch norm's running averages, which the ranks may have gathered apart, the same values everywhere."""
-        named = self.supernet.named_buffers()
-        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+        carry(self.streams["train"], outcome.weight_step.logits)
+        if outcome.upper_step is not None:
+            carry(self.streams["validation"], outcome.upper_step.report.validation_logits)
 
     def due(self) -> bool:
         return is_due(self.step, self.settings.checkpoint_every, self.steps_per_epoch)
 
     def tensors(self) -> dict[str, Tensor]:
-        self._average_statistics()
+        average_running_statistics(self.supernet, self.ranks)
         return {**self.supernet.state_dict(), **dict(self.hyperparameters.named_raw())}
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +90,7 @@ class CheckpointedSearch:
             "optimiser": self.problem.optimiser,
             "upper_level": self.bilevel_optimiser,
             "reader": self.reader,
-            **{f"{split} stream": stream for split, stream in self._streams.items()},
+            **{f"{split} stream": stream for split, stream in self.streams.items()},
             "randomness": self.randomness,
             "guard": self.guard,
             **{f"callback {name}": callback for name, callback in self.callbacks.items()},
@@ -136,8 +125,9 @@ class CheckpointedSearch:
         return reason
 
     def result(self, record: dict[str, int] | None = None) -> SearchResult:
-        settled, held = self.settled(), self.interventions.in_words()
-        begun = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
+        """What the search has found until now; ``record`` is where its record ends."""
+        settled, interventions = self.settled(), self.interventions.in_words()
+        beginning = {} if self.beginning is None else {"begun with": self.beginning.in_words()}
         reason = self.stopped_by()
         stopped = {} if reason is None else {"ended early": f"after epoch {self._epoch + 1}: {reason}"}
         spent, learned = self.meter.spent, self.hyperparameters.learned()
@@ -152,12 +142,12 @@ class CheckpointedSearch:
             remarks={
                 **({"learned": f"{', '.join(learned)}: {LEARNED}"} if learned else {}),
                 **self.reader.remarks(),
-                **begun,
+                **beginning,
                 **stopped,
                 "not settled": unsettled_in_words(settled),
-                "interventions": held,
+                "interventions": interventions,
             },
-            summary=f"interventions: {held}",
+            summary=f"interventions: {interventions}",
             settled=settled,
             trajectory=self.trajectory.recorded(),
             supernet=self.supernet,

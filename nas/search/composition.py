@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from nas.bilevel.reach import check_reach
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue, keys_below, require
 from nas.relaxations.relaxation import Relaxation
 from nas.search.parts import SearchParts
 
@@ -84,10 +84,8 @@ def _check_stopping(parts: SearchParts) -> None:
     rule = parts.stopping
     if rule is None:
         return
-    try:
+    with keys_below("stopping"):
         rule.check(parts.space)
-    except InvalidValue as error:
-        raise error.below("stopping") from error
     name = type(rule).__name__
     if rule.differentiates_twice and _draws(parts.relaxation, parts.randomness.device):
         why = f"{type(parts.relaxation).__name__} draws its weights: the loss that the search sees has no one curvature"
@@ -99,11 +97,9 @@ def _check_stopping(parts: SearchParts) -> None:
 
 
 def _check_shrinking(parts: SearchParts) -> None:
-    try:
-        if parts.shrinking is not None:
+    if parts.shrinking is not None:
+        with keys_below("shrinking"):
             parts.shrinking.check(parts.space, parts.search.epochs)
-    except InvalidValue as error:
-        raise error.below("shrinking") from error
     tunes = parts.discretisation.tuning_epochs(parts.space) > 0
     if parts.shrinking is None and not tunes:
         return

@@ -96,13 +96,18 @@ class Trajectory(Callback):
         ]
 
     def settled(self, epochs: int, ratio: float, every: int = 1, handed_on: bool = False) -> dict[str, str | None]:
-        """Per decision, the architecture and every learned hyperparameter, None or why it has not settled.
+        """Per decision, the architecture and every learned hyperparameter: None, or why it has not settled.
 
-        Settled is what over the last ``epochs`` has not changed a choice, and whose epoch means stayed within
-        ``ratio`` (on a log scale) or within a tenth of the range (on the others). Standing still tells nothing of a
-        hyperparameter that could not have moved as far as that: its update rule's rate times its moves, one in
-        ``every`` steps, must reach further. With ``handed_on`` the means are those that a candidate would carry at the
-        end of each of these epochs, over the last half of the steps until then.
+        The architecture has settled where no choice changed in the last ``epochs``. A hyperparameter has settled where
+        its means over these epochs stayed within ``ratio`` (on a log scale) or within a tenth of its range (on others),
+        and where it could have moved further than that: its update rule's rate, times its moves.
+
+        Args:
+            epochs: How many epochs count.
+            ratio: The largest mean over the smallest.
+            every: Steps from one move of the hyperparameters to the next.
+            handed_on: Whether the means are those that a candidate would carry at the end of each of these epochs: over
+                the last half of the steps until then, not over the epoch.
         """
         learned = self._hyperparameters.learned()
         result: dict[str, str | None] = dict.fromkeys(("architecture", *learned))

@@ -90,26 +90,26 @@ class CrossValidated(Refinement):
         if not self.ranges and not rivals and self._shortened(start) == start:
             return found
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
-            if not self._trained(first, trainings):  # what it is compared with comes first
+            if not self._train(first, trainings):  # what it is compared with comes first
                 return found
             for candidate in rivals:
-                self._trained(candidate, trainings)
+                self._train(candidate, trainings)
             start = best(trainings.done).candidate
             self._search_lines(start, trainings)
             lead = best(trainings.done).candidate
             shorter = self._shortened(lead)
-            if shorter != lead and self._trained(shorter, trainings) and best(trainings.done).candidate == shorter:
+            if shorter != lead and self._train(shorter, trainings) and best(trainings.done).candidate == shorter:
                 start = shorter
                 self._search_lines(start, trainings)
         return self._improved(found, start, trainings)
 
     def _search_lines(self, start: Candidate, trainings: Trainings) -> None:
         while (trial := self.lines.next(start, trainings.done, self.ranges)) is not None:
-            if not self._trained(trial, trainings):
+            if not self._train(trial, trainings):
                 break
 
-    def _trained(self, candidate: Candidate, trainings: Trainings) -> bool:
-        """Whether there could be another training, and was."""
+    def _train(self, candidate: Candidate, trainings: Trainings) -> bool:
+        """Train ``candidate``. Returns whether number of candidates and budget allowed it."""
         assert self.trainer is not None
         return len(trainings.done) < self.lines.trials and trainings.train(self.trainer, candidate) is not None
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import torch
@@ -18,8 +19,29 @@ from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import PLAIN_CLASSIFICATION, Task
 
-Batches = Callable[..., Iterable[Batch]]
 Tune = Callable[[int, int, int], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained supernet, and what a discretisation may ask of it.
+
+    Attributes:
+        supernet: As the search left it.
+        space: The space of the supernet.
+        batches: Gives the same first validation images at every call: at most as many as it is asked for. A second
+            argument says how many multiply-adds one image takes, where the whole supernet is not computed.
+        generator: Of what is random in the choice; in the same state at every call.
+        tune: Trains the supernet for so many epochs, as the which time (from 0) of how many.
+        task: What the outputs mean.
+    """
+
+    supernet: Supernet
+    space: SearchSpace
+    batches: Callable[..., Iterable[Batch]]
+    generator: Generator | None = None
+    tune: Tune | None = None
+    task: Task = PLAIN_CLASSIFICATION
 
 
 class Discretisation(ABC):
@@ -37,8 +59,8 @@ class Discretisation(ABC):
     def check(self, supernet: Supernet, space: SearchSpace) -> None:  # noqa: B027 - most rules suit every space
         """Raise ``InvalidValue`` where it cannot choose in ``space``, whose supernet ``supernet`` is."""
 
-    def beside(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
-        """The rule that goes with these: this one, unless it gives way."""
+    def suited_to(self, objective: Objective, stopping: StoppingRule | None) -> "Discretisation":
+        """The rule to take with these: this one, unless a subclass says another."""
         return self
 
     def images(self, space: SearchSpace, available: int) -> int:
@@ -50,41 +72,15 @@ class Discretisation(ABC):
         return 0
 
     @abstractmethod
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
-        """The architecture; ``supernet`` is left as it was, but for its weights and alphas where it is tuned.
-
-        Args:
-            supernet: As the search left it.
-            space: The space of the supernet.
-            batches: Gives the same first validation images at every call: at most as many as it is asked for. A second
-                argument says how many multiply-adds one image takes, where the whole supernet is not computed.
-            generator: Of what is random in the choice; in the same state at every call.
-            tune: Trains the supernet for so many epochs, as the which time (from 0) of how many.
-            task: What the outputs mean.
-        """
+    def choose(self, trained: Trained) -> Architecture:
+        """The architecture; the supernet is left as it was, but for its weights and alphas where it is tuned."""
 
 
 class Strongest(Discretisation):
     """The options that alpha prefers (Liu et al., 2019)."""
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
-        return supernet.discretise()
+    def choose(self, trained: Trained) -> Architecture:
+        return trained.supernet.discretise()
 
 
 class Alone(Discretisation):
@@ -132,15 +128,8 @@ class Alone(Discretisation):
             scored += max(by_type.values())
         return scored * min(self.most, available)
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
+    def choose(self, trained: Trained) -> Architecture:
+        supernet, space = trained.supernet, trained.space
         preferred, probabilities = supernet.discretise(), supernet.probabilities()
         weights, rows = relaxed_weights(supernet), alpha_places(supernet)
         chosen, conditions = dict(preferred), space.conditions() if self.types_first else {}
@@ -156,29 +145,24 @@ class Alone(Discretisation):
             }
             ranks = {}  # alpha decides where the options make no difference, as those of a type that is not taken
             for option, one in alone.items():
-                each: list[Tensor] = []
-                loss = self._loss(supernet, space, one, batches, task, each)
+                loss, losses_of_samples = self._loss(trained, one)
                 ranks[option] = (loss, option != preferred[choice.name])
-                losses.setdefault(choice.name, {})[option] = torch.cat(each) if each else torch.empty(0)
+                losses.setdefault(choice.name, {})[option] = losses_of_samples
             chosen[choice.name] = min(ranks, key=ranks.__getitem__)
             weights = alone[chosen[choice.name]]
         self.losses = losses
         return Architecture(preferred.space, chosen)
 
-    def _loss(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        weights: dict[str, Tensor],
-        batches: Batches,
-        task: Task,
-        each: list[Tensor],
-    ) -> float:
-        if not self.sliced:
-            return supernet_metrics(supernet, batches(self.most), weights, task, each)["loss"]
-        part = space.sliced(supernet, weights)
-        images = batches(self.most, part.multiply_adds)
-        return supernet_metrics(part.supernet, images, part.weights, task, each)["loss"]
+    def _loss(self, trained: Trained, weights: dict[str, Tensor]) -> tuple[float, Tensor]:
+        """The mean loss with operation ``weights``, and that of each sample, (N,)."""
+        supernet, per_image = trained.supernet, tuple[float, ...]()
+        if self.sliced:
+            supernet, weights, multiply_adds = trained.space.sliced(supernet, weights)
+            per_image = (multiply_adds,)
+        each: list[Tensor] = []
+        images = trained.batches(self.most, *per_image)
+        loss = supernet_metrics(supernet, images, weights, trained.task, each)["loss"]
+        return loss, torch.cat(each) if each else torch.empty(0)
 
 
 class AloneOrStrongest(Alone):
@@ -195,7 +179,7 @@ class AloneOrStrongest(Alone):
     def __init__(self, images: int) -> None:
         super().__init__(images, types_first=True)
 
-    def beside(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
+    def suited_to(self, objective: Objective, stopping: StoppingRule | None) -> Discretisation:
         gives_way = bool(objective.penalty.shares) or (stopping is not None and stopping.goes_back)
         return Strongest() if gives_way else self
 
@@ -209,18 +193,8 @@ class AloneOrStrongest(Alone):
     def images(self, space: SearchSpace, available: int) -> int:
         return 0 if space.rivals() else super().images(space, available)
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
-        if self.asks_for_losses:
-            return super().choose(supernet, space, batches, generator, tune, task)
-        return supernet.discretise()
+    def choose(self, trained: Trained) -> Architecture:
+        return super().choose(trained) if self.asks_for_losses else trained.supernet.discretise()
 
 
 def alpha_places(supernet: Supernet) -> dict[str, tuple[str, int]]:

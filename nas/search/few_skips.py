@@ -2,14 +2,10 @@
 
 from collections.abc import Mapping
 
-from torch import Generator
-
 from nas.candidate import Architecture
 from nas.errors import require
-from nas.search.discretisation import Batches, Discretisation, Tune
+from nas.search.discretisation import Discretisation, Trained
 from nas.spaces.space import SearchSpace
-from nas.spaces.supernet import Supernet
-from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 
 class FewSkips(Discretisation):
@@ -23,16 +19,8 @@ class FewSkips(Discretisation):
         require(most >= 0, "most", most, "it must be at least 0")
         self.most = most
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
-        return with_few_skips(space, supernet.finite_probabilities(), self.most)
+    def choose(self, trained: Trained) -> Architecture:
+        return with_few_skips(trained.space, trained.supernet.finite_probabilities(), self.most)
 
 
 def with_few_skips(space: SearchSpace, probabilities: Mapping[str, Mapping[str, float]], most: float) -> Architecture:

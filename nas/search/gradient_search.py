@@ -1,19 +1,17 @@
 """The gradient search: weights on the training split, architecture and hyperparameters on the validation split."""
 
 import logging
-from collections.abc import Iterable
 
 import torch
 
 from nas.bilevel.optimiser import BilevelOptimiser
-from nas.data.batches import Batch
 from nas.device.compilation import what_it_takes
 from nas.distributed import Ranks
 from nas.hyperparameters.collection import Intervention
-from nas.operations.synchronised import synchronise_batch_norm
-from nas.run.finiteness import DIVISOR
+from nas.operations.synchronised import average_running_statistics, synchronise_batch_norm
+from nas.run.finiteness import ROLLBACK_DIVISOR
 from nas.run.loop import Loop, Session, Start
-from nas.search.beginning import begun
+from nas.search.beginning import loaded_beginning
 from nas.search.callback import Callback, SeenStep, numbers_of
 from nas.search.checkpointed import CheckpointedSearch
 from nas.search.composition import check_composition
@@ -25,7 +23,8 @@ from nas.search.readings import Readings
 from nas.search.record import SearchRecord
 from nas.search.resolution import Resolution
 from nas.search.result import SearchResult
-from nas.search.stop_watch import stage_callbacks
+from nas.search.shrinking import Shrinker
+from nas.search.stopping_callback import StoppingCallback
 from nas.search.tuning import Tuning
 from nas.training.schedules import schedule_factor
 
@@ -50,7 +49,7 @@ class GradientSearch(CheckpointedSearch):
 
         noise = self.randomness.on_device("dropout"), self.randomness.on_device("relaxation")
         self.supernet = built_supernet(parts, *noise)
-        self.beginning = begun(parts, self.supernet)
+        self.beginning = loaded_beginning(parts, self.supernet)
         self.problem = built_problem(parts, self.supernet, noise)
         self.bilevel_optimiser = BilevelOptimiser(
             self.problem,
@@ -64,7 +63,7 @@ class GradientSearch(CheckpointedSearch):
 
         validation = parts.splits.validation.to(self.randomness.device)
         self.resolution = Resolution.of(self.settings.half_resolution, parts.space, parts.relaxation)
-        self._streams = built_streams(parts, validation, self.resolution)
+        self.streams = built_streams(parts, validation, self.resolution)
         self.meter = built_meter(parts, self.bilevel_optimiser.most_passes(), len(validation))
 
         self.learns_rate = "learning_rate" in self.hyperparameters.learned()
@@ -80,12 +79,14 @@ class GradientSearch(CheckpointedSearch):
             "trajectory": self.trajectory,
         }
         if not self._is_guarded:
-            gradients = self.training.on_non_finite != "restart"
-            self.callbacks["finiteness"] = Finiteness(self.supernet, gradients)
+            self.callbacks["finiteness"] = Finiteness(self.supernet, self.training.on_non_finite != "restart")
         self.readings = Readings.of(parts, self.reader)
         if self.readings is not None:
             self.callbacks["readings"] = self.readings
-        self.callbacks |= stage_callbacks(self)
+        if parts.shrinking is not None:
+            self.callbacks["shrinking"] = Shrinker(parts.shrinking, self.supernet, parts.space, self.settings.epochs)
+        if parts.stopping is not None:
+            self.callbacks["stopping"] = StoppingCallback(parts.stopping, self)
 
     # The search, from top to bottom.
 
@@ -113,9 +114,11 @@ class GradientSearch(CheckpointedSearch):
         self.meter.begin_epoch()
         if start == "fresh":
             self.bilevel_optimiser.forget_weights()  # a strategy may have served another search before
-            self.guard.begin(self._untrained_loss() if self.beginning is None else self.beginning.take(self.parts))
+            if self.beginning is not None:
+                self.beginning.keep(self.parts)
+            self.guard.begin(self._initial_loss())
         elif start == "rolled back" and self.learns_rate:
-            rate = self.hyperparameters.numbers()["learning_rate"] / DIVISOR
+            rate = self.hyperparameters.numbers()["learning_rate"] / ROLLBACK_DIVISOR
             self.hyperparameters.set_value("learning_rate", rate)
         for name, entry in self.parts.categorical.items():
             log.info(f"{name} has no gradient: held at {entry.initial:g}")
@@ -127,12 +130,12 @@ class GradientSearch(CheckpointedSearch):
             architecture=self.alpha_moves(),
             hyperparameters=self.step % self.settings.hyperparameter_every == 0,
         )
-        training = self._streams["train"].next()
-        validation = self._streams["validation"].next() if requests else None
+        training = self.streams["train"].next()
+        validation = self.streams["validation"].next() if requests else None
         self.problem.schedule_factor *= self.parts.task.rate_factor(training.targets)
         outcome = self.bilevel_optimiser.step(training, validation, requests)
-        self._carry_on(outcome)
-        self.meter.trained(self.ranks.count * outcome.samples, self.resolution.per_image)
+        self.carry_on(outcome)
+        self.meter.count_training(self.ranks.count * outcome.samples, self.resolution.per_image)
         self.step += 1
 
         alphas = [] if self._is_guarded else self.supernet.architecture_parameters()
@@ -155,14 +158,16 @@ class GradientSearch(CheckpointedSearch):
         """Measure the supernet on the whole validation split and read the architecture off it, once."""
         if self.step % self.steps_per_epoch and self.record.means.means():
             self._end_epoch()  # the budget has ended the search inside an epoch
-        if "supernet/validation_loss" not in self.record.last_means:
+        if "supernet/validation_loss" not in self.record.last_means:  # where it is, the checkpoint had it
             # Said again here: a search resumed after its last step has not told the relaxation how far it is.
             self.supernet.advance(self._progress())
-            self.resolution.follow(1.0)
-            self._average_statistics()
+            self.resolution.advance(1.0)
+            average_running_statistics(self.supernet, self.ranks)
+            # Ranks have to go on alike, so that a request to stop cuts nothing short where there are several.
+            watched = self._session.request.until_requested if self.ranks.count == 1 else iter
             tuning = Tuning(self, lambda: self.ranks.count == 1 and self._session.request.requested)
             with tuning.undone():
-                measured = self.reader.measure_and_choose(self._until_requested, tuning)
+                measured = self.reader.measure_and_choose(watched, tuning)
             if self.readings is not None:
                 self.readings.note(self.step)
             for name in self.trajectory.capped():
@@ -172,6 +177,13 @@ class GradientSearch(CheckpointedSearch):
             self.trajectory.write(self.parts.folder.path / "trajectory.csv", self.step)
 
     # Steps and epochs.
+
+    def alpha_moves(self) -> bool:
+        """Whether alpha takes part in the next step: every so often, and not while the search, or a stage, warms up."""
+        epoch, shrinking = self.step // self.steps_per_epoch, self.parts.shrinking
+        rests = shrinking is not None and shrinking.rests(epoch, self.settings.epochs)
+        due = self.step % self.settings.architecture_every == 0
+        return due and epoch >= self.settings.warmup_epochs and not rests
 
     @property
     def total_steps(self) -> int:
@@ -187,18 +199,14 @@ class GradientSearch(CheckpointedSearch):
     def _follow_schedules(self) -> None:
         progress = self.problem.progress = self.hyperparameters.progress = self._progress()
         factor = schedule_factor(self.training.schedule, progress, self.training.schedule_end)
-        self.problem.schedule_factor = factor if self.learns_rate else factor / DIVISOR**self.rollbacks
+        self.problem.schedule_factor = factor if self.learns_rate else factor / ROLLBACK_DIVISOR**self.rollbacks
         self.supernet.advance(progress)
-        self.resolution.follow(progress)
+        self.resolution.advance(progress)
 
     def _end_epoch(self) -> None:
         preferred = self.supernet.discretise()
         for callback in self.callbacks.values():
             callback.on_epoch(self.step, self._epoch, preferred)
-
-    def _until_requested(self, batches: Iterable[Batch]) -> Iterable[Batch]:
-        """``batches``, cut short by a request to stop; the ranks measure alike, and have to go on alike."""
-        return self._session.request.until_requested(batches) if self.ranks.count == 1 else batches
 
     # Health.
 
@@ -207,19 +215,21 @@ class GradientSearch(CheckpointedSearch):
         """Whether a number that is not finite has the weights started again."""
         return self.training.on_non_finite == "restart" and self.learns_rate
 
-    def _untrained_loss(self) -> float:
+    @torch.no_grad()
+    def _initial_loss(self) -> float:
+        """The validation loss of the untrained supernet: a search that has learned is below it."""
+        if self.beginning is not None:
+            return self.beginning.initial_loss
         batch = next(self.reader.batches())
-        self.meter.passed(len(batch.targets))
-        with torch.no_grad():
-            loss, _ = self.problem.validation_loss(self.problem.weights(), batch)
-        return float(loss)
+        self.meter.count_forward(len(batch.targets))
+        return float(self.problem.validation_loss(self.problem.weights(), batch)[0])
 
     def _restart(self, reason: str) -> None:
         """Go back to the initial weights at a lower learning rate."""
-        rate = self.fresh_start.take(self.settings.guard.divisor)
+        rate = self.fresh_start.go_back(self.settings.guard.divisor)
         for callback in (*self.callbacks.values(), self.guard):
             callback.forget()
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.carry(None)
         log.info(f"{reason}; the weights start again, learning_rate {rate:.3g}")
         self.record.tell_restart(self.step, self._epoch)

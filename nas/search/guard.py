@@ -147,8 +147,8 @@ class FreshStart:
         self.bilevel_optimiser, self.problem = bilevel_optimiser, bilevel_optimiser.problem
         self._initial = {name: entry.clone() for name, entry in self.problem.supernet.state_dict().items()}
 
-    def take(self, divisor: float) -> float:
-        """Go back. Returns the learning rate, divided by ``divisor``."""
+    def go_back(self, divisor: float) -> float:
+        """Take the weights back, and divide the learning rate by ``divisor``. Returns the new learning rate."""
         supernet, hyperparameters = self.problem.supernet, self.problem.hyperparameters
         rate = hyperparameters.numbers()["learning_rate"] / divisor
         hyperparameters.set_value("learning_rate", rate)
@@ -188,8 +188,9 @@ class Finiteness(Callback):
             except FloatingPointError as error:
                 alpha, _, values = str(error).partition(" is ")
                 raise NotFinite(seen.step, alpha, values) from error
-        if seen.outcome.move is not None and self.gradients:
-            quantities |= {f"the gradient of {name}": norm for name, norm in seen.outcome.move.gradient_norms.items()}
+        if seen.outcome.upper_step is not None and self.gradients:
+            norms = seen.outcome.upper_step.gradient_norms
+            quantities |= {f"the gradient of {name}": norm for name, norm in norms.items()}
         for name, value in quantities.items():
             if not math.isfinite(value):
                 raise NotFinite(seen.step, name, value)
@@ -211,8 +212,8 @@ class Interventions(Callback):
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def on_step(self, seen: SeenStep) -> None:
-        if seen.outcome.move is not None:
-            for intervention in seen.outcome.move.interventions:
+        if seen.outcome.upper_step is not None:
+            for intervention in seen.outcome.upper_step.interventions:
                 self.note(intervention, seen.step - 1)
 
     def note(self, intervention: Intervention, step: int) -> None:

@@ -63,7 +63,7 @@ class MultiStart:
         for number in range(len(self.hyperparameters)):
             short = self._short_search(number)
             left = self.parts.budget.without(spent)
-            comparing = Cost.of_passes(short.meter.per_image, 0, short.meter.validation)
+            comparing = Cost.of_passes(short.meter.per_image, 0, short.meter.validation_images)
             if left is None or not left.allows(short.meter.least() + comparing + self.long.meter.least()):
                 log.info(f"the budget is too small for start {number} and those after it")
                 break
@@ -107,7 +107,7 @@ class MultiStart:
         except SearchDiverged as error:
             log.info(f"this start is given up: {error}")
             return math.inf
-        short.meter.passed(short.meter.validation)
+        short.meter.count_forward(short.meter.validation_images)
         weights = relaxed_weights(short.supernet)
         loss = supernet_metrics(short.supernet, short.reader.batches(), weights, self.parts.task)["loss"]
         return loss if math.isfinite(loss) else math.inf

@@ -80,14 +80,14 @@ class Neighbours(Refinement):
 
     def search(self) -> SearchResult:
         found = self.inner.search()
-        drawn = Drawn(self.parts.space, self.steps, self.parts.randomness.anew("neighbours"))
+        neighbourhood = Neighbourhood(self.parts.space, self.steps, self.parts.randomness.anew("neighbours"))
         with Trainings(self.parts, found, list(self.steps)) as trainings:
-            climb = Climb(found.candidate, drawn.neighbour, self, trainings)
+            climb = Climb(found.candidate, neighbourhood.neighbour, self, trainings)
             if climb.affords_half_a_round():
                 while climb.round():
                     pass
             else:
-                climb.by_short_trainings(drawn.network)
+                climb.by_short_trainings(neighbourhood.network)
         if not trainings.done:
             return found
         told = climb.in_words()
@@ -209,7 +209,7 @@ class Contest(NamedTuple):
     cost: Cost
 
 
-class Drawn:
+class Neighbourhood:
     """Draws neighbours; it gives none twice.
 
     Args:
@@ -239,16 +239,16 @@ class Drawn:
 
     def _new(self, candidate: Candidate, *moves: Callable[[Candidate], Candidate]) -> Candidate | None:
         """By the first of ``moves``, or by the next one where nothing of its kind is left."""
-        self._is_new(candidate)
+        self._note(candidate)
         for move in moves:
             for _ in range(ATTEMPTS):
                 found = move(candidate)
-                if self._is_new(found):
+                if self._note(found):
                     return found
         return None
 
-    def _is_new(self, candidate: Candidate) -> bool:
-        """Whether it is; from now on it is not. Options without effect make no other network."""
+    def _note(self, candidate: Candidate) -> bool:
+        """Remember ``candidate``. Returns whether it is new: options without effect make no other network."""
         key = tuple(self.space.layer_descriptions(candidate.architecture)), candidate.hyperparameters
         known = key in self._given
         self._given.add(key)

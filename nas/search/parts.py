@@ -21,7 +21,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import Dataset
 from nas.device.compilation import compile_regions
 from nas.device.cuda_graphs import cuda_graphed, recording_for
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import UnusableInput, keys_below, require
 from nas.evaluation.budget import Budget, CostMeter, images_to_choose_with
 from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.network_cost import supernet_multiply_adds
@@ -46,12 +46,14 @@ from nas.training.settings import TrainingSettings
 from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
-LARGEST_STEP = 6  # forward-backward passes over a batch that no step of the usual strategies goes beyond
+LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any strategy: the usual ones take no more
 
 
 @dataclass(frozen=True)
 class SearchSettings:
     """How long the search goes and what watches over it.
+
+    A default is what runs did that were recorded before there was such a setting; ``conf/search`` has today's values.
 
     Args:
         epochs: Passes over the training split.
@@ -60,15 +62,16 @@ class SearchSettings:
         stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
-        settled_by: What must stand: alpha and the hyperparameters themselves, or the candidate that would be handed on
-            at the end of each of these epochs, which a discretisation that asks for losses reads off there.
-        settled_loss: In these readings, the share by which two options' losses may differ and yet take turns, as they
-            may where their samples do not tell them apart.
         checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
+        architecture: What moves alpha along its gradient.
+        guard: When diverged or dead weights start again.
         from_: The folder of a finished search, whose weights, alpha and hyperparameters this one begins with.
         architecture_every: Weight steps from one step of alpha to the next.
         half_resolution: The share of the search, from its beginning, that sees images averaged over 2x2 pixels. None:
             half of it, where the supernet takes images of any size.
+        settled_by: What must stand: alpha and the hyperparameters themselves (``parameters``), or what discretisation
+            and averages would make of them at the end of each of these epochs (``candidate``).
+        settled_loss: With ``candidate``, two options may take turns if their losses differ by this share at most.
     """
 
     epochs: int
@@ -109,8 +112,17 @@ class SearchParts:
     """The pieces; a search that consists of several replaces some of them (``dataclasses.replace``).
 
     Args:
+        space: What is searched.
+        splits: The data.
+        task: What the outputs mean.
+        augmentation: What is done to the training images of every batch.
+        relaxation: How alpha becomes operation weights.
         architecture_gradient: How alpha gets its gradient; None leaves alpha as it is.
         hyperparameter_gradient: How the learned hyperparameters get theirs; None leaves them as they are.
+        hyperparameters: Those that act in a training, learned or not.
+        search, training, tracking: The settings of the search, of the weight step, and of what is recorded.
+        randomness: The run's generators.
+        folder: The run folder.
         categorical: Hyperparameters without a gradient: held at their initial values, which the candidate carries.
         regulariser: What is added to alpha's gradient.
         perturbation: What the weight step does to the operation weights.
@@ -119,7 +131,6 @@ class SearchParts:
         discretisation: Reads the architecture off the supernet at the end; by default what alpha prefers.
         objective: Its expected penalty is added to the validation loss; its metrics have no part in the search.
         budget: Ends the search before its last epoch where the next step would go beyond it.
-        task: What the outputs mean.
         setup: What stand-alone networks are trained on.
         evaluator: Measures candidates for a black-box search.
         draw: Makes the figure of an architecture for TensorBoard, at the end of every epoch that changed it.
@@ -185,11 +196,11 @@ def built_meter(parts: SearchParts, most_passes: int, validation: int) -> CostMe
     meter = CostMeter(
         parts.budget,
         per_image,
-        step=max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
-        validation=validation,
-        choosing=needed(each),
-        tuning=parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
-        each=each,
+        step_samples=max(LARGEST_STEP, 1 + most_passes) * parts.training.batch_size + at_epoch_end,
+        validation_images=validation,
+        choosing_images=needed(each),
+        tuning_samples=parts.discretisation.tuning_epochs(parts.space) * (1 + most_passes) * epoch,
+        images_per_option=each,
     )
     meter.require_one_step()
     return meter
@@ -229,23 +240,19 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     """
     parts.relaxation.generator = relaxation
     supernet = parts.space.supernet(parts.relaxation).to(parts.randomness.device)
-    try:
+    with keys_below("hyperparameters"):
         parts.hyperparameters.require_effect_on(supernet)
-    except InvalidValue as error:
-        raise error.below("hyperparameters") from error
-    try:
+    with keys_below("discretisation"):
         parts.discretisation.check(supernet, parts.space)
-    except InvalidValue as error:
-        raise error.below("discretisation") from error
     set_noise_generator(supernet, dropout)
-    parts.randomness.part()
+    parts.randomness.seed_ranks_apart()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
     strategies = parts.architecture_gradient, parts.hyperparameter_gradient
     bends = parts.stopping is not None and parts.stopping.differentiates_twice
     once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
     if once:
-        supernet.differentiated_once()
+        supernet.expect_first_derivatives_only()
     if parts.training.compile:
         allowed = "torch.compile cannot differentiate twice: take first_order, learn nothing or the rate alone"
         require(once, "training.compile", True, allowed)

@@ -10,7 +10,7 @@ from nas.data.batches import Batch, first_images
 from nas.data.dataset import Dataset
 from nas.evaluation.budget import MEASURED_AT_ONCE, CostMeter
 from nas.search.convergence import Trajectory
-from nas.search.discretisation import Tune
+from nas.search.discretisation import Trained, Tune
 from nas.search.parts import SearchParts
 from nas.spaces.supernet import Supernet
 from nas.training.metrics import measure
@@ -55,12 +55,12 @@ class CandidateReader:
         """
         metrics = measure(self.supernet, watched(self.batches()), self.parts.task, self.parts.randomness.device)
         preferred = self.supernet.discretise()  # an alpha that is not finite is named
-        if self.meter.choosing and not self.meter.pays_for_choosing(metrics.samples):
+        if self.meter.choosing_images and not self.meter.pays_for_choosing(metrics.samples):
             log.info("the budget is too small for the discretisation: alpha's strongest options are taken")
             self.chosen = preferred
         else:
             self.chosen = self.read_off(watched, tune)
-        self.meter.passed(metrics.samples)
+        self.meter.count_forward(metrics.samples)
         main = self.parts.task.measures[0].name
         return {"supernet/validation_loss": metrics.loss, f"supernet/validation_{main}": metrics[main]}
 
@@ -69,15 +69,15 @@ class CandidateReader:
         passed: list[tuple[int, float | None]] = []
 
         def images(most: int, per_image: float | None = None) -> Iterator[Batch]:
-            for batch in watched(first_images(self.batches(), min(most, self.meter.each))):
+            for batch in watched(first_images(self.batches(), min(most, self.meter.images_per_option))):
                 passed.append((len(batch.targets), per_image))
                 yield batch
 
         generator = self.parts.randomness.anew("discretisation")
-        space, task = self.parts.space, self.parts.task
-        chosen = self.parts.discretisation.choose(self.supernet, space, images, generator, tune, task)
+        trained = Trained(self.supernet, self.parts.space, images, generator, tune, self.parts.task)
+        chosen = self.parts.discretisation.choose(trained)
         for count, per_image in passed:
-            self.meter.passed(count, per_image)
+            self.meter.count_forward(count, per_image)
         return chosen
 
     def against_alpha(self) -> str:

@@ -44,25 +44,25 @@ class SearchRecord(Callback):
         self._tracker, self._progress = session.tracker, session.progress
 
     def on_step(self, seen: SeenStep) -> None:
-        step, move = seen.outcome.step, seen.outcome.move
-        if move is not None and seen.validation is not None:
-            for name, value in move.gradient_norms.items():
+        weight_step, upper_step = seen.outcome.weight_step, seen.outcome.upper_step
+        if upper_step is not None and seen.validation is not None:
+            for name, value in upper_step.gradient_norms.items():
                 self.means.add(f"gradient/{name}", value)
-            self.means.add("validation/loss", move.report.validation_loss)
-            glance = self._task.glance(logits_of(move.report.validation_logits), seen.validation.targets)
+            self.means.add("validation/loss", upper_step.report.validation_loss)
+            glance = self._task.glance(logits_of(upper_step.report.validation_logits), seen.validation.targets)
             self.means.add(f"validation/{self._task.glanced}", self._ranks.average([glance])[0])
-        assert step.norm is not None
-        self.means.add("gradient/weights", step.norm)
-        self.means.add("train/loss", step.loss)
-        glance = self._task.glance(logits_of(step.logits), seen.training.targets)
+        assert weight_step.norm is not None
+        self.means.add("gradient/weights", weight_step.norm)
+        self.means.add("train/loss", weight_step.loss)
+        glance = self._task.glance(logits_of(weight_step.logits), seen.training.targets)
         self.means.add(f"train/{self._task.glanced}", self._ranks.average([glance])[0])
         behind = seen.step % self._log_every
-        if move is not None and behind > self._log_every - self._architecture_every:
-            self._tracker.scalars({"step/validation_loss": move.report.validation_loss}, seen.step, seen.epoch)
+        if upper_step is not None and behind > self._log_every - self._architecture_every:
+            self._tracker.scalars({"step/validation_loss": upper_step.report.validation_loss}, seen.step, seen.epoch)
         if behind == 0:
-            scalars: dict[str, Tensor | float] = {"step/training_loss": step.loss}
-            if move is not None:
-                scalars["step/validation_loss"] = move.report.validation_loss
+            scalars: dict[str, Tensor | float] = {"step/training_loss": weight_step.loss}
+            if upper_step is not None:
+                scalars["step/validation_loss"] = upper_step.report.validation_loss
             scalars |= {f"hyperparameters/{name}": value for name, value in seen.hyperparameters.items()}
             self._tracker.scalars(scalars, seen.step, seen.epoch)
         learned = {name: seen.hyperparameters[name] for name in self.hyperparameters.learned()}

@@ -23,10 +23,9 @@ from torch import Tensor
 from nas.candidate import Architecture
 from nas.errors import require
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
-from nas.search.discretisation import Batches, Discretisation, Tune, alpha_places, decided_rows, with_row
+from nas.search.discretisation import Discretisation, Trained, alpha_places, decided_rows, with_row
 from nas.spaces.space import Rivals, SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 Weights = dict[str, Tensor]
 One = TypeVar("One")
@@ -68,27 +67,19 @@ class Removal(Discretisation):
         options = sum(weights.numel() for weights in space.architecture_weights(any_architecture).values())
         return (options + sum(len(rivals.rows) for rivals in space.rivals())) * min(self.most, available)
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: torch.Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
+    def choose(self, trained: Trained) -> Architecture:
+        supernet, space = trained.supernet, trained.space
         supernet.finite_probabilities()  # an alpha that is not finite is named
-        order = drawn_order(supernet, space, generator)
-        between = None if tune is None or self.tuning == 0 else partial(tune, self.tuning)
-        return Decisions(supernet, space, self.harm(supernet, batches, task)).made_in(order, between)
+        order = drawn_order(supernet, space, trained.generator)
+        between = None if trained.tune is None or self.tuning == 0 else partial(trained.tune, self.tuning)
+        return Decisions(supernet, space, self.harm(trained)).made_in(order, between)
 
-    def harm(
-        self, supernet: Supernet, batches: Batches, task: Task = PLAIN_CLASSIFICATION
-    ) -> Callable[[Mapping[str, Tensor]], float]:
-        """How bad ``supernet`` is with given operation weights."""
+    def harm(self, trained: Trained) -> Callable[[Mapping[str, Tensor]], float]:
+        """How bad the supernet is with given operation weights."""
 
         def measured(weights: Mapping[str, Tensor]) -> float:
-            value = supernet_metrics(supernet, batches(self.most), weights, task)[self.criterion]
+            images = trained.batches(self.most)
+            value = supernet_metrics(trained.supernet, images, weights, trained.task)[self.criterion]
             value = -value if self.criterion == "accuracy" else value
             return math.inf if math.isnan(value) else value
 

@@ -60,8 +60,8 @@ class Resolution:
             raise InvalidValue("search.half_resolution", share, allowed) from error
         return cls(share, price)
 
-    def follow(self, progress: float) -> None:
-        """Be that of a step at which the share ``progress`` (0 to 1) of the search is done."""
+    def advance(self, progress: float) -> None:
+        """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.is_half = progress < self.share
 
     @property

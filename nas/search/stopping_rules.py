@@ -129,9 +129,11 @@ class Skips(StoppingRule):
 
 def _learnable(supernet: Supernet) -> list[tuple[str, dict[str, float]]]:
     """Every row of alpha without options that have no weights: skips and ``none``."""
-    idle = {*SKIPS, "none"}
+    without_weights = {*SKIPS, "none"}
     rows = supernet.probabilities().items()
-    return [(row, {name: share for name, share in options.items() if name not in idle}) for row, options in rows]
+    return [
+        (row, {name: share for name, share in options.items() if name not in without_weights}) for row, options in rows
+    ]
 
 
 class Eigenvalue(StoppingRule):

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 
-from torch import Generator
-
 from nas.candidate import Architecture
 from nas.errors import InvalidValue, require
-from nas.search.discretisation import Batches, Discretisation, Tune, decided_rows
+from nas.search.discretisation import Discretisation, Trained, decided_rows
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
-from nas.tasks import PLAIN_CLASSIFICATION, Task
 
 
 class Threshold(Discretisation):
@@ -30,21 +27,11 @@ class Threshold(Discretisation):
             why = "every edge of this space has an operation: set space.optional_edges=true, or take strongest"
             raise InvalidValue("", "threshold", why)
 
-    def choose(
-        self,
-        supernet: Supernet,
-        space: SearchSpace,
-        batches: Batches,
-        generator: Generator | None = None,
-        tune: Tune | None = None,
-        task: Task = PLAIN_CLASSIFICATION,
-    ) -> Architecture:
-        decided = decided_rows(space)
-        return space.preferred(
-            {
-                row: at_least(options, self.threshold) if row in decided else options
-                for row, options in supernet.finite_probabilities().items()
-            }
+    def choose(self, trained: Trained) -> Architecture:
+        decided = decided_rows(trained.space)
+        rows = trained.supernet.finite_probabilities().items()
+        return trained.space.preferred(
+            {row: at_least(options, self.threshold) if row in decided else options for row, options in rows}
         )
 
 

@@ -38,11 +38,11 @@ class Tuning:
             factor = schedule_factor(settings.schedule, progress, settings.schedule_end)
             search.problem.schedule_factor = SLOWER * factor
             requests = search.bilevel_optimiser.requests(architecture=True, hyperparameters=False)
-            training = search._streams["train"].next()
-            validation = search._streams["validation"].next() if requests else None
+            training = search.streams["train"].next()
+            validation = search.streams["validation"].next() if requests else None
             outcome = search.bilevel_optimiser.step(training, validation, requests)
-            search._carry_on(outcome)
-            search.meter.trained(search.ranks.count * outcome.samples)
+            search.carry_on(outcome)
+            search.meter.count_training(search.ranks.count * outcome.samples)
 
     @contextmanager
     def undone(self) -> Iterator[None]:

@@ -105,14 +105,14 @@ class Supernet(nn.Module, ABC):
         """Follow the search, of which the share ``progress`` (0 to 1) is done."""
         self.relaxation.advance(progress)
 
-    def differentiated_once(self) -> None:
-        """Nothing will take a second derivative of this supernet."""
+    def expect_first_derivatives_only(self) -> None:
+        """Compute by what is fastest where nobody takes a second derivative; what it changes is up to the subclass."""
 
     def scheduled(self) -> dict[str, float]:
         """What :meth:`advance` moves besides the relaxation, by name: what is recorded."""
         return {}
 
-    def _sample_edges(self) -> None:
+    def _mark_sampled_edges(self) -> None:
         """Let cells compute one operation per edge where the relaxation is sampled; called once they are made."""
         for module in self.modules():
             if isinstance(module, MixedEdge):

@@ -17,7 +17,7 @@ from nas.tasks.classification import Classification
 from nas.tasks.dense import DenseClassification, DenseRegression
 from nas.tasks.language import Language
 from nas.tasks.regression import Regression
-from nas.tasks.task import Task, told
+from nas.tasks.task import Task, task_in_words
 
 log = logging.getLogger(__name__)
 MOST_CLASSES = 20
@@ -53,23 +53,23 @@ class Auto:
         allowed = "it is a class of places: of masks, or of whole numbers as large as the inputs"
         require(self.ignore is None or (of_places and of_classes), "ignore", self.ignore, allowed)
         if of_text:
-            return _told(*Language().fitted(splits), "")
+            return _logged(*Language().fitted(splits), "")
         if splits.doubt:
             raise UnusableInput(splits.doubt)
         if of_places:
             dense: Task = DenseClassification(self.ignore) if of_classes else DenseRegression()
             other = "dense_regression for numbers" if of_classes and splits.class_names is None else ""
-            return _told(*dense.fitted(splits), other)
+            return _logged(*dense.fitted(splits), other)
         if isinstance(splits.train, LabelledDataset):
             return Classification(self.class_weights).fitted(splits)
         if splits.class_names is not None:
-            return _told(*Classification(self.class_weights).fitted(splits), "")
+            return _logged(*Classification(self.class_weights).fitted(splits), "")
         if of_classes:
             _refuse_doubtful_classes(splits)
-            return _told(*Classification(self.class_weights).fitted(splits), "regression for numbers")
+            return _logged(*Classification(self.class_weights).fitted(splits), "regression for numbers")
         allowed = "the targets are numbers to be predicted; task=classification takes them for classes"
         require(self.class_weights is None, "class_weights", self.class_weights, allowed)
-        return _told(*Regression().fitted(splits), "classification for classes" if targets.dim() == 1 else "")
+        return _logged(*Regression().fitted(splits), "classification for classes" if targets.dim() == 1 else "")
 
 
 def _refuse_doubtful_classes(splits: DataSplits) -> None:
@@ -90,9 +90,9 @@ def _refuse_doubtful_classes(splits: DataSplits) -> None:
         )
 
 
-def _told(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:
-    """Both as they are, and in words; ``other`` is what to say for another task."""
-    log.info(told(task, splits) + (f"; task={other}" if other else ""))
+def _logged(task: Task, splits: DataSplits, other: str) -> tuple[Task, DataSplits]:
+    """Log both in words, and return them as they are; ``other`` is the setting of another task."""
+    log.info(task_in_words(task, splits) + (f"; task={other}" if other else ""))
     return task, splits
 
 

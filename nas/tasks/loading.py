@@ -7,10 +7,10 @@ from omegaconf import DictConfig
 from nas.configuration import build
 from nas.data.data_splits import DataSource, DataSplits, loaded
 from nas.data.dataset import TargetDataset
-from nas.errors import InvalidValue
+from nas.errors import keys_below
 from nas.tasks.classification import Classification
 from nas.tasks.promises import check_promises
-from nas.tasks.task import Task, told
+from nas.tasks.task import Task, task_in_words
 
 log = logging.getLogger(__name__)
 
@@ -26,16 +26,12 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
     """
     source = build(config.data, "data")
     chosen = Classification() if config.get("task") is None else build(config.task, "task")
-    try:
+    with keys_below("data"):
         splits = loaded(source)
-    except InvalidValue as error:
-        raise error.below("data") from error
-    try:
+    with keys_below("task"):
         task, splits = chosen.fitted(splits)
-    except InvalidValue as error:
-        raise error.below("task") from error
     if not type(task).__module__.startswith("nas."):  # ours are tested, and their measures take seconds to import
         check_promises(task, splits)
     if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
-        log.info(told(task, splits))  # a rule that chooses has told it
+        log.info(task_in_words(task, splits))  # a rule that chooses has logged it
     return source, splits, task

@@ -69,8 +69,8 @@ class Prediction(NamedTuple):
     probability: str = ""
 
 
-def told(task: "Task", splits: DataSplits) -> str:
-    """What is learned from how much, as a run's first lines tell it."""
+def task_in_words(task: "Task", splits: DataSplits) -> str:
+    """What is learned from how much, as a run's first lines say it."""
     return f"task: {task.words(splits)} ({task.training_in_words(splits)})"
 
 
@@ -89,7 +89,7 @@ class Task(ABC):
     Attributes:
         name: As in ``conf/task/<name>.yaml``.
         measures: The first is the main one.
-        glanced: What :meth:`glance` gives, as a tag of ``metrics.csv``.
+        glanced: The name of what :meth:`glance` gives, as in the tags of ``metrics.csv``.
         signature: What goes into a network and what comes out, once fitted.
         ignorance: The loss of a network that knows nothing.
         output: What one of several outputs is called.
@@ -137,7 +137,7 @@ class Task(ABC):
 
     @abstractmethod
     def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """A cheap number for the record of a step, 0-dim."""
+        """A measure of one batch, 0-dim, that is cheap enough to be recorded at every step."""
 
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:

@@ -79,12 +79,12 @@ def mixup(inputs: Tensor, targets: Tensor, strength: Tensor | float, generator: 
     return AugmentedBatch((1 - mix) * inputs + mix * inputs[order], targets, targets[order], share)
 
 
-def refuse_what_cannot_act(signature: Signature, acting: Mapping[str, float]) -> None:
+def refuse_unsuited_augmentation(signature: Signature, acting: Mapping[str, float]) -> None:
     """Refuse cutout and mixing of inputs that know neither.
 
     Args:
         signature: What goes into the network.
-        acting: By name the values of the hyperparameters that are learned, or are not at rest.
+        acting: By name the values of the hyperparameters that are learned, or have an effect at their value.
 
     Raises:
         InvalidValue: One of the two is among them; the key is ``hyperparameters.cutout`` or ``hyperparameters.mixing``.

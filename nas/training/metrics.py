@@ -1,7 +1,8 @@
 """How well a network does on given batches."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from nas.data.batches import Batch
 from nas.tasks.task import Measure, MetricsOfEach, Task
-from nas.training.carried import outputs_and_targets
+from nas.training.memory import outputs_and_targets
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,17 @@ class Measured:
         """The main measure, the ``loss``, the other measures."""
         main = next(iter(self.values))
         return {main: self.values[main], "loss": self.loss, **self.values}
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """At its end every module of ``network`` is in the mode, training or evaluation, that it was in before."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 @torch.no_grad()
@@ -65,9 +77,8 @@ def measure(
     metrics = task.metrics(device)
     losses: list[Tensor] = []
     samples = counted = 0
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with modes_kept(network):
+        network.eval()
         for outputs, targets in outputs_and_targets(network, batches, device):
             losses.append(task.reported_loss(outputs, targets))
             metrics.update(outputs, targets)
@@ -75,9 +86,6 @@ def measure(
                 see(outputs, targets)
             samples += len(targets)
             counted += task.count(targets)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if samples == 0:
         raise ValueError("There are no samples to measure the network on.")
     found = metrics.compute()

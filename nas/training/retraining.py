@@ -18,9 +18,9 @@ from nas.errors import require
 from nas.hyperparameters.kinds import OF_THE_STEP
 from nas.operations.memory import Outputs, Remembers, logits_of
 from nas.operations.stochastic import set_drop_path, set_dropouts, set_noise_generator
-from nas.operations.synchronised import synchronise_batch_norm
+from nas.operations.synchronised import average_running_statistics, synchronise_batch_norm
 from nas.run.checkpoint import is_due
-from nas.run.finiteness import DIVISOR, Watch
+from nas.run.finiteness import ROLLBACK_DIVISOR, Watch
 from nas.run.folder import RunFolder
 from nas.run.loop import Loop, Session, Start
 from nas.run.randomness import Randomness
@@ -28,8 +28,8 @@ from nas.run.tracking import Tracker, TrackingSettings
 from nas.tasks import Task
 from nas.training.augment import augmented
 from nas.training.averaging import AveragedWeights
-from nas.training.carried import carry
 from nas.training.loss import training_loss
+from nas.training.memory import carry
 from nas.training.metrics import RunningMeans, measure
 from nas.training.schedules import Schedule, recorded_value, schedule_factor
 from nas.training.settings import TrainingSettings
@@ -117,7 +117,7 @@ class Retraining:
         self.stream, self.schedule = sharded(stream, self.ranks), schedule
         self.final, self.training, self.tracking, self.schedule_end = final, training, tracking, schedule_end
         self.randomness, self.folder, self.validation = randomness, folder, validation
-        randomness.part()
+        randomness.seed_ranks_apart()
         if training.batch_norm == "synchronised":
             synchronise_batch_norm(network, self.ranks)
         self.hyperparameters, self.recorded = dict(hyperparameters), recorded or {}
@@ -207,7 +207,7 @@ class Retraining:
         if self.recorded:
             set_dropouts(self.network, self.hyperparameters)
         drop_path = self._set_drop_path()
-        rate = self.hyperparameters["learning_rate"] * factor / DIVISOR**self.rollbacks
+        rate = self.hyperparameters["learning_rate"] * factor / ROLLBACK_DIVISOR**self.rollbacks
         batch = self.stream.next()
         rate *= self.task.rate_factor(batch.targets)
         set_step(self.optimiser, self.hyperparameters | {"learning_rate": rate})
@@ -296,8 +296,7 @@ class Retraining:
 
     def tensors(self) -> dict[str, Tensor]:
         self.watch.check()
-        named = self.network.named_buffers()
-        self.ranks.average_in_place([buffer for name, buffer in named if "running_" in name])
+        average_running_statistics(self.network, self.ranks)
         return self.network.state_dict()
 
     def rolled_back(self, state: dict[str, Any]) -> dict[str, Any]:

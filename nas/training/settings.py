@@ -78,7 +78,7 @@ class TrainingSettings:
         require(good, "schedule_end", end, "an exponential schedule never comes down to 0: it must be above 0")
 
     @property
-    def idle(self) -> tuple[str, ...]:
+    def absent_hyperparameters(self) -> tuple[str, ...]:
         """The hyperparameters that the optimiser does not have."""
         return () if self.optimiser == "sgd" else ("momentum",)
 

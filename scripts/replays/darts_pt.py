@@ -10,6 +10,7 @@ from nas.errors import UnusableInput
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.search.discretisation import Trained
 from nas.search.removal import Decisions, Removal, RemovalOrder
 from nas.spaces.darts.choices import CELLS, cell_edges, edge_name
 from nas.spaces.darts.genotype import Genotype
@@ -61,7 +62,7 @@ def _removed(
 ) -> Iterator[Comparison]:
     """The first ``most`` decisions, or all and the genotype."""
     space = supernet.space
-    harm = Removal(images=2, criterion=criterion).harm(supernet, lambda most: queue)
+    harm = Removal(images=2, criterion=criterion).harm(Trained(supernet, supernet.space, lambda most: queue))
     measured: list[float] = []
 
     def noting(weights: Mapping[str, torch.Tensor]) -> float:

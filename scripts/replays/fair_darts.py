@@ -9,6 +9,7 @@ from torch import Tensor
 from nas.bilevel.regulariser import ZeroOne
 from nas.errors import UnusableInput
 from nas.relaxations.sigmoid import Sigmoid
+from nas.search.discretisation import Trained
 from nas.search.threshold import Threshold, at_least
 from nas.spaces.darts.choices import CELLS
 from nas.spaces.darts.supernet import DartsSupernet
@@ -72,7 +73,7 @@ def _cells_at_thresholds(file: ArrayFile, supernet: DartsSupernet) -> Iterator[C
     for entry in sorted(name for name in file.arrays if name.startswith("genotype/threshold_")):
         way, threshold = entry.removeprefix("genotype/threshold_").split("_")
         if way == "sparse":
-            architecture = Threshold(float(threshold)).choose(supernet, supernet.space, lambda _: [])
+            architecture = Threshold(float(threshold)).choose(Trained(supernet, supernet.space, lambda _: []))
             genotype = supernet.space.genotype(architecture)
             cells = {
                 cell: [

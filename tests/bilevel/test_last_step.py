@@ -151,6 +151,6 @@ def test_what_differentiates_twice():
 
 def test_the_default_gives_way_where_alpha_has_another_strategy() -> None:
     default = LastStepOrExact()
-    assert [default.beside(one) for one in (None, FirstOrder(), LastStep())] == [LastStep()] * 3
-    assert default.beside(Exact()) == default.beside(NeumannSeries(2)) == Exact()
-    assert LastStep().beside(Exact()) == LastStep()
+    assert [default.suited_to(one) for one in (None, FirstOrder(), LastStep())] == [LastStep()] * 3
+    assert default.suited_to(Exact()) == default.suited_to(NeumannSeries(2)) == Exact()
+    assert LastStep().suited_to(Exact()) == LastStep()

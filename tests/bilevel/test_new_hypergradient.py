@@ -63,9 +63,9 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
         for number in range(3):
             done = bilevel.step(make_batch(number), make_batch(10 + number), bilevel.requests(True, True))
             assert done.samples == 3 * len(make_batch(number).targets)
-            assert done.move is not None
-            assert done.move.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
-            assert done.move.interventions == ()
+            assert done.upper_step is not None
+            assert done.upper_step.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
+            assert done.upper_step.interventions == ()
         again = BilevelOptimiser(problem, strategy, strategy, ADAM)
         again.load_state_dict(bilevel.state_dict())
         again.forget_weights()

@@ -29,7 +29,7 @@ def one_step(problem: BilevelProblem, make_batch: Callable[..., object]) -> list
 def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem, make_batch) -> None:
     exact = one_step(make_problem(dtype=torch.float32, learned=()), make_batch)
     problem = make_problem(dtype=torch.float32, learned=())
-    problem.network.precision = partial(BFLOAT16.autocast, torch.device("cpu"))
+    problem.functional.precision = partial(BFLOAT16.autocast, torch.device("cpu"))
     rounded = one_step(problem, make_batch)
     assert all(one.dtype == torch.float32 for one in rounded)
     assert any(not torch.equal(one, other) for one, other in zip(rounded, exact, strict=True))

@@ -166,7 +166,7 @@ def noise(ranks: Ranks) -> Result:
     """What each rank draws, before and after a checkpoint."""
     randomness = Randomness(0, ranks=ranks)
     weights = torch.rand(3)
-    randomness.part()
+    randomness.seed_ranks_apart()
     drawn = {"weights": weights, "global": torch.rand(3)}
     names = ("dropout", "relaxation", "augmentation")
     drawn |= {name: torch.rand(3, generator=randomness.on_device(name)) for name in names}

@@ -9,7 +9,7 @@ import torch
 from nas.data.text import Text, TextSplit
 from nas.data.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.overrides import going_along
+from nas.run.overrides import implied_arguments
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import Auto
@@ -119,7 +119,7 @@ def test_the_settings_of_the_space_go_with_the_data(tmp_path: Path) -> None:
         "recurrent": ["data=text"],
     }
     for name, arguments in expected.items():
-        assert going_along(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
+        assert implied_arguments(arguments, CONF) == [f"hyperparameters={name}", f"training={name}"]
     series = ["data=time_series", "space=recurrent"]
-    assert going_along(series, CONF)[-1] == "training=recurrent_reader"
-    assert going_along(["data=digits"], CONF) == []
+    assert implied_arguments(series, CONF)[-1] == "training=recurrent_reader"
+    assert implied_arguments(["data=digits"], CONF) == []

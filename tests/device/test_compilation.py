@@ -162,7 +162,7 @@ def test_the_implementation_for_a_gpu_is_the_same(precision: torch.dtype, monkey
         compiled, eager = (Search(supernet(darts("fast", 1), dtype)) for _ in range(2))
         compile_regions(compiled.supernet)
         for search in (compiled, eager):
-            search.problem.network.precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=lowered)
+            search.problem.functional.precision = partial(torch.autocast, "cpu", torch.bfloat16, enabled=lowered)
             search.step(0, dtype)
     assert_same(compiled, eager, 1e-2 if lowered else 1e-9)
 

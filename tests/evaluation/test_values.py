@@ -41,11 +41,11 @@ def test_a_budget_is_a_positive_number(limit: float) -> None:
 
 
 def test_the_steps_progress_from_nothing_to_all_of_what_is_theirs() -> None:
-    meter = CostMeter(Budget(samples=1000), per_image=2.0, step=50, validation=100, choosing=350)
+    meter = CostMeter(Budget(samples=1000), per_image=2.0, step_samples=50, validation_images=100, choosing_images=350)
     assert meter.progress() == 0.0
-    meter.trained(250)
+    meter.count_training(250)
     assert meter.progress() == 0.5  # of 1000 less 50 + 100 + 350
-    meter.trained(250)
+    meter.count_training(250)
     assert meter.progress() == 1.0
     assert not meter.budget.allows(meter.counted + meter.reserve() + Cost(samples=1))
 

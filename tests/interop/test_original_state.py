@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.named_architecture import PUBLISHED
 from nas.interop.original_state import (
-    from_original,
     load_original,
     load_weights,
     original_name,
@@ -40,10 +39,7 @@ def state_in(content: dict[str, np.ndarray], prefix: str) -> dict[str, Tensor]:
 
 
 def assert_round_trip(network: nn.Module, state: dict[str, Tensor]) -> None:
-    """Original names to ours and back, and through the network itself, bit for bit."""
-    back = to_original(network, from_original(network, state))
-    assert list(back) == list(state)
-    assert all(torch.equal(back[name], state[name]) for name in state)
+    """Original names through the network itself and back, bit for bit."""
     load_original(network, state)
     written = to_original(network, network.state_dict())
     assert {name for name in written if not name.endswith("num_batches_tracked")} == set(state)

@@ -81,7 +81,7 @@ def test_what_the_package_logs_is_printed_once_and_only_in_an_entry_point(
 
 def test_only_the_first_rank_speaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for rank in (1, 0):
-        monkeypatch.setattr("nas.run.entry_point.present", lambda rank=rank: Ranks(rank, 2))
+        monkeypatch.setattr("nas.run.entry_point.current_ranks", lambda rank=rank: Ranks(rank, 2))
         with messages_on_console():
             logging.getLogger("nas.run").info(f"rank {rank}")
     assert capsys.readouterr().out == "rank 0\n"

@@ -13,7 +13,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ImageDataset
 from nas.errors import InvalidValue
 from nas.operations.fast import library
-from nas.run.environment import PACKAGES, environment, record_environment, say_what_is_lacking
+from nas.run.environment import PACKAGES, environment, log_missing_kernels, record_environment
 
 
 def test_every_start_is_one_entry(tmp_path, monkeypatch):
@@ -85,8 +85,8 @@ def test_a_run_without_kernels_that_are_wanted_says_why(kernels, path, told, mon
     library.library.cache_clear()
     caplog.set_level(logging.INFO, "nas")
     try:
-        say_what_is_lacking(torch.device("cpu"))
-        say_what_is_lacking(torch.device("cuda"))
+        log_missing_kernels(torch.device("cpu"))
+        log_missing_kernels(torch.device("cuda"))
         assert len(caplog.messages) == (told if told is not None else library.library() is None)
         assert all("no C++ compiler" in one for one in caplog.messages)
     finally:
@@ -98,6 +98,6 @@ def test_another_switch_than_on_and_off_is_refused(monkeypatch):
     library.library.cache_clear()
     try:
         with pytest.raises(InvalidValue, match="NAS_KERNELS=0 is not allowed: it must be on or off"):
-            say_what_is_lacking(torch.device("cpu"))
+            log_missing_kernels(torch.device("cpu"))
     finally:
         library.library.cache_clear()

@@ -14,7 +14,7 @@ from nas.run.overrides import (
     OWN_SAMPLES,
     at_home,
     experiment_that_sets,
-    going_along,
+    implied_arguments,
     overridden_key,
     parse_overrides,
     refuse_impossible_options,
@@ -254,22 +254,22 @@ def test_short_trainings_follow_a_search_on_samples_of_a_users_own(caplog: pytes
     caplog.set_level("INFO")
     of_table = ["method=cross_validated", "hyperparameters=table"]
     for data in OWN_SAMPLES:
-        assert going_along([f"data={data}"], CONF) == (of_table if data == "table" else ["method=coarse_to_fine"])
-    assert going_along(["data=table", "hyperparameters=fixed"], CONF) == of_table[:1]
+        assert implied_arguments([f"data={data}"], CONF) == (of_table if data == "table" else ["method=coarse_to_fine"])
+    assert implied_arguments(["data=table", "hyperparameters=fixed"], CONF) == of_table[:1]
     assert not caplog.text
-    assert going_along(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
+    assert implied_arguments(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
     told = "all jobs of this sweep have method=coarse_to_fine; data=table alone has method=cross_validated hyperpar"
     assert told in caplog.text
-    assert going_along(["data=table,digits"], CONF) == going_along(["data=table", "-cn=mine"], CONF) == []
-    assert going_along(["data=table", "method=tpe"], CONF) == []
-    assert going_along(["data=table", "experiment=debug"], CONF) == []
+    assert implied_arguments(["data=table,digits"], CONF) == implied_arguments(["data=table", "-cn=mine"], CONF) == []
+    assert implied_arguments(["data=table", "method=tpe"], CONF) == []
+    assert implied_arguments(["data=table", "experiment=debug"], CONF) == []
 
 
 @pytest.mark.parametrize("data", [*NEVER_SCALED, "mnist5k", "cifar10"])
 def test_a_small_scale_counts_images_of_ours_and_leaves_other_data_whole(data: str) -> None:
     typed_in = ["scale=small", f"data={data}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        small = compose("train_search", overrides=[*typed_in, *going_along(typed_in, CONF)])
+        small = compose("train_search", overrides=[*typed_in, *implied_arguments(typed_in, CONF)])
         usual = compose("train_search", overrides=[f"data={data}"])
     assert small.search.epochs < usual.search.epochs
     if data in NEVER_SCALED:

@@ -15,7 +15,7 @@ import pytest
 from nas.errors import InvalidValue
 from nas.run import ownership
 from nas.run.folder import own_run_folder, refuse_a_run
-from nas.run.ownership import Held, claimed, owned
+from nas.run.ownership import OwnedByAnother, claimed, owned
 
 FORKS = multiprocessing.get_context("fork")
 
@@ -63,7 +63,7 @@ def test_a_folder_of_another_process_is_refused_and_a_kill_frees_it(holder: Hold
 
 
 def test_one_waits_as_long_as_it_is_told(holder: Holder, tmp_path: Path) -> None:
-    with pytest.raises(Held), owned(tmp_path / "run", wait=0.3):
+    with pytest.raises(OwnedByAnother), owned(tmp_path / "run", wait=0.3):
         pass
 
 
@@ -116,7 +116,7 @@ def _take(folder: Path) -> bool:
     try:
         with owned(folder):
             return True
-    except Held:
+    except OwnedByAnother:
         return False
 
 

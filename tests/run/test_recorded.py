@@ -12,11 +12,11 @@ from nas.run.recorded import (
     command_for,
     forget_configuration,
     inherited_configuration,
-    known_to_the_run,
     record_configuration,
     recorded_configuration,
     refuse_beginning,
     resumed_configuration,
+    with_keys_of_run,
 )
 
 CONFIG: dict[str, Any] = {
@@ -125,10 +125,10 @@ def test_interpolations_stay_interpolations(run: Path) -> None:
 def test_settings_that_only_the_run_has_may_be_typed(run: Path) -> None:
     typed = ["data.split.train=5", "data.foldr=x", "seed=3", "+data.split.more=1", "only_in_the_run.a=2", "--cfg"]
     known = ["++data.split.train=5", "data.foldr=x", "seed=3", "+data.split.more=1", "++only_in_the_run.a=2", "--cfg"]
-    assert known_to_the_run(typed, str(run)) == known
+    assert with_keys_of_run(typed, str(run)) == known
     of_others = ["data=digits", "data.split.train=5"]
-    assert known_to_the_run(of_others, str(run)) == of_others
-    assert known_to_the_run(typed, "darts_v2") == typed
+    assert with_keys_of_run(of_others, str(run)) == of_others
+    assert with_keys_of_run(typed, "darts_v2") == typed
 
 
 def test_a_lone_file_inherits_nothing(tmp_path: Path) -> None:

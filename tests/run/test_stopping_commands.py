@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "retraining": ("train_final", ("final.checkpoint_every=4", "final.epochs=2")),
 }
 PHASES: dict[str, tuple[str, Any, str, int]] = {
-    "before the first step": ("gradient", GradientSearch, "_untrained_loss", 1),
+    "before the first step": ("gradient", GradientSearch, "_initial_loss", 1),
     "a step": ("gradient", Trajectory, "on_step", 7),
     "the supernet's measurement": ("gradient", reader_module, "measure", 1),
     "reading the architecture off": ("gradient", reader_module, "first_images", 2),

@@ -20,7 +20,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
-from nas.run.overrides import going_along
+from nas.run.overrides import implied_arguments
 from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.cross_validation import FoldTrainer, fold_indices, fold_setups
 from nas.search.parts import SearchParts
@@ -47,7 +47,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def composed(*more: str) -> DictConfig:
     typed = [*TYPED, "space=macro_table", f"space.layers={LAYERS}", *QUICK, *QUIET, *more]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose("train_search", [*typed, *going_along(typed, CONF)])
+        return compose("train_search", [*typed, *implied_arguments(typed, CONF)])
 
 
 def searched(folder: Path, *more: str) -> tuple[SearchResult, SearchParts]:

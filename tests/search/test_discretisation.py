@@ -18,7 +18,7 @@ from nas.evaluation.shared_weights import supernet_metrics
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search import discretisation
-from nas.search.discretisation import Alone
+from nas.search.discretisation import Alone, Trained
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -88,7 +88,7 @@ def test_a_lone_open_choice_takes_the_option_that_made_the_labels(name: str) -> 
             _push(supernet, choice.name, teacher[choice.name], 50.0)
     preferred = supernet.discretise()
     assert preferred[open_choice.name] != teacher[open_choice.name]
-    found = Alone(1000).choose(supernet, space, images)
+    found = Alone(1000).choose(Trained(supernet, space, images))
     # Not always the teacher: behind an edge without operation, others make no difference.
     assert loss(supernet, found, images) == pytest.approx(loss(supernet, teacher, images), abs=1e-6)
     assert loss(supernet, found, images) < loss(supernet, preferred, images) - 0.1
@@ -106,7 +106,7 @@ def test_the_choice_made_last_cannot_be_made_better(name: str) -> None:
     space = SPACES[name]
     supernet, teacher = made(space)
     images = Images(supernet, space, teacher)
-    found = Alone(1000).choose(supernet, space, images)
+    found = Alone(1000).choose(Trained(supernet, space, images))
     certainty = {choice: max(options.values()) for choice, options in supernet.probabilities().items()}
     last = min(space.choices, key=lambda choice: certainty[choice.name])
     others = [Architecture(space.name, {**found, last.name: option}) for option in last.options]
@@ -120,7 +120,7 @@ def test_the_supernet_stays_as_it_was_and_the_cost_is_told(name: str) -> None:
     supernet, teacher = made(space)
     images = Images(supernet, space, teacher)
     before = {key: entry.clone() for key, entry in supernet.state_dict().items()}
-    Alone(25).choose(supernet, space, images)
+    Alone(25).choose(Trained(supernet, space, images))
     after: dict[str, Tensor] = supernet.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert supernet.training
@@ -159,7 +159,7 @@ def test_a_search_takes_it_and_pays_for_it(tmp_path: Path) -> None:
         return first_images(splits.validation.evaluation_batches(256, splits.mean, splits.std), most)
 
     assert result.supernet is not None
-    again = Alone(500).choose(result.supernet, found.space, batches)
+    again = Alone(500).choose(Trained(result.supernet, found.space, batches))
     assert found.candidate.architecture == again
     resumed, unchanged, _ = train_search.search(configured("discretisation=alone", few), tmp_path / "alone")
     assert unchanged.candidate == found.candidate
@@ -192,7 +192,7 @@ def test_alpha_decides_where_the_options_make_no_difference(monkeypatch: pytest.
     with torch.no_grad():
         for alpha in supernet.alpha.values():
             alpha.copy_(torch.randn(alpha.shape, generator=torch.Generator().manual_seed(3)))
-    assert Alone(10).choose(supernet, space, lambda most: []) == supernet.discretise()
+    assert Alone(10).choose(Trained(supernet, space, lambda most: [])) == supernet.discretise()
 
 
 TYPED = Macro(
@@ -229,7 +229,7 @@ def test_types_are_chosen_first_and_what_they_switch_off_is_not_scored(monkeypat
         return {"loss": 1.0}
 
     monkeypatch.setattr(discretisation, "supernet_metrics", metrics)
-    found = Alone(10, types_first=True).choose(supernet, TYPED, lambda most: [])
+    found = Alone(10, types_first=True).choose(Trained(supernet, TYPED, lambda most: []))
     assert found == supernet.discretise()
     assert set(scored[:4]) == chosen.keys()
     assert set(scored[4:]) == {
@@ -253,10 +253,10 @@ def test_slices_choose_what_the_whole_supernet_chooses_for_less(types_first: boo
         prices.append(per_image)
         return images(most)
 
-    whole = Alone(50, types_first).choose(supernet, TYPED, noted)
+    whole = Alone(50, types_first).choose(Trained(supernet, TYPED, noted))
     assert set(prices) == {None}
     prices.clear()
-    assert Alone(50, types_first, sliced=True).choose(supernet, TYPED, noted) == whole
+    assert Alone(50, types_first, sliced=True).choose(Trained(supernet, TYPED, noted)) == whole
     dearest = supernet_multiply_adds(TYPED, supernet.relaxation)
     assert all(0 < price <= dearest for price in prices)
     assert min(prices) < dearest / 2

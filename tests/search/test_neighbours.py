@@ -16,7 +16,7 @@ import train_search
 from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
-from nas.search.neighbours import Climb, Drawn
+from nas.search.neighbours import Climb, Neighbourhood
 from nas.signature import Signature
 from nas.spaces import Macro
 from tests.killing import killed_before_a_training
@@ -39,8 +39,8 @@ def start(rate: float = 0.02, dropout: float = 0.3) -> Candidate:
     return Candidate(Architecture("macro", options), Hyperparameters({RATE: rate, "dropout": dropout, "momentum": 0.9}))
 
 
-def drawn(seed: int = 0, steps: dict[str, tuple[float, Range]] = STEPS) -> Drawn:
-    return Drawn(SPACE, steps, torch.Generator().manual_seed(seed))
+def drawn(seed: int = 0, steps: dict[str, tuple[float, Range]] = STEPS) -> Neighbourhood:
+    return Neighbourhood(SPACE, steps, torch.Generator().manual_seed(seed))
 
 
 def test_neighbours_differ_in_a_choice_or_two_and_every_third_in_a_hyperparameter() -> None:

@@ -13,7 +13,7 @@ import torch
 from nas.candidate import Architecture
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
-from nas.search.discretisation import Alone, AloneOrStrongest, Strongest
+from nas.search.discretisation import Alone, AloneOrStrongest, Strongest, Trained
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
@@ -129,7 +129,7 @@ def test_options_are_asked_alone_where_each_choice_has_an_alpha(space: Any, alon
     images = Alone(IMAGES, types_first=True).images(space, 100) if alone else 0
     assert rule.images(space, 100) == images
     if not alone:
-        assert rule.choose(supernet, space, lambda most: []) == supernet.discretise()
+        assert rule.choose(Trained(supernet, space, lambda most: [])) == supernet.discretise()
 
 
 def test_the_settings_are_checked(tmp_path: Path) -> None:
@@ -142,8 +142,8 @@ def test_options_are_not_asked_alone_where_alpha_knows_more() -> None:
     rule: Any = AloneOrStrongest(IMAGES)
     free, dear = (SimpleNamespace(penalty=SimpleNamespace(shares=shares)) for shares in ({}, {"parameters": 1.0}))
     old: Any = SimpleNamespace(goes_back=True)
-    assert rule.beside(free, None) is rule
-    assert isinstance(rule.beside(dear, None), Strongest)
-    assert isinstance(rule.beside(free, old), Strongest)
+    assert rule.suited_to(free, None) is rule
+    assert isinstance(rule.suited_to(dear, None), Strongest)
+    assert isinstance(rule.suited_to(free, old), Strongest)
     alone: Any = Alone(IMAGES)
-    assert alone.beside(dear, old) is alone
+    assert alone.suited_to(dear, old) is alone

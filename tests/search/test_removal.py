@@ -12,6 +12,7 @@ from nas.candidate import Architecture
 from nas.data.batches import Batch, first_images
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
+from nas.search.discretisation import Trained
 from nas.search.removal import Decisions, Removal, drawn_order
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
@@ -95,7 +96,7 @@ def test_it_keeps_what_costs_most_to_lose(name: str) -> None:
 
     expected = by_hand(supernet, space, torch.Generator().manual_seed(5))
     rule = Removal(images=8)
-    found = rule.choose(supernet, space, batches, torch.Generator().manual_seed(5))
+    found = rule.choose(Trained(supernet, space, batches, torch.Generator().manual_seed(5)))
     assert found == expected
     assert 0 < handed_out <= rule.images(space, 8)
     assert all(torch.equal(entry, before[key]) for key, entry in supernet.state_dict().items())
@@ -115,7 +116,7 @@ def test_what_was_taken_away_does_not_come_back() -> None:
     supernet, _ = seeded_supernet(space)
     kept = torch.tensor([1.0, 0.0, 1.0]).expand(5, 3)  # no skips
     supernet.keep("normal", kept)
-    found = Removal(images=8).choose(supernet, space, lambda most: [BATCH], torch.Generator().manual_seed(0))
+    found = Removal(images=8).choose(Trained(supernet, space, lambda most: [BATCH], torch.Generator().manual_seed(0)))
     assert space.skips(found) == []
 
 
@@ -181,9 +182,9 @@ def test_a_search_that_tunes_meanwhile_pays_for_it_and_stays_as_it_was(tmp_path:
 
 
 def test_a_relaxed_supernet_is_measured_in_double_precision() -> None:
-    supernet, _ = seeded_supernet(SPACES["macro"])
+    supernet, space = seeded_supernet(SPACES["macro"])
     weights = Softmax(Temperature())
     relaxed = {name: weights(alpha).detach() for name, alpha in supernet.alpha.items()}
-    assert Removal(images=8).harm(supernet, lambda most: [BATCH])(relaxed) == pytest.approx(
+    assert Removal(images=8).harm(Trained(supernet, space, lambda most: [BATCH]))(relaxed) == pytest.approx(
         loss(supernet, relaxed), abs=1e-12
     )

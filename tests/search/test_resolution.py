@@ -45,10 +45,10 @@ class Seen(Callback):
 
     def on_step(self, seen: SeenStep) -> None:
         self.sides.append(seen.training.inputs.shape[-1])
-        assert (seen.validation is None) == (seen.outcome.move is None)
+        assert (seen.validation is None) == (seen.outcome.upper_step is None)
         if seen.validation is not None:
             assert seen.validation.inputs.shape[-1] == self.sides[-1]
-        self.moved.append(set() if seen.outcome.move is None else set(seen.outcome.move.gradient_norms))
+        self.moved.append(set() if seen.outcome.upper_step is None else set(seen.outcome.upper_step.gradient_norms))
 
 
 def made(path: Path, search: dict[str, Any], **settings: Any) -> tuple[GradientSearch, Seen]:
@@ -79,14 +79,14 @@ def test_the_first_steps_see_small_images(share: float, small: int, tmp_path: Pa
 def test_every_pass_is_counted_at_its_price(tmp_path: Path) -> None:
     search, _ = made(tmp_path, {"half_resolution": 0.5, "hyperparameter_every": 2, "architecture_every": 2})
     priced: list[float] = []
-    passed = search.meter.passed
+    passed = search.meter.count_forward
 
     def noted(images: int, per_image: float | None = None) -> None:
         if per_image is not None:
             priced.append(images * per_image)
         passed(images, per_image)
 
-    search.meter.passed = noted  # type: ignore[method-assign]
+    search.meter.count_forward = noted  # type: ignore[method-assign]
     cost = search.search().cost
     space, relaxation = search.parts.space, search.parts.relaxation
     whole, half = supernet_multiply_adds(space, relaxation), supernet_multiply_adds(space, relaxation, (1, 4, 4))

@@ -109,7 +109,7 @@ def test_the_guard_gives_nothing_back(tmp_path: Path) -> None:
     search = made(tmp_path, shrinking=Mask([0.4], [2]))
     search.callbacks["shrinking"].on_epoch(8, 1, search.supernet.discretise())
     before = {name: share for name, share in search.supernet.state_dict().items() if name.startswith("kept.")}
-    search.fresh_start.take(2.0)
+    search.fresh_start.go_back(2.0)
     after = search.supernet.state_dict()
     assert before
     assert all(torch.equal(entry, after[name]) for name, entry in before.items())

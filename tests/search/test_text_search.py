@@ -55,8 +55,8 @@ def test_the_states_of_both_splits_go_on_and_begin_again_with_the_text(tmp_path:
     def watched(training: Batch, validation: Batch | None, requests: object) -> object:
         assert validation is not None
         outcome = own(training, validation, requests)  # type: ignore[arg-type]
-        assert not isinstance(outcome.step.logits, Tensor)
-        seen.append((training, validation, outcome.step.logits.state))
+        assert not isinstance(outcome.weight_step.logits, Tensor)
+        seen.append((training, validation, outcome.weight_step.logits.state))
         return outcome
 
     search.bilevel_optimiser.step = watched  # type: ignore[method-assign, assignment]

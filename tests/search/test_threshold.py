@@ -6,6 +6,7 @@ import torch
 from nas.candidate import Candidate
 from nas.errors import InvalidValue
 from nas.relaxations.sigmoid import Sigmoid
+from nas.search.discretisation import Trained
 from nas.search.threshold import Threshold, at_least
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts, from_description
@@ -29,7 +30,7 @@ def test_a_node_may_have_two_edges_one_or_none() -> None:
         supernet.alpha["normal"].fill_(-3.0)
         supernet.alpha["reduce"].fill_(3.0)
         supernet.alpha["normal"][3, 1] = 3.0  # into node 3, from state 1
-    found = Threshold(0.85).choose(supernet, SPACE, lambda _: [])
+    found = Threshold(0.85).choose(Trained(supernet, SPACE, lambda _: []))
     genotype = SPACE.genotype(found)
     assert [operation for operation, _ in genotype.normal] == ["none", "none", "sep_conv_3x3", "none"]
     assert genotype.normal[2] == ("sep_conv_3x3", 1)
@@ -45,7 +46,7 @@ def test_a_node_may_have_two_edges_one_or_none() -> None:
 
 def test_a_cell_without_a_way_through_it_is_doubted() -> None:
     supernet = SPACE.supernet(Sigmoid())
-    found = Threshold(0.85).choose(supernet, SPACE, lambda _: [])
+    found = Threshold(0.85).choose(Trained(supernet, SPACE, lambda _: []))
     assert any("normal cell" in doubt for doubt in SPACE.doubts(found))
 
 
@@ -71,5 +72,5 @@ def test_nasbench201_has_a_none_of_its_own() -> None:
     Threshold(0.85).check(supernet, space)
     with torch.no_grad():
         supernet.alpha["cell"][0, 3] = 5.0
-    found = Threshold(0.85).choose(supernet, space, lambda _: [])
+    found = Threshold(0.85).choose(Trained(supernet, space, lambda _: []))
     assert list(found.values()) == ["nor_conv_3x3", *["none"] * 5]

@@ -305,12 +305,12 @@ def searched(
     for step in range(steps):
         training, validation = batch(name, 2 * step), batch(name, 2 * step + 1)
         done = bilevel.step(training, validation, bilevel.requests(architecture=True, hyperparameters=learn))
-    assert done.move is not None
+    assert done.upper_step is not None
     with torch.no_grad():
         logits = network.eval()(validation.inputs)
     state = {**network.state_dict(), **hyperparameters.state_dict()}
     assert len(gradients) == len(names)
-    return {**state, **gradients, "loss": done.move.report.validation_loss, "logits": logits}
+    return {**state, **gradients, "loss": done.upper_step.report.validation_loss, "logits": logits}
 
 
 STRATEGIES = {

@@ -81,7 +81,7 @@ def test_what_is_behind_the_end_of_a_text_changes_nothing() -> None:
     for row, length in enumerate((3, 4)):
         torch.testing.assert_close(supernet(padded[row : row + 1, :length])[0], found[row], rtol=1e-10, atol=1e-12)
     assert bool(supernet(torch.zeros(1, 6, dtype=torch.int64)).isfinite().all())
-    supernet.differentiated_once()  # with the fused kernel
+    supernet.expect_first_derivatives_only()  # with the fused kernel
     torch.testing.assert_close(supernet.train()(padded), found, rtol=1e-10, atol=1e-12)
 
 
@@ -145,7 +145,7 @@ def test_first_order_searches_may_use_the_fused_kernel() -> None:
     supernet, _ = seeded_supernet(space)
     tokens = batch_for(TOKENS, 1).inputs
     plain = supernet(tokens)
-    supernet.differentiated_once()
+    supernet.expect_first_derivatives_only()
     torch.testing.assert_close(supernet(tokens), plain, rtol=1e-12, atol=1e-14)
     (slope,) = torch.autograd.grad(supernet(tokens).square().sum(), supernet.stem.positions, create_graph=True)
     with pytest.raises((RuntimeError, NotImplementedError), match=r"derivative|double"):

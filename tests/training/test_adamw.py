@@ -114,9 +114,9 @@ def test_it_has_no_momentum(learned: bool) -> None:
     assert "momentum" in built_hyperparameters(config)[0].entries
     if learned:
         with pytest.raises(InvalidValue, match=r"^hyperparameters\.momentum\.learn=true .*no momentum"):
-            built_hyperparameters(config, ADAMW.idle)
+            built_hyperparameters(config, ADAMW.absent_hyperparameters)
     else:
-        assert "momentum" not in built_hyperparameters(config, ADAMW.idle)[0].entries
+        assert "momentum" not in built_hyperparameters(config, ADAMW.absent_hyperparameters)[0].entries
 
 
 def test_an_optimiser_without_a_function_is_refused() -> None:

@@ -8,7 +8,7 @@ from nas.data.batches import Batch
 from nas.errors import InvalidValue
 from nas.signature import Signature
 from nas.tasks import PLAIN_CLASSIFICATION, smoothed_cross_entropy
-from nas.training.augment import AugmentedBatch, augmented, cutout, mixup, refuse_what_cannot_act
+from nas.training.augment import AugmentedBatch, augmented, cutout, mixup, refuse_unsuited_augmentation
 from nas.training.loss import training_loss
 
 
@@ -117,18 +117,18 @@ def test_rows_series_and_images_mix_by_one_share_each(shape):
 def test_what_cannot_act_is_refused_where_it_would():
     row, categories = Signature((7,), 2), Signature((7,), 2, categories=(3, 4))
     for signature in (row, categories, Signature((2, 9), 2), Signature((1, 6, 4), 2)):
-        refuse_what_cannot_act(signature, {"learning_rate": 0.1, "dropout": 0.2})
-    refuse_what_cannot_act(Signature((2, 9), 2), {"cutout": 0.3, "mixing": 0.2})
-    refuse_what_cannot_act(row, {"mixing": 0.2})
+        refuse_unsuited_augmentation(signature, {"learning_rate": 0.1, "dropout": 0.2})
+    refuse_unsuited_augmentation(Signature((2, 9), 2), {"cutout": 0.3, "mixing": 0.2})
+    refuse_unsuited_augmentation(row, {"mixing": 0.2})
     for signature in (row, categories):
         with pytest.raises(InvalidValue, match=r"hyperparameters.cutout=0.3 is not allowed: rows of 7 numbers have no"):
-            refuse_what_cannot_act(signature, {"cutout": 0.3})
+            refuse_unsuited_augmentation(signature, {"cutout": 0.3})
     with pytest.raises(
         InvalidValue, match=r"hyperparameters.mixing=0.2 is not allowed: 2 of the columns are numbers of"
     ):
-        refuse_what_cannot_act(categories, {"mixing": 0.2})
+        refuse_unsuited_augmentation(categories, {"mixing": 0.2})
     with pytest.raises(InvalidValue, match=r"tokens are numbers of categories"):
-        refuse_what_cannot_act(Signature((9,), 30, "sequence", (30,)), {"mixing": 0.2})
+        refuse_unsuited_augmentation(Signature((9,), 30, "sequence", (30,)), {"mixing": 0.2})
 
 
 @pytest.mark.parametrize("name", ["cutout", "mixing"])

@@ -87,7 +87,7 @@ class DartsSupernet(CellSupernet):
         made = [cell_class(space, shape) for shape in shapes]
         self.cells = nn.ModuleList(made)
         self.cell_types = [shape.kind for shape in shapes]
-        self._sample_edges()
+        self._mark_sampled_edges()
         self.dropout = Dropout()
         self.classifier = nn.Linear(made[-1].width, space.classes)
         for kind in CELLS:

@@ -62,7 +62,7 @@ class NasBench201Supernet(CellSupernet):
         self.stem = stem(space)
         cell_class = FastSearchCell if space.implementation == "fast" else SearchCell
         self.cells = stages(space, partial(cell_class, space.structure))
-        self._sample_edges()
+        self._mark_sampled_edges()
         self.last_activation = last_activation(space)
         self.dropout = Dropout()
         self.classifier = nn.Linear(4 * space.channels, space.classes)

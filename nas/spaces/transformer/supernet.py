@@ -103,7 +103,7 @@ class TransformerSupernet(OwnRowsSupernet):
             x = after if of_type is None else of_type[0] * after + of_type[1] * x
         return self.head(x, known)
 
-    def differentiated_once(self) -> None:
+    def expect_first_derivatives_only(self) -> None:
         for module in self.modules():
             if isinstance(module, MixedAttention):
                 module.once = True

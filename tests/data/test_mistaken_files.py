@@ -9,7 +9,7 @@ import pytest
 
 from nas.data import CsvFormat, RowSplit, Table
 from nas.data.array_file import read_arrays
-from nas.data.no_table import NOT_FETCHED
+from nas.data.mistaken_files import NOT_FETCHED
 from nas.data.own_files import path_of
 from nas.data.pictures import Seen, look_at
 from nas.errors import UnusableInput

@@ -1,4 +1,4 @@
-"""Asking a stopping rule at the end of every epoch of a search."""
+"""The callback that asks a stopping rule at the end of every epoch of a search."""
 
 import copy
 import logging
@@ -11,14 +11,13 @@ from nas.candidate import Architecture
 from nas.data.batches import first_images
 from nas.search.callback import Callback
 from nas.search.checkpointed import CheckpointedSearch
-from nas.search.shrinking import Shrinker
 from nas.search.stopping_rules import EndedEpoch, StoppingRule
 
 log = logging.getLogger(__name__)
 
 
-class StopWatch(Callback):
-    """Remembers that a rule has ended the search.
+class StoppingCallback(Callback):
+    """Asks a rule, and remembers that it has ended the search.
 
     Args:
         rule: Copied, so that several searches may be given the same one.
@@ -52,7 +51,7 @@ class StopWatch(Callback):
             alpha = search.supernet.architecture_parameters()[0]
             start = torch.randn(size, generator=search.randomness.anew("curvature"), dtype=torch.float64)
             value, taken = largest_eigenvalue(product, start.to(alpha), products)
-            search.meter.trained((1 + taken) * len(batch.targets))
+            search.meter.count_training((1 + taken) * len(batch.targets))
             break
         return value
 
@@ -65,14 +64,3 @@ class StopWatch(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.reason = state["reason"]
         self.rule.load_state_dict(state["rule"])
-
-
-def stage_callbacks(search: CheckpointedSearch) -> dict[str, Callback]:
-    """What takes options away and what ends the search early, where a search has such; in this order."""
-    parts = search.parts
-    found: dict[str, Callback] = {}
-    if parts.shrinking is not None:
-        found["shrinking"] = Shrinker(parts.shrinking, search.supernet, parts.space, search.settings.epochs)
-    if parts.stopping is not None:
-        found["stopping"] = StopWatch(parts.stopping, search)
-    return found
