@@ -18,6 +18,7 @@ from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.published_recurrent import PublishedRecurrent
 from nas.bilevel.regulariser import BetaDecay, DirichletKL, Entropy, Regulariser, ZeroOne
 from nas.bilevel.single_level import SingleLevel
+from nas.bilevel.smoothed import Smoothed
 
 __all__ = [
     "Adam",
@@ -46,6 +47,7 @@ __all__ = [
     "Regulariser",
     "Report",
     "SingleLevel",
+    "Smoothed",
     "ZeroOne",
     "data_parallel",
 ]

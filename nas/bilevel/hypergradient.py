@@ -12,6 +12,8 @@ from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
 from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Outputs
+from nas.relaxations.relaxation import Relaxation
+from nas.spaces.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Hypergradient(ABC):
     def suited_to(self, architecture: "Hypergradient | None") -> "Hypergradient":
         """The hyperparameters' strategy where alpha's is ``architecture``: this one, unless a subclass says another."""
         return self
+
+    def check(self, space: SearchSpace, relaxation: Relaxation) -> None:  # noqa: B027 - most suit all
+        """Raise ``InvalidValue`` where it gives the alphas of ``space`` no gradient."""
 
     @abstractmethod
     def gradients(

@@ -32,7 +32,8 @@ def check_reach(
     if architecture is None or learned is None or not hyperparameters.learned():
         return
     if learned.looks_back:
-        allowed = f"beside {type(learned).__name__}, which looks back, alpha takes first_order or the same"
+        beside = f"beside {type(learned).__name__}, which looks back"
+        allowed = f"{beside}, alpha takes the same, or first_order beside last_step"
         require(learned.serves(architecture), "hypergradient", type(architecture).__name__, allowed)
     elif architecture.looks_back:
         allowed = f"beside hypergradient={type(architecture).__name__}, which looks back, it must be the same"

@@ -18,6 +18,8 @@ def check_composition(parts: SearchParts) -> None:
     _check_optimiser(parts)
     check_reach(parts.architecture_gradient, parts.hyperparameter_gradient, parts.hyperparameters)
     parts.search.architecture.check(parts.relaxation)
+    if parts.architecture_gradient is not None:
+        parts.architecture_gradient.check(parts.space, parts.relaxation)
     _check_relaxation(parts)
     _check_shrinking(parts)
     _check_discretisation(parts)

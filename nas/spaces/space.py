@@ -197,6 +197,10 @@ class SearchSpace(ABC):
         other, needed = self.conditions().get(choice, (None, None))
         return other is None or options[other] == needed
 
+    def attributes(self) -> frozenset[str]:
+        """The choices that say how a layer is, and not which one stands at its place."""
+        return frozenset()
+
     def sliced(self, supernet: Supernet, weights: Mapping[str, Tensor]) -> Slice:
         """What of ``supernet`` is left when nothing is computed that ``weights`` leave out: the same logits.
 

@@ -33,6 +33,8 @@ class OwnSpace(Protocol):
 
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]: ...
 
+    def attributes(self) -> frozenset[str]: ...
+
 
 class Supernet(nn.Module, ABC):
     """A network whose mixed operations are weighted by ``relaxation(alpha)``.

@@ -21,6 +21,7 @@ from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.implicit import NeumannSeries
 from nas.bilevel.last_step import LastStep
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.smoothed import Smoothed
 from nas.data.batches import Batch, ShardedStream
 from nas.distributed import Ranks
 from nas.errors import UnusableInput
@@ -48,6 +49,7 @@ STRATEGIES: dict[str, Hypergradient] = {
     "Neumann": NeumannSeries(),
     "forward accumulation": ForwardAccumulation(),
     "last step": LastStep(),
+    "smoothed": Smoothed(),
 }
 CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", None), ("gumbel", 0.1))]
 Result = dict[str, Tensor]

@@ -12,6 +12,7 @@ from nas.bilevel.finite_difference import FiniteDifference
 from nas.bilevel.first_order import FirstOrder
 from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.problem import BilevelProblem
+from nas.bilevel.smoothed import Smoothed
 
 STRATEGIES = {
     "first order": FirstOrder(),
@@ -20,6 +21,7 @@ STRATEGIES = {
     "neumann": NeumannSeries(2, 0.05),
     "conjugate gradient": ConjugateGradient(2),
     "by kind": ByKind(ConjugateGradient(2), Exact()),
+    "smoothed": Smoothed(),
 }
 
 

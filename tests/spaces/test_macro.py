@@ -150,6 +150,13 @@ def assert_same_network(supernet: MacroSupernet, architecture: Architecture, x: 
             assert_same(inherited[key].double(), entry.double())
 
 
+def test_its_attributes_are_all_but_the_types_of_layers() -> None:
+    layers = [DENSE, {**DENSE, "units": 3, "optional": True}]
+    space = Macro(layers, ["relu", "sigmoid"], signature=Signature((4,), 3))
+    types, attributes = {"layer2.type"}, {"layer1.units", "layer1.activation", "layer2.activation"}
+    assert space.attributes() == attributes == {choice.name for choice in space.choices} - types
+
+
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize("relaxation", [OneHot(), Softmax(Temperature())], ids=["one-hot", "softmax of +-1e4"])
 def test_the_supernet_with_one_hot_alpha_computes_what_the_network_computes(name: str, relaxation: Relaxation) -> None:

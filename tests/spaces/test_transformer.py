@@ -202,6 +202,11 @@ def test_what_depends_on_another_choice() -> None:
     }
 
 
+def test_its_attributes_are_all_but_what_stands_at_a_place() -> None:
+    own = {f"layer{number}.{name}" for number in (1, 2) for name in ("heads", "ratio", "activation")}
+    assert space_for("tokens").attributes() == own
+
+
 def test_patches_are_the_smallest_that_give_at_most_64() -> None:
     def patch_of(*shape: int) -> tuple[int, tuple[int, ...]]:
         space = Transformer(signature=Signature(shape, 3))

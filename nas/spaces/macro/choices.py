@@ -153,6 +153,9 @@ class MacroChoices(SearchSpace):
             if len(options) > 1
         }
 
+    def attributes(self) -> frozenset[str]:
+        return frozenset(choice.name for choice in self.choices if not choice.name.endswith(".type"))
+
     def layer_descriptions(self, architecture: Architecture) -> list[LayerDescription]:
         described = {place.name: LayerDescription("skip", "skip", "") for place in self.places}
         for place, _, layer, chosen, shape in self.plain_layers(architecture):

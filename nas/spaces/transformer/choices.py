@@ -139,6 +139,9 @@ class TransformerChoices(SearchSpace):
                 found[choice.name] = (f"{name}.type", "block")
         return found
 
+    def attributes(self) -> frozenset[str]:
+        return frozenset(choice.name for choice in self.choices if not choice.name.endswith((".type", ".mixer")))
+
     def doubts(self, architecture: Architecture) -> list[str]:
         kept = self.chosen(architecture).values()
         alone = not kept and self.causal
