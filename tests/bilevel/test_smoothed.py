@@ -145,7 +145,7 @@ def test_a_relaxation_whose_weights_do_not_mix_is_refused(relaxation, tmp_path: 
 def test_it_moves_both_or_is_refused(
     architecture: Hypergradient, learned: Hypergradient, sentence: str, tmp_path: Path
 ) -> None:
-    assert LastStepOrExact().beside(Smoothed()) == Exact()  # as the default of the hyperparameters is refused, too
+    assert LastStepOrExact().suited_to(Smoothed()) == Exact()  # as the default of the hyperparameters is refused, too
     both = {"architecture_gradient": architecture, "hyperparameter_gradient": learned}
     with pytest.raises(InvalidValue, match=sentence):
         GradientSearch(search_parts(tmp_path, **both))
