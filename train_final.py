@@ -43,7 +43,7 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.predictions import PREDICTIONS, PredictionsFile
+from nas.report.sample_files import sample_files
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -120,7 +120,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     randomness.ranks.leave_the_rest()
 
     test = splits.test.to(randomness.device)
-    metrics = tested(network, test, splits, task, randomness.device, path / PREDICTIONS)
+    metrics = tested(network, test, splits, task, randomness.device, path)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
@@ -189,13 +189,13 @@ def begun_network(found: CandidateFile, final: FinalSettings, splits: DataSplits
 
 
 def tested(
-    network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, file: Path
+    network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, folder: Path
 ) -> Measured:
-    """Measure ``network`` on ``test``, that part of ``splits``, and write into ``file`` what it predicts there."""
+    """Measure ``network`` on ``test``, that part of ``splits``, and write into ``folder`` what it predicts there."""
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    predictions = PredictionsFile(task, splits)
+    predictions = sample_files(task, splits)
     metrics = measure(network, batches, task, device, each=True, see=predictions.see)
-    predictions.write(file)
+    predictions.write(folder)
     return metrics
 
 
