@@ -43,7 +43,7 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.predictions import PREDICTIONS, PredictionsFile
+from nas.report.sample_files import sample_files
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -122,7 +122,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     randomness.ranks.end_shared_part()
 
     test = splits.test.to(randomness.device)
-    metrics = test_and_predict(network, test, splits, task, randomness.device, path / PREDICTIONS)
+    metrics = test_and_predict(network, test, splits, task, randomness.device, path)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
@@ -191,13 +191,13 @@ def initial_network(found: CandidateFile, final: FinalSettings, splits: DataSpli
 
 
 def test_and_predict(
-    network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, file: Path
+    network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, folder: Path
 ) -> Measured:
-    """Measure ``network`` on ``test``, the test part of ``splits``, and write its predictions there into ``file``."""
+    """Measure ``network`` on ``test``, the test part of ``splits``; write what it predicts into ``folder``."""
     batches = test.evaluation_batches(256, splits.mean, splits.std)
-    predictions = PredictionsFile(task, splits)
+    predictions = sample_files(task, splits)
     metrics = measure(network, batches, task, device, each=True, see=predictions.see)
-    predictions.write(file)
+    predictions.write(folder)
     return metrics
 
 

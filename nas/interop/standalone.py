@@ -10,6 +10,7 @@ from torch import nn
 from nas.candidate import Architecture
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
+from nas.interop.places_source import PlacesSource, places_source
 from nas.interop.prepare_source import Preparer, prepare_source, preparer_of
 from nas.operations.embedding import ColumnEmbedding
 from nas.operations.stochastic import StochasticLayer
@@ -66,12 +67,14 @@ def standalone_source(
         class_names: What the classes are called, in the order of the logits; None leaves the file without them.
         preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``, that of
             texts ``prepare(texts)``.
-        task: As :meth:`nas.tasks.Task.to_json` has it. Standardised targets give the file their mean and deviation.
+        task: As :meth:`nas.tasks.Task.to_json` has it. Standardised targets give the file their mean and deviation,
+            targets of places a function that makes them of outputs, ``mask`` or ``field``.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.
     """
-    preparer, is_regression = preparer_of(preparation), task.get("name") == "regression"
+    preparer, is_regression = preparer_of(preparation), task.get("name") in ("regression", "dense_regression")
+    places = places_source(task, class_names, space.signature)
     network = space.network(architecture)
     if isinstance(network, nn.Sequential):
         own = any(isinstance(layer, ColumnEmbedding) for layer in network)
@@ -90,16 +93,19 @@ def standalone_source(
         needed, preparing = prepare_source(preparer, preparation)
         imports = _sorted_imports({*imports.splitlines(), *needed} - {""})
         definitions = f"{definitions.strip()}{_GAP if definitions else ''}{preparing}"
+    if places is not None:
+        definitions = f"{definitions.strip()}{_GAP if definitions else ''}{places.definition}"
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
     scale = "" if preparer is not None or not mean else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
     targets = f"TARGET_MEAN, TARGET_STD = {_numbers(task['mean'])}, {_numbers(task['std'])}\n" if is_regression else ""
     return (
         f"{quotes}{_one_line(title)}\n\n"
-        f"Depends on torch only. {_inputs_and_outputs(network, space.signature, preparer, is_regression)}: "
+        f"Depends on torch only. "
+        f"{_inputs_and_outputs(network, space.signature, preparer, preparation, is_regression, places)}: "
         f'network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
-        f"{scale}{targets}{names}\n\n"
+        f"{scale}{targets}{names}{places.constants if places else ''}\n\n"
         f"{definitions.strip()}{_GAP if definitions else ''}"
         f"def network():\n"
         f'    """The network with fresh weights."""\n'
@@ -116,7 +122,12 @@ _GAP = "\n\n\n"
 
 
 def _inputs_and_outputs(
-    network: nn.Module, signature: Signature, preparer: Preparer | None, is_regression: bool
+    network: nn.Module,
+    signature: Signature,
+    preparer: Preparer | None,
+    preparation: Mapping[str, Any],
+    is_regression: bool,
+    places_made: PlacesSource | None,
 ) -> str:
     """``Images (batch, 1, 28, 28) ..., to logits (batch, 10)``."""
     sides = ", ".join(map(str, signature.input_shape))
@@ -128,11 +139,14 @@ def _inputs_and_outputs(
     places = ", length" if running else places
     normalised = "normalised with MEAN and STD per channel: (x - MEAN) / STD"
     prepared = f"from 0 to 1, {normalised}" if signature.rank == 2 else f"channels first, {normalised}"
+    if preparation.get("kind") == "arrays" and signature.rank:
+        last = ",\nthe coordinates of their places from -1 to 1 last" if preparation.get("coordinates") else ""
+        prepared = f"as the arrays have them (uint8 divided by 255), channels first{last},\n{normalised}"
     prepared = "as in the training" if signature.is_tokens else prepared
     prepared = prepared if preparer is None else f"that prepare({preparer.argument}) makes"
     outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if is_regression else "logits"
     shape = f"batch{places}, {signature.outputs}" if running else f"batch, {signature.outputs}{places}"
-    return f"{inputs} {prepared},\nto {outputs} ({shape})"
+    return f"{inputs} {prepared},\nto {outputs} ({shape}){places_made.words if places_made else ''}"
 
 
 def _one_line(text: str) -> str:

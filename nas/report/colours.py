@@ -48,6 +48,7 @@ OPERATION_COLOURS: Mapping[str, str] = {
     "identity": PURPLE,  # of the recurrent cell, beside relu, sigmoid and tanh
 }
 SERIES_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY_BLUE, WINE, GREY)
+CLASS_COLOURS = (BLUE, ORANGE, SKY_BLUE, VERMILLION, GREEN, YELLOW, WINE, PURPLE)  # of places, by class
 SCALE = ((253, 231, 55), (138, 184, 143), (74, 138, 148), (62, 84, 139), (42, 29, 84))  # light to dark
 
 

@@ -16,12 +16,14 @@ from nas.report.outcome import samples_in_words, without_inputs
 from nas.report.predictions import PREDICTIONS
 from nas.report.recorded_run import RecordedRun, changed_settings, default_configuration, number, setting_text
 from nas.report.rendering import duration, quoted, render, whole
+from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
 from nas.run.overrides import IMPLIED_GROUPS, typed
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
 MOST_OUTPUTS = 200  # rows of the table of single outputs
+AMOUNTS = ("share", "samples")  # measures of how often an output, such as a class, is there
 
 
 class Effect(NamedTuple):
@@ -84,6 +86,7 @@ def page(run: RecordedRun) -> str:
         retrained=_retrained(retrainings, run.task.measures),
         outputs={name: _outputs(one) for name, one in retrainings.items()},
         with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
+        with_scores=[name for name, one in retrainings.items() if (one.folder / SCORES).is_file()],
         continued={name: continuation_of(one.result) for name, one in retrainings.items()},
         changed=_changed(run),
         given=_given(run),
@@ -289,7 +292,10 @@ def _outputs(retraining: RecordedRun) -> dict[str, Any]:
         told.append([_told(one, value) or "-" for value in column])
     rows = [list(row) for row in zip(map(str, names), *told, strict=True)]
     header = [str(recorded.get("each", "")), *(one.words for one in measures)]
-    return {"columns": header, "rows": rows[:MOST_OUTPUTS], "left": max(len(rows) - MOST_OUTPUTS, 0)}
+    amounts = next((values[one.name] for one in measures if one.name in AMOUNTS), ())
+    absent = [str(name) for name, amount in zip(names, amounts, strict=False) if amount == 0]
+    left = max(len(rows) - MOST_OUTPUTS, 0)
+    return {"columns": header, "rows": rows[:MOST_OUTPUTS], "left": left, "absent": absent}
 
 
 def _told(measure: Measure, value: object) -> str | None:

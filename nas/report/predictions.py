@@ -31,7 +31,7 @@ class PredictionsFile:
     """Takes in what a network says of the test part, in its order, and writes it down.
 
     There is a row per sample and target. Of more than :data:`MOST_ROWS`, samples are left out evenly. Nothing is
-    written of a task that tells nothing of single samples, such as one of every place.
+    written of a task that tells nothing of single samples, such as one of every token.
 
     Args:
         task: What the outputs mean.
@@ -43,8 +43,7 @@ class PredictionsFile:
         self._samples = splits.test_samples or range(len(splits.test))
         targets = splits.test.targets
         count = min(len(targets), max(1, MOST_ROWS // (targets.shape[1] if targets.dim() == 2 else 1)))
-        places = torch.linspace(0, len(targets) - 1, count, dtype=torch.float64).round().long()
-        self._kept = set(places.tolist())
+        self._kept = set(evenly_spread(len(targets), count))
         self._seen = 0
         self._rows: list[tuple[str | int, Prediction]] = []
 
@@ -55,8 +54,8 @@ class PredictionsFile:
                 self._rows += [(self._samples[place], one) for one in found]
         self._seen += len(targets)
 
-    def write(self, path: Path) -> None:
-        """Write what was taken in to the file ``path``, if there is anything."""
+    def write(self, folder: Path) -> None:
+        """Write what was taken in to a file in ``folder``, if there is anything."""
         if not self._rows:
             return
         text = io.StringIO(newline="")
@@ -64,7 +63,13 @@ class PredictionsFile:
         likely = any(one.probability for _, one in self._rows)
         rows.writerow((*COLUMNS, PROBABILITY) if likely else COLUMNS)
         rows.writerows((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(folder / PREDICTIONS, text.getvalue().encode())
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most so many of ``count`` places, at equal distances from the first to the last, each once."""
+    chosen = torch.linspace(0, count - 1, min(count, most), dtype=torch.float64).round().long()
+    return sorted(set(chosen.tolist()))
 
 
 def read_predictions(path: Path) -> dict[str, Predictions]:

@@ -4,11 +4,11 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from omegaconf import OmegaConf
@@ -17,11 +17,13 @@ from nas.configuration import CONFIGURATION
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.network_cost import AUXILIARY, count_parameters
 from nas.report.predictions import PREDICTIONS, Predictions, read_predictions
+from nas.report.shown_samples import SAMPLES, ShownSamples, read_shown_samples
 from nas.run.candidate_file import CandidateFile, parse_candidate, read_candidate_file
 from nas.tasks.recorded import OF_OLD, RecordedTask
 
 LARGEST_JSON = 10_000_000  # bytes
 LARGEST_TABLE = 500_000_000
+T = TypeVar("T")
 
 
 class EvaluatedCandidate(NamedTuple):
@@ -54,6 +56,7 @@ class RecordedRun:
         discretisation, explanation, result: The contents of the JSON files of these names; empty without them.
         retrainings: The retrainings of this run's candidate in its folder by their folder's name; ``final`` first.
         predictions: By target what a retrained network said of test samples, where ``predictions.csv`` has it.
+        shown: Test samples of places, where ``samples.npz`` has some.
         problems: A sentence for each file that cannot be read.
     """
 
@@ -70,6 +73,7 @@ class RecordedRun:
     result: Mapping[str, Any]
     retrainings: Mapping[str, "RecordedRun"]
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    shown: ShownSamples | None = None
     problems: list[str] = field(default_factory=list)
 
     @classmethod
@@ -103,7 +107,8 @@ class RecordedRun:
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
             retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
-            predictions=_read_predictions(folder / PREDICTIONS, problems),
+            predictions=_told(read_predictions, folder / PREDICTIONS, problems) or {},
+            shown=_told(read_shown_samples, folder / SAMPLES, problems),
             problems=problems,
         )
 
@@ -297,12 +302,13 @@ def _read_evaluations(path: Path, problems: list[str]) -> list[EvaluatedCandidat
     return found
 
 
-def _read_predictions(path: Path, problems: list[str]) -> dict[str, Predictions]:
+def _told(read: Callable[[Path], T], path: Path, problems: list[str]) -> T | None:
+    """What ``read`` makes of ``path``, or None with a sentence more in ``problems``."""
     try:
-        return read_predictions(path)
+        return read(path)
     except ValueError as error:
         problems.append(f"{error}.")
-        return {}
+        return None
 
 
 def _read_yaml(folder: Path, name: str, problems: list[str]) -> Any:

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 
 from nas.report.drawing import inline_svg
 from nas.report.outcome import architecture_in_words, space_figure
+from nas.report.sample_drawing import drawn_in_words, keys, sample_figure
+from nas.report.shown_samples import ShownSamples
 from nas.report.svg import Plot, corners
 from nas.run.candidate_file import CandidateFile
 from nas.spaces.darts.space import Darts
@@ -42,6 +44,9 @@ def environment() -> Environment:
         "breakable": breakable,
         "corners": corners,
         "drawn": drawn,
+        "drawn_in_words": drawn_in_words,
+        "drawn_sample": drawn_sample,
+        "keys": keys,
         "plot": Plot,
         "quoted": quoted,
         "size": size,
@@ -62,6 +67,11 @@ def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
     if not isinstance(space, Darts | NasBench201 | Recurrent):
         drawings["narrow"] = Markup(inline_svg(figure(width=NARROW), f"{prefix}-narrow"))
     return drawings
+
+
+def drawn_sample(shown: ShownSamples, place: int, target: int, prefix: str) -> Markup:
+    """The drawing of one of the samples; ``prefix`` keeps the identifiers of a page's drawings apart."""
+    return Markup(inline_svg(sample_figure(shown, place, target), prefix))
 
 
 def breakable(text: str) -> Markup:

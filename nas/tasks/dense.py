@@ -106,6 +106,9 @@ class DenseClassification(Task):
         shape = (len(targets), len(logits), *targets.shape[1:])
         return logits.view(1, -1, *[1] * (targets.dim() - 1)).expand(shape)
 
+    def places(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return targets, outputs.argmax(1)
+
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "ignore": self.ignore}
 
@@ -242,6 +245,9 @@ class DenseRegression(Task):
         """``outputs`` in the targets' own units, float64."""
         scale, shift = self._wide(self.deviation).to(outputs.device), self._wide(self.mean).to(outputs.device)
         return outputs.double() * scale + shift
+
+    def places(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.predicted(targets), self.predicted(outputs)
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"relative error {values['relative_error']:.4f} (R² {values['r2']:.2f})"

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, require
 from nas.tasks.task import Task
@@ -41,6 +42,7 @@ def check_promises(task: Task, splits: DataSplits) -> None:
         values = _asked(name, "metrics(device)", lambda: _measured(task, known))
     lacking = ", ".join(one.name for one in task.measures if one.name not in values)
     require(not lacking, "task", name, f"its metrics compute {', '.join(values)}, and its measures have {lacking}, too")
+    _check_places(name, task, _asked(name, "places(outputs, targets)", lambda: task.places(outputs, targets)), targets)
     ignorance = _asked(name, "ignorance", lambda: task.ignorance)
     good = isinstance(ignorance, float | int) and math.isfinite(ignorance)
     require(good, "task", name, f"its ignorance is {ignorance}, it must be a number")
@@ -57,6 +59,18 @@ def _asked(name: str, what: str, compute: Callable[[], Any]) -> Any:
     except Exception as error:  # a user's own code may fail in any way
         reason = " ".join(str(error).split())
         raise InvalidValue("task", name, f"its {what} raises {type(error).__name__}: {reason}") from error
+
+
+def _check_places(name: str, task: Task, places: tuple[Tensor, Tensor] | None, targets: Tensor) -> None:
+    if places is None:
+        return
+    shape, numbers = (len(targets), *task.signature.input_shape[1:]), places[0].is_floating_point()
+    shapes = [tuple(one.shape[:1] + one.shape[2:]) if numbers else tuple(one.shape) for one in places]
+    alike = shapes == [shape, shape] and places[0].shape == places[1].shape and places[1].is_floating_point() == numbers
+    known = [one[one != UNKNOWN_CLASS] for one in places]
+    good = numbers or all(bool(((one >= 0) & (one < task.signature.outputs)).all()) for one in known)
+    allowed = "its places(outputs, targets) must be two tensors, (B, ...) of classes or (B, K, ...) of numbers"
+    require(alike and good, "task", name, allowed)
 
 
 def _measured(task: Task, targets: Tensor) -> dict[str, float]:

@@ -171,6 +171,18 @@ class Task(ABC):
         """
         return []
 
+    def places(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What is true and what is said of the places of samples; None where a target is of no place.
+
+        Each is (B, ...) int64 classes, ``UNKNOWN_CLASS`` where none is known, or (B, K, ...) float64 numbers in the
+        targets' own units, NaN where none is known.
+
+        Args:
+            outputs: Of a network, for B samples.
+            targets: As the loss takes them.
+        """
+        return None
+
     def output_names(self, splits: DataSplits) -> list[str]:
         """What the outputs are called in the data; numbers from 1 where they have no names there."""
         count = self.signature.outputs

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from nas.report.colours import OPERATION_COLOURS, option_colours
+from nas.report.colours import CLASS_COLOURS, OPERATION_COLOURS, option_colours
 from nas.spaces.darts import choices as darts
 from nas.spaces.nasbench201 import choices as nasbench201
 
@@ -46,6 +46,15 @@ def test_the_options_of_a_choice_can_be_told_apart_with_every_vision(options, vi
     seen = {option: lab(colour, vision) for option, colour in option_colours(options).items()}
     nearest = min((np.linalg.norm(seen[a] - seen[b]), a, b) for a, b in itertools.combinations(seen, 2))
     assert nearest[0] > 12, nearest  # about 2 is the least difference that is seen side by side
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_the_classes_of_places_can_be_told_apart_with_every_vision(vision):
+    nearest = min(
+        (np.linalg.norm(lab(one, vision) - lab(other, vision)), one, other)
+        for one, other in itertools.combinations(CLASS_COLOURS, 2)
+    )
+    assert nearest[0] > 15, nearest
 
 
 def test_an_operation_has_its_own_colour_in_every_choice():

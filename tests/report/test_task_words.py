@@ -174,7 +174,7 @@ def test_each_label_has_a_row_and_each_target_its_predictions(run_folder, tmp_pa
     file = PredictionsFile(task, splits)
     batches = splits.test.evaluation_batches(4, splits.mean, splits.std)
     measure(network, batches, task, torch.device("cpu"), see=file.see)
-    file.write(tmp_path / "predictions.csv")
+    file.write(tmp_path)
     read = read_predictions(tmp_path / "predictions.csv")
     assert {name: len(one.true) for name, one in read.items()} == {"target 1": 10, "target 2": 9}
     inputs = splits.test.inputs
@@ -194,14 +194,15 @@ def test_classes_and_labels_are_told_by_name_with_probabilities_and_left_out_of_
         file = PredictionsFile(task, splits)
         batches = splits.test.evaluation_batches(4, splits.mean, splits.std)
         measure(network, batches, task, torch.device("cpu"), see=file.see)
-        file.write(tmp_path / "predictions.csv")
+        file.write(tmp_path)
         assert read_predictions(tmp_path / "predictions.csv") == {}
         found[task.name] = (tmp_path / "predictions.csv").read_text().splitlines()
         monkeypatch.setattr("nas.report.predictions.MOST_ROWS", 6)
         few = PredictionsFile(task, splits)
         few.see(network(splits.test.inputs), splits.test.targets)
-        few.write(tmp_path / "few.csv")
-        assert len((tmp_path / "few.csv").read_text().splitlines()) == 7
+        (tmp_path / "few").mkdir(exist_ok=True)
+        few.write(tmp_path / "few")
+        assert len((tmp_path / "few" / "predictions.csv").read_text().splitlines()) == 7
         monkeypatch.undo()
     logits = network(labelled.test.inputs).detach().double()
     header, *rows = found["classification"]

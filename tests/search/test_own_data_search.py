@@ -17,6 +17,8 @@ from PIL import Image
 import train_final
 import train_search
 from nas.errors import InvalidValue, UnusableInput
+from nas.report.page import write_page
+from nas.report.shown_samples import read_shown_samples
 from nas.run.candidate_file import read_candidate_file
 from tests.killing import assert_same_bytes, killed_in_search
 
@@ -120,6 +122,7 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
         outputs = {"images": ["a", "b"], "masks": ["0", "255"]}[source]
         assert result["outputs"]["names"] == outputs
     if source == "masks":
+        _assert_masks_can_be_looked_at(own / "final", result)
         assert json.loads((own / "run" / "candidate.json").read_text())["preparation"]["mask_values"] == ["0", "255"]
     if source == "amounts":  # nothing but an accuracy is called one
         written = [file for name in ("*.json", "*.csv", "*.html") for file in own.glob(f"[rf]*/**/{name}")]
@@ -149,6 +152,25 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
         pd.DataFrame(rows[:-1]).to_csv("own.csv", index=False)
         with pytest.raises(InvalidValue, match="data=own is not allowed: its files have changed since the search"):
             train_final.retrain(again, own / "other")
+
+
+def _assert_masks_can_be_looked_at(final: Path, result: dict[str, Any]) -> None:
+    """Scores of all test pictures, a few of these drawn, and ``network.py`` says of their files what was drawn."""
+    rows = list(csv.DictReader((final / "scores.csv").open()))
+    assert len(rows) == result["test_samples"]
+    assert (final / "figures" / "samples.png").is_file()
+    shown = read_shown_samples(final / "samples.npz")
+    assert shown is not None
+    assert set(shown.sample) <= {row["sample"] for row in rows}
+    file: dict[str, Any] = runpy.run_path(str(final / "network.py"))
+    network = file["load"](final / "weights.pt")
+    for name, drawn in zip(shown.sample, shown.prediction, strict=True):
+        picture = torch.from_numpy(np.array(Image.open(Path("pictures") / str(name)).convert("L")) / 255).float()
+        mask = file["mask"](network((picture[None, None] - file["MEAN"][0]) / file["STD"][0]))
+        assert (mask.dtype, mask.shape) == (torch.uint8, (1, *picture.shape))
+        assert np.array_equal(mask[0], np.array([0, 255])[drawn])
+    page = write_page(final).read_text(encoding="utf-8")
+    assert all(f"<figcaption>{name}: mean IoU" in page for name in shown.sample)
 
 
 @pytest.mark.parametrize("way", ["search", slow("random"), slow("retraining")])

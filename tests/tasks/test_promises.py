@@ -10,7 +10,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue
-from nas.tasks import Measure, MultiLabel, Regression
+from nas.tasks import DenseClassification, Measure, MultiLabel, Regression
 from nas.tasks.promises import check_promises
 from nas.tasks.task import Metrics
 
@@ -88,3 +88,27 @@ def test_what_it_forgets_is_told(slip: str, sentence: str) -> None:
         slipped.measures = (Measure("top5", "higher", "top 5"), *task.measures)
     with pytest.raises(InvalidValue, match=f"task=Slipped is not allowed: {sentence}"):
         check_promises(slipped, splits)
+
+
+class Misplaced(DenseClassification):
+    """Says of places what is none of its classes, or of too few of them."""
+
+    slip = ""
+
+    def places(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        said = outputs.argmax(1)
+        return {"class": (targets, said + 2), "few": (targets, said[:, 1:]), "share": (targets, said.float())}[
+            self.slip
+        ]
+
+
+@pytest.mark.parametrize("slip", ["class", "few", "share"])
+def test_what_it_says_of_places_is_of_all_of_them_and_of_its_classes(slip: str) -> None:
+    part = ArrayDataset(torch.randn(8, 1, 3, 4), torch.arange(96).view(8, 3, 4) % 2, dense=True)
+    maps = DataSplits("maps", part, part, part, mean=(0.0,), std=(1.0,), head="dense")
+    task, splits = DenseClassification().fitted(maps)
+    check_promises(task, splits)
+    wrong = Misplaced()
+    vars(wrong).update(vars(task), slip=slip)
+    with pytest.raises(InvalidValue, match=r"its places\(outputs, targets\) must be two tensors"):
+        check_promises(wrong, splits)
