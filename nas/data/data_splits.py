@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset
+from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
+from nas.data.far_values import far_inputs, far_targets
 from nas.data.labelled import listed, shape_and_type
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
@@ -67,6 +68,7 @@ class DataSplits:
     def __post_init__(self) -> None:
         allowed = "it must be 0 (an epoch is one pass) or above"
         require(self.epoch_samples >= 0, "epoch_samples", self.epoch_samples, allowed)
+        self._make_names_readable()
         self._refuse_parts_that_differ()
         if isinstance(self.train, LabelledDataset):
             self._check_classes(self.train.labels)
@@ -117,6 +119,12 @@ class DataSplits:
     def train_and_validation(self) -> Dataset:
         """All samples of the search as one data set: the training data of the retraining."""
         return self.train.joined(self.validation)
+
+    def _make_names_readable(self) -> None:
+        names = self.class_names
+        object.__setattr__(self, "name", _readable(self.name))
+        object.__setattr__(self, "class_names", None if names is None else tuple(map(_readable, names)))
+        object.__setattr__(self, "test_samples", [*map(_readable, self.test_samples)])
 
     def _refuse_parts_that_differ(self) -> None:
         for part, dataset in self.parts.items():
@@ -282,10 +290,28 @@ def loaded(source: "DataSource") -> DataSplits:
     shared = shared_samples(splits.parts) if asked else None
     if shared:
         log.info(f"{splits.name}: {shared}")
+    if asked:
+        for remark in filter(None, _far_values(splits)):
+            log.info(f"{splits.name}: {remark}")
     if len(splits.train) < splits.epoch_samples:
         rule = f"an epoch has about {splits.epoch_samples:,} samples, fewer are passed over several times"
         log.info(f"{splits.name}: {rule} (data.epoch_samples=0: once)")
     return splits
+
+
+def _readable(name: Any) -> Any:
+    r"""``name`` as text: ``\xc4pfel`` for a file's name in Latin 1, whose bytes no text in UTF-8 can hold."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace") if isinstance(name, str) else name
+
+
+def _far_values(splits: DataSplits) -> list[str | None]:
+    """The remarks on numbers far from all others, in inputs that nothing has standardised yet, and in targets."""
+    train, remarks = splits.train, list[str | None]()
+    if isinstance(train, ArrayDataset) and train.inputs.is_floating_point() and splits.preparation["kind"] != "table":
+        remarks.append(far_inputs(train))
+    if isinstance(train, TargetDataset) and splits.class_names is None and splits.head != "dense":
+        remarks.append(far_targets(train, splits.target_names))
+    return remarks
 
 
 class DataSource(Protocol):
