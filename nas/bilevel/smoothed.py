@@ -49,16 +49,17 @@ class Smoothed(Hypergradient):
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
-        report = LastStep().gradients(problem, training, validation, targets)
         smoothed = self._smoothed(problem.supernet)
         alphas = [problem.supernet.alpha[name] for name in smoothed]
         if set(alphas).isdisjoint(targets):
-            return report
+            return LastStep().gradients(problem, training, validation, targets)
         relaxed = problem.supernet.mean_weights() | smoothed
         leaves = {name: weight.detach().requires_grad_() for name, weight in relaxed.items()}
         _, _, at_leaves = problem.operation_gradients(validation, leaves)
         slopes = torch.autograd.grad(list(relaxed.values()), alphas, at_leaves)
         found = dict(zip(alphas, slopes, strict=True))
+        # Last: a replayed CUDA graph overwrites what it has given, and these gradients may be a part of it.
+        report = LastStep().gradients(problem, training, validation, targets)
         gradients = [found.get(target, plain) for target, plain in zip(targets, report.gradients, strict=True)]
         return replace(report, gradients=gradients, passes=(report.passes[0], report.passes[1] + 1))
 
