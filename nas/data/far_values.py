@@ -12,8 +12,8 @@ from nas.data.labelled import listed
 NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
 FAR = 5  # times as large as all others is such a number, where it has no sign
 # Times as far from the median as all others is any number that is told, such as the 9.96921e+36 of climate files:
-# standardised beside it, all others are alike.
-FARTHER = 1000
+# standardised beside it, all others are nearly alike.
+FARTHER = 100
 LOOKED_AT = 10_000  # samples
 
 
