@@ -12,9 +12,9 @@ from nas.data.labelled import listed
 NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
 FAR = 5  # times as large as all others is such a number, where it has no sign
 # Times as far from the median as all others is any number that is told, such as the 9.96921e+36 of climate files:
-# standardised beside it, all others are alike.
-FARTHER = 1000
-LOOKED_AT = 10_000  # samples
+# standardised beside it, all others are nearly alike.
+FARTHER = 100
+LOOKED_AT = 10_000_000  # numbers of the inputs, in every so many samples
 
 
 def far_value(values: Tensor) -> float | None:
@@ -44,9 +44,9 @@ def plain(value: float) -> int | float:
 
 def far_inputs(train: ArrayDataset) -> str | None:
     """The remark on the channels of ``train`` as they were read; None where no number is far from all others."""
-    some = train.inputs[:: math.ceil(len(train) / LOOKED_AT) or 1]
+    some = train.inputs[:: math.ceil(train.inputs.numel() / LOOKED_AT)]
     found = {channel: far_value(values) for channel, values in enumerate(some.transpose(0, 1).flatten(1))}
-    named = [f"{plain(value)} in channel {channel}" for channel, value in found.items() if value is not None]
+    named = [f"{value:.7g} in channel {channel}" for channel, value in found.items() if value is not None]
     if not named:
         return None
     return f"input values far from all others: {listed(named)}; if they stand for missing ones, fill them"

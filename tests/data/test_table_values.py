@@ -125,6 +125,10 @@ def test_targets_that_stand_for_missing_ones_are_told(tmp_path: Path, caplog: py
         file = written(tmp_path, rain=[rain if row % 20 == 1 else row * 7 % 40 / 4 for row in range(ROWS)])
         from_source(Table(RowSplit(order="time"), CsvFormat(), str(file), "rain"))
         assert f"targets far from all others: {said}; if they stand for missing ones, leave" in caplog.text
+    file = written(tmp_path, rain=[-999 if row == 5 else row * 7 % 40 / 8 for row in range(ROWS)])
+    caplog.clear()
+    from_source(Table(RowSplit(order="time"), CsvFormat(), str(file), "rain"))
+    assert "targets far from all others: rain -999" in caplog.text, "once is enough where it is 100 times as far"
     caplog.clear()
     from_source(Table(RowSplit(order="time"), CsvFormat(), str(written(tmp_path)), "age"))
     assert "far from all others" not in caplog.text
