@@ -18,6 +18,7 @@ from nas.report.recorded_run import RecordedRun, changed_settings, default_confi
 from nas.report.rendering import duration, quoted, render, whole
 from nas.run.checkpoint import write_atomically
 from nas.run.overrides import GOING_ALONG, typed
+from nas.run.recorded import trust_in_front
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
@@ -67,6 +68,7 @@ def page(run: RecordedRun) -> str:
         title=outcome_line(run),
         run=run,
         folder=quoted(run.folder),
+        trust=trust_in_front(*run.recorded()),
         candidate=typed("candidate", run.folder),
         resume=typed("resume", run.folder),
         charts=charts,
