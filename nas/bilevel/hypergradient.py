@@ -1,7 +1,7 @@
 """The seam of every hypergradient: what it must compute, and what else it may say of itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.step import WeightStep
 from nas.data.batches import Batch
-from nas.errors import RunFailed
 from nas.hyperparameters.kinds import Kind
 from nas.operations.memory import Outputs
 
@@ -42,17 +41,6 @@ class Report:
     def __post_init__(self) -> None:
         if any(gradient is None for gradient in self.gradients):  # alpha would never move, and nothing would say so
             raise TypeError("Report.gradients has a None: without a gradient a target gets zeros (materialize_grads)")
-
-    def by_target(self, targets: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Each of ``targets`` with its gradient.
-
-        Raises:
-            RunFailed: There are more of one than of the other, or a gradient is of another shape or type.
-        """
-        given, wanted = ([(tuple(one.shape), one.dtype) for one in some] for some in (self.gradients, targets))
-        if given != wanted:
-            raise RunFailed(f"A hypergradient gives gradients of {given}, and what they are of has {wanted}.")
-        return zip(targets, self.gradients, strict=True)
 
     def norm_product(self, target: nn.Parameter) -> float:
         """``|dw / draw| * |grad L_val|``, by which a hyperparameter's gradient is divided to be a cosine."""

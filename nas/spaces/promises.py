@@ -50,7 +50,6 @@ def check_promises(space: SearchSpace, signature: Signature, ranges: Mapping[str
         architectures = [one.architecture for one in candidates]
         supernet = tried.supernet(architectures)
         tried.networks(architectures)
-        tried.costs(architectures)
         tried.inheritance(supernet, architectures[-1])
 
 
@@ -60,6 +59,7 @@ class _Tried:
     def __init__(self, space: SearchSpace) -> None:
         self.space, self.name = space, type(space).__name__
         self.generator = torch.Generator().manual_seed(0)
+        self.known: dict[str, float] = {}  # parameters of parts of networks
 
     def ask(self, what: str, compute: Any) -> Any:
         return asked("space", self.name, what, compute)
@@ -272,6 +272,7 @@ class _Tried:
             good = isinstance(network, nn.Module)
             self.require(good, f"its {place} is a {type(network).__name__}, it must be a module")
             self.outputs(place, lambda network=network: network.eval()(inputs.to("meta")))
+            self.cost(architecture, network)
             words = self.ask("layer_descriptions(architecture)", partial(space.layer_descriptions, architecture))
             good = all(len(one) == len(LayerDescription._fields) for one in words)
             good = good and all(isinstance(text, str) for one in words for text in one)
@@ -290,20 +291,21 @@ class _Tried:
         network: nn.Module = self.ask("network(architecture)", partial(self.space.network, architecture))
         return network
 
-    def costs(self, architectures: Sequence[Architecture]) -> None:
+    def cost(self, architecture: Architecture, network: nn.Module) -> None:
         """``expected_cost``, which at an architecture's own weights is the cost of its network."""
-        for architecture in architectures:
-            weights = self.space.architecture_weights(architecture)
-            compute = partial(self.space.expected_cost, weights, _parameters)
-            expected = self.ask("expected_cost(weights, cost)", _unless_lacking(compute))
-            if expected is None:  # objective.costs asks for it again
-                return
-            own = _parameters("", partial(self.space.network, architecture), None)
-            why = (
-                f"its expected_cost at architecture_weights of {_options(architecture)} counts {float(expected):,.0f} "
-                f"parameters, and its network has {own:,.0f}"
-            )
-            self.require(math.isclose(float(expected), own, rel_tol=CLOSE), why)
+
+        def parameters(key: str, make: Callable[[], nn.Module], shape: object) -> float:
+            if key not in self.known:
+                with torch.device("meta"):
+                    self.known[key] = _parameters(make())
+            return self.known[key]
+
+        compute = partial(self.space.expected_cost, self.space.architecture_weights(architecture), parameters)
+        expected = self.ask("expected_cost(weights, cost)", _unless_lacking(compute))
+        own = _parameters(network)
+        good = expected is None or math.isclose(float(expected), own, rel_tol=CLOSE)  # None: a cost asks for it again
+        counted = f"{float(expected or 0):,.0f} parameters, and its network has {own:,.0f}"
+        self.require(good, f"its expected_cost at architecture_weights of {_options(architecture)} counts {counted}")
 
     def inheritance(self, supernet: Supernet, architecture: Architecture) -> None:
         """Tell where supernet and network compute different outputs with the same weights."""
@@ -336,10 +338,8 @@ def _unless_lacking(compute: Callable[[], Answer]) -> Callable[[], Answer | None
     return computed
 
 
-def _parameters(key: str, make: Callable[[], nn.Module], shape: object) -> float:
-    """The parameters of what ``make`` makes, without those of an auxiliary head."""
-    with torch.device("meta"):
-        network = make()
+def _parameters(network: nn.Module) -> float:
+    """How many it has, without those of an auxiliary head."""
     head = getattr(network, "auxiliary_head", None)
     whole = sum(one.numel() for one in network.parameters())
     return float(whole - sum(one.numel() for one in head.parameters()) if isinstance(head, nn.Module) else whole)
