@@ -128,7 +128,9 @@ def _resolve(path: object, key: str) -> Any:
     try:
         target = _imported(path)
     except Exception as error:  # a module may fail in any way while it is imported
-        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{_place(error)})") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == path.partition(".")[0]
+        place = ": is its folder on PYTHONPATH?" if missing else _place(error)
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{place})") from error
     try:
         inspect.signature(target)
     except Exception as error:  # of what has none, or cannot be called

@@ -252,6 +252,11 @@ def test_a_mistake_is_told_in_one_sentence_before_the_run(name: str, module: Mod
     assert "\n" not in str(caught.value)
 
 
+def test_a_module_that_is_not_found_is_said_to_be_missing() -> None:
+    with pytest.raises(InvalidValue, match=r"\(No module named 'mine_nowhere': is its folder on PYTHONPATH\?\)"):
+        built("mine_nowhere")
+
+
 def test_a_class_that_is_no_space_or_cannot_be_found_again_is_refused(module: Module) -> None:
     with pytest.raises(InvalidValue, match=r"must be a subclass of nas\.spaces\.SearchSpace"):
         built(module("class Blocks:\n    def __init__(self, blocks, *, signature, ranges):\n        pass\n"))
