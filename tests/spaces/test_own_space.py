@@ -21,10 +21,14 @@ from nas.errors import InvalidValue, NotTrusted
 from nas.evaluation.objective import CostPenalty
 from nas.interop.standalone import standalone_source
 from nas.report.outcome import space_figure
+from nas.search.gradient_search import GradientSearch
+from nas.search.result import SearchResult
 from nas.signature import Signature
 from nas.spaces import Darts, Macro, NasBench201, Recurrent, SearchSpace, Transformer, space_from_description
 from nas.spaces.building import built_space
 from nas.spaces.promises import check_promises
+from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
+from tests.problems import digits, search_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = (ROOT / "tests" / "fixtures" / "first_space.py").read_text()
@@ -291,6 +295,21 @@ def test_a_layer_of_any_kind_is_drawn(module: Module) -> None:
     space_figure(space, space.sample(torch.Generator().manual_seed(0)).architecture)
 
 
+def test_a_killed_search_of_it_goes_on_as_if_nothing_had_happened(module: Module, tmp_path: Path) -> None:
+    splits, name = digits(), module(FIRST)
+    settings = OmegaConf.create({"_target_": f"{name}.Blocks", "blocks": 2})
+
+    def search(folder: str) -> SearchResult:
+        space = built_space(settings, splits.signature, CONFIGURATION / "space")
+        return GradientSearch(search_parts(tmp_path / folder, splits=splits, space=space)).search()
+
+    whole = search("whole")
+    with killed_in_search(0, step=5):
+        search("killed")
+    assert_same_results(search("killed"), whole)
+    assert_same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
 class Outside:
     """A folder of a researcher's own with a space in it, and the commands that are called there."""
 
@@ -361,8 +380,8 @@ def test_a_stopped_run_of_it_goes_on_as_if_nothing_had_happened(script: str, tmp
     searching = script == "train_search.py"
     if not searching:
         assert mine.call(*mine.search("hydra.run.dir=found"))[0] == 0
-    final = [str(ROOT / "train_final.py"), "candidate=found", "final.epochs=40"]
-    command = mine.search("search.epochs=40") if searching else final
+    final = [str(ROOT / "train_final.py"), "candidate=found", "final.epochs=20"]
+    command = mine.search("search.epochs=10") if searching else final
     assert mine.call(*command, "hydra.run.dir=whole", trust=True)[0] == 0
     process = mine.start(*command, "hydra.run.dir=stopped", trust=True)
     deadline = time.monotonic() + 300
