@@ -35,7 +35,7 @@ from nas.run.recorded import command_for
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
-from nas.spaces.fitting import space_settings
+from nas.spaces.building import built_space
 from nas.tasks import data_and_task
 from nas.training.augment import refuse_unsuited_augmentation
 
@@ -61,8 +61,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_unsuited_augmentation(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
-    space_config = space_settings(config.space, task.signature, CONF / "space")  # the default chain depends on the data
-    space = build(space_config, "space", signature=task.signature, ranges=ranges)
+    space = built_space(config.space, task.signature, CONF / "space", ranges)
     setup = TrainingSetup(
         space=space,
         task=task,

@@ -21,6 +21,9 @@ class Choice:
     options: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        texts = isinstance(self.options, tuple) and all(isinstance(one, str) for one in self.options)
+        require(texts, str(self.name), self.options, "the options of a choice must be a tuple of texts")
+        require(isinstance(self.name, str), "name", self.name, "the name of a choice must be a text")
         require(len(self.options) > 0, self.name, list(self.options), "a choice needs at least one option")
         distinct = len(set(self.options)) == len(self.options)
         require(distinct, self.name, list(self.options), "the options of a choice must differ from each other")

@@ -19,13 +19,14 @@ import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.errors import InvalidValue, UnusableInput, require, shown_value
+from nas.errors import InvalidValue, NotTrusted, RunFailed, UnusableInput, require, shown_value
 
+Answer = TypeVar("Answer")
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"  # a folder of options for each group, in a clone
 # Configurations of old runs name the module of a class (nas.bilevel.exact.Exact); today its package exports the class
 # (nas.bilevel.Exact). Here are the packages that took classes over from another one, and the new names of classes.
@@ -58,7 +59,8 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         place = place if place.startswith(f"{key}.") else key
         raise InvalidValue(place, "(unresolved)", _first_line(error)) from error
     entries = {str(name): value for name, value in plain.items()} if isinstance(plain, dict) else {}
-    target = _resolve(entries.pop("_target_"), f"{key}._target_")
+    path = entries.pop("_target_")
+    target = _resolve(path, f"{key}._target_")
     settings = {_parameter(name): _built(value, name, key) for name, value in entries.items()}
     _check_settings(target, settings, set(arguments), key)
     try:
@@ -69,6 +71,31 @@ def build(config: Any, key: str, /, **arguments: Any) -> Any:
         if arguments and first and first not in own:
             raise  # a complaint about what it was given, whose key is complete
         raise error.below(key) from error
+    except (UnusableInput, RunFailed):
+        raise
+    except Exception as error:
+        if not is_own(target):
+            raise
+        raise InvalidValue(key, path, f"it {_raises(error)}") from error
+
+
+def asked(key: str, value: object, what: str, compute: Callable[[], Answer]) -> Answer:
+    """What a user's own code, which may fail in any way, gives where ``what`` of it is asked for.
+
+    Raises:
+        InvalidValue: ``key=value`` is not allowed, since it has failed, and where.
+    """
+    try:
+        return compute()
+    except InvalidValue:
+        raise
+    except Exception as error:
+        raise InvalidValue(key, value, f"its {what} {_raises(error)}") from error
+
+
+def is_own(target: object) -> bool:
+    """Whether a class or function is a user's own, and none of this package."""
+    return str(getattr(target, "__module__", "nas")).partition(".")[0] != "nas"
 
 
 def assemble(config: Any, key: str, parts: Mapping[str, Any]) -> Any:
@@ -101,7 +128,9 @@ def _resolve(path: object, key: str) -> Any:
     try:
         target = _imported(path)
     except Exception as error:  # a module may fail in any way while it is imported
-        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{_place(error)})") from error
+        missing = isinstance(error, ModuleNotFoundError) and error.name == path.partition(".")[0]
+        place = ": is its folder on PYTHONPATH?" if missing else _place(error)
+        raise InvalidValue(key, path, f"{allowed} ({_first_line(error)}{place})") from error
     try:
         inspect.signature(target)
     except Exception as error:  # of what has none, or cannot be called
@@ -133,6 +162,27 @@ def trusted_packages() -> tuple[str, ...]:
     """The packages whose classes a recorded configuration may name: ours, and those of ``NAS_TRUST``."""
     listed = os.environ.get("NAS_TRUST", "").split(",")
     return ("nas", *filter(None, (one.strip().partition(".")[0] for one in listed)))
+
+
+def say_trust(path: str) -> str:
+    """How a user says that what lies at the dotted ``path`` is their own."""
+    package = path.partition(".")[0]
+    mine = f"NAS_TRUST={package}" if package.isidentifier() else "NAS_TRUST=<its package>"
+    return f"if it is your own, say so with {mine} in front of the command"
+
+
+def trusted_class(path: object, key: str) -> Any:
+    """The class at ``path``, of a recorded file, which nothing is imported for but the packages that are trusted.
+
+    Raises:
+        InvalidValue: There is none.
+        NotTrusted: Its package is not trusted, and its module is not in use already, as that of a running search is.
+    """
+    if not isinstance(path, str) or "." not in path:
+        raise InvalidValue(key, path, "it must be the dotted path of a class")
+    if path.partition(".")[0] not in trusted_packages() and path.rpartition(".")[0] not in sys.modules:
+        raise NotTrusted(f"A recorded file has {key}={shown_value(path)}: {say_trust(path)}.")
+    return _resolve(path, key)
 
 
 def import_trusted() -> None:
@@ -169,10 +219,16 @@ def _is_protocol(target: object) -> bool:
 
 
 def _place(error: Exception) -> str:
-    """Where in a module of a user's own ``error`` was raised while it was imported; empty where in none."""
+    """Where in a module of a user's own ``error`` was raised; empty where in none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [one for one in frames if one.filename != __file__ and not _is_library(one.filename)]
+    ours = Path(__file__).parent
+    own = [one for one in frames if ours not in Path(one.filename).parents and not _is_library(one.filename)]
     return f", {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _raises(error: Exception) -> str:
+    """``raises ValueError: ...`` and where, in one line."""
+    return f"raises {type(error).__name__}: {' '.join(str(error).split())}{_place(error)}"
 
 
 def _is_library(filename: str) -> bool:

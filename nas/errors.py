@@ -53,6 +53,10 @@ class UnusableInput(Exception):  # noqa: N818
     """Something outside the configuration that stops a run before it starts, told in one sentence."""
 
 
+class NotTrusted(UnusableInput):
+    """A recorded file names something to import that the user has not said to be their own."""
+
+
 class RunFailed(Exception):  # noqa: N818
     """The run cannot go on, through no fault of its input; told in one sentence."""
 

@@ -27,7 +27,7 @@ from order_statistics import percentile
 from scipy import stats
 
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.spaces.space import space_from_description
+from nas.spaces.recorded import space_from_description
 from nas.stopping import Stopped
 
 MACRO = ("experiment=few_images",)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nas.bilevel.architecture_optimiser import ArchitectureOptimiser
 from nas.bilevel.hypergradient import Hypergradient
-from nas.bilevel.outcome import Outcome, UpperStep
+from nas.bilevel.outcome import Outcome, UpperStep, by_target
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.regulariser import Regulariser
 from nas.bilevel.step import WeightStep
@@ -105,7 +105,7 @@ class BilevelOptimiser:
         samples = 0
         for strategy, targets in requests:
             report = strategy.gradients(self.problem, training, validation, targets)
-            for target, gradient in zip(targets, report.gradients, strict=True):
+            for target, gradient in by_target(report, targets):
                 target.grad = gradient
             samples += report.passes[0] * len(training.targets) + report.passes[1] * len(validation.targets)
             if self.alpha and self.alpha[0] in set(targets):  # alphas are asked for all at once or not at all

@@ -1,9 +1,13 @@
 """What one step of both levels returns."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor, nn
 
 from nas.bilevel.hypergradient import Report
 from nas.bilevel.step import WeightStep
+from nas.errors import RunFailed
 from nas.hyperparameters.collection import Intervention
 
 
@@ -37,3 +41,15 @@ class Outcome:
     weight_step: WeightStep
     upper_step: UpperStep | None
     samples: int
+
+
+def by_target(report: Report, targets: Sequence[nn.Parameter]) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Each of ``targets`` with its gradient.
+
+    Raises:
+        RunFailed: There are more of one than of the other, or a gradient is of another shape or type.
+    """
+    given, wanted = ([(tuple(one.shape), one.dtype) for one in some] for some in (report.gradients, targets))
+    if given != wanted:
+        raise RunFailed(f"A hypergradient gives gradients of {given}, and what they are of has {wanted}.")
+    return zip(targets, report.gradients, strict=True)

@@ -244,6 +244,9 @@ class CostPenalty:
             require(0 <= share < math.inf, f"costs.{name}", share, "it must be at least 0")
         self.weight, self.space = weight, space
         self.shares = {name: share for name, share in shares.items() if share > 0 and weight > 0}
+        told = type(space).expected_cost is not SearchSpace.expected_cost
+        allowed = f"space={space.name} has no expected_cost(weights, cost), which a cost of size asks for: take 0"
+        require(told or not self.shares, "cost_weight", weight, allowed)
         self.blocks = {name: BlockCosts(name) for name in self.shares}
         self._references: dict[str, float] = {}
 

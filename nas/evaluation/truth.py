@@ -19,7 +19,8 @@ from nas.candidate import Architecture, Candidate, Categorical, Domain, Hyperpar
 from nas.data.packed_file import unpacked
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import write_atomically
-from nas.spaces.space import SearchSpace, space_from_description
+from nas.spaces.recorded import space_from_description
+from nas.spaces.space import SearchSpace
 
 SCHEMA = 1
 LARGEST_FILE = 200_000_000  # bytes, decompressed

@@ -139,9 +139,8 @@ class HyperparameterSet(nn.Module):
             InvalidValue: The key is ``<name>.learn``.
         """
         for name in self.raw:
-            require(
-                self.entries[name].acts_on(network), f"{name}.learn", True, "the space has no layer that it acts on"
-            )
+            acts, allowed = self.entries[name].acts_on(network), "the supernet has nothing that it acts on, such as a"
+            require(acts, f"{name}.learn", True, f"{allowed} layer of nas.operations.stochastic; take false")
 
     @torch.no_grad()
     def numbers(self) -> dict[str, float]:

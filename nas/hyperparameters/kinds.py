@@ -280,7 +280,7 @@ class DropoutRate(Hyperparameter):
         set_dropout(network, value)
 
     def acts_on(self, network: nn.Module) -> bool:
-        return any(type(module) in (Dropout, nn.Dropout) for module in network.modules())
+        return any(type(module) is Dropout for module in network.modules())  # torch's own takes no tensor for a rate
 
 
 @dataclass(frozen=True)

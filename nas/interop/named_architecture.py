@@ -12,7 +12,7 @@ from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, UnusableInput
 from nas.interop.genotype_text import BEGINNING, AnyGenotype, find_genotypes, genotype_text, parse_genotype
 from nas.run.candidate_file import CandidateFile, read_candidate_file
-from nas.run.folder import meant_instead
+from nas.run.recorded import meant_instead
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.choices import architecture_text as cell_text

@@ -15,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.errors import require
 from nas.report.colours import GREY, OPERATION_COLOURS, VERMILLION
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Block:
 
     Attributes:
         kind: ``input``, ``conv``, ``pool``, ``global_pool``, ``dense``, ``skip`` (a layer that was left out),
-            ``attention``, ``convolution``, ``gated`` or ``output``.
+            ``attention``, ``convolution``, ``gated`` or ``output``; any other one is grey.
         label: Its name, such as ``Conv 3×3``.
         detail: Further words, such as ``32 filters, ReLU``; may be empty.
     """
@@ -53,9 +52,6 @@ class Block:
     kind: str
     label: str
     detail: str = ""
-
-    def __post_init__(self) -> None:
-        require(self.kind in KIND_COLOURS, "kind", self.kind, f"it must be one of {', '.join(KIND_COLOURS)}")
 
 
 def draw_chain(blocks: Sequence[Block], title: str, widest: float = WIDTH) -> "Figure":
@@ -201,7 +197,7 @@ def _draw_box(
 
     x, y = centre
     skipped = block.kind == "skip"
-    colour = KIND_COLOURS[block.kind]
+    colour = KIND_COLOURS.get(block.kind, GREY)
     axes.add_patch(
         FancyBboxPatch(
             (x - width / 2, y - height / 2),

@@ -26,7 +26,7 @@ from nas.run.randomness import Randomness
 from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
 from nas.signature import Signature
-from nas.spaces.fitting import space_settings
+from nas.spaces.building import built_space
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
@@ -121,7 +121,7 @@ def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Sig
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = build(space_settings(config.space, signature, CONFIGURATION / "space"), "space", signature=signature)
+    space = built_space(config.space, signature, CONFIGURATION / "space")
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with loading(state):
         try:

@@ -19,6 +19,7 @@ from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
 from nas.run.overrides import IMPLIED_GROUPS, typed
+from nas.run.recorded import trust_in_front
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
@@ -69,6 +70,7 @@ def page(run: RecordedRun) -> str:
         title=outcome_line(run),
         run=run,
         folder=quoted(run.folder),
+        trust=trust_in_front(*run.recorded()),
         candidate=typed("candidate", run.folder),
         resume=typed("resume", run.folder),
         charts=charts,

@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from nas.configuration import CONFIGURATION
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, NotTrusted, UnusableInput
 from nas.evaluation.network_cost import AUXILIARY, count_parameters
 from nas.report.predictions import PREDICTIONS, Predictions, read_predictions
 from nas.report.shown_samples import SAMPLES, ShownSamples, read_shown_samples
@@ -122,6 +122,10 @@ class RecordedRun:
         """Whether it is a retraining and no search."""
         return bool(self.result) or "candidate" in self.config
 
+    def recorded(self) -> list[Any]:
+        """What names classes that a command has to trust."""
+        return [self.config, *([] if self.found is None else [self.found.space.describe()])]
+
     @property
     def task(self) -> RecordedTask:
         """What its numbers are; those of a run from before there were tasks are of classification."""
@@ -185,6 +189,8 @@ def _candidate_and_result(folder: Path, problems: list[str]) -> tuple[CandidateF
     if (folder / "candidate.json").is_file():
         try:
             found = read_candidate_file(folder / "candidate.json")
+        except NotTrusted:  # without its space the page would lack what it is about
+            raise
         except (InvalidValue, UnusableInput) as error:
             problems.append(str(error))
     result = _mapping(_read_json(folder / "result.json", problems))

@@ -17,7 +17,8 @@ from nas.candidate import Architecture, Candidate, Hyperparameters, Schedule
 from nas.configuration import matches
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import write_atomically
-from nas.spaces.space import SearchSpace, space_from_description
+from nas.spaces.recorded import space_from_description
+from nas.spaces.space import SearchSpace
 
 SCHEMA = 2  # the first had no task, preparation and digest: it is of images and one class each
 LARGEST_FILE = 1_000_000  # bytes

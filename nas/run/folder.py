@@ -12,31 +12,13 @@ from typing import Any
 
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.run.checkpoint import CheckpointFolder
-from nas.run.overrides import parse_overrides, typed, typed_script, value_of
+from nas.run.overrides import parse_overrides, typed, value_of
 from nas.run.ownership import OwnedByAnother, claimed, owned
 
 log = logging.getLogger(__name__)
 
 DATE = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d")  # what a folder is called that nobody has named
-MOST_RUNS = 3  # that are named of many
 LEAST_SPACE = 1_000_000  # bytes: Hydra's files and a first checkpoint
-
-
-def meant_instead(key: str, named: object, file: str) -> str:
-    """Which run may be meant by ``key=named``, which is none: a question to put behind a sentence, or nothing.
-
-    Args:
-        file: What a run that will do has in its folder. It is looked for around ``named`` and one folder below it, as
-            the jobs of a sweep lie.
-    """
-    path = Path(str(named))
-    if not os.path.exists(path):
-        return ""
-    if os.path.isdir(path / "checkpoints") and file == "candidate.json" and not os.path.exists(path / "result.json"):
-        return f"; that search has not finished, go on with {typed_script('train_search.py')} {typed('resume', path)}"
-    around = [one for one in [*path.parents][:2] if os.path.isfile(one / file)]
-    runs = around or sorted(one for one in path.glob("*") if os.path.isfile(one / file))[:MOST_RUNS]
-    return f" (did you mean {' or '.join(typed(key, run) for run in runs)}?)" if runs else ""
 
 
 class RunFolder:

@@ -3,18 +3,16 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.configuration import trusted_packages
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.configuration import say_trust, trusted_packages
+from nas.errors import InvalidValue, NotTrusted, UnusableInput, require
 from nas.run.checkpoint import make_folder, write_atomically
-from nas.run.folder import meant_instead
 from nas.run.overrides import (
     as_typed,
     escaped,
@@ -31,6 +29,7 @@ OWN = ("candidate", "resume")  # what a retraining never inherits
 DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data.masks")
 PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
+MOST_RUNS = 3  # that are named of many
 REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
 
@@ -206,17 +205,13 @@ def _require_trusted(entry: object, path: Path) -> None:
     """Refuse a recorded configuration, which may come from elsewhere, that names something to call in other packages.
 
     Raises:
-        UnusableInput: It does, and ``NAS_TRUST`` does not list that package.
+        NotTrusted: It does, and ``NAS_TRUST`` does not list that package.
     """
     trusted = trusted_packages()
     for target in _called(entry):
         package = target.partition(".")[0]
         if package not in trusted:
-            mine = f"NAS_TRUST={package}" if package.isidentifier() else "NAS_TRUST=<its package>"
-            raise UnusableInput(
-                f"The run's configuration {path} would call {target[:120]!r}: if it is your own, say so with {mine} in "
-                "front of the command."
-            )
+            raise NotTrusted(f"The run's configuration {path} would call {target[:120]!r}: {say_trust(target)}.")
 
 
 def _called(entry: object) -> Iterator[str]:
@@ -229,20 +224,46 @@ def _called(entry: object) -> Iterator[str]:
         yield from _called(one)
 
 
+def meant_instead(key: str, named: object, file: str) -> str:
+    """Which run may be meant by ``key=named``, which is none: a question to put behind a sentence, or nothing.
+
+    Args:
+        file: What a run that will do has in its folder. It is looked for around ``named`` and one folder below it, as
+            the jobs of a sweep lie.
+    """
+    path = Path(str(named))
+    if not os.path.exists(path):
+        return ""
+    if os.path.isdir(path / "checkpoints") and file == "candidate.json" and not os.path.exists(path / "result.json"):
+        return f"; that search has not finished, go on with {command_for('train_search.py', 'resume', path)}"
+    around = [one for one in [*path.parents][:2] if os.path.isfile(one / file)]
+    runs = around or sorted(one for one in path.glob("*") if os.path.isfile(one / file))[:MOST_RUNS]
+    return f" (did you mean {' or '.join(typed(key, run) for run in runs)}?)" if runs else ""
+
+
 def command_for(script: str, key: str, folder: Path) -> str:
     """How ``script`` is given the run in ``folder`` as ``key``.
 
     Classes of the user's own have to be trusted there. Where the data lie by now, which a resumed run was told, is not
     recorded, and is told again.
     """
-    config: Any = None
-    with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe
-        config = OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
-    packages = sorted({target.partition(".")[0] for target in _called(config)} - {"nas"})
-    trust = f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
     names = [one.partition("=")[0].lstrip("+") for one in sys.argv[1:]]
     moved = [one for one, name in zip(sys.argv[1:], names, strict=True) if "resume" in names and name in DATA_PATHS]
+    trust = trust_in_front(*configurations([folder]))
     return " ".join([f"{trust}{typed_script(script)}", typed(key, folder), *map(shlex.quote, moved)])
+
+
+def trust_in_front(*recorded: object) -> str:
+    """What a command begins with that reads these configurations and spaces: trust in the classes of the user's own."""
+    packages = sorted({target.partition(".")[0] for one in recorded for target in _called(one)} - {"nas"})
+    return f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
+
+
+def configurations(folders: Iterable[Path]) -> Iterator[object]:
+    """What the runs in ``folders`` have recorded, as far as it can be read."""
+    for folder in folders:
+        with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe
+            yield OmegaConf.to_container(OmegaConf.load(folder / ".hydra" / "config.yaml"), resolve=False)
 
 
 def _drop_removed_settings(config: DictConfig) -> None:

@@ -21,7 +21,7 @@ from nas.errors import InvalidValue
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import RunFolder, own_run_folder
 from nas.run.overrides import as_typed, escaped, overridden_key, typed, typed_script
-from nas.run.recorded import recorded_overrides
+from nas.run.recorded import configurations, recorded_overrides, trust_in_front
 from nas.stopping import STOPPED
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,10 @@ class Sweep:
 
     def _again(self, command: str) -> str:
         rest = [one for one in sys.argv[1:] if not one.lstrip("+").startswith("hydra.sweep.dir=")]
-        return " ".join([typed_script(command), *map(shlex.quote, rest), typed("hydra.sweep.dir", self.folder)])
+        trust = trust_in_front(*configurations(one.parent for one in self.folder.glob("*/.hydra")))
+        return " ".join(
+            [f"{trust}{typed_script(command)}", *map(shlex.quote, rest), typed("hydra.sweep.dir", self.folder)]
+        )
 
 
 def _in_words(record: JobRecord, common: set[str]) -> str:

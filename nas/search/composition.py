@@ -1,9 +1,12 @@
 """Which parts go together: what does not is refused before a search begins, in one sentence that says why."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from nas.bilevel.reach import check_reach
+from nas.configuration import asked
 from nas.errors import InvalidValue, keys_below, require
 from nas.relaxations.relaxation import Relaxation
 from nas.search.parts import SearchParts
@@ -40,7 +43,8 @@ def _check_optimiser(parts: SearchParts) -> None:
 
 def _check_relaxation(parts: SearchParts) -> None:
     relaxation, training = parts.relaxation, parts.training
-    _check_weights(relaxation, parts.architecture_gradient is not None, parts.randomness.device)
+    for alpha in _equal_options(parts):
+        _check_weights(relaxation, parts.architecture_gradient is not None, alpha.requires_grad_())
     if not relaxation.on_simplex and parts.objective is not None:
         costs = ", ".join(sorted(parts.objective.penalty.shares))
         why = f"a mean cost needs weights that add up to 1, and those of {type(relaxation).__name__} do not"
@@ -53,20 +57,21 @@ def _check_relaxation(parts: SearchParts) -> None:
         require(parts.randomness.ranks.count == 1, "relaxation.sampled", True, why)
 
 
-def _check_weights(relaxation: Relaxation, moves: bool, device: torch.device) -> None:
+def _check_weights(relaxation: Relaxation, moves: bool, alpha: Tensor) -> None:
     """Refuse a relaxation, of the user's own say, whose weights are not those of alpha's options.
 
     Args:
         moves: Whether a gradient is to move alpha.
-        device: The run's: the relaxation may have tensors there.
+        alpha: One of equal options.
     """
-    name, alpha = type(relaxation).__name__, _equal_options(device).requires_grad_()
-    drawn, _ = _two_samples(relaxation, alpha)
-    for what, weights in (("a call", drawn), ("probabilities", relaxation.probabilities(alpha))):
+    name, of = type(relaxation).__name__, f"an alpha of shape {tuple(alpha.shape)}"
+    drawn, _ = asked("relaxation", name, f"call with {of}", partial(_two_samples, relaxation, alpha))
+    mean = asked("relaxation", name, f"probabilities of {of}", partial(relaxation.probabilities, alpha))
+    for what, weights in (("a call", drawn), ("probabilities", mean)):
         shape = tuple(weights.shape)
-        why = f"{what} gives weights of shape {shape} for an alpha of shape (2, 3), it must be a weight per option"
-        require(shape == (2, 3), "relaxation", name, why)
-        rows = [[round(one, 4) for one in row] for row in weights.tolist()]
+        why = f"{what} gives weights of shape {shape} for {of}, it must be a weight per option"
+        require(shape == alpha.shape, "relaxation", name, why)
+        rows = [[round(one, 4) for one in row] for row in weights.reshape(-1, shape[-1])[:2].tolist()]
         finite = bool(weights.isfinite().all())
         require(finite, "relaxation", name, f"{what} gives {rows} for equal options, which are not finite")
         summed = not relaxation.on_simplex or bool(((weights.sum(-1) - 1).abs() < 1e-3).all())
@@ -89,7 +94,7 @@ def _check_stopping(parts: SearchParts) -> None:
     with keys_below("stopping"):
         rule.check(parts.space)
     name = type(rule).__name__
-    if rule.differentiates_twice and _draws(parts.relaxation, parts.randomness.device):
+    if rule.differentiates_twice and any(_draws(parts.relaxation, alpha) for alpha in _equal_options(parts)):
         why = f"{type(parts.relaxation).__name__} draws its weights: the loss that the search sees has no one curvature"
         raise InvalidValue("stopping", name, f"{why}, take relaxation=softmax")
     if rule.goes_back and parts.discretisation.images(parts.space, 1):
@@ -106,23 +111,26 @@ def _check_shrinking(parts: SearchParts) -> None:
     if parts.shrinking is None and not tunes:
         return
     key, name = ("discretisation.tuning", True) if tunes else ("shrinking", type(parts.shrinking).__name__)
-    weights, _ = _two_samples(parts.relaxation, _equal_options(parts.randomness.device))
-    if bool(((weights == 0) | (weights == 1)).all()):
+    samples = [_two_samples(parts.relaxation, alpha)[0] for alpha in _equal_options(parts)]
+    if samples and all(bool(((weights == 0) | (weights == 1)).all()) for weights in samples):
         why = "with one option per sample, that option may be one that was taken away: take a relaxation that mixes"
         raise InvalidValue(key, name, why)
     if tunes and not parts.relaxation.on_simplex:
         raise InvalidValue(key, name, "what is decided needs a weight of 1, which this relaxation cannot give")
 
 
-def _draws(relaxation: Relaxation, device: torch.device) -> bool:
+def _draws(relaxation: Relaxation, alpha: Tensor) -> bool:
     """Whether two calls may give two results."""
-    one, other = _two_samples(relaxation, _equal_options(device))
+    one, other = _two_samples(relaxation, alpha)
     return not torch.equal(one, other)
 
 
-def _equal_options(device: torch.device) -> Tensor:
-    """An alpha, (2, 3), of two choices between three equal options."""
-    return torch.full((2, 3), 1 / 3, device=device)
+def _equal_options(parts: SearchParts) -> list[Tensor]:
+    """An alpha of equal options for each shape, (..., options), that those of the space have, on the run's device."""
+    space, generator = parts.space, torch.Generator().manual_seed(0)
+    weights = space.architecture_weights(space.sample(generator).architecture).values()
+    shapes = dict.fromkeys(tuple(one.shape) for one in weights if one.dim() and one.shape[-1] > 1)
+    return [torch.full(shape, 1 / shape[-1], device=parts.randomness.device) for shape in shapes]
 
 
 def _two_samples(relaxation: Relaxation, alpha: Tensor) -> tuple[Tensor, Tensor]:

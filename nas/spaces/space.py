@@ -1,11 +1,8 @@
-"""What every search space offers, and how a candidate file finds its space again."""
+"""What every search space offers."""
 
-import importlib
 import math
-import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar, NamedTuple
 
@@ -13,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture, Candidate, Choice, Domain, Hyperparameters
-from nas.configuration import import_trusted
+from nas.configuration import is_own
 from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import INPUTS, PREDICTIONS, Head, Signature
@@ -62,10 +59,10 @@ class Slice(NamedTuple):
 class SearchSpace(ABC):
     """The choices of an architecture and the ranges of its hyperparameters, for data of one signature.
 
-    A subclass lives in a package of ``nas.spaces`` whose name is its ``name``, and that package has a function
-    ``from_description(settings, signature)``, the inverse of :meth:`settings`.
+    A subclass lies in a package of ``nas.spaces`` that is called as its ``name``, or in a module of a user's own.
 
     Attributes:
+        name: What the space is called.
         signature: What goes into its networks and what comes out.
         ranges: The hyperparameters that are part of the joint space.
         ranks: How many dimensions the places of an input may have: 2 of images, 1 of series, 0 of rows of numbers.
@@ -117,7 +114,16 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What ``from_description`` needs, as JSON values."""
+        """The arguments with which the class makes this space again, as JSON values; see :meth:`from_settings`."""
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "SearchSpace":
+        """The inverse of :meth:`settings`.
+
+        Raises:
+            InvalidValue: ``settings``, which come from a file, are not those of such a space.
+        """
+        return cls(**settings, signature=signature)
 
     @abstractmethod
     def supernet(self, relaxation: Relaxation) -> Supernet:
@@ -131,7 +137,6 @@ class SearchSpace(ABC):
     def architecture_weights(self, architecture: Architecture) -> dict[str, Tensor]:
         """The weights with which the supernet computes ``architecture``: one-hot, named and shaped as its alphas."""
 
-    @abstractmethod
     def expected_cost(self, weights: Mapping[str, Tensor], cost: BlockCost) -> Tensor:
         """The cost of the stand-alone network, parts added up, 0-dim, differentiable with respect to ``weights``.
 
@@ -140,7 +145,11 @@ class SearchSpace(ABC):
                 are probabilities, this is the mean cost of the networks that they draw; at
                 :meth:`architecture_weights` it is the cost of that network.
             cost: The cost of one part.
+
+        Raises:
+            InvalidValue: The space does not tell it.
         """
+        raise InvalidValue("space", self.name, "it has no expected_cost(weights, cost)")
 
     def network_arguments(self, architecture: Architecture) -> dict[str, Any]:
         """The arguments of the class of :meth:`network`, as literals and namespaces of them, for a file of its own.
@@ -236,12 +245,13 @@ class SearchSpace(ABC):
         return one[choice] == other[choice]
 
     def describe(self) -> dict[str, Any]:
-        """JSON values from which :func:`space_from_description` rebuilds this space."""
-        return {"name": self.name, **_described(self.signature), "settings": self.settings()}
+        """JSON values from which :func:`~nas.spaces.recorded.space_from_description` rebuilds this space."""
+        own = {"_target_": f"{type(self).__module__}.{type(self).__qualname__}"} if is_own(type(self)) else {}
+        return {"name": self.name, **own, **_described(self.signature), "settings": self.settings()}
 
     def fitted(self, signature: Signature) -> "SearchSpace":
         """The same space, with the same settings and ranges, for other data."""
-        space = space_from_description({"name": self.name, **_described(signature), "settings": self.settings()})
+        space = type(self).from_settings(self.settings(), signature)
         space.ranges = self.ranges
         return space
 
@@ -292,30 +302,9 @@ class SearchSpace(ABC):
         return indices
 
 
-def space_from_description(description: object) -> SearchSpace:
-    """The space that :meth:`SearchSpace.describe` described; only modules of ``nas.spaces`` and those that the user
-    trusts are ever imported.
-
-    Raises:
-        InvalidValue: The description is not one of a space known here.
-    """
-    if not isinstance(description, dict):
-        raise InvalidValue("space", description, "it must be an object")
-    import_trusted()
-    found = pkgutil.iter_modules([str(Path(__file__).parent)])
-    modules = [importlib.import_module(f"nas.spaces.{one.name}") for one in found]
-    known = {one.__name__.rpartition(".")[2]: one for one in modules if hasattr(one, "from_description")}
-    name = description.get("name")
-    if not isinstance(name, str) or name not in known:
-        raise InvalidValue("space.name", name, f"it must be one of {', '.join(sorted(known))}")
-    rebuild = known[name].from_description
-    signature = _described_signature(description)
-    try:
-        space = rebuild(description.get("settings"), signature)
-    except InvalidValue as error:
-        raise (error if error.key == "space" else error.below("space.settings")) from error
-    assert isinstance(space, SearchSpace)
-    return space
+def require_settings(given: Collection[str], names: Collection[str]) -> None:
+    """Raise :class:`InvalidValue` unless ``given`` are exactly the ``names`` of a space's settings."""
+    require(set(given) == set(names), "", sorted(given), f"it must hold {', '.join(sorted(names))}")
 
 
 def namespace_of(signature: Signature) -> SimpleNamespace:
@@ -333,20 +322,3 @@ def _described(signature: Signature) -> dict[str, Any]:
     entries = {"input_shape": list(signature.input_shape), "classes": signature.outputs}
     said = _of_images(signature) and signature.outputs > 1
     return entries if said else entries | {"signature": signature.to_json()}
-
-
-def _described_signature(description: Mapping[str, Any]) -> Signature:
-    """The inverse of :func:`_described`."""
-    if "signature" in description:
-        try:
-            return Signature.from_json(description["signature"])
-        except InvalidValue as error:
-            raise error.below("space" if error.key == "signature" else "space.signature") from error
-    shape: Any = description.get("input_shape")
-    classes: Any = description.get("classes")
-    whole = isinstance(shape, list) and len(shape) == 3 and all(type(n) is int and 0 < n <= 4096 for n in shape)
-    allowed = "it must be [channels, height, width], whole numbers from 1 to 4096"
-    require(whole, "space.input_shape", shape, allowed)
-    good = type(classes) is int and 2 <= classes <= 100_000
-    require(good, "space.classes", classes, "it must be a whole number from 2 to 100000")
-    return Signature(tuple(shape), classes)

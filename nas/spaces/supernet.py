@@ -165,6 +165,10 @@ class Supernet(nn.Module, ABC):
         like = next(self.parameters())  # a space with nothing to choose has no alpha
         return {name: weight.to(like) for name, weight in self.space.architecture_weights(architecture).items()}
 
-    @abstractmethod
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
-        """A state dict for the space's ``network(architecture)`` with this supernet's weights (copies)."""
+        """A state dict for the space's ``network(architecture)`` with this supernet's weights (copies).
+
+        Raises:
+            InvalidValue: The space does not say which are whose.
+        """
+        raise InvalidValue("supernet", type(self).__name__, "it has no inherited_state(architecture)")

@@ -4,7 +4,7 @@ import logging
 
 from omegaconf import DictConfig
 
-from nas.configuration import build
+from nas.configuration import build, is_own
 from nas.data.data_splits import DataSource, DataSplits, loaded
 from nas.data.dataset import TargetDataset
 from nas.errors import keys_below
@@ -30,7 +30,7 @@ def data_and_task(config: DictConfig) -> tuple[DataSource, DataSplits, Task]:
         splits = loaded(source)
     with keys_below("task"):
         task, splits = chosen.fitted(splits)
-    if not type(task).__module__.startswith("nas."):  # ours are tested, and their measures take seconds to import
+    if is_own(type(task)):  # ours are tested, and their measures take seconds to import
         check_promises(task, splits)
     if isinstance(splits.train, TargetDataset) and task.name == getattr(chosen, "name", None):
         log.info(task_in_words(task, splits))  # a rule that chooses has logged it

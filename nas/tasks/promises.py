@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from nas.configuration import asked
 from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
-from nas.errors import InvalidValue, require
+from nas.errors import require
 from nas.tasks.task import Task
 
 TRIED = 4  # samples
@@ -25,7 +26,7 @@ def check_promises(task: Task, splits: DataSplits) -> None:
     name = type(task).__name__
     known = splits.validation.targets
     targets = known[:: max(1, len(known) // TRIED)][:TRIED]  # the samples of a class may lie side by side
-    outputs = _asked(name, "trivial(targets)", lambda: task.trivial(targets))
+    outputs = asked("task", name, "trivial(targets)", lambda: task.trivial(targets))
     losses: tuple[tuple[str, Callable[[], Any], tuple[int, ...]], ...] = (
         ("loss(outputs, targets)", lambda: task.loss(outputs, targets), ()),
         ("loss(..., reduction='none')", lambda: task.loss(outputs, targets, reduction="none"), (len(targets),)),
@@ -33,32 +34,25 @@ def check_promises(task: Task, splits: DataSplits) -> None:
         ("glance(outputs, targets)", lambda: task.glance(outputs, targets), ()),
     )
     for what, compute, shape in losses:
-        loss = _asked(name, what, compute)
+        loss = asked("task", name, what, compute)
         found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
         require(found == shape, "task", name, f"its {what} gives {found}, it must be a tensor of shape {shape}")
     try:
         values = _measured(task, targets)
     except Exception:  # a measure may need more samples, or samples of both classes
-        values = _asked(name, "metrics(device)", lambda: _measured(task, known))
+        values = asked("task", name, "metrics(device)", lambda: _measured(task, known))
     lacking = ", ".join(one.name for one in task.measures if one.name not in values)
     require(not lacking, "task", name, f"its metrics compute {', '.join(values)}, and its measures have {lacking}, too")
-    _check_places(name, task, _asked(name, "places(outputs, targets)", lambda: task.places(outputs, targets)), targets)
-    ignorance = _asked(name, "ignorance", lambda: task.ignorance)
+    places = asked("task", name, "places(outputs, targets)", lambda: task.places(outputs, targets))
+    _check_places(name, task, places, targets)
+    ignorance = asked("task", name, "ignorance", lambda: task.ignorance)
     good = isinstance(ignorance, float | int) and math.isfinite(ignorance)
     require(good, "task", name, f"its ignorance is {ignorance}, it must be a number")
-    record = _asked(name, "to_json()", task.to_json)
+    record = asked("task", name, "to_json()", task.to_json)
     try:
         json.dumps(record)
     except TypeError as error:
         require(False, "task", name, f"its to_json() has what JSON has not ({error})")
-
-
-def _asked(name: str, what: str, compute: Callable[[], Any]) -> Any:
-    try:
-        return compute()
-    except Exception as error:  # a user's own code may fail in any way
-        reason = " ".join(str(error).split())
-        raise InvalidValue("task", name, f"its {what} raises {type(error).__name__}: {reason}") from error
 
 
 def _check_places(name: str, task: Task, places: tuple[Tensor, Tensor] | None, targets: Tensor) -> None:

@@ -1,7 +1,8 @@
 """What a newcomer is promised: a class with ``gradients`` and nothing else is a whole strategy."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from nas.bilevel import BilevelOptimiser, BilevelProblem, Exact, FirstOrder, Hyp
 from nas.bilevel.reach import check_reach, differentiates_twice
 from nas.configuration import build
 from nas.data.batches import Batch
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, RunFailed
 from tests.problems import ADAM
 
 
@@ -28,6 +29,29 @@ class Scaled(Hypergradient):
         loss, logits = problem.validation_loss(step.after, validation)
         found = torch.autograd.grad(self.scale * loss, targets, materialize_grads=True)
         return Report(found, loss.detach(), logits.detach(), passes=(1, 1))
+
+
+@dataclass(frozen=True)
+class Slipped(Scaled):
+    """With gradients of another shape or type, or one too many."""
+
+    slip: str = ""
+
+    def gradients(self, *given: Any) -> Report:
+        report = super().gradients(*given)
+        first, *rest = report.gradients
+        slips = {"shape": first.sum(-1), "type": first.float(), "number": first}
+        return replace(report, gradients=[slips[self.slip], *rest, *([first] if self.slip == "number" else [])])
+
+
+@pytest.mark.parametrize("slip", ["shape", "type", "number"])
+def test_gradients_of_another_shape_are_told_in_one_sentence(
+    slip: str, make_problem: Callable[..., BilevelProblem], make_batch: Callable[..., Batch]
+) -> None:
+    problem = make_problem()
+    optimiser = BilevelOptimiser(problem, Slipped(slip=slip), None, ADAM)
+    with pytest.raises(RunFailed, match=r"A hypergradient gives gradients of \[.*, and what they are of has \["):
+        optimiser.step(make_batch(0), make_batch(1), optimiser.requests(True, False))
 
 
 def configured(scale: object) -> Scaled:

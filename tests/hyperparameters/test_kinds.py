@@ -166,9 +166,17 @@ def learned(kind: type[Hyperparameter] = WeightDecay, **settings: object) -> Hyp
         ),
         (
             lambda: HyperparameterSet(
+                {"learning_rate": LOG, "weight_decay": LINEAR, "dropout": LOGIT}
+            ).require_effect_on(nn.Sequential(nn.Dropout())),
+            "dropout.learn=true is not allowed: the supernet has nothing that it acts on, such as a layer of "
+            "nas.operations.stochastic; take false.",
+        ),
+        (
+            lambda: HyperparameterSet(
                 {"learning_rate": LOG, "weight_decay": LINEAR, "drop_path": PATH}
             ).require_effect_on(nn.Sequential(Dropout())),
-            "drop_path.learn=true is not allowed: the space has no layer that it acts on.",
+            "drop_path.learn=true is not allowed: the supernet has nothing that it acts on, such as a layer of "
+            "nas.operations.stochastic; take false.",
         ),
     ],
 )

@@ -7,7 +7,6 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from nas.errors import InvalidValue
 from nas.report.drawing import KIND_COLOURS, Block, draw_chain
 
 CHAIN = [
@@ -97,9 +96,9 @@ def test_no_box_overlaps_another_and_no_text_leaves_its_box_or_the_figure(blocks
         assert_inside([label], next(box for box in boxes if box.overlaps(label)))
 
 
-def test_a_block_of_an_unknown_kind_is_refused():
-    with pytest.raises(InvalidValue, match="kind=recurrence is not allowed: it must be one of input, conv"):
-        Block("recurrence", "Recurrence")
+def test_a_block_of_a_kind_of_a_users_own_is_grey():
+    (box,) = boxes_of(draw_chain([Block("recurrence", "Recurrence")], ""))
+    assert to_hex(box.get_edgecolor()) == KIND_COLOURS["input"].lower()
 
 
 def test_nothing_to_draw_is_refused():

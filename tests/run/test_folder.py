@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.folder import RunFolder, meant_instead, refuse_occupied_folder
+from nas.run.folder import RunFolder, refuse_occupied_folder
+from nas.run.recorded import meant_instead
 
 
 def test_an_occupied_folder_is_refused_with_both_ways_out(tmp_path: Path) -> None:
@@ -57,6 +58,9 @@ def test_the_run_that_is_meant_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     assert meant("mine/final") == meant("mine/final/weights.pt") == " (did you mean candidate=mine?)"
     assert meant("sweep") == " (did you mean candidate=sweep/0 or candidate=sweep/1?)"
     assert meant("half") == "; that search has not finished, go on with python train_search.py resume=half"
+    Path("half/.hydra").mkdir()
+    Path("half/.hydra/config.yaml").write_text("space: {_target_: mine.Blocks}")
+    assert meant("half").endswith(", go on with NAS_TRUST=mine python train_search.py resume=half")
     assert meant("nowhere") == meant("Genotype(" + "x" * 5000) == ""
 
 

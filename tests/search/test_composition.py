@@ -180,13 +180,18 @@ def soft(alpha: Tensor) -> Tensor:
         (
             lambda alpha: soft(alpha).sum(-1),
             soft,
-            r"a call gives weights of shape \(2,\) for an alpha of shape \(2, 3\)",
+            r"a call gives weights of shape \(\) for an alpha of shape \(2,\)",
         ),
-        (soft, lambda alpha: 2 * soft(alpha), r"probabilities gives \[\[0.6667, .* each row must add up to 1"),
+        (soft, lambda alpha: 2 * soft(alpha), r"probabilities gives \[\[1.0, 1.0\]\] .* each row must add up to 1"),
+        (
+            lambda alpha: soft(alpha + torch.zeros(7)),
+            soft,
+            r"its call with an alpha of shape \(2,\) raises RuntimeError",
+        ),
         (lambda alpha: soft(alpha / 0), soft, "a call gives .* not finite"),
         (lambda alpha: soft(alpha.detach()), soft, "which would never move: set hypergradient=none if alpha is to"),
     ],
-    ids=["shape", "sum", "not finite", "no gradient"],
+    ids=["shape", "sum", "other options", "not finite", "no gradient"],
 )
 def test_weights_of_a_relaxation_of_ones_own_are_looked_at(weights, probabilities, sentence, splits, tmp_path):
     composed = partial(search_parts, tmp_path / "run", splits=splits, relaxation=Own(weights, probabilities))

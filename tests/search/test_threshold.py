@@ -9,7 +9,7 @@ from nas.relaxations.sigmoid import Sigmoid
 from nas.search.discretisation import Trained
 from nas.search.threshold import Threshold, at_least
 from nas.signature import Signature
-from nas.spaces.darts.space import Darts, from_description
+from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 
 SHAPE = {"signature": Signature((1, 8, 8), 3)}
@@ -52,7 +52,7 @@ def test_a_cell_without_a_way_through_it_is_doubted() -> None:
 
 def test_a_space_with_optional_edges_comes_back_from_its_description() -> None:
     assert "optional_edges" not in Darts(**SIZES, **SHAPE).settings()  # as before there was the setting
-    again = from_description(SPACE.settings(), Signature((1, 8, 8), 3))
+    again = Darts.from_settings(SPACE.settings(), Signature((1, 8, 8), 3))
     assert again.choices == SPACE.choices
     candidate = SPACE.sample(torch.Generator().manual_seed(0))
     assert again.decode(again.encode(candidate)) == Candidate(candidate.architecture, candidate.hyperparameters)

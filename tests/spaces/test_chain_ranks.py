@@ -14,7 +14,7 @@ from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, network
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space, space_settings
 from nas.spaces.macro.space import Macro
-from nas.spaces.space import space_from_description
+from nas.spaces.recorded import space_from_description
 from nas.spaces.supernet import Implementation
 from tests.problems import RANKS, batch_of, seeded_supernet, space_of_rank
 

@@ -20,9 +20,9 @@ from nas.signature import Signature
 from nas.spaces.darts.choices import OPERATIONS, cell_edges
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.network import Cell, CellShape, DartsNetwork
-from nas.spaces.darts.space import Darts, from_description
+from nas.spaces.darts.space import Darts
 from nas.spaces.darts.supernet import DartsSupernet
-from nas.spaces.space import space_from_description
+from nas.spaces.recorded import space_from_description
 
 CONFIGURATION = Path(__file__).resolve().parents[2] / "conf" / "space"
 SHAPE = (3, 16, 16)
@@ -147,14 +147,14 @@ def test_a_space_says_what_it_cannot_express() -> None:
 )
 def test_impossible_settings_are_refused(key: str, value: object) -> None:
     with pytest.raises(InvalidValue) as refused:
-        from_description(small_space().settings() | {key: value}, Signature(SHAPE, 5))
+        Darts.from_settings(small_space().settings() | {key: value}, Signature(SHAPE, 5))
     assert refused.value.key == key
 
 
 @pytest.mark.parametrize("settings", [None, [], {}, small_space().settings() | {"more": 1}])
 def test_descriptions_hold_exactly_the_settings(settings: object) -> None:
     with pytest.raises(InvalidValue, match="it must"):
-        from_description(settings, Signature(SHAPE, 5))
+        space_from_description({**small_space().describe(), "settings": settings})
 
 
 def test_description_round_trip_and_configuration() -> None:

@@ -18,7 +18,8 @@ from nas.signature import Signature
 from nas.spaces.darts.choices import edge_weight_row, edges_alpha
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
-from nas.spaces.space import SearchSpace, space_from_description
+from nas.spaces.recorded import space_from_description
+from nas.spaces.space import SearchSpace
 from tests.problems import batch_for, every_entry, problem_over, seeded_supernet
 
 SHAPE = (3, 8, 8)

@@ -16,9 +16,9 @@ from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.signature import Signature
 from nas.spaces.nasbench201.choices import OPERATIONS, architecture_text, parse_architecture
-from nas.spaces.nasbench201.space import NasBench201, from_description
+from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
-from nas.spaces.space import space_from_description
+from nas.spaces.recorded import space_from_description
 
 SHAPE = (3, 8, 8)
 TEXT = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|none~2|"
@@ -87,7 +87,7 @@ def test_other_texts_are_refused(text: object) -> None:
 )
 def test_impossible_settings_are_refused(settings: object) -> None:
     with pytest.raises(InvalidValue, match="it must"):
-        from_description(settings, Signature(SHAPE, 5))
+        space_from_description({**NasBench201(signature=Signature(SHAPE, 5)).describe(), "settings": settings})
 
 
 def test_the_configured_space_is_the_papers() -> None:

@@ -16,7 +16,7 @@ from nas.signature import Signature
 from nas.spaces.darts.choices import CELLS, cell_edges, edge_name
 from nas.spaces.darts.genotype import Genotype
 from nas.spaces.darts.space import Darts
-from nas.spaces.space import space_from_description
+from nas.spaces.recorded import space_from_description
 from tests.baselines.joint_spaces import STRATEGIES
 
 CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "space"

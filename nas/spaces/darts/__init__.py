@@ -1,5 +1,5 @@
 """The DARTS space: two cells, stacked."""
 
-from nas.spaces.darts.space import Darts, from_description
+from nas.spaces.darts.space import Darts
 
-__all__ = ["Darts", "from_description"]
+__all__ = ["Darts"]

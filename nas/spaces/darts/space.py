@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue, require
+from nas.errors import InvalidValue
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
@@ -23,7 +23,7 @@ from nas.spaces.darts.choices import CELLS, OPERATIONS, DartsChoices, cell_edges
 from nas.spaces.darts.genotype import Edge, Genotype
 from nas.spaces.darts.network import CellShape, CifarStem, DartsNetwork, ImageNetStem, older_input, stacked_shapes
 from nas.spaces.darts.supernet import DartsSupernet
-from nas.spaces.space import BlockCost
+from nas.spaces.space import BlockCost, require_settings
 
 
 class Darts(DartsChoices):
@@ -87,6 +87,12 @@ class Darts(DartsChoices):
         settings = self.settings() | {"operations": operations, "cells": self.cells + further_cells}
         settings |= {"implementation": self.implementation}
         return Darts(**settings, signature=self.signature, ranges=self.ranges)
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "Darts":
+        unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where not as usual
+        require_settings(set(settings) - unusual, Darts(signature=signature).settings())
+        return cls(**settings, signature=signature)
 
     def supernet(self, relaxation: Relaxation) -> "DartsSupernet":
         return DartsSupernet(self, relaxation)
@@ -173,18 +179,3 @@ class Darts(DartsChoices):
             made = [partial(CELL_OPERATIONS[name], cell.channels, stride, True) for name in names]
             rows.append([cost(f"{name} {shape} {stride}", make, shape) for name, make in zip(names, made, strict=True)])
         return rows
-
-
-def from_description(settings: object, signature: Signature) -> Darts:
-    """The space whose :meth:`Darts.settings` were ``settings``; see ``space_from_description``.
-
-    Raises:
-        InvalidValue: ``settings`` are not exactly those of a space.
-    """
-    names = set(Darts(signature=signature).settings())
-    if not isinstance(settings, Mapping):
-        raise InvalidValue("", settings, "it must be an object")
-    unusual = {"optional_edges", *(one.name for one in fields(EdgeStructure))}  # written where they are not as usual
-    given = set(settings) - unusual
-    require(given == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
-    return Darts(**settings, signature=signature)

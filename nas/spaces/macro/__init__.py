@@ -1,5 +1,5 @@
 """The macro space: a chain of convolution, pooling and dense layers, declared in YAML."""
 
-from nas.spaces.macro.space import Macro, from_description
+from nas.spaces.macro.space import Macro
 
-__all__ = ["Macro", "from_description"]
+__all__ = ["Macro"]

@@ -4,12 +4,12 @@ import itertools
 import math
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.macro.choices import MacroChoices, Place
@@ -18,7 +18,7 @@ from nas.spaces.macro.network import chain, classifier, stem
 from nas.spaces.macro.slices import sliced
 from nas.spaces.macro.supernet import MacroSupernet
 from nas.spaces.own_rows import alpha_name
-from nas.spaces.space import BlockCost, Slice
+from nas.spaces.space import BlockCost, Slice, require_settings
 from nas.spaces.supernet import Implementation, Supernet
 
 
@@ -33,6 +33,12 @@ class Macro(MacroChoices):
         implementation: How the supernet computes: ``plain``, one operation after the other, or ``fast``. Both have the
             same parameters and give the same numbers. Series are always computed plainly.
     """
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "Macro":
+        require_settings(settings, ("layers", "activations"))
+        implementation: Implementation = "plain" if signature.rank == 1 else "fast"
+        return cls(**settings, implementation=implementation, signature=signature)
 
     def supernet(self, relaxation: Relaxation) -> "MacroSupernet":
         return MacroSupernet(self, relaxation)
@@ -101,12 +107,3 @@ def _layer_cost(
     for width in dict.fromkeys(outputs):
         leaving[width] = likely[torch.tensor([output == width for output in outputs], device=likely.device)].sum()
     return likely @ likely.new_tensor(costs), leaving
-
-
-def from_description(settings: object, signature: Signature) -> Macro:
-    """The space whose :meth:`Macro.settings` were ``settings``; see ``space_from_description``."""
-    if not isinstance(settings, Mapping):
-        raise InvalidValue("", settings, "it must be an object")
-    require(set(settings) == {"layers", "activations"}, "", sorted(settings), "it must hold layers and activations")
-    implementation: Implementation = "plain" if signature.rank == 1 else "fast"
-    return Macro(settings["layers"], settings["activations"], implementation, signature=signature)

@@ -1,5 +1,5 @@
 """The NAS-Bench-201 space: one cell, stacked."""
 
-from nas.spaces.nasbench201.space import NasBench201, from_description
+from nas.spaces.nasbench201.space import NasBench201
 
-__all__ = ["NasBench201", "from_description"]
+__all__ = ["NasBench201"]

@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue, require
 from nas.operations.cell_operations import CELL_OPERATIONS
 from nas.operations.edge_structure import EdgeStructure
 from nas.relaxations.relaxation import Relaxation
@@ -21,7 +20,7 @@ from nas.signature import Signature
 from nas.spaces.nasbench201.choices import EDGES, LARGEST, OPERATIONS, NasBench201Choices
 from nas.spaces.nasbench201.network import NasBench201Network, ResidualBlock, last_activation, stem
 from nas.spaces.nasbench201.supernet import NasBench201Supernet
-from nas.spaces.space import BlockCost
+from nas.spaces.space import BlockCost, require_settings
 
 
 class NasBench201(NasBench201Choices):
@@ -39,6 +38,12 @@ class NasBench201(NasBench201Choices):
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds.
     """
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "NasBench201":
+        unusual = {one.name for one in fields(EdgeStructure)}  # written where they are not as usual
+        require_settings(set(settings) - unusual, LARGEST)
+        return cls(**settings, signature=signature)
 
     def supernet(self, relaxation: Relaxation) -> "NasBench201Supernet":
         return NasBench201Supernet(self, relaxation)
@@ -83,16 +88,3 @@ class NasBench201(NasBench201Choices):
         fixed += cost(f"last {self.channels} {sides}", partial(last_activation, self), (width, *sides))
         fixed += cost(f"classifier {width} {self.classes}", partial(nn.Linear, width, self.classes), (width,))
         return fixed + weights["cell"].sum(0) @ weights["cell"].new_tensor(list(of_operations.values()))
-
-
-def from_description(settings: object, signature: Signature) -> NasBench201:
-    """The space whose :meth:`NasBench201.settings` were ``settings``; see ``space_from_description``.
-
-    Raises:
-        InvalidValue: ``settings`` are not exactly those of a space.
-    """
-    if not isinstance(settings, Mapping):
-        raise InvalidValue("", settings, "it must be an object")
-    given = set(settings) - {one.name for one in fields(EdgeStructure)}  # those are written where they are not as usual
-    require(given == set(LARGEST), "", sorted(map(str, settings)), f"it must hold {', '.join(LARGEST)}")
-    return NasBench201(**settings, signature=signature)

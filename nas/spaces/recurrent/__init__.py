@@ -1,5 +1,5 @@
 """The recurrent space: a language model around one cell."""
 
-from nas.spaces.recurrent.space import Recurrent, from_description
+from nas.spaces.recurrent.space import Recurrent
 
-__all__ = ["Recurrent", "from_description"]
+__all__ = ["Recurrent"]

@@ -12,14 +12,13 @@ from typing import Any
 from torch import Tensor
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.recurrent.choices import RecurrentChoices
 from nas.spaces.recurrent.genotype import RecurrentGenotype
 from nas.spaces.recurrent.network import CellNetwork, CellReader
 from nas.spaces.recurrent.supernet import ReaderSupernet, RecurrentSupernet
-from nas.spaces.space import BlockCost, namespace_of
+from nas.spaces.space import BlockCost, namespace_of, require_settings
 
 
 class Recurrent(RecurrentChoices):
@@ -38,6 +37,11 @@ class Recurrent(RecurrentChoices):
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds, or the data are neither texts nor series.
     """
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "Recurrent":
+        require_settings(settings, ("concat", "final_width", "nodes", "width"))
+        return cls(**settings, signature=signature)
 
     def supernet(self, relaxation: Relaxation) -> RecurrentSupernet | ReaderSupernet:
         made = RecurrentSupernet if self.signature.head == "sequence" else ReaderSupernet
@@ -68,18 +72,3 @@ class Recurrent(RecurrentChoices):
         key = f"recurrent {self.final_width} {self.nodes} {self.signature}"
         found = cost(key, partial(self.network, first), self.signature)
         return weights["recurrent"].new_tensor(found)
-
-
-def from_description(settings: object, signature: Signature) -> Recurrent:
-    """The space whose :meth:`Recurrent.settings` were ``settings``; see ``space_from_description``.
-
-    Raises:
-        InvalidValue: ``settings`` are not exactly those of a space.
-    """
-    names = {"width", "final_width", "nodes", "concat"}
-    if not isinstance(settings, Mapping):
-        raise InvalidValue("", settings, "it must be an object")
-    allowed = f"it must hold {', '.join(sorted(names))}"
-    require(set(settings) == names, "", sorted(map(str, settings)), allowed)
-    known: dict[str, Any] = dict(settings)
-    return Recurrent(**known, signature=signature)

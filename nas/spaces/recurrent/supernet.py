@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
+from nas.errors import require
 from nas.operations.fast.recurrent_pass import RecurrentInputs, recurrent_pass
 from nas.operations.locked_dropout import Masks, masked
 from nas.operations.memory import Remembered, Remembers
@@ -104,8 +105,14 @@ class AroundCell(Supernet):
 
     @torch.no_grad()
     def inherited_state(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The stand-alone cell has no batch norm, so that its states are others with the same weights."""
+        """The stand-alone cell has no batch norm, so that its states are others with the same weights.
+
+        Raises:
+            InvalidValue: The stand-alone network has another width.
+        """
         architecture.check(self.space.choices)
+        width, final = self.space.width, self.space.final_width
+        require(final == width, "final_width", final, f"weights can be inherited at the search network's width {width}")
         own = self.network.state_dict()
         return {name: value.clone() for name, value in own.items() if not name.startswith("cell.norm.")}
 

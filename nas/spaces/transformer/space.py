@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue, require
 from nas.relaxations.relaxation import Relaxation
 from nas.signature import Signature
 from nas.spaces.own_rows import alpha_name
-from nas.spaces.space import BlockCost, namespace_of
+from nas.spaces.space import BlockCost, namespace_of, require_settings
 from nas.spaces.transformer.choices import TransformerChoices
 from nas.spaces.transformer.network import FeedForward, Head, Stem, TransformerNetwork, mixer
 from nas.spaces.transformer.supernet import TransformerSupernet
@@ -39,6 +38,12 @@ class Transformer(TransformerChoices):
     Raises:
         InvalidValue: A setting is of the wrong type or out of bounds, or the data are of another kind.
     """
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], signature: Signature) -> "Transformer":
+        names = ("width", "layers", "optional", "mixers", "heads", "ratios", "activations", "kernel_size", "patch")
+        require_settings(settings, names)
+        return cls(**settings, signature=signature)
 
     def supernet(self, relaxation: Relaxation) -> TransformerSupernet:
         return TransformerSupernet(self, relaxation)
@@ -84,17 +89,3 @@ class Transformer(TransformerChoices):
             there = weights[alpha_name(f"{name}.type")][0] if self.is_optional(name) else 1.0
             total = total + there * (norms + mixed + of_pair @ example.new_tensor(fed))
         return total
-
-
-def from_description(settings: object, signature: Signature) -> Transformer:
-    """The space whose :meth:`Transformer.settings` were ``settings``; see ``space_from_description``.
-
-    Raises:
-        InvalidValue: ``settings`` are not exactly those of a space.
-    """
-    names = {"width", "layers", "optional", "mixers", "heads", "ratios", "activations", "kernel_size", "patch"}
-    if not isinstance(settings, Mapping):
-        raise InvalidValue("", settings, "it must be an object")
-    require(set(settings) == names, "", sorted(map(str, settings)), f"it must hold {', '.join(sorted(names))}")
-    known: dict[str, Any] = dict(settings)
-    return Transformer(**known, signature=signature)
