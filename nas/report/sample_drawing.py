@@ -221,8 +221,8 @@ def _coloured(classes: Array) -> Array:
     number = np.where(classes >= 0, classes // len(CLASS_COLOURS) % PATTERNS, 0)
     for place, pattern in enumerate(patterns, start=1):
         inked = pattern & (number == place)
-        light = drawn[inked].mean(-1, keepdims=True) > 130
-        drawn[inked] = np.where(light, _rgb(DARK), 255)
+        hue = drawn[inked].astype(np.float64)
+        drawn[inked] = np.where(hue.mean(-1, keepdims=True) > 130, 0.5 * hue, 0.4 * hue + 0.6 * 255)  # not as hatched
     return np.where((classes == UNKNOWN_CLASS)[..., None], _hatching(*classes.shape), drawn).astype(np.uint8)
 
 
