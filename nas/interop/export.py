@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.candidate import Architecture
+from nas.configuration import is_own
 from nas.data.data_splits import DataSplits
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.evaluation.network_cost import as_used
@@ -72,6 +73,14 @@ def write_for_other_programs(
         exported, difference = export_network(network, kind, folder, images, splits.class_names)
     except ExportDiffers as error:
         raise RunFailed(f"{error}; the result is in {folder}") from error
+    except UnusableInput:
+        raise
+    except Exception as error:  # a user's own network may have what cannot be traced
+        if not is_own(type(space)):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        told = f"{type(network).__name__} cannot be exported to {kind} ({type(error).__name__}: {reason})"
+        raise RunFailed(f"{told}; the result is in {folder}") from error
     if not quiet:
         what = "images" if images.dim() == 4 else "samples"
         log.info(f"exported, logits within {difference:.1g} on {len(images)} test {what}: {exported}")

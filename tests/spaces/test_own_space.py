@@ -1,5 +1,6 @@
 """A space of a user's own, outside of the package: its promises are tried early, and every command takes it."""
 
+import importlib
 import json
 import os
 import runpy
@@ -17,8 +18,9 @@ from omegaconf import OmegaConf
 
 from nas.candidate import Range
 from nas.configuration import CONFIGURATION
-from nas.errors import InvalidValue, NotTrusted
+from nas.errors import InvalidValue, NotTrusted, RunFailed
 from nas.evaluation.objective import CostPenalty
+from nas.interop.export import write_for_other_programs
 from nas.interop.standalone import standalone_source
 from nas.report.outcome import space_figure
 from nas.search.gradient_search import GradientSearch
@@ -27,6 +29,7 @@ from nas.signature import Signature
 from nas.spaces import Darts, Macro, NasBench201, Recurrent, SearchSpace, Transformer, space_from_description
 from nas.spaces.building import built_space
 from nas.spaces.promises import check_promises
+from nas.tasks import Classification
 from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import digits, search_parts
 
@@ -308,6 +311,19 @@ def test_a_killed_search_of_it_goes_on_as_if_nothing_had_happened(module: Module
         search("killed")
     assert_same_results(search("killed"), whole)
     assert_same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_network_that_cannot_be_exported_is_told_in_one_sentence(module: Module, tmp_path: Path) -> None:
+    branch = "        if float(x.detach().mean()) > 100:\n            x = x / 2\n        for block in self.blocks"
+    name = module(FIRST.replace("        for block in self.blocks", branch, 1))
+    splits = digits()
+    kind = importlib.import_module(name).Blocks
+    space = kind(signature=splits.signature)
+    architecture = space.sample(torch.Generator().manual_seed(0)).architecture
+    task, splits = Classification().fitted(splits)
+    given = (space.network(architecture), space, architecture, splits, task, tmp_path, "mine", "torch_export", True)
+    with pytest.raises(RunFailed, match=r"^Network cannot be exported to torch_export \(.*; the result is in "):
+        write_for_other_programs(*given)
 
 
 class Outside:
