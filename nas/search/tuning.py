@@ -36,9 +36,9 @@ class Tuning:
                 raise StopRequested
             progress = (number * steps + step) / (times * steps)
             factor = schedule_factor(settings.schedule, progress, settings.schedule_end)
-            search.problem.schedule_factor = SLOWER * factor
             requests = search.bilevel_optimiser.requests(architecture=True, hyperparameters=False)
             training = search.streams["train"].next()
+            search.problem.schedule_factor = SLOWER * factor * search.parts.task.rate_factor(training.targets)
             validation = search.streams["validation"].next() if requests else None
             outcome = search.bilevel_optimiser.step(training, validation, requests)
             search.carry_on(outcome)

@@ -1,6 +1,7 @@
 """Discretisation by removal, against a count by hand and against the numbers of the original."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from nas.data.batches import Batch, first_images
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.search.discretisation import Trained
+from nas.search.gradient_search import GradientSearch
 from nas.search.removal import Decisions, Removal, drawn_order
+from nas.search.tuning import Tuning
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
+from nas.tasks import Classification
 from tests.killing import assert_same_bytes, assert_same_results, killed
 from tests.problems import SMOOTH_LAYERS, batch_for, search_parts, seeded_supernet
 
@@ -132,8 +136,6 @@ def test_every_order_visits_every_row_once_and_cells_in_turn() -> None:
 
 
 def test_a_search_that_chooses_by_removal_is_the_same_once_resumed(tmp_path: Path) -> None:
-    from nas.search.gradient_search import GradientSearch
-
     def made(folder: str) -> GradientSearch:
         return GradientSearch(search_parts(tmp_path / folder, discretisation=Removal(images=20), search={"epochs": 1}))
 
@@ -165,8 +167,6 @@ def test_between_two_rounds_it_tunes_with_what_is_decided() -> None:
 
 
 def test_a_search_that_tunes_meanwhile_pays_for_it_and_stays_as_it_was(tmp_path: Path) -> None:
-    from nas.search.gradient_search import GradientSearch
-
     def searched(folder: str, tuning: int) -> tuple[GradientSearch, int]:
         rule = Removal(images=20, tuning=tuning)
         search = GradientSearch(search_parts(tmp_path / folder, discretisation=rule, search={"epochs": 1}))
@@ -179,6 +179,20 @@ def test_a_search_that_tunes_meanwhile_pays_for_it_and_stays_as_it_was(tmp_path:
     states = [search.supernet.state_dict() for search in (plain, tuned)]
     assert all(torch.equal(entry, states[1][name]) for name, entry in states[0].items())
     assert searched("tuned", 1)[0].result().candidate == tuned.result().candidate
+
+
+def test_tuning_steps_are_as_large_as_the_task_asks_for(tmp_path: Path) -> None:
+    class ShortBatches(Classification):
+        def rate_factor(self, targets: Tensor) -> float:
+            return 0.25
+
+    def last_factor(folder: str, task: Classification) -> float:
+        parts = search_parts(tmp_path / folder, discretisation=Removal(images=20), search={"epochs": 1})
+        search = GradientSearch(replace(parts, task=task))
+        Tuning(search, lambda: False)(1, 0, 1)
+        return search.problem.schedule_factor
+
+    assert last_factor("short", ShortBatches()) == 0.25 * last_factor("usual", Classification())
 
 
 def test_a_relaxed_supernet_is_measured_in_double_precision() -> None:
