@@ -32,6 +32,8 @@ from nas.errors import InvalidValue, UnusableInput, require
 
 log = logging.getLogger(__name__)
 
+READ_WHOLE = 2.0  # GiB of decoded pictures up to which they are kept in memory, and recognised by their contents
+
 
 @dataclass(frozen=True)
 class Images:
@@ -79,7 +81,7 @@ class Images:
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    memory: float = 2.0
+    memory: float = READ_WHOLE
     workers: int = 2
     epoch_samples: int = 0
 
@@ -133,7 +135,8 @@ class Images:
         targets, files = self._split(found, targets, decoding, looked=seen is not None)
         parts: dict[str, Dataset] = dict(zip(PART_NAMES, files, strict=True))
         bytes_ = sum(map(len, parts.values())) * math.prod(decoding.shape) * (4 if decoding.deep else 1)
-        kept = bytes_ <= self.memory * 2**30 and not self.augmentation.draws_per_file
+        decoded_once = not self.augmentation.draws_per_file
+        kept = bytes_ <= self.memory * 2**30 and decoded_once
         if kept:
             parts = {part: dataset.in_memory() for part, dataset in zip(parts, files, strict=True)}
         mean, std = self.mean, self.std
@@ -151,7 +154,7 @@ class Images:
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
             preparation=self._preparation(decoding, mean, std, targets),
-            digest=self._digest(folder, found, targets, kept),
+            digest=self._digest(folder, found, targets, by_content=bytes_ <= READ_WHOLE * 2**30 and decoded_once),
             epoch_samples=self.epoch_samples,
             exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
@@ -282,12 +285,15 @@ class Images:
             **masks,
         }
 
-    def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, kept: bool) -> str:
-        """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many."""
-        whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if kept else b"")
+    def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, by_content: bool) -> str:
+        """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many.
+
+        It does not depend on ``memory``, so that a retraining may keep less than its search.
+        """
+        whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if by_content else b"")
         for file in found.files:
             # A file that is no longer there is told by those who read it.
-            size = os.path.getsize(file) if not kept and os.path.exists(file) else 0
+            size = os.path.getsize(file) if not by_content and os.path.exists(file) else 0
             whole.update(json.dumps([Path(file).relative_to(folder.location).as_posix(), size]).encode())
         whole.update(targets.values.numpy().tobytes())
         return whole.hexdigest()

@@ -205,6 +205,7 @@ def test_16_bits_are_kept(tmp_path: Path) -> None:
     save(np.full((2, 4), 128, np.uint8), tmp_path / "dark" / "8bit.png")  # among them, 8 bits mean the same grey
     streamed = load(tmp_path, RowSplit(validation=1, test=1), memory=0.0)
     assert isinstance(streamed.train, ImageFiles)
+    assert streamed.digest == load(tmp_path, RowSplit(validation=1, test=1)).digest  # the same data, wherever they are
     batches = list(streamed.train.evaluation_batches(4, (0.0,), (1.0,)))
     assert any(abs(float(image.max()) - 128 / 255) < 1e-6 for batch in batches for image in batch.inputs)
 
