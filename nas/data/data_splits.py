@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nas.data.augmentation import Augmentation
-from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset
+from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
+from nas.data.far_values import far_inputs, far_targets
 from nas.data.labelled import listed, shape_and_type
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
@@ -282,10 +283,23 @@ def loaded(source: "DataSource") -> DataSplits:
     shared = shared_samples(splits.parts) if asked else None
     if shared:
         log.info(f"{splits.name}: {shared}")
+    if asked:
+        for remark in filter(None, _far_values(splits)):
+            log.info(f"{splits.name}: {remark}")
     if len(splits.train) < splits.epoch_samples:
         rule = f"an epoch has about {splits.epoch_samples:,} samples, fewer are passed over several times"
         log.info(f"{splits.name}: {rule} (data.epoch_samples=0: once)")
     return splits
+
+
+def _far_values(splits: DataSplits) -> list[str | None]:
+    """The remarks on numbers far from all others, in inputs that nothing has standardised yet, and in targets."""
+    train, remarks = splits.train, list[str | None]()
+    if isinstance(train, ArrayDataset) and train.inputs.is_floating_point() and splits.preparation["kind"] != "table":
+        remarks.append(far_inputs(train))
+    if isinstance(train, TargetDataset) and splits.class_names is None and splits.head != "dense":
+        remarks.append(far_targets(train, splits.target_names))
+    return remarks
 
 
 class DataSource(Protocol):

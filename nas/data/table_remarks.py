@@ -6,15 +6,13 @@ from math import isclose
 import torch
 from torch import Tensor
 
+from nas.data.far_values import far_value, plain
 from nas.data.labelled import listed
 from nas.data.table_columns import override
 from nas.data.table_file import Column
 from nas.data.targets import Targets, alike_classes
 
 FEWEST = 20  # training rows from which on it is no accident that a column tells the target
-# What many programs write for a missing number, with a sign or without.
-NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)
-FAR = 5  # times as large as all others is such a number, where it has no sign
 
 
 def remarks_on(
@@ -34,12 +32,13 @@ def remarks_on(
             f"{listed(telling)} alone tells the target in all training rows: if it is known only after the target, "
             f"{override('ignore', telling)} leaves it out"
         )
-    absent = {name: _nothing(column, train) for name, column in columns.items() if column.kind in ("whole", "number")}
-    found = {name: value for name, value in absent.items() if value is not None}
+    numbers = {name: column.numbers for name, column in columns.items() if column.kind in ("whole", "number")}
+    far = {name: far_value(values[train]) for name, values in numbers.items() if values is not None}
+    found = {name: value for name, value in far.items() if value is not None}
     if found:
-        shown = listed([f"{name} {value:g}" for name, value in found.items()])
+        shown = listed([f"{name} {plain(value)}" for name, value in found.items()])
         way = _as_missing(columns, targets, found, missing)
-        remarks.append(f"numbers far from all others, in several rows: {shown}; if they stand for missing ones, {way}")
+        remarks.append(f"numbers far from all others: {shown}; if they stand for missing ones, {way}")
     for name, column in columns.items():
         if column.texts is not None and (alike := alike_classes(sorted(set(column.texts)))):
             remarks.append(f"texts of {name} that differ only in case or blanks: {alike}")
@@ -57,7 +56,7 @@ def _as_missing(
             elsewhere.add(value)
     ways = []
     if alone := sorted(set(found.values()) - elsewhere):
-        ways.append(f"say {override('missing', [*missing, *(int(value) for value in alone)])}")
+        ways.append(f"say {override('missing', [*missing, *map(plain, alone)])}")
     if elsewhere:
         which = listed([f"{value:g}" for value in sorted(elsewhere)])
         ways.append(f"leave their cells empty in the file ({which} is a value of other columns, too)")
@@ -102,18 +101,3 @@ def _numbered(column: Column) -> Tensor:
         return column.numbers
     places = {text: place for place, text in enumerate(dict.fromkeys(column.texts or ()))}
     return torch.tensor([places[text] for text in column.texts or ()], dtype=torch.float64)
-
-
-def _nothing(column: Column, train: Tensor) -> float | None:
-    """A number such as -999 that stands far from all others in several rows; None where there is none."""
-    assert column.numbers is not None
-    values = column.numbers[train]
-    values = values[~values.isnan()]
-    if not len(values):
-        return None
-    for nine in NINES:
-        for value, good in ((-nine, values >= 0), (nine, values.abs() * FAR <= nine)):
-            is_it = values == value
-            if int(is_it.sum()) > 1 and bool((good | is_it).all()) and not bool(is_it.all()):
-                return value
-    return None

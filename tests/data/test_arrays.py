@@ -1,6 +1,7 @@
 """Arrays of a user's own: what their dimensions mean, which parts they bring, and what is refused."""
 
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,23 @@ def test_arrays_that_are_not_taken_are_named(tmp_path: Path, caplog: pytest.LogC
     splits = loaded(stored(tmp_path, **arrays), layout="NCL", split={"by": "patient"})
     assert len(splits.test) == 8, "x_test has no targets"
     assert "ecg: left out: x_test (9, 3, 8)" in caplog.messages
+
+
+@pytest.mark.parametrize("far", [-999, 1e20, np.float32(-3.4028235e38)])
+def test_numbers_that_stand_for_missing_ones_are_told(
+    far: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "nas")
+    holes = np.abs(X.astype(np.float32))
+    holes[::5, 2, 3] = far
+    loaded_source(Arrays(RowSplit(), stored(tmp_path, x=holes, y=Y), layout="NCL"))
+    assert re.search(r"ecg: input values far from all others: \S+ in channel 2; if they stand for missing", caplog.text)
+    caplog.clear()
+    loaded_source(Arrays(RowSplit(), stored(tmp_path, x=X, y=np.where(Y, np.abs(X[:, 0, 0]), far)), layout="NCL"))
+    assert "ecg: targets far from all others: y " in caplog.text
+    caplog.clear()
+    loaded_source(Arrays(RowSplit(), stored(tmp_path, x=X, y=X[:, 0, 0]), layout="NCL"))
+    assert "far from all others" not in caplog.text
 
 
 def test_a_file_that_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from nas.data import CsvFormat, RowSplit, Table
+from nas.data.data_splits import loaded as from_source
 from nas.data.shared_samples import shared_samples
 from nas.data.table_codes import PADDED
 from nas.data.table_rows import prepared_rows
@@ -96,6 +98,40 @@ def test_values_that_may_mislead_are_told(
     assert remark in caplog.text
     names = ("alone tells", "stand for missing", "in case or blanks", "which count as unknown", "several labels")
     assert sum(name in caplog.text for name in names) == 1
+
+
+@pytest.mark.parametrize("far", [1e20, 9.96921e36, -3.4028235e38, -9999.9])
+def test_a_number_that_drowns_all_others_is_told_with_the_setting_that_takes_it_as_missing(
+    far: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rain = [far if row % 20 == 1 else row % 7 / 4 for row in range(ROWS)]
+    file = written(tmp_path, rain=rain)
+    loaded(file, split={"order": "time"})
+    assert f"numbers far from all others: rain {far!r}; if they stand for missing ones, say '" in caplog.text
+    proposed = re.search(r"'data\.missing=\[(.*?)\]'", caplog.text)
+    assert proposed is not None
+    caplog.clear()
+    settled = loaded(file, missing=[float(proposed[1])], split={"order": "time"}).preparation["numeric"][1]
+    assert (settled["name"], settled["indicator"]) == ("rain", True)
+    assert 0 < settled["std"] < 1
+    assert "far from all others" not in caplog.text
+
+
+def test_targets_that_stand_for_missing_ones_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for rain, said in ((-999, "rain -999"), (1e20, "rain 1e+20")):
+        caplog.clear()
+        file = written(tmp_path, rain=[rain if row % 20 == 1 else row * 7 % 40 / 4 for row in range(ROWS)])
+        from_source(Table(RowSplit(order="time"), CsvFormat(), str(file), "rain"))
+        assert f"targets far from all others: {said}; if they stand for missing ones, leave" in caplog.text
+    file = written(tmp_path, rain=[-999 if row == 5 else row * 7 % 40 / 8 for row in range(ROWS)])
+    caplog.clear()
+    from_source(Table(RowSplit(order="time"), CsvFormat(), str(file), "rain"))
+    assert "targets far from all others: rain -999" in caplog.text, "once is enough where it is 100 times as far"
+    caplog.clear()
+    from_source(Table(RowSplit(order="time"), CsvFormat(), str(written(tmp_path)), "age"))
+    assert "far from all others" not in caplog.text
 
 
 def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
