@@ -68,6 +68,7 @@ class DataSplits:
     def __post_init__(self) -> None:
         allowed = "it must be 0 (an epoch is one pass) or above"
         require(self.epoch_samples >= 0, "epoch_samples", self.epoch_samples, allowed)
+        self._make_names_readable()
         self._refuse_parts_that_differ()
         if isinstance(self.train, LabelledDataset):
             self._check_classes(self.train.labels)
@@ -118,6 +119,12 @@ class DataSplits:
     def train_and_validation(self) -> Dataset:
         """All samples of the search as one data set: the training data of the retraining."""
         return self.train.joined(self.validation)
+
+    def _make_names_readable(self) -> None:
+        names = self.class_names
+        object.__setattr__(self, "name", _readable(self.name))
+        object.__setattr__(self, "class_names", None if names is None else tuple(map(_readable, names)))
+        object.__setattr__(self, "test_samples", [*map(_readable, self.test_samples)])
 
     def _refuse_parts_that_differ(self) -> None:
         for part, dataset in self.parts.items():
@@ -290,6 +297,11 @@ def loaded(source: "DataSource") -> DataSplits:
         rule = f"an epoch has about {splits.epoch_samples:,} samples, fewer are passed over several times"
         log.info(f"{splits.name}: {rule} (data.epoch_samples=0: once)")
     return splits
+
+
+def _readable(name: Any) -> Any:
+    r"""``name`` as text: ``\xc4pfel`` for a file's name in Latin 1, whose bytes no text in UTF-8 can hold."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace") if isinstance(name, str) else name
 
 
 def _far_values(splits: DataSplits) -> list[str | None]:

@@ -1,6 +1,7 @@
 """Pictures, masks and classes that are called nearly alike, and masks of which each value would be a class."""
 
 import logging
+import os
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,18 @@ def test_classes_are_matched_whatever_the_form_of_their_accents(tmp_path: Path) 
     splits = load(tmp_path)
     assert splits.class_names == ("bush", COMPOSED)
     assert splits.test.targets.tolist() == [0] * 5 + [1] * 5
+
+
+def test_names_that_are_not_in_utf_8_are_written_with_their_bytes(tmp_path: Path) -> None:
+    for name, value in ((b"\xe4pfel", 9), (b"birnen", 100)):  # Latin 1, as older archives have it
+        for index in range(8):
+            file = tmp_path / os.fsdecode(name) / os.fsdecode(b"%d\xdf.png" % index)
+            save(file, value + index)
+    splits = load(tmp_path)
+    assert splits.class_names == ("birnen", r"\xe4pfel")
+    samples = [str(one) for one in splits.test_samples]
+    assert all(one.encode() and one.endswith(r"\xdf.png") for one in samples), samples
+    assert len(splits.test) == len(samples) > 0
 
 
 def test_a_test_part_without_classes_is_refused_with_the_way_to_draw_one(tmp_path: Path) -> None:
