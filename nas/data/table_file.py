@@ -1,6 +1,7 @@
 """CSV and Parquet files by pandas: columns of numbers, texts, truth values and dates, told apart by their values."""
 
 import codecs
+import logging
 import lzma
 import re
 import warnings
@@ -22,6 +23,8 @@ from nas.data.table_codes import with_codes
 from nas.data.table_rows import float_of, spellings, text_of
 from nas.errors import UnusableInput, require
 
+log = logging.getLogger(__name__)
+
 PARQUET = (".parquet", ".pq")
 TABS = (".tsv", ".tab")
 SEPARATORS = (";", "\t", "|", " ")  # that are looked for where a comma is none
@@ -42,6 +45,7 @@ DATE = re.compile(
 )
 UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # as pandas saves it; other programs take it for a column
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
+OPEN = re.compile(r"EOF inside string starting at row (\d+)")  # and this; the row of the names is 0
 COMMA = re.compile(r"-?\d+,\d+")
 EXACT = 2**53  # up to which float64 has every whole number
 UNITS = "%$€£¥"
@@ -191,9 +195,11 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
                 raise ValueError("its rows have more values than its first row has names")
         except pandas.errors.ParserError as error:
             _refuse_ragged(file, str(error), names)
+            _refuse_open_quotation(file, str(error))
             raise
     frame, codes = with_codes(pandas, frame, file, asked)
     frame.columns = names
+    _tell_swallowed_rows(frame, separator, file)
     return frame, codes, 0
 
 
@@ -254,6 +260,28 @@ def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
         f"The table {file} cannot be read: line {found[1]} has {found[2]} values, and the first line has {many}: "
         f"{'; '.join(ways)}."
     )
+
+
+def _refuse_open_quotation(file: Path, complaint: str) -> None:
+    if found := OPEN.search(complaint):
+        raise UnusableInput(
+            f"The table {file} cannot be read: a quotation mark in row {found[1]}, of which 1 is the first below the "
+            "names, is not closed: remove it, or double it inside of quotes."
+        )
+
+
+def _tell_swallowed_rows(frame: Any, separator: str, file: Path) -> None:
+    """Log texts that hold whole rows: what stands between a stray quotation mark and the next one is one text."""
+    between = len(frame.columns) - 1
+    for place in (place for place, kind in enumerate(frame.dtypes) if kind.kind not in "iufb"):
+        for row, text in enumerate(frame.iloc[:, place]):
+            lines = text.count("\n") if isinstance(text, str) else 0
+            if lines and between and text.count(separator) == between * lines:
+                log.info(
+                    f"{file.name}: row {row + 1} has a text over {lines + 1} lines with as many separators as rows "
+                    f"have, {text[:20]!r}...: a stray quotation mark swallows rows; remove it, or double it in quotes"
+                )
+                return
 
 
 def _check_layout(frame: Any, file: Path) -> None:

@@ -291,6 +291,27 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_rows_that_stray_quotation_marks_swallow_are_told(
+    separator: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    sizes = ['"7 in' if row in (7, 20) else ["5 in", "6 in"][row % 2] for row in range(ROWS)]
+    lines = [separator.join((str(row * 7 % 20), size, "ab"[row // 2 % 2])) for row, size in enumerate(sizes)]
+    file = tmp_path / "screens.csv"
+    file.write_text("\n".join([separator.join(("age", "size", "kind")), *lines]))
+    csv = {"separator": None if separator == "," else "tab"}
+    assert sum(map(len, loaded(file, csv=csv).parts.values())) == ROWS - 13
+    assert "screens.csv: row 8 has a text over 14 lines with as many separators as rows have, '7 in" in caplog.text
+    caplog.clear()
+    file.write_text(file.read_text().replace('"7 in', '"7 in, wide\nflat"'))
+    assert sum(map(len, loaded(file, csv=csv).parts.values())) == ROWS
+    assert "swallows rows" not in caplog.text
+    file.write_text(file.read_text().replace('flat"', "flat").replace('"7 in', "7 in", 1))
+    with pytest.raises(UnusableInput, match=r"a quotation mark in row 22, .* is not closed"):
+        loaded(file, csv=csv)
+
+
 @pytest.mark.parametrize(("columns", "settings", "sentence"), MISTAKES)
 def test_a_mistake_is_told_in_one_sentence_with_names_and_numbers(
     columns: dict[str, list[Any]], settings: dict[str, Any], sentence: str, tmp_path: Path
