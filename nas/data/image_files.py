@@ -264,7 +264,9 @@ class FileDataset(Dataset):
 
     def look(self) -> Findings:
         """Read the header of every file; many files are shared among the processes that decode later."""
-        return Findings() if self.looked else looked_through(self.files, self.decoding.workers)
+        if self.looked:
+            return Findings()
+        return looked_through(self.files, self.decoding.workers).cut_to(self.decoding.sides)
 
     @property
     def _helpers(self) -> int:

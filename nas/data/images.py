@@ -22,7 +22,7 @@ from nas.data.image_labels import labelled_pictures
 from nas.data.labelled import listed
 from nas.data.masks import masks_of, read_masks, smoothed_edges
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.pictures import ELONGATED, MODES, Channels, Seen
+from nas.data.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table_columns import require_columns
@@ -176,8 +176,8 @@ class Images:
 
     def _look(self, found: Listed) -> Seen:
         seen = looked_through(found.files, self.workers)
-        if self.size is None:  # pictures of one size are kept as they are
-            del seen.remarks[ELONGATED]
+        if self.size is not None:  # pictures of one size are kept as they are
+            seen.cut_to(Decoding(self.size, self.shorter_side, self.workers).sides)
         judge(self.name, seen, len(found.files))
         return seen
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -38,7 +38,7 @@ TURNS = {
 NEARLY_BLACK = "have 16 bits and use the darkest 1/256 of them only: they are nearly black, as a viewer shows them"
 SEVERAL_PAGES = "have several pages, of which the first is taken"
 ANIMATED = ("GIF", "PNG", "WEBP")  # formats in which several frames follow each other in time
-ELONGATED = "are more than twice as long as wide or the reverse: a square from their centre leaves out both ends"
+ELONGATED = "lose more than half where {} is cut out of their centre: it leaves out both ends"
 DEEP_COLOUR = "have 16 bits per colour, of which the upper 8 are read"
 GREY_MODES = ("1", "L", "LA", "La", *DEEP_MODES)
 
@@ -62,6 +62,13 @@ class Seen(Findings):
     kinds: Counter[str] = field(default_factory=Counter)
     transparent: int = 0
     examples: dict[object, str] = field(default_factory=dict)
+
+    def cut_to(self, sides: tuple[int, int]) -> Self:
+        """Itself, with a remark on the pictures of which a centre of the shape ``sides`` has less than half."""
+        shapes = {size: size[0] * sides[1] / (size[1] * sides[0]) for size in self.sizes}
+        if long := sum(self.sizes[size] for size, shape in shapes.items() if not 0.5 <= shape <= 2):
+            self.remarks[ELONGATED.format(" x ".join(map(str, sides)))] = long
+        return self
 
 
 def read_picture(file: str, channels: Channels = "rgb", deep: bool = False) -> Image.Image:
@@ -151,7 +158,6 @@ def look_at(file: str, seen: Seen) -> None:
         seen.examples.setdefault(property_, file)
     seen.remarks[SEVERAL_PAGES] += bool(several)
     seen.remarks[DEEP_COLOUR] += deep_colour
-    seen.remarks[ELONGATED] += max(width, height) > 2 * min(width, height)
 
 
 def _beginning(file: str) -> str:

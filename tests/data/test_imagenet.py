@@ -257,7 +257,7 @@ def test_many_files_are_shared_among_processes(
     for workers in (0, 2):
         found = ImageFiles(files, torch.arange(24), 24, Decoding(12, 16, workers)).look()
         assert [file for file, _ in found.unreadable] == [files[7]]
-        assert dict(found.remarks) == {ELONGATED: 1}
+        assert dict(found.remarks) == {ELONGATED.format("12 x 12"): 1}
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -229,8 +230,14 @@ def test_the_first_of_several_pages_is_taken_and_told(tmp_path: Path) -> None:
 def test_pictures_whose_ends_are_cut_off_are_told(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 40), np.uint8)).save(tmp_path / "two_to_one.png")
     Image.fromarray(np.zeros((41, 20), np.uint8)).save(tmp_path / "longer.png")
-    assert not remarks(tmp_path / "two_to_one.png")
-    assert remarks(tmp_path / "longer.png") == [ELONGATED]
+    for name, sides, cut in (
+        ("two_to_one", (8, 8), False),
+        ("longer", (8, 8), True),
+        ("longer", (16, 8), False),
+        ("two_to_one", (16, 8), True),
+    ):
+        findings = looked(tmp_path / f"{name}.png").cut_to(sides)
+        assert findings.remarks == Counter({ELONGATED.format(f"{sides[0]} x {sides[1]}"): int(cut)}), (name, sides)
 
 
 @pytest.mark.parametrize(
