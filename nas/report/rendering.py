@@ -22,8 +22,9 @@ NARROW = 3.6  # inches: the width of a chain of layers that a telephone shows in
 
 
 def render(template: str, **context: object) -> str:
-    """The page that ``template`` makes of ``context``."""
-    return environment().get_template(template).render(context)
+    r"""The page that ``template`` makes of ``context``; bytes of a path that is not in UTF-8 become ``\xe4``."""
+    page = environment().get_template(template).render(context)
+    return page.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @cache

@@ -1,12 +1,13 @@
 """The page of a run: its sections, its sentences, and the escaping of foreign text."""
 
 import json
+import os
 from html.parser import HTMLParser
 
 import pytest
 
 from nas.errors import InvalidValue
-from nas.report.comparison import comparison, outcome
+from nas.report.comparison import comparison, outcome, write_comparison
 from nas.report.measured_swaps import SwapSettings, measure_swaps
 from nas.report.page import outcome_line, page, write_page, write_page_if_possible
 from nas.report.recorded_run import CONFIGURATION, RecordedRun, changed_settings, default_configuration
@@ -215,6 +216,13 @@ def test_a_run_s_name_is_escaped_on_its_page_and_in_a_comparison(run_folder):
     for html in (page(run), comparison([run])):
         assert "<script" not in html
         assert any("<script>alert(1)" in text for text in Document(html).texts)
+
+
+def test_a_folder_that_is_not_called_in_utf_8_is_on_its_page_and_in_a_comparison(run_folder):
+    folder = run_folder()
+    folder = folder.rename(folder.with_name(os.fsdecode(b"m\xe4rz")))
+    for written in (write_page(folder), write_comparison([folder])):
+        assert r"m\xe4rz" in written.read_text()
 
 
 def test_the_page_is_written_beside_the_run_and_a_failure_does_not_end_it(run_folder, tmp_path, capsys):
