@@ -46,6 +46,7 @@ prepare_environment() {
         for other in "$root"/.venv/installed*; do
             [ "$(cat "$other" 2>/dev/null)" = "$wanted" ] || rm -f "$other"
         done
+        echo "Installing into $root/.venv, once; PyTorch and CUDA are gigabytes, which takes minutes ..." >&2
         "$python" -m pip install -qq --disable-pip-version-check "${versions[@]}" --editable "$requirement" || exit 1
         printf '%s\n' "$wanted" > "$marker"
     fi

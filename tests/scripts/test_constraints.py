@@ -86,6 +86,14 @@ def test_others_are_installed_where_they_are_asked_for_and_void_what_was_there(c
     assert f"--constraint scripts/lowest.txt --editable {clone}" in lowest
 
 
+def test_an_installation_is_told_before_it_begins(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    installed(clone)
+    told = capfd.readouterr()
+    assert (told.out, f"Installing into {clone}/.venv, once" in told.err) == ("", True)
+    installed(clone)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_file_that_is_not_there_is_named(clone: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError) as error:
         installed(clone, constraints="scripts/none.txt")
