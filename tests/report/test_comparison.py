@@ -9,7 +9,7 @@ from nas.errors import InvalidValue
 from nas.report import comparison as compared
 from nas.report.charts import anytime_charts, anytime_curve, anytime_measure
 from nas.report.recorded_run import RecordedRun
-from tests.report.conftest import by_epoch, write_curves
+from tests.report.conftest import CANDIDATE, by_epoch, write_curves
 from tests.report.test_page import Document
 
 
@@ -28,6 +28,13 @@ def two_runs(run_folder, tmp_path):
         result = {"test_accuracy": 0.97 + 0.02 * number, "parameters": 1000 * (number + 1)}
         (one / "final" / "result.json").write_text(json.dumps(result))
     return sweep
+
+
+def test_hyperparameters_that_were_learned_too_briefly_for_a_curve_are_named(run_folder):
+    brief = {**CANDIDATE, "trajectory": {"dropout": [0.3, 0.2]}}
+    for candidate, said in ((brief, "Learned in run. The search was too short"), (CANDIDATE, "No run has learned any")):
+        texts = Document(compared.comparison([RecordedRun.read(run_folder({}, candidate))])).texts
+        assert any(said in text for text in texts), said
 
 
 def test_a_multirun_stands_for_its_runs_in_their_order(two_runs):
