@@ -86,8 +86,8 @@ def _files(
     if twice:
         rows = torch.tensor([row for row, file in enumerate(files) if file == twice[0]])
         raise UnusableInput(
-            f"{len(twice):,} pictures are in more than one row of {shown}, {twice[0]} in {rows_named(rows)}: keep one "
-            "row of each, or the same picture is trained and tested on."
+            f"{shown} has more than one row for {len(twice):,} of the pictures, for {twice[0]} in {rows_named(rows)}: "
+            "keep one row of each, or the same picture is trained and tested on."
         )
     return given, [str(file) for file in files]
 

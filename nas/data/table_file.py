@@ -166,8 +166,10 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     """The table as pandas reads it, the places of its columns of codes, and how many first ones were its index."""
     if file.suffix.lower() in PARQUET:
         frame, index = pandas.read_parquet(file), 0
-        if any(name is not None for name in frame.index.names):  # pandas hides a column that was its index
-            index, frame = len(frame.index.names), frame.reset_index()
+        levels = list(frame.index.names)  # pandas hides a column that was its index
+        if any(name is not None for name in levels) or not isinstance(frame.index, pandas.RangeIndex):
+            named = [f"__index_level_{level}__" if name is None else name for level, name in enumerate(levels)]
+            index, frame = len(levels), frame.reset_index(names=named)
         return _without(pandas, frame, unknown) if unknown else frame, frozenset(), index
     tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
     separator = "\t" if tabs else csv.separator or ","

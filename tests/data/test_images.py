@@ -295,7 +295,7 @@ def test_rows_and_pictures_that_do_not_fit_are_told(tmp_path: Path, caplog: pyte
     rows(folder / "labels.csv", table_)  # names without their ending
     refused(UnusableInput, folder, "1 of the 12 pictures", "p3 in row 4", "column file", labels="labels.csv")
     rows(folder / "labels.csv", {"file": ["p1.png", "p1.png", "p2.png"], "angle": ANGLES[:3]})
-    refused(UnusableInput, folder, "1 pictures are in more than one row", "rows 1, 2", labels="labels.csv")
+    refused(UnusableInput, folder, "more than one row for 1 of the pictures, for", "rows 1, 2", labels="labels.csv")
     rows(folder / "labels.csv", {"id": ["x", "y", "z"], "angle": ANGLES[:3]})
     refused(
         InvalidValue, folder, "file_column=null", "none of the columns id, angle", "11 pictures", labels="labels.csv"
