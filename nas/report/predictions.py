@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,12 +59,18 @@ class PredictionsFile:
         """Write what was taken in to a file in ``folder``, if there is anything."""
         if not self._rows:
             return
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
         likely = any(one.probability for _, one in self._rows)
-        rows.writerow((*COLUMNS, PROBABILITY) if likely else COLUMNS)
-        rows.writerows((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
-        write_atomically(folder / PREDICTIONS, text.getvalue().encode())
+        rows = ((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
+        write_csv(folder / PREDICTIONS, (*COLUMNS, PROBABILITY) if likely else COLUMNS, rows)
+
+
+def write_csv(file: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write ``rows`` below the ``names`` of their columns."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+    write_atomically(file, text.getvalue().encode())
 
 
 def evenly_spread(count: int, most: int) -> list[int]:

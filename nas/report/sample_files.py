@@ -1,7 +1,5 @@
 """What is kept of single test samples while a network is tested: predictions, or scores and a few to be looked at."""
 
-import csv
-import io
 import math
 from heapq import nlargest
 from pathlib import Path
@@ -12,10 +10,9 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.report.drawing import save_drawing
-from nas.report.predictions import PredictionsFile, evenly_spread
+from nas.report.predictions import PredictionsFile, evenly_spread, write_csv
 from nas.report.sample_drawing import samples_figure
 from nas.report.shown_samples import MOST_CHANNELS, SAMPLES, ShownSamples, thinned
-from nas.run.checkpoint import write_atomically
 from nas.tasks import Task
 
 SCORES = "scores.csv"
@@ -82,12 +79,9 @@ class PlacesFiles:
 
     def write(self, folder: Path) -> None:
         """Write the scores into ``folder``, the samples that are shown, and drawings of these."""
-        text = io.StringIO(newline="")
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(("sample", *(one.name for one in self._task.measures)))
         told = ([f"{value:.6g}" if math.isfinite(value) else "" for value in values] for values in self._scores)
-        rows.writerows((name, *values) for name, values in zip(self._names, told, strict=True))
-        write_atomically(folder / SCORES, text.getvalue().encode())
+        rows = ((name, *values) for name, values in zip(self._names, told, strict=True))
+        write_csv(folder / SCORES, ("sample", *(one.name for one in self._task.measures)), rows)
         if not self._places:
             return
         shown = self._shown()
