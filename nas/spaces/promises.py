@@ -198,7 +198,8 @@ class _Tried:
             found = tuple(weights[name].shape) if name in weights else "nothing"
             why = f"its {what} has {found} for the alpha {name!r}, it must be weights of shape {tuple(alpha.shape)}"
             self.require(found == tuple(alpha.shape), why)
-        read = self.ask("preferred(probabilities)", partial(self.space.preferred, _by_row(supernet, weights)))
+        weights = {name: weights[name] for name in supernet.alpha}
+        read = self.ask("preferred(probabilities)", partial(self.space.preferred, supernet.by_row(weights)))
         again = self.ask(what, partial(supernet.architecture_weights, read))
         # The same architecture may be written in several ways, and leave rows out.
         same = self.chosen(supernet, weights) <= self.chosen(supernet, again)
@@ -207,7 +208,7 @@ class _Tried:
 
     def chosen(self, supernet: Supernet, weights: Mapping[str, Tensor]) -> set[tuple[str, str]]:
         """The options that have weights, with their rows."""
-        rows = _by_row(supernet, weights).items()
+        rows = supernet.by_row({name: weights[name] for name in supernet.alpha}).items()
         never = self.space.never_chosen
         return {
             (row, option) for row, values in rows for option, value in values.items() if value and option not in never
@@ -343,16 +344,6 @@ def _parameters(network: nn.Module) -> float:
     head = getattr(network, "auxiliary_head", None)
     whole = sum(one.numel() for one in network.parameters())
     return float(whole - sum(one.numel() for one in head.parameters()) if isinstance(head, nn.Module) else whole)
-
-
-def _by_row(supernet: Supernet, weights: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
-    """``weights`` as ``Supernet.probabilities`` has them."""
-    rows: dict[str, dict[str, float]] = {}
-    for name, alpha in supernet.alpha.items():
-        values = weights[name].reshape(-1, alpha.shape[-1]).tolist()
-        named = zip(supernet.alpha_rows(name), values, strict=True)
-        rows |= {row: dict(zip(options, of_row, strict=True)) for (row, options), of_row in named}
-    return rows
 
 
 def _labels(supernet: Supernet) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -128,9 +128,13 @@ class Supernet(nn.Module, ABC):
     @torch.no_grad()
     def probabilities(self) -> dict[str, dict[str, float]]:
         """The probability of every option of every row of alpha: what is logged."""
+        return self.by_row(self.mean_weights())
+
+    def by_row(self, weights: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+        """By row of alpha the weight of every option in ``weights``, which are named and shaped as the alphas."""
         rows: dict[str, dict[str, float]] = {}
-        for name, weights in self.mean_weights().items():
-            values_of_rows = weights.reshape(-1, weights.shape[-1]).tolist()
+        for name, of_alpha in weights.items():
+            values_of_rows = of_alpha.reshape(-1, of_alpha.shape[-1]).tolist()
             for (row, options), values in zip(self.alpha_rows(name), values_of_rows, strict=True):
                 rows[row] = dict(zip(options, values, strict=True))
         return rows
