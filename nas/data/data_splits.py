@@ -12,6 +12,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.far_values import far_inputs, far_targets
 from nas.data.labelled import listed, shape_and_type
+from nas.data.own_files import readable
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
 from nas.distributed import current_ranks
@@ -122,9 +123,9 @@ class DataSplits:
 
     def _make_names_readable(self) -> None:
         names = self.class_names
-        object.__setattr__(self, "name", _readable(self.name))
-        object.__setattr__(self, "class_names", None if names is None else tuple(map(_readable, names)))
-        object.__setattr__(self, "test_samples", [*map(_readable, self.test_samples)])
+        object.__setattr__(self, "name", readable(self.name))
+        object.__setattr__(self, "class_names", None if names is None else tuple(_all_readable(names)))
+        object.__setattr__(self, "test_samples", _all_readable(self.test_samples))
 
     def _refuse_parts_that_differ(self) -> None:
         for part, dataset in self.parts.items():
@@ -299,9 +300,8 @@ def loaded(source: "DataSource") -> DataSplits:
     return splits
 
 
-def _readable(name: Any) -> Any:
-    r"""``name`` as text: ``\xc4pfel`` for a file's name in Latin 1, whose bytes no text in UTF-8 can hold."""
-    return name.encode(errors="surrogateescape").decode(errors="backslashreplace") if isinstance(name, str) else name
+def _all_readable(names: Sequence[Any]) -> list[Any]:
+    return [readable(one) if isinstance(one, str) else one for one in names]
 
 
 def _far_values(splits: DataSplits) -> list[str | None]:

@@ -32,6 +32,11 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:100]
 
 
+def readable(text: str) -> str:
+    r"""``text`` with ``\xc4pfel`` for a file's name in Latin 1, whose bytes no text in UTF-8 can hold."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def digest_of(files: Sequence[Path]) -> str:
     """The SHA-256 of the contents of ``files``, one after the other."""
     whole = hashlib.sha256()

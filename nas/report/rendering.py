@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from nas.data.own_files import readable
 from nas.report.drawing import inline_svg
 from nas.report.outcome import architecture_in_words, space_figure
 from nas.report.sample_drawing import drawn_in_words, keys, sample_figure
@@ -25,8 +26,7 @@ NARROW = 3.6  # inches: the width of a chain of layers that a telephone shows in
 
 def render(template: str, **context: object) -> str:
     r"""The page that ``template`` makes of ``context``; bytes of a path that is not in UTF-8 become ``\xe4``."""
-    page = environment().get_template(template).render(context)
-    return page.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return readable(environment().get_template(template).render(context))
 
 
 @cache
