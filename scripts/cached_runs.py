@@ -45,14 +45,15 @@ COMMON_SOURCES = (
     *("data", "hyperparameters", "operations", "run", "spaces", "tasks"),
 )
 TRAINING_SOURCES = (*COMMON_SOURCES, "training")
-SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations", "search")
+SPACES = "../conf/space"  # of which a search takes what fits its data, where none is asked for
+SEARCH_SOURCES = (*TRAINING_SOURCES, "bilevel", "evaluation", "relaxations", "search", SPACES)
 
 
 class Run(ABC):
     """Something to compute that is known by what it depends on: a frozen dataclass, so that equal ones are one."""
 
     sources: ClassVar[tuple[str, ...]]
-    """The files and folders of ``nas`` that it is computed with."""
+    """The files and folders that it is computed with, as they lie from ``nas``."""
 
     @abstractmethod
     def depends_on(self) -> Any:
@@ -184,8 +185,10 @@ class CachedRuns:
 
 @cache
 def sources(parts: tuple[str, ...]) -> str:
-    """A hash of the code in ``parts`` of ``nas``."""
-    paths = [path for part in parts for path in sorted((ROOT / "nas" / part).rglob("*.py")) or [ROOT / "nas" / part]]
+    """A hash of the code and the settings in ``parts`` of ``nas``."""
+    paths: list[Path] = []
+    for part in (ROOT / "nas" / one for one in parts):
+        paths += sorted(path for path in part.rglob("*") if path.suffix in (".py", ".yaml")) or [part]
     content = b"".join(path.read_bytes() for path in [*paths, Path(__file__)])
     return hashlib.sha256(content).hexdigest()
 
