@@ -138,7 +138,9 @@ def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
 
 
 def _has_classes(folder: str | None) -> bool:
-    from nas.data.text_classes import has_classes  # not above: PyTorch comes with it, and not every command needs that
+    from nas.data.texts.text_classes import (
+        has_classes,  # not above: PyTorch comes with it, and not every command needs that
+    )
 
     try:
         return folder is not None and has_classes(folder)

@@ -18,7 +18,7 @@ from torchvision import transforms
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
 from nas.data.dataset import Dataset
-from nas.data.image_files import Decoder, Decoding, ImageFiles, Request
+from nas.data.pictures.image_files import Decoder, Decoding, ImageFiles, Request
 from nas.errors import InvalidValue, UnusableInput
 
 SIZE, SHORTER_SIDE = 12, 16

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from nas.configuration import build
-from nas.data import image_files
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.data_splits import DataSource, DataSplits
-from nas.data.image_files import Decoding, ImageFiles
-from nas.data.image_folders import class_folders
-from nas.data.images import imagenet_of_old as ImageNet
-from nas.data.pictures import ELONGATED
+from nas.data.pictures import image_files
+from nas.data.pictures.image_files import Decoding, ImageFiles
+from nas.data.pictures.image_folders import class_folders
+from nas.data.pictures.images import imagenet_of_old as ImageNet
+from nas.data.pictures.pictures import ELONGATED
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 

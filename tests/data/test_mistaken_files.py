@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from nas.data import CsvFormat, RowSplit, Table
-from nas.data.array_file import read_arrays
+from nas.data.arrays.array_file import read_arrays
 from nas.data.mistaken_files import NOT_FETCHED
 from nas.data.own_files import path_of
-from nas.data.pictures import Seen, look_at
+from nas.data.pictures.pictures import Seen, look_at
 from nas.errors import UnusableInput
 
 ROWS = 20
@@ -130,7 +130,7 @@ def test_an_index_that_names_the_rows_is_left_out(
     days = pd.date_range("2020-01-01", periods=ROWS, name="day")
     patients = pd.Index([7 * row**2 for row in range(ROWS)], name="patient")
     visits = pd.MultiIndex.from_arrays([[row // 4 for row in range(ROWS)], days], names=["patient", "day"])
-    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
     for index, kept in ((days.rename(None), 0), (patients.rename(None), 0), (days, 0), (patients, 0), (visits, 1)):
         caplog.clear()
         monkeypatch.setattr(pd, "read_parquet", lambda _, index=index: pd.DataFrame(COLUMNS, index=index))
@@ -153,7 +153,7 @@ def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
     file = tmp_path / "patients.parquet"
     file.write_bytes(b"PAR1")
     table = COLUMNS | {"lab": [-9, 1, 2, 4] * 5, "tag": ["-9", "x", "y", "x"] * 5, "won": [True, False] * 10}
-    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
     monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table | {5: [0.5, 1.5] * 10}))
     preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
     assert preparation["numeric"][1]["indicator"]

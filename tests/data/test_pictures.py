@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from nas.data.pictures import (
+from nas.data.pictures.pictures import (
     ELONGATED,
     NEARLY_BLACK,
     SEVERAL_PAGES,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.augmentation import Augmentation
-from nas.data.embedded import Digits
+from nas.data.pictures.embedded import Digits
 from nas.data.splits import SplitSettings
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source

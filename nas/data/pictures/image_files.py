@@ -26,7 +26,7 @@ from nas.data.augmentation import ImageFileAugmentation
 from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Transform
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.labelled import as_labels
-from nas.data.pictures import MODES, Channels, Looks, Seen, read_picture, reason_in_words
+from nas.data.pictures.pictures import MODES, Channels, Looks, Seen, read_picture, reason_in_words
 from nas.errors import UnusableInput, require
 from nas.stopping import WARNINGS
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.dividing_columns import groups_of, times_of
 from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.table_columns import (
+from nas.data.tables.dividing_columns import groups_of, times_of
+from nas.data.tables.table_columns import (
     as_amounts,
     as_said,
     count_rows,
@@ -26,9 +26,9 @@ from nas.data.table_columns import (
     require_columns,
     targets_among,
 )
-from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_preparation import TablePreparation, fitted_preparation
-from nas.data.table_remarks import remarks_on
+from nas.data.tables.table_file import Column, CsvFormat, read_table
+from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
+from nas.data.tables.table_remarks import remarks_on
 from nas.data.targets import of_training
 from nas.errors import UnusableInput, require
 
@@ -40,7 +40,7 @@ class Table:
     """A :class:`nas.data.data_splits.DataSource`: the inputs are all columns but the target's.
 
     Numbers are filled by the median and standardised, gaps have an input that tells of them, texts become codes. What
-    is measured for that is measured on the training part (:mod:`nas.data.table_preparation`).
+    is measured for that is measured on the training part (:mod:`nas.data.tables.table_preparation`).
 
     Attributes:
         split: Sizes of the parts, and how their rows are chosen.

@@ -15,18 +15,18 @@ import torch
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.data_splits import DataSplits, judge
 from nas.data.dataset import Dataset
-from nas.data.dividing_columns import groups_of, times_of
-from nas.data.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
-from nas.data.image_folders import PART_NAMES, Listed, PictureFolder
-from nas.data.image_labels import labelled_pictures
 from nas.data.labelled import listed
-from nas.data.masks import masks_of, read_masks, smoothed_edges
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.pictures import MODES, Channels, Seen
+from nas.data.pictures.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
+from nas.data.pictures.image_folders import PART_NAMES, Listed, PictureFolder
+from nas.data.pictures.image_labels import labelled_pictures
+from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
+from nas.data.pictures.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.splits import SplitSettings, split_dataset
-from nas.data.table_columns import require_columns
-from nas.data.table_file import CsvFormat
+from nas.data.tables.dividing_columns import groups_of, times_of
+from nas.data.tables.table_columns import require_columns
+from nas.data.tables.table_file import CsvFormat
 from nas.data.targets import Targets, of_training
 from nas.errors import InvalidValue, UnusableInput, require
 

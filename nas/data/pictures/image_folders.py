@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nas.data.labelled import listed
-from nas.data.table_file import Column
+from nas.data.tables.table_file import Column
 from nas.data.targets import Targets
 from nas.errors import UnusableInput
 
@@ -63,7 +63,7 @@ class PictureFolder:
         given: By part the name of its folder, null where there is none; null takes those in ``PART_NAMES``.
         left_out: What is no picture, by extension.
         endings: What the names of pictures end with.
-        what: One of them in a word; the texts of ``nas.data.text_classes`` lie in such folders, too.
+        what: One of them in a word; the texts of ``nas.data.texts.text_classes`` lie in such folders, too.
         layout: How they can lie in a folder, for messages.
     """
 

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.array_file import Array, read_array, read_arrays
-from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.arrays.array_file import Array, read_array, read_arrays
+from nas.data.arrays.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import is_one_hot, listed
