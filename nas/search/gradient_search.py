@@ -113,7 +113,7 @@ class GradientSearch(CheckpointedSearch):
             log.info(what_it_takes())
         self.meter.begin_epoch()
         if start == "fresh":
-            self.bilevel_optimiser.forget_weights()  # a strategy may have served another search before
+            self.bilevel_optimiser.forget_weights()  # a hypergradient may have served another search before
             if self.beginning is not None:
                 self.beginning.keep(self.parts)
             self.guard.begin(self._initial_loss())

@@ -46,7 +46,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
-LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any strategy: the usual ones take no more
+LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any hypergradient: the usual ones take no more
 
 
 @dataclass(frozen=True)
@@ -248,9 +248,9 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     parts.randomness.seed_ranks_apart()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
-    strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+    hypergradients = parts.architecture_gradient, parts.hyperparameter_gradient
     bends = parts.stopping is not None and parts.stopping.differentiates_twice
-    once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
+    once = not bends and not differentiates_twice(*hypergradients, parts.hyperparameters)
     if once:
         supernet.expect_first_derivatives_only()
     if parts.training.compile:

@@ -243,7 +243,7 @@ def test_with_neither_it_trains_the_weights_and_touches_no_validation_image_unti
     assert len(rows(tmp_path, "supernet/validation_loss")) == 1
 
 
-def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(splits, tmp_path):
+def test_hypergradients_that_cannot_serve_are_refused_before_anything_is_written(splits, tmp_path):
     with pytest.raises(InvalidValue, match=r"hyperparameters\.gradient=null is not allowed"):
         Run(hyperparameters=None).made(splits, tmp_path)
     with pytest.raises(InvalidValue, match=r"hyperparameters\.gradient=FirstOrder is not allowed"):
@@ -256,9 +256,9 @@ def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(spl
 
 
 def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
-    for strategy in (Exact(), LastStep()):  # for dropout, which acts through the training loss
+    for hypergradient in (Exact(), LastStep()):  # for dropout, which acts through the training loss
         with pytest.raises(InvalidValue, match="cannot differentiate twice"):
-            Run(compile=True, hyperparameters=strategy).made(splits, tmp_path)
+            Run(compile=True, hyperparameters=hypergradient).made(splits, tmp_path)
     with pytest.raises(InvalidValue, match="cannot differentiate twice"):
         Run(compile=True, architecture=Exact(), learned=False).made(splits, tmp_path)
     Run(compile=True, learned=False).made(splits, tmp_path)
@@ -586,27 +586,27 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    "hypergradient",
     [ForwardAccumulation, lambda: ByKind(NeumannSeries(2), ForwardAccumulation(3, 0.5)), LastStep],
     ids=["rtho", "by kind", "last step"],
 )
-def test_a_strategy_with_a_memory_goes_on_too(strategy, splits, tmp_path):
-    expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search().candidate
-    killed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+def test_a_hypergradient_with_a_memory_goes_on_too(hypergradient, splits, tmp_path):
+    expected = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "whole").search().candidate
+    killed = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "killed")
     before_step(killed, 8, kill)
     with pytest.raises(Killed):
         killed.search()
-    resumed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+    resumed = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "killed")
     assert resumed.search().candidate == expected
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
-def test_a_restart_makes_a_strategy_forget(splits, tmp_path):
-    strategy = ForwardAccumulation(None)
-    search = Run(hyperparameters=strategy, search={"epochs": 2}).made(splits, tmp_path)
+def test_a_restart_makes_a_hypergradient_forget(splits, tmp_path):
+    hypergradient = ForwardAccumulation(None)
+    search = Run(hyperparameters=hypergradient, search={"epochs": 2}).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
     search.search()
-    assert strategy.state_dict()["age"] == 2  # of eight steps, those after the sixth
+    assert hypergradient.state_dict()["age"] == 2  # of eight steps, those after the sixth
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])
