@@ -11,12 +11,12 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.far_values import far_inputs, far_targets
-from nas.data.labelled import listed, shape_and_type
+from nas.data.labelled import shape_and_type
 from nas.data.own_files import readable
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
 from nas.distributed import current_ranks
-from nas.errors import UnusableInput, require
+from nas.errors import UnusableInput, listed, require
 from nas.signature import Head, Signature
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
 from nas.data.row_split import Parts
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 MOST_CLASSES = 20  # up to which whole numbers are drawn like classes, in proportion
 

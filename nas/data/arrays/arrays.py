@@ -14,11 +14,11 @@ from nas.data.arrays.array_file import Array, read_array, read_arrays
 from nas.data.arrays.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import is_one_hot, listed
+from nas.data.labelled import is_one_hot
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 from nas.signature import Head
 
 log = logging.getLogger(__name__)

@@ -13,11 +13,10 @@ from torch import Tensor
 from nas.data.arrays.series_file import SeriesFile, read_series, series_files
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, of_training
-from nas.errors import UnusableInput, require
+from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 

@@ -14,10 +14,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
 from nas.data.tables.table_file import Column
 from nas.data.targets import Targets
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 PICTURES = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # as torchvision has them

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 
-from nas.data.labelled import listed
 from nas.data.pictures.image_folders import PICTURES, Listed, PictureFolder
 from nas.data.tables.table_columns import require_columns, rows_named, targets_among
 from nas.data.tables.table_file import Column, CsvFormat, read_table
 from nas.data.tables.table_rows import text_of
 from nas.data.targets import Targets
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 LOOKED_AT = 100  # rows, to find the column of file names
 

@@ -15,7 +15,6 @@ import torch
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.data_splits import DataSplits, judge
 from nas.data.dataset import Dataset
-from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
 from nas.data.pictures.image_folders import PART_NAMES, Listed, PictureFolder
@@ -28,7 +27,7 @@ from nas.data.tables.dividing_columns import groups_of, times_of
 from nas.data.tables.table_columns import require_columns
 from nas.data.tables.table_file import CsvFormat
 from nas.data.targets import Targets, of_training
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 

@@ -13,12 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils import data
 
-from nas.data.labelled import listed
 from nas.data.pictures.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
 from nas.data.pictures.image_folders import PictureFolder, kinds_of, pictures_below
 from nas.data.pictures.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
 from nas.data.targets import Targets
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 MOST_VALUES = 256
 LOSSY = ("JPEG", "MPO")  # as Pillow calls them, whatever a file's name; a WebP does not say whether it is lossy

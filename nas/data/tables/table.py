@@ -11,7 +11,6 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.tables.dividing_columns import groups_of, times_of
@@ -30,7 +29,7 @@ from nas.data.tables.table_file import Column, CsvFormat, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import remarks_on
 from nas.data.targets import of_training
-from nas.errors import UnusableInput, require
+from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
-from nas.data.labelled import listed
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
@@ -17,7 +16,7 @@ from nas.data.texts.text_classes import TO_UTF_8, has_classes, labelled_texts, l
 from nas.data.texts.text_stream import TextDataset
 from nas.data.texts.text_tokens import numbered, tokens_of
 from nas.data.texts.text_vocabulary import Counted, Level
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import listed
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures.image_folders import PictureFolder
@@ -16,7 +15,7 @@ from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.texts.text_vocabulary import Counted
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput, listed
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
