@@ -17,11 +17,12 @@ from nas.data.data_splits import DataSplits, judge
 from nas.data.dataset import Dataset
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.pictures.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
-from nas.data.pictures.image_folders import PART_NAMES, Listed, PictureFolder
-from nas.data.pictures.image_labels import labelled_pictures
+from nas.data.pictures.image_labels import LabelledFiles, labelled_pictures
 from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
+from nas.data.pictures.picture_folder import PictureFolder
 from nas.data.pictures.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
+from nas.data.sample_folder import PART_NAMES
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.tables.dividing_columns import groups_of, times_of
 from nas.data.tables.table_columns import require_columns
@@ -159,24 +160,25 @@ class Images:
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 
-    def _listed(self, folder: PictureFolder) -> Listed:
+    def _listed(self, folder: PictureFolder) -> LabelledFiles:
         if self.labels is not None:
             path = self._path(folder, self.labels)
             return labelled_pictures(path, self.csv, folder, self.file_column, self.target)
         if self.masks is None:
-            return folder.classes()
+            found = folder.classes()
+            return LabelledFiles(found.files, found.targets, found.own)
         files = folder.pictures(without=self._path(folder, self.masks))
         if not files:
             raise UnusableInput(f"There are no pictures below {folder.location} beside the masks.")
         own, order = folder.by_part(files)
-        return Listed([files[place] for place in order.tolist()], None, own)
+        return LabelledFiles([files[place] for place in order.tolist()], None, own)
 
     def _path(self, folder: PictureFolder, path: str) -> Path:
         """``path`` below the folder or, where there is none, from the working directory."""
         within, here = path_of(str(folder.location / Path(path).expanduser())), path_of(path)
         return here if here.exists() and not within.exists() else within
 
-    def _look(self, found: Listed) -> Seen:
+    def _look(self, found: LabelledFiles) -> Seen:
         seen = looked_through(found.files, self.workers)
         if self.size is not None:  # pictures of one size are kept as they are
             seen.cut_to(Decoding(self.size, self.shorter_side, self.workers).sides)
@@ -219,7 +221,7 @@ class Images:
         require(self.masks is None or area == 1, "augmentation.smallest_area", area, allowed)
 
     def _split(
-        self, found: Listed, targets: Targets, decoding: Decoding, looked: bool
+        self, found: LabelledFiles, targets: Targets, decoding: Decoding, looked: bool
     ) -> tuple[Targets, Sequence[FileDataset]]:
         """The targets with the classes of the training part, and the parts."""
         count = len(found.files) - sum(found.own.values())
@@ -284,7 +286,7 @@ class Images:
             **masks,
         }
 
-    def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, by_content: bool) -> str:
+    def _digest(self, folder: PictureFolder, found: LabelledFiles, targets: Targets, by_content: bool) -> str:
         """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many.
 
         It does not depend on ``memory``, so that a retraining may keep less than its search.

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.utils import data
 
 from nas.data.pictures.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
-from nas.data.pictures.image_folders import PictureFolder, kinds_of, pictures_below
+from nas.data.pictures.picture_folder import PICTURES, PictureFolder
 from nas.data.pictures.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
+from nas.data.sample_folder import files_below, kinds_of
 from nas.data.targets import Targets
 from nas.errors import UnusableInput, listed
 
@@ -67,7 +68,7 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
 
 def _pictures_of_masks(location: Path, others: Counter[str]) -> list[str]:
     try:
-        return pictures_below(str(location), others)
+        return files_below(str(location), others, PICTURES)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UnusableInput(

@@ -5,13 +5,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.pictures.image_folders import PictureFolder
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
+from nas.data.sample_folder import SampleFolder
 from nas.data.targets import of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.texts.text_vocabulary import Counted
@@ -20,6 +21,14 @@ from nas.errors import InvalidValue, UnusableInput, listed
 log = logging.getLogger(__name__)
 ENDING = ".txt"
 TO_UTF_8 = "iconv -f latin1 -t utf-8"  # for example; which encoding a file has, nobody knows but its owner
+
+
+class TextFolder(SampleFolder):
+    """A folder of a user's texts."""
+
+    endings: ClassVar[tuple[str, ...]] = (ENDING,)
+    what: ClassVar[str] = "text"
+    layout: ClassVar[str] = "<class>/*.txt"
 
 
 def has_classes(folder: str) -> bool:
@@ -65,7 +74,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     """
     location = path_of(folder)
     name = name_of(location)
-    found = PictureFolder(name, location, endings=(ENDING,), what="text", layout="<class>/*.txt").classes()
+    found = TextFolder(name, location).classes()
     assert found.targets is not None
     texts = _read(name, found.files)
     count = len(texts) - sum(found.own.values())
