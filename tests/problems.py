@@ -16,7 +16,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.data_splits import DataSplits
 from nas.data.pictures.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import (
     GROUPS,

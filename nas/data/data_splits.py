@@ -227,13 +227,13 @@ class DataSplits:
         found = [dataset.look() for dataset in self.parts.values()]
         unreadable = [image for one in found for image in one.unreadable]
         remarks: Counter[str] = sum((one.remarks for one in found), Counter())
-        judge(self.name, Findings(unreadable, remarks), sum(map(len, self.parts.values())))
+        refuse_unreadable(self.name, Findings(unreadable, remarks), sum(map(len, self.parts.values())))
 
     def _class(self, label: int) -> str:
         return self.class_names[label] if self.class_names is not None else f"class {label}"
 
 
-def judge(name: str, findings: Findings, images: int) -> None:
+def refuse_unreadable(name: str, findings: Findings, images: int) -> None:
     """Refuse images that cannot be read, and log what is worth a line.
 
     Args:

@@ -51,7 +51,7 @@ def number_names(values: Sequence[float]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(value) for value in exact]
 
 
-def of_training(targets: Targets, parts: Parts, owner: str, amounts: str = "") -> Targets:
+def with_classes_of_training(targets: Targets, parts: Parts, owner: str, amounts: str = "") -> Targets:
     """``targets`` with the classes of the training part only; numbers stay as they are.
 
     Args:

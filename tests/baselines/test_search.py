@@ -23,7 +23,7 @@ from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
 from nas.data.pictures.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, RunFailed
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation

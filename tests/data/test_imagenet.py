@@ -21,7 +21,7 @@ from nas.data.pictures.images import imagenet_of_old as ImageNet
 from nas.data.pictures.picture_folder import PICTURES
 from nas.data.pictures.pictures import ELONGATED
 from nas.data.sample_folder import class_folders
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
 

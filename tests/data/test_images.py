@@ -20,7 +20,7 @@ from nas.data.dataset import ArrayDataset, ImageDataset
 from nas.data.pictures.image_files import FilesWithTargets, ImageFiles
 from nas.data.pictures.images import Images
 from nas.data.row_split import RowSplit
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
 OFF = ImageFileAugmentation()

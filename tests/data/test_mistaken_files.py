@@ -11,7 +11,7 @@ from nas.data import CsvFormat, RowSplit, Table
 from nas.data.arrays.array_file import read_arrays
 from nas.data.mistaken_files import NOT_FETCHED
 from nas.data.own_files import path_of
-from nas.data.pictures.pictures import Seen, look_at
+from nas.data.pictures.pictures import HeaderFindings, look_at_header
 from nas.errors import UnusableInput
 
 ROWS = 20
@@ -64,8 +64,8 @@ def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> N
     file.write_text(POINTER)
     with pytest.raises(UnusableInput, match=f"it {NOT_FETCHED}"):
         read_arrays(file)
-    seen = Seen()
-    look_at(str(file.rename(tmp_path / "x.png")), seen)
+    seen = HeaderFindings()
+    look_at_header(str(file.rename(tmp_path / "x.png")), seen)
     assert seen.unreadable[0][1] == f"it {NOT_FETCHED}"
     with pytest.raises(UnusableInput, match=r"s3://me/x\.csv is an address, and data are read from files"):
         path_of("s3://me/x.csv")
@@ -97,8 +97,8 @@ def test_a_file_that_may_not_be_read_is_told_in_one_sentence(
     monkeypatch.setattr("builtins.open", locked)
     monkeypatch.setattr("io.open", locked)
     if name == "x.png":
-        seen = Seen()
-        look_at(str(file), seen)
+        seen = HeaderFindings()
+        look_at_header(str(file), seen)
         assert "Permission denied" in seen.unreadable[0][1]
     elif name == "x.npz":
         with pytest.raises(UnusableInput, match="Permission denied"):

@@ -17,7 +17,7 @@ from nas.data.dataset import ArrayDataset
 from nas.data.labelled import is_one_hot
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.targets import Targets, named_classes, of_training
+from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.errors import InvalidValue, UnusableInput, listed, require
 from nas.signature import Head
 
@@ -70,7 +70,7 @@ class Arrays:
         of_all, head, doubt = _targets(stored, layout)
         rows = self._rows(stored, of_all)
         parts = drawn_parts(rows, self.split)
-        targets = of_training(of_all, parts, stored.owner)
+        targets = with_classes_of_training(of_all, parts, stored.owner)
         train, validation, test = (
             ArrayDataset(self._inputs(stored, layout, part, chosen), targets.values[chosen], dense=head == "dense")
             for part, chosen in zip(parts._fields, parts, strict=True)

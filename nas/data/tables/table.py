@@ -28,7 +28,7 @@ from nas.data.tables.table_columns import (
 from nas.data.tables.table_file import Column, CsvFormat, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import remarks_on
-from nas.data.targets import of_training
+from nas.data.targets import with_classes_of_training
 from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ class Table:
         groups = groups_of(columns, self.split.by, count, shown)
         rows = Rows(count, own, targets.strata, groups, times_of(columns, self.split.order, count, shown))
         parts = drawn_parts(rows, self.split)
-        targets = of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
+        targets = with_classes_of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))

@@ -13,7 +13,7 @@ from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import SampleFolder
-from nas.data.targets import of_training
+from nas.data.targets import with_classes_of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.texts.text_vocabulary import Counted
 from nas.errors import InvalidValue, UnusableInput, listed
@@ -81,7 +81,7 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     own = dict.fromkeys(found.own)
     asked = RowSplit(**{"validation": split.validation, "test": split.test, **own}, seed=split.seed)  # type: ignore[arg-type]
     parts = drawn_parts(Rows(count, found.own, found.targets.strata), asked)
-    targets = of_training(found.targets, parts, name)
+    targets = with_classes_of_training(found.targets, parts, name)
     tokens = [tokens_of(text, counted.level) for text in texts]
     in_training = [tokens[place] for place in parts.train.tolist()]
     length = min(longest, max(2, *map(len, in_training)))
