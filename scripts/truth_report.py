@@ -1,11 +1,9 @@
 """What ``benchmark_truth.py`` prints and writes: regrets, percentiles, paired tests, anytime curves."""
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from truth_runs import COLUMNS, Arm
 from nas.candidate import Candidate
 from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth
+from nas.report.predictions import write_csv
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.run.checkpoint import write_atomically
 
 DRAWS = (1, 2, 4, 6, 8, 12, 20, 30, 60, 100)  # of random search, whose curve the truth gives exactly
 WORST = 10.0  # nats
@@ -40,8 +38,8 @@ class Score:
     @staticmethod
     def of(results: Sequence[Mapping[str, float]]) -> "Score":
         capped = (
-            [min(one["test_loss"], 10.0) for one in results],
-            [min(one["validation_loss"], 10.0) for one in results],
+            [min(one["test_loss"], WORST) for one in results],
+            [min(one["validation_loss"], WORST) for one in results],
         )
         return Score(statistics.fmean(one["test_accuracy"] for one in results), *map(statistics.fmean, capped))
 
@@ -195,22 +193,18 @@ def print_report(
             print_table(table, file)
         file.write("\n".join(told) + "\n")
     print("\n".join(told))
-    rows = [
-        {
-            "method": one.arm.method,
-            "prior": one.arm.prior,
-            "budget": one.budget,
-            "seed": one.seed,
-            "test_accuracy": one.score.accuracy,
-            "test_loss": one.score.loss,
-            "validation_loss": one.score.validation_loss,
-            **one.cost,
-            "candidate": one.candidate,
-        }
-        for one in found
-    ]
-    write_csv(folder / "results.csv", rows)
+    _write_results(folder / "results.csv", found)
     return reached
+
+
+def _write_results(path: Path, found: Sequence[Found]) -> None:
+    scores = ("test_accuracy", "test_loss", "validation_loss")
+    names = ["method", "prior", "budget", "seed", *scores, *found[0].cost, "candidate"]
+    rows = (
+        [one.arm.method, one.arm.prior, one.budget, one.seed, *astuple(one.score), *one.cost.values(), one.candidate]
+        for one in found
+    )
+    write_csv(path, names, rows)
 
 
 def random_table(truth: Truth, best: tuple[float, float]) -> Any:
@@ -292,7 +286,7 @@ def anytime(
                     {"method": str(arm), "trainings": spent, "loss": mean, "low": mean - half, "high": mean + half}
                 )
     if rows:
-        write_csv(folder / "anytime.csv", rows)
+        write_csv(folder / "anytime.csv", list(rows[0]), [list(row.values()) for row in rows])
     _draw(folder / "anytime.png", rows, found, unit)
 
 
@@ -341,14 +335,6 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found],
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=6.5, ncols=2)
     figure.savefig(path)
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, out.getvalue().encode())
 
 
 def in_short(name: str, found: Sequence[Found], ours: Arm, reached: bool, folder: Path) -> str:
