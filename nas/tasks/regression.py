@@ -11,8 +11,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.errors import UnusableInput, listed, require
-from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
 Error = Literal["squared", "huber", "absolute"]
 
