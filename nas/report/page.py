@@ -18,7 +18,8 @@ from nas.report.recorded_run import RecordedRun, changed_settings, default_confi
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
-from nas.run.overrides import IMPLIED_GROUPS, typed
+from nas.run.implied_arguments import IMPLIED_GROUPS
+from nas.run.overrides import typed
 from nas.run.recorded import trust_prefix
 from nas.tasks import Measure, parsed_measures
 

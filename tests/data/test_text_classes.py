@@ -9,7 +9,7 @@ import torch
 from nas.data.texts.text import Text, TextSplit
 from nas.data.texts.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.overrides import implied_arguments
+from nas.run.implied_arguments import implied_arguments
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import Auto

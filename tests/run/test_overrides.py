@@ -9,12 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nas.errors import InvalidValue
+from nas.run.implied_arguments import NEVER_SCALED, OWN_SAMPLES, implied_arguments
 from nas.run.overrides import (
-    NEVER_SCALED,
-    OWN_SAMPLES,
     at_home,
     experiment_that_sets,
-    implied_arguments,
     overridden_key,
     parse_overrides,
     refuse_impossible_options,
