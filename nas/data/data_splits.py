@@ -132,7 +132,7 @@ class DataSplits:
             if not isinstance(dataset, Dataset):
                 raise UnusableInput(f"The {part} part of {self.name} is a {type(dataset).__name__}, not a Dataset.")
             if not len(dataset):
-                raise UnusableInput(f"The {part} part of {self.name} has no images.")
+                raise UnusableInput(f"The {part} part of {self.name} has no samples.")
             if _size(dataset) != _size(self.train):
                 raise UnusableInput(
                     f"The parts of {self.name} differ: train has {_size(self.train)}, {part} {_size(dataset)}."
