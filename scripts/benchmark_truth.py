@@ -34,7 +34,7 @@ from cached_runs import CachedRuns
 from make_truth import QUIET, problem_of, typed_configuration
 from truth_diagnosis import diagnose
 from truth_instrument import Budget, Instrument
-from truth_report import Found, anytime, in_short, print_report
+from truth_report import Found, Report, anytime, last_line, print_report
 from truth_runs import BLACK_BOXES, COLUMNS, GRADIENTS, PRIORS, arms_of
 
 from nas.errors import InvalidValue, UnusableInput, require
@@ -198,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BAD_INPUT
         best = instrument.best_known(found, surrogate)
         ours = next((arm for arm in arms if arm.method == asked.ours), arms[0])
-        reached = print_report(folder, name, truth, surrogate, found, [str(one) for one in budgets], ours, best)
+        report = Report(truth, found, ours, best)
+        reached = print_report(report, name, [str(one) for one in budgets], surrogate, folder)
         curves = {
             (arm, seed): instrument.evaluations(arm, budgets, seed) for arm in arms for seed in seeds if arm.is_cut
         }
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Stopped):
         print("benchmark_truth.py: stopped; started again, it goes on where it was", file=sys.stderr)
         return STOPPED
-    print(in_short(name, found, ours, reached, folder))
+    print(last_line(report, name, reached, folder))
     return 0 if reached else FAILED
 
 

@@ -141,18 +141,9 @@ class Report:
         return f"{budget}: {self.ours} {100 * self.mean(self.ours, budget):.2f} %, {'; '.join(parts)}{told}", reached
 
 
-def print_report(
-    folder: Path,
-    name: str,
-    truth: Truth,
-    surrogate: Surrogate,
-    found: Sequence[Found],
-    budgets: Sequence[str],
-    ours: Arm,
-    best: tuple[float, float],
-) -> bool:
+def print_report(report: Report, name: str, budgets: Sequence[str], surrogate: Surrogate, folder: Path) -> bool:
     """Print and write all tables. Returns whether ours is first and ahead of random search at every budget."""
-    report = Report(truth, found, ours, best)
+    truth = report.truth
     columns = (
         "",
         "seeds",
@@ -164,7 +155,7 @@ def print_report(
         "random needs acc / loss",
         "spent samples / MACs / CPU s",
     )
-    tables = [random_table(truth, best)]
+    tables = [random_table(report)]
     told, reached = [], True
     for budget in budgets:
         arms = report.arms(budget)
@@ -182,7 +173,7 @@ def print_report(
         f"{name}: {len(truth.first)} random candidates; one training is {truth.mean_training('samples'):,.0f} samples, "
         f"{truth.mean_training('multiply_adds'):.3g} multiply-adds, {truth.mean_training('cpu_seconds'):.2f} processor "
         "seconds",
-        f"best known: accuracy {100 * best[0]:.2f} %, loss {best[1]:.4f}",
+        f"best known: accuracy {100 * report.best_accuracy:.2f} %, loss {report.best_loss:.4f}",
         surrogate.quality.in_words(),
     ]
     print("\n".join(head))
@@ -193,7 +184,7 @@ def print_report(
             print_table(table, file)
         file.write("\n".join(told) + "\n")
     print("\n".join(told))
-    _write_results(folder / "results.csv", found)
+    _write_results(folder / "results.csv", report.found)
     return reached
 
 
@@ -207,9 +198,9 @@ def _write_results(path: Path, found: Sequence[Found]) -> None:
     write_csv(path, names, rows)
 
 
-def random_table(truth: Truth, best: tuple[float, float]) -> Any:
+def random_table(report: Report) -> Any:
     """Random search with full trainings in the wide ranges, exactly."""
-    ranks, accuracies, losses = (truth.column(one) for one in ("validation_loss", "test_accuracy", "test_loss"))
+    ranks, accuracies, losses = report.ranks, report.accuracies, report.losses
     rows = []
     for draws in [one for one in DRAWS if one <= len(ranks)]:
         mean, deviation = random_search(ranks, accuracies, draws)
@@ -220,7 +211,7 @@ def random_table(truth: Truth, best: tuple[float, float]) -> Any:
                 f"{100 * mean:.2f} ± {100 * deviation:.2f}",
                 f"{loss:.4f} ± {spread:.4f}",
                 f"{percentile(mean, accuracies):.1f} / {percentile(loss, losses, False):.1f}",
-                f"{100 * (best[0] - mean):.2f} / {loss - best[1]:.4f}",
+                f"{100 * (report.best_accuracy - mean):.2f} / {loss - report.best_loss:.4f}",
             )
         )
     columns = ("trainings", "test accuracy %", "test loss", "percentile acc / loss", "regret points / loss")
@@ -337,7 +328,7 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found],
     figure.savefig(path)
 
 
-def in_short(name: str, found: Sequence[Found], ours: Arm, reached: bool, folder: Path) -> str:
-    seeds = len({one.seed for one in found})
+def last_line(report: Report, name: str, reached: bool, folder: Path) -> str:
+    seeds = len({one.seed for one in report.found})
     told = "first and ahead of random search at every budget" if reached else "not first and ahead everywhere"
-    return f"truth: {name}, {seeds} seeds, {ours} {told}: {folder}"
+    return f"truth: {name}, {seeds} seeds, {report.ours} {told}: {folder}"
