@@ -53,7 +53,7 @@ from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.overrides import refuse_impossible_options, typed_path, value_of
 from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.run.recorded import inherited_configuration, refuse_beginning, trust_in_front, with_keys_of_run
+from nas.run.recorded import inherited_configuration, refuse_search_from, trust_prefix, with_keys_of_run
 from nas.signature import Signature
 from nas.spaces.space import SearchSpace
 from nas.tasks import Task, data_and_task, recorded_outputs, recorded_task
@@ -216,7 +216,7 @@ def run(config: DictConfig, path: Path) -> None:
             page = write_page_if_possible(page_folder)
     except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
-    trust = trust_in_front(OmegaConf.to_container(config, resolve=False), found.space.describe())
+    trust = trust_prefix(OmegaConf.to_container(config, resolve=False), found.space.describe())
     following = f"{trust}python -m nas.report compare {typed_path(page_folder)} <another run folder>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
@@ -263,7 +263,7 @@ def final_folder(candidate: str) -> str:
 def prepared(arguments: Sequence[str]) -> list[str]:
     """``arguments`` as Hydra reads them, which must name a candidate and write over no run."""
     refuse_impossible_options(arguments, CONF)
-    refuse_beginning(arguments)
+    refuse_search_from(arguments)
     candidate = value_of(arguments, "candidate")
     flags = [argument for argument in arguments if argument.startswith("-") and argument not in ("-m", "--multirun")]
     if candidate is None and not flags:

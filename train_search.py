@@ -29,7 +29,8 @@ from nas.run.candidate_file import CandidateFile
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import implied_arguments, refuse_impossible_options
+from nas.run.implied_arguments import implied_arguments
+from nas.run.overrides import refuse_impossible_options
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import command_for
 from nas.run.tracking import Tracker

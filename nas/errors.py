@@ -5,7 +5,7 @@ A machine fails a run by a full disk, a vanished folder, too little memory, a ki
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
@@ -78,6 +78,12 @@ def shown_value(value: object) -> str:
     """``value`` as a sentence shows it: as YAML writes it, on one line, in 120 characters at most."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return _printable(text if len(text) <= 120 else text[:117] + "...")
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first ``most`` names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _printable(text: str) -> str:

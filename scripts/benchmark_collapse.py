@@ -40,7 +40,7 @@ from paired_tests import SIGNIFICANT, compared, holm
 import train_search
 from nas.data import Augmentation, Mnist5k, SplitSettings
 from nas.data.dataset import ImageDataset
-from nas.data.torchvision_datasets import shrunk
+from nas.data.pictures.torchvision_datasets import shrunk
 from nas.errors import InvalidValue, UnusableInput, require
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.candidate_file import parse_candidate

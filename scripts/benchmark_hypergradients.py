@@ -1,4 +1,4 @@
-"""What a step of each hypergradient strategy costs, in plain weight steps.
+"""What a step of each hypergradient costs, in plain weight steps.
 
     python scripts/benchmark_hypergradients.py
     python scripts/benchmark_hypergradients.py space=nasbench201 --repeats 20
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import torch
 from configurations import configuration
 
-from nas.bilevel.hypergradient import Hypergradient
 from nas.bilevel.optimiser import BilevelOptimiser
 from nas.bilevel.problem import BilevelProblem
 from nas.configuration import build
@@ -78,12 +77,12 @@ class Bench:
         entries = {name: entry for name, entry in config.hyperparameters.items() if name not in NO_ENTRIES}
         hyperparameters = HyperparameterSet({name: build(entry, str(name)) for name, entry in entries.items()})
         self.problem = BilevelProblem(supernet, optimiser, hyperparameters, training.gradient_clip, noise, task=task)
-        strategies: list[Hypergradient | None] = [
+        of_alpha, of_hyperparameters = (
             None if one._target_ is None else build(one, key)
             for key, one in {"hypergradient": config.hypergradient, "gradient": config.hyperparameters.gradient}.items()
-        ]
+        )
         architecture = build(config.search.architecture, "search.architecture")
-        self.bilevel_optimiser = BilevelOptimiser(self.problem, strategies[0], strategies[1], architecture)
+        self.bilevel_optimiser = BilevelOptimiser(self.problem, of_alpha, of_hyperparameters, architecture)
         self._streams: list[Stream] = [
             split.stream(training.batch_size, splits.mean, splits.std, randomness.on_cpu(name))
             for name, split in {"training": splits.train, "validation": splits.validation}.items()
@@ -107,7 +106,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=30, help="pairs of steps per strategy (default: 30)")
+    parser.add_argument("--repeats", type=int, default=30, help="pairs of steps per hypergradient (default: 30)")
     parser.add_argument(
         "overrides", nargs="*", help="of the search's configuration: space=darts, training.batch_size=64"
     )
@@ -128,7 +127,7 @@ def main() -> int:
         rows.append((name, f"{middle:.2f}", f"{lower:.2f} to {upper:.2f}"))
     print_table(comparison_table("a step of the search", ("gradients of", "plain steps", "quartiles"), rows))
     default = statistics.median(ratios["alpha first order + rate and dropout, exact (the default)"])
-    print(f"{len(rows)} strategies, {arguments.repeats} pairs each; the default step is {default:.2f} plain ones")
+    print(f"{len(rows)} hypergradients, {arguments.repeats} pairs each; the default step is {default:.2f} plain ones")
     return 0
 
 

@@ -140,8 +140,8 @@ class Case:
         noise = torch.Generator(self.device).manual_seed(1)
         set_noise_generator(supernet, noise)
         supernet.relaxation.generator = noise
-        alpha_strategy, strategy = KINDS[self.kind]
-        joint = strategy is not None
+        of_alpha, of_hyperparameters = KINDS[self.kind]
+        joint = of_hyperparameters is not None
         hyperparameters = HyperparameterSet(
             {
                 "learning_rate": LearningRate(0.025, 1e-4, 0.5, "log", joint, CosineNormalised(0.3)),
@@ -161,7 +161,7 @@ class Case:
         cuda_graphed(problem, ("weight_gradients",), recording, problem.generators)
         cuda_graphed(problem, ("operation_gradients",), recording)
         regulariser = self.method.regulariser()
-        bilevel = BilevelOptimiser(problem, alpha_strategy, strategy, self.method.rule, regulariser=regulariser)
+        bilevel = BilevelOptimiser(problem, of_alpha, of_hyperparameters, self.method.rule, regulariser=regulariser)
         requests = bilevel.requests(architecture=True, hyperparameters=joint)
         training, validation = (drawn_batch(self.batch, seed, self.device) for seed in (0, 1))
         if self.compiled:

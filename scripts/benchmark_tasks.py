@@ -84,7 +84,7 @@ class Simple(Run):
     seed: int
 
     def depends_on(self) -> Any:
-        return [self.problem.name, self.problem.settings, self.data, self.method, self.seed, own_sources()]
+        return [self.problem.name, self.problem.settings, self.data, self.method, self.seed, hash_of_simple_methods()]
 
     def computed(self, folder: Path) -> dict[str, Any]:
         _, splits, task = data_and_task(composed(self.settings, 0))
@@ -112,7 +112,7 @@ class Searched(Run):
     def computed(self, folder: Path) -> dict[str, Any]:
         settings = (*self.settings, *SETTINGS[self.problem.kind], *self.overrides)
         try:
-            return self._computed(folder, (*epochs(settings, self.steps), *settings))
+            return self._computed(folder, (*epoch_settings(settings, self.steps), *settings))
         except (RunFailed, FloatingPointError) as error:
             return {"failure": str(error)}
 
@@ -125,7 +125,7 @@ class Searched(Run):
         return {"measures": measures, "architecture": architecture, "hyperparameters": told}
 
 
-def own_sources() -> str:  # uncached: the jobs' processes are sent it whole, which no cached function can be
+def hash_of_simple_methods() -> str:  # uncached: the jobs' processes are sent it whole, which no cached function can be
     """A hash of the simple methods' own code."""
     return hashlib.sha256(b"".join((ROOT / "scripts" / part).read_bytes() for part in PARTS)).hexdigest()
 
@@ -144,8 +144,8 @@ def final_config(settings: tuple[str, ...], seed: int, candidate: Path) -> DictC
     return configuration("train_final", [*quiet, *settings, f"candidate={candidate}", f"seed={seed}"])
 
 
-def epochs(settings: tuple[str, ...], steps: Steps) -> tuple[str, ...]:
-    """As many, of one pass each, as make the steps that are asked for; a seventh of a search is warm-up."""
+def epoch_settings(settings: tuple[str, ...], steps: Steps) -> tuple[str, ...]:
+    """As many epochs, of one pass each, as make the steps that are asked for; a seventh of a search is warm-up."""
     if steps == (None, None):
         return ()
     config = composed(settings, 0)
@@ -226,14 +226,14 @@ class Benchmark:
             InvalidValue, UnusableInput, HydraException, OmegaConfBaseException: A setting is wrong.
         """
         settings = (*problem.overrides(self.runs.folder / "data"), *SETTINGS[problem.kind], *self.overrides)
-        epochs(settings, self.steps_of(problem))
+        epoch_settings(settings, self.steps_of(problem))
 
     def steps_of(self, problem: Problem) -> Steps:
         searching, retraining = self.steps
         usual = LANGUAGE_STEPS if problem.kind == "language" else (None, None)
         return searching or usual[0], retraining or usual[1]
 
-    def of(self, problem: Problem, methods: Sequence[str]) -> Verdict | None:
+    def compared(self, problem: Problem, methods: Sequence[str]) -> Verdict | None:
         """Run the methods on ``problem`` and print their table; None where the search is not among them."""
         data = self.runs.folder / "data"
         settings = problem.overrides(data)
@@ -281,7 +281,7 @@ class Benchmark:
         print_table(comparison_table(problem.name, ("", "runs", direction.words, "seconds"), rows))
 
 
-def told_steps(level: int) -> str:
+def default_steps(level: int) -> str:
     """The default of ``--search-steps`` (0) or ``--final-steps`` (1)."""
     return f"by default those of conf, for language {LANGUAGE_STEPS[level]}"
 
@@ -293,8 +293,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", default=names, metavar="NAME", help=f"of these only: {', '.join(names)}")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="these only, such as search MLP")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
-    parser.add_argument("--search-steps", type=int, help=f"{told_steps(0)}")
-    parser.add_argument("--final-steps", type=int, help=f"{told_steps(1)}")
+    parser.add_argument("--search-steps", type=int, help=default_steps(0))
+    parser.add_argument("--final-steps", type=int, help=default_steps(1))
     parser.add_argument("--quick", action="store_true", help=f"one seed, {QUICK_STEPS} steps: whether it runs at all")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmark_tasks"), help="where runs are kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time, one thread each")
@@ -305,7 +305,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     return asked
 
 
-def chosen(asked: argparse.Namespace) -> list[Problem]:
+def available(asked: argparse.Namespace) -> list[Problem]:
     """The data sets that are asked for and can be had; one line says which others not, and why."""
     known = problems()
     for name in asked.data:
@@ -337,11 +337,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seeds = asked.seeds[:1] if asked.quick else list(dict.fromkeys(asked.seeds))
         steps = (QUICK_STEPS,) * 2 if asked.quick else (asked.search_steps, asked.final_steps)
         benchmark = Benchmark(runs, seeds, steps, tuple(asked.overrides))
-        todo = {problem: methods_of(problem, asked.methods) for problem in chosen(asked)}
+        todo = {problem: methods_of(problem, asked.methods) for problem in available(asked)}
         for problem in todo:
             benchmark.check(problem)
         for problem, methods in todo.items():
-            found = benchmark.of(problem, methods)
+            found = benchmark.compared(problem, methods)
             if found is not None:
                 verdicts.append(found)
                 print(found.sentence, flush=True)

@@ -35,6 +35,8 @@ from paired_tests import holm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from command_runs import last_value, recorded_values
+
 import train_final
 import train_search
 from nas.candidate import Candidate
@@ -146,8 +148,8 @@ class Plan:
         if state is None:
             raise UnusableInput(f"{run} has lost its checkpoints.")
         spent = Cost(
-            int(last_value(run / "metrics.csv", "budget/samples")),
-            last_value(run / "metrics.csv", "budget/multiply_adds"),
+            int(spent_at_the_end(run, "samples")),
+            spent_at_the_end(run, "multiply_adds"),
             0,
             float(state["meter"]["seconds"]),
         )
@@ -155,7 +157,7 @@ class Plan:
             return {SAMPLES: (run, spent), MULTIPLY_ADDS: (run, spent)}
         whole = read_candidate_file(run / "candidate.json")
         early, cost = self._best_within_samples(run, whole)
-        spent = replace(spent, evaluations=int(last_value(run / "metrics.csv", "budget/evaluations")))
+        spent = replace(spent, evaluations=int(spent_at_the_end(run, "evaluations")))
         if early == whole.candidate:
             return {SAMPLES: (run, cost), MULTIPLY_ADDS: (run, spent)}
         at_samples = run / "at_samples"
@@ -189,24 +191,24 @@ class Plan:
                 points.append((cost.samples, cost.multiply_adds, best))
             return points
         tags = ("budget/samples", "budget/multiply_adds", "validation/accuracy")
-        columns = [dict(values(run / "metrics.csv", tag)) for tag in tags]
+        columns = [dict(recorded_values(run / "metrics.csv", tag)) for tag in tags]
         for step in sorted(set(columns[0]) & set(columns[1]) & set(columns[2])):
             best = max(best, columns[2][step])
             points.append((int(columns[0][step]), columns[1][step], best))
         return points
 
 
-def values(path: Path, tag: str) -> list[tuple[int, float]]:
-    """(step, value) of ``tag`` in a run's CSV file."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return [(int(row["step"]), float(row["value"])) for row in csv.DictReader(file) if row["tag"] == tag]
+def spent_at_the_end(run: Path, what: str) -> float:
+    """The last record of what the search in ``run`` has spent: samples, multiply_adds or evaluations.
 
-
-def last_value(path: Path, tag: str) -> float:
-    found = values(path, tag)
-    if not found:
+    Raises:
+        UnusableInput: There is none.
+    """
+    path, tag = run / "metrics.csv", f"budget/{what}"
+    value = last_value(path, tag)
+    if value is None:
         raise UnusableInput(f"{path} has no {tag}.")
-    return found[-1][1]
+    return value
 
 
 def per_image(config: DictConfig) -> float:

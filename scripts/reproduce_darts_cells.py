@@ -13,7 +13,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench import COLUMNS, Bench, Row, arguments, conclusion
+from command_runs import COLUMNS, CommandRuns, Row, conclusion, parsed_arguments
 
 from nas.report.tables import comparison_table, print_table
 
@@ -36,19 +36,19 @@ SETTINGS = (
 )
 
 
-def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
+def measured(runs: CommandRuns, seeds: list[int], jobs: int) -> dict[str, Row]:
     """Both rows of the table, by name."""
     with ThreadPoolExecutor(jobs) as pool:
-        searches = {seed: pool.submit(bench.search, SEARCH, seed) for seed in seeds}
+        searches = {seed: pool.submit(runs.search, SEARCH, seed) for seed in seeds}
 
         def retrained(seed: int, index: int | None) -> dict[str, Any] | None:
             """The found genotype of ``seed``, or the random one of that index with its hyperparameters."""
             search = searches[seed].result()
             if index is not None:
-                candidate = bench.random_candidate(search, seed, index)
-                return bench.retrain(candidate, bench.folder / f"random-{index}" / "final", seed)
+                candidate = runs.random_candidate(search, seed, index)
+                return runs.retrain(candidate, runs.folder / f"random-{index}" / "final", seed)
             candidate = search / "candidate.json"
-            return bench.retrain(candidate if candidate.exists() else None, search / "final", seed)
+            return runs.retrain(candidate if candidate.exists() else None, search / "final", seed)
 
         # In the order of the seeds: what comes first waits for a search that has begun first.
         indices = range(max(RANDOM_GENOTYPES, len(seeds)))
@@ -71,9 +71,9 @@ def report(rows: dict[str, Row], seeds: list[int], failures: list[str]) -> int:
 
 
 def main() -> int:
-    given = arguments(__doc__, seeds=(0, 1, 2), folder="runs/darts_cells")
-    bench = Bench(given.folder, [*SETTINGS, *given.overrides])
-    return report(measured(bench, given.seeds, given.jobs), given.seeds, bench.failures)
+    given = parsed_arguments(__doc__, seeds=(0, 1, 2), folder="runs/darts_cells")
+    runs = CommandRuns(given.folder, [*SETTINGS, *given.overrides])
+    return report(measured(runs, given.seeds, given.jobs), given.seeds, runs.failures)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from bench import COLUMNS, Bench, Row, arguments, conclusion, last_value
+from command_runs import COLUMNS, CommandRuns, Row, conclusion, last_value, parsed_arguments
 
 from nas.report.tables import comparison_table, print_table
 
@@ -38,7 +38,7 @@ TUNING_EPOCHS = 12  # as many as a retraining has
 GOAL, BAD_START_MARGIN = 98.2, 1.0  # per cent
 
 
-def tuned_hand_made(bench: Bench, pool: Executor, seed: int) -> tuple[Path, list[Path]]:
+def tuned_hand_made(runs: CommandRuns, pool: Executor, seed: int) -> tuple[Path, list[Path]]:
     """The hand-made network with the best of a small grid: trained on the training split, chosen on validation.
 
     Returns its run folder, and those of the whole grid.
@@ -50,21 +50,21 @@ def tuned_hand_made(bench: Bench, pool: Executor, seed: int) -> tuple[Path, list
         # A space without a choice makes train_search.py an ordinary training that ends with a validation pass.
         values = [f"hyperparameters.{name}.initial={value}" for name, value in TUNING_GRID[index].items()]
         settings = [*plain, *values, f"search.epochs={TUNING_EPOCHS}"]
-        return bench.search(f"hand-made grid {index}", seed, settings)
+        return runs.search(f"hand-made grid {index}", seed, settings)
 
     grid = list(pool.map(trained, range(len(TUNING_GRID))))
     scores = [last_value(folder / "metrics.csv", "supernet/validation_accuracy") or -1.0 for folder in grid]
     return grid[max(range(len(scores)), key=scores.__getitem__)], grid
 
 
-def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
+def measured(runs: CommandRuns, seeds: list[int], jobs: int) -> dict[str, Row]:
     """Every row of the table, by name."""
     rows = {}
     with ThreadPoolExecutor(jobs) as pool:
 
         def searched(name: str, seed: int) -> tuple[dict[str, Any] | None, Path]:
-            folder = bench.search(name, seed, SEARCHES[name])
-            return bench.retrain(folder, folder / "final", seed), folder
+            folder = runs.search(name, seed, SEARCHES[name])
+            return runs.retrain(folder, folder / "final", seed), folder
 
         pending = {name: [pool.submit(searched, name, seed) for seed in seeds] for name in SEARCHES}
         for name, futures in pending.items():
@@ -73,12 +73,12 @@ def measured(bench: Bench, seeds: list[int], jobs: int) -> dict[str, Row]:
 
         def random(index: int) -> dict[str, Any] | None:
             seed = seeds[index % len(seeds)]
-            candidate = bench.random_candidate(bench.search("joint search", seed), seed, index)
-            return bench.retrain(candidate, bench.folder / f"random-{index}" / "final", seed)
+            candidate = runs.random_candidate(runs.search("joint search", seed), seed, index)
+            return runs.retrain(candidate, runs.folder / f"random-{index}" / "final", seed)
 
         rows[RANDOM] = Row.of(list(pool.map(random, range(max(RANDOM_ARCHITECTURES, len(seeds))))), [])
-        hand_made, grid = tuned_hand_made(bench, pool, seeds[0])
-        retrained = pool.map(lambda seed: bench.retrain(hand_made, bench.folder / f"hand_made-{seed}", seed), seeds)
+        hand_made, grid = tuned_hand_made(runs, pool, seeds[0])
+        retrained = pool.map(lambda seed: runs.retrain(hand_made, runs.folder / f"hand_made-{seed}", seed), seeds)
         rows[HAND_MADE] = Row.of(list(retrained), grid)
     return rows
 
@@ -98,9 +98,9 @@ def report(rows: dict[str, Row], seeds: list[int], failures: list[str]) -> int:
 
 
 def main() -> int:
-    given = arguments(__doc__, seeds=range(5), folder="runs/main_result")
-    bench = Bench(given.folder, given.overrides)
-    return report(measured(bench, given.seeds, given.jobs), given.seeds, bench.failures)
+    given = parsed_arguments(__doc__, seeds=range(5), folder="runs/main_result")
+    runs = CommandRuns(given.folder, given.overrides)
+    return report(measured(runs, given.seeds, given.jobs), given.seeds, runs.failures)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from task_networks import lstm_measures, network_outputs, one_hot
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text_stream import TextDataset
 from nas.tasks import Task
 
 PATCH = 7  # a side of what a linear model of places sees, which is as much as three convolutions of 3 x 3 do

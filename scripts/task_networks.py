@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.data_splits import DataSplits
-from nas.data.text_stream import TextDataset, rows_of
+from nas.data.texts.text_stream import TextDataset, rows_of
 from nas.tasks import Task
 
 STEPS, BATCH, RATE = 1500, 32, 1e-3

@@ -9,12 +9,13 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from cached_runs import composed
 from scipy.stats import spearmanr
 from surrogate_optimum import predicted, proposals
+from truth_instrument import Budget, Instrument
 from truth_runs import Arm, LiveSearch
 
 import train_search
@@ -28,9 +29,6 @@ from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.search.discretisation import alpha_places, has_own_rows, with_row
 from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
-
-if TYPE_CHECKING:
-    from benchmark_truth import Budget, Instrument
 
 IMAGES = 500  # validation images per option
 NETWORKS = 150  # random architectures whose one-hot losses are ranked

@@ -1,11 +1,9 @@
 """What ``benchmark_truth.py`` prints and writes: regrets, percentiles, paired tests, anytime curves."""
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,8 @@ from truth_runs import COLUMNS, Arm
 from nas.candidate import Candidate
 from nas.evaluation.surrogate import Surrogate
 from nas.evaluation.truth import Truth
+from nas.report.predictions import write_csv
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
-from nas.run.checkpoint import write_atomically
 
 DRAWS = (1, 2, 4, 6, 8, 12, 20, 30, 60, 100)  # of random search, whose curve the truth gives exactly
 WORST = 10.0  # nats
@@ -40,8 +38,8 @@ class Score:
     @staticmethod
     def of(results: Sequence[Mapping[str, float]]) -> "Score":
         capped = (
-            [min(one["test_loss"], 10.0) for one in results],
-            [min(one["validation_loss"], 10.0) for one in results],
+            [min(one["test_loss"], WORST) for one in results],
+            [min(one["validation_loss"], WORST) for one in results],
         )
         return Score(statistics.fmean(one["test_accuracy"] for one in results), *map(statistics.fmean, capped))
 
@@ -143,18 +141,9 @@ class Report:
         return f"{budget}: {self.ours} {100 * self.mean(self.ours, budget):.2f} %, {'; '.join(parts)}{told}", reached
 
 
-def print_report(
-    folder: Path,
-    name: str,
-    truth: Truth,
-    surrogate: Surrogate,
-    found: Sequence[Found],
-    budgets: Sequence[str],
-    ours: Arm,
-    best: tuple[float, float],
-) -> bool:
+def print_report(report: Report, name: str, budgets: Sequence[str], surrogate: Surrogate, folder: Path) -> bool:
     """Print and write all tables. Returns whether ours is first and ahead of random search at every budget."""
-    report = Report(truth, found, ours, best)
+    truth = report.truth
     columns = (
         "",
         "seeds",
@@ -166,7 +155,7 @@ def print_report(
         "random needs acc / loss",
         "spent samples / MACs / CPU s",
     )
-    tables = [random_table(truth, best)]
+    tables = [random_table(report)]
     told, reached = [], True
     for budget in budgets:
         arms = report.arms(budget)
@@ -184,7 +173,7 @@ def print_report(
         f"{name}: {len(truth.first)} random candidates; one training is {truth.mean_training('samples'):,.0f} samples, "
         f"{truth.mean_training('multiply_adds'):.3g} multiply-adds, {truth.mean_training('cpu_seconds'):.2f} processor "
         "seconds",
-        f"best known: accuracy {100 * best[0]:.2f} %, loss {best[1]:.4f}",
+        f"best known: accuracy {100 * report.best_accuracy:.2f} %, loss {report.best_loss:.4f}",
         surrogate.quality.in_words(),
     ]
     print("\n".join(head))
@@ -195,27 +184,23 @@ def print_report(
             print_table(table, file)
         file.write("\n".join(told) + "\n")
     print("\n".join(told))
-    rows = [
-        {
-            "method": one.arm.method,
-            "prior": one.arm.prior,
-            "budget": one.budget,
-            "seed": one.seed,
-            "test_accuracy": one.score.accuracy,
-            "test_loss": one.score.loss,
-            "validation_loss": one.score.validation_loss,
-            **one.cost,
-            "candidate": one.candidate,
-        }
-        for one in found
-    ]
-    write_csv(folder / "results.csv", rows)
+    _write_results(folder / "results.csv", report.found)
     return reached
 
 
-def random_table(truth: Truth, best: tuple[float, float]) -> Any:
+def _write_results(path: Path, found: Sequence[Found]) -> None:
+    scores = ("test_accuracy", "test_loss", "validation_loss")
+    names = ["method", "prior", "budget", "seed", *scores, *found[0].cost, "candidate"]
+    rows = (
+        [one.arm.method, one.arm.prior, one.budget, one.seed, *astuple(one.score), *one.cost.values(), one.candidate]
+        for one in found
+    )
+    write_csv(path, names, rows)
+
+
+def random_table(report: Report) -> Any:
     """Random search with full trainings in the wide ranges, exactly."""
-    ranks, accuracies, losses = (truth.column(one) for one in ("validation_loss", "test_accuracy", "test_loss"))
+    ranks, accuracies, losses = report.ranks, report.accuracies, report.losses
     rows = []
     for draws in [one for one in DRAWS if one <= len(ranks)]:
         mean, deviation = random_search(ranks, accuracies, draws)
@@ -226,7 +211,7 @@ def random_table(truth: Truth, best: tuple[float, float]) -> Any:
                 f"{100 * mean:.2f} ± {100 * deviation:.2f}",
                 f"{loss:.4f} ± {spread:.4f}",
                 f"{percentile(mean, accuracies):.1f} / {percentile(loss, losses, False):.1f}",
-                f"{100 * (best[0] - mean):.2f} / {loss - best[1]:.4f}",
+                f"{100 * (report.best_accuracy - mean):.2f} / {loss - report.best_loss:.4f}",
             )
         )
     columns = ("trainings", "test accuracy %", "test loss", "percentile acc / loss", "regret points / loss")
@@ -292,7 +277,7 @@ def anytime(
                     {"method": str(arm), "trainings": spent, "loss": mean, "low": mean - half, "high": mean + half}
                 )
     if rows:
-        write_csv(folder / "anytime.csv", rows)
+        write_csv(folder / "anytime.csv", list(rows[0]), [list(row.values()) for row in rows])
     _draw(folder / "anytime.png", rows, found, unit)
 
 
@@ -343,15 +328,7 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found],
     figure.savefig(path)
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, out.getvalue().encode())
-
-
-def in_short(name: str, found: Sequence[Found], ours: Arm, reached: bool, folder: Path) -> str:
-    seeds = len({one.seed for one in found})
+def last_line(report: Report, name: str, reached: bool, folder: Path) -> str:
+    seeds = len({one.seed for one in report.found})
     told = "first and ahead of random search at every budget" if reached else "not first and ahead everywhere"
-    return f"truth: {name}, {seeds} seeds, {ours} {told}: {folder}"
+    return f"truth: {name}, {seeds} seeds, {report.ours} {told}: {folder}"

@@ -15,8 +15,8 @@ from nas.bilevel.problem import BilevelProblem
 from nas.data.augmentation import Augmentation
 from nas.data.batches import Batch
 from nas.data.data_splits import DataSplits
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.pictures.embedded import Digits
+from nas.data.stratified_split import SplitSettings
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import (
     GROUPS,
@@ -271,7 +271,6 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "epochs": 2,
         "warmup_epochs": 0,
         "hyperparameter_every": 1,
-        "stop": "epochs",
         "settled_epochs": 2,
         "settled_ratio": 1.5,
         "checkpoint_every": 3,

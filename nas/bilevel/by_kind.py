@@ -1,4 +1,4 @@
-"""One strategy for what acts through the training loss, another for what acts on the weight update."""
+"""One hypergradient for what acts through the training loss, another for what acts on the weight update."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from nas.hyperparameters.kinds import Kind
 
 @dataclass(frozen=True)
 class ByKind(Hypergradient):
-    """Strategies for the learned hyperparameters, each asked only for its own.
+    """Hypergradients for the learned hyperparameters, each asked only for its own.
 
     Args:
         loss: For dropout, drop path, label smoothing, cutout, mixup.
@@ -27,8 +27,8 @@ class ByKind(Hypergradient):
     update: Hypergradient
 
     def __post_init__(self) -> None:
-        for key, strategy in (("loss", self.loss), ("update", self.update)):
-            require(not strategy.looks_back, key, type(strategy).__name__, "it must look ahead, as exact does")
+        for key, one in (("loss", self.loss), ("update", self.update)):
+            require(not one.looks_back, key, type(one).__name__, "it must look ahead, as exact does")
 
     @property
     def reaches(self) -> frozenset[Kind]:  # type: ignore[override]
@@ -52,7 +52,7 @@ class ByKind(Hypergradient):
         through_loss = problem.act_through_loss(targets)
         rest = [target for target in targets if target not in set(through_loss)]
         parts = (self.loss, through_loss), (self.update, rest)
-        return [(strategy, own) for strategy, own in parts if own]
+        return [(one, own) for one, own in parts if own]
 
     def most_passes(self, targets: int) -> int:
         return self.loss.most_passes(targets) + self.update.most_passes(targets)
@@ -61,22 +61,22 @@ class ByKind(Hypergradient):
         through_loss = [kind for kind in kinds if kind == "loss"]
         rest = [kind for kind in kinds if kind != "loss"]
         parts = (self.loss, through_loss), (self.update, rest)
-        return any(own and strategy.differentiates_twice(own) for strategy, own in parts)
+        return any(own and one.differentiates_twice(own) for one, own in parts)
 
     def gradients(
         self, problem: BilevelProblem, training: Batch, validation: Batch, targets: Sequence[nn.Parameter]
     ) -> Report:
         found: dict[nn.Parameter, Tensor] = {}
         reports = []
-        for strategy, own in self._parts(problem, targets):
-            reports.append(strategy.gradients(problem, training, validation, own))
+        for hypergradient, own in self._parts(problem, targets):
+            reports.append(hypergradient.gradients(problem, training, validation, own))
             found |= dict(zip(own, reports[-1].gradients, strict=True))
         passes = [sum(report.passes[split] for report in reports) for split in (0, 1)]
         # The last report is the update's: its rules need the cosine that it saw.
         return replace(reports[-1], gradients=[found[target] for target in targets], passes=(passes[0], passes[1]))
 
     def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
-        return sum(strategy.after_weight_step(problem, step, own) for strategy, own in self._parts(problem, targets))
+        return sum(one.after_weight_step(problem, step, own) for one, own in self._parts(problem, targets))
 
     def forget(self) -> None:
         self.loss.forget()

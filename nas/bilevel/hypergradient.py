@@ -24,7 +24,7 @@ class Report:
         gradients: Those of the validation loss, one per target and shaped like it.
         validation_loss: Mean loss of the validation batch, noise off, 0-dim.
         validation_logits: (batch, classes), detached; with all that a memory gives, where the network has one.
-        training_loss: The training batch's loss at the present weights, where the strategy computed it.
+        training_loss: The training batch's loss at the present weights, where the hypergradient computed it.
         validation_gradient_norm: ``|grad_w' L_val(w')|``, where computed.
         step_length: ``|w' - w|`` of the weight step that was differentiated, where there is one.
         sensitivity: ``|dw / draw|`` of a target, where it is not the step's length.
@@ -52,8 +52,8 @@ class Report:
 class Hypergradient(ABC):
     """How alpha, or the raw hyperparameters, get the gradient of the validation loss.
 
-    A new strategy is one class with :meth:`gradients`; everything else here has a default. A strategy without a state
-    is a frozen dataclass: two equal ones share their passes.
+    A new one is a class with :meth:`gradients`; everything else here has a default. One without a state is a frozen
+    dataclass: two that are equal share their passes.
 
     Attributes:
         reaches: What it can give a gradient to.
@@ -72,7 +72,7 @@ class Hypergradient(ABC):
     of_sgd: ClassVar[bool] = False
 
     def suited_to(self, architecture: "Hypergradient | None") -> "Hypergradient":
-        """The hyperparameters' strategy where alpha's is ``architecture``: this one, unless a subclass says another."""
+        """What moves the hyperparameters where alpha has ``architecture``: this one, unless a subclass says another."""
         return self
 
     def check(self, space: SearchSpace, relaxation: Relaxation) -> None:  # noqa: B027 - most suit all
@@ -96,7 +96,7 @@ class Hypergradient(ABC):
         return True
 
     def serves(self, other: "Hypergradient") -> bool:
-        """Whether alpha gets from the passes of this strategy what ``other`` would give it."""
+        """Whether alpha gets from its passes what ``other`` would give it."""
         return self == other
 
     def after_weight_step(self, problem: BilevelProblem, step: WeightStep, targets: Sequence[nn.Parameter]) -> int:
@@ -110,7 +110,7 @@ class Hypergradient(ABC):
         """
         return 0
 
-    def forget(self) -> None:  # noqa: B027 - a strategy without a memory has nothing to forget
+    def forget(self) -> None:  # noqa: B027 - one without a memory has nothing to forget
         """The weights have started again: what was remembered of them is no longer true."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The gradient through the weight step that was just taken: the search differentiates its own step.
 
-A strategy that looks ahead takes a training pass for a step that is then thrown away, and the weight step repeats it.
-Here the weights move first, with alpha and h as they are, and the graph of that step is kept; one validation batch at
+One that looks ahead takes a training pass for a step that is then thrown away, and the weight step repeats it. Here
+the weights move first, with alpha and h as they are, and the graph of that step is kept; one validation batch at
 the new weights then serves alpha and h both. This is DARTS's alternation shifted by half a step. For h it is the
 hypergradient of Baydin et al. (2018, "Online Learning Rate Adaptation with Hypergradient Descent"), of everything that
 acts on the step: the real-time one of Franceschi et al. (2017) with a horizon of one step.
@@ -69,7 +69,7 @@ class LastStep(Hypergradient):
 
 
 class LastStepOrExact(LastStep):
-    """:class:`LastStep` where alpha's strategy goes with it, :class:`nas.bilevel.exact.Exact` elsewhere."""
+    """:class:`LastStep` where alpha's hypergradient goes with it, :class:`nas.bilevel.exact.Exact` elsewhere."""
 
     def suited_to(self, architecture: Hypergradient | None) -> Hypergradient:
         return LastStep() if architecture is None or self.serves(architecture) else Exact()

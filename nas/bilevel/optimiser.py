@@ -17,7 +17,7 @@ from nas.data.batches import Batch
 from nas.hyperparameters.collection import HyperparameterOptimiser, Intervention
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor | None]
-Requests = list[tuple[Hypergradient, list[nn.Parameter]]]  # which strategy is asked, for the gradients of what
+Requests = list[tuple[Hypergradient, list[nn.Parameter]]]  # which hypergradient is asked, for the gradients of what
 
 
 class BilevelOptimiser:
@@ -46,29 +46,29 @@ class BilevelOptimiser:
         self.hyperparameters = problem.hyperparameters
         self.architecture_gradient = architecture_gradient if self.alpha else None
         self.hyperparameter_gradient = hyperparameter_gradient if self.hyperparameters.learned() else None
-        self.strategies = [one for one in (self.architecture_gradient, self.hyperparameter_gradient) if one is not None]
-        self.looks_back = any(strategy.looks_back for strategy in self.strategies)
-        alphas = dict(problem.supernet.alpha.items())
-        self.alpha_optimiser = architecture_optimiser.over(alphas) if alphas else None
+        both = self.architecture_gradient, self.hyperparameter_gradient
+        self.hypergradients = [one for one in both if one is not None]
+        self.looks_back = any(one.looks_back for one in self.hypergradients)
+        self.alpha_optimiser = architecture_optimiser.over(dict(problem.supernet.alpha.items())) if self.alpha else None
         self.hyperparameter_optimiser = HyperparameterOptimiser(self.hyperparameters)
 
     def requests(self, architecture: bool, hyperparameters: bool) -> Requests:
-        """The strategies that a step asks, each with its targets; that of the hyperparameters is the last one.
+        """The hypergradients that a step asks, each with its targets; that of the hyperparameters is the last one.
 
         Args:
             architecture: Whether alpha moves in this step.
             hyperparameters: Whether the learned hyperparameters do.
         """
         raw = self.hyperparameters.raw_parameters()
-        alpha_strategy = self.architecture_gradient if architecture else None
-        raw_strategy = self.hyperparameter_gradient if hyperparameters else None
-        if raw_strategy is not None and alpha_strategy is not None and raw_strategy.serves(alpha_strategy):
-            return [(raw_strategy, [*self.alpha, *raw])]  # one set of passes for both
-        requests: Requests = [] if alpha_strategy is None else [(alpha_strategy, self.alpha)]
-        return requests if raw_strategy is None else [*requests, (raw_strategy, raw)]
+        of_alpha = self.architecture_gradient if architecture else None
+        of_raw = self.hyperparameter_gradient if hyperparameters else None
+        if of_raw is not None and of_alpha is not None and of_raw.serves(of_alpha):
+            return [(of_raw, [*self.alpha, *raw])]  # one set of passes for both
+        requests: Requests = [] if of_alpha is None else [(of_alpha, self.alpha)]
+        return requests if of_raw is None else [*requests, (of_raw, raw)]
 
     def step(self, training: Batch, validation: Batch | None, requests: Requests) -> Outcome:
-        """One step of both levels: alpha and h, then w, as in Algorithm 1; w first where a strategy looks back.
+        """One step of both levels: alpha and h, then w, as in Algorithm 1; w first where a hypergradient looks back.
 
         Args:
             validation: None where ``requests`` is empty.
@@ -86,32 +86,32 @@ class BilevelOptimiser:
         return Outcome(weight_step, upper_step, samples)
 
     def weight_step(self, training: Batch, requests: Requests) -> tuple[WeightStep, int]:
-        """Take the weight step, with its graph where the hyperparameters' strategy needs that.
+        """Take the weight step, with its graph where the hyperparameters' hypergradient needs that.
 
         Returns:
-            The step, and the passes over the training batch that the strategy took beside it.
+            The step, and the passes over the training batch that the hypergradient took beside it.
         """
-        strategy, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
-        if strategy is None:
+        hypergradient, kinds = self.hyperparameter_gradient, self.hyperparameters.learned_kinds()
+        if hypergradient is None:
             return self.problem.step(training), 0
         raw = self.hyperparameters.raw_parameters()
         asked = any(raw[0] in set(targets) for _, targets in requests)  # all of them at once or not at all
-        keep = strategy.needs_graph == "always" or (strategy.needs_graph == "asked" and asked)
-        step = self.problem.step(training, keep, keep and strategy.differentiates_twice(kinds))
-        return step, strategy.after_weight_step(self.problem, step, raw)
+        keep = hypergradient.needs_graph == "always" or (hypergradient.needs_graph == "asked" and asked)
+        step = self.problem.step(training, keep, keep and hypergradient.differentiates_twice(kinds))
+        return step, hypergradient.after_weight_step(self.problem, step, raw)
 
     def upper_step(self, training: Batch, validation: Batch, requests: Requests) -> UpperStep:
         """Take every gradient of ``requests`` (not empty) at the same alpha and h, then move them."""
         samples = 0
-        for strategy, targets in requests:
-            report = strategy.gradients(self.problem, training, validation, targets)
+        for hypergradient, targets in requests:
+            report = hypergradient.gradients(self.problem, training, validation, targets)
             for target, gradient in by_target(report, targets):
                 target.grad = gradient
             samples += report.passes[0] * len(training.targets) + report.passes[1] * len(validation.targets)
             if self.alpha and self.alpha[0] in set(targets):  # alphas are asked for all at once or not at all
                 self._add_penalty()
         norms = self._move_architecture()
-        # Where hyperparameters have gradients, the report is that of their strategy, the last one.
+        # Where hyperparameters have gradients, the report is that of their hypergradient, the last one.
         products = {raw: report.norm_product(raw) for raw in self.hyperparameters.raw_parameters()}
         of_hyperparameters, interventions = self.hyperparameter_optimiser.step(products)
         norms |= of_hyperparameters
@@ -140,9 +140,9 @@ class BilevelOptimiser:
     def most_passes(self) -> int:
         """Forward-backward passes over a batch that a step takes at most."""
         targets = len(self.hyperparameters.raw_parameters())
-        own = sum(strategy.most_passes(targets) for strategy in self.strategies)
-        # A perturbation is found at most in every strategy's step ahead, and in the weight step.
-        return own + self.problem.held_perturbation.most_passes * (len(self.strategies) + 1)
+        own = sum(one.most_passes(targets) for one in self.hypergradients)
+        # A perturbation is found at most in every hypergradient's step ahead, and in the weight step.
+        return own + self.problem.held_perturbation.most_passes * (len(self.hypergradients) + 1)
 
     def _move_architecture(self) -> dict[str, float]:
         gradients = [alpha.grad for alpha in self.alpha if alpha.grad is not None]
@@ -155,9 +155,9 @@ class BilevelOptimiser:
         return {"architecture": norm}
 
     def forget_weights(self) -> None:
-        """The weights have started again: what strategies remembered of them is no longer true."""
-        for strategy in self.strategies:
-            strategy.forget()
+        """The weights have started again: what hypergradients remembered of them is no longer true."""
+        for hypergradient in self.hypergradients:
+            hypergradient.forget()
 
     def forget(self) -> None:
         """Drop the optimiser's memory of alpha, after alpha was set back."""
@@ -168,12 +168,12 @@ class BilevelOptimiser:
         return {
             "architecture": self.alpha_optimiser.state_dict() if self.alpha_optimiser else {},
             "hyperparameters": self.hyperparameter_optimiser.state_dict(),
-            "strategies": [strategy.state_dict() for strategy in self.strategies],
+            "strategies": [one.state_dict() for one in self.hypergradients],  # as checkpoints have called them
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for strategy, own in zip(self.strategies, state["strategies"], strict=True):
-            strategy.load_state_dict(own)
+        for hypergradient, own in zip(self.hypergradients, state["strategies"], strict=True):
+            hypergradient.load_state_dict(own)
         if self.alpha_optimiser is not None:
             self.alpha_optimiser.load_state_dict(state["architecture"])
         self.hyperparameter_optimiser.load_state_dict(state["hyperparameters"])

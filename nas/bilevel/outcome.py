@@ -16,7 +16,7 @@ class UpperStep:
     """A step of the upper level.
 
     Attributes:
-        report: What the last strategy asked found.
+        report: What the last hypergradient asked found.
         samples: Images that went forward and backward for it, each pass counted.
         gradient_norms: The size of alpha's gradient and of every hyperparameter's; what is not finite is left out.
         interventions: What had to be held back.

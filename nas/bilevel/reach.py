@@ -8,7 +8,7 @@ from nas.hyperparameters.collection import HyperparameterSet
 def check_reach(
     architecture: Hypergradient | None, learned: Hypergradient | None, hyperparameters: HyperparameterSet
 ) -> None:
-    """Refuse strategies that give no gradient to what they are to move, or that cannot share a step.
+    """Refuse hypergradients that give no gradient to what they are to move, or that cannot share a step.
 
     Raises:
         InvalidValue: The key is ``hypergradient`` or ``hyperparameters.gradient``.
@@ -24,7 +24,7 @@ def check_reach(
                 "hyperparameters.gradient", None, "learned hyperparameters need one: exact is a good one"
             )
         where = "through the training loss" if kind == "loss" else "on the weight update"
-        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two strategies"
+        allowed = f"it gives {name}, which acts {where}, no gradient; exact does, and by_kind combines two"
         require(kind in learned.reaches, "hyperparameters.gradient", type(learned).__name__, allowed)
         good = hyperparameters.entries[name].basis is None or learned.takes_basis
         allowed = f"it follows one number per hyperparameter, and {name} has a basis: take exact or last_step"

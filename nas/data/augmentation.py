@@ -63,23 +63,13 @@ class Augmentation:
         require(padding < side, "augmentation.crop_padding", padding, f"it must be below the image's side, {side}")
         require(cutout <= side, "augmentation.cutout", cutout, f"it must be at most the image's side, {side}")
 
-    def crop_and_flip(self, images: Tensor, generator: Generator) -> Tensor:
-        """Crop and mirror images that are not normalised yet.
+    def crop_and_flip(
+        self, images: Tensor, targets: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Crop and mirror images that are not normalised yet, together with their targets per place, if there are such.
 
         Args:
             images: (B, C, H, W) or (B, C, L) of any type, with 0 for black.
-            generator: The source of the draws, on the images' device.
-
-        Returns:
-            The same shape and type.
-        """
-        return self.moved(images, None, generator)[0]
-
-    def moved(self, images: Tensor, targets: Tensor | None, generator: Generator) -> tuple[Tensor, Tensor | None]:
-        """Crop and mirror images together with their targets per place, if there are such.
-
-        Args:
-            images: As :meth:`crop_and_flip` has them.
             targets: (B, H, W) class numbers or (B, K, H, W) numbers, without H in a series. What the crop takes from
                 the padding is not known there: ``UNKNOWN_CLASS``, or NaN.
             generator: The source of the draws, on the images' device.

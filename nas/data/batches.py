@@ -1,4 +1,4 @@
-"""Batches of images: what a stream of them is, their normalisation and augmentation, and each rank's share."""
+"""Batches: what a stream of them is, their normalisation and augmentation, and each rank's share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -124,7 +124,7 @@ class Preparation:
         """Images (B, C, H, W) as the data set holds them as float32, with their targets."""
         if self.augmentation is None or self._generator is None:
             return Batch(self._normalisation(images), targets)
-        images, moved = self.augmentation.moved(images, targets if self._dense else None, self._generator)
+        images, moved = self.augmentation.crop_and_flip(images, targets if self._dense else None, self._generator)
         images = self.augmentation.cut_out(self._normalisation(images), self._generator)
         return Batch(images, targets if moved is None else moved)
 
@@ -135,21 +135,21 @@ class EpochStream(ABC):
     The last, partial batch of an epoch is dropped. A data set smaller than ``batch_size`` is one batch.
 
     Args:
-        images: The number of images in the data set.
-        batch_size: Images in a batch.
+        samples: The number of samples in the data set.
+        batch_size: Samples in a batch.
         order_generator: A CPU generator, drawn from once per epoch, when its first batch is asked for.
 
     Raises:
         InvalidValue: ``batch_size`` is below 1.
-        ValueError: There are no images.
+        ValueError: There are no samples.
     """
 
-    def __init__(self, images: int, batch_size: int, order_generator: Generator) -> None:
+    def __init__(self, samples: int, batch_size: int, order_generator: Generator) -> None:
         require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
-        if images == 0:
-            raise ValueError("a stream of batches needs at least one image")
-        self._count = images
-        self._batch_size = min(batch_size, images)
+        if samples == 0:
+            raise ValueError("a stream of batches needs at least one sample")
+        self._count = samples
+        self._batch_size = min(batch_size, samples)
         self._order_generator = order_generator
         self._position = self.steps_per_epoch
 

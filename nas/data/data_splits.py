@@ -11,12 +11,12 @@ from torch import Tensor
 from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.far_values import far_inputs, far_targets
-from nas.data.labelled import listed, shape_and_type
+from nas.data.labelled import shape_and_type
 from nas.data.own_files import readable
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
 from nas.distributed import current_ranks
-from nas.errors import UnusableInput, require
+from nas.errors import UnusableInput, listed, require
 from nas.signature import Head, Signature
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class DataSplits:
             if not isinstance(dataset, Dataset):
                 raise UnusableInput(f"The {part} part of {self.name} is a {type(dataset).__name__}, not a Dataset.")
             if not len(dataset):
-                raise UnusableInput(f"The {part} part of {self.name} has no images.")
+                raise UnusableInput(f"The {part} part of {self.name} has no samples.")
             if _size(dataset) != _size(self.train):
                 raise UnusableInput(
                     f"The parts of {self.name} differ: train has {_size(self.train)}, {part} {_size(dataset)}."
@@ -227,13 +227,13 @@ class DataSplits:
         found = [dataset.look() for dataset in self.parts.values()]
         unreadable = [image for one in found for image in one.unreadable]
         remarks: Counter[str] = sum((one.remarks for one in found), Counter())
-        judge(self.name, Findings(unreadable, remarks), sum(map(len, self.parts.values())))
+        refuse_unreadable(self.name, Findings(unreadable, remarks), sum(map(len, self.parts.values())))
 
     def _class(self, label: int) -> str:
         return self.class_names[label] if self.class_names is not None else f"class {label}"
 
 
-def judge(name: str, findings: Findings, images: int) -> None:
+def refuse_unreadable(name: str, findings: Findings, images: int) -> None:
     """Refuse images that cannot be read, and log what is worth a line.
 
     Args:

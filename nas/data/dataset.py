@@ -1,4 +1,4 @@
-"""What every data set offers, labelled images and other samples in memory, and their batches."""
+"""What every data set offers; labelled images, and samples of any kind, in memory, and their batches."""
 
 import math
 from abc import ABC, abstractmethod
@@ -19,11 +19,11 @@ from nas.errors import UnusableInput, require
 
 @dataclass
 class Findings:
-    """What a look at the images has found.
+    """What a look at files has found.
 
     Attributes:
-        unreadable: File and reason of every image that cannot be used.
-        remarks: What is worth a line, and of how many images.
+        unreadable: File and reason of each that cannot be used.
+        remarks: What is worth a line, and of how many files.
     """
 
     unreadable: list[tuple[str, str]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Dataset(ABC):
         """The same samples with their batches on ``device``."""
 
     def look(self) -> Findings:
-        """Look at every image that is not in memory yet, without decoding it where its header tells enough."""
+        """Look at every file that is not in memory yet, without decoding it where its header tells enough."""
         return Findings()
 
     def stream(
@@ -81,11 +81,11 @@ class Dataset(ABC):
         """Endless shuffled batches (:class:`nas.data.batches.EpochStream`) on the data set's device.
 
         Args:
-            batch_size: Images in a batch.
+            batch_size: Samples in a batch.
             mean: One number per channel, with white at 1.
             std: One number per channel, with white at 1.
             order_generator: A CPU generator, drawn from once per epoch.
-            augmentation: What is done to the images of each batch; none by default.
+            augmentation: What is done to the inputs of each batch; none by default.
             augmentation_generator: A generator on the data set's device; needed if batches are augmented.
             epoch_samples: An epoch is as many passes over the data as make so many, a pass's dropped rest counted.
 
@@ -106,7 +106,7 @@ class Dataset(ABC):
         return max(1, math.ceil(epoch_samples / len(self)))
 
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
-        """All images once, in order and not augmented; the last batch may be smaller.
+        """All samples once, in order and not augmented; the last batch may be smaller.
 
         Raises:
             InvalidValue: ``batch_size`` is below 1.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nas.data.dataset import ArrayDataset, TargetDataset
-from nas.data.labelled import listed
+from nas.errors import listed
 
 # What many programs write for a missing number, with a sign or without.
 NINES = (99.0, 999.0, 9999.0, 99999.0, 999999.0)

@@ -1,13 +1,12 @@
 """Images and labels in memory as a user brings them: what is taken, and what is refused in one sentence."""
 
 import operator
-from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 IMAGES = "(N, C, H, W) uint8 from 0 to 255 or float32 from 0 to 1"
 TASK = "only single-label classification is done here, one class per image"
@@ -89,12 +88,6 @@ def as_labels(labels: object, images: int, classes: int) -> Tensor:
 def shape_and_type(tensor: Tensor) -> str:
     """``(60000, 1, 28, 28) uint8``, for messages."""
     return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first ``most`` names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _as_tensor(values: object, what: str, expected: str) -> Tensor:

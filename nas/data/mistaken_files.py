@@ -5,9 +5,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.data.labelled import listed
 from nas.data.packed_file import GZIP
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 POINTER = b"version https://git-lfs.github.com"  # what Git LFS leaves of a file that was not fetched
 NOT_FETCHED = "stands for a file of Git LFS that was not fetched: git lfs pull fetches it"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from nas.data.splits import stratified_indices
+from nas.data.stratified_split import stratified_indices
 from nas.errors import InvalidValue, UnusableInput, require
 
 SHARE = 0.2  # of the rows that validation and test get where nothing is said

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
 from nas.data.row_split import Parts
-from nas.data.table_rows import text_of
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 MOST_CLASSES = 20  # up to which whole numbers are drawn like classes, in proportion
 
@@ -48,11 +46,12 @@ def number_names(values: Sequence[float]) -> list[str]:
 
     Whole numbers have all their digits, as they stand for codes.
     """
-    names = [str(int(value)) if value == int(value) else f"{value:g}" for value in values]
-    return names if len(set(names)) == len(names) else [text_of(value) for value in values]
+    exact = [int(value) if value == int(value) else value for value in values]
+    short = [str(value) if isinstance(value, int) else f"{value:g}" for value in exact]
+    return short if len(set(short)) == len(short) else [str(value) for value in exact]
 
 
-def of_training(targets: Targets, parts: Parts, owner: str, amounts: str = "") -> Targets:
+def with_classes_of_training(targets: Targets, parts: Parts, owner: str, amounts: str = "") -> Targets:
     """``targets`` with the classes of the training part only; numbers stay as they are.
 
     Args:

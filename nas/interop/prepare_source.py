@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from nas.data.table_rows import prepared_rows
-from nas.data.text_tokens import prepared_text, prepared_texts
+from nas.data.tables.table_rows import prepared_rows
+from nas.data.texts.text_tokens import prepared_text, prepared_texts
 from nas.interop.bundled_source import bundled_source
 
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from nas.report.cell_graph import CellGraph, CellLayout, Placed, lay_out
+from nas.report.cell_graph import CellGraph
+from nas.report.cell_layout import CellLayout, Placed, lay_out
 from nas.report.colours import LIGHT_GREY, OPERATION_COLOURS, SERIES_COLOURS
 from nas.report.drawing import INK, LABEL_SIZE, MARGIN, TITLE_HEIGHT, TITLE_SIZE, sheet, text_width, write
 

@@ -21,7 +21,7 @@ from nas.report.recorded_run import RecordedRun, changed_settings, is_run, numbe
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.tables import mean_and_deviation
 from nas.run.checkpoint import write_atomically
-from nas.run.recorded import trust_in_front
+from nas.run.recorded import trust_prefix
 from nas.tasks import Measure
 
 MOST_RUNS = 200
@@ -102,7 +102,7 @@ def comparison(runs: Sequence[RecordedRun]) -> str:
         most_drawings=MOST_DRAWINGS,
         settings=_settings(runs),
         folders=" ".join(quoted(run.folder) for run in runs),
-        trust=trust_in_front(*(one for run in runs for one in run.recorded())),
+        trust=trust_prefix(*(one for run in runs for one in run.recorded())),
     )
 
 

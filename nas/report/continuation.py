@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from nas.data.data_splits import DataSplits
-from nas.data.text_stream import TextDataset
-from nas.data.text_tokens import END, UNKNOWN
+from nas.data.texts.text_stream import TextDataset
+from nas.data.texts.text_tokens import END, UNKNOWN
 from nas.operations.memory import Remembers
 
 CONTINUATION = "continuation"  # in result.json
@@ -82,7 +82,7 @@ def _drawn(
 
 
 def _text(tokens: Sequence[int], level: str, vocabulary: Sequence[str]) -> str:
-    """Tokens as they are read: the inverse of ``nas.data.text_tokens.tokens_of``, but for blanks between words."""
+    """Tokens as they are read: the inverse of :func:`tokens_of` (nas.data.texts), but for blanks between words."""
     texts = [vocabulary[token] for token in tokens]
     if level == "character":
         return "".join(texts)

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from nas.candidate import Architecture
 from nas.report.cell_drawing import draw_cells
-from nas.report.cell_graph import darts_cell, nasbench201_cell, recurrent_cell
+from nas.report.cell_graph import captioned_cells
 from nas.report.drawing import WIDTH, Block, draw_chain
 from nas.run.candidate_file import CandidateFile
 from nas.signature import Signature
-from nas.spaces.darts.choices import CELLS
-from nas.spaces.darts.space import Darts
-from nas.spaces.nasbench201.space import NasBench201
-from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.tasks import measures_of
 
@@ -38,7 +34,6 @@ OUTPUTS = {  # by task
     "dense_regression": ("target", "targets"),
     "language": ("token", "tokens"),
 }
-CELL_CAPTIONS = {"normal": "normal cell", "reduce": "reduction cell"}
 
 
 def architecture_figure(found: CandidateFile) -> "Figure":
@@ -64,13 +59,8 @@ def space_figure(
         width: The largest width of a chain of layers in inches; a cell takes the width it needs.
         task_name: The name of the task, which says what comes out.
     """
-    if isinstance(space, Darts):
-        genotype = space.genotype(architecture)
-        return draw_cells([(CELL_CAPTIONS[cell], darts_cell(genotype, cell)) for cell in CELLS], title)
-    if isinstance(space, NasBench201):
-        return draw_cells([("", nasbench201_cell(architecture))], title)
-    if isinstance(space, Recurrent):
-        return draw_cells([("", recurrent_cell(space.genotype(architecture)))], title)
+    if cells := captioned_cells(space, architecture):
+        return draw_cells(cells, title)
     signature = space.signature
     shape = " x ".join(map(str, signature.input_shape))
     kind = "text" if signature.is_tokens else INPUTS[signature.rank]

@@ -18,8 +18,9 @@ from nas.report.recorded_run import RecordedRun, changed_settings, default_confi
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
-from nas.run.overrides import IMPLIED_GROUPS, typed
-from nas.run.recorded import trust_in_front
+from nas.run.implied_arguments import IMPLIED_GROUPS
+from nas.run.overrides import typed
+from nas.run.recorded import trust_prefix
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]
@@ -64,19 +65,19 @@ def page(run: RecordedRun) -> str:
     """The page of ``run`` as HTML."""
     # The page of a retraining shows the retraining itself.
     retrainings = {run.folder.name: run} if run.result else run.retrainings
-    gap_columns, gap = _gap(run, retrainings)
+    gap_columns, gap = _networks_compared(run, retrainings)
     return render(
         "page.html.jinja",
         title=outcome_line(run),
         run=run,
         folder=quoted(run.folder),
-        trust=trust_in_front(*run.recorded()),
+        trust=trust_prefix(*run.recorded()),
         candidate=typed("candidate", run.folder),
         resume=typed("resume", run.folder),
         charts=charts,
         facts={name: value for name, value in _facts(run).items() if value is not None},
-        why=_why(run),
-        observed=_observed(run),
+        why=_decision_table(run),
+        observed=_observed_table(run),
         searched=_searched_hyperparameters(run),
         carried=_carried_hyperparameters(run),
         tried=_has_trainings(run),
@@ -90,8 +91,8 @@ def page(run: RecordedRun) -> str:
         with_predictions=[name for name, one in retrainings.items() if (one.folder / PREDICTIONS).is_file()],
         with_scores=[name for name, one in retrainings.items() if (one.folder / SCORES).is_file()],
         continued={name: continuation_of(one.result) for name, one in retrainings.items()},
-        changed=_changed(run),
-        given=_given(run),
+        changed=_changed_settings(run),
+        given=_typed_and_implied(run),
         configuration=OmegaConf.to_yaml(OmegaConf.create(dict(run.config)), resolve=False),
         environment=_environment(run),
     )
@@ -109,11 +110,11 @@ def outcome_line(run: RecordedRun) -> str:
     main, parameters = run.task.main, number(result.get("parameters"))
     value = number(result.get(f"test_{main.name}"))
     if value is not None:
-        told = result.get("told")
-        told = f"Test {told if isinstance(told, str) else f'{main.words} {main.told(value)}'}"
-        told = f"{main.told(value)} test {main.words}" if main.unit == "%" else told
+        recorded = result.get("told")
+        words = recorded if isinstance(recorded, str) else f"{main.words} {main.told(value)}"
+        measured = f"{main.told(value)} test {main.words}" if main.unit == "%" else f"Test {words}"
         size = f" with {parameters:,.0f} parameters" if parameters is not None else ""
-        return f"{told}{size} on {run.found.data}{found}."
+        return f"{measured}{size} on {run.found.data}{found}."
     return f"An architecture for {run.found.data}{found}; not retrained yet."
 
 
@@ -125,7 +126,7 @@ def _facts(run: RecordedRun) -> dict[str, str | None]:
     return {
         **dict(_fact(one, result) for one in run.task.measures[:2]),
         "parameters": whole(number(result.get("parameters"))),
-        f"best validation {best.words} while searching": _told(best, curve[1][-1] if curve else None),
+        f"best validation {best.words} while searching": _number_in_words(best, curve[1][-1] if curve else None),
         "training time" if run.is_retraining else "search time": duration(run.last("time/total_seconds")),
         "samples spent by the search": whole(run.last("budget/samples")),
         "data": run.found.data if run.found else None,
@@ -139,10 +140,10 @@ def _fact(measure: Measure, result: Mapping[str, Any]) -> tuple[str, str | None]
     """A measure on the test part, named together with what it is without inputs where that is told."""
     beside = without_inputs(result).get(f"{measure.words} without inputs")
     name = f"test {measure.words}" + (f" ({beside} without inputs)" if beside else "")
-    return name, _told(measure, result.get(f"test_{measure.name}"))
+    return name, _number_in_words(measure, result.get(f"test_{measure.name}"))
 
 
-def _why(run: RecordedRun) -> dict[str, Any]:
+def _decision_table(run: RecordedRun) -> dict[str, Any]:
     """The table of decisions, and which kinds of values are known for any of them."""
     rows = decisions(run)
     columns = ["choice", "chosen", "runner-up", "margin", f"decided since {charts.x_label(run)}"]
@@ -153,7 +154,7 @@ def _why(run: RecordedRun) -> dict[str, Any]:
     kept = len(columns) + (0 if run.evaluations else len(effects))
     return {
         "columns": [*columns, *effects][:kept],
-        "rows": [_why_row(run, row)[:kept] for row in rows],
+        "rows": [_decision_row(run, row)[:kept] for row in rows],
         "known": any(row.margin is not None for row in rows),
         "against_alpha": any(row.margin is not None and row.margin < 0 for row in rows),
         "measured": any(row.effect is not None for row in rows),
@@ -161,7 +162,7 @@ def _why(run: RecordedRun) -> dict[str, Any]:
     }
 
 
-def _why_row(run: RecordedRun, row: Decision) -> list[str | Effect | None]:
+def _decision_row(run: RecordedRun, row: Decision) -> list[str | Effect | None]:
     decided = "" if row.decided is None else f"{run.place(row.decided):.4g}"
     margin = "" if row.margin is None else f"{row.margin:.3f}"
     effects = [_effect(run.task.main, change) for change in (row.effect, row.retrained_effect)]
@@ -176,19 +177,19 @@ def _effect(measure: Measure, change: float | None) -> Effect | None:
     return Effect(change_in_words(measure, change), "good" if rise < 0 else "bad" if rise > 0 else "")
 
 
-def _observed(run: RecordedRun) -> list[Row]:
+def _observed_table(run: RecordedRun) -> list[Row]:
     """A row per choice of a black-box search: records of the chosen option and of the best other option."""
-    rows = []
+    rows, main = [], run.task.main
     for choice, options in observed_options(run).items():
         chosen = run.found.candidate.architecture[choice] if run.found else ""
         own = next((one for one in options if one.option == chosen), None)
         other = next((one for one in options if one.option != chosen), None)
-        main = run.task.main
-        rows.append([choice, chosen, *_seen(main, own), other.option if other else "", *_seen(main, other)])
+        name = other.option if other else ""
+        rows.append([choice, chosen, *_count_and_mean(main, own), name, *_count_and_mean(main, other)])
     return rows
 
 
-def _seen(measure: Measure, option: ObservedOption | None) -> Row:
+def _count_and_mean(measure: Measure, option: ObservedOption | None) -> Row:
     return ["", ""] if option is None else [str(option.count), measure.told(option.mean)]
 
 
@@ -226,7 +227,7 @@ def _has_trainings(run: RecordedRun) -> bool:
     return bool(owners - {"supernet", "step"})
 
 
-def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row, list[list[str | float]]]:
+def _networks_compared(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row, list[list[str | float]]]:
     """Columns and rows of the networks on the way: measures, loss, and the main measure again where it is a share."""
     networks, main = _networks_of_the_search(run), run.task.main
     # A measure that only the retrained network has, as macro F1, tells nothing of a gap.
@@ -239,7 +240,7 @@ def _gap(run: RecordedRun, retrainings: Mapping[str, RecordedRun]) -> tuple[Row,
     for name, split, values in networks:
         value, loss = number(values.get(main.name)), number(values.get("loss"))
         if value is not None:
-            told = [_told(one, values.get(one.name)) or "" for one in shown]
+            told = [_number_in_words(one, values.get(one.name)) or "" for one in shown]
             share = [value] if main.unit == "%" else []
             rows.append([name, split, *told, "" if loss is None else f"{loss:.4f}", *share])
     columns = ["network", "split", *(one.words for one in shown), "loss"]
@@ -264,7 +265,7 @@ def _retrained(retrainings: Mapping[str, RecordedRun], measures: Sequence[Measur
     """A row per entry of ``result.json`` that any of the retrainings has, a column per retraining."""
     results = [one.result for one in retrainings.values()]
     main, *others = [
-        [f"test {one.words}", *(_told(one, result.get(f"test_{one.name}")) or "" for result in results)]
+        [f"test {one.words}", *(_number_in_words(one, result.get(f"test_{one.name}")) or "" for result in results)]
         for one in measures
     ]
     losses = [number(result.get("test_loss")) for result in results]
@@ -291,7 +292,7 @@ def _outputs(retraining: RecordedRun) -> dict[str, Any]:
         column = values.get(one.name)
         if not isinstance(column, list) or len(column) != len(names):
             return {}
-        told.append([_told(one, value) or "-" for value in column])
+        told.append([_number_in_words(one, value) or "-" for value in column])
     rows = [list(row) for row in zip(map(str, names), *told, strict=True)]
     header = [str(recorded.get("each", "")), *(one.words for one in measures)]
     amounts = next((values[one.name] for one in measures if one.name in AMOUNTS), ())
@@ -300,12 +301,12 @@ def _outputs(retraining: RecordedRun) -> dict[str, Any]:
     return {"columns": header, "rows": rows[:MOST_OUTPUTS], "left": left, "absent": absent}
 
 
-def _told(measure: Measure, value: object) -> str | None:
+def _number_in_words(measure: Measure, value: object) -> str | None:
     known = number(value)
     return None if known is None else measure.told(known)
 
 
-def _given(run: RecordedRun) -> tuple[list[str], list[str]]:
+def _typed_and_implied(run: RecordedRun) -> tuple[list[str], list[str]]:
     """The overrides that were typed, and those that went along with them, such as a space's own training."""
     command = run.environment[0].get("command") if run.environment else None
     try:
@@ -320,7 +321,7 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+")
 
 
-def _changed(run: RecordedRun) -> list[Row] | None:
+def _changed_settings(run: RecordedRun) -> list[Row] | None:
     """Setting, default and value in the run; None without a default configuration to compare with."""
     default = default_configuration("train_search")
     if default is None:

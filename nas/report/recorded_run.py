@@ -107,8 +107,8 @@ class RecordedRun:
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
             retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
-            predictions=_told(read_predictions, folder / PREDICTIONS, problems) or {},
-            shown=_told(read_shown_samples, folder / SAMPLES, problems),
+            predictions=_read_or_note(read_predictions, folder / PREDICTIONS, problems) or {},
+            shown=_read_or_note(read_shown_samples, folder / SAMPLES, problems),
             problems=problems,
         )
 
@@ -308,7 +308,7 @@ def _read_evaluations(path: Path, problems: list[str]) -> list[EvaluatedCandidat
     return found
 
 
-def _told(read: Callable[[Path], T], path: Path, problems: list[str]) -> T | None:
+def _read_or_note(read: Callable[[Path], T], path: Path, problems: list[str]) -> T | None:
     """What ``read`` makes of ``path``, or None with a sentence more in ``problems``."""
     try:
         return read(path)

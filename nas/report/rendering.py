@@ -9,15 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from nas.data.own_files import readable
+from nas.report.cell_graph import captioned_cells
 from nas.report.drawing import inline_svg
 from nas.report.outcome import architecture_in_words, space_figure
 from nas.report.sample_drawing import drawn_in_words, keys, sample_figure
 from nas.report.shown_samples import ShownSamples
 from nas.report.svg import Plot, corners
 from nas.run.candidate_file import CandidateFile
-from nas.spaces.darts.space import Darts
-from nas.spaces.nasbench201.space import NasBench201
-from nas.spaces.recurrent.space import Recurrent
 
 # A page loads nothing but itself: no script, no font, no picture from anywhere else.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -65,7 +63,7 @@ def drawn(found: CandidateFile, prefix: str) -> dict[str, Markup]:
     space, architecture = found.space, found.candidate.architecture
     figure = partial(space_figure, space, architecture, task_name=found.task["name"])
     drawings = {"broad": Markup(inline_svg(figure(), f"{prefix}-broad"))}
-    if not isinstance(space, Darts | NasBench201 | Recurrent):
+    if not captioned_cells(space, architecture):
         drawings["narrow"] = Markup(inline_svg(figure(width=NARROW), f"{prefix}-narrow"))
     return drawings
 

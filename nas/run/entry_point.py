@@ -96,7 +96,7 @@ def start(
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on, and they are told in one sentence
     code = 0
     try:
-        guarded(lambda: _composed(compose), command)
+        guarded(lambda: _call_hydra(compose), command)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else FAILED
         if led_sweep() is None:
@@ -145,7 +145,7 @@ class CommandLine:
 _unread: list[CommandLine] = []  # until a run begins: from then on, a failure is none of the command line's
 
 
-def _composed(compose: Callable[[], None]) -> None:
+def _call_hydra(compose: Callable[[], None]) -> None:
     """Call Hydra's main function.
 
     Raises:
@@ -179,7 +179,7 @@ def run_composed(
         The exit code of a job of a multirun. A single run ends the process instead if it is not 0.
     """
     hydra: Any = HydraConfig.get()
-    composed = _Composed(command, on_all_ranks(run), inherit, config, hydra, as_typed(hydra.overrides.task))
+    job = _Job(command, on_all_ranks(run), inherit, config, hydra, as_typed(hydra.overrides.task))
     path = hydra_path(hydra, "output_dir")
     given = _unread.pop() if _unread else CommandLine()
     if given.arguments:
@@ -187,13 +187,13 @@ def run_composed(
     # Paths are of the folder where the command was typed, whatever hydra.job.chdir says.
     with chdir(hydra_path(hydra, "cwd")):
         if hydra.mode == RunMode.MULTIRUN:
-            return _run_job(composed)
-        guarded(lambda: _run_alone(composed, given), command, path)
+            return _run_job(job)
+        guarded(lambda: _run_alone(job, given), command, path)
     return 0
 
 
 @dataclass(frozen=True)
-class _Composed:
+class _Job:
     """A run that Hydra has composed.
 
     Attributes:
@@ -211,14 +211,14 @@ class _Composed:
     overrides: Sequence[str]
 
 
-def _run_alone(composed: _Composed, given: CommandLine) -> None:
+def _run_alone(job: _Job, given: CommandLine) -> None:
     """Run in the folder that Hydra names, or in one beside it; what was made for a run that is refused goes again."""
-    hydra = composed.hydra
+    hydra = job.hydra
     own = path = hydra_path(hydra, "output_dir")
     explicit = value_of(as_typed(hydra.overrides.hydra), "hydra.run.dir") is not None
     try:
         with own_run_folder(path, "hydra.run.dir", explicit, refuse_a_run) as own:
-            guarded(lambda: _run_fresh(composed, own), composed.command, own)
+            guarded(lambda: _run_fresh(job, own), job.command, own)
     except SystemExit as end:
         made_for_it = not hydra.job.chdir and os.path.abspath(own) != given.folder
         if end.code == BAD_INPUT and made_for_it:
@@ -227,18 +227,18 @@ def _run_alone(composed: _Composed, given: CommandLine) -> None:
         raise
 
 
-def _run_fresh(composed: _Composed, folder: Path) -> None:
+def _run_fresh(job: _Job, folder: Path) -> None:
     """Begin a run in ``folder``, which is this process's own and holds none; what runs is what is recorded."""
-    hydra, overrides = composed.hydra, composed.overrides
-    settings = composed.config if composed.inherit is None else composed.inherit(composed.config, overrides)
+    hydra, overrides = job.hydra, job.overrides
+    settings = job.config if job.inherit is None else job.inherit(job.config, overrides)
     with read_write(hydra.runtime):
         hydra.runtime.output_dir = escaped(str(folder))
     record_configuration(folder, settings, hydra, overrides)
     try:
-        composed.run(settings, folder)
+        job.run(settings, folder)
     except Exception as error:
-        told = _told(error, "", None)
-        if told is not None and told[0] == BAD_INPUT and hydra.mode == RunMode.RUN:
+        ending = _code_and_sentence(error, "", None)
+        if ending is not None and ending[0] == BAD_INPUT and hydra.mode == RunMode.RUN:
             forget_configuration(folder)
         if isinstance(error, InvalidValue) and (name := _experiment_behind(error, hydra, overrides)):
             allowed = f"{error.allowed}; experiment={name} sets it"
@@ -254,13 +254,13 @@ def _experiment_behind(error: InvalidValue, hydra: DictConfig, overrides: Sequen
     return experiment_that_sets(error.key, overrides, folders[0]) if folders else ""
 
 
-def _run_job(composed: _Composed) -> int:
+def _run_job(job: _Job) -> int:
     """Run, resume or skip a job of a multirun, and note how it ended: it must not decide over the others.
 
     Returns:
         Its exit code.
     """
-    command, hydra, overrides = composed.command, composed.hydra, composed.overrides
+    command, hydra, overrides = job.command, job.hydra, job.overrides
     folder, sweep = hydra_path(hydra, "output_dir"), Path(hydra.sweep.dir)
     name = f"job {hydra.job.num}"
 
@@ -268,12 +268,12 @@ def _run_job(composed: _Composed) -> int:
         with claimed(folder, "hydra.sweep.dir", "wait until it has ended or name another"):
             found = RunFolder(folder)
             if not found.holds_a_run():
-                return _run_fresh(composed, folder)
+                return _run_fresh(job, folder)
             refuse_other_job(folder, overrides, name)
             if found.is_finished():
                 return log.info(f"{name} is done already: {folder}")
             tracking = [one for one in overrides if overridden_key(one).startswith("tracking.")]
-            composed.run(resumed_configuration(tracking, folder), folder)
+            job.run(resumed_configuration(tracking, folder), folder)
 
     record = JobRecord(hydra.job.num, list(overrides), None)
     record.write(sweep)
@@ -284,10 +284,10 @@ def _run_job(composed: _Composed) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else FAILED
     except BaseException as error:
-        told = _told(error, command, folder)
-        if told is None:
+        ending = _code_and_sentence(error, command, folder)
+        if ending is None:
             traceback.print_exc()
-        code, sentence = told or (FAILED, f"{command}: {name} failed: {type(error).__name__}.")
+        code, sentence = ending or (FAILED, f"{command}: {name} failed: {type(error).__name__}.")
         print(sentence, file=sys.stderr, flush=True)
     replace(record, code=code).write(sweep)
     if code == STOPPED and led_sweep() is not None:  # whoever stops the process of the sweep stops the sweep
@@ -365,15 +365,15 @@ def guarded(work: Callable[[], Result], command: str, folder: Path | None = None
         with messages_on_console():
             return work()
     except (Exception, KeyboardInterrupt) as error:
-        told = _told(error, command, folder)
-        if told is None:
+        ending = _code_and_sentence(error, command, folder)
+        if ending is None:
             raise
         if not current_ranks().is_first and isinstance(error, torch.distributed.DistError):
             sys.exit(FAILED)  # whoever has gone, and the first rank, tell it
-        _leave(*told)
+        _leave(*ending)
 
 
-def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int, str] | None:
+def _code_and_sentence(error: BaseException, command: str, folder: Path | None) -> tuple[int, str] | None:
     """The exit code and the sentence that ``error`` ends the process with; None for a mistake in the program."""
     if isinstance(error, InvalidValue | UnusableInput):
         return BAD_INPUT, f"{command}: {error}"
@@ -395,7 +395,7 @@ def _told(error: BaseException, command: str, folder: Path | None) -> tuple[int,
     if isinstance(error, KeyboardInterrupt):
         return STOPPED, f"{command}: interrupted between steps; go on with resume=<run folder> if it had begun"
     sentence = fault_sentence(error, command)
-    return None if sentence is None else (FAILED, f"{command}: {sentence}{_way_on(command, folder)}.")
+    return None if sentence is None else (FAILED, f"{command}: {sentence}{_how_to_resume(command, folder)}.")
 
 
 def _unknown_setting(error: HydraException) -> InvalidValue | None:
@@ -453,7 +453,7 @@ def messages_on_console() -> Iterator[None]:
         logger.propagate = propagate
 
 
-def _way_on(command: str, folder: Path | None) -> str:
+def _how_to_resume(command: str, folder: Path | None) -> str:
     steps = [] if folder is None else RunFolder(folder).checkpoints.steps()
     if folder is None or not steps:
         return ""

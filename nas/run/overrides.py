@@ -1,6 +1,5 @@
 """The overrides on a command line, ``group=option`` and ``key=value``, as Hydra's own parser reads them."""
 
-import logging
 import os
 import re
 import shlex
@@ -16,12 +15,13 @@ from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, require
 
-log = logging.getLogger(__name__)
-OLD_OPTIONS = {
+OLD_NAMES = {
     "method=rehearsed": "it is called tuned now",
     "method=several_starts": "it is called multi_start now",
     "method=refined": "it has been removed, as it found nothing better than method=tuned",
     "discretisation=perturbation": "it is called alone now",
+    "search.stop=settled": "it is called stopping=converged now",
+    "search.stop=epochs": "it is called stopping=epochs now",
 }
 _PARSER = OverridesParser.create()
 
@@ -73,77 +73,6 @@ def value_of(arguments: Sequence[str], key: str) -> str | None:
     value = given[-1].value()
     text = str(value) if isinstance(value, str) else given[-1].get_value_string()
     return re.sub(r"(\\+)\$\{", lambda found: "\\" * (len(found[1]) // 2) + "${", text) or None
-
-
-GROUPS_OF_A_SPACE = ("hyperparameters", "training")
-OWN_SAMPLES = ("arrays", "images", "table", "time_series")
-NEVER_SCALED = (*OWN_SAMPLES, "digits", "text")
-OF_THE_SCALE = "scale/data"
-IMPLIED_GROUPS = ("method", OF_THE_SCALE, *GROUPS_OF_A_SPACE)
-
-
-def implied_arguments(arguments: Sequence[str], conf: Path) -> list[str]:
-    """Further arguments, implied by the groups that ``arguments`` choose."""
-    of_data = _implied_by_the_data(arguments)
-    return [*of_data, *_implied_by_the_scale(arguments), *_implied_by_the_space(arguments, conf)]
-
-
-def _implied_by_the_data(arguments: Sequence[str]) -> list[str]:
-    """``method=coarse_to_fine`` for a user's own samples: short trainings of what was found.
-
-    They may be few. A supernet that has seen few samples often asks for ever lower learning rates, with which a fresh
-    network learns nothing; short trainings see that. A table has ``method=cross_validated`` behind them and
-    ``hyperparameters=table``: its rows are few and noisy, and weight decay is what it needs. An experiment says
-    everything itself. What goes along is typed once for all jobs of a sweep, so one over several sources tells whose
-    method they have.
-    """
-    if any(value_of(arguments, group) for group in ("method", "experiment")) or any(map(_names_all, arguments)):
-        return []
-    of_table = [] if value_of(arguments, "hyperparameters") else ["hyperparameters=table"]
-    ways = {data: ["method=coarse_to_fine"] for data in OWN_SAMPLES} | {"table": ["method=cross_validated", *of_table]}
-    alone = {data: ways.get(data, []) for data in (value_of(arguments, "data") or "").split(",")}
-    if len(alone) == 1:
-        return next(iter(alone.values()))
-    common = ["method=coarse_to_fine"] if all(alone.values()) else []
-    if others := [f"data={data} alone has {' '.join(way)}" for data, way in alone.items() if way not in ([], common)]:
-        log.info(f"all jobs of this sweep have {' '.join(common) or 'the usual method'}; {'; '.join(others)}")
-    return common
-
-
-def _names_all(argument: str) -> bool:
-    """Whether ``argument`` names a whole configuration of the user's own."""
-    return argument.partition("=")[0] in ("-cn", "--config-name")
-
-
-def _implied_by_the_scale(arguments: Sequence[str]) -> list[str]:
-    """``scale/data=whole`` for a user's own data: a scale has numbers of images, and augments them as digits."""
-    scaled = value_of(arguments, "scale") is not None and value_of(arguments, OF_THE_SCALE) is None
-    return [f"{OF_THE_SCALE}=whole"] if scaled and value_of(arguments, "data") in NEVER_SCALED else []
-
-
-def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
-    """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
-
-    Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. An experiment says
-    everything itself.
-    """
-    running = value_of(arguments, "data") == "text" and not _has_classes(value_of(arguments, "data.folder"))
-    of_text = "recurrent" if running else "transformer"
-    space = value_of(arguments, "space") or (of_text if value_of(arguments, "data") == "text" else None)
-    if space is None or value_of(arguments, "experiment") is not None:
-        return []
-    space = "recurrent_reader" if space == "recurrent" and not running else space
-    open_groups = [group for group in GROUPS_OF_A_SPACE if value_of(arguments, group) is None]
-    return [f"{group}={space}" for group in open_groups if (conf / group / f"{space}.yaml").is_file()]
-
-
-def _has_classes(folder: str | None) -> bool:
-    from nas.data.text_classes import has_classes  # not above: PyTorch comes with it, and not every command needs that
-
-    try:
-        return folder is not None and has_classes(folder)
-    except (OSError, InvalidValue):
-        return False  # told where the data are read
 
 
 def as_typed(overrides: Any) -> list[str]:
@@ -244,7 +173,7 @@ def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
 
 
 def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
-    """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names of options.
+    """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names.
 
     Args:
         arguments: The command line.
@@ -261,17 +190,17 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         _refuse_unread_additions(overrides, arguments, conf)
     for override in overrides:
         group, value = override.key_or_group, override.value()
+        name, text = override.get_key_element().lstrip("+"), override.get_value_string()
+        renamed = OLD_NAMES.get(f"{group}={value}")
+        if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
+            raise InvalidValue(name, value, renamed)
         if override.is_delete() or not group or not (conf / group).is_dir():
             continue
-        name, text = override.get_key_element().lstrip("+"), override.get_value_string()
         named = value if isinstance(value, list) else [value]
         if not named or any(_names_no_option(one) for one in named):
             options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
             shown = None if text in ("", "null") else text
             raise InvalidValue(name, shown, f"it must be one of {options}, or left out")
-        renamed = OLD_OPTIONS.get(f"{group}={value}")
-        if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
-            raise InvalidValue(name, value, renamed)
         added = override.is_add() and override.package is None and "/" not in group and not has_own_files
         require(not added, f"+{name}", text, f"every group is there already, {name}={text} chooses its option")
 

@@ -30,7 +30,8 @@ DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data
 PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 MOST_RUNS = 3  # that are named of many
-REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
+# Settings that are gone, with the value that is what happens without them today.
+REMOVED = {"search.guard.pair": "present", "search.stop": "epochs"}
 
 
 def recorded_configuration(folder: Path) -> DictConfig:
@@ -54,7 +55,7 @@ def recorded_configuration(folder: Path) -> DictConfig:
         raise UnusableInput(f"The run's configuration {path} is not a group of settings.")
     _require_trusted(OmegaConf.to_container(config, resolve=False), path)
     _drop_removed_settings(config)
-    _locate(config, folder)
+    _anchor_paths(config, folder)
     return config
 
 
@@ -80,7 +81,7 @@ def forget_configuration(folder: Path) -> None:
     place.rmdir()
 
 
-def _locate(config: DictConfig, folder: Path) -> None:
+def _anchor_paths(config: DictConfig, folder: Path) -> None:
     """Let relative paths be of the folder where the run's command was typed, if that has them."""
     try:
         typed_in = hydra_path(OmegaConf.load(folder / ".hydra" / "hydra.yaml").hydra, "cwd")
@@ -154,7 +155,7 @@ def inherited_configuration(config: DictConfig, overrides: Sequence[str]) -> Dic
     return merged
 
 
-def refuse_beginning(arguments: Sequence[str]) -> None:
+def refuse_search_from(arguments: Sequence[str]) -> None:
     """Refuse ``search.from``: a retraining inherits it with the other settings of the search, and never looks at it.
 
     Raises:
@@ -208,20 +209,20 @@ def _require_trusted(entry: object, path: Path) -> None:
         NotTrusted: It does, and ``NAS_TRUST`` does not list that package.
     """
     trusted = trusted_packages()
-    for target in _called(entry):
+    for target in _targets_in(entry):
         package = target.partition(".")[0]
         if package not in trusted:
             raise NotTrusted(f"The run's configuration {path} would call {target[:120]!r}: {say_trust(target)}.")
 
 
-def _called(entry: object) -> Iterator[str]:
+def _targets_in(entry: object) -> Iterator[str]:
     """The dotted path of everything that ``entry`` names to be called."""
     if isinstance(entry, dict):
         target = str(entry.get("_target_"))
         if "." in target:  # without a dot there is nothing to call
             yield target
     for one in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
-        yield from _called(one)
+        yield from _targets_in(one)
 
 
 def meant_instead(key: str, named: object, file: str) -> str:
@@ -249,17 +250,17 @@ def command_for(script: str, key: str, folder: Path) -> str:
     """
     names = [one.partition("=")[0].lstrip("+") for one in sys.argv[1:]]
     moved = [one for one, name in zip(sys.argv[1:], names, strict=True) if "resume" in names and name in DATA_PATHS]
-    trust = trust_in_front(*configurations([folder]))
+    trust = trust_prefix(*recorded_configurations([folder]))
     return " ".join([f"{trust}{typed_script(script)}", typed(key, folder), *map(shlex.quote, moved)])
 
 
-def trust_in_front(*recorded: object) -> str:
+def trust_prefix(*recorded: object) -> str:
     """What a command begins with that reads these configurations and spaces: trust in the classes of the user's own."""
-    packages = sorted({target.partition(".")[0] for one in recorded for target in _called(one)} - {"nas"})
+    packages = sorted({target.partition(".")[0] for one in recorded for target in _targets_in(one)} - {"nas"})
     return f"NAS_TRUST={shlex.quote(','.join(packages))} " if packages else ""
 
 
-def configurations(folders: Iterable[Path]) -> Iterator[object]:
+def recorded_configurations(folders: Iterable[Path]) -> Iterator[object]:
     """What the runs in ``folders`` have recorded, as far as it can be read."""
     for folder in folders:
         with suppress(Exception):  # this is said where something else has gone wrong, the disk maybe

@@ -21,7 +21,7 @@ from nas.errors import InvalidValue
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.folder import RunFolder, own_run_folder
 from nas.run.overrides import as_typed, escaped, overridden_key, typed, typed_script
-from nas.run.recorded import configurations, recorded_overrides, trust_in_front
+from nas.run.recorded import recorded_configurations, recorded_overrides, trust_prefix
 from nas.stopping import STOPPED
 
 log = logging.getLogger(__name__)
@@ -83,14 +83,14 @@ class Sweep:
         if not failed and not stopped and not code:
             print(f"sweep: {told[0]}: {self.folder}")
             return 0
-        print(f"sweep: {'; '.join(told)}; go on with: {self._again(command)}", file=sys.stderr)
+        print(f"sweep: {'; '.join(told)}; go on with: {self._command_to_go_on(command)}", file=sys.stderr)
         if failed:
             return BAD_INPUT if all(one.code == BAD_INPUT for one in records) else FAILED
         return STOPPED if stopped else code
 
-    def _again(self, command: str) -> str:
+    def _command_to_go_on(self, command: str) -> str:
         rest = [one for one in sys.argv[1:] if not one.lstrip("+").startswith("hydra.sweep.dir=")]
-        trust = trust_in_front(*configurations(one.parent for one in self.folder.glob("*/.hydra")))
+        trust = trust_prefix(*recorded_configurations(one.parent for one in self.folder.glob("*/.hydra")))
         return " ".join(
             [f"{trust}{typed_script(command)}", *map(shlex.quote, rest), typed("hydra.sweep.dir", self.folder)]
         )

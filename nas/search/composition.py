@@ -35,10 +35,10 @@ def check_composition(parts: SearchParts) -> None:
 def _check_optimiser(parts: SearchParts) -> None:
     learned = parts.hyperparameter_gradient if parts.hyperparameters.learned() else None
     named = {"hypergradient": parts.architecture_gradient, "hyperparameters.gradient": learned}
-    for key, strategy in named.items():
-        good = parts.training.optimiser == "sgd" or strategy is None or not strategy.of_sgd
+    for key, hypergradient in named.items():
+        good = parts.training.optimiser == "sgd" or hypergradient is None or not hypergradient.of_sgd
         allowed = "it is derived for SGD: beside training.optimiser=adamw take first_order, last_step or exact"
-        require(good, key, type(strategy).__name__, allowed)
+        require(good, key, type(hypergradient).__name__, allowed)
 
 
 def _check_relaxation(parts: SearchParts) -> None:

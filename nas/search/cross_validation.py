@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from nas.candidate import Architecture, Candidate, Choice, Hyperparameters
-from nas.data.splits import stratified_indices
+from nas.data.stratified_split import stratified_indices
 from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.evaluation.scratch import TrainedFromScratch

@@ -46,7 +46,7 @@ from nas.training.settings import TrainingSettings
 from nas.training.stream import training_stream
 from nas.training.weight_step import weight_optimiser
 
-LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any strategy: the usual ones take no more
+LARGEST_STEP = 6  # passes over a batch that are kept back for a step of any hypergradient: the usual ones take no more
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ class SearchSettings:
         epochs: Passes over the training split.
         warmup_epochs: How many epochs at the start leave alpha alone.
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next.
-        stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
@@ -77,7 +76,6 @@ class SearchSettings:
     epochs: int
     warmup_epochs: int
     hyperparameter_every: int
-    stop: Literal["epochs", "settled"]
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int
@@ -248,9 +246,9 @@ def built_supernet(parts: SearchParts, dropout: torch.Generator, relaxation: tor
     parts.randomness.seed_ranks_apart()
     if parts.training.batch_norm == "synchronised":
         synchronise_batch_norm(supernet, parts.randomness.ranks)
-    strategies = parts.architecture_gradient, parts.hyperparameter_gradient
+    hypergradients = parts.architecture_gradient, parts.hyperparameter_gradient
     bends = parts.stopping is not None and parts.stopping.differentiates_twice
-    once = not bends and not differentiates_twice(*strategies, parts.hyperparameters)
+    once = not bends and not differentiates_twice(*hypergradients, parts.hyperparameters)
     if once:
         supernet.expect_first_derivatives_only()
     if parts.training.compile:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset
 from nas.data.labelled import is_one_hot
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text_stream import TextDataset
 from nas.errors import UnusableInput, require
 from nas.tasks.classification import Classification
 from nas.tasks.dense import DenseClassification, DenseRegression

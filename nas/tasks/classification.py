@@ -12,12 +12,10 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
-from nas.data.labelled import listed
 from nas.data.targets import absent_classes, alike_classes, joined_labels, number_names, refuse_unseen_classes
-from nas.errors import UnusableInput, require
+from nas.errors import UnusableInput, listed, require
 from nas.signature import Signature
-from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
 log = logging.getLogger(__name__)
 RECALL = Measure("recall", "higher", "recall", "%")

@@ -13,8 +13,8 @@ from torch import Tensor
 from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
-from nas.data.labelled import is_one_hot, listed
-from nas.errors import UnusableInput, require
+from nas.data.labelled import is_one_hot
+from nas.errors import UnusableInput, listed, require
 from nas.signature import Signature
 from nas.tasks.regression import known_difference, mean_absolute_difference
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.data.data_splits import DataSplits
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text_stream import TextDataset
 from nas.errors import UnusableInput
 from nas.signature import Signature
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values

@@ -13,8 +13,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.data.labelled import shape_and_type
 from nas.errors import UnusableInput, require
-from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
 AVERAGE_PRECISION = Measure("average_precision", "higher", "average precision")
 AUROC = Measure("auroc", "higher", "AUROC")

@@ -10,10 +10,8 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
-from nas.data.labelled import listed
-from nas.errors import UnusableInput, require
-from nas.tasks.constant import constant_outputs
-from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
+from nas.errors import UnusableInput, listed, require
+from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
 Error = Literal["squared", "huber", "absolute"]
 

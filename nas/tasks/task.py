@@ -74,6 +74,11 @@ def task_in_words(task: "Task", splits: DataSplits) -> str:
     return f"task: {task.words(splits)} ({task.training_in_words(splits)})"
 
 
+def constant_outputs(output: Tensor, targets: Tensor) -> Tensor:
+    """``output`` (K,) for each of ``targets`` (N, ...): (N, K), what is said without a look at any input."""
+    return output.to(targets.device).expand(len(targets), -1)
+
+
 class TaskChoice(Protocol):
     """What a configuration says of the task: a task without data, or a rule that chooses one."""
 

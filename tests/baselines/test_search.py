@@ -22,8 +22,8 @@ from nas.baselines.strategy import EncodedStrategy, Scored, Strategy, Vector
 from nas.baselines.tpe import TPE
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.pictures.embedded import Digits
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, RunFailed
 from nas.evaluation.budget import Budget
 from nas.evaluation.evaluation import Cost, Evaluation

@@ -14,7 +14,7 @@ from nas.baselines.evolution import AgingEvolution
 from nas.baselines.hyperband import Hyperband
 from nas.baselines.search import BlackBoxSearch
 from nas.candidate import Hyperparameters, Range
-from nas.data.text import Text, TextSplit
+from nas.data.texts.text import Text, TextSplit
 from nas.evaluation.budget import Budget
 from nas.evaluation.objective import Fixed
 from nas.evaluation.scratch import TrainedFromScratch

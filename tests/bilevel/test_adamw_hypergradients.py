@@ -70,14 +70,14 @@ def test_the_step_just_taken_has_the_same_derivatives_and_moves_the_weights_alik
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    "hypergradient",
     [ForwardAccumulation(), NeumannSeries(), ConjugateGradient(), FiniteDifference(), ByKind(Exact(), NeumannSeries())],
     ids=lambda one: type(one).__name__,
 )
-def test_strategies_derived_for_sgd_are_refused(strategy: Hypergradient, tmp_path: Path) -> None:
+def test_hypergradients_derived_for_sgd_are_refused(hypergradient: Hypergradient, tmp_path: Path) -> None:
     key, place = "hyperparameters.gradient", "hyperparameter_gradient"
-    if isinstance(strategy, FiniteDifference):
+    if isinstance(hypergradient, FiniteDifference):
         key, place = "hypergradient", "architecture_gradient"
     with pytest.raises(InvalidValue, match=r"derived for SGD: beside training\.optimiser=adamw") as caught:
-        GradientSearch(search_parts(tmp_path, **{"training": ADAMW, place: strategy}))
+        GradientSearch(search_parts(tmp_path, **{"training": ADAMW, place: hypergradient}))
     assert caught.value.key == key

@@ -1,4 +1,4 @@
-"""The exact strategy against brute force that shares no code with it."""
+"""The exact hypergradient against brute force that shares no code with it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

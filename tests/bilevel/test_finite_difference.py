@@ -1,4 +1,4 @@
-"""The finite-difference strategy of DARTS against the exact one."""
+"""The finite-difference hypergradient of DARTS against the exact one."""
 
 import math
 
@@ -17,14 +17,16 @@ SCALES = (1.0, 0.1, 0.01, 1e-3, 1e-4, 1e-5, 1e-6, 1e-8)
 SUITABLE_SCALE = 1e-4  # on the smooth supernet in float64: above it truncation rules, far below it rounding
 
 
-def gradients(strategy, problem: BilevelProblem, make_batch, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def gradients(
+    hypergradient, problem: BilevelProblem, make_batch, dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
     targets = {**problem.supernet.alpha, **problem.hyperparameters.raw}
-    report = strategy.gradients(problem, make_batch(10, dtype), make_batch(11, dtype), list(targets.values()))
+    report = hypergradient.gradients(problem, make_batch(10, dtype), make_batch(11, dtype), list(targets.values()))
     return dict(zip(targets, report.gradients, strict=True))
 
 
 def direct_gradients(problem: BilevelProblem, make_batch) -> dict[str, Tensor]:
-    """The gradient of L_val(w', alpha) with w' held: what the strategies subtract the unrolled part from."""
+    """The gradient of L_val(w', alpha) with w' held: what the hypergradients subtract the unrolled part from."""
     training, validation = make_batch(10), make_batch(11)
     weights, values = problem.weights(), problem.values()
     found = torch.autograd.grad(problem.training_loss(weights, training, values), list(weights.values()))

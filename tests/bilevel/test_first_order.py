@@ -1,4 +1,4 @@
-"""The first-order strategy against a plain backward pass."""
+"""The first-order hypergradient against a plain backward pass."""
 
 import torch
 import torch.nn.functional as F

@@ -28,21 +28,21 @@ def problem(request: pytest.FixtureRequest) -> BilevelProblem:
     return problem_for(relaxation="gumbel", clip=request.param, hyperparameters=ENTRIES, augmentation=augmentation)
 
 
-def follow(problem: BilevelProblem, strategy: ForwardAccumulation, batches: list[Batch]) -> None:
+def follow(problem: BilevelProblem, hypergradient: ForwardAccumulation, batches: list[Batch]) -> None:
     for number, batch in enumerate(batches):
         problem.schedule_factor = 1.0 - 0.1 * number
-        stepped(problem, strategy, batch)
+        stepped(problem, hypergradient, batch)
 
 
-def stepped(problem: BilevelProblem, strategy: ForwardAccumulation, batch: Batch) -> int:
-    """Take a weight step that ``strategy`` follows. Returns the passes that following it took."""
+def stepped(problem: BilevelProblem, hypergradient: ForwardAccumulation, batch: Batch) -> int:
+    """Take a weight step that ``hypergradient`` follows. Returns the passes that following it took."""
     step = problem.step(batch, keep_graph=True, second_order=True)
-    return strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
+    return hypergradient.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
 
 
-def gradients(problem: BilevelProblem, strategy: ForwardAccumulation, validation: Batch) -> dict[str, float]:
+def gradients(problem: BilevelProblem, hypergradient: ForwardAccumulation, validation: Batch) -> dict[str, float]:
     raw = problem.hyperparameters.raw
-    report = strategy.gradients(problem, validation, validation, list(raw.values()))
+    report = hypergradient.gradients(problem, validation, validation, list(raw.values()))
     return dict(zip(raw, map(float, report.gradients), strict=True))
 
 
@@ -91,10 +91,10 @@ def test_it_agrees_with_reverse_mode_through_the_same_steps(horizon, discount, p
     noise = problem.noise_state()
     expected = Reverse(problem, batches)(make_batch(11))
     problem.repeat_noise(noise)
-    strategy = ForwardAccumulation(horizon, discount)
-    follow(problem, strategy, batches)
+    hypergradient = ForwardAccumulation(horizon, discount)
+    follow(problem, hypergradient, batches)
     covered = STEPS if horizon is None else (STEPS - 1) % horizon + 1  # since it last began anew
-    for name, found in gradients(problem, strategy, make_batch(11)).items():
+    for name, found in gradients(problem, hypergradient, make_batch(11)).items():
         parts = [float(part) * discount**ago for ago, part in enumerate(reversed(expected[name])) if ago < covered]
         assert found == pytest.approx(sum(parts), rel=1e-6), name
         assert abs(found) > 1e-9
@@ -106,21 +106,21 @@ def test_one_step_is_what_exact_finds_at_that_step(problem, make_batch):
     report = Exact().gradients(problem, make_batch(1), make_batch(11), list(raw.values()))
     expected = dict(zip(raw, map(float, report.gradients), strict=True))
     problem.repeat_noise(noise)
-    strategy = ForwardAccumulation(1, 1.0)
-    stepped(problem, strategy, make_batch(1))
-    assert gradients(problem, strategy, make_batch(11)) == pytest.approx(expected, rel=1e-8)
+    hypergradient = ForwardAccumulation(1, 1.0)
+    stepped(problem, hypergradient, make_batch(1))
+    assert gradients(problem, hypergradient, make_batch(11)) == pytest.approx(expected, rel=1e-8)
 
 
 def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_batch):
-    strategy = ForwardAccumulation()
+    hypergradient = ForwardAccumulation()
     start = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     noise = problem.noise_state()
     step = problem.step(make_batch(1), keep_graph=True, second_order=True)
     after = problem.noise_state()
     state = {name: entry.clone() for name, entry in problem.supernet.state_dict().items()}
     buffers = momentum_buffers(problem)
-    assert strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
-    assert strategy.most_passes(len(ENTRIES)) == 1 + len(ENTRIES)
+    assert hypergradient.after_weight_step(problem, step, problem.hyperparameters.raw_parameters()) == len(ENTRIES)
+    assert hypergradient.most_passes(len(ENTRIES)) == 1 + len(ENTRIES)
     assert all(torch.equal(entry, state[name]) for name, entry in problem.supernet.state_dict().items())
     assert all(torch.equal(one, other) for one, other in zip(after, problem.noise_state(), strict=True))
     assert all(weight.grad is None for weight in problem.weights().values())
@@ -137,24 +137,24 @@ def test_following_changes_nothing_and_the_step_is_the_usual_one(problem, make_b
 
 
 def test_before_the_first_step_and_after_a_restart_there_is_no_gradient(problem, make_batch):
-    strategy = ForwardAccumulation()
-    assert set(gradients(problem, strategy, make_batch(11)).values()) == {0.0}
-    follow(problem, strategy, [make_batch(1)])
-    assert set(gradients(problem, strategy, make_batch(11)).values()) != {0.0}
-    strategy.forget()
-    assert set(gradients(problem, strategy, make_batch(11)).values()) == {0.0}
+    hypergradient = ForwardAccumulation()
+    assert set(gradients(problem, hypergradient, make_batch(11)).values()) == {0.0}
+    follow(problem, hypergradient, [make_batch(1)])
+    assert set(gradients(problem, hypergradient, make_batch(11)).values()) != {0.0}
+    hypergradient.forget()
+    assert set(gradients(problem, hypergradient, make_batch(11)).values()) == {0.0}
 
 
 def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
-    strategy, other = ForwardAccumulation(3), ForwardAccumulation(3)
-    assert (strategy.needs_graph, Exact().needs_graph) == ("always", "never")
-    follow(problem, strategy, [make_batch(1), make_batch(2)])
-    torch.save(strategy.state_dict(), tmp_path / "state.pt")
+    hypergradient, other = ForwardAccumulation(3), ForwardAccumulation(3)
+    assert (hypergradient.needs_graph, Exact().needs_graph) == ("always", "never")
+    follow(problem, hypergradient, [make_batch(1), make_batch(2)])
+    torch.save(hypergradient.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     found = []
     step = problem.step(make_batch(3), keep_graph=True, second_order=True)
     noise = problem.noise_state()
-    for one in (strategy, other):
+    for one in (hypergradient, other):
         problem.repeat_noise(noise)
         one.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
         found.append(gradients(problem, one, make_batch(11)))
@@ -162,23 +162,23 @@ def test_a_state_that_is_loaded_goes_on(problem, make_batch, tmp_path):
 
 
 def test_tangents_that_are_not_finite_are_dropped(problem, make_batch):
-    strategy = ForwardAccumulation()
-    follow(problem, strategy, [make_batch(1)])
-    strategy._tangents["dropout"][0]["classifier.weight"][0, 0] = torch.inf
-    stepped(problem, strategy, make_batch(2))
-    found = gradients(problem, strategy, make_batch(11))
+    hypergradient = ForwardAccumulation()
+    follow(problem, hypergradient, [make_batch(1)])
+    hypergradient._tangents["dropout"][0]["classifier.weight"][0, 0] = torch.inf
+    stepped(problem, hypergradient, make_batch(2))
+    found = gradients(problem, hypergradient, make_batch(11))
     assert found["dropout"] == 0.0
     assert found["momentum"] != 0.0
 
 
 def test_the_cosine_is_that_of_the_validation_gradient_and_the_accumulated_change(problem, make_batch):
-    strategy = ForwardAccumulation(None, 1.0)
-    follow(problem, strategy, [make_batch(1), make_batch(2)])
+    hypergradient = ForwardAccumulation(None, 1.0)
+    follow(problem, hypergradient, [make_batch(1), make_batch(2)])
     raw = problem.hyperparameters.raw["learning_rate"]
     noise = problem.noise_state()
-    report = strategy.gradients(problem, make_batch(3), make_batch(11), [raw])
+    report = hypergradient.gradients(problem, make_batch(3), make_batch(11), [raw])
     problem.repeat_noise(noise)
-    moved = torch.cat([entry.flatten() for entry in strategy._tangents["learning_rate"][0].values()])
+    moved = torch.cat([entry.flatten() for entry in hypergradient._tangents["learning_rate"][0].values()])
     loss, _ = problem.validation_loss(problem.weights(), make_batch(11))
     slope = torch.cat([entry.flatten() for entry in torch.autograd.grad(loss, list(problem.weights().values()))])
     cosine = float(torch.dot(moved, slope) / (moved.norm() * slope.norm()))

@@ -59,18 +59,18 @@ class Quadratic:
         return torch.autograd.grad(loss, [h, raw])
 
 
-def found_by(strategy, problem: Quadratic) -> list[Tensor]:
-    return strategy.gradients(problem, None, None, [problem.hyperparameter, problem.raw_decay]).gradients
+def found_by(hypergradient, problem: Quadratic) -> list[Tensor]:
+    return hypergradient.gradients(problem, None, None, [problem.hyperparameter, problem.raw_decay]).gradients
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    "hypergradient",
     [ConjugateGradient(iterations=SIZE, damping=0.0), NeumannSeries(terms=400, step=0.4)],
     ids=["cg", "neumann"],
 )
-def test_it_is_the_gradient_through_the_directly_solved_minimum(strategy):
+def test_it_is_the_gradient_through_the_directly_solved_minimum(hypergradient):
     problem = Quadratic()
-    for found, expected in zip(found_by(strategy, problem), problem.through_the_solution(), strict=True):
+    for found, expected in zip(found_by(hypergradient, problem), problem.through_the_solution(), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
@@ -110,13 +110,13 @@ def test_a_direction_that_bends_downwards_ends_the_iterations():
     assert torch.equal(solution[0], torch.zeros(3))
 
 
-@pytest.mark.parametrize("strategy", [NeumannSeries(3, 0.05), ConjugateGradient(3)], ids=["neumann", "cg"])
+@pytest.mark.parametrize("hypergradient", [NeumannSeries(3, 0.05), ConjugateGradient(3)], ids=["neumann", "cg"])
 def test_passes_are_counted_and_hyperparameters_of_a_network_are_reached(
-    strategy, make_problem, make_batch, monkeypatch
+    hypergradient, make_problem, make_batch, monkeypatch
 ):
     problem = make_problem()
     targets = [*problem.supernet.architecture_parameters(), problem.hyperparameters.raw["dropout"]]
-    report = strategy.gradients(problem, make_batch(10), make_batch(11), targets)
+    report = hypergradient.gradients(problem, make_batch(10), make_batch(11), targets)
     assert report.passes[1] == 1
     assert 3 <= report.passes[0] <= 5
     assert all(bool(torch.isfinite(gradient).all()) for gradient in report.gradients)
@@ -124,7 +124,7 @@ def test_passes_are_counted_and_hyperparameters_of_a_network_are_reached(
 
 
 @pytest.mark.parametrize(
-    ("learned", "strategy", "sentence"),
+    ("learned", "hypergradient", "sentence"),
     [
         (("learning_rate",), NeumannSeries(), "gives learning_rate, which acts on the weight update, no gradient"),
         (("dropout", "learning_rate"), ConjugateGradient(), "gives learning_rate, which acts on the weight update"),
@@ -133,10 +133,10 @@ def test_passes_are_counted_and_hyperparameters_of_a_network_are_reached(
         (("learning_rate",), ByKind(Exact(), NeumannSeries()), "gives learning_rate, which acts on the weight update"),
     ],
 )
-def test_what_gets_no_gradient_is_refused_in_a_sentence(learned, strategy, sentence, make_problem):
+def test_what_gets_no_gradient_is_refused_in_a_sentence(learned, hypergradient, sentence, make_problem):
     hyperparameters = make_problem(learned=learned).hyperparameters
     with pytest.raises(InvalidValue, match=sentence) as error:
-        check_reach(None, strategy, hyperparameters)
+        check_reach(None, hypergradient, hyperparameters)
     assert str(error.value).startswith("hyperparameters.gradient=")
 
 
@@ -147,19 +147,19 @@ def test_accumulation_is_refused_for_the_architecture(make_problem):
 
 def test_what_is_reached_is_accepted(make_problem):
     everything = ("learning_rate", "weight_decay", "dropout")
-    for learned, strategy in {
+    for learned, hypergradient in {
         everything: ByKind(NeumannSeries(), Exact()),
         ("weight_decay", "dropout"): ConjugateGradient(),
         ("learning_rate", "dropout"): ForwardAccumulation(),
     }.items():
         check_reach(
-            strategy if strategy == ConjugateGradient() else Exact(),
-            strategy,
+            hypergradient if hypergradient == ConjugateGradient() else Exact(),
+            hypergradient,
             make_problem(learned=learned).hyperparameters,
         )
 
 
-def test_by_kind_gives_each_what_its_strategy_finds(make_problem, make_batch):
+def test_by_kind_gives_each_what_its_hypergradient_finds(make_problem, make_batch):
     batches = make_batch(10), make_batch(11)
     together, apart = make_problem(), make_problem()
     raw = together.hyperparameters.raw
@@ -176,14 +176,14 @@ def test_by_kind_gives_each_what_its_strategy_finds(make_problem, make_batch):
     assert report.step_length == second.step_length
 
 
-def test_by_kind_hands_on_what_a_strategy_that_follows_the_steps_needs(make_problem, make_batch):
+def test_by_kind_hands_on_what_a_hypergradient_that_follows_the_steps_needs(make_problem, make_batch):
     problem = make_problem()
-    strategy = ByKind(Exact(), ForwardAccumulation())
+    hypergradient = ByKind(Exact(), ForwardAccumulation())
     raw = problem.hyperparameters.raw_parameters()
-    assert (strategy.needs_graph, ByKind(Exact(), NeumannSeries()).needs_graph) == ("always", "never")
+    assert (hypergradient.needs_graph, ByKind(Exact(), NeumannSeries()).needs_graph) == ("always", "never")
     step = problem.step(make_batch(1), keep_graph=True, second_order=True)
-    assert strategy.after_weight_step(problem, step, raw) == 2  # learning rate and weight decay
-    state = strategy.state_dict()
+    assert hypergradient.after_weight_step(problem, step, raw) == 2  # learning rate and weight decay
+    state = hypergradient.state_dict()
     assert state.keys() == {"loss", "update"}
     assert state["loss"] == {}
     assert set(state["update"]["tangents"]) == {"learning_rate", "weight_decay"}

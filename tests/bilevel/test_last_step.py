@@ -149,7 +149,7 @@ def test_what_differentiates_twice():
     assert not by_kind.differentiates_twice(["update", "decay"])
 
 
-def test_the_default_gives_way_where_alpha_has_another_strategy() -> None:
+def test_the_default_gives_way_where_alpha_has_another_hypergradient() -> None:
     default = LastStepOrExact()
     assert [default.suited_to(one) for one in (None, FirstOrder(), LastStep())] == [LastStep()] * 3
     assert default.suited_to(Exact()) == default.suited_to(NeumannSeries(2)) == Exact()

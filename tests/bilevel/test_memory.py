@@ -48,7 +48,7 @@ class Mark:
 
 def graphs_after_each_step(
     architecture: Hypergradient,
-    strategy: Hypergradient,
+    hypergradient: Hypergradient,
     problem: BilevelProblem,
     make_batch: Callable[..., Batch],
     monkeypatch: pytest.MonkeyPatch,
@@ -75,7 +75,7 @@ def graphs_after_each_step(
 
     for name in ("training_pass", "validation_loss"):
         monkeypatch.setattr(problem, name, marking(getattr(problem, name)))
-    bilevel = BilevelOptimiser(problem, architecture, strategy, ADAM)
+    bilevel = BilevelOptimiser(problem, architecture, hypergradient, ADAM)
     counts = []
     for number in range(3):
         bilevel.step(make_batch(number), make_batch(10 + number), bilevel.requests(True, number % 2 == 0))
@@ -85,7 +85,7 @@ def graphs_after_each_step(
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    "hypergradient",
     [
         Exact(),
         LastStep(),
@@ -99,10 +99,10 @@ def graphs_after_each_step(
     ids=lambda one: type(one).__name__,
 )
 def test_no_step_leaves_a_graph_or_a_tensor_behind(
-    strategy: Any, make_problem: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch
+    hypergradient: Any, make_problem: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    architecture = strategy if "architecture" in strategy.reaches else Exact()
-    hyperparameters = strategy if "loss" in strategy.reaches else Exact()
+    architecture = hypergradient if "architecture" in hypergradient.reaches else Exact()
+    hyperparameters = hypergradient if "loss" in hypergradient.reaches else Exact()
     counts = graphs_after_each_step(architecture, hyperparameters, make_problem(), make_batch, monkeypatch)
     # The layers keep the value of dropout that they were given last, with its way from the raw parameter.
     assert max(counts) <= 3, counts
@@ -111,6 +111,6 @@ def test_no_step_leaves_a_graph_or_a_tensor_behind(
 def test_a_graph_that_is_kept_would_be_seen(
     make_problem: Any, make_batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    strategy = Hoarding()
-    counts = graphs_after_each_step(strategy, strategy, make_problem(), make_batch, monkeypatch)
+    hypergradient = Hoarding()
+    counts = graphs_after_each_step(hypergradient, hypergradient, make_problem(), make_batch, monkeypatch)
     assert 0 < counts[0] < counts[1] < counts[2]

@@ -1,4 +1,4 @@
-"""What a newcomer is promised: a class with ``gradients`` and nothing else is a whole strategy."""
+"""What a newcomer is promised: a class with ``gradients`` and nothing else is a whole hypergradient."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -55,9 +55,9 @@ def test_gradients_of_another_shape_are_told_in_one_sentence(
 
 
 def configured(scale: object) -> Scaled:
-    strategy = build({"_target_": f"{__name__}.Scaled", "scale": scale}, "hypergradient")
-    assert isinstance(strategy, Scaled)
-    return strategy
+    hypergradient = build({"_target_": f"{__name__}.Scaled", "scale": scale}, "hypergradient")
+    assert isinstance(hypergradient, Scaled)
+    return hypergradient
 
 
 def test_it_is_configured_by_its_dotted_path_and_its_settings_are_checked() -> None:
@@ -80,9 +80,9 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
     make_problem: Callable[..., BilevelProblem], make_batch: Callable[..., Batch]
 ) -> None:
     states = []
-    for strategy in (configured(1.0), Exact()):
+    for hypergradient in (configured(1.0), Exact()):
         problem = make_problem(clip=0.1, learned=("weight_decay", "dropout"))
-        bilevel = BilevelOptimiser(problem, strategy, strategy, ADAM)
+        bilevel = BilevelOptimiser(problem, hypergradient, hypergradient, ADAM)
         start = {name: one.detach().clone() for name, one in moving(problem).items()}
         for number in range(3):
             done = bilevel.step(make_batch(number), make_batch(10 + number), bilevel.requests(True, True))
@@ -90,7 +90,7 @@ def test_it_moves_alpha_and_the_hyperparameters_as_exact_does_in_one_set_of_pass
             assert done.upper_step is not None
             assert done.upper_step.gradient_norms.keys() == {"architecture", "weight_decay", "dropout"}
             assert done.upper_step.interventions == ()
-        again = BilevelOptimiser(problem, strategy, strategy, ADAM)
+        again = BilevelOptimiser(problem, hypergradient, hypergradient, ADAM)
         again.load_state_dict(bilevel.state_dict())
         again.forget_weights()
         assert not any(torch.equal(one, start[name]) for name, one in moving(problem).items())

@@ -1,4 +1,4 @@
-"""What a step of the upper level asks of its strategies, and what it moves."""
+"""What a step of the upper level asks of its hypergradients, and what it moves."""
 
 import math
 from collections import Counter
@@ -22,7 +22,7 @@ from tests.problems import ADAM
 
 @dataclass(frozen=True)
 class Counted(Hypergradient):
-    """A strategy that notes what it was asked for; equal to another one with the same inner strategy."""
+    """A hypergradient that notes what it was asked for; equal to another one with the same inner hypergradient."""
 
     inner: Hypergradient
     calls: list = field(default_factory=list, compare=False)
@@ -50,7 +50,7 @@ def stepped(bilevel: BilevelOptimiser, make_batch, architecture: bool = True, hy
     return bilevel.upper_step(make_batch(10), make_batch(11), bilevel.requests(architecture, hyperparameters))
 
 
-def test_equal_strategies_share_one_set_of_passes(make_problem, make_batch, monkeypatch):
+def test_equal_hypergradients_share_one_set_of_passes(make_problem, make_batch, monkeypatch):
     problem = make_problem()
     counts = losses_taken(problem, monkeypatch)
     one, other = Counted(Exact()), Counted(Exact())
@@ -81,7 +81,9 @@ def test_samples_are_counted_as_they_are_spent(
     assert outcome.samples == 8 * (training + validation)
 
 
-def test_strategies_that_differ_get_their_own_targets_at_the_same_alpha_and_hyperparameters(make_problem, make_batch):
+def test_hypergradients_that_differ_get_their_own_targets_at_the_same_alpha_and_hyperparameters(
+    make_problem, make_batch
+):
     problem = make_problem()
     alpha, raw = problem.supernet.architecture_parameters(), problem.hyperparameters.raw_parameters()
     values = []
@@ -119,7 +121,7 @@ def test_what_takes_no_part_stays(architecture, hyperparameters, make_problem, m
     assert moved == [hyperparameters] * len(moved)
 
 
-def test_there_is_no_work_without_strategies_or_without_learned_hyperparameters(make_problem):
+def test_there_is_no_work_without_hypergradients_or_without_learned_hyperparameters(make_problem):
     assert BilevelOptimiser(make_problem(), None, None, ADAM).requests(True, True) == []
     assert BilevelOptimiser(make_problem(learned=()), None, Exact(), ADAM).requests(True, True) == []
     assert BilevelOptimiser(make_problem(), Exact(), Exact(), ADAM).requests(False, False) == []

@@ -155,10 +155,10 @@ def test_exact_is_the_derivative_of_the_whole_step_at_the_perturbed_weights(name
 def test_a_difference_of_training_losses_sees_one_and_the_same_perturbation(make_problem, make_batch):
     """An adversary that answered each of them would make the difference infinitely steep."""
     found = []
-    for strategy in (Exact(), FiniteDifference(1e-3)):
+    for hypergradient in (Exact(), FiniteDifference(1e-3)):
         problem = problem_with(make_problem, perturbed("adversarial"))
         targets = problem.supernet.architecture_parameters()
-        found.append(strategy.gradients(problem, make_batch(10), make_batch(11), targets).gradients)
+        found.append(hypergradient.gradients(problem, make_batch(10), make_batch(11), targets).gradients)
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
@@ -173,13 +173,13 @@ def test_the_step_with_a_graph_is_the_one_without(name, make_problem, make_batch
     torch.testing.assert_close(*steps, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("strategy", [FirstOrder(), Exact(), NeumannSeries(2, 0.05), FiniteDifference()])
-def test_gradients_leave_everything_as_it_was(strategy, make_problem, make_batch):
+@pytest.mark.parametrize("hypergradient", [FirstOrder(), Exact(), NeumannSeries(2, 0.05), FiniteDifference()])
+def test_gradients_leave_everything_as_it_was(hypergradient, make_problem, make_batch):
     problem = problem_with(make_problem, perturbed("adversarial"))
     problem.supernet.dropout.train()
     before = everything(problem)
     targets = problem.supernet.architecture_parameters()
-    strategy.gradients(problem, make_batch(10), make_batch(11), targets)
+    hypergradient.gradients(problem, make_batch(10), make_batch(11), targets)
     assert_same(before, everything(problem))
 
 
@@ -193,12 +193,12 @@ def test_every_weight_step_finds_its_own_at_the_alpha_that_has_moved(make_proble
 
 
 @pytest.mark.parametrize(
-    ("strategy", "passes"), [(FirstOrder(), 1 + 1 + 4), (Exact(), 1 + 2 + 2 * 4), (LastStep(), 1 + 1 + 4)]
+    ("hypergradient", "passes"), [(FirstOrder(), 1 + 1 + 4), (Exact(), 1 + 2 + 2 * 4), (LastStep(), 1 + 1 + 4)]
 )
-def test_its_passes_are_counted(strategy: Hypergradient, passes: int, make_problem, make_batch):
+def test_its_passes_are_counted(hypergradient: Hypergradient, passes: int, make_problem, make_batch):
     problem = problem_with(make_problem, perturbed("adversarial"))  # two steps, and the losses before and after
-    learned = None if isinstance(strategy, FirstOrder) else strategy
-    bilevel = BilevelOptimiser(problem, strategy, learned, ADAM)
+    learned = None if isinstance(hypergradient, FirstOrder) else hypergradient
+    bilevel = BilevelOptimiser(problem, hypergradient, learned, ADAM)
     requests = bilevel.requests(True, learned is not None)
     outcome = bilevel.step(make_batch(10), make_batch(11), requests)
     assert outcome.samples == 8 * passes

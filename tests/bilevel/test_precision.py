@@ -37,14 +37,14 @@ def test_bfloat16_is_near_float32_and_leaves_alpha_and_losses_there(make_problem
         torch.testing.assert_close(one, other, atol=0.1, rtol=0.1)
 
 
-@pytest.mark.parametrize("strategy", [FirstOrder(), Exact()], ids=["first order", "exact"])
-def test_bfloat16_in_fast_cells(strategy) -> None:
+@pytest.mark.parametrize("hypergradient", [FirstOrder(), Exact()], ids=["first order", "exact"])
+def test_bfloat16_in_fast_cells(hypergradient) -> None:
     space = NasBench201(4, 1, signature=Signature((3, 8, 8), 5))
     supernet, _ = seeded_supernet(space, dtype=torch.float32)
     precision = partial(BFLOAT16.autocast, torch.device("cpu"))
     problem = problem_over(supernet, entries(()), 5.0, precision=precision)
     batches = [batch_for(seed, torch.float32, shape=(3, 8, 8), classes=5, size=4) for seed in (1, 2)]
-    report = strategy.gradients(problem, *batches, supernet.architecture_parameters())
+    report = hypergradient.gradients(problem, *batches, supernet.architecture_parameters())
     step = problem.step(batches[0])
     (gradient,) = report.gradients
     for one in (report.validation_loss, gradient, step.loss, step.logits):

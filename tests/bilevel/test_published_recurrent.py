@@ -58,10 +58,10 @@ class Reference:
         tokens, length = self.tensor(f"{part}_tokens"), self.config["bptt"]
         return Batch(tokens[:length].t(), tokens[1 : length + 1].t(), self.tensor("hidden_random")[0])
 
-    def gradient(self, strategy: Hypergradient, rate: float, clip: float) -> Tensor:
+    def gradient(self, hypergradient: Hypergradient, rate: float, clip: float) -> Tensor:
         problem = self.problem(rate, clip)
         alphas = problem.supernet.architecture_parameters()
-        return strategy.gradients(problem, self.batch("train"), self.batch("valid"), alphas).gradients[0]
+        return hypergradient.gradients(problem, self.batch("train"), self.batch("valid"), alphas).gradients[0]
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ from tests.problems import (
 )
 
 COUNT = 2
-STRATEGIES: dict[str, Hypergradient] = {
+HYPERGRADIENTS: dict[str, Hypergradient] = {
     "first order": FirstOrder(),
     "exact": Exact(),
     "finite difference": FiniteDifference(),
@@ -51,7 +51,7 @@ STRATEGIES: dict[str, Hypergradient] = {
     "last step": LastStep(),
     "smoothed": Smoothed(),
 }
-CASES = [(strategy, *more) for strategy in STRATEGIES for more in (("softmax", None), ("gumbel", 0.1))]
+CASES = [(hypergradient, *more) for hypergradient in HYPERGRADIENTS for more in (("softmax", None), ("gumbel", 0.1))]
 Result = dict[str, Tensor]
 
 
@@ -61,14 +61,14 @@ def share_of(batch: Batch, ranks: Ranks) -> Batch:
     return Batch(batch.inputs[own], batch.targets[own])
 
 
-def follow(strategy: Hypergradient, problem: BilevelProblem, batch: Batch, steps: int = 2) -> None:
-    """Take the weight steps that ``strategy`` must have seen; the second one carries on what the first one left."""
-    strategy.forget()
-    if strategy.needs_graph == "always":
+def follow(hypergradient: Hypergradient, problem: BilevelProblem, batch: Batch, steps: int = 2) -> None:
+    """Take the weight steps that it must have seen; the second one carries on what the first one left."""
+    hypergradient.forget()
+    if hypergradient.needs_graph == "always":
         for _ in range(steps):
             step = problem.step(batch, keep_graph=True, second_order=True)
-            strategy.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
-    elif strategy.looks_back:
+            hypergradient.after_weight_step(problem, step, problem.hyperparameters.raw_parameters())
+    elif hypergradient.looks_back:
         problem.step(batch, keep_graph=True, second_order=True)
 
 
@@ -76,26 +76,26 @@ def results(ranks: Ranks) -> dict[str, Result]:
     """Per case every gradient, what the step reports, and the weights and statistics after a weight step."""
     batches = [share_of(batch_for(seed), ranks) for seed in (10, 11)]
     found = {}
-    for strategy, relaxation, clip in CASES:
+    for hypergradient, relaxation, clip in CASES:
         learned = entries(("learning_rate", "weight_decay"))
         learned["label_smoothing"] = LabelSmoothing(0.1, 0.0, 0.5, "logit", True, AdamUpdate(0.1))
         problem = problem_for(relaxation=relaxation, clip=clip, filled=True, hyperparameters=learned)
         data_parallel(problem, ranks)
         problem.supernet.dropout.eval()  # every rank has noise of its own
         synchronise_batch_norm(problem.supernet, ranks)
-        raw = {} if strategy == "first order" else problem.hyperparameters.raw
+        raw = {} if hypergradient == "first order" else problem.hyperparameters.raw
         targets: dict[str, nn.Parameter] = {**raw}
-        if "architecture" in STRATEGIES[strategy].reaches:
+        if "architecture" in HYPERGRADIENTS[hypergradient].reaches:
             targets |= problem.supernet.alpha
-        follow(STRATEGIES[strategy], problem, batches[0])
-        report = STRATEGIES[strategy].gradients(problem, *batches, list(targets.values()))
+        follow(HYPERGRADIENTS[hypergradient], problem, batches[0])
+        report = HYPERGRADIENTS[hypergradient].gradients(problem, *batches, list(targets.values()))
         result = dict(zip([f"gradient of {name}" for name in targets], report.gradients, strict=True))
         result["validation loss"] = report.validation_loss
         result["lengths"] = torch.tensor([report.validation_gradient_norm, report.step_length])
         step = problem.step(batches[0])
         result |= {"training loss": step.loss, "norm": step.norm}
         result |= {name: entry.detach().clone() for name, entry in problem.supernet.state_dict().items()}
-        found[f"{strategy}, {relaxation}, clip {clip}"] = result
+        found[f"{hypergradient}, {relaxation}, clip {clip}"] = result
     return found
 
 
@@ -104,8 +104,8 @@ OF_CELLS = {**CELL_SPACES, "darts": partial(CELL_SPACES["darts"], operations=OF_
 CELL_CASES = [  # the darts cells, whose steps are many messages, where a case holds what the others have
     *("darts, exact, kernels", "darts, exact, stock", "darts, forward accumulation, kernels"),
     *(
-        f"nasbench201, {strategy}, {kernels}"
-        for strategy in ("first order", "exact", "forward accumulation")
+        f"nasbench201, {hypergradient}, {kernels}"
+        for hypergradient in ("first order", "exact", "forward accumulation")
         for kernels in ("kernels", "stock")
     ),
 ]
@@ -117,20 +117,20 @@ def results_of_cells(ranks: Ranks) -> dict[str, Result]:
     batches = [share_of(batch_for(seed, shape=shape), ranks) for seed in (4, 5)]
     found = {}
     for case in CELL_CASES:
-        space, strategy, kernels = case.split(", ")
+        space, hypergradient, kernels = case.split(", ")
         made = OF_CELLS[space](implementation="fast", signature=Signature(shape, CLASSES))
         supernet, noise = seeded_supernet(made)
         synchronise_batch_norm(supernet, ranks)
-        learned = entries(() if strategy == "first order" else ("learning_rate", "weight_decay"))
+        learned = entries(() if hypergradient == "first order" else ("learning_rate", "weight_decay"))
         del learned["dropout"]
         problem = data_parallel(problem_over(supernet, learned, None, noise), ranks)
         targets: dict[str, nn.Parameter] = {**problem.hyperparameters.raw}
-        if "architecture" in STRATEGIES[strategy].reaches:
+        if "architecture" in HYPERGRADIENTS[hypergradient].reaches:
             targets |= supernet.alpha
         with without_kernels() if kernels == "stock" else nullcontext():
             problem.step(batches[1])  # so that there is momentum
-            follow(STRATEGIES[strategy], problem, batches[0], steps=1)
-            report = STRATEGIES[strategy].gradients(problem, *batches, list(targets.values()))
+            follow(HYPERGRADIENTS[hypergradient], problem, batches[0], steps=1)
+            report = HYPERGRADIENTS[hypergradient].gradients(problem, *batches, list(targets.values()))
             result = dict(zip([f"gradient of {name}" for name in targets], report.gradients, strict=True))
             result |= {"validation loss": report.validation_loss}
             step = problem.step(batches[0])
@@ -221,7 +221,7 @@ def joint() -> dict[str, Result]:
 
 
 @pytest.mark.parametrize(
-    "case", [f"{strategy}, {relaxation}, clip {clip}" for strategy, relaxation, clip in CASES] + CELL_CASES
+    "case", [f"{hypergradient}, {relaxation}, clip {clip}" for hypergradient, relaxation, clip in CASES] + CELL_CASES
 )
 def test_gradients_steps_and_statistics_are_those_of_the_joint_batch(case, of_ranks, joint):
     expected = joint[case]

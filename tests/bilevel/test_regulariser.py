@@ -94,14 +94,16 @@ def test_equal_weights_have_no_divergence_and_a_decided_row_has_all_of_it():
     assert float(Entropy(1.0, 1.0)({"cell": theta}, Simplex(), 0.0)) == pytest.approx(math.log(4))
 
 
-@pytest.mark.parametrize("strategy", [FirstOrder(), Exact(), LastStep()], ids=["first order", "exact", "last step"])
-def test_it_is_added_to_the_gradient_of_any_strategy(strategy, make_problem, make_batch, monkeypatch):
+@pytest.mark.parametrize(
+    "hypergradient", [FirstOrder(), Exact(), LastStep()], ids=["first order", "exact", "last step"]
+)
+def test_it_is_added_to_the_gradient_of_any_hypergradient(hypergradient, make_problem, make_batch, monkeypatch):
     seen: list[list[Tensor]] = []
 
     def alpha_gradients(regulariser: Regulariser | None) -> list[Tensor]:
         problem = make_problem()
         problem.progress = 0.3
-        bilevel = BilevelOptimiser(problem, strategy, strategy, ADAM, None, regulariser)
+        bilevel = BilevelOptimiser(problem, hypergradient, hypergradient, ADAM, None, regulariser)
         monkeypatch.setattr(
             bilevel, "_move_architecture", lambda: seen.append([one.grad for one in bilevel.alpha]) or {}
         )

@@ -62,11 +62,11 @@ def test_attributes_get_the_gradient_under_noise_and_types_the_one_without(learn
 
 def test_hyperparameters_get_what_they_get_without_the_noise(make_problem, make_batch):
     reports = []
-    for strategy in (Smoothed(), LastStep()):
+    for hypergradient in (Smoothed(), LastStep()):
         problem = make_problem(filled=True, clip=0.1)
         kept_step(problem, make_batch(10))
         targets = [*problem.hyperparameters.raw_parameters(), *problem.supernet.architecture_parameters()]
-        reports.append(strategy.gradients(problem, make_batch(10), make_batch(11), targets))
+        reports.append(hypergradient.gradients(problem, make_batch(10), make_batch(11), targets))
     ours, plain = reports
     for one, other in zip(ours.gradients[:3], plain.gradients[:3], strict=True):
         assert torch.equal(one, other)

@@ -1,4 +1,4 @@
-"""A strategy leaves weights, buffers, optimiser state and modes bit for bit as they were."""
+"""A hypergradient leaves weights, buffers, optimiser state and modes bit for bit as they were."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from nas.bilevel.implicit import ConjugateGradient, NeumannSeries
 from nas.bilevel.problem import BilevelProblem
 from nas.bilevel.smoothed import Smoothed
 
-STRATEGIES = {
+HYPERGRADIENTS = {
     "first order": FirstOrder(),
     "finite difference": FiniteDifference(),
     "exact": Exact(),
@@ -68,8 +68,8 @@ def assert_same(one: Any, other: Any, where: str = "") -> None:
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel", "hard gumbel"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
-def test_nothing_changes(strategy, dtype, relaxation, make_problem, make_batch):
+@pytest.mark.parametrize("hypergradient", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS.keys())
+def test_nothing_changes(hypergradient, dtype, relaxation, make_problem, make_batch):
     problem = make_problem(relaxation=relaxation, dtype=dtype, smooth=False, clip=0.1)
     for seed in (1, 2):
         problem.step(make_batch(seed, dtype))  # fills the momentum buffers and the running statistics
@@ -84,7 +84,7 @@ def test_nothing_changes(strategy, dtype, relaxation, make_problem, make_batch):
     assert float(before["buffers"]["slots.layer1.conv.normalisation.num_batches_tracked"]) == 2
 
     targets = [*supernet.architecture_parameters(), *problem.hyperparameters.raw_parameters()]
-    report = strategy.gradients(problem, make_batch(10, dtype), make_batch(11, dtype), targets)
+    report = hypergradient.gradients(problem, make_batch(10, dtype), make_batch(11, dtype), targets)
 
     assert_same(before, everything(problem))
     assert identities == [*map(id, supernet.parameters()), *map(id, supernet.buffers())]
@@ -93,37 +93,37 @@ def test_nothing_changes(strategy, dtype, relaxation, make_problem, make_batch):
         assert target.grad is None
         assert (gradient.dtype, gradient.shape) == (target.dtype, target.shape)
         assert not gradient.requires_grad
-    assert sum(report.passes) <= strategy.most_passes(len(targets))
+    assert sum(report.passes) <= hypergradient.most_passes(len(targets))
     assert not report.validation_loss.requires_grad
     assert not report.validation_logits.requires_grad
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
-def test_the_next_weight_step_is_the_one_there_would_have_been(strategy, make_problem, make_batch):
-    with_strategy, without = make_problem(smooth=False), make_problem(smooth=False)
-    for problem in (with_strategy, without):
+@pytest.mark.parametrize("hypergradient", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS.keys())
+def test_the_next_weight_step_is_the_one_there_would_have_been(hypergradient, make_problem, make_batch):
+    used, without = make_problem(smooth=False), make_problem(smooth=False)
+    for problem in (used, without):
         problem.step(make_batch(1))
-    targets = [*with_strategy.supernet.architecture_parameters(), *with_strategy.hyperparameters.raw_parameters()]
-    strategy.gradients(with_strategy, make_batch(10), make_batch(11), targets)
-    with_strategy.repeat_noise(without.noise_state())
-    for problem in (with_strategy, without):
+    targets = [*used.supernet.architecture_parameters(), *used.hyperparameters.raw_parameters()]
+    hypergradient.gradients(used, make_batch(10), make_batch(11), targets)
+    used.repeat_noise(without.noise_state())
+    for problem in (used, without):
         problem.step(make_batch(2))
-    assert_same(copied(with_strategy.supernet.state_dict()), copied(without.supernet.state_dict()))
+    assert_same(copied(used.supernet.state_dict()), copied(without.supernet.state_dict()))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
-def test_the_modes_come_back_even_if_the_network_fails(strategy, make_problem, make_batch):
+@pytest.mark.parametrize("hypergradient", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS.keys())
+def test_the_modes_come_back_even_if_the_network_fails(hypergradient, make_problem, make_batch):
     problem = make_problem()
     before = everything(problem)["modes"]
     wrong = make_batch(11)._replace(inputs=torch.zeros(8, 2, 6, 6, dtype=torch.float64))
     with pytest.raises(RuntimeError):
-        strategy.gradients(problem, make_batch(10), wrong, problem.supernet.architecture_parameters())
+        hypergradient.gradients(problem, make_batch(10), wrong, problem.supernet.architecture_parameters())
     assert everything(problem)["modes"] == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
-def test_a_supernet_on_a_gpu_works_with_raw_parameters_on_the_cpu(strategy, make_problem, make_batch):
+@pytest.mark.parametrize("hypergradient", HYPERGRADIENTS.values(), ids=HYPERGRADIENTS.keys())
+def test_a_supernet_on_a_gpu_works_with_raw_parameters_on_the_cpu(hypergradient, make_problem, make_batch):
     gradients = {}
     for device in ("cpu", "cuda"):
         problem = make_problem(filled=True, clip=0.1)
@@ -135,7 +135,7 @@ def test_a_supernet_on_a_gpu_works_with_raw_parameters_on_the_cpu(strategy, make
             type(batch)(*(entry.to(device) for entry in batch)) for batch in map(make_batch, (10, 11))
         )
         targets = [*problem.supernet.architecture_parameters(), *problem.hyperparameters.raw_parameters()]
-        gradients[device] = strategy.gradients(problem, training, validation, targets).gradients
+        gradients[device] = hypergradient.gradients(problem, training, validation, targets).gradients
         assert [one.device for one in gradients[device]] == [target.device for target in targets]
         assert all(raw.device.type == "cpu" for raw in problem.hyperparameters.raw_parameters())
     for here, there in zip(*gradients.values(), strict=True):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nas.data import Arrays, DataSplits, RowSplit
-from nas.data.array_layout import with_coordinates
+from nas.data.arrays.array_layout import with_coordinates
 from nas.data.data_splits import loaded as loaded_source
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Auto, Classification

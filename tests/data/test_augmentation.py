@@ -57,7 +57,7 @@ def test_every_image_is_one_of_the_plain_crops_and_all_of_them_occur(padding: in
     (image,) = distinct_images(1)
     variants: dict[tuple[int, ...], Tensor] = {(t, x, m): cropped(image, padding, t, x, bool(m)) for t, x, m in draws}
     batch = image.expand(40 * len(draws), -1, -1, -1)
-    results = Augmentation(crop_padding=padding, flip=flip).crop_and_flip(batch, seeded(0))
+    results = Augmentation(crop_padding=padding, flip=flip).crop_and_flip(batch, None, seeded(0))[0]
     counts = Counter(recognised(result, variants) for result in results)
     # 40 of each are expected, with a standard deviation of about 6.3.
     assert set(counts) == set(draws)
@@ -67,7 +67,7 @@ def test_every_image_is_one_of_the_plain_crops_and_all_of_them_occur(padding: in
 
 def test_crops_stay_with_their_image_and_differ_between_images() -> None:
     images = distinct_images(60)
-    results = Augmentation(crop_padding=2, flip=True).crop_and_flip(images, seeded(0))
+    results = Augmentation(crop_padding=2, flip=True).crop_and_flip(images, None, seeded(0))[0]
     draws = [(t, x, m) for t in range(5) for x in range(5) for m in (0, 1)]
     found = [
         recognised(result, {(t, x, m): cropped(image, 2, t, x, bool(m)) for t, x, m in draws})
@@ -85,8 +85,8 @@ def test_targets_of_places_move_with_their_images() -> None:
     classes, numbers = images[:, 0].long(), images.double().expand(-1, 3, -1, -1)
     augmentation = Augmentation(crop_padding=2, flip=True)
     for targets in (classes, numbers):
-        moved, with_them = augmentation.moved(images, targets, seeded(0))
-        assert torch.equal(moved, augmentation.crop_and_flip(images, seeded(0)))  # by the same draws
+        moved, with_them = augmentation.crop_and_flip(images, targets, seeded(0))
+        assert torch.equal(moved, augmentation.crop_and_flip(images, None, seeded(0))[0])  # by the same draws
         assert with_them is not None
         assert with_them.dtype == targets.dtype
         outside = (moved == 0).expand_as(with_them) if targets.dim() == 4 else (moved == 0)[:, 0]
@@ -99,7 +99,7 @@ def test_targets_of_places_move_with_their_images() -> None:
 def test_series_are_cropped_turned_and_cut_out_along_their_length() -> None:
     series = distinct_images(60, height=1, width=9).squeeze(2)
     places = torch.arange(9).expand(60, -1)
-    moved, targets = Augmentation(crop_padding=3, flip=True).moved(series, places, seeded(1))
+    moved, targets = Augmentation(crop_padding=3, flip=True).crop_and_flip(series, places, seeded(1))
     assert moved.shape == series.shape
     assert targets is not None
     for one, own, place in zip(moved, series, targets.tolist(), strict=True):
@@ -139,9 +139,9 @@ def test_cutout_stays_with_its_image() -> None:
 
 def test_the_type_of_the_images_is_kept() -> None:
     images = distinct_images(8).to(torch.uint8)
-    results = Augmentation(crop_padding=1, flip=True).crop_and_flip(images, seeded(0))
+    results = Augmentation(crop_padding=1, flip=True).crop_and_flip(images, None, seeded(0))[0]
     assert results.dtype == torch.uint8
-    as_floats = Augmentation(crop_padding=1, flip=True).crop_and_flip(images.float(), seeded(0))
+    as_floats = Augmentation(crop_padding=1, flip=True).crop_and_flip(images.float(), None, seeded(0))[0]
     assert torch.equal(results.float(), as_floats)
 
 
@@ -152,7 +152,7 @@ def test_the_type_of_the_images_is_kept() -> None:
 def test_the_generator_decides_everything(augmentation: Augmentation) -> None:
     def augmented(seed: int) -> Tensor:
         generator = seeded(seed)
-        return augmentation.cut_out(augmentation.crop_and_flip(distinct_images(20), generator), generator)
+        return augmentation.cut_out(augmentation.crop_and_flip(distinct_images(20), None, generator)[0], generator)
 
     torch.manual_seed(0)
     first = augmented(3)
@@ -166,7 +166,7 @@ def test_the_global_generator_is_left_alone_and_the_input_too() -> None:
     images = distinct_images(20)
     before = torch.get_rng_state()
     augmentation, generator = Augmentation(2, True, 3), seeded(0)
-    augmentation.cut_out(augmentation.crop_and_flip(images, generator), generator)
+    augmentation.cut_out(augmentation.crop_and_flip(images, None, generator)[0], generator)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(images, distinct_images(20))
 
@@ -175,7 +175,7 @@ def test_without_augmentation_the_images_come_back_and_nothing_is_drawn() -> Non
     images, generator = distinct_images(4), seeded(0)
     off = Augmentation()
     assert not off.is_active
-    assert off.cut_out(off.crop_and_flip(images, generator), generator) is images
+    assert off.cut_out(off.crop_and_flip(images, None, generator)[0], generator) is images
     assert torch.equal(generator.get_state(), seeded(0).get_state())
 
 
@@ -199,6 +199,6 @@ def test_what_could_leave_nothing_of_an_image_is_refused() -> None:
 def test_a_gpu_draws_from_its_own_generator() -> None:
     augmentation, generator = Augmentation(2, True, 3), torch.Generator("cuda").manual_seed(0)
     images = distinct_images(20).cuda()
-    results = augmentation.cut_out(augmentation.crop_and_flip(images, generator), generator)
+    results = augmentation.cut_out(augmentation.crop_and_flip(images, None, generator)[0], generator)
     assert results.device == images.device
     assert not torch.equal(results, images)

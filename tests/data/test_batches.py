@@ -185,7 +185,7 @@ def test_a_batch_needs_an_image() -> None:
 
 
 def test_mistakes_of_the_caller_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least one sample"):
         stream(count=0)
     with pytest.raises(ValueError, match="needs a generator"):
         dataset(20).stream(6, MEAN, STD, seeded(0), Augmentation(flip=True))

@@ -9,7 +9,7 @@ from nas.configuration import build
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.data_splits import DataSource
 from nas.data.row_split import RowSplit
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue
 
 FOLDER = Path(__file__).parents[2] / "conf" / "data"

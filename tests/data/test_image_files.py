@@ -18,7 +18,7 @@ from torchvision import transforms
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
 from nas.data.dataset import Dataset
-from nas.data.image_files import Decoder, Decoding, ImageFiles, Request
+from nas.data.pictures.image_files import Decoder, Decoding, ImageFiles, Request
 from nas.errors import InvalidValue, UnusableInput
 
 SIZE, SHORTER_SIDE = 12, 16
@@ -270,7 +270,7 @@ def test_mistakes_of_the_caller_are_refused(image_folder: Path) -> None:
         stream(image_folder, batch_size=0)
     with pytest.raises(InvalidValue, match="batch_size=0 is not allowed: it must be at least 1"):
         images.evaluation_batches(0, MEAN, STD)
-    with pytest.raises(ValueError, match="at least one image"):
+    with pytest.raises(ValueError, match="at least one sample"):
         images.select(torch.arange(0)).stream(5, MEAN, STD, seeded(0))
     with pytest.raises(ValueError, match="needs a generator"):
         images.stream(5, MEAN, STD, seeded(0), DARTS)

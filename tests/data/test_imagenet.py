@@ -13,14 +13,15 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from nas.configuration import build
-from nas.data import image_files
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.data_splits import DataSource, DataSplits
-from nas.data.image_files import Decoding, ImageFiles
-from nas.data.image_folders import class_folders
-from nas.data.images import imagenet_of_old as ImageNet
-from nas.data.pictures import ELONGATED
-from nas.data.splits import SplitSettings
+from nas.data.pictures import image_files
+from nas.data.pictures.image_files import Decoding, ImageFiles
+from nas.data.pictures.images import imagenet_of_old as ImageNet
+from nas.data.pictures.picture_folder import PICTURES
+from nas.data.pictures.pictures import ELONGATED
+from nas.data.sample_folder import class_folders
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
 
@@ -206,7 +207,7 @@ def test_the_order_is_that_of_torchvision(copy: Path) -> None:
     (copy / "train" / "bee" / "more.png").mkdir()
     shutil.copy(copy / "train" / "ant" / "1.png", copy / "train" / "bee" / "more.png" / "Z.PNG")
     os.symlink(copy / "train" / "cat", copy / "train" / "ant" / "linked")
-    classes, pictures = class_folders(copy / "train", Counter())
+    classes, pictures = class_folders(copy / "train", Counter(), PICTURES)
     expected = ImageFolder(str(copy / "train"))
     assert classes == expected.classes
     assert [(file, label) for label, files in enumerate(pictures) for file in files] == expected.samples

@@ -17,10 +17,10 @@ from torch import Generator
 from nas.data.augmentation import UNKNOWN_CLASS, ImageFileAugmentation
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset, ImageDataset
-from nas.data.image_files import FilesWithTargets, ImageFiles
-from nas.data.images import Images
+from nas.data.pictures.image_files import FilesWithTargets, ImageFiles
+from nas.data.pictures.images import Images
 from nas.data.row_split import RowSplit
-from nas.data.splits import SplitSettings
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
 OFF = ImageFileAugmentation()

@@ -193,7 +193,7 @@ def test_values_beyond_white_are_told(factor: float, caplog: pytest.LogCaptureFi
         ({"test": ImageDataset(images(1, 9, 9), LABELS, 4)}, "test 1x9x9 images of 4 classes"),
         ({"test": ImageDataset((images() * 255).byte(), LABELS, 4)}, "train is float32, test uint8"),
         ({"test": ImageDataset(images() * 255, LABELS, 4)}, "do not describe the test images of own, whose values go"),
-        ({"test": ImageDataset(images()[:0], LABELS[:0], 4)}, "The test part of own has no images"),
+        ({"test": ImageDataset(images()[:0], LABELS[:0], 4)}, "The test part of own has no samples"),
         ({"validation": [1, 2]}, "The validation part of own is a list, not a Dataset"),
     ],
 )

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from nas.data import CsvFormat, RowSplit, Table
-from nas.data.array_file import read_arrays
+from nas.data.arrays.array_file import read_arrays
 from nas.data.mistaken_files import NOT_FETCHED
 from nas.data.own_files import path_of
-from nas.data.pictures import Seen, look_at
+from nas.data.pictures.pictures import HeaderFindings, look_at_header
 from nas.errors import UnusableInput
 
 ROWS = 20
@@ -64,8 +64,8 @@ def test_placeholders_of_other_files_and_addresses_are_told(tmp_path: Path) -> N
     file.write_text(POINTER)
     with pytest.raises(UnusableInput, match=f"it {NOT_FETCHED}"):
         read_arrays(file)
-    seen = Seen()
-    look_at(str(file.rename(tmp_path / "x.png")), seen)
+    seen = HeaderFindings()
+    look_at_header(str(file.rename(tmp_path / "x.png")), seen)
     assert seen.unreadable[0][1] == f"it {NOT_FETCHED}"
     with pytest.raises(UnusableInput, match=r"s3://me/x\.csv is an address, and data are read from files"):
         path_of("s3://me/x.csv")
@@ -97,8 +97,8 @@ def test_a_file_that_may_not_be_read_is_told_in_one_sentence(
     monkeypatch.setattr("builtins.open", locked)
     monkeypatch.setattr("io.open", locked)
     if name == "x.png":
-        seen = Seen()
-        look_at(str(file), seen)
+        seen = HeaderFindings()
+        look_at_header(str(file), seen)
         assert "Permission denied" in seen.unreadable[0][1]
     elif name == "x.npz":
         with pytest.raises(UnusableInput, match="Permission denied"):
@@ -130,7 +130,7 @@ def test_an_index_that_names_the_rows_is_left_out(
     days = pd.date_range("2020-01-01", periods=ROWS, name="day")
     patients = pd.Index([7 * row**2 for row in range(ROWS)], name="patient")
     visits = pd.MultiIndex.from_arrays([[row // 4 for row in range(ROWS)], days], names=["patient", "day"])
-    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
     for index, kept in ((days.rename(None), 0), (patients.rename(None), 0), (days, 0), (patients, 0), (visits, 1)):
         caplog.clear()
         monkeypatch.setattr(pd, "read_parquet", lambda _, index=index: pd.DataFrame(COLUMNS, index=index))
@@ -153,7 +153,7 @@ def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
     file = tmp_path / "patients.parquet"
     file.write_bytes(b"PAR1")
     table = COLUMNS | {"lab": [-9, 1, 2, 4] * 5, "tag": ["-9", "x", "y", "x"] * 5, "won": [True, False] * 10}
-    monkeypatch.setattr("nas.data.table_file.optional_module", lambda *_: pd)
+    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
     monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table | {5: [0.5, 1.5] * 10}))
     preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
     assert preparation["numeric"][1]["indicator"]

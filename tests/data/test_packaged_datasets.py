@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.data import embedded as mnist5k
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSource, DataSplits
-from nas.data.embedded import Digits, Mnist5k
-from nas.data.splits import SplitSettings
+from nas.data.pictures import embedded as mnist5k
+from nas.data.pictures.embedded import Digits, Mnist5k
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue, UnusableInput
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nas.data import ImageFileAugmentation, Images, RowSplit
 from nas.data.data_splits import DataSplits
-from nas.data.masks import SMOOTHED, smoothed_edges
+from nas.data.pictures.masks import SMOOTHED, smoothed_edges
 from nas.data.targets import Targets
 from nas.errors import UnusableInput
 from nas.tasks import DenseClassification

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from nas.data.pictures import (
+from nas.data.pictures.pictures import (
     ELONGATED,
     NEARLY_BLACK,
     SEVERAL_PAGES,
     TURNS,
-    Seen,
+    HeaderFindings,
     UnsuitablePicture,
-    look_at,
+    look_at_header,
     read_picture,
 )
 
@@ -32,9 +32,9 @@ def shown(file: Path) -> np.ndarray:
     return np.asarray(picture).astype(int)
 
 
-def looked(file: Path) -> Seen:
-    findings = Seen()
-    look_at(str(file), findings)
+def looked(file: Path) -> HeaderFindings:
+    findings = HeaderFindings()
+    look_at_header(str(file), findings)
     return findings
 
 

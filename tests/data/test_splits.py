@@ -5,7 +5,7 @@ import torch
 from torch import Generator, Tensor
 
 from nas.data.dataset import ImageDataset
-from nas.data.splits import SplitSettings, split_dataset, stratified_indices
+from nas.data.stratified_split import SplitSettings, split_dataset, stratified_indices
 from nas.errors import InvalidValue
 
 

@@ -12,8 +12,8 @@ import torch
 from nas.data import CsvFormat, RowSplit, Table
 from nas.data.data_splits import loaded as from_source
 from nas.data.shared_samples import shared_samples
-from nas.data.table_codes import PADDED
-from nas.data.table_rows import prepared_rows
+from nas.data.tables.table_codes import PADDED
+from nas.data.tables.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Classification
 from tests.data.tables import loaded, write_table

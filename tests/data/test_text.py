@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator
 
-from nas.data.text import Text, TextSplit, manual
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text import Text, TextSplit, manual
+from nas.data.texts.text_stream import TextDataset
 from nas.errors import InvalidValue, UnusableInput
 
 LINES = [f"a b {word}" for word in ("c", "d", "e", "f", "g", "h") * 3 + ("c", "d")]

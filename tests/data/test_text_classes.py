@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nas.data.text import Text, TextSplit
-from nas.data.text_tokens import prepared_texts
+from nas.data.texts.text import Text, TextSplit
+from nas.data.texts.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
-from nas.run.overrides import implied_arguments
+from nas.run.implied_arguments import implied_arguments
 from nas.signature import Signature
 from nas.spaces.fitting import fitting_space
 from nas.tasks import Auto

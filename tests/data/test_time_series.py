@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nas.data import DataSplits, RowSplit, TimeSeries
-from nas.data.series_file import read_series
+from nas.data.arrays.series_file import read_series
 from nas.errors import InvalidValue, UnusableInput
 
 HEAD = "# of nothing\n@problemName Own\n@timeStamps false\n@univariate false\n@classLabel true up down\n@data\n"

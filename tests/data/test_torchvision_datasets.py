@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
-from nas.data.splits import SplitSettings
-from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist, TorchvisionDataset
+from nas.data.pictures.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist, TorchvisionDataset
+from nas.data.stratified_split import SplitSettings
 from nas.errors import UnusableInput
 
 SETS: list[type[TorchvisionDataset]] = [Mnist, FashionMnist, Cifar10, Cifar100]

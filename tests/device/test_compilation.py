@@ -91,7 +91,7 @@ class Search:
     """Whole steps of a search with drop path and dropout; what stands for its schedules moves at every step."""
 
     def __init__(
-        self, network: Supernet, strategy: Hypergradient | None = None, learn: str = "", clip: float | None = 5.0
+        self, network: Supernet, hypergradient: Hypergradient | None = None, learn: str = "", clip: float | None = 5.0
     ) -> None:
         self.supernet = network
         noise = torch.Generator().manual_seed(7)
@@ -106,7 +106,7 @@ class Search:
         )
         generators = noise, network.relaxation.generator
         self.problem = problem_over(network, self.hyperparameters, clip, generators)  # type: ignore[arg-type]
-        self.bilevel = BilevelOptimiser(self.problem, FirstOrder(), strategy, ADAM)
+        self.bilevel = BilevelOptimiser(self.problem, FirstOrder(), hypergradient, ADAM)
         self.bilevel.forget_weights()
         self.learn = bool(learn)
 
@@ -173,9 +173,9 @@ def for_a_gpu(x: Tensor, layer: separable.Layer, depthwise: Sequence[Tensor], po
     return separable._in_two_convolutions(z.relu().permute(0, 1, 4, 2, 3), layer, depthwise, pointwise)
 
 
-@pytest.mark.parametrize("strategy", [LastStep(), Exact()], ids=["last step", "exact"])
-def test_a_learned_learning_rate_is_compiled_with(strategy: Hypergradient) -> None:
-    compiled, eager = (Search(supernet(macro("fast")), strategy, "learning_rate") for _ in range(2))
+@pytest.mark.parametrize("hypergradient", [LastStep(), Exact()], ids=["last step", "exact"])
+def test_a_learned_learning_rate_is_compiled_with(hypergradient: Hypergradient) -> None:
+    compiled, eager = (Search(supernet(macro("fast")), hypergradient, "learning_rate") for _ in range(2))
     compile_regions(compiled.supernet)
     for search in (compiled, eager):
         for number in range(3):

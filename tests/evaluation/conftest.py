@@ -10,8 +10,8 @@ import torch
 
 from nas.candidate import Candidate, Categorical, Hyperparameters, Range
 from nas.data.augmentation import Augmentation
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.pictures.embedded import Digits
+from nas.data.stratified_split import SplitSettings
 from nas.evaluation.objective import Fixed
 from nas.evaluation.training_setup import TrainingSetup
 from nas.evaluation.truth import RESULTS, Truth, TruthRow

@@ -9,8 +9,8 @@ from nas.candidate import Candidate
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset, ImageDataset
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.pictures.embedded import Digits
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Evaluation
 from nas.evaluation.multi_task import EveryTask, MultiTask, TaskWeight

@@ -47,15 +47,15 @@ def loss_after_a_step(problem: BilevelProblem, make_batch: Callable) -> float:
     return float(loss.detach())
 
 
-@pytest.mark.parametrize("strategy", [Exact(), LastStep()], ids=["exact", "last step"])
+@pytest.mark.parametrize("hypergradient", [Exact(), LastStep()], ids=["exact", "last step"])
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, strategy, problem, make_batch):
+def test_a_hyperparameter_gets_the_gradient_of_the_whole_step(name, hypergradient, problem, make_batch):
     problem.hyperparameters.require_effect_on(problem.supernet)
     raw = problem.hyperparameters.raw[name]
     with undone(problem):
-        if strategy.looks_back:
+        if hypergradient.looks_back:
             problem.step(make_batch(10), keep_graph=True, second_order=bool(problem.act_through_loss([raw])))
-        (gradient,) = strategy.gradients(problem, make_batch(10), make_batch(11), [raw]).gradients
+        (gradient,) = hypergradient.gradients(problem, make_batch(10), make_batch(11), [raw]).gradients
     value, slopes = raw.detach().clone(), []
     wide = 1e-4 if name == "cutout" else 1e-3  # the borders of a cut-out square meet those of pixels
     for step in (wide, wide / 2):

@@ -53,9 +53,9 @@ def test_the_start_is_the_most_even_mixture() -> None:
     assert maximum_entropy_logits(0.5, 6) == pytest.approx([0.0] * 6, abs=1e-12)
 
 
-@pytest.mark.parametrize("strategy", [Exact(), LastStep()], ids=["exact", "last step"])
+@pytest.mark.parametrize("hypergradient", [Exact(), LastStep()], ids=["exact", "last step"])
 def test_its_hypergradient_is_that_of_the_value_along_its_slope(
-    strategy: Any, make_problem: Any, make_entries: Any, make_batch: Any
+    hypergradient: Any, make_problem: Any, make_entries: Any, make_batch: Any
 ) -> None:
     found = {}
     for name, basis in (("one", None), ("mixture", 5)):
@@ -65,9 +65,9 @@ def test_its_hypergradient_is_that_of_the_value_along_its_slope(
             entries[which] = replace(own, scale="log" if which == "learning_rate" else "linear")
         problem = make_problem(filled=True, hyperparameters=HyperparameterSet(entries))
         kinds = problem.hyperparameters.learned_kinds()
-        problem.step(make_batch(10), keep_graph=True, second_order=strategy.differentiates_twice(kinds))
+        problem.step(make_batch(10), keep_graph=True, second_order=hypergradient.differentiates_twice(kinds))
         raws = problem.hyperparameters.raw_parameters()
-        found[name] = strategy.gradients(problem, make_batch(10), make_batch(11), raws).gradients
+        found[name] = hypergradient.gradients(problem, make_batch(10), make_batch(11), raws).gradients
         hyperparameters = problem.hyperparameters
     for name, scalar, vector in zip(hyperparameters.learned(), *found.values(), strict=True):
         raw = hyperparameters.raw[name]

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from nas.data.augmentation import Augmentation
-from nas.data.embedded import Digits
-from nas.data.splits import SplitSettings
+from nas.data.pictures.embedded import Digits
+from nas.data.stratified_split import SplitSettings
 from nas.errors import InvalidValue
 from nas.interop.bundled_source import bundled_source
 from nas.interop.export import FILES, ExportDiffers, export_network

@@ -7,7 +7,8 @@ from matplotlib.patches import FancyArrowPatch
 
 from nas.interop.named_architecture import PUBLISHED
 from nas.report.cell_drawing import draw_cells, operation_colour
-from nas.report.cell_graph import CellEdge, darts_cell, lay_out, nasbench201_cell
+from nas.report.cell_graph import CellEdge, darts_cell, nasbench201_cell
+from nas.report.cell_layout import lay_out
 from nas.spaces.nasbench201.choices import parse_architecture
 
 CELL = parse_architecture("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|")

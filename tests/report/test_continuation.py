@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text_stream import TextDataset
 from nas.report import continuation
 from nas.report.continuation import TEMPERATURE, continued_text
 from nas.signature import Signature

@@ -241,11 +241,11 @@ def test_a_foreign_candidate_is_a_problem_on_the_page(run_folder):
 
 
 def test_changed_settings_are_those_that_differ():
-    default = {"seed": 0, "search": {"epochs": 4, "stop": "epochs"}, "gone": [1]}
-    config = {"seed": 3, "search": {"epochs": 4, "stop": "settled"}, "new": {"a": None}}
+    default = {"seed": 0, "search": {"epochs": 4, "settled_by": "candidate"}, "gone": [1]}
+    config = {"seed": 3, "search": {"epochs": 4, "settled_by": "parameters"}, "new": {"a": None}}
     assert [tuple(change) for change in changed_settings(config, default)] == [
         ("seed", "0", "3"),
-        ("search.stop", "epochs", "settled"),
+        ("search.settled_by", "candidate", "parameters"),
         ("new.a", None, "null"),
         ("gone", "[1]", None),
     ]

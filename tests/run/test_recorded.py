@@ -14,7 +14,7 @@ from nas.run.recorded import (
     inherited_configuration,
     record_configuration,
     recorded_configuration,
-    refuse_beginning,
+    refuse_search_from,
     resumed_configuration,
     with_keys_of_run,
 )
@@ -276,8 +276,8 @@ def test_only_the_record_of_a_refused_run_is_taken_back(tmp_path: Path) -> None:
 
 
 def test_a_retraining_begins_with_no_search() -> None:
-    refuse_beginning(["search.epochs=3", "search.from=null"])
+    refuse_search_from(["search.epochs=3", "search.from=null"])
     with pytest.raises(
         InvalidValue, match=r"search\.from=runs/a is not allowed: it is for train_search\.py; a retraining"
     ):
-        refuse_beginning(["+search.from=runs/a"])
+        refuse_search_from(["+search.from=runs/a"])

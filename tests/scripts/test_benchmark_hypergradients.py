@@ -1,11 +1,11 @@
-"""Every strategy of the benchmark takes a step."""
+"""Every hypergradient of the benchmark takes a step."""
 
 import pytest
 
 SMALL = ["experiment=debug", "training.batch_size=8"]
 
 
-def test_a_step_of_every_strategy_is_timed(script) -> None:
+def test_a_step_of_every_hypergradient_is_timed(script) -> None:
     module = script("benchmark_hypergradients")
     for name, case in module.CASES.items():
         bench = module.Bench(case, SMALL)

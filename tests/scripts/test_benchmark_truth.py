@@ -4,7 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,8 +21,10 @@ ENTRIES = {"learning_rate": {"initial": 0.01, "cap": None}, "dropout": {"initial
 
 
 @pytest.fixture
-def script(script: Callable[[str], ModuleType]) -> ModuleType:
-    return script("benchmark_truth")
+def script(script: Callable[[str], ModuleType]) -> SimpleNamespace:
+    """The names of the benchmark and of its parts."""
+    parts = [script(name) for name in ("truth_runs", "truth_report", "truth_instrument", "benchmark_truth")]
+    return SimpleNamespace(**{name: value for part in parts for name, value in vars(part).items()})
 
 
 @pytest.fixture
@@ -46,14 +48,14 @@ def truth() -> Truth:
     return Truth({"final": {"epochs": 1}, "hyperparameters": ENTRIES}, space, rows)
 
 
-def found(script: ModuleType, arm: Any, seed: int, accuracy: float) -> Any:
+def found(script: SimpleNamespace, arm: Any, seed: int, accuracy: float) -> Any:
     score = script.Score(accuracy, 1 - accuracy, 1 - accuracy)
     cost = {"samples": 125.0, "multiply_adds": 6000.0, "seconds": 8.0}
     return script.Found(arm, "b", seed, "{}", cost, score)
 
 
 def test_percentile_regret_and_worth_of_a_known_truth(
-    script: ModuleType, truth: Truth, script_of: Callable[[str], ModuleType]
+    script: SimpleNamespace, truth: Truth, script_of: Callable[[str], ModuleType]
 ) -> None:
     ours, random = script.Arm("joint", "default"), script.Arm("random", "wide")
     all_found = [found(script, ours, seed, 0.9) for seed in range(8)]
@@ -76,7 +78,7 @@ def test_percentile_regret_and_worth_of_a_known_truth(
 
 
 def test_who_is_not_ahead_of_random_search_is_told_so(
-    script: ModuleType, truth: Truth, script_of: Callable[[str], ModuleType]
+    script: SimpleNamespace, truth: Truth, script_of: Callable[[str], ModuleType]
 ) -> None:
     ours, random = script.Arm("joint", "default"), script.Arm("random", "wide")
     all_found = [found(script, ours, seed, 0.90 + (-1) ** seed / 100) for seed in range(6)]
@@ -98,7 +100,7 @@ def evaluation(number: int, loss: float, samples: float) -> list[Any]:
     return [{"number": number}, loss, {"samples": samples, "multiply_adds": 10 * samples, "seconds": samples / 50}]
 
 
-def test_a_black_box_search_is_cut_where_the_budget_ends(script: ModuleType, truth: Truth) -> None:
+def test_a_black_box_search_is_cut_where_the_budget_ends(script: SimpleNamespace, truth: Truth) -> None:
     instrument = script.Instrument(truth, (), None)
     arm, evaluations = (
         script.Arm("random", "wide"),
@@ -119,7 +121,7 @@ def test_a_black_box_search_is_cut_where_the_budget_ends(script: ModuleType, tru
 
 
 def test_a_black_box_search_that_has_not_spent_its_seconds_is_made_anew_and_longer(
-    script: ModuleType, truth: Truth, monkeypatch: pytest.MonkeyPatch
+    script: SimpleNamespace, truth: Truth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     instrument, arm, asked = script.Instrument(truth, (), None), script.Arm("random", "wide"), []
 
@@ -141,7 +143,7 @@ def test_a_black_box_search_that_has_not_spent_its_seconds_is_made_anew_and_long
 
 
 @pytest.mark.parametrize("name", ["truth_many", "truth_cells", "truth_mnist"])
-def test_the_truths_that_are_kept_are_of_the_experiments_of_their_names(script: ModuleType, name: str) -> None:
+def test_the_truths_that_are_kept_are_of_the_experiments_of_their_names(script: SimpleNamespace, name: str) -> None:
     path = script.located(name)
     kept = script.read_truth(path)
     assert script.problem_overrides(kept, path, ())[0] == f"experiment={name}"
@@ -151,7 +153,9 @@ def test_the_truths_that_are_kept_are_of_the_experiments_of_their_names(script: 
         script.problem_overrides(kept, path, ("final.epochs=3",))
 
 
-def test_both_kinds_are_told_the_same(script: ModuleType, truth: Truth, script_of: Callable[[str], ModuleType]) -> None:
+def test_both_kinds_are_told_the_same(
+    script: SimpleNamespace, truth: Truth, script_of: Callable[[str], ModuleType]
+) -> None:
     runs = script_of("truth_runs")
     black_box = runs.overrides_of(script.Arm("tpe", "expert"), truth, 0, {})
     assert "method.enqueue=initial" in black_box
@@ -171,7 +175,7 @@ def test_both_kinds_are_told_the_same(script: ModuleType, truth: Truth, script_o
     assert not any("initial" in one for one in runs.overrides_of(script.Arm("joint", "default"), truth, 0, {}))
 
 
-def test_arms_that_make_sense(script: ModuleType) -> None:
+def test_arms_that_make_sense(script: SimpleNamespace) -> None:
     arms = script.arms_of(["joint", "fixed", "random", "random@wide", "tpe@wide"], ["default", "expert", "wide"])
     names = [
         "joint",
@@ -185,7 +189,7 @@ def test_arms_that_make_sense(script: ModuleType) -> None:
     assert [str(arm) for arm in arms] == names
 
 
-def test_texts_of_the_command_line(script: ModuleType) -> None:
+def test_texts_of_the_command_line(script: SimpleNamespace) -> None:
     budgets = script.parsed_budgets(["samples=1.25", "multiply_adds=6,20"])
     assert [(one.unit, one.trainings) for one in budgets] == [
         ("samples", 1.25),
@@ -220,7 +224,7 @@ SMALL = (
 
 @pytest.mark.slow
 def test_a_live_run_is_kept_and_reported_on(
-    script: ModuleType,
+    script: SimpleNamespace,
     script_of: Callable[[str], ModuleType],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -31,17 +31,17 @@ if "fail" in values:
 
 
 @pytest.fixture
-def bench(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def command_runs(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module with entry points in place of the real ones that only say how they were called."""
-    module = script("bench")
+    module = script("command_runs")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     for name in ("train_search.py", "train_final.py"):
         (tmp_path / name).write_text(ENTRY_POINT)
     return module
 
 
-def test_what_is_there_is_not_run_again_and_what_was_begun_is_resumed(bench: ModuleType, tmp_path: Path) -> None:
-    runs = bench.Bench(tmp_path / "runs", ["a=1"])
+def test_what_is_there_is_not_run_again_and_what_was_begun_is_resumed(command_runs: ModuleType, tmp_path: Path) -> None:
+    runs = command_runs.CommandRuns(tmp_path / "runs", ["a=1"])
     folder = runs.search("joint search, bad start", 3, ["b=2"])
     assert folder == tmp_path / "runs" / "joint_search_bad_start-3"
     assert (folder / "calls").read_text() == f"b=2 a=1 seed=3 hydra.run.dir={folder}\n"
@@ -56,25 +56,25 @@ def test_what_is_there_is_not_run_again_and_what_was_begun_is_resumed(bench: Mod
     assert runs.failures == []
 
 
-def test_a_failed_run_is_told_and_left_out(bench: ModuleType, tmp_path: Path) -> None:
-    runs = bench.Bench(tmp_path / "runs", ["fail=1"])
+def test_a_failed_run_is_told_and_left_out(command_runs: ModuleType, tmp_path: Path) -> None:
+    runs = command_runs.CommandRuns(tmp_path / "runs", ["fail=1"])
     searched = runs.search("s", 0)
     result = runs.retrain(searched, searched / "final", 0)
     assert result is None
     assert [failure.split()[0] for failure in runs.failures] == ["train_search.py", "train_final.py"]
     good = {"test_accuracy": 0.25, "parameters": 4}
-    row = bench.Row.of([good, None, good], [searched])
-    assert row == bench.Row([25.0, 25.0], [4, 4], [], [])
+    row = command_runs.Row.of([good, None, good], [searched])
+    assert row == command_runs.Row([25.0, 25.0], [4, 4], [], [])
 
 
-def test_a_row_has_the_means_of_its_runs(bench: ModuleType, tmp_path: Path) -> None:
-    folder = bench.Bench(tmp_path / "runs", []).search("s", 0)
+def test_a_row_has_the_means_of_its_runs(command_runs: ModuleType, tmp_path: Path) -> None:
+    folder = command_runs.CommandRuns(tmp_path / "runs", []).search("s", 0)
     results = [{"test_accuracy": 0.9, "parameters": 1000}, {"test_accuracy": 0.8, "parameters": 2000}]
-    cells = bench.Row.of(results, [folder]).cells("name")
+    cells = command_runs.Row.of(results, [folder]).cells("name")
     assert cells == ("name", "2", "85.00 ± 7.07", "80.00", "1,500", "9", "-")
 
 
-def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleType, tmp_path: Path) -> None:
+def test_random_candidates_have_the_hyperparameters_of_their_seed(command_runs: ModuleType, tmp_path: Path) -> None:
     space = Darts(steps=2, multiplier=2, signature=Signature((1, 28, 28), 10))
     searches = {}
     for seed, rate in {0: 0.1, 1: 0.2}.items():
@@ -83,7 +83,7 @@ def test_random_candidates_have_the_hyperparameters_of_their_seed(bench: ModuleT
         searches[seed] = tmp_path / str(seed)
         searches[seed].mkdir()
         CandidateFile(candidate, space, "mnist5k", "cosine").write(searches[seed] / "candidate.json")
-    runs = bench.Bench(tmp_path / "runs", [])
+    runs = command_runs.CommandRuns(tmp_path / "runs", [])
     assert runs.random_candidate(tmp_path / "failed", 0, 0) is None
     assert runs.retrain(None, tmp_path / "final", 0) is None
     written = [runs.random_candidate(searches[index % 2], index % 2, index) for index in range(4)]
@@ -118,10 +118,10 @@ def test_found_and_random_genotypes_are_trained_alike_and_a_failed_search_is_lef
     def random(self: Any, search: Path, seed: int, index: int) -> Path | None:
         return tmp_path / f"random-{index}.json" if (search / "candidate.json").exists() else None
 
-    monkeypatch.setattr(module.Bench, "search", searched)
-    monkeypatch.setattr(module.Bench, "retrain", retrained)
-    monkeypatch.setattr(module.Bench, "random_candidate", random)
-    rows = module.measured(module.Bench(tmp_path, []), [3, 4, 5], jobs=2)
+    monkeypatch.setattr(module.CommandRuns, "search", searched)
+    monkeypatch.setattr(module.CommandRuns, "retrain", retrained)
+    monkeypatch.setattr(module.CommandRuns, "random_candidate", random)
+    rows = module.measured(module.CommandRuns(tmp_path, []), [3, 4, 5], jobs=2)
     assert rows[module.SEARCH].accuracies == [90.0, 90.0]
     assert rows[module.RANDOM].accuracies == [50.0] * 7  # numbers 2, 5 and 8 have no hyperparameters to take
     seeds = {candidate.name: seed for candidate, _, seed in trained if candidate.name.startswith("random")}

@@ -20,7 +20,7 @@ from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.evaluation.scratch import TrainedFromScratch
 from nas.evaluation.training_setup import TrainingSetup
-from nas.run.overrides import implied_arguments
+from nas.run.implied_arguments import implied_arguments
 from nas.search.coarse_to_fine import CoarseToFine
 from nas.search.cross_validation import FoldTrainer, fold_indices, fold_setups
 from nas.search.parts import SearchParts

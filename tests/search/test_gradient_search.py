@@ -35,6 +35,7 @@ from nas.search.callback import Callback, SeenStep
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings, SearchDiverged
 from nas.search.record import normalised_entropy
+from nas.search.stopping_rules import Converged, StoppingRule
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
 from nas.training.settings import TrainingSettings
@@ -78,6 +79,7 @@ class Run:
     search: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
+    stopping: StoppingRule | None = None
 
     def made(self, splits: DataSplits, path: Path) -> GradientSearch:
         relaxation = {"softmax": Softmax, "gumbel": GumbelSoftmax}[self.relaxation](self.temperature)
@@ -101,6 +103,7 @@ class Run:
                     }
                 ),
                 search={**settings, "guard": GuardSettings(**self.guard)},
+                stopping=self.stopping,
                 training=TrainingSettings(
                     16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile
                 ),
@@ -243,7 +246,7 @@ def test_with_neither_it_trains_the_weights_and_touches_no_validation_image_unti
     assert len(rows(tmp_path, "supernet/validation_loss")) == 1
 
 
-def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(splits, tmp_path):
+def test_hypergradients_that_cannot_serve_are_refused_before_anything_is_written(splits, tmp_path):
     with pytest.raises(InvalidValue, match=r"hyperparameters\.gradient=null is not allowed"):
         Run(hyperparameters=None).made(splits, tmp_path)
     with pytest.raises(InvalidValue, match=r"hyperparameters\.gradient=FirstOrder is not allowed"):
@@ -256,9 +259,9 @@ def test_strategies_that_cannot_serve_are_refused_before_anything_is_written(spl
 
 
 def test_what_is_differentiated_twice_is_not_compiled(splits, tmp_path):
-    for strategy in (Exact(), LastStep()):  # for dropout, which acts through the training loss
+    for hypergradient in (Exact(), LastStep()):  # for dropout, which acts through the training loss
         with pytest.raises(InvalidValue, match="cannot differentiate twice"):
-            Run(compile=True, hyperparameters=strategy).made(splits, tmp_path)
+            Run(compile=True, hyperparameters=hypergradient).made(splits, tmp_path)
     with pytest.raises(InvalidValue, match="cannot differentiate twice"):
         Run(compile=True, architecture=Exact(), learned=False).made(splits, tmp_path)
     Run(compile=True, learned=False).made(splits, tmp_path)
@@ -303,7 +306,8 @@ def test_looking_back_spends_no_more_samples_than_first_order(splits, tmp_path):
 def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
     search = Run(
         architecture=None,
-        search={"epochs": 8, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 3, "settled_ratio": 5.0},
+        search={"epochs": 8, "warmup_epochs": 0, "settled_epochs": 3, "settled_ratio": 5.0},
+        stopping=Converged(),
     ).made(splits, tmp_path)
     result = search.search()
     assert search.step == 3 * STEPS_PER_EPOCH
@@ -311,9 +315,9 @@ def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
 
 
 def test_it_goes_on_while_something_moves_or_unless_it_was_asked_to_stop(splits, tmp_path):
-    moving = {"epochs": 4, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 2, "settled_ratio": 1.0 + 1e-9}
-    for name, settings in {"moving": moving, "not asked": {**moving, "stop": "epochs", "settled_ratio": 1e3}}.items():
-        search = Run(architecture=None, search=settings).made(splits, tmp_path / name)
+    for name, ratio, stopping in (("moving", 1.0 + 1e-9, Converged()), ("not asked", 1e3, None)):
+        settings = {"epochs": 4, "warmup_epochs": 0, "settled_epochs": 2, "settled_ratio": ratio}
+        search = Run(architecture=None, search=settings, stopping=stopping).made(splits, tmp_path / name)
         search.search()
         assert search.step == 4 * STEPS_PER_EPOCH, name
 
@@ -586,27 +590,27 @@ def test_a_killed_search_goes_on_as_if_nothing_had_happened(step, relaxation, sp
 
 
 @pytest.mark.parametrize(
-    "strategy",
+    "hypergradient",
     [ForwardAccumulation, lambda: ByKind(NeumannSeries(2), ForwardAccumulation(3, 0.5)), LastStep],
     ids=["rtho", "by kind", "last step"],
 )
-def test_a_strategy_with_a_memory_goes_on_too(strategy, splits, tmp_path):
-    expected = Run(hyperparameters=strategy()).made(splits, tmp_path / "whole").search().candidate
-    killed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+def test_a_hypergradient_with_a_memory_goes_on_too(hypergradient, splits, tmp_path):
+    expected = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "whole").search().candidate
+    killed = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "killed")
     before_step(killed, 8, kill)
     with pytest.raises(Killed):
         killed.search()
-    resumed = Run(hyperparameters=strategy()).made(splits, tmp_path / "killed")
+    resumed = Run(hyperparameters=hypergradient()).made(splits, tmp_path / "killed")
     assert resumed.search().candidate == expected
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
 
 
-def test_a_restart_makes_a_strategy_forget(splits, tmp_path):
-    strategy = ForwardAccumulation(None)
-    search = Run(hyperparameters=strategy, search={"epochs": 2}).made(splits, tmp_path)
+def test_a_restart_makes_a_hypergradient_forget(splits, tmp_path):
+    hypergradient = ForwardAccumulation(None)
+    search = Run(hyperparameters=hypergradient, search={"epochs": 2}).made(splits, tmp_path)
     before_step(search, 5, lambda: poison(search))
     search.search()
-    assert strategy.state_dict()["age"] == 2  # of eight steps, those after the sixth
+    assert hypergradient.state_dict()["age"] == 2  # of eight steps, those after the sixth
 
 
 @pytest.mark.parametrize("relaxation", ["softmax", "gumbel"])

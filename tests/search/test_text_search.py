@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nas.bilevel.exact import Exact
 from nas.data.batches import Batch
-from nas.data.text import Text, TextSplit
+from nas.data.texts.text import Text, TextSplit
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LayerDropoutRate, LearningRate, MemoryPenalty, WeightDecay
 from nas.hyperparameters.rules import AdamUpdate

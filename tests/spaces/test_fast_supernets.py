@@ -266,15 +266,15 @@ def test_without_the_kernels_the_fast_macro_space_runs_the_code_of_the_plain_one
 
 
 def searched(
-    name: str, implementation: Implementation, strategy: Hypergradient, steps: int, relaxation: str = "softmax"
+    name: str, implementation: Implementation, hypergradient: Hypergradient, steps: int, relaxation: str = "softmax"
 ) -> dict[str, Tensor]:
-    """Where whole steps of a search lead that learns alpha, and with ``strategy`` the hyperparameters where it can.
+    """Where whole steps of a search lead that learns alpha, and the hyperparameters where it can.
 
     The supernet's state, the raw hyperparameters and the last validation loss; the last step's gradients, those of the
     weights after clipping; the logits in evaluation mode.
     """
     network = supernet(name, implementation, relaxation).train()
-    learn = "update" in strategy.reaches
+    learn = "update" in hypergradient.reaches
     hyperparameters = HyperparameterSet(
         {
             "learning_rate": LearningRate(0.05, 1e-4, 1.0, "log", learn, AdamUpdate(0.1)),
@@ -289,8 +289,8 @@ def searched(
     )
     noise = next(layer.generator for layer in network.modules() if isinstance(layer, StochasticLayer))
     problem = problem_over(network, hyperparameters, 5.0, (noise, network.relaxation.generator))  # type: ignore[arg-type]
-    alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
-    bilevel = BilevelOptimiser(problem, alpha, strategy if learn else None, ADAM)
+    alpha = hypergradient if "architecture" in hypergradient.reaches else FirstOrder()
+    bilevel = BilevelOptimiser(problem, alpha, hypergradient if learn else None, ADAM)
     bilevel.forget_weights()
     gradients: dict[str, Tensor] = {}
 
@@ -313,14 +313,14 @@ def searched(
     return {**state, **gradients, "loss": done.upper_step.report.validation_loss, "logits": logits}
 
 
-STRATEGIES = {
+HYPERGRADIENTS = {
     "first order": FirstOrder,
     "finite difference": FiniteDifference,
     "exact": Exact,
     "joint": LastStep,
     "accumulation": ForwardAccumulation,
 }
-QUICK = [  # every space, strategy and relaxation at least once
+QUICK = [  # every space, hypergradient and relaxation at least once
     ("darts", "first order", "hard gumbel"),
     ("darts", "exact", "softmax"),
     ("darts", "joint", "gumbel"),
@@ -334,26 +334,26 @@ QUICK = [  # every space, strategy and relaxation at least once
     ("macro", "accumulation", "softmax"),
 ]
 STRUCTURED = [case for case in QUICK if case[0].startswith("structured")]
-ALL = everywhere([*itertools.product(("darts", "nasbench201", "macro"), STRATEGIES, RELAXATIONS), *STRUCTURED])
+ALL = everywhere([*itertools.product(("darts", "nasbench201", "macro"), HYPERGRADIENTS, RELAXATIONS), *STRUCTURED])
 
 
 @cache
-def searched_plainly(name: str, strategy: str, steps: int, relaxation: str) -> dict[str, Tensor]:
-    return searched(name, "plain", STRATEGIES[strategy](), steps, relaxation)
+def searched_plainly(name: str, hypergradient: str, steps: int, relaxation: str) -> dict[str, Tensor]:
+    return searched(name, "plain", HYPERGRADIENTS[hypergradient](), steps, relaxation)
 
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize(
-    ("kernels", "name", "strategy", "relaxation", "steps"),
+    ("kernels", "name", "hypergradient", "relaxation", "steps"),
     [
         *((*case, 4) for case in everywhere(QUICK)),
         *(pytest.param(*case, 10, marks=pytest.mark.slow) for case in ALL),
     ],
     indirect=["kernels"],
 )
-def test_whole_steps(name: str, strategy: str, relaxation: str, steps: int) -> None:
-    plain = searched_plainly(name, strategy, steps, relaxation)
-    fast = searched(name, "fast", STRATEGIES[strategy](), steps, relaxation)
+def test_whole_steps(name: str, hypergradient: str, relaxation: str, steps: int) -> None:
+    plain = searched_plainly(name, hypergradient, steps, relaxation)
+    fast = searched(name, "fast", HYPERGRADIENTS[hypergradient](), steps, relaxation)
     for entry, expected in plain.items():
         tolerance = LOGITS if entry == "logits" else GRADIENTS
         error = float((fast[entry] - expected).abs().max())

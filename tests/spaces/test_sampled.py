@@ -138,22 +138,22 @@ def test_soft_weights_are_computed_whole() -> None:
     assert torch.equal(expected, found)
 
 
-def searched(implementation: str, strategy: Hypergradient, steps: int = 3) -> dict[str, Tensor]:
+def searched(implementation: str, hypergradient: Hypergradient, steps: int = 3) -> dict[str, Tensor]:
     network = supernet("nasbench201", gumbel("official", True), 2, implementation=implementation)
     noise = [torch.Generator().manual_seed(7), network.relaxation.generator]
     set_noise_generator(network, noise[0])  # type: ignore[arg-type]
     problem = problem_over(network, entries(("learning_rate", "dropout")), 1.0, noise)  # type: ignore[arg-type]
-    alpha = strategy if "architecture" in strategy.reaches else FirstOrder()
-    strategy.forget()
-    bilevel = BilevelOptimiser(problem, alpha, strategy if "update" in strategy.reaches else Exact(), ADAM)
+    alpha = hypergradient if "architecture" in hypergradient.reaches else FirstOrder()
+    hypergradient.forget()
+    bilevel = BilevelOptimiser(problem, alpha, hypergradient if "update" in hypergradient.reaches else Exact(), ADAM)
     for step in range(steps):
         bilevel.step(DATA[2 * step % 6], DATA[(2 * step + 1) % 6], bilevel.requests(True, True))
     return {**network.state_dict(), **problem.hyperparameters.state_dict()}
 
 
-@pytest.mark.parametrize("strategy", [Exact(), LastStep(), ForwardAccumulation(), NeumannSeries(2)])
-def test_whole_steps_beside_learned_hyperparameters(strategy: Hypergradient) -> None:
-    plain, fast = (searched(way, strategy) for way in ("plain", "fast"))
+@pytest.mark.parametrize("hypergradient", [Exact(), LastStep(), ForwardAccumulation(), NeumannSeries(2)])
+def test_whole_steps_beside_learned_hyperparameters(hypergradient: Hypergradient) -> None:
+    plain, fast = (searched(way, hypergradient) for way in ("plain", "fast"))
     for name, expected in plain.items():
         torch.testing.assert_close(fast[name], expected, atol=1e-9, rtol=0, msg=name)
         assert bool(expected.isfinite().all())

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas.data.text import Text
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text import Text
+from nas.data.texts.text_stream import TextDataset
 from nas.errors import UnusableInput
 from nas.tasks import Auto, Language
 from tests.problems import digits

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nas.data.text_stream import TextDataset
+from nas.data.texts.text_stream import TextDataset
 from nas.run.randomness import Randomness
 from nas.signature import Signature
 from nas.spaces.recurrent.genotype import RecurrentGenotype

@@ -13,22 +13,22 @@ from typing import Any, Literal
 import torch
 
 from nas.data.augmentation import ImageFileAugmentation
-from nas.data.data_splits import DataSplits, judge
+from nas.data.data_splits import DataSplits, refuse_unreadable
 from nas.data.dataset import Dataset
-from nas.data.dividing_columns import groups_of, times_of
-from nas.data.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, looked_through
-from nas.data.image_folders import PART_NAMES, Listed, PictureFolder
-from nas.data.image_labels import labelled_pictures
-from nas.data.labelled import listed
-from nas.data.masks import masks_of, read_masks, smoothed_edges
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.pictures import MODES, Channels, Seen
+from nas.data.pictures.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, read_headers
+from nas.data.pictures.image_labels import LabelledFiles, labelled_pictures
+from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
+from nas.data.pictures.picture_folder import PictureFolder
+from nas.data.pictures.pictures import MODES, Channels, HeaderFindings
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.splits import SplitSettings, split_dataset
-from nas.data.table_columns import require_columns
-from nas.data.table_file import CsvFormat
-from nas.data.targets import Targets, of_training
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.data.sample_folder import PART_NAMES
+from nas.data.stratified_split import SplitSettings, split_dataset
+from nas.data.tables.dividing_columns import groups_of, times_of
+from nas.data.tables.table_columns import require_columns
+from nas.data.tables.table_file import CsvFormat
+from nas.data.targets import Targets, with_classes_of_training
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 
@@ -123,8 +123,8 @@ class Images:
         found = self._listed(folder)
         # What is known needs no look at all files before they are split.
         known = self.size is not None and self.channels != "auto" and self.mean is not None
-        seen = None if known else self._look(found)
-        decoding = self._decoding(seen)
+        headers = None if known else self._read_headers(found)
+        decoding = self._decoding(headers)
         self._check_augmentation(decoding)
         targets = found.targets
         if targets is None:
@@ -132,7 +132,7 @@ class Images:
             targets = read_masks(found.files, masks, decoding)
             if remark := smoothed_edges(targets):
                 folder.say(remark)
-        targets, files = self._split(found, targets, decoding, looked=seen is not None)
+        targets, files = self._split(found, targets, decoding, looked=headers is not None)
         parts: dict[str, Dataset] = dict(zip(PART_NAMES, files, strict=True))
         bytes_ = sum(map(len, parts.values())) * math.prod(decoding.shape) * (4 if decoding.deep else 1)
         decoded_once = not self.augmentation.draws_per_file
@@ -142,7 +142,7 @@ class Images:
         mean, std = self.mean, self.std
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
-        self._tell(targets, decoding, parts, kept, seen)
+        self._tell(targets, decoding, parts, kept, headers)
         return DataSplits(
             self.name,
             parts["train"],
@@ -160,55 +160,56 @@ class Images:
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 
-    def _listed(self, folder: PictureFolder) -> Listed:
+    def _listed(self, folder: PictureFolder) -> LabelledFiles:
         if self.labels is not None:
             path = self._path(folder, self.labels)
             return labelled_pictures(path, self.csv, folder, self.file_column, self.target)
         if self.masks is None:
-            return folder.classes()
+            found = folder.classes()
+            return LabelledFiles(found.files, found.targets, found.own)
         files = folder.pictures(without=self._path(folder, self.masks))
         if not files:
             raise UnusableInput(f"There are no pictures below {folder.location} beside the masks.")
         own, order = folder.by_part(files)
-        return Listed([files[place] for place in order.tolist()], None, own)
+        return LabelledFiles([files[place] for place in order.tolist()], None, own)
 
     def _path(self, folder: PictureFolder, path: str) -> Path:
         """``path`` below the folder or, where there is none, from the working directory."""
         within, here = path_of(str(folder.location / Path(path).expanduser())), path_of(path)
         return here if here.exists() and not within.exists() else within
 
-    def _look(self, found: Listed) -> Seen:
-        seen = looked_through(found.files, self.workers)
+    def _read_headers(self, found: LabelledFiles) -> HeaderFindings:
+        headers = read_headers(found.files, self.workers)
         if self.size is not None:  # pictures of one size are kept as they are
-            seen.cut_to(Decoding(self.size, self.shorter_side, self.workers).sides)
-        judge(self.name, seen, len(found.files))
-        return seen
+            headers.cut_to(Decoding(self.size, self.shorter_side, self.workers).sides)
+        refuse_unreadable(self.name, headers, len(found.files))
+        return headers
 
-    def _decoding(self, seen: Seen | None) -> Decoding:
-        if seen is None:
+    def _decoding(self, headers: HeaderFindings | None) -> Decoding:
+        if headers is None:
             assert self.size is not None
             assert self.channels != "auto"
             return Decoding(self.size, self.shorter_side, self.workers, self.channels)
         size = self.size
         if size is None:
-            if len(seen.sizes) > 1:
-                common = seen.sizes.most_common()
+            if len(headers.sizes) > 1:
+                common = headers.sizes.most_common()
                 shown = [
-                    f"{height} x {width} ({count:,}, {seen.examples[height, width]})"
+                    f"{height} x {width} ({count:,}, {headers.examples[height, width]})"
                     for (height, width), count in common
                 ]
-                sides = [side for pair in seen.sizes for side in pair]
+                sides = [side for pair in headers.sizes for side in pair]
                 raise InvalidValue(
                     "size",
                     None,
-                    f"the {sum(seen.sizes.values()):,} pictures have {len(common):,} sizes, height x width: "
+                    f"the {sum(headers.sizes.values()):,} pictures have {len(common):,} sizes, height x width: "
                     f"{listed(shown, 3)}; say one for all, such as data.size={sorted(sides)[len(sides) // 2]} or "
                     f"'data.size=[{common[0][0][0]}, {common[0][0][1]}]'",
                 )
-            ((height, width),) = seen.sizes
+            ((height, width),) = headers.sizes
             size = [height, width]
-        channels: Channels = self.channels if self.channels != "auto" else "rgb" if seen.kinds["colour"] else "grey"
-        deep = channels == "grey" and seen.kinds["deep grey"] > 0
+        channels: Channels = self.channels if self.channels != "auto" else "rgb" if headers.kinds["colour"] else "grey"
+        deep = channels == "grey" and headers.kinds["deep grey"] > 0
         return Decoding(size, self.shorter_side, self.workers, channels, deep)
 
     def _check_augmentation(self, decoding: Decoding) -> None:
@@ -220,7 +221,7 @@ class Images:
         require(self.masks is None or area == 1, "augmentation.smallest_area", area, allowed)
 
     def _split(
-        self, found: Listed, targets: Targets, decoding: Decoding, looked: bool
+        self, found: LabelledFiles, targets: Targets, decoding: Decoding, looked: bool
     ) -> tuple[Targets, Sequence[FileDataset]]:
         """The targets with the classes of the training part, and the parts."""
         count = len(found.files) - sum(found.own.values())
@@ -247,12 +248,17 @@ class Images:
             dense = self.masks is not None
             files: FileDataset = FilesWithTargets(found.files, targets.values, decoding, looked=looked, dense=dense)
         else:
-            targets = of_training(targets, parts, self.name)
+            targets = with_classes_of_training(targets, parts, self.name)
             files = ImageFiles(found.files, targets.values, len(targets.class_names or ()), decoding, looked=looked)
         return targets, [files.select(chosen) for chosen in parts]
 
     def _tell(
-        self, targets: Targets, decoding: Decoding, parts: Mapping[str, Dataset], kept: bool, seen: Seen | None
+        self,
+        targets: Targets,
+        decoding: Decoding,
+        parts: Mapping[str, Dataset],
+        kept: bool,
+        headers: HeaderFindings | None,
     ) -> None:
         height, width = decoding.sides
         what = {"grey": "grey of 16 bits" if decoding.deep else "grey", "rgb": "RGB", "rgba": "RGBA"}[decoding.channels]
@@ -267,7 +273,7 @@ class Images:
         helpers = f", by {decoding.workers} processes" if decoding.workers else ""
         where = "in memory" if kept else f"decoded for each batch anew{helpers}"
         log.info(f"{self.name}: pictures{of}, {height} x {width}, {what}; {sizes}; {where}")
-        if seen is not None and seen.transparent and self.channels == "auto":
+        if headers is not None and headers.transparent and self.channels == "auto":
             log.info(f"{self.name}: what is transparent is white; data.channels=rgba keeps the transparency")
 
     def _preparation(
@@ -285,7 +291,7 @@ class Images:
             **masks,
         }
 
-    def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, by_content: bool) -> str:
+    def _digest(self, folder: PictureFolder, found: LabelledFiles, targets: Targets, by_content: bool) -> str:
         """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many.
 
         It does not depend on ``memory``, so that a retraining may keep less than its search.

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from nas.configuration import optional_module
-from nas.data.labelled import listed
 from nas.data.mistaken_files import first_bytes, refuse_no_table, refuse_quoted_lines
 from nas.data.packed_file import COMPRESSED
-from nas.data.table_codes import with_codes
-from nas.data.table_rows import float_of, spellings, text_of
-from nas.errors import UnusableInput, require
+from nas.data.tables.table_codes import with_codes
+from nas.data.tables.table_rows import float_of, spellings, text_of
+from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 

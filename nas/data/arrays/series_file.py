@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
 from nas.data.own_files import path_of
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 ENDINGS = (".ts", ".tsv")
 TRAIN = re.compile(r"_train$", re.IGNORECASE)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.data.text_tokens import UNKNOWN
+from nas.data.texts.text_tokens import UNKNOWN
 
 Level = Literal["word", "character"]
 

@@ -5,22 +5,30 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.image_folders import PictureFolder
-from nas.data.labelled import listed
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.targets import of_training
-from nas.data.text_tokens import PAD, prepared_texts, tokens_of
-from nas.data.text_vocabulary import Counted
-from nas.errors import InvalidValue, UnusableInput
+from nas.data.sample_folder import SampleFolder
+from nas.data.targets import with_classes_of_training
+from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
+from nas.data.texts.text_vocabulary import Counted
+from nas.errors import InvalidValue, UnusableInput, listed
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
 TO_UTF_8 = "iconv -f latin1 -t utf-8"  # for example; which encoding a file has, nobody knows but its owner
+
+
+class TextFolder(SampleFolder):
+    """A folder of a user's texts."""
+
+    endings: ClassVar[tuple[str, ...]] = (ENDING,)
+    what: ClassVar[str] = "text"
+    layout: ClassVar[str] = "<class>/*.txt"
 
 
 def has_classes(folder: str) -> bool:
@@ -66,14 +74,14 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     """
     location = path_of(folder)
     name = name_of(location)
-    found = PictureFolder(name, location, endings=(ENDING,), what="text", layout="<class>/*.txt").classes()
+    found = TextFolder(name, location).classes()
     assert found.targets is not None
     texts = _read(name, found.files)
     count = len(texts) - sum(found.own.values())
     own = dict.fromkeys(found.own)
     asked = RowSplit(**{"validation": split.validation, "test": split.test, **own}, seed=split.seed)  # type: ignore[arg-type]
     parts = drawn_parts(Rows(count, found.own, found.targets.strata), asked)
-    targets = of_training(found.targets, parts, name)
+    targets = with_classes_of_training(found.targets, parts, name)
     tokens = [tokens_of(text, counted.level) for text in texts]
     in_training = [tokens[place] for place in parts.train.tolist()]
     length = min(longest, max(2, *map(len, in_training)))

@@ -26,7 +26,7 @@ COLUMNS = ("", "runs", "test accuracy %", "worst", "parameters", "samples per se
 
 
 @dataclass
-class Bench:
+class CommandRuns:
     """Where the runs are, what is set for all of them, and which of them failed."""
 
     folder: Path
@@ -80,13 +80,18 @@ class Bench:
         return path
 
 
+def recorded_values(path: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of ``tag`` in a run's CSV file; empty where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [(int(row["step"]), float(row["value"])) for row in csv.DictReader(file) if row["tag"] == tag]
+
+
 def last_value(path: Path, tag: str) -> float | None:
     """The last value of ``tag`` in a run's CSV file."""
-    if not path.exists():
-        return None
-    with open(path, encoding="utf-8", newline="") as file:
-        values = [float(row["value"]) for row in csv.DictReader(file) if row["tag"] == tag]
-    return values[-1] if values else None
+    values = recorded_values(path, tag)
+    return values[-1][1] if values else None
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,8 @@ def conclusion(what: str, targets: Mapping[str, bool], failures: Sequence[str]) 
     return 0 if all(targets.values()) and not failures else 1
 
 
-def arguments(description: str | None, seeds: Sequence[int], folder: str) -> argparse.Namespace:
-    """The command line of a script that runs a bench: ``seeds``, ``folder``, ``jobs`` and ``overrides``."""
+def parsed_arguments(description: str | None, seeds: Sequence[int], folder: str) -> argparse.Namespace:
+    """The command line of a script that runs them: ``seeds``, ``folder``, ``jobs`` and ``overrides``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(seeds))
     parser.add_argument("--folder", type=Path, default=Path(folder), help="where the runs go, or are")

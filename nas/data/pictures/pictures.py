@@ -48,7 +48,7 @@ class UnsuitablePicture(ValueError):  # noqa: N818 - it is about the picture
 
 
 @dataclass
-class Seen(Findings):
+class HeaderFindings(Findings):
     """What the headers of picture files tell besides: of how many pictures each is true.
 
     Attributes:
@@ -126,7 +126,7 @@ def reason_in_words(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def look_at(file: str, seen: Seen) -> None:
+def look_at_header(file: str, seen: HeaderFindings) -> None:
     """Add to ``seen`` what there is to say about ``file``.
 
     Its header is read. It is decoded only where that leaves open whether it is whole and can be shown.
@@ -169,18 +169,18 @@ def _beginning(file: str) -> str:
     return f"it {NOT_FETCHED}" if is_pointer(first_bytes(file)) else ""
 
 
-class Looks(data.Dataset[Seen]):
+class HeaderReader(data.Dataset[HeaderFindings]):
     """The data set of a worker process: indexed by a list of files, it gives what was found in them."""
 
-    def __getitem__(self, files: Sequence[str]) -> Seen:
-        seen = Seen()
+    def __getitem__(self, files: Sequence[str]) -> HeaderFindings:
+        seen = HeaderFindings()
         for file in files:
-            look_at(file, seen)
+            look_at_header(file, seen)
         return seen
 
     @staticmethod
-    def together(several: Sequence[Seen]) -> Seen:
-        whole = Seen()
+    def together(several: Sequence[HeaderFindings]) -> HeaderFindings:
+        whole = HeaderFindings()
         for one in several:
             whole.unreadable += one.unreadable
             whole.remarks += one.remarks  # without those that are true of no picture

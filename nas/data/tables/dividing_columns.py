@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from nas.configuration import optional_module
-from nas.data.table_columns import read_as_numbers, rows_named
-from nas.data.table_file import Column
+from nas.data.tables.table_columns import read_as_numbers, rows_named
+from nas.data.tables.table_file import Column
 from nas.errors import UnusableInput
 
 

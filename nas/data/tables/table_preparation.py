@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from nas.data.labelled import listed
-from nas.data.table_columns import override
-from nas.data.table_file import Column
-from nas.data.table_rows import places_of, prepared_rows
-from nas.errors import UnusableInput
+from nas.data.tables.table_columns import override
+from nas.data.tables.table_file import Column
+from nas.data.tables.table_rows import places_of, prepared_rows
+from nas.errors import UnusableInput, listed
 
 MOST_CATEGORIES = 1000  # texts of a column that get a code of their own; the rarer ones count as unknown
 EMPTY = "dropped, empty in all training rows"
@@ -68,7 +67,7 @@ class TablePreparation:
         return tuple(len(column.values) + 1 for column in self.categorical)
 
     def __call__(self, rows: Any) -> Tensor:
-        """(N, F) float32 inputs; see :func:`nas.data.table_rows.prepared_rows`."""
+        """(N, F) float32 inputs; see :func:`nas.data.tables.table_rows.prepared_rows`."""
         return prepared_rows(rows, self.to_json())
 
     def to_json(self) -> dict[str, Any]:

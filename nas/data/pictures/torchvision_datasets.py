@@ -18,7 +18,7 @@ from torch.nn import functional
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ImageDataset
-from nas.data.splits import SplitSettings, split_dataset
+from nas.data.stratified_split import SplitSettings, split_dataset
 from nas.errors import UnusableInput, require
 
 IDX_FILES = (

@@ -26,7 +26,7 @@ from nas.data.augmentation import ImageFileAugmentation
 from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Transform
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.labelled import as_labels
-from nas.data.pictures import MODES, Channels, Looks, Seen, read_picture, reason_in_words
+from nas.data.pictures.pictures import MODES, Channels, HeaderFindings, HeaderReader, read_picture, reason_in_words
 from nas.errors import UnusableInput, require
 from nas.stopping import WARNINGS
 
@@ -178,13 +178,13 @@ def decoded(decoder: Decoder, batches: Iterable[Sequence[Request]], workers: int
     Raises:
         UnusableInput: A file cannot be read.
     """
-    for images in served(decoder, batches, workers, pinned):
+    for images in by_workers(decoder, batches, workers, pinned):
         if isinstance(images, Unreadable):
             raise UnusableInput(f"The image {images.file} cannot be read ({images.reason}): replace or remove it.")
         yield images
 
 
-def served(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = False) -> Iterable[Any]:
+def by_workers(dataset: Any, requests: Iterable[Any], workers: int, pinned: bool = False) -> Iterable[Any]:
     """``dataset[request]`` of every request in order, by ``workers`` processes."""
     return data.DataLoader(
         dataset,
@@ -212,13 +212,13 @@ def _end_with_the_run() -> None:
     os._exit(0)
 
 
-def looked_through(files: Sequence[str], workers: int) -> Seen:
+def read_headers(files: Sequence[str], workers: int) -> HeaderFindings:
     """What the header of every file tells; many files are shared among ``workers`` processes."""
     workers = workers if len(files) >= FEW else 0
     if len(files) >= MANY:
         log.info("the headers of %s image files are read, which may take minutes", f"{len(files):,}")
     chunks = [files[start : start + LOOKED_AT_ONCE] for start in range(0, len(files), LOOKED_AT_ONCE)]
-    return Looks.together(list(served(Looks(), chunks, workers)))
+    return HeaderReader.together(list(by_workers(HeaderReader(), chunks, workers)))
 
 
 class FileDataset(Dataset):
@@ -241,7 +241,7 @@ class FileDataset(Dataset):
         return self.decoding.shape
 
     @abstractmethod
-    def of(self, files: Sequence[str], targets: Tensor) -> Self:
+    def with_files(self, files: Sequence[str], targets: Tensor) -> Self:
         """A data set like this one of other files."""
 
     @abstractmethod
@@ -254,10 +254,10 @@ class FileDataset(Dataset):
 
     def select(self, indices: Tensor) -> Self:
         indices = indices.cpu()
-        return self.of([self.files[index] for index in indices.tolist()], self.targets[indices])
+        return self.with_files([self.files[index] for index in indices.tolist()], self.targets[indices])
 
     def joined(self, other: Self) -> Self:
-        return self.of([*self.files, *other.files], torch.cat([self.targets, other.targets]))
+        return self.with_files([*self.files, *other.files], torch.cat([self.targets, other.targets]))
 
     def to(self, device: torch.device | str) -> Self:
         return replace(self, device=torch.device(device))  # type: ignore[type-var]
@@ -266,7 +266,7 @@ class FileDataset(Dataset):
         """Read the header of every file; many files are shared among the processes that decode later."""
         if self.looked:
             return Findings()
-        return looked_through(self.files, self.decoding.workers).cut_to(self.decoding.sides)
+        return read_headers(self.files, self.decoding.workers).cut_to(self.decoding.sides)
 
     @property
     def _helpers(self) -> int:
@@ -333,7 +333,7 @@ class ImageFiles(FileDataset, LabelledDataset):
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", as_labels(self.labels, len(self.files), self.classes))
 
-    def of(self, files: Sequence[str], targets: Tensor) -> "ImageFiles":
+    def with_files(self, files: Sequence[str], targets: Tensor) -> "ImageFiles":
         return replace(self, files=files, labels=targets)
 
     def in_memory(self) -> ImageDataset:
@@ -360,7 +360,7 @@ class FilesWithTargets(FileDataset, TargetDataset):
     def targets(self) -> Tensor:
         return self.values
 
-    def of(self, files: Sequence[str], targets: Tensor) -> "FilesWithTargets":
+    def with_files(self, files: Sequence[str], targets: Tensor) -> "FilesWithTargets":
         return replace(self, files=files, values=targets)
 
     def with_targets(self, targets: Tensor) -> "FilesWithTargets":

@@ -3,24 +3,38 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from nas.data.image_folders import PICTURES, Listed, PictureFolder
-from nas.data.labelled import listed
-from nas.data.table_columns import require_columns, rows_named, targets_among
-from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_rows import text_of
+from nas.data.pictures.picture_folder import PICTURES, PictureFolder
+from nas.data.sample_folder import SampleFiles
+from nas.data.tables.table_columns import require_columns, rows_named, targets_among
+from nas.data.tables.table_file import Column, CsvFormat, read_table
+from nas.data.tables.table_rows import text_of
 from nas.data.targets import Targets
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 LOOKED_AT = 100  # rows, to find the column of file names
 
 
+@dataclass(frozen=True)
+class LabelledFiles(SampleFiles):
+    """Pictures with what a file of labels says of them.
+
+    Attributes:
+        target_names: What the targets are called.
+        columns: The columns of the file, in the order of the pictures; none without such a file.
+    """
+
+    target_names: tuple[str, ...] = ()
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+
 def labelled_pictures(
     path: Path, csv: CsvFormat, folder: PictureFolder, file_column: str | None, target: str | Sequence[str] | None
-) -> Listed:
+) -> LabelledFiles:
     """The pictures that the rows of ``path`` name, with their targets and all columns.
 
     Args:
@@ -56,7 +70,7 @@ def labelled_pictures(
         for name, one in columns.items()
     }
     ordered = Targets(targets.values[order], targets.class_names)
-    return Listed([files[place] for place in places], ordered, own, names, chosen)
+    return LabelledFiles([files[place] for place in places], ordered, own, names, chosen)
 
 
 def _files(

@@ -1,4 +1,4 @@
-"""What lies in a folder of pictures: its parts, its classes, and what is left out."""
+"""A folder of files with a sample each, such as pictures or texts: its parts, its classes, and what is left out."""
 
 import errno
 import logging
@@ -9,22 +9,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
-from torch import Tensor
 
-from nas.data.labelled import listed
-from nas.data.table_file import Column
 from nas.data.targets import Targets
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
-PICTURES = (
-    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # as torchvision has them
-    *(".jfif", ".jpe", ".gif", ".pbm", ".pnm"),
-)
 NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
-PICTURES_OF_MASKS, MASKS = "images", ("masks", "labels")  # what the two folders of pictures and masks are called
 PART_NAMES = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
@@ -35,35 +27,31 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Pictures and what is to be learned of each, before anything of them is decoded.
+class SampleFiles:
+    """Files and what is to be learned of each, before anything of them is read.
 
     Attributes:
         files: N paths: those of the training part, or of no part, then those of ready parts.
         targets: What is to be learned; None of masks, which are read later.
-        own: How many pictures the ready parts have, ``validation`` and ``test``, in this order.
-        target_names: What the targets are called.
-        columns: The columns of the file of labels, in the order of the files.
+        own: How many files the ready parts have, ``validation`` and ``test``, in this order.
     """
 
     files: list[str]
     targets: Targets | None
     own: Mapping[str, int]
-    target_names: tuple[str, ...] = ()
-    columns: Mapping[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class PictureFolder:
-    """A folder of a user's pictures.
+class SampleFolder:
+    """A folder of a user's files; a subclass says of which kind they are.
 
     Attributes:
         name: What messages call the data set.
         location: Where it is.
         given: By part the name of its folder, null where there is none; null takes those in ``PART_NAMES``.
-        left_out: What is no picture, by extension.
-        endings: What the names of pictures end with.
-        what: One of them in a word; the texts of ``nas.data.text_classes`` lie in such folders, too.
+        left_out: What is no sample, by extension.
+        endings: What the names of the files end with.
+        what: One of them in a word.
         layout: How they can lie in a folder, for messages.
     """
 
@@ -71,9 +59,10 @@ class PictureFolder:
     location: Path
     given: Mapping[str, str | None] | None = None
     left_out: Counter[str] = field(default_factory=Counter)
-    endings: tuple[str, ...] = PICTURES
-    what: str = "picture"
-    layout: str = "<class>/*.png, or say where the labels are, data.labels=<file>.csv or data.masks=<folder>"
+
+    endings: ClassVar[tuple[str, ...]]
+    what: ClassVar[str]
+    layout: ClassVar[str]
 
     def parts(self) -> dict[str, Path]:
         """The folders of the ready parts; without such folders, none.
@@ -112,9 +101,19 @@ class PictureFolder:
         return {part: self.location / name for part, name in wanted.items()}
 
     def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
-        """The setting that says which folder is which part; texts have none, and nobody asks once it is given."""
-        asked = part is not None and self.given is None and self.what == "picture"
-        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if asked else ""
+        """``begin`` and the setting that makes the folder ``name`` a ``part``; nothing where there is none."""
+        return ""
+
+    def _without(self, root: Path) -> str:
+        """The end of a sentence: the setting that leaves the part in ``root`` out; nothing where there is none."""
+        return ""
+
+    def _way_to_parts(self, given: str) -> str:
+        """How a user says which folder is which part, ``train: one, test: other``."""
+        return "call their folders train and test"
+
+    def _refuse_no_classes(self, found: Mapping[str, list[str]]) -> None:
+        """Refuse folders that are no classes, whatever their files; ``found`` are the files by folder."""
 
     def folders(self, location: Path) -> list[str]:
         """The names of the folders in ``location`` that are not hidden."""
@@ -130,10 +129,10 @@ class PictureFolder:
                     f"The data set {self.name} is not on disk, {location} was looked for: "
                     f"name the folder of the {self.what}s with data.folder=<path>."
                 ) from None
-            raise self._unreadable(location, error) from None
+            raise self.unreadable(location, error) from None
 
-    def classes(self) -> Listed:
-        """The pictures of class folders, numbered by the names of those in the training part.
+    def classes(self) -> SampleFiles:
+        """The files of class folders, numbered by the names of those in the training part.
 
         Raises:
             UnusableInput: There are no class folders; one of the training part is empty; or a class is missing there.
@@ -157,20 +156,20 @@ class PictureFolder:
                 labels += [names.index(name)] * len(found[name])
             own[part] = len(files) - start
             if root == self.location:
-                self._refuse_masks(found)
+                self._refuse_no_classes(found)
                 self._refuse_parts(root, names)
         if len(names) < 2:
             self._refuse_one_class(roots["train"], names[0])
         self._say_what_is_left_out(roots)
         del own["train"]
-        return Listed(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
+        return SampleFiles(files, Targets(torch.tensor(labels, dtype=torch.int64), tuple(names)), own)
 
     def _refuse_empty_classes(self, root: Path, empty: Sequence[str]) -> None:
         if not empty:
             return
         others: Counter[str] = Counter()
         for name in empty:
-            pictures_below(str(root / name), others, self.endings)
+            files_below(str(root / name), others, self.endings)
         there = f"there are {listed(kinds_of(others))}; " if others else ""
         raise UnusableInput(
             f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
@@ -183,46 +182,13 @@ class PictureFolder:
         deeper = f"; if {what}, say data.folder={root / name}" if below else ""
         raise UnusableInput(f"The data set {self.name} needs at least two classes, {root} has {name} alone{deeper}.")
 
-    def pictures(self, without: Path | None = None) -> list[str]:
-        """All pictures below the folder but those below ``without``, sorted."""
-        try:
-            found = pictures_below(str(self.location), self.left_out)
-        except OSError as error:
-            raise self._unreadable(self.location, error) from None
-        return [file for file in found if without is None or not Path(file).is_relative_to(without)]
-
-    def by_part(self, files: Sequence[str]) -> tuple[dict[str, int], Tensor]:
-        """How many of ``files`` lie in the folders of ready parts but train, and the order that puts these last.
-
-        Raises:
-            UnusableInput: There are ready parts, and a file lies in none of them.
-        """
-        ready = self.parts()
-        members: dict[str, list[int]] = {part: [] for part in PART_NAMES}
-        outside = []
-        for place, file in enumerate(files):
-            part = next((one for one, root in ready.items() if Path(file).is_relative_to(root)), None)
-            members[part or "train"].append(place)
-            if part is None:
-                outside.append(file)
-        if ready and outside and len(outside) < len(files):
-            raise UnusableInput(
-                f"{len(outside):,} of {len(files):,} pictures lie in none of "
-                f"{listed([path.name for path in ready.values()])} below {self.location}, the first is {outside[0]}: "
-                "move them, or rename these folders."
-            )
-        if ready and not outside and not members["train"]:
-            raise UnusableInput(f"There are no pictures for training in {ready['train']}.")
-        own = {part: len(places) for part, places in members.items() if places and part != "train"}
-        return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
-
     def say(self, remark: str) -> None:
         """Log what was noticed."""
         log.info("%s: %s.", self.name, remark)
 
     def _classes_of(self, root: Path) -> dict[str, list[str]]:
         try:
-            names, pictures = class_folders(root, self.left_out, self.endings)
+            names, files = class_folders(root, self.left_out, self.endings)
         except FileNotFoundError:
             if not root.is_dir():
                 raise
@@ -232,24 +198,16 @@ class PictureFolder:
                 f"{self.layout}{self._without(root)}."
             ) from None
         except OSError as error:
-            raise self._unreadable(root, error) from None
-        return dict(zip(names, pictures, strict=True))
+            raise self.unreadable(root, error) from None
+        return dict(zip(names, files, strict=True))
 
     def _parts_are_classes(self) -> bool:
-        """Whether ``train`` and ``test`` are called so as ``bus`` beside them is: they have pictures and no classes."""
+        """Whether ``train`` and ``test`` are called so as ``bus`` beside them is: they have files and no classes."""
         if self.given is not None:
             return False
         folders = self.folders(self.location)
         parts = [name for name in folders if any(name.lower() in names for names in PART_NAMES.values())]
         return len(parts) < len(folders) and not any(self.folders(self.location / name) for name in parts)
-
-    def _without(self, root: Path) -> str:
-        """The setting that leaves the part in ``root`` out; texts have none."""
-        parts = self.parts()
-        others = ", ".join(f"{part}: {path.name}" for part, path in parts.items() if path != root)
-        if root not in parts.values() or root == parts["train"] or self.what != "picture":
-            return ""
-        return f"; if nobody knows its classes, 'data.parts={{{others}}}' draws that part from training"
 
     def _refuse_unknown(self, root: Path, training: Path, names: list[str], found: list[str]) -> None:
         unknown = [name for name in found if name not in names]
@@ -258,21 +216,6 @@ class PictureFolder:
                 f"{root} has {_counted(len(unknown), 'class', 'es')} that {training} lacks: {listed(unknown)}; the "
                 f"{len(names)} classes of the training part are {listed(names)}: classes are matched by name"
                 f"{self._without(root) if len(unknown) == len(found) else ''}."
-            )
-
-    def _refuse_masks(self, found: Mapping[str, list[str]]) -> None:
-        """Refuse pictures and their masks as two classes: nobody wants to tell these apart."""
-        masks = next((name for name in MASKS if found.keys() == {PICTURES_OF_MASKS, name}), None)
-        if masks is None or self.what != "picture":
-            return
-        names, others = (
-            {Path(file).relative_to(self.location / name).with_suffix("") for file in found[name]}
-            for name in (PICTURES_OF_MASKS, masks)
-        )
-        if names == others:
-            raise UnusableInput(
-                f"{self.location} has {PICTURES_OF_MASKS} and {masks} of the same {len(names):,} names: for a class "
-                f"per pixel say data.masks={masks}; if they are two classes of whole pictures, rename one of them."
             )
 
     def _refuse_parts(self, root: Path, names: Sequence[str]) -> None:
@@ -289,13 +232,14 @@ class PictureFolder:
             self.say(f"the classes are {listed(names)}, of which each has the folders {folders}{way}")
             return
         given = ", ".join(f"{part}: {by_part[part][0]}" for part in PART_NAMES if part in by_part)
-        way = f"say 'data.parts={{{given}}}'" if self.what == "picture" else "call their folders train and test"
         raise UnusableInput(
-            f"{root} has {listed(names)}, and each has the folders {folders}: if {folders} are the classes, {way}; "
+            f"{root} has {listed(names)}, and each has the folders {folders}: if {folders} are the classes, "
+            f"{self._way_to_parts(given)}; "
             f"if {listed(names)} are, rename them so that no name has train, test or val in it."
         )
 
-    def _unreadable(self, location: Path, error: OSError) -> UnusableInput:
+    def unreadable(self, location: Path, error: OSError) -> UnusableInput:
+        """What there is to say where a folder cannot be read."""
         reason = " ".join(str(error).split())
         return UnusableInput(f"The data set {self.name} cannot be read from {location} ({reason}).")
 
@@ -320,16 +264,16 @@ def _called_as(names: Sequence[str], found: Mapping[str, list[str]]) -> dict[str
 
 
 def class_folders(
-    location: Path, left_out: Counter[str], endings: tuple[str, ...] = PICTURES
+    location: Path, left_out: Counter[str], endings: tuple[str, ...]
 ) -> tuple[list[str], list[list[str]]]:
-    """The classes of a folder and the pictures below each, in torchvision's order (``ImageFolder``).
+    """The classes of a folder and the files below each, in torchvision's order (``ImageFolder``).
 
-    Names that begin with a dot are neither classes nor pictures: editors and systems keep their own things there.
+    Names that begin with a dot are neither classes nor samples: editors and systems keep their own things there.
 
     Args:
         location: The folder of the classes' folders.
-        left_out: Counts what is no picture, by extension.
-        endings: What the names of pictures end with.
+        left_out: Counts what is no sample, by extension.
+        endings: What the names of samples end with.
 
     Raises:
         OSError: There is no class, or a folder cannot be read.
@@ -339,11 +283,11 @@ def class_folders(
     left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
     if not classes:
         raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
-    return classes, [pictures_below(str(location / name), left_out, endings) for name in classes]
+    return classes, [files_below(str(location / name), left_out, endings) for name in classes]
 
 
-def pictures_below(folder: str, left_out: Counter[str], endings: tuple[str, ...] = PICTURES) -> list[str]:
-    """All pictures below ``folder`` that are not hidden, in torchvision's order.
+def files_below(folder: str, left_out: Counter[str], endings: tuple[str, ...]) -> list[str]:
+    """All files below ``folder`` with these ``endings`` that are not hidden, in torchvision's order.
 
     Raises:
         OSError: A folder cannot be read, or is a link to one that it lies in.
@@ -359,12 +303,12 @@ def pictures_below(folder: str, left_out: Counter[str], endings: tuple[str, ...]
         if os.path.islink(below) and Path(below).parent.resolve().is_relative_to(Path(below).resolve()):
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), below)
         found.append((below, sorted(names)))
-    pictures = []
+    files = []
     for below, names in sorted(found):
         chosen = [name for name in names if name.lower().endswith(endings) and not _is_hidden(name)]
-        pictures += [os.path.join(below, name) for name in chosen]
+        files += [os.path.join(below, name) for name in chosen]
         left_out.update(_kind(name) for name in set(names) - set(chosen))
-    return pictures
+    return files
 
 
 def _may_be_a_class(name: str) -> bool:

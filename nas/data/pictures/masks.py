@@ -13,12 +13,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils import data
 
-from nas.data.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, served
-from nas.data.image_folders import PictureFolder, kinds_of, pictures_below
-from nas.data.labelled import listed
-from nas.data.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
+from nas.data.pictures.image_files import DECODED_AT_ONCE, FEW, Decoding, Unreadable, by_workers
+from nas.data.pictures.picture_folder import PICTURES, PictureFolder
+from nas.data.pictures.pictures import TURNS, lies_on_its_side, orientation, reason_in_words
+from nas.data.sample_folder import files_below, kinds_of
 from nas.data.targets import Targets
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 MOST_VALUES = 256
 LOSSY = ("JPEG", "MPO")  # as Pillow calls them, whatever a file's name; a WebP does not say whether it is lossy
@@ -68,7 +68,7 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
 
 def _pictures_of_masks(location: Path, others: Counter[str]) -> list[str]:
     try:
-        return pictures_below(str(location), others)
+        return files_below(str(location), others, PICTURES)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UnusableInput(
@@ -208,7 +208,7 @@ def _read(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding) -> 
     starts = range(0, len(pairs), DECODED_AT_ONCE)
     requests = (pairs[start : start + DECODED_AT_ONCE] for start in starts)
     for start, values in zip(
-        starts, served(_Reader(decoding), requests, decoding.workers if len(pairs) >= FEW else 0), strict=True
+        starts, by_workers(_Reader(decoding), requests, decoding.workers if len(pairs) >= FEW else 0), strict=True
     ):
         if isinstance(values, Unreadable):
             raise UnusableInput(f"The mask {values.file} cannot be used ({values.reason}).")

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.arrays.series_file import SeriesFile, read_series, series_files
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.series_file import SeriesFile, read_series, series_files
-from nas.data.targets import Targets, named_classes, of_training
-from nas.errors import UnusableInput, require
+from nas.data.targets import Targets, named_classes, with_classes_of_training
+from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class TimeSeries:
         own = {"test": len(read[1].series)} if len(read) > 1 else {}
         rows = Rows(len(read[0].series), own, targets.strata)
         parts = drawn_parts(rows, self.split)
-        targets = of_training(targets, parts, file.name)
+        targets = with_classes_of_training(targets, parts, file.name)
         gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
         filled = [[_interpolated(values) for values in channels] for channels in series]
         if self.per_series:

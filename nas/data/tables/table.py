@@ -11,11 +11,10 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.dividing_columns import groups_of, times_of
-from nas.data.labelled import listed
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.table_columns import (
+from nas.data.tables.dividing_columns import groups_of, times_of
+from nas.data.tables.table_columns import (
     as_amounts,
     as_said,
     count_rows,
@@ -26,11 +25,11 @@ from nas.data.table_columns import (
     require_columns,
     targets_among,
 )
-from nas.data.table_file import Column, CsvFormat, read_table
-from nas.data.table_preparation import TablePreparation, fitted_preparation
-from nas.data.table_remarks import remarks_on
-from nas.data.targets import of_training
-from nas.errors import UnusableInput, require
+from nas.data.tables.table_file import Column, CsvFormat, read_table
+from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
+from nas.data.tables.table_remarks import remarks_on
+from nas.data.targets import with_classes_of_training
+from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Table:
     """A :class:`nas.data.data_splits.DataSource`: the inputs are all columns but the target's.
 
     Numbers are filled by the median and standardised, gaps have an input that tells of them, texts become codes. What
-    is measured for that is measured on the training part (:mod:`nas.data.table_preparation`).
+    is measured for that is measured on the training part (:mod:`nas.data.tables.table_preparation`).
 
     Attributes:
         split: Sizes of the parts, and how their rows are chosen.
@@ -95,7 +94,7 @@ class Table:
         groups = groups_of(columns, self.split.by, count, shown)
         rows = Rows(count, own, targets.strata, groups, times_of(columns, self.split.order, count, shown))
         parts = drawn_parts(rows, self.split)
-        targets = of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
+        targets = with_classes_of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
         preparation = replace(fitted.preparation, missing=tuple(self.missing))

@@ -11,11 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
-from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
-from nas.data.table_rows import float_of, places_of, text_of
+from nas.data.tables.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
+from nas.data.tables.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput, listed
 
 IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z0-9]I[dD]$|^(?i:index)$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident

@@ -9,15 +9,14 @@ from pathlib import Path
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
-from nas.data.labelled import listed
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
-from nas.data.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
-from nas.data.text_stream import TextDataset
-from nas.data.text_tokens import numbered, tokens_of
-from nas.data.text_vocabulary import Counted, Level
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.data.texts.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
+from nas.data.texts.text_stream import TextDataset
+from nas.data.texts.text_tokens import numbered, tokens_of
+from nas.data.texts.text_vocabulary import Counted, Level
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
@@ -52,7 +51,7 @@ class Text:
         file: A text in UTF-8.
         folder: One with ``train.txt``, ``valid.txt`` and ``test.txt``, or one whose ``.txt`` files are one text, in the
             order of their names, or ``<class>/*.txt``: texts that are to be classified
-            (:mod:`nas.data.text_classes`). Without file and folder it is the text of Python's own manual
+            (:mod:`nas.data.texts.text_classes`). Without file and folder it is the text of Python's own manual
             (``pydoc_data.topics``).
         level: Whether a token is a ``word``, between blanks, with ``<eos>`` at the end of every line, or a
             ``character``.

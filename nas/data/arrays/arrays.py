@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.array_file import Array, read_array, read_arrays
-from nas.data.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.arrays.array_file import Array, read_array, read_arrays
+from nas.data.arrays.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.labelled import is_one_hot, listed
+from nas.data.labelled import is_one_hot
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.targets import Targets, named_classes, of_training
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.data.targets import Targets, named_classes, with_classes_of_training
+from nas.errors import InvalidValue, UnusableInput, listed, require
 from nas.signature import Head
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Arrays:
         of_all, head, doubt = _targets(stored, layout)
         rows = self._rows(stored, of_all)
         parts = drawn_parts(rows, self.split)
-        targets = of_training(of_all, parts, stored.owner)
+        targets = with_classes_of_training(of_all, parts, stored.owner)
         train, validation, test = (
             ArrayDataset(self._inputs(stored, layout, part, chosen), targets.values[chosen], dense=head == "dense")
             for part, chosen in zip(parts._fields, parts, strict=True)

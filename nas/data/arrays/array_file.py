@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.data.labelled import listed
 from nas.data.mistaken_files import NOT_FETCHED, first_bytes, is_pointer
-from nas.errors import UnusableInput
+from nas.errors import UnusableInput, listed
 
 Array = np.ndarray
 TORCH = (".pt", ".pth")

@@ -1,0 +1,87 @@
+"""A folder of pictures: what they are called, what says which of them is of which part, and folders of masks."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nas.data.sample_folder import PART_NAMES, SampleFolder, files_below
+from nas.errors import UnusableInput, listed
+
+PICTURES = (
+    *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # as torchvision has them
+    *(".jfif", ".jpe", ".gif", ".pbm", ".pnm"),
+)
+PICTURES_OF_MASKS, MASKS = "images", ("masks", "labels")  # what the two folders of pictures and masks are called
+
+
+class PictureFolder(SampleFolder):
+    """A folder of a user's pictures; ``data.parts`` says which folder is which part."""
+
+    endings: ClassVar[tuple[str, ...]] = PICTURES
+    what: ClassVar[str] = "picture"
+    layout: ClassVar[str] = "<class>/*.png, or say where the labels are, data.labels=<file>.csv or data.masks=<folder>"
+
+    def pictures(self, without: Path | None = None) -> list[str]:
+        """All pictures below the folder but those below ``without``, sorted."""
+        try:
+            found = files_below(str(self.location), self.left_out, self.endings)
+        except OSError as error:
+            raise self.unreadable(self.location, error) from None
+        return [file for file in found if without is None or not Path(file).is_relative_to(without)]
+
+    def by_part(self, files: Sequence[str]) -> tuple[dict[str, int], Tensor]:
+        """How many of ``files`` lie in the folders of ready parts but train, and the order that puts these last.
+
+        Raises:
+            UnusableInput: There are ready parts, and a file lies in none of them.
+        """
+        ready = self.parts()
+        members: dict[str, list[int]] = {part: [] for part in PART_NAMES}
+        outside = []
+        for place, file in enumerate(files):
+            part = next((one for one, root in ready.items() if Path(file).is_relative_to(root)), None)
+            members[part or "train"].append(place)
+            if part is None:
+                outside.append(file)
+        if ready and outside and len(outside) < len(files):
+            raise UnusableInput(
+                f"{len(outside):,} of {len(files):,} pictures lie in none of "
+                f"{listed([path.name for path in ready.values()])} below {self.location}, the first is {outside[0]}: "
+                "move them, or rename these folders."
+            )
+        if ready and not outside and not members["train"]:
+            raise UnusableInput(f"There are no pictures for training in {ready['train']}.")
+        own = {part: len(places) for part, places in members.items() if places and part != "train"}
+        return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
+
+    def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
+        asked = part is not None and self.given is None  # nobody asks once it is given
+        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if asked else ""
+
+    def _without(self, root: Path) -> str:
+        parts = self.parts()
+        others = ", ".join(f"{part}: {path.name}" for part, path in parts.items() if path != root)
+        if root not in parts.values() or root == parts["train"]:
+            return ""
+        return f"; if nobody knows its classes, 'data.parts={{{others}}}' draws that part from training"
+
+    def _way_to_parts(self, given: str) -> str:
+        return f"say 'data.parts={{{given}}}'"
+
+    def _refuse_no_classes(self, found: Mapping[str, list[str]]) -> None:
+        """Refuse pictures and their masks as two classes: nobody wants to tell these apart."""
+        masks = next((name for name in MASKS if found.keys() == {PICTURES_OF_MASKS, name}), None)
+        if masks is None:
+            return
+        names, others = (
+            {Path(file).relative_to(self.location / name).with_suffix("") for file in found[name]}
+            for name in (PICTURES_OF_MASKS, masks)
+        )
+        if names == others:
+            raise UnusableInput(
+                f"{self.location} has {PICTURES_OF_MASKS} and {masks} of the same {len(names):,} names: for a class "
+                f"per pixel say data.masks={masks}; if they are two classes of whole pictures, rename one of them."
+            )

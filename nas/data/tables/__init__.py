@@ -1,0 +1,1 @@
+"""Tables of a user's own: from a CSV or Parquet file to a network's inputs and targets."""
