@@ -50,7 +50,7 @@ from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed_path, value_of
+from nas.run.overrides import refuse_impossible_options, typed_path, typed_python, value_of
 from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration, refuse_beginning, trust_in_front, with_keys_of_run
@@ -217,7 +217,7 @@ def run(config: DictConfig, path: Path) -> None:
     except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     trust = trust_in_front(OmegaConf.to_container(config, resolve=False), found.space.describe())
-    following = f"{trust}python -m nas.report compare {typed_path(page_folder)} <another run folder>"
+    following = f"{trust}{typed_python()} -m nas.report compare {typed_path(page_folder)} <another run folder>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)

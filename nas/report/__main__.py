@@ -20,6 +20,7 @@ from nas.report.recorded_run import RecordedRun
 from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
+from nas.run.overrides import typed_python
 from nas.run.ownership import claimed
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m nas.report", description=__doc__, epilog=EXAMPLES, formatter_class=kind
+        prog=f"{typed_python()} -m nas.report",
+        description=__doc__,
+        epilog=EXAMPLES.replace("python", typed_python()),
+        formatter_class=kind,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 

@@ -18,7 +18,7 @@ from nas.report.recorded_run import RecordedRun, changed_settings, default_confi
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
-from nas.run.overrides import IMPLIED_GROUPS, typed
+from nas.run.overrides import IMPLIED_GROUPS, typed, typed_python, typed_script
 from nas.run.recorded import trust_in_front
 from nas.tasks import Measure, parsed_measures
 
@@ -71,6 +71,9 @@ def page(run: RecordedRun) -> str:
         run=run,
         folder=quoted(run.folder),
         trust=trust_in_front(*run.recorded()),
+        python=typed_python(),
+        train_search=typed_script("train_search.py"),
+        train_final=typed_script("train_final.py"),
         candidate=typed("candidate", run.folder),
         resume=typed("resume", run.folder),
         charts=charts,

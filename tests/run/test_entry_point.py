@@ -1,6 +1,7 @@
 """Exit codes and their one sentence; the way from resume= to the run."""
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.run.checkpoint import CheckpointFolder
 from nas.run.entry_point import _refuse_flags, guarded, messages_on_console, run_resumed
+from nas.run.overrides import typed_script
 from nas.stopping import Stopped
 
 
@@ -30,7 +32,7 @@ from nas.stopping import Stopped
         (
             Stopped(12, Path("runs/a")),
             75,
-            "stopped at step 12; go on with: python train_search.py resume=runs/a",
+            f"stopped at step 12; go on with: {typed_script('train_search.py')} resume=runs/a",
         ),
         (FloatingPointError("alpha is not finite"), 1, "train_search.py: alpha is not finite."),
         (
@@ -131,7 +133,7 @@ def test_a_run_of_the_other_script_is_refused_with_its_command(
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(config), tmp_path / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create([]), tmp_path / ".hydra" / "overrides.yaml")
-    with pytest.raises(InvalidValue, match=rf"it is a run of {own}: python {own} resume="):
+    with pytest.raises(InvalidValue, match=rf"it is a run of {own}: {re.escape(typed_script(own))} resume="):
         run_resumed([f"resume={tmp_path}"], lambda *_: None, command=other)
     assert run_resumed([f"resume={tmp_path}"], lambda *_: None, command=own)
 
