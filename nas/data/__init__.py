@@ -3,6 +3,7 @@
 from nas.data.arrays import Arrays
 from nas.data.augmentation import Augmentation, ImageFileAugmentation
 from nas.data.batches import Batch, Stream
+from nas.data.csv_format import CsvFormat
 from nas.data.data_splits import DataSource, DataSplits
 from nas.data.dataset import ArrayDataset, Dataset, ImageDataset
 from nas.data.embedded import Digits, Mnist5k
@@ -12,7 +13,6 @@ from nas.data.images import imagenet_of_old as ImageNet
 from nas.data.row_split import RowSplit
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table import Table
-from nas.data.table_file import CsvFormat
 from nas.data.text import Text, TextSplit
 from nas.data.time_series import TimeSeries
 from nas.data.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist

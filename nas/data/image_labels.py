@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
+from nas.data.csv_format import CsvFormat
 from nas.data.image_folders import PICTURES, Listed, PictureFolder
 from nas.data.labelled import listed
 from nas.data.table_columns import require_columns, rows_named, targets_among
-from nas.data.table_file import Column, CsvFormat, read_table
+from nas.data.table_file import Column, read_table
 from nas.data.table_rows import text_of
 from nas.data.targets import Targets
 from nas.errors import InvalidValue, UnusableInput, require

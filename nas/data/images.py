@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from nas.data.augmentation import ImageFileAugmentation
+from nas.data.csv_format import CsvFormat
 from nas.data.data_splits import DataSplits, judge
 from nas.data.dataset import Dataset
 from nas.data.dividing_columns import groups_of, times_of
@@ -26,7 +27,6 @@ from nas.data.pictures import MODES, Channels, Seen
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.splits import SplitSettings, split_dataset
 from nas.data.table_columns import require_columns
-from nas.data.table_file import CsvFormat
 from nas.data.targets import Targets, of_training
 from nas.errors import InvalidValue, UnusableInput, require
 

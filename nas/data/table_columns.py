@@ -11,8 +11,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nas.data.csv_format import COMMA, THOUSANDS
 from nas.data.labelled import listed
-from nas.data.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
+from nas.data.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput
