@@ -172,7 +172,7 @@ def checked_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> C
         return found
     way_out = WAY_OUT.format("classes", "class_names, digest" if found.digest else "class_names")
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
-    same = found.digest in ("", splits.digest) or not splits.digest
+    same = found.digest in ("", *splits.digests) or not splits.digest
     way_out = WAY_OUT.format("data", "digest")
     require(same, "data", splits.name, f"its files have changed since the search{way_out}")
     return replace(found, class_names=found.class_names or splits.class_names)

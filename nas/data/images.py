@@ -143,6 +143,7 @@ class Images:
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
         self._tell(targets, decoding, parts, kept, seen)
+        of_sizes, by_content = self._digest(folder, found, targets, by_content=False), bytes_ <= READ_WHOLE * 2**30
         return DataSplits(
             self.name,
             parts["train"],
@@ -154,7 +155,8 @@ class Images:
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
             preparation=self._preparation(decoding, mean, std, targets),
-            digest=self._digest(folder, found, targets, by_content=bytes_ <= READ_WHOLE * 2**30 and decoded_once),
+            digest=self._digest(folder, found, targets, by_content=True) if by_content else of_sizes,
+            former_digests=(of_sizes,) if by_content else (),  # of what was not kept in memory
             epoch_samples=self.epoch_samples,
             exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
@@ -288,7 +290,7 @@ class Images:
     def _digest(self, folder: PictureFolder, found: Listed, targets: Targets, by_content: bool) -> str:
         """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many.
 
-        It does not depend on ``memory``, so that a retraining may keep less than its search.
+        It depends on neither ``memory`` nor ``augmentation``: a retraining may keep less than its search.
         """
         whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if by_content else b"")
         for file in found.files:

@@ -388,7 +388,10 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
             "a;kind\n1,5;x\n2,5;y\n",
             r"2 values, .* 1 name \(a;kind\): \"data.csv.separator=';'\" \"data.csv.decimal=','\" may tell the columns",
         ),
-        ("a;kind\n1;x\n\"2,5\";y\n", r"column, 'a;kind': \"data.csv.separator=';'\" \"data.csv.decimal=','\" may tell its"),
+        (
+            'a;kind\n1;x\n"2,5";y\n',
+            r"column, 'a;kind': \"data.csv.separator=';'\" \"data.csv.decimal=','\" may tell its",
+        ),
         ("a;kind\n1;x\n2,500;y\n", r"1 name \(a;kind\): \"data.csv.separator=';'\" may tell"),  # or thousands
         (
             "größe;kind\n1,5;x\n2,5;y\n".encode("cp1252"),
