@@ -68,7 +68,7 @@ def standalone_source(
         title: The first line of the file's docstring.
         class_names: What the classes are called, in the order of the logits; None leaves the file without them.
         preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``, that of
-            texts ``prepare(texts)``.
+            texts ``prepare(texts)``, that of pictures in files ``prepare(pictures)``.
         task: What the outputs mean. Standardised targets give the file their mean and deviation, targets of places a
             function that makes them of outputs, ``mask`` or ``field``.
 
@@ -99,7 +99,8 @@ def standalone_source(
         definitions = f"{definitions.strip()}{_GAP if definitions else ''}{places.definition}"
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
-    scale = "" if preparer is not None or not mean else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
+    are_rows = preparer is not None and not space.signature.rank
+    scale = "" if not mean or are_rows else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
     standardised = scale_of_targets is not None
     targets = f"TARGET_MEAN, TARGET_STD = {', '.join(map(_numbers, scale_of_targets))}\n" if scale_of_targets else ""
     return (

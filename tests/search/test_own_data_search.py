@@ -165,8 +165,8 @@ def _assert_masks_can_be_looked_at(final: Path, result: dict[str, Any]) -> None:
     file: dict[str, Any] = runpy.run_path(str(final / "network.py"))
     network = file["load"](final / "weights.pt")
     for name, drawn in zip(shown.sample, shown.prediction, strict=True):
-        picture = torch.from_numpy(np.array(Image.open(Path("pictures") / str(name)).convert("L")) / 255).float()
-        mask = file["mask"](network((picture[None, None] - file["MEAN"][0]) / file["STD"][0]))
+        picture = torch.from_numpy(np.array(Image.open(Path("pictures") / str(name)).convert("L")))
+        mask = file["mask"](network(file["prepare"](picture[None])))
         assert (mask.dtype, mask.shape) == (torch.uint8, (1, *picture.shape))
         assert np.array_equal(mask[0], np.array([0, 255])[drawn])
     page = write_page(final).read_text(encoding="utf-8")
