@@ -102,6 +102,8 @@ def page(run: RecordedRun) -> str:
 
 def outcome_line(run: RecordedRun) -> str:
     """The outcome of the run in one sentence without the architecture."""
+    if run.has_unreadable_candidate:
+        return "What was found cannot be read."
     if run.found is None:
         steps = max((curve.steps[-1] for curve in run.curves.values()), default=0)
         return f"Not finished: {steps:,} steps so far."
