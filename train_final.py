@@ -43,7 +43,7 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.sample_files import sample_files
+from nas.report.sample_files import drawn_samples, sample_files
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
@@ -149,6 +149,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)
         tracker.figure("architecture", architecture_figure(found), retraining.step)
+        for name, figure in drawn_samples(path):
+            tracker.figure(name, figure, retraining.step)
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     title, quiet = f"{architecture_in_words(found)}, found on {found.data}", tracking.console == "quiet"
