@@ -109,7 +109,8 @@ class PlacesFiles:
         true, said = (torch.stack(pair).numpy() for pair in zip(*map(self._places.__getitem__, order), strict=True))
         main, names, channels = self._task.measures[0], self._task.output_names(self._splits), self._splits.input_shape
         plain = (0.0,) * channels[0], (1.0,) * channels[0]  # inputs as the data have them, with white at 1
-        inputs = next(self._splits.test.select(torch.tensor(order)).evaluation_batches(len(order), *plain)).inputs
+        batches = self._splits.test.select(torch.tensor(order)).evaluation_batches(len(order), *plain)
+        inputs = torch.cat([batch.inputs for batch in batches])
         # Three channels are red, green and blue; of two, the second is no colour.
         first = inputs[:, : MOST_CHANNELS if channels[0] >= MOST_CHANNELS or self._task.signature.rank == 1 else 1]
         classes = true.dtype == np.int32
