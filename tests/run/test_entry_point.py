@@ -190,9 +190,8 @@ def test_a_setting_of_one_of_the_options_of_a_sweep_is_typed_for_each_job(
     monkeypatch.setattr("sys.argv", ["train_search.py", *arguments])
 
     def work() -> None:
-        with initialize_config_dir(
-            str(ROOT / "conf"), version_base="1.3"
-        ):  # a sweep is composed without what it varies
+        # A sweep is composed without what it varies.
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             compose("train_search", [one for one in arguments[-2:] if "," not in one])
 
     with pytest.raises(SystemExit) as caught:
