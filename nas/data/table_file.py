@@ -293,6 +293,8 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
     if types.is_datetime64_any_dtype(series.dtype):
         texts = series.map(lambda moment: moment.isoformat(), na_action="ignore")
         return Column(name, "date", texts=_texts(texts.astype(object)))
+    if types.is_timedelta64_dtype(series.dtype):
+        series = series.dt.total_seconds()
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return _of_numbers(types, name, series)
     known = series.dropna().tolist()

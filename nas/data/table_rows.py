@@ -122,6 +122,7 @@ def number_of(name: str, row: int, value: Any, unknown: Sequence[str], decimal: 
     if str(value).strip() in (*MISSING_NUMBERS, *unknown):
         return float("nan")
     try:
+        value = value.total_seconds() if hasattr(value, "total_seconds") else value  # a duration
         plain = value.replace(decimal, ".") if isinstance(value, str) and "." not in value else value
         return float(plain)
     except (TypeError, ValueError):
