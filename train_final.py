@@ -43,14 +43,14 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.sample_files import sample_files
+from nas.report.sample_files import drawn_samples, sample_files
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed_path, value_of
+from nas.run.overrides import refuse_impossible_options, typed_path, typed_python, value_of
 from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration, refuse_search_from, trust_prefix, with_keys_of_run
@@ -149,6 +149,8 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)
         tracker.figure("architecture", architecture_figure(found), retraining.step)
+        for name, figure in drawn_samples(path):
+            tracker.figure(name, figure, retraining.step)
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
     title, quiet = f"{architecture_in_words(found)}, found on {found.data}", tracking.console == "quiet"
@@ -172,7 +174,7 @@ def checked_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> C
         return found
     way_out = WAY_OUT.format("classes", "class_names, digest" if found.digest else "class_names")
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)
-    same = found.digest in ("", splits.digest) or not splits.digest
+    same = found.digest in ("", *splits.digests) or not splits.digest
     way_out = WAY_OUT.format("data", "digest")
     require(same, "data", splits.name, f"its files have changed since the search{way_out}")
     return replace(found, class_names=found.class_names or splits.class_names)
@@ -217,7 +219,7 @@ def run(config: DictConfig, path: Path) -> None:
     except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     trust = trust_prefix(OmegaConf.to_container(config, resolve=False), found.space.describe())
-    following = f"{trust}python -m nas.report compare {typed_path(page_folder)} <another run folder>"
+    following = f"{trust}{typed_python()} -m nas.report compare {typed_path(page_folder)} <another run folder>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
     say_at_the_end(summary, page, following, console)

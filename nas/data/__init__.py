@@ -13,8 +13,8 @@ from nas.data.pictures.images import imagenet_of_old as ImageNet
 from nas.data.pictures.torchvision_datasets import Cifar10, Cifar100, FashionMnist, Mnist
 from nas.data.row_split import RowSplit
 from nas.data.stratified_split import SplitSettings, split_dataset
+from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.table import Table
-from nas.data.tables.table_file import CsvFormat
 from nas.data.texts.text import Text, TextSplit
 
 __all__ = [

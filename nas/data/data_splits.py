@@ -40,6 +40,7 @@ class DataSplits:
         head: Whether there is one target per sample, per place, or per token.
         preparation: What was measured to prepare the data, as JSON values: it goes into ``candidate.json``.
         digest: The SHA-256 of the data, where the source has files of a user's.
+        former_digests: What runs of earlier versions may have recorded of the same data.
         test_samples: What each sample of the test part is called in them, such as the number of its row.
         epoch_samples: Samples of an epoch, about (:meth:`nas.data.dataset.Dataset.stream`).
         exchangeable: Whether a sample could as well be in another part: not one of a group, or of a time.
@@ -65,6 +66,7 @@ class DataSplits:
     epoch_samples: int = 0
     exchangeable: bool = True
     doubt: str = ""
+    former_digests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = "it must be 0 (an epoch is one pass) or above"
@@ -82,6 +84,11 @@ class DataSplits:
             self._name_absent_classes()
         if current_ranks().is_first:  # the other ranks have the same files
             self._look_at_the_images()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All that a run on these data may have recorded of them."""
+        return (self.digest, *self.former_digests)
 
     @property
     def parts(self) -> dict[str, Dataset]:

@@ -16,6 +16,8 @@ from nas.data.batches import Batch, EpochStream, Normalisation, Preparation, Str
 from nas.data.labelled import as_images, as_labels, class_count
 from nas.errors import UnusableInput, require
 
+PLACES_AT_ONCE, FEWEST = 2**20, 2  # measured: 256 samples of 64 x 64, 4 of 512 x 512; an export needs two
+
 
 @dataclass
 class Findings:
@@ -108,10 +110,14 @@ class Dataset(ABC):
     def evaluation_batches(self, batch_size: int, mean: Sequence[float], std: Sequence[float]) -> Iterator[Batch]:
         """All samples once, in order and not augmented; the last batch may be smaller.
 
+        Large samples with a target per place come fewer at once: their outputs are as large, and fill a memory.
+
         Raises:
             InvalidValue: ``batch_size`` is below 1.
         """
         require(batch_size >= 1, "batch_size", batch_size, "it must be at least 1")
+        if self.dense:
+            batch_size = min(batch_size, max(FEWEST, PLACES_AT_ONCE // math.prod(self.input_shape[1:])))
         return self._in_order(batch_size, self._normalisation(mean, std))
 
     @abstractmethod

@@ -61,7 +61,7 @@ def write_for_other_programs(
     """
     try:
         source = standalone_source(
-            space, architecture, splits.mean, splits.std, title, splits.class_names, splits.preparation, task.to_json()
+            space, architecture, splits.mean, splits.std, title, splits.class_names, splits.preparation, task
         )
         write_atomically(folder / "network.py", source.encode())
     except InvalidValue as error:

@@ -1,13 +1,14 @@
 """The part of a stand-alone file that makes masks, or fields in their own units, of what a network gives."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pprint import pformat
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from nas.signature import Signature
+from nas.tasks.task import Task
 
 COLOUR = re.compile(r"#[0-9a-f]{6}")  # how masks of colours call their classes
 
@@ -26,18 +27,20 @@ class PlacesSource(NamedTuple):
     words: str
 
 
-def places_source(
-    task: Mapping[str, Any], class_names: Sequence[str] | None, signature: Signature
-) -> PlacesSource | None:
-    """What makes targets of places of the outputs of a network; None where its task is not one of places.
+def places_source(task: Task, class_names: Sequence[str] | None, signature: Signature) -> PlacesSource | None:
+    """What makes targets of places of the outputs of a network.
+
+    None where its task is not one of places, or its outputs are neither logits of classes nor standardised targets.
 
     Args:
-        task: As :meth:`nas.tasks.Task.to_json` has it.
+        task: What the outputs mean.
         class_names: What the classes are called, where they have names.
         signature: Of the network.
     """
     sides = ", ".join(map(str, signature.input_shape[1:]))
-    if task.get("name") == "dense_regression":
+    if signature.head != "dense":
+        return None
+    if task.target_scale() is not None:
         shape = ", ".join(["1", "-1", *["1"] * signature.rank])
         return PlacesSource(
             "",
@@ -47,7 +50,7 @@ def places_source(
             f"    return outputs.cpu() * std.view({shape}) + mean.view({shape})",
             ",\nof which field(outputs) makes targets in their own units",
         )
-    if task.get("name") != "dense_classification":
+    if task.output != "class":
         return None
     values = _values_of(class_names or ())
     made, constants, known = "logits.argmax(1).cpu()", "", "the numbers of the classes, from 0, as CLASSES has them"

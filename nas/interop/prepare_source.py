@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from nas.data.pictures.picture_inputs import prepared_pictures
 from nas.data.tables.table_rows import prepared_rows
 from nas.data.texts.text_tokens import prepared_text, prepared_texts
 from nas.interop.bundled_source import bundled_source
@@ -26,6 +27,12 @@ class Preparer(NamedTuple):
 
 
 PREPARERS = {
+    "images": Preparer(
+        prepared_pictures,
+        "pictures",
+        "Inputs of the network from a picture (channels, height, width), or several, of any size: uint8 to 255,\n"
+        "    other whole numbers to 65535, floating point to 1.",
+    ),
     "table": Preparer(
         prepared_rows,
         "rows",

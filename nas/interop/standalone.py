@@ -16,6 +16,8 @@ from nas.operations.embedding import ColumnEmbedding
 from nas.operations.stochastic import StochasticLayer
 from nas.signature import INPUTS, Signature
 from nas.spaces.space import SearchSpace
+from nas.tasks import PLAIN_CLASSIFICATION
+from nas.tasks.task import Task
 
 # The constructor's arguments that a chain's layers are made with, and those that may be left out at these values.
 POOLING = ("kernel_size", "stride", "padding", "ceil_mode")
@@ -55,7 +57,7 @@ def standalone_source(
     title: str,
     class_names: Sequence[str] | None = None,
     preparation: Mapping[str, Any] = NOTHING,
-    task: Mapping[str, Any] = NOTHING,
+    task: Task = PLAIN_CLASSIFICATION,
 ) -> str:
     """The text of the file.
 
@@ -66,14 +68,14 @@ def standalone_source(
         title: The first line of the file's docstring.
         class_names: What the classes are called, in the order of the logits; None leaves the file without them.
         preparation: What the data's source has measured. That of a table gives the file ``prepare(rows)``, that of
-            texts ``prepare(texts)``.
-        task: As :meth:`nas.tasks.Task.to_json` has it. Standardised targets give the file their mean and deviation,
-            targets of places a function that makes them of outputs, ``mask`` or ``field``.
+            texts ``prepare(texts)``, that of pictures in files ``prepare(pictures)``.
+        task: What the outputs mean. Standardised targets give the file their mean and deviation, targets of places a
+            function that makes them of outputs, ``mask`` or ``field``.
 
     Raises:
         InvalidValue: The space's networks cannot be written down.
     """
-    preparer, is_regression = preparer_of(preparation), task.get("name") in ("regression", "dense_regression")
+    preparer, scale_of_targets = preparer_of(preparation), task.target_scale()
     places = places_source(task, class_names, space.signature)
     network = space.network(architecture)
     if isinstance(network, nn.Sequential):
@@ -97,12 +99,14 @@ def standalone_source(
         definitions = f"{definitions.strip()}{_GAP if definitions else ''}{places.definition}"
     quotes = '"""'
     names = "" if class_names is None else f"CLASSES = {pformat(tuple(class_names), width=110, compact=True)}\n"
-    scale = "" if preparer is not None or not mean else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
-    targets = f"TARGET_MEAN, TARGET_STD = {_numbers(task['mean'])}, {_numbers(task['std'])}\n" if is_regression else ""
+    are_rows = preparer is not None and not space.signature.rank
+    scale = "" if not mean or are_rows else f"MEAN, STD = {_numbers(mean)}, {_numbers(std)}\n"
+    standardised = scale_of_targets is not None
+    targets = f"TARGET_MEAN, TARGET_STD = {', '.join(map(_numbers, scale_of_targets))}\n" if scale_of_targets else ""
     return (
         f"{quotes}{_one_line(title)}\n\n"
         f"Depends on torch only. "
-        f"{_inputs_and_outputs(network, space.signature, preparer, preparation, is_regression, places)}: "
+        f"{_inputs_and_outputs(network, space.signature, preparer, preparation, standardised, places)}: "
         f'network = load("weights.pt").\n{quotes}\n\n'
         f"{imports}\n"
         f"{scale}{targets}{names}{places.constants if places else ''}\n\n"
@@ -126,7 +130,7 @@ def _inputs_and_outputs(
     signature: Signature,
     preparer: Preparer | None,
     preparation: Mapping[str, Any],
-    is_regression: bool,
+    standardised: bool,
     places_made: PlacesSource | None,
 ) -> str:
     """``Images (batch, 1, 28, 28) ..., to logits (batch, 10)``."""
@@ -144,7 +148,7 @@ def _inputs_and_outputs(
         prepared = f"as the arrays have them (uint8 divided by 255), channels first{last},\n{normalised}"
     prepared = "as in the training" if signature.is_tokens else prepared
     prepared = prepared if preparer is None else f"that prepare({preparer.argument}) makes"
-    outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if is_regression else "logits"
+    outputs = "standardised targets, (target - TARGET_MEAN) / TARGET_STD," if standardised else "logits"
     shape = f"batch{places}, {signature.outputs}" if running else f"batch, {signature.outputs}{places}"
     return f"{inputs} {prepared},\nto {outputs} ({shape}){places_made.words if places_made else ''}"
 

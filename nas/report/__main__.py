@@ -3,12 +3,13 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.candidate import Architecture
-from nas.errors import InvalidValue
+from nas.errors import InvalidValue, UnusableInput
 from nas.interop.named_architecture import architecture_text, named_architecture, published_text
 from nas.report.animation import write_animation
 from nas.report.comparison import comparison_place, found_runs, outcome_columns, outcome_rows, write_comparison
@@ -17,9 +18,12 @@ from nas.report.explanation import change_in_words, decisions
 from nas.report.outcome import space_figure
 from nas.report.page import write_page
 from nas.report.recorded_run import RecordedRun
+from nas.report.sample_files import drawn_samples
+from nas.report.shown_samples import SAMPLES
 from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
+from nas.run.overrides import typed_python
 from nas.run.ownership import claimed
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
@@ -27,6 +31,9 @@ from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
 from nas.surroundings import adapt_to_surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WAIT = 2.0  # seconds, for another command that writes a page
 EXAMPLES = """
@@ -51,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     kind = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m nas.report", description=__doc__, epilog=EXAMPLES, formatter_class=kind
+        prog=f"{typed_python()} -m nas.report",
+        description=__doc__,
+        epilog=EXAMPLES.replace("python", typed_python()),
+        formatter_class=kind,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 
@@ -71,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--epochs", type=int, default=3, help="epochs of each retraining (3)")
     why.add_argument("--seeds", type=int, default=1, help="number of seeds over which each retraining is averaged (1)")
 
-    draw = commands.add_parser("draw", help="the architecture as PNG, SVG and PDF")
+    draw = commands.add_parser("draw", help="the architecture, and samples of masks or fields, as PNG, SVG and PDF")
     draw.add_argument("architecture", help="a run folder, a candidate.json, a published name or an architecture's text")
     draw.add_argument("--output", type=Path, help="the folder for the files; figures/ of the run if not given")
     draw.add_argument("--title", default="", help="above the drawing")
@@ -136,8 +146,20 @@ def _draw(options: argparse.Namespace) -> None:
     with _writing_into(path) if os.path.isdir(path) and options.output is None else nullcontext():
         figure = space_figure(space, architecture, options.title, task_name=task_name)
         drawings = save_drawing(figure, (options.output or default) / name)
+        retrainings = sorted(one.parent for one in path.glob(f"*/{SAMPLES}")) if os.path.isdir(path) else []
+        for folder in retrainings:
+            place = folder / "figures" if options.output is None else options.output / folder.name
+            for name, figure in _of_samples(folder):
+                drawings += save_drawing(figure, place / name)
     for written in drawings:
         print(f"drawing: {written}")
+
+
+def _of_samples(folder: Path) -> Iterator[tuple[str, "Figure"]]:
+    try:
+        yield from drawn_samples(folder)
+    except ValueError as error:
+        raise UnusableInput(f"In {folder}, {error}.") from None
 
 
 def _genotype(options: argparse.Namespace) -> None:

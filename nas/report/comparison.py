@@ -21,6 +21,7 @@ from nas.report.recorded_run import RecordedRun, changed_settings, is_run, numbe
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.tables import mean_and_deviation
 from nas.run.checkpoint import write_atomically
+from nas.run.overrides import typed_python
 from nas.run.recorded import trust_prefix
 from nas.tasks import Measure
 
@@ -103,6 +104,7 @@ def comparison(runs: Sequence[RecordedRun]) -> str:
         settings=_settings(runs),
         folders=" ".join(quoted(run.folder) for run in runs),
         trust=trust_prefix(*(one for run in runs for one in run.recorded())),
+        python=typed_python(),
     )
 
 

@@ -19,7 +19,7 @@ from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
 from nas.run.implied_arguments import IMPLIED_GROUPS
-from nas.run.overrides import typed
+from nas.run.overrides import typed, typed_python, typed_script
 from nas.run.recorded import trust_prefix
 from nas.tasks import Measure, parsed_measures
 
@@ -72,6 +72,9 @@ def page(run: RecordedRun) -> str:
         run=run,
         folder=quoted(run.folder),
         trust=trust_prefix(*run.recorded()),
+        python=typed_python(),
+        train_search=typed_script("train_search.py"),
+        train_final=typed_script("train_final.py"),
         candidate=typed("candidate", run.folder),
         resume=typed("resume", run.folder),
         charts=charts,
@@ -100,6 +103,8 @@ def page(run: RecordedRun) -> str:
 
 def outcome_line(run: RecordedRun) -> str:
     """The outcome of the run in one sentence without the architecture."""
+    if run.has_unreadable_candidate:
+        return "What was found cannot be read."
     if run.found is None:
         steps = max((curve.steps[-1] for curve in run.curves.values()), default=0)
         return f"Not finished: {steps:,} steps so far."

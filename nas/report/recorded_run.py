@@ -118,6 +118,11 @@ class RecordedRun:
         return self if self.result else next(iter(self.retrainings.values()), None)
 
     @property
+    def has_unreadable_candidate(self) -> bool:
+        """Whether there is a candidate of which :attr:`problems` say why it cannot be read."""
+        return self.found is None and ((self.folder / "candidate.json").is_file() or "candidate" in self.result)
+
+    @property
     def is_retraining(self) -> bool:
         """Whether it is a retraining and no search."""
         return bool(self.result) or "candidate" in self.config
@@ -192,13 +197,13 @@ def _candidate_and_result(folder: Path, problems: list[str]) -> tuple[CandidateF
         except NotTrusted:  # without its space the page would lack what it is about
             raise
         except (InvalidValue, UnusableInput) as error:
-            problems.append(str(error))
+            problems.append(f"candidate.json cannot be read: {error}")
     result = _mapping(_read_json(folder / "result.json", problems))
     if found is None and "candidate" in result:
         try:
             found = parse_candidate(result["candidate"])
         except InvalidValue as error:
-            problems.append(f"result.json: {error}")
+            problems.append(f"The candidate in result.json cannot be read: {error}")
     return found, _as_used(result, found) if result and found is not None else result
 
 

@@ -6,7 +6,7 @@ Places without a known target are hatched, whatever is drawn. Lengths are in inc
 import base64
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -67,6 +67,13 @@ class Panel(NamedTuple):
 def sample_figure(shown: ShownSamples, place: int, target: int = 0) -> "Figure":
     """One sample, for a page, which has its name and its score as text beside it."""
     return _figure([("", _panels(shown, place, target))], (), NARROW, 2 if shown.sides == 2 else 1)
+
+
+def samples_figures(shown: ShownSamples) -> Iterator[tuple[str, "Figure"]]:
+    """All samples as drawings with a name each, ``samples``: several numbers of a place are drawn one by one."""
+    count = 1 if shown.are_classes else len(shown.names)
+    for target in range(count):
+        yield "samples" if count == 1 else f"samples_{target + 1}", samples_figure(shown, target)
 
 
 def samples_figure(shown: ShownSamples, target: int = 0) -> "Figure":

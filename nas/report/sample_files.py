@@ -1,8 +1,10 @@
 """What is kept of single test samples while a network is tested: predictions, or scores and a few to be looked at."""
 
 import math
+from collections.abc import Iterator
 from heapq import nlargest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,9 +13,12 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.report.drawing import save_drawing
 from nas.report.predictions import PredictionsFile, evenly_spread, write_csv
-from nas.report.sample_drawing import samples_figure
-from nas.report.shown_samples import MOST_CHANNELS, SAMPLES, ShownSamples, thinned
+from nas.report.sample_drawing import samples_figures
+from nas.report.shown_samples import MOST_CHANNELS, SAMPLES, ShownSamples, read_shown_samples, thinned
 from nas.tasks import Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCORES = "scores.csv"
 SPREAD, WORST = 4, 2  # samples that are shown
@@ -22,6 +27,16 @@ SPREAD, WORST = 4, 2  # samples that are shown
 def sample_files(task: Task, splits: DataSplits) -> "PredictionsFile | PlacesFiles":
     """What keeps what ``task`` tells of single samples of the test part of ``splits``."""
     return PlacesFiles(task, splits) if task.signature.head == "dense" else PredictionsFile(task, splits)
+
+
+def drawn_samples(folder: Path) -> Iterator[tuple[str, "Figure"]]:
+    """The drawings, with a name each, of the samples of places that were kept in ``folder``; none where none were.
+
+    Raises:
+        ValueError: The file of samples cannot be read.
+    """
+    shown = read_shown_samples(folder / SAMPLES)
+    return iter(()) if shown is None else samples_figures(shown)
 
 
 class PlacesFiles:
@@ -86,16 +101,16 @@ class PlacesFiles:
             return
         shown = self._shown()
         shown.write(folder / SAMPLES)
-        for target in range(1 if shown.are_classes else len(shown.names)):
-            number = "" if shown.are_classes or len(shown.names) == 1 else f"_{target + 1}"
-            save_drawing(samples_figure(shown, target), folder / "figures" / f"samples{number}")
+        for name, figure in samples_figures(shown):
+            save_drawing(figure, folder / "figures" / name)
 
     def _shown(self) -> ShownSamples:
         order = [*self._spread, *(place for place in self._worst if place not in self._spread)]
         true, said = (torch.stack(pair).numpy() for pair in zip(*map(self._places.__getitem__, order), strict=True))
         main, names, channels = self._task.measures[0], self._task.output_names(self._splits), self._splits.input_shape
         plain = (0.0,) * channels[0], (1.0,) * channels[0]  # inputs as the data have them, with white at 1
-        inputs = next(self._splits.test.select(torch.tensor(order)).evaluation_batches(len(order), *plain)).inputs
+        batches = self._splits.test.select(torch.tensor(order)).evaluation_batches(len(order), *plain)
+        inputs = torch.cat([batch.inputs for batch in batches])
         # Three channels are red, green and blue; of two, the second is no colour.
         first = inputs[:, : MOST_CHANNELS if channels[0] >= MOST_CHANNELS or self._task.signature.rank == 1 else 1]
         classes = true.dtype == np.int32

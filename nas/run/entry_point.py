@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 75 stopped and resumable.
 import logging
 import os
 import re
+import shlex
 import sys
 import threading
 import traceback
@@ -34,6 +35,7 @@ from nas.run.overrides import (
     experiment_that_sets,
     hydra_path,
     overridden_key,
+    parse_overrides,
     value_of,
 )
 from nas.run.ownership import claimed
@@ -408,7 +410,17 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
         return None
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)
+    if allowed is not None and (swept := _swept(key)):
+        each = shlex.quote(f"{found[1]}=choice({found[2]})")
+        allowed = f"a sweep over {swept} reads it before there is a job with one of them; {each} is read in each job"
     return None if allowed is None else InvalidValue(found[1], found[2], allowed)
+
+
+def _swept(key: str) -> str:
+    """``data=table,arrays``, where the command line sweeps over the group that ``key`` is of; nothing elsewhere."""
+    group = key.partition(".")[0]
+    swept = [one for one in parse_overrides(sys.argv[1:]) if one.key_or_group == group and one.is_sweep_override()]
+    return swept[-1].input_line or "" if swept else ""
 
 
 def _in_one_line(text: str) -> str:

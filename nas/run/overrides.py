@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -143,12 +144,32 @@ def typed_path(path: Path | str) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def typed_python() -> str:
+    """How this interpreter is called in the user's shell, whose ``python`` may be another one."""
+    found = shutil.which("python")
+    if found is not None and _installation(found) == _installation(sys.executable):
+        return "python"
+    path = _from_here(Path(sys.executable))
+    return typed_path(path if "/" in str(path) else f"./{path}")
+
+
+def _installation(interpreter: str) -> tuple[str, str]:
+    """What two names of one interpreter share: those of two virtual environments are links to one file."""
+    return os.path.realpath(os.path.dirname(interpreter)), os.path.realpath(interpreter)
+
+
+def _from_here(path: Path) -> Path:
+    """``path``, relative where it is below the present folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def typed_script(script: str) -> str:
     """How ``train_search.py`` and its siblings are called from where this process was started."""
     running = Path(sys.argv[0])
     if running.suffix != ".py" or not (running.parent / script).is_file():
-        return f"python {script}"
-    return f"python {typed_path(running.parent / script)}"
+        beside_the_package = _from_here(Path(__file__).resolve().parents[2] / script)
+        return f"{typed_python()} {typed_path(beside_the_package) if beside_the_package.is_file() else script}"
+    return f"{typed_python()} {typed_path(running.parent / script)}"
 
 
 def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ class DenseClassification(Task):
         names = tuple(str(value) if own is None else own[value] for value in values.tolist())
         if remark := _void_class(names):
             log.info(f"{splits.name}: {remark}")
-        task = DenseClassification(self.ignore)
+        task = copy(self)
         task.signature = Signature(splits.input_shape, len(values), "dense")
         known = parts["train"].targets
         counts = known[known != UNKNOWN_CLASS].bincount(minlength=len(values)).double()
@@ -201,7 +202,7 @@ class DenseRegression(Task):
         deviation = ((columns - mean[:, None]) ** 2).nanmean(1).sqrt()
         if not bool((deviation > 0).all()):
             raise UnusableInput(f"The targets of {splits.name} are the same at all places of train.")
-        task = DenseRegression(self.error)
+        task = copy(self)
         task.mean, task.deviation = mean, deviation
         task.signature = Signature(splits.input_shape, len(mean), "dense")
         parts: dict[str, Any] = {}
@@ -251,6 +252,9 @@ class DenseRegression(Task):
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"relative error {values['relative_error']:.4f} (R² {values['r2']:.2f})"
+
+    def target_scale(self) -> tuple[list[float], list[float]]:
+        return self.mean.tolist(), self.deviation.tolist()
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}

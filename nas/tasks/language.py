@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class Language(Task):
         if not isinstance(text, TextDataset):
             raise UnusableInput(f"The data set {splits.name} is no running text: task=language needs data=text.")
         (vocabulary,) = splits.categories
-        task = Language()
+        task = copy(self)
         task.signature = Signature(splits.input_shape, vocabulary, "sequence", splits.categories)
         counts = text.tokens.bincount(minlength=vocabulary).double() + 1  # so that no token is impossible
         task.unigram = (counts / counts.sum()).log()

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ class MultiLabel(Task):
             name = splits.target_names[constant[0]] if splits.target_names else str(constant[0])
             always = "in no sample" if shares[constant[0]] == 0 else "in every sample"
             raise UnusableInput(f"The label {name} is {always} of the training part of {splits.name}.")
-        task = MultiLabel(self.positive_weight)
+        task = copy(self)
         task.shares = shares.float()
         weight = (1 - shares) / shares if self.positive_weight == "balanced" else shares * 0 + self.positive_weight
         task.weights = weight.float()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -51,7 +52,7 @@ class Regression(Task):
                 raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} has too large values.")
             if not spread > 0:
                 raise UnusableInput(f"The target {_named(splits, index)} of {splits.name} is the same in all of train.")
-        task = Regression(self.error)
+        task = copy(self)
         task.mean, task.deviation = mean, deviation
         task.signature = splits.signature_for(len(mean))
         parts: dict[str, Any] = {}
@@ -101,6 +102,9 @@ class Regression(Task):
             ]
             for true, said in zip(self.predicted(targets).tolist(), self.predicted(outputs).tolist(), strict=True)
         ]
+
+    def target_scale(self) -> tuple[list[float], list[float]]:
+        return self.mean.tolist(), self.deviation.tolist()
 
     def to_json(self) -> dict[str, Any]:
         return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}

@@ -97,7 +97,7 @@ class Task(ABC):
         glanced: The name of what :meth:`glance` gives, as in the tags of ``metrics.csv``.
         signature: What goes into a network and what comes out, once fitted.
         ignorance: The loss of a network that knows nothing.
-        output: What one of several outputs is called.
+        output: What one of several outputs is called; ``class`` where they are the logits of classes.
     """
 
     name: ClassVar[str]
@@ -186,6 +186,10 @@ class Task(ABC):
             outputs: Of a network, for B samples.
             targets: As the loss takes them.
         """
+        return None
+
+    def target_scale(self) -> tuple[list[float], list[float]] | None:
+        """Mean and deviation of each target, (K,), where the outputs are standardised targets; None elsewhere."""
         return None
 
     def output_names(self, splits: DataSplits) -> list[str]:

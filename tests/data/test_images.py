@@ -1,10 +1,13 @@
 """Pictures of a user's own: what is found in folders, files of labels and masks, and every mistake in one sentence."""
 
 import csv
+import hashlib
 import io
+import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +211,24 @@ def test_16_bits_are_kept(tmp_path: Path) -> None:
     assert streamed.digest == load(tmp_path, RowSplit(validation=1, test=1)).digest  # the same data, wherever they are
     batches = list(streamed.train.evaluation_batches(4, (0.0,), (1.0,)))
     assert any(abs(float(image.max()) - 128 / 255) < 1e-6 for batch in batches for image in batch.inputs)
+
+
+def test_pictures_are_recognised_whatever_is_kept_or_drawn(tmp_path: Path) -> None:
+    pictures(tmp_path, 5)
+    first = load(tmp_path)
+    turned = replace(OFF, smallest_area=0.5)
+    assert {load(tmp_path, memory=0.0).digest, load(tmp_path, augmentation=turned).digest} == {first.digest}
+    # What runs with data.memory=0 recorded: names, sizes and targets in place of contents.
+    classes = sorted(folder.name for folder in tmp_path.iterdir())
+    files = [file for name in classes for file in sorted((tmp_path / name).iterdir())]
+    whole = hashlib.sha256()
+    for file in files:
+        whole.update(json.dumps([file.relative_to(tmp_path).as_posix(), file.stat().st_size]).encode())
+    whole.update(torch.arange(len(classes)).repeat_interleave(5).numpy().tobytes())
+    assert first.digests == (first.digest, whole.hexdigest())
+    pixels = np.asarray(Image.open(files[0])) ^ 1
+    save(pixels, files[0])
+    assert first.digest not in load(tmp_path).digests
 
 
 def test_statistics_are_those_of_training_whatever_the_test_holds(tmp_path: Path) -> None:

@@ -158,3 +158,19 @@ def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
     preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
     assert preparation["numeric"][1]["indicator"]
     assert [column["values"] for column in preparation["categorical"]] == [["x", "y"], ["False", "True"]]
+
+
+def test_columns_of_several_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    lines = [f"2024-01-{row % 28 + 1:02},note {row},{row * 37 % 100 + 0.5} EUR,{'ab'[row % 2]}" for row in range(40)]
+    file.write_text("\n".join(["day,note,bill,kind", *lines]))
+    bill = (
+        "The column bill of patients.csv has in 40 of 40 rows numbers that are not written plainly ('0.5 EUR' in row 1)"
+    )
+    refused(file, bill)
+    refused(
+        file, "; and 2 columns of patients.csv cannot be an input as they are, day (dates such as '2024-01-01'), note"
+    )
+    refused(file, "'data.ignore=[day,note]' leaves them out")
+    splits = Table(RowSplit(), CsvFormat(), str(file), "kind", ignore=["day", "note"], categorical=["bill"]).load()
+    assert splits.input_shape == (1,)

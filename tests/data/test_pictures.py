@@ -297,3 +297,16 @@ def test_12_bits_are_white_at_4095(tmp_path: Path) -> None:
     file = b"II*\0" + struct.pack("<I", 12) + content + b"\0" + struct.pack("<H", len(tags)) + directory + bytes(4)
     (tmp_path / "12.tif").write_bytes(file)
     assert shown(tmp_path / "12.tif")[0, :, 0].tolist() == [255, 128]
+
+
+@pytest.mark.parametrize("ending", ["png", "gif", "tif", "bmp"])
+@pytest.mark.parametrize("kind", ["grey", "colour"])
+def test_a_palette_of_grey_alone_makes_a_grey_picture(kind: str, ending: str, tmp_path: Path) -> None:
+    levels = np.array([[0] * 3, [90] * 3, [200] * 3, [255] * 3], np.uint8)
+    levels[1, 2] = 91 if kind == "colour" else 90
+    picture = Image.fromarray(GREY // 64)
+    picture.putpalette(levels.tobytes())
+    file = tmp_path / f"own.{ending}"
+    picture.save(file)
+    assert looked(file).kinds == Counter({kind: 1})
+    assert np.array_equal(shown(file), levels[GREY // 64])

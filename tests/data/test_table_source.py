@@ -121,7 +121,8 @@ def test_every_format_gives_the_same_inputs(kind: str, tmp_path: Path) -> None:
         frame.to_csv(file, index=False, sep="\t" if kind in ("tsv", "tabs") else ",")
         settings = {"csv": {"separator": r"\t"}} if kind == "tabs" else {}
     splits = loaded(file, **settings)
-    assert splits.preparation == expected.preparation
+    decimal = {"decimal": ","} if kind == "european" else {}
+    assert splits.preparation == {**expected.preparation, **decimal}
     assert torch.equal(splits.train.inputs, expected.train.inputs)  # type: ignore[attr-defined]
     assert torch.equal(splits.test.targets, expected.test.targets)
 
@@ -383,7 +384,19 @@ def test_what_a_sentence_proposes_helps(tmp_path: Path) -> None:
         ("a,kind\n1,x\n2,y,3,4\n", "cannot be read: line 3 has 4 values, and the first line has 2 names"),
         (b"a,kind\n\xe9,x\n", "data.csv.encoding=cp1252"),
         ("a,kind\n1,x\n".encode("utf-16"), "data.csv.encoding=utf-16 reads it"),
-        ("a;kind\n1,5;x\n2,5;y\n", r"line 2 has 2 values, .* 1 name \(a;kind\): \"data.csv.separator=';'\" may tell"),
+        (
+            "a;kind\n1,5;x\n2,5;y\n",
+            r"2 values, .* 1 name \(a;kind\): \"data.csv.separator=';'\" \"data.csv.decimal=','\" may tell the columns",
+        ),
+        (
+            'a;kind\n1;x\n"2,5";y\n',
+            r"column, 'a;kind': \"data.csv.separator=';'\" \"data.csv.decimal=','\" may tell its",
+        ),
+        ("a;kind\n1;x\n2,500;y\n", r"1 name \(a;kind\): \"data.csv.separator=';'\" may tell"),  # or thousands
+        (
+            "größe;kind\n1,5;x\n2,5;y\n".encode("cp1252"),
+            r"data.csv.encoding=cp1252 \"data.csv.separator=';'\" \"data.csv.decimal=','\" may read it",
+        ),
     ],
 )
 def test_a_damaged_file_is_told_in_one_sentence(text: str | bytes, sentence: str, tmp_path: Path) -> None:
@@ -478,13 +491,52 @@ def test_a_missing_package_is_a_sentence_with_the_command(
         loaded(tmp_path / "patients.parquet")
 
 
-def test_a_source_without_a_file_or_a_target_is_refused_by_its_key() -> None:
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("größe,kind\n1.5,x\n", "größe, kind"),
+        ("größe;kind\n1,5;x\n", "größe, kind, read with \"data.csv.separator=';'\" \"data.csv.decimal=','\""),
+        ("größe\tkind\n1,5\tx\n", 'größe, kind, read with "data.csv.separator=tab" "data.csv.decimal=\',\'"'),
+    ],
+)
+def test_without_a_target_the_columns_are_named_and_the_settings_that_read_them(
+    text: str, columns: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "patients.csv"
+    file.write_text(text)
+    with pytest.raises(InvalidValue) as caught:
+        loaded(file, None)
+    allowed = "it must be the name of a column, or a list of names"
+    assert str(caught.value) == f"target=null is not allowed: {allowed}; patients.csv has {columns}."
+    for typed in shlex.split(columns.partition("read with ")[2]):
+        key, _, value = typed.rpartition(".")[2].partition("=")
+        assert OverridesParser.create().parse_override(typed).value() in (";", ",", "tab"), key + value
+
+
+def test_new_rows_have_the_decimal_mark_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "patients.csv"
+    sizes = [f"1,{row * 7 % 90 + 10}" for row in range(ROWS)]
+    lines = [f"{size};{'ab'[row // 2 % 2]}" for row, size in enumerate(sizes)]
+    file.write_text("\n".join(["size;kind", *lines]))
+    splits = loaded(file, split={"order": "time"}, csv={"separator": ";", "decimal": ","})
+    train, preparation = splits.train.inputs, json.loads(json.dumps(splits.preparation))  # type: ignore[attr-defined]
+    assert torch.equal(prepared_rows({"size": sizes}, preparation)[:24], train)
+    assert torch.equal(
+        prepared_rows([{"size": float(size.replace(",", "."))} for size in sizes], preparation)[:24], train
+    )
+    for wrong in ("1.200,50", "1,2,3"):
+        with pytest.raises(ValueError, match=f"size of row 1 is '{wrong}', not a number"):
+            prepared_rows({"size": [wrong]}, preparation)
+    plain = {**preparation, "decimal": "."}
+    with pytest.raises(ValueError, match="size of row 1 is '1,5', not a number"):
+        prepared_rows({"size": ["1,5"]}, plain)
+
+
+def test_a_source_without_a_file_is_refused_by_its_key() -> None:
     settings: dict[str, Any] = {"_target_": "nas.data.Table", "split": {"_target_": "nas.data.RowSplit"}}
     settings["csv"] = {"_target_": "nas.data.CsvFormat"}
     with pytest.raises(InvalidValue, match=r"^data.file=null is not allowed: it must be the path of a CSV or Parquet"):
         build(settings, "data")
-    with pytest.raises(InvalidValue, match=r"^data.target=null is not allowed: it must be the name of a column"):
-        build(settings | {"file": "a.csv"}, "data")
     with pytest.raises(InvalidValue, match=r"separator=, ; is not allowed: it must be one character such as ; or tab"):
         CsvFormat(", ;")
     for key, value, typed in (("target", 3, "'3'"), ("ignore", [1, 2], r"\['1','2'\]")):

@@ -303,3 +303,21 @@ def test_times_and_dates_do_not_look_like_codes(line: bytes, may: bool) -> None:
 def test_a_gap_in_true_and_false_has_nothing_to_do_with_names(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"fill in or remove these rows\.$"):
         loaded(written(tmp_path, kind=[True, False, None, True] * 10))
+
+
+def test_durations_are_seconds_in_new_rows_too(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(
+        COLUMNS | {"stay": pd.to_timedelta([3600.5 * (row * 7 % 23) for row in range(ROWS)], unit="s")}
+    )
+    frame.loc[5, "stay"] = pd.NaT
+    file = tmp_path / "patients.parquet"
+    frame.to_parquet(file)
+    splits = loaded(file, split={"order": "time"})
+    stay = next(column for column in splits.preparation["numeric"] if column["name"] == "stay")
+    assert stay["median"] == frame["stay"][:24].dt.total_seconds().median()
+    train = splits.train.inputs  # type: ignore[attr-defined]
+    for rows in (frame, frame.astype(object).to_dict("records")):
+        assert torch.equal(prepared_rows(rows, splits.preparation)[:24], train)
+    seconds = frame.assign(stay=frame["stay"].dt.total_seconds())
+    assert torch.equal(prepared_rows(seconds, splits.preparation)[:24], train)

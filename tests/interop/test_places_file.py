@@ -15,13 +15,13 @@ from nas.data.dataset import ArrayDataset
 from nas.interop.standalone import standalone_source
 from nas.signature import Signature
 from nas.spaces.macro.space import Macro
-from nas.tasks import DenseRegression
+from nas.tasks import Classification, DenseClassification, DenseRegression, Task
 
 LAYERS = [{"type": "conv", "filters": [4, 8], "kernel_size": 3}]
 
 
 def file_for(
-    task: dict[str, Any],
+    task: Task,
     names: Sequence[str] | None,
     outputs: int,
     sides: tuple[int, ...] = (4, 6),
@@ -58,7 +58,7 @@ CLASSES = torch.arange(24).view(1, 4, 6) % 3
 def test_a_mask_has_the_values_that_those_of_the_training_have(
     names: tuple[str, ...], values: list[Any], kind: torch.dtype, tmp_path: Path
 ) -> None:
-    file = file_for({"name": "dense_classification", "ignore": None}, names, 3)
+    file = file_for(DenseClassification(), names, 3)
     assert file["CLASSES"] == names
     made = file["mask"](logits_of(CLASSES, 3))
     assert made.dtype == kind
@@ -77,7 +77,7 @@ def test_a_field_is_in_the_units_of_the_targets(sides: tuple[int, ...]) -> None:
     splits = DataSplits("fields", *parts, mean=(0.5, 0.5), std=(1.0, 2.0), head="dense")
     task, fitted = DenseRegression().fitted(splits)
     preparation = {"kind": "arrays", "layout": "NCHW", "coordinates": True}
-    file = file_for(task.to_json(), None, 2, sides, preparation)
+    file = file_for(task, None, 2, sides, preparation)
     torch.testing.assert_close(file["field"](fitted.test.targets), targets[6:], rtol=1e-6, atol=0)
     for words in ("to standardised targets", "of which field(outputs)", "as the arrays have them", "coordinates"):
         assert words in file["__doc__"]
@@ -85,9 +85,35 @@ def test_a_field_is_in_the_units_of_the_targets(sides: tuple[int, ...]) -> None:
     assert file["field"](file["network"]().eval()(torch.zeros(1, 2, *sides))).shape == (1, 2, *sides)
 
 
+class Terrain(DenseClassification):
+    name = "terrain"
+
+
+class Currents(DenseRegression):
+    name = "currents"
+
+
+class Directions(DenseRegression):
+    """Of which no field in the targets' units can be made by their mean and deviation."""
+
+    name = "directions"
+
+    def target_scale(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("task", "made"), [(Terrain(), "mask"), (Currents(), "field"), (Directions(), "")])
+def test_a_task_of_a_users_own_says_what_its_outputs_are(task: Task, made: str) -> None:
+    file = file_for(task, ("0", "9") if made == "mask" else None, 2)
+    assert {"mask", "field"} & file.keys() == {made} - {""}
+    if made == "mask":
+        assert file["mask"](logits_of(CLASSES % 2, 2)).unique().tolist() == [0, 9]
+    assert ("TARGET_MEAN" in file) == (made == "field")
+
+
 def test_a_file_for_one_class_per_image_makes_no_mask() -> None:
     space = Macro(layers=LAYERS, activations=["relu"], signature=Signature((2, 4, 6), 3))
     architecture = space.sample(torch.Generator().manual_seed(0)).architecture
-    source = standalone_source(space, architecture, (0.5, 0.5), (1.0, 2.0), "found", task={"name": "classification"})
+    source = standalone_source(space, architecture, (0.5, 0.5), (1.0, 2.0), "found", task=Classification())
     assert "def mask" not in source
     assert "def field" not in source

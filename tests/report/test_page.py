@@ -240,6 +240,28 @@ def test_a_foreign_candidate_is_a_problem_on_the_page(run_folder):
     assert "is not allowed" in html
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "is not readable JSON"),
+        (json.dumps(CANDIDATE | {"schema": 7}), "schema=7 is not allowed: it must be from 1 to 2."),
+        (json.dumps(CANDIDATE | {"hyperparameters": [1]}), "it must be an object of numbers"),
+        (b"\xff\xfe", "is not readable JSON"),
+    ],
+)
+def test_a_candidate_that_cannot_be_read_is_not_called_unfinished(run_folder, content, problem):
+    folder = run_folder()
+    (folder / "candidate.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    run = RecordedRun.read(folder)
+    texts = document_of(folder).texts
+    (told,) = (text for text in texts if text.startswith("candidate.json cannot be read: "))
+    assert problem in told
+    assert [told] == run.problems
+    assert outcome_line(run) == "What was found cannot be read."
+    assert texts.count("The candidate cannot be read; at the top of this page stands what is wrong with it.") == 2
+    assert not any("Not finished" in text or "no candidate" in text for text in texts)
+
+
 def test_changed_settings_are_those_that_differ():
     default = {"seed": 0, "search": {"epochs": 4, "settled_by": "candidate"}, "gone": [1]}
     config = {"seed": 3, "search": {"epochs": 4, "settled_by": "parameters"}, "new": {"a": None}}

@@ -17,6 +17,8 @@ from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.report import sample_drawing
+from nas.report.__main__ import main
+from nas.report.drawing import save_drawing
 from nas.report.page import page
 from nas.report.recorded_run import RecordedRun
 from nas.report.sample_drawing import drawn_in_words, keys, sample_figure, samples_figure
@@ -357,6 +359,32 @@ def test_a_file_of_something_else_is_named_on_the_page_and_not_drawn(
     (problem,) = run.problems
     assert problem.startswith("samples.npz has no samples to be shown (")
     assert problem in Document(page(RecordedRun.read(final))).texts
+
+
+def test_the_draw_command_draws_the_samples_of_all_retrainings_again(
+    run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("nas.report.sample_files.save_drawing", save_drawing)
+    monkeypatch.setattr("nas.report.drawing.FORMATS", ("png",))
+    folder = run_folder()
+    for name, made in (("final", masks), ("longer", fields)):
+        written(*made(), folder / name)
+    first = {file: file.read_bytes() for file in folder.glob("*/figures/samples*")}
+    assert {file.name for file in first} == {"samples.png", "samples_1.png", "samples_2.png"}
+    for file in first:
+        file.unlink()
+    main(["draw", str(folder)])
+    assert {file: file.read_bytes() for file in folder.glob("*/figures/samples*")} == first
+    told = capsys.readouterr().out
+    assert all(f"drawing: {file}" in told for file in first)
+    main(["draw", str(folder), "--output", str(folder / "paper")])
+    second = first[folder / "longer/figures/samples_2.png"]
+    assert (folder / "paper" / "longer" / "samples_2.png").read_bytes() == second
+    damaged(folder / "final", "cut off")
+    with pytest.raises(SystemExit) as caught:
+        main(["draw", str(folder)])
+    assert caught.value.code == 2
+    assert f"In {folder / 'final'}, samples.npz has no samples to be shown (" in capsys.readouterr().err
 
 
 def test_a_measure_of_ones_own_that_needs_many_samples_and_unknown_places_leave_cells_empty(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Exit codes and their one sentence; the way from resume= to the run."""
 
 import logging
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import joblib
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError
@@ -15,7 +18,10 @@ from nas.distributed import Ranks
 from nas.errors import InvalidValue, RunFailed, UnusableInput
 from nas.run.checkpoint import CheckpointFolder
 from nas.run.entry_point import _refuse_flags, guarded, messages_on_console, run_resumed
+from nas.run.overrides import parse_overrides, typed_script
 from nas.stopping import Stopped
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -30,7 +36,7 @@ from nas.stopping import Stopped
         (
             Stopped(12, Path("runs/a")),
             75,
-            "stopped at step 12; go on with: python train_search.py resume=runs/a",
+            f"stopped at step 12; go on with: {typed_script('train_search.py')} resume=runs/a",
         ),
         (FloatingPointError("alpha is not finite"), 1, "train_search.py: alpha is not finite."),
         (
@@ -131,7 +137,7 @@ def test_a_run_of_the_other_script_is_refused_with_its_command(
     (tmp_path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(config), tmp_path / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create([]), tmp_path / ".hydra" / "overrides.yaml")
-    with pytest.raises(InvalidValue, match=rf"it is a run of {own}: python {own} resume="):
+    with pytest.raises(InvalidValue, match=rf"it is a run of {own}: {re.escape(typed_script(own))} resume="):
         run_resumed([f"resume={tmp_path}"], lambda *_: None, command=other)
     assert run_resumed([f"resume={tmp_path}"], lambda *_: None, command=own)
 
@@ -168,3 +174,31 @@ def test_a_word_that_is_no_setting_is_named() -> None:
         _refuse_flags(arguments)
     with pytest.raises(UnusableInput, match="'3' is no setting: it must be key=value, with no space beside the ="):
         _refuse_flags(["search.epochs=", "3"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (("-m", "data=table,digits"), "a sweep over data=table,digits reads it before there is a job with one of them"),
+        (("data=digits",), "data knows augmentation, split; it is a setting of data=arrays, table, text, time_series"),
+    ],
+)
+def test_a_setting_of_one_of_the_options_of_a_sweep_is_typed_for_each_job(
+    arguments: Sequence[str], allowed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*arguments, "data.file=a b.csv"]
+    monkeypatch.setattr("sys.argv", ["train_search.py", *arguments])
+
+    def work() -> None:
+        # A sweep is composed without what it varies.
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            compose("train_search", [one for one in arguments[-2:] if "," not in one])
+
+    with pytest.raises(SystemExit) as caught:
+        guarded(work, "train_search.py")
+    assert caught.value.code == 2
+    _, told = capsys.readouterr()
+    assert told.startswith(f"train_search.py: data.file=a b.csv is not allowed: {allowed}")
+    if "-m" in arguments:
+        (typed,) = [one for one in shlex.split(told) if "choice" in one]
+        assert parse_overrides([typed])[0].value().list == ["a b.csv"]

@@ -72,6 +72,8 @@ def test_a_run_that_goes_on_needs_the_data_that_it_began_with(tmp_path):
     starts = (tmp_path / "environment.json").read_text()
     with pytest.raises(InvalidValue, match="data=mine is not allowed: its files have changed since the run began"):
         record_environment(tmp_path, "cpu", changed)
+    record_environment(tmp_path, "cpu", replace(changed, former_digests=(first.digest,)))
+    starts = (tmp_path / "environment.json").read_text()
     renamed = replace(named_data("a", "c"), digest=changed.digest)  # the digest is of the names, too: which one is told
     with pytest.raises(InvalidValue, match="class 1 of the run is 'b', that of the data is 'c'"):
         record_environment(tmp_path, "cpu", renamed)

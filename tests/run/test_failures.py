@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from nas.run.entry_point import guarded, messages_on_console
+from nas.run.overrides import typed_script
 from nas.search.convergence import Trajectory
 from nas.stopping import Stopped, StopRequest, StopRequested
 from train_search import run
@@ -97,7 +98,7 @@ def test_a_limit_on_file_sizes(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 1
     assert "checkpoints/step-00000008.pt: the file has reached the largest size" in error
-    assert "the checkpoint of step 6 is kept: python train_search.py resume=" in error
+    assert f"the checkpoint of step 6 is kept: {typed_script('train_search.py')} resume=" in error
     assert_goes_on(config, tmp_path, undisturbed, capsys)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from nas.errors import InvalidValue, UnusableInput
 from nas.run.folder import RunFolder, refuse_occupied_folder
+from nas.run.overrides import typed_script
 from nas.run.recorded import meant_instead
 
 
@@ -57,10 +58,11 @@ def test_the_run_that_is_meant_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert meant("mine/final") == meant("mine/final/weights.pt") == " (did you mean candidate=mine?)"
     assert meant("sweep") == " (did you mean candidate=sweep/0 or candidate=sweep/1?)"
-    assert meant("half") == "; that search has not finished, go on with python train_search.py resume=half"
+    search = typed_script("train_search.py")
+    assert meant("half") == f"; that search has not finished, go on with {search} resume=half"
     Path("half/.hydra").mkdir()
     Path("half/.hydra/config.yaml").write_text("space: {_target_: mine.Blocks}")
-    assert meant("half").endswith(", go on with NAS_TRUST=mine python train_search.py resume=half")
+    assert meant("half").endswith(f", go on with NAS_TRUST=mine {search} resume=half")
     assert meant("nowhere") == meant("Genotype(" + "x" * 5000) == ""
 
 

@@ -1,6 +1,7 @@
 """Arguments are read as Hydra reads them; what Hydra would tell with a traceback is told in one sentence."""
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from nas.run.overrides import (
     refuse_impossible_options,
     typed,
     typed_path,
+    typed_python,
     typed_script,
     value_of,
 )
@@ -128,15 +130,40 @@ def test_hydra_composes_it_the_same(name: str) -> None:
         assert compose("train_search", overrides=[argument]).resume == name
 
 
-def test_a_script_is_named_as_it_can_be_called_from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_script_is_named_as_it_can_be_called_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONF.parent)
     for called, shown in [
-        ("train_search.py", "python train_final.py"),
-        ("../a b/train_search.py", "python train_final.py"),  # there is no such script
-        (str(CONF.parent / "train_search.py"), f"python {CONF.parent / 'train_final.py'}"),
-        ("/usr/bin/pytest", "python train_final.py"),
+        ("train_search.py", "train_final.py"),
+        ("../a b/train_search.py", "train_final.py"),  # there is no such script
+        (str(CONF.parent / "train_search.py"), str(CONF.parent / "train_final.py")),
+        ("/usr/bin/pytest", "train_final.py"),
     ]:
         monkeypatch.setattr("sys.argv", [called])
-        assert typed_script("train_final.py") == shown
+        assert typed_script("train_final.py") == f"{typed_python()} {shown}"
+    monkeypatch.chdir(tmp_path)  # the report's command is a module and lies nowhere near
+    assert typed_script("train_final.py") == f"{typed_python()} {CONF.parent / 'train_final.py'}"
+
+
+def test_the_interpreter_is_called_as_this_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("base", "mine/.venv", "my other/.venv"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin" / "python").symlink_to(sys.executable)  # two environments of one installation
+        (tmp_path / name / "bin" / "python3").symlink_to("python")
+    monkeypatch.setenv("PATH", str(tmp_path / "base/bin"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "base/bin/python3"))
+    assert typed_python() == "python"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "mine/.venv/bin/python"))
+    assert typed_python() == str(tmp_path / "mine/.venv/bin/python")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert typed_python() == ".venv/bin/python"
+    monkeypatch.chdir(tmp_path / "mine/.venv/bin")
+    assert typed_python() == "./python"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'mine/.venv/bin'}:{tmp_path / 'base/bin'}")  # it has been activated
+    assert typed_python() == "python"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my other/.venv/bin/python"))
+    assert typed_python() == f"'{tmp_path}/my other/.venv/bin/python'"
+    monkeypatch.setenv("PATH", "")
+    assert shlex.split(typed_python()) == [sys.executable]
 
 
 @pytest.mark.parametrize(("path", "shown"), [("a b", "'a b'"), ("-x", "./-x"), ("a", "a")])

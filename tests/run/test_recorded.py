@@ -8,6 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from nas.errors import InvalidValue, UnusableInput
+from nas.run.overrides import typed_script
 from nas.run.recorded import (
     command_for,
     forget_configuration,
@@ -247,7 +248,10 @@ def test_a_recorded_configuration_calls_nothing_outside_the_package(
     OmegaConf.save(OmegaConf.create({**CONFIG, "data": {"_target_": "mine.Data"}}), begun / ".hydra" / "config.yaml")
     with pytest.raises(UnusableInput, match=r"say so with NAS_TRUST=mine in front of the command\."):
         resumed_configuration([], begun)
-    assert command_for("train_search.py", "resume", begun) == f"NAS_TRUST=mine python train_search.py resume={begun}"
+    assert (
+        command_for("train_search.py", "resume", begun)
+        == f"NAS_TRUST=mine {typed_script('train_search.py')} resume={begun}"
+    )
     monkeypatch.setenv("NAS_TRUST", "other, mine.data,.")
     assert resumed_configuration([], begun).data._target_ == "mine.Data"
 

@@ -112,6 +112,7 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
     again = composed("train_final", f"candidate={own / 'run'}", *QUIET)
     for group in ("data", "task", "training", "final", "hyperparameters", "space"):
         again[group] = settings_of(source)[group]
+    again.tracking.tensorboard = source == "masks"
     _, result = train_final.retrain(again, own / "final")
     assert result["main"]["name"] == {"amounts": "r2", "masks": "mean_iou"}.get(source, "accuracy")
     assert result["test_samples"] == {"time_series": 20, "images": 8, "masks": 8}.get(source, 12)
@@ -165,10 +166,15 @@ def _assert_masks_can_be_looked_at(final: Path, result: dict[str, Any]) -> None:
     file: dict[str, Any] = runpy.run_path(str(final / "network.py"))
     network = file["load"](final / "weights.pt")
     for name, drawn in zip(shown.sample, shown.prediction, strict=True):
-        picture = torch.from_numpy(np.array(Image.open(Path("pictures") / str(name)).convert("L")) / 255).float()
-        mask = file["mask"](network((picture[None, None] - file["MEAN"][0]) / file["STD"][0]))
+        picture = torch.from_numpy(np.array(Image.open(Path("pictures") / str(name)).convert("L")))
+        mask = file["mask"](network(file["prepare"](picture[None])))
         assert (mask.dtype, mask.shape) == (torch.uint8, (1, *picture.shape))
         assert np.array_equal(mask[0], np.array([0, 255])[drawn])
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(final / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert {"architecture", "samples"} <= set(events.Tags()["images"])
     page = write_page(final).read_text(encoding="utf-8")
     assert all(f"<figcaption>{name}: mean IoU" in page for name in shown.sample)
 

@@ -22,6 +22,7 @@ from nas.evaluation.objective import CostPenalty
 from nas.interop.export import write_for_other_programs
 from nas.interop.standalone import standalone_source
 from nas.report.outcome import space_figure
+from nas.run.overrides import typed_python
 from nas.search.gradient_search import GradientSearch
 from nas.search.result import SearchResult
 from nas.signature import Signature
@@ -373,9 +374,10 @@ def test_a_sibling_copied_out_of_the_package_goes_the_whole_way(tmp_path: Path) 
     code, output, error = mine.call(*mine.search("hydra.run.dir=run"))
     assert (code, error) == (0, "")
     final = str(ROOT / "train_final.py")
-    assert f"next: NAS_TRUST=minecells python {final} candidate={tmp_path / 'run'}" in output
+    python = typed_python() if typed_python() == "python" else sys.executable
+    assert f"next: NAS_TRUST=minecells {python} {final} candidate={tmp_path / 'run'}" in output
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "NAS_TRUST=minecells python -m nas.report why" in page
+    assert f"NAS_TRUST=minecells {python} -m nas.report why" in page
     asked = "if it is your own, say so with NAS_TRUST=minecells in front of the command."
     for command in ((final, "candidate=run/candidate.json"), ("-m", "nas.report", "run")):
         code, _, error = mine.call(*command)
@@ -383,7 +385,7 @@ def test_a_sibling_copied_out_of_the_package_goes_the_whole_way(tmp_path: Path) 
     assert (tmp_path / "run" / "report.html").read_text() == page
     code, output, error = mine.call(final, "candidate=run", trust=True)
     assert (code, error) == (0, "")
-    assert "next: NAS_TRUST=minecells python -m nas.report compare run <another run folder>" in output
+    assert f"next: NAS_TRUST=minecells {python} -m nas.report compare run <another run folder>" in output
     network = runpy.run_path(str(tmp_path / "run" / "final" / "network.py"))
     outputs = network["load"](tmp_path / "run" / "final" / "weights.pt")(torch.zeros(2, 1, 8, 8))
     assert outputs.shape == (2, 3)

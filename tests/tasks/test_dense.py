@@ -11,7 +11,8 @@ from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue, UnusableInput
-from nas.tasks import Auto, DenseClassification, DenseRegression
+from nas.tasks import Auto, DenseClassification, DenseRegression, Task
+from nas.training.metrics import measure
 
 CPU = torch.device("cpu")
 
@@ -146,3 +147,29 @@ def test_targets_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(UnusableInput, match=words):
         task.fitted(splits_of(targets))
+
+
+@pytest.mark.parametrize("sides", [(6, 5), (30,)])
+@pytest.mark.parametrize("task", [DenseClassification(), DenseRegression()])
+def test_large_samples_are_measured_few_at_once_and_give_the_same_numbers(
+    task: Task, sides: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = torch.Generator().manual_seed(3)
+    inputs = torch.randn(39, 2, *sides, generator=numbers)
+    of_classes = isinstance(task, DenseClassification)
+    targets = torch.randint(3, (39, *sides), generator=numbers) if of_classes else inputs.double()[:, :1].exp()
+    parts = [ArrayDataset(inputs[rows], targets[rows], dense=True) for rows in torch.arange(39).split(13)]
+    splits = DataSplits("places", *parts, mean=(0.0, 0.0), std=(1.0, 1.0), head="dense")
+    task, splits = task.fitted(splits)
+    network = (torch.nn.Conv2d if len(sides) == 2 else torch.nn.Conv1d)(2, task.signature.outputs, 3, padding=1)
+    found = []
+    for places, count in ((2**20, 13), (30 * 5, 5), (1, 2)):
+        monkeypatch.setattr("nas.data.dataset.PLACES_AT_ONCE", places)
+        batches = list(splits.test.evaluation_batches(256, splits.mean, splits.std))
+        assert [len(batch.targets) for batch in batches][:-1] == [count] * (-(-13 // count) - 1)
+        assert torch.equal(torch.cat([batch.targets for batch in batches]), splits.test.targets)
+        found.append(measure(network, batches, task, CPU).numbers())
+    for other in found[1:]:
+        assert other == pytest.approx(found[0], rel=1e-6)
+    single = ArrayDataset(inputs, torch.arange(39) % 3)  # one target per sample: as many as were asked for
+    assert len(next(single.evaluation_batches(39, (0.0, 0.0), (1.0, 1.0))).targets) == 39

@@ -11,6 +11,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Auto, Classification, DenseClassification, DenseRegression, Language, MultiLabel, Regression, Task
+from nas.tasks.task import NOTHING
 
 CPU = torch.device("cpu")
 
@@ -147,6 +148,22 @@ def test_targets_are_standardised_by_the_training_part_alone() -> None:
     assert torch.equal(again.mean, task.mean)
     assert torch.equal(moved.train.targets, splits.train.targets)
     assert not torch.equal(moved.test.targets, splits.test.targets)
+
+
+class Doubled(Regression):
+    """Only its loss is a user's own."""
+
+    def loss(self, outputs, targets, values=NOTHING, reduction="mean"):
+        return 2 * super().loss(outputs, targets, values, reduction)
+
+
+def test_a_task_that_changes_one_thing_of_ours_stays_itself_for_the_data() -> None:
+    data = splits_of(AMOUNTS)
+    (plain, fitted), (own, _) = (task.fitted(data) for task in (Regression(), Doubled()))
+    targets = fitted.test.targets
+    loss = plain.loss(torch.zeros_like(targets), targets)
+    assert torch.equal(own.loss(torch.zeros_like(targets), targets), 2 * loss)
+    assert own.target_scale() == plain.target_scale() == (plain.mean.tolist(), plain.deviation.tolist())
 
 
 def test_measures_of_a_regression_are_scikit_learns_in_the_targets_units() -> None:

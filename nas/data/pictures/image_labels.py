@@ -10,8 +10,9 @@ import torch
 
 from nas.data.pictures.picture_folder import PICTURES, PictureFolder
 from nas.data.sample_folder import SampleFiles
+from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.table_columns import require_columns, rows_named, targets_among
-from nas.data.tables.table_file import Column, CsvFormat, read_table
+from nas.data.tables.table_file import Column, read_table
 from nas.data.tables.table_rows import text_of
 from nas.data.targets import Targets
 from nas.errors import InvalidValue, UnusableInput, listed, require

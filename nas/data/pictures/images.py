@@ -24,9 +24,9 @@ from nas.data.pictures.pictures import MODES, Channels, HeaderFindings
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import PART_NAMES
 from nas.data.stratified_split import SplitSettings, split_dataset
+from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.dividing_columns import groups_of, times_of
 from nas.data.tables.table_columns import require_columns
-from nas.data.tables.table_file import CsvFormat
 from nas.data.targets import Targets, with_classes_of_training
 from nas.errors import InvalidValue, UnusableInput, listed, require
 
@@ -143,6 +143,7 @@ class Images:
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
         self._tell(targets, decoding, parts, kept, headers)
+        of_sizes, by_content = self._digest(folder, found, targets, by_content=False), bytes_ <= READ_WHOLE * 2**30
         return DataSplits(
             self.name,
             parts["train"],
@@ -154,7 +155,8 @@ class Images:
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
             preparation=self._preparation(decoding, mean, std, targets),
-            digest=self._digest(folder, found, targets, by_content=bytes_ <= READ_WHOLE * 2**30 and decoded_once),
+            digest=self._digest(folder, found, targets, by_content=True) if by_content else of_sizes,
+            former_digests=(of_sizes,) if by_content else (),  # of what was not kept in memory
             epoch_samples=self.epoch_samples,
             exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
@@ -294,7 +296,7 @@ class Images:
     def _digest(self, folder: PictureFolder, found: LabelledFiles, targets: Targets, by_content: bool) -> str:
         """The SHA-256 of all names and targets, and of the files' contents, or of their sizes where they are many.
 
-        It does not depend on ``memory``, so that a retraining may keep less than its search.
+        It depends on neither ``memory`` nor ``augmentation``: a retraining may keep less than its search.
         """
         whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode() if by_content else b"")
         for file in found.files:

@@ -195,9 +195,11 @@ def _kind(image: Image.Image) -> str:
     if _is_deep(image):
         return "deep grey"
     if image.mode == "P" and image.palette is not None:
-        colours = np.frombuffer(image.palette.getdata()[1], np.uint8)
-        width = len(image.palette.mode)
-        colours = colours[: len(colours) // width * width].reshape(-1, width)[:, :3]
+        order, content = image.palette.getdata()
+        colours, width = np.frombuffer(content, np.uint8), len(order.partition(";")[0])  # BGRX in BMP
+        colours = colours[: len(colours) // width * width]
+        # TIFF has all of red first, then all of green.
+        colours = (colours.reshape(width, -1).T if order.endswith(";L") else colours.reshape(-1, width))[:, :3]
         return "grey" if (colours == colours[:, :1]).all() else "colour"
     return "grey" if image.mode in GREY_MODES else "colour"
 

@@ -5,14 +5,16 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from torch import Tensor
 
+from nas.configuration import optional_module
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
+from nas.data.tables.csv_format import CsvFormat, suggested_format
 from nas.data.tables.dividing_columns import groups_of, times_of
 from nas.data.tables.table_columns import (
     as_amounts,
@@ -25,11 +27,11 @@ from nas.data.tables.table_columns import (
     require_columns,
     targets_among,
 )
-from nas.data.tables.table_file import Column, CsvFormat, read_table
+from nas.data.tables.table_file import PARQUET, Column, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import remarks_on
 from nas.data.targets import with_classes_of_training
-from nas.errors import UnusableInput, listed, require
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,6 @@ class Table:
 
     def __post_init__(self) -> None:
         require(bool(self.file), "file", self.file, "it must be the path of a CSV or Parquet file")
-        require(bool(self.target), "target", self.target, "it must be the name of a column, or a list of names")
         once = len(set(self.targets)) == len(self.targets)
         require(once, "target", self.target, "it must have each name once")
 
@@ -82,6 +83,8 @@ class Table:
     def load(self) -> DataSplits:
         files = [path_of(file) for file in (self.file, self.test_file) if file]
         shown = files[0].name
+        if not self.target:
+            self._refuse_no_target(files[0])
         columns = read_table(files[0], self.csv, self.missing)
         dividing = self._dividing(columns, shown)
         count, own = count_rows(columns), dict[str, int]()
@@ -97,7 +100,7 @@ class Table:
         targets = with_classes_of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
         fitted = fitted_preparation(inputs, parts.train, self.targets, left_out, shown)
-        preparation = replace(fitted.preparation, missing=tuple(self.missing))
+        preparation = replace(fitted.preparation, missing=tuple(self.missing), decimal=self.csv.decimal)
         values = _prepared(inputs, preparation, shown)
         train, validation, test = (ArrayDataset(values[chosen], targets.values[chosen]) for chosen in parts)
         name = name_of(files[0])
@@ -122,6 +125,17 @@ class Table:
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(self.split, own),
         )
+
+    def _refuse_no_target(self, file: Path) -> NoReturn:
+        """Refuse to go on without a target, with the columns that there are and all settings that read them."""
+        csv, read_so = self.csv, ""
+        if file.is_file() and file.suffix.lower() not in PARQUET:
+            csv = suggested_format(optional_module("pandas", "table"), file, csv)
+        if wanted := csv.typed_from(self.csv):
+            read_so = f", read with {wanted}"
+        columns = listed(list(read_table(file, csv, self.missing)), most=20)
+        allowed = f"it must be the name of a column, or a list of names; {file.name} has {columns}{read_so}"
+        raise InvalidValue("target", self.target, allowed)
 
     def _with_test_file(
         self, columns: Mapping[str, Column], files: Sequence[Path], dividing: Sequence[str]

@@ -5,13 +5,14 @@ import math
 import re
 import shlex
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from nas.data.tables.table_file import COMMA, SIGNED, THOUSANDS, UNIT, UNITS, Column
+from nas.data.tables.csv_format import COMMA, THOUSANDS
+from nas.data.tables.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.tables.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
 from nas.errors import InvalidValue, UnusableInput, listed
@@ -117,20 +118,31 @@ def inputs_among(
     """
     inputs = {name: column for name, column in columns.items() if name not in (*others, *ignored)}
     inputs = {name: column for name, column in inputs.items() if not column.names_rows or name in numeric}
-    for column in inputs.values():
-        refuse_mixture(column, file)
-        _refuse_infinite(column, file)
-    reasons = {name: _why_not(column) for name, column in inputs.items() if name not in numeric}
+    first = _first_problem(inputs.values(), file)
+    named = {*numeric, *first}
+    reasons = {name: _why_not(column) for name, column in inputs.items() if name not in named}
     bad = {name: reason for name, reason in reasons.items() if reason is not None}
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
-    if bad:
-        raise UnusableInput(_useless(columns, bad, ignored, numeric, file))
+    problems = [*first.values(), *([_useless(columns, bad, ignored, numeric, file)] if bad else [])]
+    if problems:  # both at once: each is mended by other settings
+        raise UnusableInput("; and ".join(problem.removesuffix(".") for problem in problems) + ".")
     if "" in inputs and reasons.get("") is None:
         place = list(columns).index("") + 1
         raise UnusableInput(
             f"Column {place} of {file} has no name: give it one, or {override('ignore', [*ignored, ''])}."
         )
     return {name: column for name, column in inputs.items() if name}
+
+
+def _first_problem(columns: Iterable[Column], file: str) -> dict[str, str]:
+    """The first column whose values can be no inputs as they are written, and what is wrong; empty without one."""
+    for column in columns:
+        try:
+            refuse_mixture(column, file)
+            _refuse_infinite(column, file)
+        except UnusableInput as error:
+            return {column.name: str(error)}
+    return {}
 
 
 def _useless(

@@ -18,17 +18,15 @@ from torch import Tensor
 from nas.configuration import optional_module
 from nas.data.mistaken_files import first_bytes, refuse_no_table, refuse_quoted_lines
 from nas.data.packed_file import COMPRESSED
+from nas.data.tables.csv_format import SEPARATORS, CsvFormat, suggested_format, typed_separator
 from nas.data.tables.table_codes import with_codes
 from nas.data.tables.table_rows import float_of, spellings, text_of
-from nas.errors import UnusableInput, listed, require
+from nas.errors import UnusableInput, listed
 
 log = logging.getLogger(__name__)
 
 PARQUET = (".parquet", ".pq")
-TABS = (".tsv", ".tab")
-SEPARATORS = (";", "\t", "|", " ")  # that are looked for where a comma is none
-TAB = ("tab", r"\t")
-BLANKS = r"\s+"  # one or more
+NO_BLANK = SEPARATORS[:-1]
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
@@ -45,7 +43,6 @@ DATE = re.compile(
 UNNAMED_INDEX = re.compile(r"__index_level_\d+__")  # as pandas saves it; other programs take it for a column
 RAGGED = re.compile(r"Expected \d+ fields in line (\d+), saw (\d+)")  # as pandas says it
 OPEN = re.compile(r"EOF inside string starting at row (\d+)")  # and this; the row of the names is 0
-COMMA = re.compile(r"-?\d+,\d+")
 EXACT = 2**53  # up to which float64 has every whole number
 UNITS = "%$€£¥"
 SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comma, points part an address or a version
@@ -54,7 +51,6 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
     rf"\s?[{UNITS}]?"
 )
 UNIT = re.compile(r"(?<=[\d.)])\s*((?i:[a-z°µ²³/]{2,})|[°mgshldWVK])\.?$")  # 40 kg, 3.5m, but not a flat 48B
-THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 # What reading a damaged or locked file raises; pandas' own errors are ValueErrors, as pyarrow's are.
 DAMAGED = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 Kind = Literal["number", "whole", "truth", "text", "category", "code", "date", "list"]
@@ -96,27 +92,6 @@ class Column:
         return torch.tensor([row for row, text in enumerate(self.texts) if not text], dtype=torch.int64)
 
 
-@dataclass(frozen=True)
-class CsvFormat:
-    r"""How a text file is read.
-
-    Attributes:
-        separator: Between two columns, ``tab``, a character, or ``\s+`` for blanks; null is a comma, or a tab in files
-            called ``.tsv``.
-        decimal: Between a number's whole and its fractional part.
-        encoding: Of the text.
-    """
-
-    separator: str | None = None
-    decimal: str = "."
-    encoding: str = "utf-8-sig"
-
-    def __post_init__(self) -> None:
-        good = self.separator is None or len(self.separator) == 1 or self.separator in (*TAB, BLANKS)
-        require(good, "separator", self.separator, rf"it must be one character such as ; or tab, {BLANKS} or null")
-        require(len(self.decimal) == 1, "decimal", self.decimal, "it must be one character")
-
-
 def read_table(
     file: Path, csv: CsvFormat, unknown: Sequence[str | float] = (), key: str = "data.file"
 ) -> dict[str, Column]:
@@ -139,17 +114,17 @@ def read_table(
     try:
         frame, codes, index = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
-        other = f"{'latin-1' if csv.encoding == 'cp1252' else 'cp1252'} reads the text of many older programs"
+        other, reads = "latin-1" if csv.encoding == "cp1252" else "cp1252", "reads the text of many older programs"
         if first_bytes(file).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            other = "utf-16 reads it"
-        raise UnusableInput(
-            f"{file} is no {csv.encoding} text (byte {error.start}): data.csv.encoding={other}."
-        ) from None
+            other, reads = "utf-16", "reads it"
+        wanted = suggested_format(pandas, file, replace(csv, encoding=other)).typed_from(csv)
+        reads = "may read it" if " " in wanted else reads
+        raise UnusableInput(f"{file} is no {csv.encoding} text (byte {error.start}): {wanted} {reads}.") from None
     except DAMAGED as error:
         reason = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
     frame = _without_empty_ends(frame)
-    _check_layout(frame, file)
+    _check_layout(pandas, frame, file, csv)
     columns = {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
     for place, name in enumerate(columns):
         if place in codes:
@@ -170,9 +145,8 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
             named = [f"__index_level_{level}__" if name is None else name for level, name in enumerate(levels)]
             index, frame = len(levels), frame.reset_index(names=named)
         return _without(pandas, frame, unknown) if unknown else frame, frozenset(), index
-    tabs = csv.separator in TAB or (csv.separator is None and {one.lower() for one in file.suffixes} & set(TABS))
-    separator = "\t" if tabs else csv.separator or ","
-    options: dict[str, Any] = {"index_col": False, "sep": separator, "encoding": csv.encoding, "skipinitialspace": True}
+    options = csv.options(file)
+    separator = options["sep"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what pandas says of the names it says of the whole table again
         # The names are read by themselves because pandas renames the second of two equal ones.
@@ -182,7 +156,7 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
         first = str(names[0])
         raise UnusableInput(
             f"The first line of {file} is {first!r}, which is for spreadsheets alone: remove it, and say "
-            f'"data.csv.separator={_typed(first[4:] or separator)}".'
+            f'"data.csv.separator={typed_separator(first[4:] or separator)}".'
         )
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -195,7 +169,7 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
                 pandas.read_csv(file, header=None, dtype=str, low_memory=False, **options | {"index_col": None})
                 raise ValueError("its rows have more values than its first row has names")
         except pandas.errors.ParserError as error:
-            _refuse_ragged(file, str(error), names)
+            _refuse_ragged(file, str(error), names, suggested_format(pandas, file, csv, NO_BLANK).typed_from(csv))
             _refuse_open_quotation(file, str(error))
             raise
     frame, codes = with_codes(pandas, frame, file, asked)
@@ -242,19 +216,23 @@ def _refuse_other_files(file: Path, key: str) -> None:
         raise UnusableInput(f"The table {file} is empty: it needs a row with the names of its columns, and rows below.")
 
 
-def _refuse_ragged(file: Path, complaint: str, names: Sequence[object]) -> None:
-    """Refuse a table in which a line has more values than there are names, with what may help."""
+def _refuse_ragged(file: Path, complaint: str, names: Sequence[object], wanted: str) -> None:
+    """Refuse a table in which a line has more values than there are names, with what may help.
+
+    Args:
+        file: The table.
+        complaint: What pandas says.
+        names: Those of its first line.
+        wanted: The settings that its first rows ask for.
+    """
     found = RAGGED.search(" ".join(complaint.split()))
     if found is None:
         return
     ways = ['a text that has the separator inside needs "quotes"']
     if len(names) == 1:
-        first = str(names[0])
-        other = next((one for one in SEPARATORS if one in first and one != " "), None)
-        ways = ["the first line must have the names of the columns, with nothing above it"]
-        if other is not None:
-            ways = [f'"data.csv.separator={_typed(other)}" may tell the columns apart']
-    if int(found[1]) == 2 and int(found[2]) == len(names) + 1:
+        above = "the first line must have the names of the columns, with nothing above it"
+        ways = [f"{wanted} may tell the columns apart" if "separator" in wanted else above]
+    elif int(found[1]) == 2 and int(found[2]) == len(names) + 1:
         ways.append("R writes the names of rows so: write.csv(..., row.names = FALSE)")
     many = f"{len(names)} name{'' if len(names) == 1 else 's'} ({listed([str(name) for name in names])})"
     raise UnusableInput(
@@ -285,21 +263,14 @@ def _tell_swallowed_rows(frame: Any, separator: str, file: Path) -> None:
                 return
 
 
-def _check_layout(frame: Any, file: Path) -> None:
+def _check_layout(pandas: Any, frame: Any, file: Path, csv: CsvFormat) -> None:
     if not len(frame):
         raise UnusableInput(f"The table {file} has no rows below its first one, which has the names of the columns.")
     refuse_quoted_lines(file, frame.columns)
-    if len(frame.columns) == 1:
-        (name,) = map(str, frame.columns)
-        separator = next((one for one in SEPARATORS if one in name), None)
-        if separator is not None:  # one column is no table of inputs and a target
-            raise UnusableInput(
-                f'{file} has one column, {name!r}: "data.csv.separator={_typed(separator)}" may tell its columns apart.'
-            )
-
-
-def _typed(separator: str) -> str:
-    return "tab" if separator == "\t" else f"'{separator}'"
+    if len(frame.columns) == 1 and any(one in str(frame.columns[0]) for one in SEPARATORS):
+        # One column is no table of inputs and a target.
+        wanted = suggested_format(pandas, file, csv).typed_from(csv)
+        raise UnusableInput(f"{file} has one column, {str(frame.columns[0])!r}: {wanted} may tell its columns apart.")
 
 
 def _names(frame: Any, file: Path) -> list[str]:
@@ -321,6 +292,8 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
     if types.is_datetime64_any_dtype(series.dtype):
         texts = series.map(lambda moment: moment.isoformat(), na_action="ignore")
         return Column(name, "date", texts=_texts(texts.astype(object)))
+    if types.is_timedelta64_dtype(series.dtype):
+        series = series.dt.total_seconds()
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return _of_numbers(types, name, series)
     known = series.dropna().tolist()

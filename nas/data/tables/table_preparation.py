@@ -53,6 +53,7 @@ class TablePreparation:
         targets: The target's columns.
         left_out: Columns that are there and are no inputs.
         missing: What stands for a missing value, beside what always does.
+        decimal: Between a number's whole and its fractional part in texts.
     """
 
     numeric: tuple[NumericColumn, ...]
@@ -60,6 +61,7 @@ class TablePreparation:
     targets: tuple[str, ...]
     left_out: tuple[str, ...]
     missing: tuple[str | float, ...] = ()
+    decimal: str = "."
 
     @property
     def categories(self) -> tuple[int, ...]:
@@ -77,7 +79,8 @@ class TablePreparation:
         }
         missing = {"missing": list(self.missing)} if self.missing else {}
         names = {"targets": list(self.targets), "left_out": list(self.left_out)}
-        return {"kind": "table", **of_columns, **names, **missing}
+        decimal = {"decimal": self.decimal} if self.decimal != "." else {}
+        return {"kind": "table", **of_columns, **names, **missing, **decimal}
 
 
 @dataclass(frozen=True)

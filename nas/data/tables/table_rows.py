@@ -31,10 +31,10 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
         ValueError: A column is missing or was not there in training, or a value is no finite number, or too large.
     """
     columns = columns_of(rows, preparation)
-    unknown = spellings(preparation.get("missing", ()))
+    unknown, decimal = spellings(preparation.get("missing", ())), preparation.get("decimal", ".")
     numbers, gaps, codes = [], [], []
     for column in preparation["numeric"]:
-        values = numbers_of(column["name"], columns[column["name"]], unknown)
+        values = numbers_of(column["name"], columns[column["name"]], unknown, decimal)
         missing = values.isnan()
         numbers.append((values.where(~missing, column["median"]) - column["mean"]) / column["std"])
         if column["indicator"]:
@@ -105,10 +105,10 @@ def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[
     return {name: columns[name] for name in wanted}
 
 
-def numbers_of(name: str, values: Any, unknown: Sequence[str] = ()) -> Tensor:
-    """(N,) float64, NaN where a value is missing."""
+def numbers_of(name: str, values: Any, unknown: Sequence[str] = (), decimal: str = ".") -> Tensor:
+    """(N,) float64, NaN where a value is missing; ``decimal`` is the mark in texts."""
     if not isinstance(values, Tensor):
-        read = [number_of(name, row, value, unknown) for row, value in enumerate(values)]
+        read = [number_of(name, row, value, unknown, decimal) for row, value in enumerate(values)]
         values = torch.tensor(read, dtype=torch.float64)
     absent = torch.tensor([float_of(text) for text in unknown], dtype=torch.float64)
     values = values.double().masked_fill(torch.isin(values.double(), absent), float("nan"))
@@ -118,11 +118,13 @@ def numbers_of(name: str, values: Any, unknown: Sequence[str] = ()) -> Tensor:
     return values
 
 
-def number_of(name: str, row: int, value: Any, unknown: Sequence[str]) -> float:
+def number_of(name: str, row: int, value: Any, unknown: Sequence[str], decimal: str) -> float:
     if str(value).strip() in (*MISSING_NUMBERS, *unknown):
         return float("nan")
     try:
-        return float(value)
+        value = value.total_seconds() if hasattr(value, "total_seconds") else value  # a duration
+        plain = value.replace(decimal, ".") if isinstance(value, str) and "." not in value else value
+        return float(plain)
     except (TypeError, ValueError):
         raise ValueError(f"{name} of row {row + 1} is {value!r}, not a number") from None
 

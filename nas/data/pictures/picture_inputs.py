@@ -1,0 +1,57 @@
+"""Pictures of any size as a network takes them.
+
+The text of :func:`prepared_pictures` goes into the Python file that stands for a found network, so it needs torch only.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def prepared_pictures(pictures: Any, preparation: Mapping[str, Any]) -> Tensor:
+    """The network's inputs, (N, C, H, W) float32: resized to cover the size, cut to their centre and normalised.
+
+    Args:
+        pictures: A picture (channels, height, width), several of one size, or a list of them, of any sizes. uint8 is
+            from 0 to 255, any other whole number from 0 to 65535, floating point from 0 (black) to 1 (white). Grey may
+            stand for RGB.
+        preparation: What was found in the data, as ``candidate.json`` has it.
+
+    Raises:
+        ValueError: A picture has other channels.
+    """
+    several = [pictures] if getattr(pictures, "ndim", 0) == 3 else pictures
+    inputs = torch.stack([resized(light_of(torch.as_tensor(one), preparation), preparation) for one in several])
+    mean, std = (torch.tensor(preparation[key]).view(-1, 1, 1) for key in ("mean", "std"))
+    return (inputs - mean) / std.where(std > 0, 1.0)
+
+
+def light_of(picture: Tensor, preparation: Mapping[str, Any]) -> Tensor:
+    """(C, H, W) float32 from 0 to 1, with all channels that the network takes."""
+    channels = len(preparation["mean"])
+    if picture.ndim != 3 or picture.shape[0] not in ((1, 3) if channels == 3 else (channels,)):
+        named = f"{preparation['channels']}, ({channels}, height, width)"
+        raise ValueError(f"a picture has the shape {tuple(picture.shape)}; the network takes {named}")
+    whole = {torch.uint8: 255.0, torch.bool: 1.0}.get(picture.dtype, 65535.0)
+    light = picture.float() if picture.is_floating_point() else picture.float() / whole
+    return light.expand(channels, -1, -1)
+
+
+def resized(image: Tensor, preparation: Mapping[str, Any]) -> Tensor:
+    """``image`` (C, h, w) in the size of the training, (C, H, W): its centre, where the shapes differ."""
+    own, sides, shorter = image.shape[1:], preparation["size"], preparation["shorter_side"]
+    if shorter is None:
+        scale = max(wanted / has for wanted, has in zip(sides, own, strict=True))
+        covering = [max(wanted, round(has * scale)) for wanted, has in zip(sides, own, strict=True)]
+    else:
+        covering = [shorter if has == min(own) else int(shorter * has / min(own)) for has in own]
+    whole = None if preparation["white"] > 255 else 255  # pictures of 8 bits are rounded to them, as files of them are
+    for size in ((own[0], covering[1]), tuple(covering)):  # along one side after the other
+        if tuple(image.shape[1:]) != size:
+            image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
+            image = (image * whole + 0.5).floor() / whole if whole else image
+    top, left = (round((has - wanted) / 2) for has, wanted in zip(covering, sides, strict=True))
+    return image[:, top : top + sides[0], left : left + sides[1]]
