@@ -6,6 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -143,7 +144,10 @@ class Images:
         if mean is None or std is None:
             mean, std = parts["train"].channel_statistics()  # type: ignore[attr-defined]
         self._tell(targets, decoding, parts, kept, headers)
-        of_sizes, by_content = self._digest(folder, found, targets, by_content=False), bytes_ <= READ_WHOLE * 2**30
+        of_sizes = digest = self._digest(folder, found, targets, by_content=False)
+        if bytes_ <= READ_WHOLE * 2**30:
+            with suppress(OSError):  # DataSplits says which files cannot be read, all of them in one sentence
+                digest = self._digest(folder, found, targets, by_content=True)
         return DataSplits(
             self.name,
             parts["train"],
@@ -155,8 +159,8 @@ class Images:
             target_names=found.target_names,
             head="point" if self.masks is None else "dense",
             preparation=self._preparation(decoding, mean, std, targets),
-            digest=self._digest(folder, found, targets, by_content=True) if by_content else of_sizes,
-            former_digests=(of_sizes,) if by_content else (),  # of what was not kept in memory
+            digest=digest,
+            former_digests=() if digest == of_sizes else (of_sizes,),  # of what was not kept in memory
             epoch_samples=self.epoch_samples,
             exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
