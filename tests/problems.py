@@ -271,6 +271,7 @@ def search_parts(folder: Path, **settings: Any) -> SearchParts:
         "epochs": 2,
         "warmup_epochs": 0,
         "hyperparameter_every": 1,
+        "stop": "epochs",
         "settled_epochs": 2,
         "settled_ratio": 1.5,
         "checkpoint_every": 3,

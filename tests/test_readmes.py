@@ -199,7 +199,7 @@ def test_the_options_of_every_command_exist(command: Command) -> None:
         "python train_search.py searches.epochs=2",
         "python train_search.py search.epoch=2",
         "python train_search.py method=no_such_method",
-        "python train_search.py search.settled_by=nothing",
+        "python train_search.py search.stop=never",
         "python train_search.py --multiruns seed=0,1",
         "python train_search.py --multirun no_such_setting=0,1",
         "python train_final.py candidate=runs/mine final.epoch=3",

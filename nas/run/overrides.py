@@ -16,13 +16,11 @@ from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, require
 
-OLD_NAMES = {
+OLD_OPTIONS = {
     "method=rehearsed": "it is called tuned now",
     "method=several_starts": "it is called multi_start now",
     "method=refined": "it has been removed, as it found nothing better than method=tuned",
     "discretisation=perturbation": "it is called alone now",
-    "search.stop=settled": "it is called stopping=converged now",
-    "search.stop=epochs": "it is called stopping=epochs now",
 }
 _PARSER = OverridesParser.create()
 
@@ -194,7 +192,7 @@ def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
 
 
 def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
-    """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names.
+    """Refuse ``data=null``, ``data=3`` and the like, for which Hydra prints a traceback, and old names of options.
 
     Args:
         arguments: The command line.
@@ -211,17 +209,17 @@ def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:
         _refuse_unread_additions(overrides, arguments, conf)
     for override in overrides:
         group, value = override.key_or_group, override.value()
-        name, text = override.get_key_element().lstrip("+"), override.get_value_string()
-        renamed = OLD_NAMES.get(f"{group}={value}")
-        if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
-            raise InvalidValue(name, value, renamed)
         if override.is_delete() or not group or not (conf / group).is_dir():
             continue
+        name, text = override.get_key_element().lstrip("+"), override.get_value_string()
         named = value if isinstance(value, list) else [value]
         if not named or any(_names_no_option(one) for one in named):
             options = ", ".join(sorted(file.stem for file in (conf / group).glob("*.yaml")))
             shown = None if text in ("", "null") else text
             raise InvalidValue(name, shown, f"it must be one of {options}, or left out")
+        renamed = OLD_OPTIONS.get(f"{group}={value}")
+        if renamed is not None and not (conf / group / f"{value}.yaml").is_file():
+            raise InvalidValue(name, value, renamed)
         added = override.is_add() and override.package is None and "/" not in group and not has_own_files
         require(not added, f"+{name}", text, f"every group is there already, {name}={text} chooses its option")
 

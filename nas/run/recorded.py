@@ -30,8 +30,7 @@ DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data
 PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 MOST_RUNS = 3  # that are named of many
-# Settings that are gone, with the value that is what happens without them today.
-REMOVED = {"search.guard.pair": "present", "search.stop": "epochs"}
+REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
 
 
 def recorded_configuration(folder: Path) -> DictConfig:

@@ -148,8 +148,11 @@ class GradientSearch(CheckpointedSearch):
             self._end_epoch()
 
     def finished(self) -> bool:
-        affordable = self.meter.budget.allows(self.meter.spent + self.meter.reserve())
-        return self.step >= self.total_steps or not affordable or self.stopped_by() is not None
+        if self.step >= self.total_steps or not self.meter.budget.allows(self.meter.spent + self.meter.reserve()):
+            return True
+        at_epoch_end = self.step > 0 and self.step % self.steps_per_epoch == 0
+        settled = self.settings.stop == "settled" and at_epoch_end and not any(self.settled().values())
+        return settled or self.stopped_by() is not None
 
     def end(self) -> None:
         """Measure the supernet on the whole validation split and read the architecture off it, once."""

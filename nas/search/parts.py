@@ -59,6 +59,7 @@ class SearchSettings:
         epochs: Passes over the training split.
         warmup_epochs: How many epochs at the start leave alpha alone.
         hyperparameter_every: Weight steps from one step of the hyperparameters to the next.
+        stop: ``settled`` ends it as soon as nothing has moved for ``settled_epochs``; ``epochs`` never before the end.
         settled_epochs, settled_ratio: What counts as settled: epochs without a changed choice and without a
             hyperparameter that moved by more than this ratio (``Trajectory.settled``).
         checkpoint_every: Steps from one checkpoint to the next; see :func:`nas.run.checkpoint.is_due`.
@@ -76,6 +77,7 @@ class SearchSettings:
     epochs: int
     warmup_epochs: int
     hyperparameter_every: int
+    stop: Literal["epochs", "settled"]
     settled_epochs: int
     settled_ratio: float
     checkpoint_every: int

@@ -47,7 +47,9 @@ class Readings(Callback):
 
     def on_epoch(self, step: int, epoch: int, preferred: Architecture) -> None:
         left = self.settings.epochs - epoch - 1
-        if self.parts.stopping is not None or 0 < left < self.settings.settled_epochs:
+        may_end = self.settings.stop == "settled" or self.parts.stopping is not None
+        due = may_end or 0 < left < self.settings.settled_epochs
+        if due:
             self._note(step, self.reader.read_off(lambda batches: batches))
 
     def note(self, step: int) -> None:

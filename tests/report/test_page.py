@@ -263,11 +263,11 @@ def test_a_candidate_that_cannot_be_read_is_not_called_unfinished(run_folder, co
 
 
 def test_changed_settings_are_those_that_differ():
-    default = {"seed": 0, "search": {"epochs": 4, "settled_by": "candidate"}, "gone": [1]}
-    config = {"seed": 3, "search": {"epochs": 4, "settled_by": "parameters"}, "new": {"a": None}}
+    default = {"seed": 0, "search": {"epochs": 4, "stop": "epochs"}, "gone": [1]}
+    config = {"seed": 3, "search": {"epochs": 4, "stop": "settled"}, "new": {"a": None}}
     assert [tuple(change) for change in changed_settings(config, default)] == [
         ("seed", "0", "3"),
-        ("search.settled_by", "candidate", "parameters"),
+        ("search.stop", "epochs", "settled"),
         ("new.a", None, "null"),
         ("gone", "[1]", None),
     ]

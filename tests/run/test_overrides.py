@@ -249,12 +249,10 @@ def test_settings_may_be_null_and_groups_be_chosen() -> None:
         ("method=several_starts", "method=several_starts is not allowed: it is called multi_start now."),
         ("method=refined", "method=refined is not allowed: it has been removed, as it found nothing better than "),
         ("+discretisation=perturbation", "discretisation=perturbation is not allowed: it is called alone now."),
-        ("search.stop=settled", "search.stop=settled is not allowed: it is called stopping=converged now."),
-        ("++search.stop=epochs", "search.stop=epochs is not allowed: it is called stopping=epochs now."),
     ],
 )
 def test_an_option_of_old_is_refused_with_what_it_is_today(argument: str, sentence: str, tmp_path: Path) -> None:
-    for group in ("method", "discretisation", "search"):
+    for group in ("method", "discretisation"):
         (tmp_path / group).mkdir()
     with pytest.raises(InvalidValue) as caught:
         refuse_impossible_options([argument], tmp_path)

@@ -35,7 +35,6 @@ from nas.search.callback import Callback, SeenStep
 from nas.search.gradient_search import GradientSearch
 from nas.search.guard import GuardSettings, SearchDiverged
 from nas.search.record import normalised_entropy
-from nas.search.stopping_rules import Converged, StoppingRule
 from nas.spaces.macro.space import Macro
 from nas.stopping import Stopped
 from nas.training.settings import TrainingSettings
@@ -79,7 +78,6 @@ class Run:
     search: dict[str, Any] = field(default_factory=dict)
     guard: dict[str, Any] = field(default_factory=dict)
     temperature: Temperature = field(default_factory=lambda: Temperature(2.0, 0.5))
-    stopping: StoppingRule | None = None
 
     def made(self, splits: DataSplits, path: Path) -> GradientSearch:
         relaxation = {"softmax": Softmax, "gumbel": GumbelSoftmax}[self.relaxation](self.temperature)
@@ -103,7 +101,6 @@ class Run:
                     }
                 ),
                 search={**settings, "guard": GuardSettings(**self.guard)},
-                stopping=self.stopping,
                 training=TrainingSettings(
                     16, 0.9, 5.0, "cosine", on_non_finite=self.on_non_finite, compile=self.compile
                 ),
@@ -306,8 +303,7 @@ def test_looking_back_spends_no_more_samples_than_first_order(splits, tmp_path):
 def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
     search = Run(
         architecture=None,
-        search={"epochs": 8, "warmup_epochs": 0, "settled_epochs": 3, "settled_ratio": 5.0},
-        stopping=Converged(),
+        search={"epochs": 8, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 3, "settled_ratio": 5.0},
     ).made(splits, tmp_path)
     result = search.search()
     assert search.step == 3 * STEPS_PER_EPOCH
@@ -315,9 +311,9 @@ def test_it_stops_as_soon_as_everything_has_settled(splits, tmp_path):
 
 
 def test_it_goes_on_while_something_moves_or_unless_it_was_asked_to_stop(splits, tmp_path):
-    for name, ratio, stopping in (("moving", 1.0 + 1e-9, Converged()), ("not asked", 1e3, None)):
-        settings = {"epochs": 4, "warmup_epochs": 0, "settled_epochs": 2, "settled_ratio": ratio}
-        search = Run(architecture=None, search=settings, stopping=stopping).made(splits, tmp_path / name)
+    moving = {"epochs": 4, "warmup_epochs": 0, "stop": "settled", "settled_epochs": 2, "settled_ratio": 1.0 + 1e-9}
+    for name, settings in {"moving": moving, "not asked": {**moving, "stop": "epochs", "settled_ratio": 1e3}}.items():
+        search = Run(architecture=None, search=settings).made(splits, tmp_path / name)
         search.search()
         assert search.step == 4 * STEPS_PER_EPOCH, name
 

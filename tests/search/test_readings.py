@@ -17,7 +17,6 @@ from nas.search.discretisation import Alone, AloneOrStrongest, Strongest, Traine
 from nas.search.gradient_search import GradientSearch
 from nas.search.parts import SearchSettings
 from nas.search.readings import Readings
-from nas.search.stopping_rules import Converged
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -108,8 +107,7 @@ def test_a_search_pays_for_its_readings_and_goes_on_after_a_kill(tmp_path: Path)
 
 
 def test_it_reads_after_every_epoch_that_may_be_the_last(tmp_path: Path) -> None:
-    parts = parts_of(tmp_path, AloneOrStrongest(IMAGES), epochs=6, settled_epochs=2, settled_loss=1e3)
-    search = GradientSearch(replace(parts, stopping=Converged()))
+    search = searched(tmp_path, epochs=6, stop="settled", settled_epochs=2, settled_loss=1e3)
     search.trajectory.settled = lambda *_: {"architecture": "alpha moved"}  # type: ignore[method-assign]
     result = search.search()
     assert search.step == 2 * search.steps_per_epoch
