@@ -39,6 +39,8 @@ class CoarseToFine(Refinement):
         trials: The most short trainings.
         whole_epochs: Length of a whole training; None for no such comparison.
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
+        from_usual: Whether they follow a search, too, that began near the usual values and leaves nothing to them: it
+            has left these by its own measure, and short trainings have to be better than that measure to be of use.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -55,6 +57,7 @@ class CoarseToFine(Refinement):
         trials: int,
         whole_epochs: int | None = None,
         tried: Mapping[str, float] | None = None,
+        from_usual: bool = True,
         *,
         parts: SearchParts,
     ) -> None:
@@ -63,7 +66,7 @@ class CoarseToFine(Refinement):
         require(good, "whole_epochs", whole_epochs, "it must be at least 1, or null for no whole trainings")
         self.steps = Steps(usual, coarse, fine, margin)
         super().__init__(inner, parts)
-        self.trials = trials
+        self.trials, self.from_usual = trials, from_usual
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
         entries = parts.hyperparameters.entries
@@ -77,7 +80,7 @@ class CoarseToFine(Refinement):
 
     def search(self) -> SearchResult:
         found = self.inner.search()
-        if not self.ranges:
+        if not self.ranges or self._began_as_usual(found):
             return found
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
 
@@ -90,6 +93,14 @@ class CoarseToFine(Refinement):
                 log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
             whole = self._whole_trainings([found.candidate, lead.candidate], trainings)
         return self._improved(found, trainings, lead, whole) if trainings.done else found
+
+    def _began_as_usual(self, found: SearchResult) -> bool:
+        """Whether there is nothing to repair, and nothing that has not been tried."""
+        if self.from_usual or self.tried or not self.ranges.keys() <= found.trajectory.keys():
+            return False
+        values = {name: found.trajectory[name][0] for name in self.ranges}
+        began = Candidate(found.candidate.architecture, Hyperparameters({**found.candidate.hyperparameters, **values}))
+        return near(began, self.steps.moved(began, self.ranges, list(self.ranges), 1.0), self.ranges)
 
     def _whole_trainings(self, candidates: Sequence[Candidate], trainings: Trainings) -> list[Evaluation]:
         """One of each, where they differ and the budget pays for all; one alone would tell nothing."""

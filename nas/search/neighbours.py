@@ -2,7 +2,9 @@
 
 Neighbours of the best candidate so far differ from it in a choice or two, or in a hyperparameter. Short trainings tell
 which of them are worth a whole one; only a whole one, with common random numbers, can take the lead. Where the budget
-is too small for that, short ones decide between networks: they prefer too high a learning rate, but rank networks well.
+is too small for that, short ones propose another network, and a longer one, with other random numbers, decides. The
+lowest of several noisy losses is lower than it deserves, and the more so the more there are: by how much is only seen
+in a training that had no part in the selection.
 """
 
 import logging
@@ -32,9 +34,14 @@ class Neighbours(Refinement):
     A round gives ``tried`` neighbours a short training. Those that are better there than the leader, ``confirmed`` at
     most, get a whole one, as the leader does once; the lower validation loss leads. Rounds end at ``trials`` trainings
     of either length, where the budget pays for no short training with a whole one after it, or where no neighbour is
-    left. Where the budget does not pay for half a round with two whole trainings, all are short, of neighbours with
-    other choices, and one whose loss is lower by ``margin`` leads. The trainings lie in ``neighbours.jsonl`` and
-    ``neighbours_short.jsonl`` of the run folder, so that a resumed run makes none twice.
+    left. Where the budget does not pay for half a round with two whole trainings, there is one proposal: half of what
+    is left goes into short trainings of neighbours with other choices, the other half into a longer one of the best of
+    them and of the start, with random numbers of its own. The lower loss there leads. Where that half pays for no
+    longer trainings than the short ones, nothing is spent and the start stays. The trainings lie in
+    ``neighbours.jsonl``, ``neighbours_short.jsonl`` and ``neighbours_<n>_epochs.jsonl`` of the run folder, so that a
+    resumed run makes none twice.
+
+    Halves are what successive halving gives to each of its rungs (Jamieson and Talwalkar, 2016).
 
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.
@@ -42,7 +49,6 @@ class Neighbours(Refinement):
         steps: By name: how far a hyperparameter's neighbours are, a factor on a log scale, the difference on any other.
             What is not learned is left alone.
         tried, confirmed: See above.
-        margin: By what share of the leader's loss that of a neighbour must be lower, where short trainings decide.
         trials: The most trainings.
 
     Raises:
@@ -58,7 +64,6 @@ class Neighbours(Refinement):
         tried: int,
         confirmed: int,
         trials: int,
-        margin: float = 0.05,
         *,
         parts: SearchParts,
     ) -> None:
@@ -67,7 +72,6 @@ class Neighbours(Refinement):
         require(tried >= 1, "tried", tried, "it must be at least 1")
         require(1 <= confirmed <= tried, "confirmed", confirmed, f"it must be from 1 to tried={tried}")
         require(trials >= 1, "trials", trials, "it must be at least 1")
-        require(0 <= margin < 1, "margin", margin, "it must be from 0 to below 1")
         super().__init__(inner, parts)
         ranges = parts.hyperparameters.candidate_ranges()
         self.steps = {name: (steps[name], range_) for name, range_ in ranges.items() if name in steps}
@@ -75,8 +79,13 @@ class Neighbours(Refinement):
             least = 1 if name in self.steps and self.steps[name][1].scale == "log" else 0
             allowed = "it must be a factor above 1 on a log scale, or a difference above 0"
             require(least < step < math.inf, f"steps.{name}", step, allowed)
-        self.tried, self.confirmed, self.trials, self.margin = tried, confirmed, trials, margin
+        self.tried, self.confirmed, self.trials = tried, confirmed, trials
+        self.between = range(short_epochs + 1, epochs + 1)
         self.whole, self.short = Trainer("neighbours", epochs, parts), Trainer("neighbours_short", short_epochs, parts)
+
+    def longer(self, epochs: int) -> Trainer:
+        """Trainings of so many epochs, with other random numbers than the short ones."""
+        return Trainer(f"neighbours_{epochs}_epochs", epochs, self.parts, own_numbers=True)
 
     def search(self) -> SearchResult:
         found = self.inner.search()
@@ -87,7 +96,7 @@ class Neighbours(Refinement):
                 while climb.round():
                     pass
             else:
-                climb.by_short_trainings(neighbourhood.network)
+                climb.one_proposal(neighbourhood.network)
         if not trainings.done:
             return found
         told = climb.in_words()
@@ -96,13 +105,16 @@ class Neighbours(Refinement):
 
 
 class Climb:
-    """The rounds: which candidate leads, and what each has lost in trainings of either length.
+    """The rounds: which candidate leads, and what each has lost in short trainings and in those that decide.
 
     Args:
         start: The first leader.
         neighbour: A new neighbour of a candidate, or None where there is none.
         rules: Its settings and trainers hold.
         trainings: They make and pay them.
+
+    Attributes:
+        decider: Makes the trainings that decide: whole ones, but for what :meth:`one_proposal` says.
     """
 
     def __init__(
@@ -114,27 +126,39 @@ class Climb:
     ) -> None:
         self.start = self.lead = start
         self.neighbour, self.rules, self.trainings = neighbour, rules, trainings
+        self.decider = rules.whole
         self.short: dict[Candidate, float] = {}
-        self.whole: dict[Candidate, float] = {}
+        self.decided: dict[Candidate, float] = {}
 
     def affords_half_a_round(self) -> bool:
         """Whether the budget pays for the first half of a round, of neighbours that cost what the start does."""
         short, whole = self.rules.short.price(self.start), self.rules.whole.price(self.start)
         return self.trainings.affords(sum([*[short] * (1 + max(1, self.rules.tried // 2)), whole, whole], Cost()))
 
-    def by_short_trainings(self, network: Callable[[Candidate], Candidate | None]) -> None:
-        """Let short trainings decide, as long as the budget pays for one.
+    def one_proposal(self, network: Callable[[Candidate], Candidate | None]) -> None:
+        """Try neighbours with one half of what is left; the other one is for a contest of the best with the start.
 
         Args:
             network: A new neighbour of a candidate with other choices, or None where there is none.
         """
-        candidate: Candidate | None = self.lead
-        while candidate is not None and len(self.trainings.done) < self.rules.trials:
-            if not self._train_briefly(candidate):
-                return
-            if self.short[candidate] < (1 - self.rules.margin) * self.short[self.lead]:
-                self.lead = candidate
-            candidate = network(self.lead)
+        if not self._lengthen(self.start, halves=2):
+            return
+        best: Candidate = self.start
+        candidate: Candidate | None = self.start
+        while candidate is not None and self._try(candidate, best):
+            best = min(best, candidate, key=self.short.__getitem__)
+            candidate = network(best)
+        if best != self.start and self._lengthen(best):
+            self._compete(best)
+
+    def _lengthen(self, candidate: Candidate, halves: int = 1) -> bool:
+        """Let ``decider`` be the longest one with which ``halves`` contests with ``candidate`` can be paid for."""
+        for epochs in reversed(self.rules.between):
+            self.decider = self.rules.longer(epochs)
+            prices = [self.decider.price(self.lead), self.decider.price(candidate)] * halves
+            if self.trainings.affords(sum(prices, Cost())):
+                return True
+        return False
 
     def round(self) -> bool:
         """Try neighbours of the leader, and let the best of them compete with it.
@@ -157,11 +181,11 @@ class Climb:
         return not ended
 
     def in_words(self) -> str:
-        told = f"{len(self.short)} short trainings, {len(self.whole)} whole ones"
+        kind = "whole ones" if self.decider is self.rules.whole else f"of {self.decider.epochs} epochs"
+        told = f"{len(self.short)} short trainings, {len(self.decided)} {kind}"
         if self.lead == self.start:
             return f"{told}: the start stays"
-        known = self.whole or self.short
-        return f"{told}: loss {known[self.start]:.3g} -> {known[self.lead]:.3g}"
+        return f"{told}: loss {self.decided[self.start]:.3g} -> {self.decided[self.lead]:.3g}"
 
     def _try(self, candidate: Candidate, *hopeful: Candidate) -> bool:
         """Make a short training of ``candidate``, unless one of it or of ``hopeful`` could then not compete."""
@@ -173,10 +197,6 @@ class Climb:
             return False
         if not self.trainings.affords(rules.short.price(candidate) + dearest.cost):
             return False
-        return self._train_briefly(candidate)
-
-    def _train_briefly(self, candidate: Candidate) -> bool:
-        """Make a short training of ``candidate``, if the budget pays for it."""
         trial = self.trainings.train(self.rules.short, candidate)
         if trial is not None:
             self.short[candidate] = loss(trial)
@@ -184,26 +204,26 @@ class Climb:
 
     def _contest(self, candidate: Candidate) -> "Contest":
         """What it takes to let ``candidate`` compete with the leader."""
-        lacking = [one for one in dict.fromkeys((self.lead, candidate)) if one not in self.whole]
-        prices = [self.rules.whole.price(one) for one in lacking]
+        lacking = [one for one in dict.fromkeys((self.lead, candidate)) if one not in self.decided]
+        prices = [self.decider.price(one) for one in lacking]
         return Contest(len(lacking), sum(prices, Cost()))
 
     def _compete(self, candidate: Candidate) -> None:
-        """Whole trainings of the leader and ``candidate``; where they cannot be paid for, the leader stays."""
+        """Let ``decider`` train the leader and ``candidate``; where that cannot be paid for, the leader stays."""
         for one in (self.lead, candidate):
-            if one in self.whole:
+            if one in self.decided:
                 continue
             over = len(self.trainings.done) >= self.rules.trials
-            trial = None if over else self.trainings.train(self.rules.whole, one)
+            trial = None if over else self.trainings.train(self.decider, one)
             if trial is None:
                 return
-            self.whole[one] = loss(trial)
-        if self.whole[candidate] < self.whole[self.lead]:
+            self.decided[one] = loss(trial)
+        if self.decided[candidate] < self.decided[self.lead]:
             self.lead = candidate
 
 
 class Contest(NamedTuple):
-    """Whole trainings that are still to be made, and what they cost."""
+    """Deciding trainings that are still to be made, and what they cost."""
 
     trainings: int
     cost: Cost

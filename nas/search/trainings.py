@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any, Self
+
+import torch
 
 from nas.candidate import Candidate, Range
 from nas.errors import require
@@ -17,6 +19,7 @@ from nas.search.result import Search, SearchResult
 from nas.stopping import Stopped, StopRequest
 
 MOST_SHOWN = 3
+SEEDS = 2**62
 
 
 class Refinement:
@@ -53,17 +56,20 @@ class Trainer:
         name: Of its file in the run folder, ``<name>.jsonl``, and of what is recorded, ``<name>/validation_loss``.
         epochs: Length of a training, which the learning rate's schedule spans.
         parts: The pieces of the run.
+        own_numbers: Whether its random numbers, common to its candidates, are others than those of other trainers.
 
     Raises:
         InvalidValue: ``epochs`` is below 1.
     """
 
-    def __init__(self, name: str, epochs: int, parts: SearchParts) -> None:
+    def __init__(self, name: str, epochs: int, parts: SearchParts, own_numbers: bool = False) -> None:
         assert parts.setup is not None
         assert parts.objective is not None
-        self.name = name
+        self.name, self.epochs = name, epochs
         self.path = parts.folder.path / f"{name}.jsonl"
         setup = CommonRandomNumbers.of_setup(parts.setup)
+        if own_numbers:
+            setup = replace(setup, seed=int(torch.randint(SEEDS, (), generator=parts.randomness.anew(name))))
         self.from_scratch = TrainedFromScratch(epochs, setup=setup, objective=parts.objective)
 
     def price(self, candidate: Candidate) -> Cost:

@@ -181,6 +181,19 @@ def test_a_search_ends_in_it_within_its_budget_and_goes_on_between_two_trainings
     assert poor.settled[RATE] == "its short trainings ended before all steps were tried"
 
 
+@pytest.mark.parametrize(
+    ("rate", "more", "made"),
+    [(0.01, (), 0), (1e-4, (), 3), (0.01, ("method.from_usual=true",), 3), (0.01, ("method.usual.dropout=0.8",), 3)],
+)
+def test_it_can_leave_alone_what_began_at_the_usual_values(
+    rate: float, more: tuple[str, ...], made: int, tmp_path: Path
+) -> None:
+    config = small_search("method.from_usual=false", *more, f"hyperparameters.learning_rate.initial={rate}")
+    result = train_search.search(config, tmp_path)[0]
+    assert len(list(EvaluationCache(tmp_path / "coarse_to_fine.jsonl"))) == made
+    assert ("coarse to fine" in result.remarks) == (made > 0)
+
+
 def test_a_whole_training_decides_between_learned_and_other_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Cost, Evaluation, EvaluationCache
 from nas.search.neighbours import Climb, Neighbourhood
+from nas.search.trainings import Trainer
 from nas.signature import Signature
 from nas.spaces import Macro
 from tests.killing import killed_before_a_training
@@ -108,9 +109,11 @@ class MadeUp:
 
 
 def climb_of(made_up: MadeUp, trials: int = 1000, tried: int = 6, confirmed: int = 2) -> Climb:
-    prices = {"short": Cost(SHORT, float(SHORT), 1), "whole": Cost(WHOLE, float(WHOLE), 1)}
-    trainers = {name: SimpleNamespace(price=lambda _, price=price: price) for name, price in prices.items()}
-    rules = SimpleNamespace(tried=tried, confirmed=confirmed, trials=trials, margin=0.05, **trainers)
+    def trainer(epochs: int) -> Any:  # an epoch costs a sample
+        return SimpleNamespace(epochs=epochs, price=lambda _: Cost(epochs, float(epochs), 1))
+
+    rules = SimpleNamespace(tried=tried, confirmed=confirmed, trials=trials, short=trainer(SHORT), whole=trainer(WHOLE))
+    rules.longer, rules.between = trainer, range(SHORT + 1, WHOLE + 1)
     return Climb(start(), drawn().neighbour, cast(Any, rules), cast(Any, made_up))
 
 
@@ -161,23 +164,66 @@ def test_the_budget_is_never_exceeded_and_pays_for_a_contest(budget: int) -> Non
         assert budget - made_up.spent < 2 * SHORT + WHOLE + WHOLE  # nothing more could be tried with it
 
 
-def test_where_no_half_a_round_can_be_paid_for_short_trainings_decide_between_networks() -> None:
-    made_up = MadeUp(distance, lambda candidate: -distance(candidate), budget=24)
-    climb = climb_of(made_up, trials=30)
+def proposed(made_up: MadeUp, trials: int = 1000) -> Climb:
+    climb = climb_of(made_up, trials)
     assert not climb.affords_half_a_round()
-    climb.by_short_trainings(drawn().network)
-    assert len(made_up.done) == 24 // SHORT
-    assert made_up.wholes() == []
-    assert {trial.candidate.hyperparameters for trial in made_up.done} == {start().hyperparameters}
-    assert distance(climb.lead) == min(trial.metrics["loss"] for trial in made_up.done) < distance(start())
-    assert climb.in_words().endswith(f"loss 5 -> {distance(climb.lead):g}")
+    climb.one_proposal(drawn().network)
+    return climb
 
 
-def test_a_short_training_leads_only_where_it_is_lower_by_the_margin() -> None:
-    made_up = MadeUp(lambda candidate: 1.0 if candidate == start() else 0.96, distance, budget=40)
-    climb = climb_of(made_up)
-    climb.by_short_trainings(drawn().network)
+def test_where_no_half_a_round_can_be_paid_for_a_longer_contest_decides_on_one_proposal() -> None:
+    made_up = MadeUp(distance, distance, budget=26)
+    climb = proposed(made_up)
+    *short, first, second = made_up.done
+    assert [trial.cost.samples for trial in short] == [SHORT] * 7  # half of the budget, and what rounding leaves of it
+    assert {trial.candidate.hyperparameters for trial in short} == {start().hyperparameters}
+    assert [trial.cost.samples for trial in (first, second)] == [6, 6]
+    assert (first.candidate, second.candidate) == (start(), climb.lead)
+    assert distance(climb.lead) == min(trial.metrics["loss"] for trial in short) < distance(start())
+    assert climb.in_words() == f"7 short trainings, 2 of 6 epochs: loss 5 -> {distance(climb.lead):g}"
+
+
+def test_the_start_stays_where_the_contest_does_not_confirm_the_proposal() -> None:
+    climb = proposed(MadeUp(distance, lambda candidate: -distance(candidate), budget=24))  # short trainings mislead
     assert climb.lead == start()
+    assert climb.in_words().endswith("2 of 6 epochs: the start stays")
+
+
+def test_where_no_short_training_is_better_there_is_no_contest() -> None:
+    made_up = MadeUp(lambda candidate: float(candidate != start()), distance, budget=24)
+    assert proposed(made_up).lead == start()
+    assert {trial.cost.samples for trial in made_up.done} == {SHORT}
+
+
+@pytest.mark.parametrize("budget", range(28))
+def test_what_is_left_is_never_exceeded_and_not_spent_in_vain(budget: int) -> None:
+    made_up = MadeUp(distance, distance, budget)
+    climb = proposed(made_up)
+    assert made_up.spent <= budget
+    if budget < 4 * (SHORT + 1):  # half of it pays for no contest
+        assert made_up.done == []
+    else:
+        assert distance(climb.lead) < distance(start())
+
+
+@pytest.mark.parametrize("trials", [1, 2, 3, 4, 6])
+def test_trials_are_the_most_trainings_of_a_proposal_too(trials: int) -> None:
+    made_up = MadeUp(distance, distance, budget=27)
+    assert (proposed(made_up, trials).lead != start()) == (trials >= 4)  # a start, a neighbour, and their contest
+    assert len(made_up.done) <= trials
+
+
+def test_a_contest_has_random_numbers_of_its_own_and_the_same_at_every_start(tmp_path: Path) -> None:
+    def seeds(*more: str) -> list[int]:
+        parts = train_search.built_parts(small_search(*more), tmp_path)
+        trainers = [
+            Trainer("neighbours_short", 1, parts),
+            *(Trainer(name, 2, parts, own_numbers=True) for name in ("neighbours_2_epochs", "neighbours_3_epochs")),
+        ]
+        return [trainer.from_scratch.setup.seed_for(start()) for trainer in trainers]
+
+    assert seeds() == seeds()
+    assert len({*seeds(), *seeds("seed=5")}) == 6
 
 
 @pytest.mark.parametrize("trials", [1, 2, 5, 9])
@@ -216,6 +262,21 @@ def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path) -
     assert whole.cost.samples > sum(trial.cost.samples for trials in kept.values() for trial in trials)
 
 
+def test_a_search_ends_in_a_contest_and_goes_on_before_it(tmp_path: Path) -> None:
+    overrides = ("method.inner.from_usual=false", "final.epochs=4", "method.trials=60", "budget.samples=1500")
+    result = killed_before_a_training(
+        lambda folder: train_search.search(small_search(*overrides), folder)[0], 4, tmp_path
+    )
+    short, longer = (
+        list(EvaluationCache(tmp_path / "whole" / f"neighbours_{name}.jsonl")) for name in ("short", "2_epochs")
+    )
+    assert [len(short), len(longer)] == [3, 2]  # of 96 and 160 samples; the search has left 700
+    assert longer[0].candidate == short[0].candidate
+    assert result.candidate == min(longer, key=lambda trial: trial.metrics["loss"]).candidate
+    assert result.remarks["neighbours"].startswith("3 short trainings, 2 of 2 epochs: ")
+    assert result.cost.samples == 1408
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -223,7 +284,6 @@ def test_a_search_ends_in_it_and_goes_on_between_two_trainings(tmp_path: Path) -
         ("tried", "0"),
         ("confirmed", "5"),
         ("trials", "0"),
-        ("margin", "1.0"),
         ("steps.learning_rate", "0.5"),
     ],
 )
