@@ -15,8 +15,6 @@ SMALL = (
     "data.split={train:32,validation:32,test:64}",
     "training.batch_size=16",
     "space.cells=3",
-    "space.steps=1",
-    "space.multiplier=1",
     "space.final_cells=3",
     "space.final_channels=4",
     "final.epochs=1",
@@ -46,14 +44,14 @@ def test_methods_have_settings_of_their_own(script: ModuleType) -> None:
     assert (
         config.search.architecture.rate,
         composed(benchmark.settings("darts_s2", "gaea"), 0).search.architecture.rate,
-    ) == (0.1, 1.0)
+    ) == (0.03, 1.0)
 
 
-def test_images_are_halved_and_always_the_same(script: ModuleType, tmp_path: Path) -> None:
+def test_images_are_quartered_and_always_the_same(script: ModuleType, tmp_path: Path) -> None:
     one, other = (script.write_images(tmp_path / name) for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()
     with np.load(one) as content:
-        assert content["x"].shape == (5000, 14, 14)
+        assert content["x"].shape == (5000, 7, 7)
         assert np.bincount(content["y"]).tolist() == [500] * 10
 
 
