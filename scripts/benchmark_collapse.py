@@ -9,8 +9,8 @@ edges, on 300 of the embedded images, averaged to 7 x 7 pixels. The weights have
 a convolution gives changes from step to step, and what a skip connection gives does not. Of the found normal cell the
 skip connections are counted. The found network is trained from fresh weights on 600 images of 14 x 14 pixels that are
 neither validated nor tested on, with one learning rate and weight decay for all, so that the same cell has the same
-accuracy whoever found it. ``random`` is a cell of the space that was drawn, not searched. FairDARTS is read off as the others are, two
-edges per node: its threshold would leave fewer edges to count.
+accuracy whoever found it. ``random`` is a cell of the space that was drawn, not searched. FairDARTS is read off as the
+others are, two edges per node: its threshold would leave fewer edges to count.
 
 Printed per space: skips, validation and test accuracy (mean ± std over the seeds), seconds of a search; whether DARTS
 collapses, beside random cells; which methods have fewer skips than DARTS and which a more accurate network, on average
