@@ -53,7 +53,8 @@ class ReplayedAttack(AdversarialPerturbation):
 def replay_sdarts_random(file: ArrayFile) -> Iterator[Comparison]:
     """The schedule of the radius, the projection alone, and the perturbed weights at several radii."""
     schedule = file.tensor("epsilon_schedule", 1)
-    radii = [RandomPerturbation().radius(epoch / len(schedule)) for epoch in range(len(schedule))]
+    growing = RandomPerturbation(0.03, Configuration(file.json("config")).told("epsilon", "epsilon", 0.3))
+    radii = [growing.radius(epoch / len(schedule)) for epoch in range(len(schedule))]
     yield compared_absolutely("epsilon_schedule", torch.tensor(radii, dtype=torch.float64), schedule, FORWARD)
     yield compared_absolutely(
         "clip/output", projected(file.tensor("clip/input", 2)), file.tensor("clip/output"), FORWARD

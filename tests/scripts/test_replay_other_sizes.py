@@ -55,21 +55,35 @@ def test_the_weight_of_beta_darts_grows_by_a_half_per_epoch_however_many_there_a
     assert all(found.reached for found in script("replays.beta_darts").replay_beta_darts(file))
 
 
+USUAL = "window 5, factor 1.3, first epoch 10, delta 4: an average counts for the middle of its window"
+OTHER = "window 3, factor 1.5, first epoch 0, delta 1: an average counts for the middle of its window"
+
+
 @pytest.mark.parametrize(
-    ("values", "every", "epochs", "averages", "stops"),
+    ("rule", "values", "every", "epochs", "averages", "stops"),
     [
-        ([1.0, 2.0], 2, 50, [np.nan, np.nan], []),  # too few for any average
-        ([1.0, 2.0, 3.0, 4.0], 2, 50, [np.nan, np.nan, 2.0, 2.5], []),
-        ([1.0] * 12 + [9.0] * 4 + [12.0], 1, 17, [np.nan] * 2 + [1.0] * 10 + [2.6, 4.2, 5.8, 7.4, 10.0], []),
-        ([1.0] * 12 + [9.0] * 4 + [12.0], 1, 18, [np.nan] * 2 + [1.0] * 10 + [2.6, 4.2, 5.8, 7.4, 9.6], [16, 10]),
+        (USUAL, [1.0, 2.0], 2, 50, [np.nan, np.nan], []),  # too few for any average
+        (USUAL, [1.0, 2.0, 3.0, 4.0], 2, 50, [np.nan, np.nan, 2.0, 2.5], []),
+        (USUAL, [1.0] * 12 + [9.0] * 4 + [12.0], 1, 17, [np.nan] * 2 + [1.0] * 10 + [2.6, 4.2, 5.8, 7.4, 10.0], []),
+        (
+            USUAL,
+            [1.0] * 12 + [9.0] * 4 + [12.0],
+            1,
+            18,
+            [np.nan] * 2 + [1.0] * 10 + [2.6, 4.2, 5.8, 7.4, 9.6],
+            [16, 10],
+        ),
+        (OTHER, [1.0, 1.0, 1.0, 4.0], 2, 50, [np.nan, 1.0, 1.0, 2.0], [6, 2]),
     ],
-    ids=["two", "four", "not in the last epoch", "before it"],
+    ids=["two", "four", "not in the last epoch", "before it", "another rule"],
 )
 def test_the_rule_of_robust_darts_is_followed_to_the_last_epoch(
-    values: list[float], every: int, epochs: int, averages: list[float], stops: list[int], script: Script
+    rule: str, values: list[float], every: int, epochs: int, averages: list[float], stops: list[int], script: Script
 ) -> None:
-    rows = [[every * place, -1 if np.isnan(one) else every * (place - 2), one] for place, one in enumerate(averages)]
+    half = 2 if rule == USUAL else 1
+    rows = [[every * place, -1 if np.isnan(one) else every * (place - half), one] for place, one in enumerate(averages)]
     content = {
+        "config": np.array(json.dumps({"rule": rule})),
         "rule/one/eigenvalues": np.array(values),
         "rule/one/every_epochs": np.array(every),
         "rule/one/total_epochs": np.array(epochs),
@@ -130,6 +144,14 @@ def test_a_file_of_darts_pt_may_have_one_criterion(script: Script) -> None:
     quantities = [one.quantity for one in script("replays.darts_pt").replay_darts_pt(file)]
     assert {name.split("/")[1] for name in quantities if name.endswith("/numbers")} == {criterion}
     assert len(quantities) == 9
+
+
+@pytest.mark.parametrize(("told", "last"), [("growing to epsilon 0.2", 0.2), ("growing", 0.3)])
+def test_the_radius_of_sdarts_ends_where_its_file_says(told: str, last: float, script: Script) -> None:
+    content = {"config": np.array(json.dumps({"epsilon": told}))}
+    content |= {"epsilon_schedule": 0.03 + (last - 0.03) * np.arange(20) / 20}
+    replay = script("replays.sdarts").replay_sdarts_random(script("replays.reference").ArrayFile(content))
+    assert next(replay).reached
 
 
 def test_what_drnas_has_pruned_does_not_come_back(script: Script) -> None:
