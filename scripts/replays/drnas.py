@@ -57,13 +57,23 @@ def replay_drnas(file: ArrayFile) -> Iterator[Comparison]:
             yield against(f"{sample}/grad_alpha", torch.autograd.grad(loss, own, retain_graph=True)[0], way)
             yield against(f"{sample}/loss_with_kl", with_kl, way)
             yield against(f"{sample}/grad_alpha_with_kl", torch.autograd.grad(with_kl, own)[0], way)
-    for stage in sorted({name.partition("/")[0] for name in file.arrays if name.startswith("prune")}):
-        yield from _pruned(file, stage, images.shape[1:])
+    for stage, before, kept in pruned_stages(file):
+        yield from _pruned(file, stage, images.shape[1:], before, kept)
 
 
-def _pruned(file: ArrayFile, stage: str, shape: Sequence[int]) -> Iterator[Comparison]:
-    before = file.tensor(f"{stage}/alpha_before", 2)
-    kept = strongest(before, torch.ones_like(before) > 0, int(file.tensor(f"{stage}/keep", 0)))
+def pruned_stages(file: ArrayFile) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Of every pruning its name, the alpha before it, and what it keeps: nothing that an earlier one took away."""
+    names = {name.partition("/")[0] for name in file.arrays if name.startswith("prune")}
+    there: Tensor | None = None
+    for stage in sorted(names, key=lambda name: (len(name), name)):
+        before = file.tensor(f"{stage}/alpha_before", 2)
+        if there is None or before.shape != there.shape or before[~there].any():  # it begins with another alpha
+            there = torch.ones_like(before) > 0
+        there = strongest(before, there, int(file.tensor(f"{stage}/keep", 0)))
+        yield stage, before, there
+
+
+def _pruned(file: ArrayFile, stage: str, shape: Sequence[int], before: Tensor, kept: Tensor) -> Iterator[Comparison]:
     yield compared_equal(f"{stage}/mask", kept.tolist(), file.arrays.get(f"{stage}/mask", np.zeros(())).tolist())
     after = before.masked_fill(~kept, 0.0)
     sample = GivenSample()

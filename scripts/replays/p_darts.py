@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -59,9 +60,21 @@ def _genotype(
 ) -> Comparison:
     space = Darts(operations=operations, steps=STEPS, signature=Signature((3, 32, 32), 10))
     most = found["max_skips"] if isinstance(found["max_skips"], int) else math.inf
-    ours = space.genotype(with_few_skips(space, probabilities, most))
+    ours = space.genotype(with_few_skips(space, _ranked(probabilities), most))
     theirs = [[(name, source) for name, source in found[cell]] for cell in CELLS]
     return compared_equal(f"genotype/{found['max_skips']} skips", _nodes(ours), _sorted_nodes(theirs))
+
+
+def _ranked(probabilities: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Instead of each probability its rank among all, the later of equal ones behind; only the order counts here.
+
+    Of equal edges, and of equal operations, the original keeps the later one; the package keeps the earlier one.
+    """
+    named = [(share, row, name) for row, options in probabilities.items() for name, share in options.items()]
+    ranked: dict[str, dict[str, float]] = {row: dict.fromkeys(options, 0.0) for row, options in probabilities.items()}
+    for rank, (_, row, name) in enumerate(sorted(named, key=itemgetter(0)), start=1):  # it leaves equals in their order
+        ranked[row][name] = float(rank)
+    return ranked
 
 
 def _nodes(genotype: Genotype) -> list[list[tuple[str, int]]]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -151,6 +152,11 @@ class Configuration:
         if not isinstance(values, list) or len(values) != length:
             raise UnusableInput(f"its configuration has {name}={values!r} instead of {length} numbers.")
         return tuple(self._number(name, value) for value in values)
+
+    def told(self, name: str, word: str, usual: float) -> float:
+        """The number that follows ``word`` in a text, or the ``usual`` one: some constants are told in words alone."""
+        found = re.search(rf"\b{word} (\d+(?:\.\d+)?)", str(self.values.get(name)))
+        return float(found[1]) if found else usual
 
     @staticmethod
     def _number(name: str, value: object) -> float:

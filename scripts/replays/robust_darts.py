@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from statistics import fmean
 
 import torch
@@ -64,10 +65,12 @@ def replay_robust_darts(file: ArrayFile) -> Iterator[Comparison]:
 
 def followed(file: ArrayFile, prefix: str) -> Iterator[Comparison]:
     """The averages and the decision of the rule on recorded eigenvalues."""
+    told = partial(Configuration(file.json("config")).told, "rule")
     every, epochs = (int(file.tensor(f"{prefix}{name}")) for name in ("every_epochs", "total_epochs"))
     if every < 1 or epochs < 1:
         raise UnusableInput(f"its rule {prefix} measures every {every} of {epochs} epochs.")
-    rule, stopped, rows = Eigenvalue(every=every), [], []
+    window, delta, first = int(told("window", 5)), int(told("delta", 4)), int(told("first epoch", 10))
+    rule, stopped, rows = Eigenvalue(every, window, delta, told("factor", 1.3), first), [], []
     half = rule.window // 2
     for place, value in enumerate(file.tensor(f"{prefix}eigenvalues", 1).tolist()):
         epoch = place * every

@@ -11,6 +11,7 @@ from nas.data.batches import Batch
 from nas.errors import UnusableInput
 from nas.hyperparameters.collection import HyperparameterSet
 from nas.hyperparameters.kinds import LearningRate, WeightDecay
+from nas.interop.original_state import original_name
 from nas.relaxations.relaxation import Temperature
 from nas.relaxations.softmax import Softmax
 from nas.spaces.darts.choices import CELLS
@@ -52,7 +53,8 @@ class ReplayedAttack(AdversarialPerturbation):
 def replay_sdarts_random(file: ArrayFile) -> Iterator[Comparison]:
     """The schedule of the radius, the projection alone, and the perturbed weights at several radii."""
     schedule = file.tensor("epsilon_schedule", 1)
-    radii = [RandomPerturbation().radius(epoch / len(schedule)) for epoch in range(len(schedule))]
+    growing = RandomPerturbation(0.03, Configuration(file.json("config")).told("epsilon", "epsilon", 0.3))
+    radii = [growing.radius(epoch / len(schedule)) for epoch in range(len(schedule))]
     yield compared_absolutely("epsilon_schedule", torch.tensor(radii, dtype=torch.float64), schedule, FORWARD)
     yield compared_absolutely(
         "clip/output", projected(file.tensor("clip/input", 2)), file.tensor("clip/output"), FORWARD
@@ -97,18 +99,19 @@ def _attacked(file: ArrayFile, case: str, implementation: str) -> dict[str, Tens
         }
         return BilevelProblem(supernet, optimiser, HyperparameterSet(held), perturbation=attack)
 
-    plain, unrolled = problem().step(batch), problem().step(batch, keep_graph=True)
-    prefix = f"{case}/grad_weight/"
-    gradients = {name.removeprefix(prefix): None for name in file.arrays if name.startswith(prefix)}
-    if not gradients.keys() <= unrolled.gradients.keys():
-        raise UnusableInput(f"it has gradients of weights that its network has not: {sorted(gradients)}.")
+    stepped = problem()
+    plain, unrolled = problem().step(batch), stepped.step(batch, keep_graph=True)
+    gradients = {original_name(stepped.supernet, name): one for name, one in unrolled.gradients.items()}
+    wanted = file.state(f"{case}/grad_weight/")
+    if not wanted.keys() <= gradients.keys():
+        raise UnusableInput(f"it has gradients of weights that its network has not: {sorted(wanted)}.")
     return {
         "loss_before_eval_mode": attack.losses["before"],
         "loss_after_eval_mode": attack.losses["after"],
         **{f"perturbed_{cell}": attack.found[cell] for cell in CELLS},
         "train_logits": plain.logits,
         "train_loss": plain.loss,
-        **{f"grad_weight/{name}": unrolled.gradients[name] for name in gradients},
+        **{f"grad_weight/{name}": gradients[name] for name in wanted},
     }
 
 
