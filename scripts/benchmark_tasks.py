@@ -198,7 +198,8 @@ def verdict(problem: Problem, values: Mapping[str, Sequence[float]]) -> Verdict:
     against_best = (
         "ahead of all" if ahead else f"level with the best, {told(best)}" if with_best else f"behind {told(best)}"
     )
-    against_small = "level with" if level else "behind"
+    gain = direction.better(means[OURS], means[small])
+    against_small = "ahead of" if gain else "level with" if level else "behind"
     runner = f" (next {told(best)})" if ahead else ""
     sentence = f"{problem.name}: {told(OURS)}, {against_best}{runner}; {against_small} {told(small)}"
     return Verdict(problem, level, ahead, best, sentence)

@@ -272,3 +272,6 @@ def _drop_removed_settings(config: DictConfig) -> None:
         settings = OmegaConf.select(config, group)
         if isinstance(settings, DictConfig) and settings.get(name) == value:
             del settings[name]
+    method = config.get("method")
+    if isinstance(method, DictConfig) and str(method.get("_target_")).endswith(".Neighbours"):
+        method.pop("margin", None)  # of short trainings alone, which decide nothing any more

@@ -98,6 +98,7 @@ class Neighbours(Refinement):
             else:
                 climb.one_proposal(neighbourhood.network)
         if not trainings.done:
+            log.info("neighbours: the start stays, the rest of the budget pays for no contest")
             return found
         told = climb.in_words()
         log.info(f"neighbours: {told}")

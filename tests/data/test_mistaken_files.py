@@ -12,7 +12,7 @@ from nas.data.arrays.array_file import read_arrays
 from nas.data.mistaken_files import NOT_FETCHED
 from nas.data.own_files import path_of
 from nas.data.pictures.pictures import HeaderFindings, look_at_header
-from nas.errors import UnusableInput
+from nas.errors import InvalidValue, UnusableInput
 
 ROWS = 20
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"
@@ -113,6 +113,8 @@ def test_a_compressed_file_that_was_cut_off_is_told(name: str, tmp_path: Path) -
     pd.DataFrame(COLUMNS).to_csv(file, index=False)
     file.write_bytes(file.read_bytes()[:-20])
     refused(file, "a ZIP archive that is damaged or was cut off" if name.endswith("zip") else "cannot be read (")
+    with pytest.raises((UnusableInput, InvalidValue)):  # and no traceback where no target is named
+        Table(RowSplit(), CsvFormat(), str(file), None).load()
 
 
 def test_an_archive_without_a_table_is_told(tmp_path: Path) -> None:

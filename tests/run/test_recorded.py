@@ -285,3 +285,13 @@ def test_a_retraining_begins_with_no_search() -> None:
         InvalidValue, match=r"search\.from=runs/a is not allowed: it is for train_search\.py; a retraining"
     ):
         refuse_search_from(["+search.from=runs/a"])
+
+
+@pytest.mark.parametrize(("target", "stays"), [("nas.search.Neighbours", False), ("nas.search.CoarseToFine", True)])
+def test_a_margin_that_decides_nothing_any_more_is_dropped(target: str, stays: bool, tmp_path: Path) -> None:
+    content = {**CONFIG, "method": {"_target_": target, "margin": 0.2, "inner": {"margin": 0.3}}}
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(OmegaConf.create(content), tmp_path / ".hydra" / "config.yaml")
+    OmegaConf.save(OmegaConf.create([]), tmp_path / ".hydra" / "overrides.yaml")
+    method = recorded_configuration(tmp_path).method
+    assert ("margin" in method, method.inner.margin) == (stays, 0.3)

@@ -84,12 +84,12 @@ def test_level_and_ahead(benchmark: ModuleType, data: ModuleType) -> None:
     values = {"linear": [56.0], "MLP": [60.0, 62.0], "search": [58.0, 58.4]}
     found = benchmark.verdict(diabetes, values)
     assert (found.level, found.ahead, found.best) == (True, False, "linear")
-    assert found.sentence == "diabetes: search 58.20, behind linear 56.00; level with MLP 61.00"
+    assert found.sentence == "diabetes: search 58.20, behind linear 56.00; ahead of MLP 61.00"
     found = benchmark.verdict(diabetes, values | {"search": [50.0, 80.0]})
     assert found.level  # 4 worse, give or take 15
     found = benchmark.verdict(diabetes, values | {"search": [55.0, 55.2]})
     assert found.ahead
-    assert found.sentence == "diabetes: search 55.10, ahead of all (next linear 56.00); level with MLP 61.00"
+    assert found.sentence == "diabetes: search 55.10, ahead of all (next linear 56.00); ahead of MLP 61.00"
     found = benchmark.verdict(diabetes, values | {"search": [70.0, 70.1]})
     assert not found.level
 

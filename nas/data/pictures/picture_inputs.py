@@ -15,23 +15,26 @@ def prepared_pictures(pictures: Any, preparation: Mapping[str, Any]) -> Tensor:
     """The network's inputs, (N, C, H, W) float32: resized to cover the size, cut to their centre and normalised.
 
     Args:
-        pictures: A picture (channels, height, width), several of one size, or a list of them, of any sizes. uint8 is
-            from 0 to 255, any other whole number from 0 to 65535, floating point from 0 (black) to 1 (white). Grey may
-            stand for RGB.
+        pictures: A picture (channels, height, width), a grey one (height, width), several of one size, or a list of
+            them, of any sizes. uint8 is from 0 to 255, any other whole number from 0 to 65535, floating point from 0
+            (black) to 1 (white). Grey may stand for RGB.
         preparation: What was found in the data, as ``candidate.json`` has it.
 
     Raises:
-        ValueError: A picture has other channels.
+        ValueError: There is no picture, or one has other channels.
     """
-    several = [pictures] if getattr(pictures, "ndim", 0) == 3 else pictures
+    several = [pictures] if getattr(pictures, "ndim", 0) in (2, 3) else pictures
+    if not len(several):
+        raise ValueError("there is no picture")
     inputs = torch.stack([resized(light_of(torch.as_tensor(one), preparation), preparation) for one in several])
     mean, std = (torch.tensor(preparation[key]).view(-1, 1, 1) for key in ("mean", "std"))
-    return (inputs - mean) / std.where(std > 0, 1.0)
+    return (inputs - mean.to(inputs.device)) / std.where(std > 0, 1.0).to(inputs.device)
 
 
 def light_of(picture: Tensor, preparation: Mapping[str, Any]) -> Tensor:
     """(C, H, W) float32 from 0 to 1, with all channels that the network takes."""
     channels = len(preparation["mean"])
+    picture = picture[None] if picture.ndim == 2 else picture
     if picture.ndim != 3 or picture.shape[0] not in ((1, 3) if channels == 3 else (channels,)):
         named = f"{preparation['channels']}, ({channels}, height, width)"
         raise ValueError(f"a picture has the shape {tuple(picture.shape)}; the network takes {named}")
@@ -49,9 +52,14 @@ def resized(image: Tensor, preparation: Mapping[str, Any]) -> Tensor:
     else:
         covering = [shorter if has == min(own) else int(shorter * has / min(own)) for has in own]
     whole = None if preparation["white"] > 255 else 255  # pictures of 8 bits are rounded to them, as files of them are
+    weighted = len(image) == 4 and tuple(own) != tuple(covering)  # what is transparent has no colour to mix with others
+    if weighted:
+        image = torch.cat([image[:3] * image[3:], image[3:]])
     for size in ((own[0], covering[1]), tuple(covering)):  # along one side after the other
         if tuple(image.shape[1:]) != size:
             image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
             image = (image * whole + 0.5).floor() / whole if whole else image
+    if weighted:
+        image = torch.cat([(image[:3] / image[3:]).nan_to_num(0.0, 0.0).clamp(0, 1), image[3:]])
     top, left = (round((has - wanted) / 2) for has, wanted in zip(covering, sides, strict=True))
     return image[:, top : top + sides[0], left : left + sides[1]]

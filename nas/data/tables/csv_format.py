@@ -1,7 +1,10 @@
 """How a text file of a table is read, and which other format its first rows ask for."""
 
+import lzma
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +20,8 @@ BLANKS = r"\s+"  # one or more
 COMMA = re.compile(r"-?\d+,\d+")
 THOUSANDS = re.compile(r"-?\d{1,3},\d{3}")
 LOOKED_AT = 200  # rows
+# What reading a damaged or locked file raises; pandas' own errors are ValueErrors, as pyarrow's are.
+DAMAGED = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def _first_rows(pandas: Any, file: Path, csv: CsvFormat) -> Any:
         warnings.simplefilter("ignore")
         try:
             return pandas.read_csv(file, nrows=LOOKED_AT, **options)
-        except (OSError, ValueError, LookupError):  # whoever reads all of it tells why
+        except DAMAGED:  # whoever reads all of it tells why
             return None
 
 

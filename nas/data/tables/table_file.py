@@ -2,11 +2,8 @@
 
 import codecs
 import logging
-import lzma
 import re
 import warnings
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +15,7 @@ from torch import Tensor
 from nas.configuration import optional_module
 from nas.data.mistaken_files import first_bytes, refuse_no_table, refuse_quoted_lines
 from nas.data.packed_file import COMPRESSED
-from nas.data.tables.csv_format import SEPARATORS, CsvFormat, suggested_format, typed_separator
+from nas.data.tables.csv_format import DAMAGED, SEPARATORS, CsvFormat, suggested_format, typed_separator
 from nas.data.tables.table_codes import with_codes
 from nas.data.tables.table_rows import float_of, spellings, text_of
 from nas.errors import UnusableInput, listed
@@ -51,8 +48,6 @@ SIGNED = re.compile(  # 12% and 3,5, $1,200.00, 1.200,50; without a decimal comm
     rf"\s?[{UNITS}]?"
 )
 UNIT = re.compile(r"(?<=[\d.)])\s*((?i:[a-z°µ²³/]{2,})|[°mgshldWVK])\.?$")  # 40 kg, 3.5m, but not a flat 48B
-# What reading a damaged or locked file raises; pandas' own errors are ValueErrors, as pyarrow's are.
-DAMAGED = (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, RuntimeError)
 Kind = Literal["number", "whole", "truth", "text", "category", "code", "date", "list"]
 
 
@@ -270,7 +265,8 @@ def _check_layout(pandas: Any, frame: Any, file: Path, csv: CsvFormat) -> None:
     if len(frame.columns) == 1 and any(one in str(frame.columns[0]) for one in SEPARATORS):
         # One column is no table of inputs and a target.
         wanted = suggested_format(pandas, file, csv).typed_from(csv)
-        raise UnusableInput(f"{file} has one column, {str(frame.columns[0])!r}: {wanted} may tell its columns apart.")
+        advice = f"{wanted} may tell its columns apart" if wanted else "a target and an input or more are needed"
+        raise UnusableInput(f"{file} has one column, {str(frame.columns[0])!r}: {advice}.")
 
 
 def _names(frame: Any, file: Path) -> list[str]:

@@ -89,7 +89,9 @@ def shortened(text: str) -> str:
 
 def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     """By column its values, after a look at the columns' names."""
-    if hasattr(rows, "keys") and any(isinstance(rows[name], str | float | int) for name in list(rows.keys())):
+    if hasattr(rows, "keys") and any(
+        isinstance(rows[name], str) or not hasattr(rows[name], "__iter__") for name in list(rows.keys())
+    ):
         rows = [rows]  # a single one
     if not hasattr(rows, "keys"):  # which a mapping and a data frame have
         rows = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
