@@ -52,7 +52,8 @@ def shrunk(experiment: str) -> tuple[str, ...]:
     few = ("discretisation.images=32",) if "images" in config.discretisation else ()
     cells = ("space.final_cells=3", "space.final_channels=4") if "final_cells" in config.space else ()
     stages = (f"search.epochs={1 + len(config.shrinking.after)}",) if "after" in config.shrinking else ()
-    return (*overrides, *few, *cells, *stages)
+    short = ("final.epochs=2", "method.short_epochs=1") if "short_epochs" in config.method else ()
+    return (*overrides, *few, *cells, *stages, *short)
 
 
 def test_every_experiment_is_a_search_or_a_retraining() -> None:
@@ -91,7 +92,7 @@ def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_pat
     settings = inherited_configuration(composed("train_final", *own), own)
     train_final.run(settings, run / "final")
     result = json.loads((run / "final" / "result.json").read_text())
-    assert result["epochs"] == 1
+    assert result["epochs"] == config.final.epochs
     assert 0 <= result["test_accuracy"] <= 1
     assert result["candidate"] == found.to_json()
     assert (run / "report.html").read_text(encoding="utf-8") != searched, "the page knows of the retraining"
