@@ -30,7 +30,9 @@ DATA_PATHS = ("data.folder", "data.file", "data.test_file", "data.labels", "data
 PATHS = ("candidate", "evaluation.path", "final.checkpoint", "search.from", *DATA_PATHS)
 RECORDED = ("config", "hydra", "overrides")  # the files in .hydra, the last one written last
 MOST_RUNS = 3  # that are named of many
-REMOVED = {"search.guard.pair": "present"}  # settings that are gone, with the value that is the only way today
+# Settings that are gone, each with what its group has where that changes nothing: the value that is the only way today,
+# or the class that decides nothing by it any more.
+REMOVED = {"search.guard.pair": ("pair", "present"), "method.margin": ("_target_", "nas.search.Neighbours")}
 
 
 def recorded_configuration(folder: Path) -> DictConfig:
@@ -267,11 +269,8 @@ def recorded_configurations(folders: Iterable[Path]) -> Iterator[object]:
 
 
 def _drop_removed_settings(config: DictConfig) -> None:
-    for key, value in REMOVED.items():
+    for key, (beside, value) in REMOVED.items():
         group, _, name = key.rpartition(".")
         settings = OmegaConf.select(config, group)
-        if isinstance(settings, DictConfig) and settings.get(name) == value:
+        if isinstance(settings, DictConfig) and name in settings and settings.get(beside) == value:
             del settings[name]
-    method = config.get("method")
-    if isinstance(method, DictConfig) and str(method.get("_target_")).endswith(".Neighbours"):
-        method.pop("margin", None)  # of short trainings alone, which decide nothing any more
