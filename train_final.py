@@ -1,7 +1,7 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
 from nas.stopping import leave_when_stopped
-from nas.surroundings import adapt_to_surroundings
+from nas.surroundings import adapt_to_surroundings, typed_path, typed_python
 
 if __name__ == "__main__":
     adapt_to_surroundings()
@@ -50,7 +50,7 @@ from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed_path, typed_python, value_of
+from nas.run.overrides import refuse_impossible_options, value_of
 from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration, refuse_search_from, trust_prefix, with_keys_of_run

@@ -22,14 +22,13 @@ from nas.report.sample_files import drawn_samples
 from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
-from nas.run.overrides import typed_python
 from nas.run.ownership import claimed
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
-from nas.surroundings import adapt_to_surroundings
+from nas.surroundings import adapt_to_surroundings, typed_python
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

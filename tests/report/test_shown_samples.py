@@ -385,7 +385,8 @@ def test_the_draw_command_draws_the_samples_of_all_retrainings_again(
     second = first[folder / "longer/figures/samples_2.png"]
     assert (folder / "paper" / "longer" / "samples_2.png").read_bytes() == second
     main(["draw", str(folder / "longer"), "--output", str(folder / "alone")])
-    assert {file.name for file in (folder / "alone").iterdir()} == {"architecture.png", "samples_1.png", "samples_2.png"}
+    alone = {file.name for file in (folder / "alone").iterdir()}
+    assert alone == {"architecture.png", "samples_1.png", "samples_2.png"}
     assert (folder / "alone" / "samples_2.png").read_bytes() == second
     damaged(folder / "final", "cut off")
     with pytest.raises(SystemExit) as caught:

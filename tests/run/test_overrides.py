@@ -18,11 +18,10 @@ from nas.run.overrides import (
     parse_overrides,
     refuse_impossible_options,
     typed,
-    typed_path,
-    typed_python,
     typed_script,
     value_of,
 )
+from nas.surroundings import typed_path, typed_python
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
