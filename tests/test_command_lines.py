@@ -75,7 +75,10 @@ OF_OURS = [
     (f"{DEBUG} evalution.jobs=2", "(did you mean evaluation?)."),
     (f"{DEBUG} +batch_size=8", "+batch_size=8 is not allowed: nothing reads it; without the + "),
     (f"{DEBUG} hyperparameters.dropout=0.3", "and hyperparameters.dropout.initial is its value"),
-    (f"{DEBUG} space=darts", "steps; experiment=debug sets it."),
+    (
+        "train_search.py experiment=darts_first_order scale=small space.steps=1 hydra.run.dir=run",
+        "it must be a whole number from 1 to 1; experiment=darts_first_order sets it.",
+    ),
     (f"{DEBUG} batch_size=8", "(did you mean training.batch_size?)."),
     (f"{DEBUG} training.lr=0.1", "schedule_end (did you mean hyperparameters.learning_rate.initial?)."),
     (f"{DEBUG} search.architecture.lr=0.1", "knows betas, rate, weight_decay (did you mean rate?)."),

@@ -83,6 +83,12 @@ def test_the_space_that_is_asked_for_is_searched(experiment: str) -> None:
         assert asked.operations == OmegaConf.load(CONF / "space" / f"{name}.yaml").operations
 
 
+@pytest.mark.parametrize("experiment", ["debug", "few_images"])
+def test_the_chain_that_is_asked_for_is_searched(experiment: str) -> None:
+    asked = composed("train_search", f"experiment={experiment}", "space=macro_large").space
+    assert asked.layers == OmegaConf.load(CONF / "space" / "macro_large.yaml").layers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in SEARCHES if name not in LEFT_OUT])
 def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_path: Path) -> None:

@@ -221,10 +221,10 @@ def test_entries_of_a_list_are_counted_behind_a_dot(argument: str, counts: bool)
 
 
 def test_the_experiment_that_sets_what_is_refused() -> None:
-    overrides = ["experiment=[exact,debug]", "space=darts"]
-    assert experiment_that_sets("space.layers", overrides, CONF) == "debug"
-    for typed_too in ("space.layers", "space.layers[0].type"):
-        assert experiment_that_sets(typed_too, [*overrides, "space.layers=[]"], CONF) == ""
+    overrides = ["experiment=[exact,drnas]", "space=macro"]
+    assert experiment_that_sets("shrinking.keep", overrides, CONF) == "drnas"
+    for typed_too in ("shrinking.keep", "shrinking.keep[0].type"):
+        assert experiment_that_sets(typed_too, [*overrides, "shrinking.keep=[]"], CONF) == ""
     assert experiment_that_sets("a file: with [odd.. key", overrides, CONF) == ""
     assert experiment_that_sets("training.momentum", overrides, CONF) == ""
     assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "drnas_nasbench201"
