@@ -226,7 +226,7 @@ def test_the_experiment_that_sets_what_is_refused() -> None:
     for typed_too in ("shrinking.keep", "shrinking.keep[0].type"):
         assert experiment_that_sets(typed_too, [*overrides, "shrinking.keep=[]"], CONF) == ""
     assert experiment_that_sets("a file: with [odd.. key", overrides, CONF) == ""
-    assert experiment_that_sets("training.momentum", overrides, CONF) == ""
+    assert experiment_that_sets("training.averaging", overrides, CONF) == ""
     assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "drnas_nasbench201"
     assert experiment_that_sets("space.layers[0].type", ["space=macro"], CONF) == ""
 
