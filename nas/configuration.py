@@ -365,10 +365,18 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
 
 
 def settings_of_options(group: str, options: Sequence[str]) -> list[str]:
-    """What the files of ``options`` of ``group`` set, in their order and each once."""
-    files = [CONFIGURATION / group / f"{one}.yaml" for one in options]
-    names = [str(name) for file in files if file.is_file() for name in OmegaConf.load(file)]
-    return [name for name in dict.fromkeys(names) if name != "defaults" and not name.startswith("_")]
+    """What ``options`` of ``group`` set, with what they begin with; none where one of them is a user's own."""
+    names, chosen = dict[str, None](), list(options)
+    for one in chosen:
+        file = CONFIGURATION / group / f"{one}.yaml"
+        if file.is_file():
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            assert isinstance(content, dict)
+            chosen += [base for base in content.pop("defaults", ()) if isinstance(base, str) and base not in chosen]
+            names |= {str(name): None for name in content if not str(name).startswith("_")}
+        elif one in options:
+            return []
+    return list(names)
 
 
 def matches(value: object, hint: Any) -> bool:

@@ -88,6 +88,7 @@ OF_OURS = [
     ("train_final.py", "candidate=null is not allowed: it must be a run folder"),
     ("train_search.py --multirun data=arrays,images data.fle=x", "(did you mean file?)."),
     ("train_search.py --multirun data=arrays,images data.file=x", "a sweep over data=arrays,images reads it before"),
+    ("train_search.py --multirun space=darts_s2,darts_s3 space.cells=2", "a sweep over space=darts_s2,darts_s3 reads"),
     (
         "train_final.py candidate=darts_v2 space=darts space.final_cells=3 final.checkpoint=none.pt hydra.run.dir=run",
         "final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's network. none.pt cannot "

@@ -425,7 +425,7 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
         names, command = settings_of_options(key, list(swept.sweep_string_iterator())), swept.input_line or ""
         each = shlex.quote(f"{found[1]}=choice({found[2]})")
         of_jobs = f"a sweep over {command} reads it before there is a job with one of them; {each} is read in each job"
-        allowed = of_jobs if name in names or "." in key else known_settings(command, name, names)
+        allowed = of_jobs if not names or name in names or "." in key else known_settings(command, name, names)
     return None if allowed is None else InvalidValue(found[1], found[2], allowed)
 
 
