@@ -1,7 +1,7 @@
 """Retrain a found network from fresh weights and test it: rebuild, train, measure, write ``result.json``."""
 
 from nas.stopping import leave_when_stopped
-from nas.surroundings import adapt_to_surroundings
+from nas.surroundings import adapt_to_surroundings, typed_path, typed_python
 
 if __name__ == "__main__":
     adapt_to_surroundings()
@@ -43,14 +43,14 @@ from nas.report.outcome import (
     samples_in_words,
 )
 from nas.report.page import write_page_if_possible
-from nas.report.sample_files import drawn_samples, sample_files
+from nas.report.sample_files import sample_files
 from nas.report.tables import outcome_table, print_table, say_at_the_end
 from nas.run.candidate_file import PLAIN_TASK, CandidateFile
 from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import run_composed, start
 from nas.run.environment import checked_device, log_missing_kernels, record_environment
 from nas.run.folder import RunFolder, refuse_occupied_folder
-from nas.run.overrides import refuse_impossible_options, typed_path, typed_python, value_of
+from nas.run.overrides import refuse_impossible_options, value_of
 from nas.run.ownership import OwnedByAnother, owned
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
 from nas.run.recorded import inherited_configuration, refuse_search_from, trust_prefix, with_keys_of_run
@@ -122,7 +122,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     randomness.ranks.end_shared_part()
 
     test = splits.test.to(randomness.device)
-    metrics = test_and_predict(network, test, splits, task, randomness.device, path)
+    metrics, drawings = test_and_predict(network, test, splits, task, randomness.device, path)
     measured = {
         **{f"test_{name}": value for name, value in metrics.numbers().items()},
         "test_samples": metrics.samples,
@@ -149,7 +149,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
         for name, value in measured.items():
             tracker.scalar(f"test/{name.removeprefix('test_')}", value, retraining.step, final.epochs - 1)
         tracker.figure("architecture", architecture_figure(found), retraining.step)
-        for name, figure in drawn_samples(path):
+        for name, figure in drawings:
             tracker.figure(name, figure, retraining.step)
         tracker.final({"seed": config.seed, "epochs": final.epochs, **hyperparameters}, measured)
     write_atomically(path / "result.json", (json.dumps(result, indent=2) + "\n").encode())
@@ -194,13 +194,13 @@ def initial_network(found: CandidateFile, final: FinalSettings, splits: DataSpli
 
 def test_and_predict(
     network: torch.nn.Module, test: Dataset, splits: DataSplits, task: Task, device: torch.device, folder: Path
-) -> Measured:
-    """Measure ``network`` on ``test``, the test part of ``splits``; write what it predicts into ``folder``."""
+) -> tuple[Measured, Sequence[tuple[str, Any]]]:
+    """Measure ``network`` on ``test``, the test part of ``splits``, and write what it predicts into ``folder``; returns
+    what was measured, and drawings of samples with a name each."""
     batches = test.evaluation_batches(256, splits.mean, splits.std)
     predictions = sample_files(task, splits)
     metrics = measure(network, batches, task, device, each=True, see=predictions.see)
-    predictions.write(folder)
-    return metrics
+    return metrics, predictions.write(folder)
 
 
 def run(config: DictConfig, path: Path) -> None:

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from nas.errors import InvalidValue, NotTrusted, RunFailed, UnusableInput, require, shown_value
+from nas.surroundings import typed_python
 
 Answer = TypeVar("Answer")
 CONFIGURATION = Path(__file__).resolve().parent.parent / "conf"  # a folder of options for each group, in a clone
@@ -210,7 +211,7 @@ def optional_module(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        command = f'{sys.executable} -m pip install -e ".[{extra}]"'
+        command = f'{typed_python()} -m pip install -e ".[{extra}]"'
         raise UnusableInput(f"This needs the package {error.name}: {command}") from error
 
 
@@ -277,7 +278,7 @@ def _check_settings(target: Any, settings: dict[str, Any], supplied: set[str], k
         if name not in names:
             if open_ended and name not in supplied:
                 continue
-            raise InvalidValue(f"{key}.{name}", value, _known(key, name, list(map(_setting, names))))
+            raise InvalidValue(f"{key}.{name}", value, known_settings(key, name, list(map(_setting, names))))
         if name in hints and not matches(value, hints[name]):
             setting = f"{key}.{_setting(name)}"
             allowed = f"it must be {described(hints[name])}{_in_quotes(setting, value, hints[name])}"
@@ -311,11 +312,13 @@ def _in_quotes(setting: str, value: object, hint: Any) -> str:
     return f'; in quotes it is a text, "{setting}={typed}"'
 
 
-def _known(key: str, name: str, names: Sequence[str], group: DictConfig | None = None) -> str:
+def known_settings(key: str, name: str, names: Sequence[str], group: DictConfig | None = None) -> str:
     """The settings at ``key``, and which one is meant: one called nearly so, or so elsewhere around ``group``."""
     if not names:
         return f"{key} has no settings"
-    meant = difflib.get_close_matches(name, names, n=1) or _elsewhere(group, name)
+    parts = LONG_FORMS.get(name, name).split("_")
+    meant = difflib.get_close_matches(name, names, n=1) or [one for one in names if one in parts]
+    meant = meant or _elsewhere(group, name)
     question = f" (did you mean {' or '.join(meant)}?)" if meant else ""
     return f"{key} knows {', '.join(sorted(names))}{question}"
 
@@ -345,7 +348,7 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     target = group.get("_target_")
     if target is None:
         further = f"; a + in front, +{key}.{name}=..., adds another one" if key else ""
-        return _known(key or "the configuration", name, names, group) + further
+        return known_settings(key or "the configuration", name, names, group) + further
     try:
         parameters = inspect.signature(_resolve(target, key)).parameters
     except InvalidValue:
@@ -357,8 +360,23 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     files = [] if "." in key else (CONFIGURATION / key).glob("*.yaml")
     others = sorted(one.stem for one in files if name in OmegaConf.load(one))
     if others:
-        return f"{_known(key, name, names)}; it is a setting of {key}={', '.join(others)}"
-    return _known(key, name, names, group)
+        return f"{known_settings(key, name, names)}; it is a setting of {key}={', '.join(others)}"
+    return known_settings(key, name, names, group)
+
+
+def settings_of_options(group: str, options: Sequence[str]) -> list[str]:
+    """What ``options`` of ``group`` set, with what they begin with; none where one of them is a user's own."""
+    names, chosen = dict[str, None](), list(options)
+    for one in chosen:
+        file = CONFIGURATION / group / f"{one}.yaml"
+        if file.is_file():
+            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+            assert isinstance(content, dict)
+            chosen += [base for base in content.pop("defaults", ()) if isinstance(base, str) and base not in chosen]
+            names |= {str(name): None for name in content if not str(name).startswith("_")}
+        elif one in options:
+            return []
+    return list(names)
 
 
 def matches(value: object, hint: Any) -> bool:

@@ -1,11 +1,15 @@
-"""What may be missing around a run that it can do without: readers of its output, caches, a user's name, a display.
+"""What may be missing around a run that it can do without: readers of its output, caches, a user's name, a display;
+and how the user's shell calls this Python.
 
 Call :func:`adapt_to_surroundings` before PyTorch is imported, which looks at some of this while it is.
 """
 
 import getpass
 import os
+import shlex
+import shutil
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 _told: list[str] = []
@@ -97,3 +101,28 @@ def can_be_written(folder: str) -> bool:
     except OSError:
         return False
     return os.access(folder, os.W_OK | os.X_OK)
+
+
+def typed_path(path: Path | str) -> str:
+    """``path`` as an argument in a shell that no command takes for an option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
+def typed_python() -> str:
+    """How this interpreter is called in the user's shell, whose ``python`` may be another one."""
+    found = shutil.which("python")
+    if found is not None and _installation(found) == _installation(sys.executable):
+        return "python"
+    path = from_here(Path(sys.executable))
+    return typed_path(path if "/" in str(path) else f"./{path}")
+
+
+def _installation(interpreter: str) -> tuple[str, str]:
+    """What two names of one interpreter share: those of two virtual environments are links to one file."""
+    return os.path.realpath(os.path.dirname(interpreter)), os.path.realpath(interpreter)
+
+
+def from_here(path: Path) -> Path:
+    """``path``, relative where it is below the present folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

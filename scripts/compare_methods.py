@@ -14,8 +14,6 @@ input.
 """
 
 import argparse
-import csv
-import io
 import itertools
 import json
 import math
@@ -44,9 +42,9 @@ from nas.configuration import build
 from nas.errors import InvalidValue, UnusableInput
 from nas.evaluation.evaluation import Cost, EvaluationCache
 from nas.evaluation.network_cost import TRAINING_PASS, supernet_multiply_adds
+from nas.report.predictions import write_csv
 from nas.report.tables import comparison_table, mean_and_deviation, print_table
 from nas.run.candidate_file import CandidateFile, read_candidate_file
-from nas.run.checkpoint import write_atomically
 from nas.run.entry_point import BAD_INPUT, FAILED
 from nas.run.folder import RunFolder
 from nas.run.recorded import inherited_configuration
@@ -317,11 +315,8 @@ def sentence(budget: str, results: Sequence[Result], tests: Sequence[PairedTest]
     return f"at equal {budget}: {best} has the highest mean, {means[best]:.2f} %, {told} (Holm, 5 %){rest}"
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(rows[0] if rows else [])
-    csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC).writerows(row.values() for row in rows)
-    write_atomically(path, out.getvalue().encode())
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    write_csv(path, list(rows[0]) if rows else [], (list(row.values()) for row in rows))
 
 
 def anytime_rows(plan: Plan, seeds: Iterable[int], done: set[tuple[str, int]]) -> list[dict[str, Any]]:
@@ -397,10 +392,10 @@ def report(plan: Plan, results: Sequence[Result], seeds: Sequence[int], title: s
             told.append(sentence(budget, own, tests[budget]))
             print(told[-1], file=file)
     print("\n".join(told))
-    write_csv(plan.folder / "results.csv", [asdict(one) for one in results])
-    write_csv(plan.folder / "tests.csv", [asdict(one) for both in tests.values() for one in both])
+    write_rows(plan.folder / "results.csv", [asdict(one) for one in results])
+    write_rows(plan.folder / "tests.csv", [asdict(one) for both in tests.values() for one in both])
     rows = anytime_rows(plan, seeds, {(one.method, one.seed) for one in results})
-    write_csv(plan.folder / "anytime.csv", rows)
+    write_rows(plan.folder / "anytime.csv", rows)
     draw(plan.folder / "anytime.png", rows)
 
 

@@ -55,8 +55,8 @@ OF_HYDRA = [
     ("train_search.py hydra.run.dir=${nothing}", "nothing"),
     ("train_search.py hydra.run.dir=${oc.env:NOT_SET_ANYWHERE}", "NOT_SET_ANYWHERE"),
     ("train_search.py hydra.job.chdir=maybe", "hydra.job.chdir"),
-    ("train_search.py --multirun hydra/launcher=rq seed=0,1", "pip install hydra-rq-launcher"),
-    ("train_search.py hydra/job_logging=colorlog", "pip install hydra-colorlog"),
+    ("train_search.py --multirun hydra/launcher=rq seed=0,1", ": python -m pip install hydra-rq-launcher"),
+    ("train_search.py hydra/job_logging=colorlog", ": python -m pip install hydra-colorlog"),
     ("train_search.py --multirun hydra.launcher._target_=foo seed=0,1", "foo"),
     ("train_search.py +hydra.callbacks.x._target_=foo.bar", "foo"),
     ("train_search.py hydra.searchpath=3", "hydra.searchpath"),
@@ -75,12 +75,20 @@ OF_OURS = [
     (f"{DEBUG} evalution.jobs=2", "(did you mean evaluation?)."),
     (f"{DEBUG} +batch_size=8", "+batch_size=8 is not allowed: nothing reads it; without the + "),
     (f"{DEBUG} hyperparameters.dropout=0.3", "and hyperparameters.dropout.initial is its value"),
-    (f"{DEBUG} space=darts", "steps; experiment=debug sets it."),
+    (
+        "train_search.py experiment=darts_first_order scale=small space.steps=1 hydra.run.dir=run",
+        "it must be a whole number from 1 to 1; experiment=darts_first_order sets it.",
+    ),
     (f"{DEBUG} batch_size=8", "(did you mean training.batch_size?)."),
     (f"{DEBUG} training.lr=0.1", "schedule_end (did you mean hyperparameters.learning_rate.initial?)."),
+    (f"{DEBUG} search.architecture.lr=0.1", "knows betas, rate, weight_decay (did you mean rate?)."),
+    (f"{DEBUG} ~relaxation", "~relaxation is not allowed: a run needs relaxation."),
     (f"{DEBUG} epochs=8", "(did you mean search.epochs or evaluation.epochs or final.epochs?)."),
     (f"{DEBUG} data=cifar10", "data.download=true"),
     ("train_final.py", "candidate=null is not allowed: it must be a run folder"),
+    ("train_search.py --multirun data=arrays,images data.fle=x", "(did you mean file?)."),
+    ("train_search.py --multirun data=arrays,images data.file=x", "a sweep over data=arrays,images reads it before"),
+    ("train_search.py --multirun space=darts_s2,darts_s3 space.cells=2", "a sweep over space=darts_s2,darts_s3 reads"),
     (
         "train_final.py candidate=darts_v2 space=darts space.final_cells=3 final.checkpoint=none.pt hydra.run.dir=run",
         "final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's network. none.pt cannot "
@@ -106,6 +114,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, End]:
     commands = [*(command for command, _ in MISTAKES), HELP]
     (folder / "commands.json").write_text(json.dumps([command.split(" ") for command in commands]))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HYDRA_FULL_ERROR": "0", "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = str(Path(sys.executable).parent)  # where a shell would find this interpreter
     command = [sys.executable, "-c", FORKS, str(ROOT)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     found = {}

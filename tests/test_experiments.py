@@ -76,6 +76,19 @@ def test_hyperparameters_are_learned_beside_any_experiment(experiment: str) -> N
         assert both[group] == alone[group]
 
 
+@pytest.mark.parametrize("experiment", [name for name in ONE_SHOT if not name.endswith("nasbench201")])
+def test_the_space_that_is_asked_for_is_searched(experiment: str) -> None:
+    for name in ("darts_s1", "darts_s2"):
+        asked = composed("train_search", f"experiment={experiment}", f"space={name}").space
+        assert asked.operations == OmegaConf.load(CONF / "space" / f"{name}.yaml").operations
+
+
+@pytest.mark.parametrize("experiment", ["debug", "few_images"])
+def test_the_chain_that_is_asked_for_is_searched(experiment: str) -> None:
+    asked = composed("train_search", f"experiment={experiment}", "space=macro_large").space
+    assert asked.layers == OmegaConf.load(CONF / "space" / "macro_large.yaml").layers
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", [name for name in SEARCHES if name not in LEFT_OUT])
 def test_an_experiment_searches_retrains_and_has_a_page(experiment: str, tmp_path: Path) -> None:

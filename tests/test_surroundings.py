@@ -1,6 +1,7 @@
-"""A run goes on without what is missing around it, and says so once."""
+"""A run goes on without what is missing around it, and says so once; and how the user's shell calls Python."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from nas import surroundings
 from nas.operations.fast import library
+from nas.surroundings import typed_path, typed_python
 from tests.test_commands import BARE, ROOT
 
 COMMAND = (
@@ -107,3 +109,30 @@ def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("getpass.getuser", nameless)
     surroundings._without_a_name()
     assert os.environ["LOGNAME"] == f"user-{os.getuid()}"
+
+
+def test_the_interpreter_is_called_as_this_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("base", "mine/.venv", "my other/.venv"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin" / "python").symlink_to(sys.executable)  # two environments of one installation
+        (tmp_path / name / "bin" / "python3").symlink_to("python")
+    monkeypatch.setenv("PATH", str(tmp_path / "base/bin"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "base/bin/python3"))
+    assert typed_python() == "python"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "mine/.venv/bin/python"))
+    assert typed_python() == str(tmp_path / "mine/.venv/bin/python")
+    monkeypatch.chdir(tmp_path / "mine")
+    assert typed_python() == ".venv/bin/python"
+    monkeypatch.chdir(tmp_path / "mine/.venv/bin")
+    assert typed_python() == "./python"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'mine/.venv/bin'}:{tmp_path / 'base/bin'}")  # it has been activated
+    assert typed_python() == "python"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my other/.venv/bin/python"))
+    assert typed_python() == f"'{tmp_path}/my other/.venv/bin/python'"
+    monkeypatch.setenv("PATH", "")
+    assert shlex.split(typed_python()) == [sys.executable]
+
+
+@pytest.mark.parametrize(("path", "shown"), [("a b", "'a b'"), ("-x", "./-x"), ("a", "a")])
+def test_a_folder_is_no_option(path: str, shown: str) -> None:
+    assert typed_path(path) == shown

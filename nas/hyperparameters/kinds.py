@@ -368,4 +368,4 @@ class Mixing(Hyperparameter):
 
 
 def _between(low: float, high: float) -> str:
-    return f"it must be at least {low:g}" if math.isinf(high) else f"it must be a number from {low:g} to {high:g}"
+    return f"it must be {f'finite and at least {low:g}' if math.isinf(high) else f'a number from {low:g} to {high:g}'}"

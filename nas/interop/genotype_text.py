@@ -3,11 +3,12 @@
 The recurrent half of that code writes ``Genotype(recurrent=[('relu', 0), ...], concat=range(1, 9))``.
 
 Such a text is Python, and the original evaluates it. Here it is read by a grammar of its own, without recursion. It
-knows what the forks write, too: a list of two edges per node (pt.darts), tuples, and the scalars of NumPy and torch.
+knows what the forks write, too: a list of two edges per node (pt.darts), edges that name their node (FairDARTS),
+tuples, and the scalars of NumPy and torch.
 
     genotype := "Genotype" "(" field ("," field)* [","] ")"        each field of one kind once, in any order
     field    := name "=" (list of edges, or of lists of two edges | numbers)
-    edge     := a list of two, string and number
+    edge     := a list of two, string and number, or of three, string, node and number
     numbers  := list of numbers | "range" "(" number "," number ")" | ("list" | "tuple") "(" numbers ")"
     number   := digits | scalar "(" digits ")"                     scalar is np.int64, int, tensor, ...
     string   := in quotes | "np.str_" "(" in quotes ")"
@@ -114,18 +115,20 @@ class _Reader:
     def number(self) -> int:
         return int(self.scalar("number", "a whole number"))
 
-    def edge_in(self, closing: str) -> Edge:
-        """The rest of an edge whose list is open already."""
+    def edge_in(self, closing: str) -> tuple[Any, ...]:
+        """The rest of an edge whose list is open already: (operation, source), or (operation, node, source)."""
         operation = self.scalar("string", "an operation's name in quotes")[1:-1]
         self.take_mark(",")
-        source = self.number()
+        numbers = [self.number()]
+        if self.skip_mark(","):
+            numbers.append(self.number())
         self.take_mark(closing)
-        return operation, source
+        return operation, *numbers
 
-    def edge(self) -> Edge:
+    def edge(self) -> tuple[Any, ...]:
         return self.edge_in(self.opening())
 
-    def edge_or_node(self) -> list[Edge]:
+    def edge_or_node(self) -> list[tuple[Any, ...]]:
         """An edge, or the list of a node's two."""
         before, closing = self.position, self.opening()
         if self.next_is("mark"):
@@ -136,7 +139,7 @@ class _Reader:
             return edges
         return [self.edge_in(closing)]
 
-    def edges(self) -> list[Edge]:
+    def edges(self) -> list[tuple[Any, ...]]:
         return [edge for entry in self.take_list(self.edge_or_node, self.opening()) for edge in entry]
 
     def numbers(self) -> list[int]:
@@ -216,8 +219,34 @@ def _read(reader: _Reader) -> AnyGenotype:
     recurrent = not set(names).isdisjoint(RECURRENT_FIELDS)
     wanted = RECURRENT_FIELDS if recurrent else FIELDS
     require(names == sorted(wanted), "genotype", reader.text, f"it must give each of {', '.join(wanted)} once")
+    values = dict(fields)
     with keys_below("genotype"):
-        return RecurrentGenotype.from_mapping(dict(fields)) if recurrent else Genotype.from_mapping(dict(fields))
+        if recurrent:
+            return RecurrentGenotype.from_mapping(values)
+        for cell in ("normal", "reduce"):
+            if values[cell] and all(len(edge) == 3 for edge in values[cell]):
+                values |= _in_pairs(cell, values[cell], values[f"{cell}_concat"])
+        return Genotype.from_mapping(values)
+
+
+def _in_pairs(cell: str, edges: list[tuple[str, int, int]], concat: list[int]) -> dict[str, list[Any]]:
+    """A cell of FairDARTS, whose edges name their node, as one of two edges per node, with ``none`` for those missing.
+
+    As there, a node without an edge is no part of the output, and what would read it is left out.
+    """
+    states, pairs = {0, 1}, list[Edge]()
+    nodes = range(2, max([1, *concat]) + 1)
+    for operation, node, source in edges:
+        good = node in nodes and source < node and sum(edge[1:] == (node, source) for edge in edges) == 1
+        allowed = "it must be (operation, node, an earlier state), each edge once"
+        require(good, cell, (operation, node, source), allowed)
+    for node in nodes:
+        own = [(operation, source) for operation, to, source in edges if to == node and source in states]
+        require(len(own) <= 2, cell, own, f"node {node} must have two edges at most")
+        states |= {node} if own else set()
+        free = [state for state in range(node) if state not in {source for _, source in own}]
+        pairs += [*own, *(("none", source) for source in free[: 2 - len(own)])]
+    return {cell: pairs, f"{cell}_concat": [node for node in concat if node in states]}
 
 
 def genotype_text(genotype: AnyGenotype) -> str:

@@ -17,20 +17,18 @@ from nas.report.drawing import save_drawing
 from nas.report.explanation import change_in_words, decisions
 from nas.report.outcome import space_figure
 from nas.report.page import write_page
-from nas.report.recorded_run import RecordedRun
+from nas.report.recorded_run import RecordedRun, recorded_candidate, retrainings
 from nas.report.sample_files import drawn_samples
-from nas.report.shown_samples import SAMPLES
 from nas.report.tables import comparison_table, print_table
 from nas.run.candidate_file import read_candidate_file
 from nas.run.entry_point import guarded
-from nas.run.overrides import typed_python
 from nas.run.ownership import claimed
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.nasbench201.space import NasBench201
 from nas.spaces.recurrent.space import Recurrent
 from nas.spaces.space import SearchSpace
-from nas.surroundings import adapt_to_surroundings
+from nas.surroundings import adapt_to_surroundings, typed_python
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -146,9 +144,8 @@ def _draw(options: argparse.Namespace) -> None:
     with _writing_into(path) if os.path.isdir(path) and options.output is None else nullcontext():
         figure = space_figure(space, architecture, options.title, task_name=task_name)
         drawings = save_drawing(figure, (options.output or default) / name)
-        retrainings = sorted(one.parent for one in path.glob(f"*/{SAMPLES}")) if os.path.isdir(path) else []
-        for folder in retrainings:
-            place = folder / "figures" if options.output is None else options.output / folder.name
+        for folder in [path, *retrainings(path)] if os.path.isdir(path) else []:
+            place = folder / "figures" if options.output is None else options.output / folder.relative_to(path)
             for name, figure in _of_samples(folder):
                 drawings += save_drawing(figure, place / name)
     for written in drawings:
@@ -181,11 +178,11 @@ def _architecture(named: str) -> tuple[SearchSpace, Architecture, str]:
     text = None if os.path.isdir(path) else architecture_text(named)
     if text is not None:
         return *named_architecture(text, _space_named), "classification"
-    file = path / "candidate.json" if os.path.isdir(path) else path
-    if not os.path.isfile(file):
+    found = recorded_candidate(path) if os.path.isdir(path) else None
+    if found is None and not os.path.isfile(path):
         allowed = "it must be a run folder, a candidate.json, a published name or the text of an architecture"
         raise InvalidValue("architecture", named, allowed)
-    found = read_candidate_file(file)
+    found = found or read_candidate_file(path)
     return found.space, found.candidate.architecture, found.task["name"]
 
 

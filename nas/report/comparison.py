@@ -21,8 +21,8 @@ from nas.report.recorded_run import RecordedRun, changed_settings, is_run, numbe
 from nas.report.rendering import duration, quoted, render, whole
 from nas.report.tables import mean_and_deviation
 from nas.run.checkpoint import write_atomically
-from nas.run.overrides import typed_python
 from nas.run.recorded import trust_prefix
+from nas.surroundings import typed_python
 from nas.tasks import Measure
 
 MOST_RUNS = 200

@@ -27,6 +27,7 @@ from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
 from nas.signature import Signature
 from nas.spaces.building import built_space
+from nas.spaces.space import Probabilities
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
@@ -71,7 +72,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
     found, config = run.found, resumed_configuration([], folder)
     source, splits, task = data_and_task(config)
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
-    supernet, step = _supernet(config, folder, run, task.signature)
+    supernet, step = _supernet(config, folder, run, task.signature, history[-1][1])
     alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])
 
     def begin(choice: str) -> None:
@@ -114,14 +115,21 @@ def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -
     return path
 
 
-def _supernet(config: DictConfig, folder: Path, run: RecordedRun, signature: Signature) -> tuple[Supernet, int]:
-    """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was."""
+def _supernet(
+    config: DictConfig, folder: Path, run: RecordedRun, signature: Signature, probabilities: Probabilities
+) -> tuple[Supernet, int]:
+    """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was.
+
+    A search in stages leaves the one of its last stage, which chooses among the options of ``probabilities``.
+    """
     state, complaints = RunFolder(folder).checkpoints.newest()
     if state is None:
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
     space = built_space(config.space, signature, CONFIGURATION / "space")
+    if stages := run.setting("method.further_cells"):
+        space = space.narrowed({row: list(options) for row, options in probabilities.items()}, stages[-1])
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with loading(state):
         try:

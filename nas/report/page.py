@@ -19,8 +19,9 @@ from nas.report.rendering import duration, quoted, render, whole
 from nas.report.sample_files import SCORES
 from nas.run.checkpoint import write_atomically
 from nas.run.implied_arguments import IMPLIED_GROUPS
-from nas.run.overrides import typed, typed_python, typed_script
+from nas.run.overrides import typed, typed_script
 from nas.run.recorded import trust_prefix
+from nas.surroundings import typed_python
 from nas.tasks import Measure, parsed_measures
 
 Row = list[str]

@@ -55,13 +55,14 @@ class PredictionsFile:
                 self._rows += [(self._samples[place], one) for one in found]
         self._seen += len(targets)
 
-    def write(self, folder: Path) -> None:
-        """Write what was taken in to a file in ``folder``, if there is anything."""
+    def write(self, folder: Path) -> tuple[()]:
+        """Write what was taken in to a file in ``folder``, if there is anything. There is nothing to draw."""
         if not self._rows:
-            return
+            return ()
         likely = any(one.probability for _, one in self._rows)
         rows = ((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
         write_csv(folder / PREDICTIONS, (*COLUMNS, PROBABILITY) if likely else COLUMNS, rows)
+        return ()
 
 
 def write_csv(file: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

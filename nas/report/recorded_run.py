@@ -106,7 +106,7 @@ class RecordedRun:
             discretisation=_mapping(_read_json(folder / "discretisation.json", problems)),
             explanation=_mapping(_read_json(folder / "explanation.json", problems)),
             result=result,
-            retrainings={} if result else {one.name: cls.read(one) for one in _retrainings(folder)},
+            retrainings={} if result else {one.name: cls.read(one) for one in retrainings(folder)},
             predictions=_read_or_note(read_predictions, folder / PREDICTIONS, problems) or {},
             shown=_read_or_note(read_shown_samples, folder / SAMPLES, problems),
             problems=problems,
@@ -216,12 +216,24 @@ def _as_used(result: Mapping[str, Any], found: CandidateFile) -> Mapping[str, An
     return {**result, "parameters": int(count_parameters(network, found.space.input_shape))}
 
 
+def recorded_candidate(folder: Path) -> CandidateFile | None:
+    """The candidate that the run in ``folder`` has found or retrained; None where none is recorded yet.
+
+    Raises:
+        InvalidValue, UnusableInput: It cannot be read.
+    """
+    if (folder / "candidate.json").is_file():
+        return read_candidate_file(folder / "candidate.json")
+    result = _mapping(_read_json(folder / "result.json", []))
+    return parse_candidate(result["candidate"]) if "candidate" in result else None
+
+
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` holds a run, finished or not."""
     return (folder / "metrics.csv").is_file() or (folder / "candidate.json").is_file()
 
 
-def _retrainings(folder: Path) -> list[Path]:
+def retrainings(folder: Path) -> list[Path]:
     """The folders in ``folder`` with a retraining of its candidate, under any name; ``final`` comes first."""
 
     def values(candidate: Any) -> list[Any]:

@@ -69,14 +69,14 @@ def sample_figure(shown: ShownSamples, place: int, target: int = 0) -> "Figure":
     return _figure([("", _panels(shown, place, target))], (), NARROW, 2 if shown.sides == 2 else 1)
 
 
-def samples_figures(shown: ShownSamples) -> Iterator[tuple[str, "Figure"]]:
+def sample_sheets(shown: ShownSamples) -> Iterator[tuple[str, "Figure"]]:
     """All samples as drawings with a name each, ``samples``: several numbers of a place are drawn one by one."""
     count = 1 if shown.are_classes else len(shown.names)
     for target in range(count):
-        yield "samples" if count == 1 else f"samples_{target + 1}", samples_figure(shown, target)
+        yield "samples" if count == 1 else f"samples_{target + 1}", sample_sheet(shown, target)
 
 
-def samples_figure(shown: ShownSamples, target: int = 0) -> "Figure":
+def sample_sheet(shown: ShownSamples, target: int = 0) -> "Figure":
     """All samples, one below the other, and what the colours mean.
 
     Args:

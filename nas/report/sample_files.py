@@ -13,7 +13,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.report.drawing import save_drawing
 from nas.report.predictions import PredictionsFile, evenly_spread, write_csv
-from nas.report.sample_drawing import samples_figures
+from nas.report.sample_drawing import sample_sheets
 from nas.report.shown_samples import MOST_CHANNELS, SAMPLES, ShownSamples, read_shown_samples, thinned
 from nas.tasks import Task
 
@@ -36,7 +36,7 @@ def drawn_samples(folder: Path) -> Iterator[tuple[str, "Figure"]]:
         ValueError: The file of samples cannot be read.
     """
     shown = read_shown_samples(folder / SAMPLES)
-    return iter(()) if shown is None else samples_figures(shown)
+    return iter(()) if shown is None else sample_sheets(shown)
 
 
 class PlacesFiles:
@@ -92,17 +92,19 @@ class PlacesFiles:
         numbers = kept.is_floating_point()
         return kept[:MOST_CHANNELS].float().cpu() if numbers else kept.int().cpu()
 
-    def write(self, folder: Path) -> None:
-        """Write the scores into ``folder``, the samples that are shown, and drawings of these."""
+    def write(self, folder: Path) -> list[tuple[str, "Figure"]]:
+        """Write the scores into ``folder``, the samples that are shown, and drawings of these, which it returns."""
         told = ([f"{value:.6g}" if math.isfinite(value) else "" for value in values] for values in self._scores)
         rows = ((name, *values) for name, values in zip(self._names, told, strict=True))
         write_csv(folder / SCORES, ("sample", *(one.name for one in self._task.measures)), rows)
         if not self._places:
-            return
+            return []
         shown = self._shown()
         shown.write(folder / SAMPLES)
-        for name, figure in samples_figures(shown):
+        drawings = list(sample_sheets(shown))
+        for name, figure in drawings:
             save_drawing(figure, folder / "figures" / name)
+        return drawings
 
     def _shown(self) -> ShownSamples:
         order = [*self._spread, *(place for place in self._worst if place not in self._spread)]

@@ -19,12 +19,13 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from nas.configuration import unknown_setting
+from nas.configuration import known_settings, settings_of_options, unknown_setting
 from nas.distributed import ShareDone, current_ranks, join
 from nas.errors import InvalidValue, RunFailed, UnusableInput, fault_sentence, require
 from nas.run.folder import RunFolder, own_run_folder, refuse_a_run
@@ -48,6 +49,7 @@ from nas.run.recorded import (
 )
 from nas.run.sweep import BAD_INPUT, FAILED, JobRecord, SweepRefused, led_sweep, refuse_other_job
 from nas.stopping import STOPPED, Stopped
+from nas.surroundings import typed_python
 
 _HYDRA_ADVICE = re.compile("Config search path:|See https:")  # what comes next is no part of a sentence
 _NOT_FOUND = re.compile(r"To append to your config use \+([^=]*)=(.*)", re.DOTALL)
@@ -386,6 +388,8 @@ def _code_and_sentence(error: BaseException, command: str, folder: Path | None) 
     if isinstance(error, OmegaConfBaseException):
         first, *rest = str(error).splitlines() or [type(error).__name__]
         keys = (line.partition("full_key: ")[2] for line in rest)
+        if (gone := _taken_away(first)) is not None:
+            return BAD_INPUT, f"{command}: ~{gone} is not allowed: a run needs {gone}."
         where = next((f"{key}: " for key in keys if key and key not in first), "")
         return BAD_INPUT, f"{command}: The configuration cannot be read: {where}{first.removesuffix('.')}."
     if isinstance(error, Stopped):
@@ -400,6 +404,13 @@ def _code_and_sentence(error: BaseException, command: str, folder: Path | None) 
     return None if sentence is None else (FAILED, f"{command}: {sentence}{_how_to_resume(command, folder)}.")
 
 
+def _taken_away(message: str) -> str | None:
+    """The key that is missing, as OmegaConf's ``message`` says, since ``~key`` was typed; None for any other."""
+    found = re.match(r"Key '(.*)' is not in struct", message)
+    typed = [one.key_or_group for one in parse_overrides(sys.argv[1:]) if one.is_delete()]
+    return found[1] if found is not None and found[1] in typed else None
+
+
 def _unknown_setting(error: HydraException) -> InvalidValue | None:
     """What the project says of a setting that ``error`` does not find; Hydra advises to add it, which fails, too."""
     cause, found = error.__cause__, _NOT_FOUND.search(str(error))
@@ -410,17 +421,19 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
         return None
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)
-    if allowed is not None and (swept := _swept(key)):
+    if allowed is not None and (swept := _swept(key)) is not None:
+        names, command = settings_of_options(key, list(swept.sweep_string_iterator())), swept.input_line or ""
         each = shlex.quote(f"{found[1]}=choice({found[2]})")
-        allowed = f"a sweep over {swept} reads it before there is a job with one of them; {each} is read in each job"
+        of_jobs = f"a sweep over {command} reads it before there is a job with one of them; {each} is read in each job"
+        allowed = of_jobs if not names or name in names or "." in key else known_settings(command, name, names)
     return None if allowed is None else InvalidValue(found[1], found[2], allowed)
 
 
-def _swept(key: str) -> str:
-    """``data=table,arrays``, where the command line sweeps over the group that ``key`` is of; nothing elsewhere."""
+def _swept(key: str) -> Override | None:
+    """``data=table,arrays``, where the command line sweeps over the group that ``key`` is of."""
     group = key.partition(".")[0]
     swept = [one for one in parse_overrides(sys.argv[1:]) if one.key_or_group == group and one.is_sweep_override()]
-    return swept[-1].input_line or "" if swept else ""
+    return swept[-1] if swept else None
 
 
 def _in_one_line(text: str) -> str:
@@ -432,7 +445,7 @@ def _in_one_line(text: str) -> str:
     option = (missing[2] or missing[3]) if missing else None
     if option not in _PLUGINS:
         return reason
-    return f"{reason}; {option} needs: {sys.executable} -m pip install {_PLUGINS[option]}"
+    return f"{reason}; {option} needs: {typed_python()} -m pip install {_PLUGINS[option]}"
 
 
 class _Console(logging.Handler):

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from nas.errors import InvalidValue, require
+from nas.surroundings import from_here, typed_path, typed_python
 
 OLD_OPTIONS = {
     "method=rehearsed": "it is called tuned now",
@@ -136,36 +136,11 @@ def _escaped(found: re.Match[str]) -> str:
     return 2 * backslashes + ("\\" + quote if quote else "")
 
 
-def typed_path(path: Path | str) -> str:
-    """``path`` as an argument in a shell that no command takes for an option."""
-    text = str(path)
-    return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
-def typed_python() -> str:
-    """How this interpreter is called in the user's shell, whose ``python`` may be another one."""
-    found = shutil.which("python")
-    if found is not None and _installation(found) == _installation(sys.executable):
-        return "python"
-    path = _from_here(Path(sys.executable))
-    return typed_path(path if "/" in str(path) else f"./{path}")
-
-
-def _installation(interpreter: str) -> tuple[str, str]:
-    """What two names of one interpreter share: those of two virtual environments are links to one file."""
-    return os.path.realpath(os.path.dirname(interpreter)), os.path.realpath(interpreter)
-
-
-def _from_here(path: Path) -> Path:
-    """``path``, relative where it is below the present folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def typed_script(script: str) -> str:
     """How ``train_search.py`` and its siblings are called from where this process was started."""
     running = Path(sys.argv[0])
     if running.suffix != ".py" or not (running.parent / script).is_file():
-        beside_the_package = _from_here(Path(__file__).resolve().parents[2] / script)
+        beside_the_package = from_here(Path(__file__).resolve().parents[2] / script)
         return f"{typed_python()} {typed_path(beside_the_package) if beside_the_package.is_file() else script}"
     return f"{typed_python()} {typed_path(running.parent / script)}"
 

@@ -17,7 +17,7 @@ from nas.data.dataset import TargetDataset
 from nas.data.labelled import is_one_hot
 from nas.errors import UnusableInput, listed, require
 from nas.signature import Signature
-from nas.tasks.regression import known_difference, mean_absolute_difference
+from nas.tasks.regression import StandardisedNumbers, known_difference
 from nas.tasks.task import NOTHING, Measure, Reduction, Task, Values
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,7 @@ class Confusion:
         return counts.diag() / (counts.sum(0) + counts.sum(1) - counts.diag())
 
 
-class DenseRegression(Task):
+class DenseRegression(StandardisedNumbers):
     """Outputs (B, K, ...) and numbers (B, K, ...) or (B, ...) of the places, standardised by the training part.
 
     NaN is a number that is not known.
@@ -182,10 +182,6 @@ class DenseRegression(Task):
         require(loss in ("squared", "relative"), "loss", loss, "it must be squared or relative")
         self.error = loss
         self.mean, self.deviation = torch.zeros(1), torch.ones(1)
-
-    @property
-    def ignorance(self) -> float:
-        return 1.0
 
     def fitted(self, splits: DataSplits) -> tuple["DenseRegression", DataSplits]:
         raw = {}
@@ -230,12 +226,6 @@ class DenseRegression(Task):
         squared = (difference * scale).square().flatten(1).sum(1)
         return (squared + tiny).sqrt() / (true.square().flatten(1).sum(1) + tiny).sqrt()
 
-    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(outputs, targets, reduction="none").sum()
-
-    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return mean_absolute_difference(outputs, targets)
-
     def metrics(self, device: torch.device) -> "FieldMetrics":
         return FieldMetrics(self, device)
 
@@ -252,12 +242,6 @@ class DenseRegression(Task):
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"relative error {values['relative_error']:.4f} (R² {values['r2']:.2f})"
-
-    def target_scale(self) -> tuple[list[float], list[float]]:
-        return self.mean.tolist(), self.deviation.tolist()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
 
     def words(self, splits: DataSplits) -> str:
         return f"regression of {self.signature.outputs} number{'s' * (self.signature.outputs > 1)} at every place"

@@ -17,7 +17,35 @@ from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values
 Error = Literal["squared", "huber", "absolute"]
 
 
-class Regression(Task):
+class StandardisedNumbers(Task):
+    """Numbers, standardised by the ``mean`` and the ``deviation`` (K,) of those of the training part.
+
+    Attributes:
+        error: What the loss is.
+    """
+
+    error: str
+    mean: Tensor
+    deviation: Tensor
+
+    @property
+    def ignorance(self) -> float:
+        return 1.0
+
+    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(outputs, targets, reduction="none").sum()
+
+    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return mean_absolute_difference(outputs, targets)
+
+    def target_scale(self) -> tuple[list[float], list[float]]:
+        return self.mean.tolist(), self.deviation.tolist()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
+
+
+class Regression(StandardisedNumbers):
     """Outputs (B, K) for targets (B, K), standardised by the training part; NaN is a target that is not known.
 
     Args:
@@ -37,10 +65,6 @@ class Regression(Task):
         require(loss in ("squared", "huber", "absolute"), "loss", loss, "it must be squared, huber or absolute")
         self.error: Error = loss
         self.mean, self.deviation = torch.zeros(1), torch.ones(1)
-
-    @property
-    def ignorance(self) -> float:
-        return 1.0
 
     def fitted(self, splits: DataSplits) -> tuple["Regression", DataSplits]:
         raw = {part: _numbers(splits, part) for part in splits.parts}
@@ -72,12 +96,6 @@ class Regression(Task):
         each = (errors * known).sum(1) / known.sum(1)
         return each.mean() if reduction == "mean" else each
 
-    def reported_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(outputs, targets, reduction="none").sum()
-
-    def glance(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return mean_absolute_difference(outputs, targets)
-
     def metrics(self, device: torch.device) -> "RegressionMetrics":
         return RegressionMetrics(self.deviation.to(device))
 
@@ -102,12 +120,6 @@ class Regression(Task):
             ]
             for true, said in zip(self.predicted(targets).tolist(), self.predicted(outputs).tolist(), strict=True)
         ]
-
-    def target_scale(self) -> tuple[list[float], list[float]]:
-        return self.mean.tolist(), self.deviation.tolist()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "loss": self.error, "mean": self.mean.tolist(), "std": self.deviation.tolist()}
 
     def words(self, splits: DataSplits) -> str:
         count = self.signature.outputs

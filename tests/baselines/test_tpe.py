@@ -158,7 +158,8 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UnusableInput, match=rf"{package}.*pip install -e \".\[hpo\]\""):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # where a shell would find this interpreter
+    with pytest.raises(UnusableInput, match=rf"{package}.*: python -m pip install -e \".\[hpo\]\""):
         build({"_target_": make}, "method.strategy", space=small_space([2]), generator=seeded())
 
 

@@ -8,6 +8,7 @@ import pytest
 from nas.errors import InvalidValue
 from nas.interop.genotype_text import LONGEST_TEXT, find_genotypes, genotype_text, parse_genotype
 from nas.interop.named_architecture import PUBLISHED
+from nas.spaces.darts.genotype import Genotype
 
 TEXT = (
     "Genotype(normal=[('sep_conv_3x3', 1), ('skip_connect', 0)], normal_concat=range(2, 3), "
@@ -86,6 +87,26 @@ def test_what_forks_and_libraries_write_is_the_same_genotype(written: str, other
 def test_what_cannot_be_read_is_named_with_what_was_expected(written: str, otherwise: str, sentence: str) -> None:
     with pytest.raises(InvalidValue, match=sentence):
         parse_genotype(TEXT.replace(written, otherwise))
+
+
+def test_edges_that_name_their_node_are_read_as_fairdarts_means_them() -> None:
+    """Node 3 has no edge: it is no part of the output, and the edge of node 4 that would read it is left out."""
+    cell = "[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('skip_connect', 4, 3), ('max_pool_3x3', 4, 2)]"
+    other = "[('avg_pool_3x3', 2, 1), ('max_pool_3x3', 3, 0), ('dil_conv_3x3', 3, 2)]"
+    read = parse_genotype(
+        f"Genotype(normal={cell}, normal_concat=range(2, 5), reduce={other}, reduce_concat=range(2, 4))"
+    )
+    assert isinstance(read, Genotype)
+    assert read.normal[:2] == (("sep_conv_3x3", 0), ("sep_conv_5x5", 1))
+    assert [operation for operation, _ in read.normal[2:4]] == ["none", "none"]
+    assert read.normal[4:] == (("max_pool_3x3", 2), ("none", 0))
+    assert read.normal_concat == (2, 4)
+    assert read.reduce == (("avg_pool_3x3", 1), ("none", 0), ("max_pool_3x3", 0), ("dil_conv_3x3", 2))
+    assert read.reduce_concat == (2, 3)
+    for edge in ("('skip_connect', 4, 4)", "('skip_connect', 9, 3)", "('skip_connect', 2, 0)"):
+        text = f"Genotype(normal={cell}, normal_concat=range(2, 5), reduce={other}, reduce_concat=range(2, 4))"
+        with pytest.raises(InvalidValue, match=r"genotype\.normal=.* an earlier state"):
+            parse_genotype(text.replace("('skip_connect', 4, 3)", edge))
 
 
 OTHER = TEXT.replace("('sep_conv_3x3', 1)", "('sep_conv_5x5', 1)")

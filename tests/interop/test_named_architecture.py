@@ -248,3 +248,30 @@ def test_a_published_cell_with_an_edge_left_out_is_taken() -> None:
     assert published_text(space, architecture) == text
     assert isinstance(space, Darts)
     assert space.optional_edges
+
+
+FAIR_DARTS = {
+    "c": (
+        "[('max_pool_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('dil_conv_3x3', 4, 0), ('dil_conv_5x5', 4, 2), "
+        "('skip_connect', 5, 3), ('sep_conv_3x3', 5, 0)]",
+        "[('dil_conv_3x3', 2, 1), ('dil_conv_5x5', 2, 0), ('dil_conv_3x3', 3, 0), ('sep_conv_3x3', 3, 1), "
+        "('sep_conv_5x5', 4, 0), ('sep_conv_5x5', 4, 3), ('sep_conv_5x5', 5, 0), ('skip_connect', 5, 1)]",
+    ),
+    "a": (
+        "[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1), ('max_pool_3x3', 4, 0), ('sep_conv_3x3', 5, 0)]",
+        "[('max_pool_3x3', 2, 0), ('avg_pool_3x3', 2, 1), ('avg_pool_3x3', 3, 0), ('dil_conv_5x5', 3, 1), "
+        "('avg_pool_3x3', 4, 0), ('sep_conv_5x5', 4, 1), ('skip_connect', 5, 0), ('skip_connect', 5, 1)]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cell", "auxiliary", "millions"), [("c", False, 2.59), ("a", True, 2.83)])
+def test_fairdarts_cells_have_their_published_sizes(cell: str, auxiliary: bool, millions: float) -> None:
+    """In its genotypes.py: c without the auxiliary head, a with it. Node 3 of both normal cells has no edge."""
+    normal, reduce = FAIR_DARTS[cell]
+    text = f"Genotype(normal={normal}, normal_concat=range(2, 6), reduce={reduce}, reduce_concat=range(2, 6))"
+    made_for = {"auxiliary": auxiliary, "signature": Signature((3, 32, 32), 10)}
+    space, architecture = named_architecture(text, lambda name: Darts(**made_for))
+    with torch.device("meta"):
+        network = space.network(architecture)
+    assert sum(one.numel() for one in network.parameters()) // 10_000 == round(100 * millions)

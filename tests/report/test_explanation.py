@@ -4,7 +4,10 @@ import math
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+import train_search
 from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.data.data_splits import DataSplits
@@ -20,7 +23,8 @@ from nas.report.explanation import (
     runner_ups,
     swap_effects,
 )
-from nas.report.recorded_run import RecordedRun
+from nas.report.measured_swaps import SwapSettings, measure_swaps
+from nas.report.recorded_run import CONFIGURATION, RecordedRun
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -209,3 +213,19 @@ def test_a_swap_is_the_relaxed_network_with_one_row_set():
     weights[3] = 0
     weights[3, choice.options.index(others[choice.name].option)] = 1
     assert effects[choice.name]["swapped"] == supernet_metrics(supernet, batches(), {"cell": weights})
+
+
+def test_the_choices_of_a_search_in_stages_are_measured_in_its_last_one(tmp_path):
+    """Whose supernet is deeper than that of the configuration, with fewer options on every edge."""
+    sizes = "{train:16,validation:16,test:16}"
+    overrides = ["experiment=p_darts", "scale=small", "data=digits", f"data.split={sizes}", "training.batch_size=16"]
+    overrides += ["search.epochs=1", "search.warmup_epochs=0", "space.channels=2", "space.stem_multiplier=1"]
+    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        config = compose("train_search", [*overrides, "tracking.tensorboard=false", "tracking.console=quiet"])
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
+    train_search.run(config, tmp_path)
+    measure_swaps(tmp_path, SwapSettings(images=16), say=lambda choice: None)
+    run = RecordedRun.read(tmp_path)
+    measured = {one.choice for one in decisions(run) if one.effect is not None}
+    assert measured == {one.choice for one in decisions(run) if one.runner_up is not None} != set()

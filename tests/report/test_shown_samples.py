@@ -21,12 +21,12 @@ from nas.report.__main__ import main
 from nas.report.drawing import save_drawing
 from nas.report.page import page
 from nas.report.recorded_run import RecordedRun
-from nas.report.sample_drawing import drawn_in_words, keys, sample_figure, samples_figure
+from nas.report.sample_drawing import drawn_in_words, keys, sample_figure, sample_sheet
 from nas.report.sample_files import PlacesFiles, sample_files
 from nas.report.shown_samples import LONGEST_SIDE, ShownSamples, read_shown_samples
 from nas.run.environment import record_environment
 from nas.tasks import DenseClassification, DenseRegression, Task, recorded_outputs, recorded_task
-from tests.report.conftest import by_epoch, write_curves
+from tests.report.conftest import CANDIDATE, by_epoch, write_curves
 from tests.report.test_page import Document
 
 NAMES = ("road", "<b>car</b>", "255", "tram")
@@ -170,7 +170,7 @@ def test_of_any_number_of_channels_the_first_or_the_first_three_are_drawn(
     assert shown.channels == channels
     words = {2: "input: the first of 2 channels", 5: "input: the first 3 of 5 channels, as red, green and blue"}
     assert drawn_in_words(shown) == words.get(channels, "")
-    assert len(samples_figure(shown).axes) == 1 + 4 * len(shown.sample)
+    assert len(sample_sheet(shown).axes) == 1 + 4 * len(shown.sample)
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (2, 300), (401, 200), (4001,), (1,)])
@@ -219,7 +219,7 @@ def test_a_drawing_of_all_samples_says_whose_they_are_and_what_colours_mean(tmp_
     task, splits = fields(channels=5)
     shown = shown_in(written(task, splits, tmp_path))
     for target in (0, 1):
-        figure = samples_figure(shown, target)
+        figure = sample_sheet(shown, target)
         texts = [text.get_text() for text in figure.axes[0].texts]
         captions = [f"{name}: {score}" for name, score in zip(shown.sample, shown.score, strict=True)]
         assert all(any(text.startswith(caption) for text in texts) for caption in captions)
@@ -369,6 +369,10 @@ def test_the_draw_command_draws_the_samples_of_all_retrainings_again(
     folder = run_folder()
     for name, made in (("final", masks), ("longer", fields)):
         written(*made(), folder / name)
+        write_curves(folder / name / "metrics.csv", {"train/loss": by_epoch([1.0])})
+        (folder / name / "result.json").write_text(json.dumps({"candidate": CANDIDATE}))
+    written(*masks(), folder / "another")  # no retraining of this run's candidate
+    (folder / "another" / "figures" / "samples.png").unlink()
     first = {file: file.read_bytes() for file in folder.glob("*/figures/samples*")}
     assert {file.name for file in first} == {"samples.png", "samples_1.png", "samples_2.png"}
     for file in first:
@@ -380,6 +384,10 @@ def test_the_draw_command_draws_the_samples_of_all_retrainings_again(
     main(["draw", str(folder), "--output", str(folder / "paper")])
     second = first[folder / "longer/figures/samples_2.png"]
     assert (folder / "paper" / "longer" / "samples_2.png").read_bytes() == second
+    main(["draw", str(folder / "longer"), "--output", str(folder / "alone")])
+    alone = {file.name for file in (folder / "alone").iterdir()}
+    assert alone == {"architecture.png", "samples_1.png", "samples_2.png"}
+    assert (folder / "alone" / "samples_2.png").read_bytes() == second
     damaged(folder / "final", "cut off")
     with pytest.raises(SystemExit) as caught:
         main(["draw", str(folder)])

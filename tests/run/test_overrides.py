@@ -1,7 +1,6 @@
 """Arguments are read as Hydra reads them; what Hydra would tell with a traceback is told in one sentence."""
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,10 @@ from nas.run.overrides import (
     parse_overrides,
     refuse_impossible_options,
     typed,
-    typed_path,
-    typed_python,
     typed_script,
     value_of,
 )
+from nas.surroundings import typed_python
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -144,33 +142,6 @@ def test_a_script_is_named_as_it_can_be_called_from_here(tmp_path: Path, monkeyp
     assert typed_script("train_final.py") == f"{typed_python()} {CONF.parent / 'train_final.py'}"
 
 
-def test_the_interpreter_is_called_as_this_shell_finds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("base", "mine/.venv", "my other/.venv"):
-        (tmp_path / name / "bin").mkdir(parents=True)
-        (tmp_path / name / "bin" / "python").symlink_to(sys.executable)  # two environments of one installation
-        (tmp_path / name / "bin" / "python3").symlink_to("python")
-    monkeypatch.setenv("PATH", str(tmp_path / "base/bin"))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "base/bin/python3"))
-    assert typed_python() == "python"
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "mine/.venv/bin/python"))
-    assert typed_python() == str(tmp_path / "mine/.venv/bin/python")
-    monkeypatch.chdir(tmp_path / "mine")
-    assert typed_python() == ".venv/bin/python"
-    monkeypatch.chdir(tmp_path / "mine/.venv/bin")
-    assert typed_python() == "./python"
-    monkeypatch.setenv("PATH", f"{tmp_path / 'mine/.venv/bin'}:{tmp_path / 'base/bin'}")  # it has been activated
-    assert typed_python() == "python"
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "my other/.venv/bin/python"))
-    assert typed_python() == f"'{tmp_path}/my other/.venv/bin/python'"
-    monkeypatch.setenv("PATH", "")
-    assert shlex.split(typed_python()) == [sys.executable]
-
-
-@pytest.mark.parametrize(("path", "shown"), [("a b", "'a b'"), ("-x", "./-x"), ("a", "a")])
-def test_a_folder_is_no_option(path: str, shown: str) -> None:
-    assert typed_path(path) == shown
-
-
 def test_what_is_plain_is_typed_as_it_is() -> None:
     assert typed("candidate", Path("/tmp/runs/2024-01-01_10-00-00")) == "candidate=/tmp/runs/2024-01-01_10-00-00"
 
@@ -222,12 +193,12 @@ def test_entries_of_a_list_are_counted_behind_a_dot(argument: str, counts: bool)
 
 
 def test_the_experiment_that_sets_what_is_refused() -> None:
-    overrides = ["experiment=[exact,debug]", "space=darts"]
-    assert experiment_that_sets("space.layers", overrides, CONF) == "debug"
-    for typed_too in ("space.layers", "space.layers[0].type"):
-        assert experiment_that_sets(typed_too, [*overrides, "space.layers=[]"], CONF) == ""
+    overrides = ["experiment=[exact,drnas]", "space=macro"]
+    assert experiment_that_sets("shrinking.keep", overrides, CONF) == "drnas"
+    for typed_too in ("shrinking.keep", "shrinking.keep[0].type"):
+        assert experiment_that_sets(typed_too, [*overrides, "shrinking.keep=[]"], CONF) == ""
     assert experiment_that_sets("a file: with [odd.. key", overrides, CONF) == ""
-    assert experiment_that_sets("training.momentum", overrides, CONF) == ""
+    assert experiment_that_sets("training.averaging", overrides, CONF) == ""
     assert experiment_that_sets("data.split.train", ["experiment=drnas_nasbench201"], CONF) == "drnas_nasbench201"
     assert experiment_that_sets("space.layers[0].type", ["space=macro"], CONF) == ""
 

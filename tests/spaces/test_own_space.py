@@ -22,13 +22,13 @@ from nas.evaluation.objective import CostPenalty
 from nas.interop.export import write_for_other_programs
 from nas.interop.standalone import standalone_source
 from nas.report.outcome import space_figure
-from nas.run.overrides import typed_python
 from nas.search.gradient_search import GradientSearch
 from nas.search.result import SearchResult
 from nas.signature import Signature
 from nas.spaces import Darts, Macro, NasBench201, Recurrent, SearchSpace, Transformer, space_from_description
 from nas.spaces.building import built_space
 from nas.spaces.promises import check_promises
+from nas.surroundings import typed_python
 from nas.tasks import Classification
 from tests.killing import assert_same_bytes, assert_same_results, killed_in_search
 from tests.problems import digits, search_parts
