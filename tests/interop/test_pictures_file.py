@@ -90,6 +90,9 @@ def test_a_picture_of_other_channels_is_refused_with_what_is_taken(tmp_path: Pat
     for shape in ((3, 20, 30), (2, 20, 30)):
         with pytest.raises(ValueError, match=r"the shape \(.*20, 30\); the network takes grey, \(1, height, width\)$"):
             file["prepare"]([torch.zeros(shape)])
+    for opened in (Image.new("L", (30, 20)), [Image.new("L", (30, 20))]):
+        with pytest.raises(ValueError, match=r"^a picture is a Image: it must be a tensor or an array"):
+            file["prepare"](opened)
     with pytest.raises(ValueError, match=r"^there is no picture$"):
         file["prepare"]([])
     grey = torch.rand(1, 20, 30)
