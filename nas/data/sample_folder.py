@@ -180,7 +180,7 @@ class SampleFolder:
     def _refuse_one_class(self, root: Path, name: str) -> NoReturn:
         below = self.folders(root / name)
         what = listed(below) + (" are the classes" if len(below) > 1 else " has them")
-        deeper = f"; if {what}, say data.folder={root / name}" if below else ""
+        deeper = f"; if {what}, say data.folder={root / name}" if below else f": it must be {self.layout}"
         raise UnusableInput(f"The data set {self.name} needs at least two classes, {root} has {name} alone{deeper}.")
 
     def say(self, remark: str) -> None:

@@ -436,7 +436,9 @@ def test_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     (folder / "masks" / "3_mask.png").rename(folder / "masks" / "3.png")
     refused(UnusableInput, folder, "The folder of masks", "data.masks=<folder>", masks="mask")
     save(np.zeros((4, 6), np.uint8), folder / "masks" / "3.png")
-    refused(UnusableInput, folder, "3.png", "it is 4 x 6, and its picture 3.png is 6 x 4", masks="masks")
+    refused(
+        UnusableInput, folder, "3.png", "it is 4 x 6, and its picture 3.png is 6 x 4: resize without", masks="masks"
+    )
     for index in range(10):
         save(np.full((6, 4), 9, np.uint8), folder / "masks" / f"{index}.png")
     refused(UnusableInput, folder, "All masks have the one value 9", masks="masks")

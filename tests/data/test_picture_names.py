@@ -184,5 +184,5 @@ def test_masks_that_are_no_pictures_are_told_by_their_kind(tmp_path: Path) -> No
     folder = masked(tmp_path, DISC)
     for index in range(6):
         (folder / "masks" / f"{index}_mask.png").rename(folder / "masks" / f"{index}.npy")
-    with pytest.raises(UnusableInput, match=r"and there is no picture at all, only 6 \.npy\.$"):
+    with pytest.raises(UnusableInput, match=r"; there is no picture at all, only 6 \.npy\.$"):
         load(folder, masks="masks")
