@@ -35,8 +35,8 @@ def prepared_pictures(pictures: Any, preparation: Mapping[str, Any]) -> Tensor:
 def light_of(picture: Any, preparation: Mapping[str, Any]) -> Tensor:
     """(C, H, W) float32 from 0 to 1, with all channels that the network takes."""
     channels = len(preparation["mean"])
-    try:
-        picture = torch.as_tensor(picture)
+    try:  # an array of NumPy that is read-only, as Pillow's are, would make PyTorch warn: it is copied
+        picture = picture if isinstance(picture, Tensor) else torch.tensor(picture)
     except (RuntimeError, TypeError, ValueError):
         kind = type(picture).__name__
         raise ValueError(f"a picture is a {kind}: it must be a tensor or an array, its channels first") from None
