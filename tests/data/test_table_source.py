@@ -458,6 +458,7 @@ def test_a_title_above_the_names_is_told(tmp_path: Path) -> None:
 
 
 def test_numbers_that_a_data_frame_had_as_categories_are_categories(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     frame = pd.DataFrame(COLUMNS | {"ward": [[7, 9, None, 40][row % 4] for row in range(ROWS)]})
     frame.astype({"ward": "category"}).to_parquet(tmp_path / "own.parquet")
     splits = loaded(tmp_path / "own.parquet")
