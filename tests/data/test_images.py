@@ -268,6 +268,8 @@ def test_given_statistics_are_taken(tmp_path: Path) -> None:
     assert (splits.mean, splits.std) == ((0.25,), (0.5,))
     refused(InvalidValue, tmp_path, "std=null", "both given or both null", mean=[0.25])
     refused(InvalidValue, tmp_path, "mean=[0.5]", "3 numbers, for channels=rgb", mean=[0.5], std=[0.5], channels="rgb")
+    two = {"mean": [0.5, 0.5], "std": [0.5, 0.5]}
+    refused(InvalidValue, tmp_path, "mean=[0.5, 0.5] is not allowed: it must be 1 ", "number, for channels=grey", **two)
 
 
 def test_colour_jitter_is_for_colour_and_cutout_for_the_size(tmp_path: Path) -> None:
