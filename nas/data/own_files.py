@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def path_of(setting: str) -> Path:
 def name_of(file: Path) -> str:
     """What a run calls the data in ``file``: its name without endings and without ``_TRAIN``."""
     stem = PARTS.sub("", file.name.split(".")[0]) or file.name
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:100]
+    return re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", stem))[:100]
 
 
 def readable(text: str) -> str:

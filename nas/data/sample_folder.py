@@ -76,16 +76,17 @@ class SampleFolder:
         found = {part: [one for one in folders if one.lower() in names] for part, names in PART_NAMES.items()}
         for part, several in found.items():
             if len(several) > 1:
+                firsts = {one: names[0] for one, names in found.items() if names}
                 raise UnusableInput(
                     f"{self.location} has {listed(several)}, which are all names of the {part} part: keep one of them"
-                    f"{self._said_by_parts(', or say which with', part, several[0])}."
+                    f"{self._said_by_parts(', or say which with', firsts)}."
                 )
         parts = {part: self.location / several[0] for part, several in found.items() if several}
         if parts and "train" not in parts:
-            there = listed([path.name for path in parts.values()])
+            there = {part: path.name for part, path in parts.items()}
             raise UnusableInput(
-                f"{self.location} has {there} but no train: its folders of classes are train/<class>/"
-                f"{self._said_by_parts(', or say', 'test', next(iter(parts.values())).name)}."
+                f"{self.location} has {listed(list(there.values()))} but no train: its folders of classes are "
+                f"train/<class>/{self._said_by_parts(', or say', there)}."
             )
         return parts
 
@@ -100,8 +101,8 @@ class SampleFolder:
             )
         return {part: self.location / name for part, name in wanted.items()}
 
-    def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
-        """``begin`` and the setting that makes the folder ``name`` a ``part``; nothing where there is none."""
+    def _said_by_parts(self, begin: str, parts: Mapping[str, str]) -> str:
+        """``begin`` and the setting that says which folders are these ``parts``; nothing where there is none."""
         return ""
 
     def _without(self, root: Path) -> str:
@@ -179,7 +180,7 @@ class SampleFolder:
     def _refuse_one_class(self, root: Path, name: str) -> NoReturn:
         below = self.folders(root / name)
         what = listed(below) + (" are the classes" if len(below) > 1 else " has them")
-        deeper = f"; if {what}, say data.folder={root / name}" if below else ""
+        deeper = f"; if {what}, say data.folder={root / name}" if below else f": it must be {self.layout}"
         raise UnusableInput(f"The data set {self.name} needs at least two classes, {root} has {name} alone{deeper}.")
 
     def say(self, remark: str) -> None:
@@ -228,7 +229,7 @@ class SampleFolder:
         for name in names:
             by_part.setdefault(next((marks[mark] for mark in marks if mark in name.lower()), "test"), []).append(name)
         if "train" not in by_part or any(len(several) > 1 for several in by_part.values()):
-            way = self._said_by_parts("; parts are named by", "test", "...")
+            way = self._said_by_parts("; parts are named by", {"test": "..."})
             self.say(f"the classes are {listed(names)}, of which each has the folders {folders}{way}")
             return
         given = ", ".join(f"{part}: {by_part[part][0]}" for part in PART_NAMES if part in by_part)
@@ -251,8 +252,10 @@ class SampleFolder:
         files = _counted(self.left_out.total(), "file")
         said = [f"{files} ({listed(kinds)}; read are {' '.join(self.endings)})"] if kinds else []
         if folders:
-            part = next((part for part in PART_NAMES if part not in roots), None)
-            said.append(f"what is in {listed(folders)}{self._said_by_parts('; parts are named by', part, folders[0])}")
+            free = next((part for part in PART_NAMES if part not in roots), None)
+            parts = {part: root.name for part, root in roots.items()} | ({free: folders[0]} if free else {})
+            way = self._said_by_parts("; parts are named by", parts) if free else ""
+            said.append(f"what is in {listed(folders)}{way}")
         if said:
             self.say(f"left out below {self.location}: {' and '.join(said)}")
 

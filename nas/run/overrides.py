@@ -36,9 +36,8 @@ def parse_override(argument: str) -> Override:
     except HydraException as error:
         key, _, value = argument.partition("=")
         reason = str(error).splitlines()[0]
-        allowed = (
-            f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: \"{key}='...'\""
-        )
+        quotes = '"...", around each text that has them' if value[:1] in ("[", "{") else f"\"{key}='...'\""
+        allowed = f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: {quotes}"
         dotted = re.sub(r"\[(\d+)\]", r".\1", key)
         if dotted != key:
             allowed = f"Hydra counts the entries of a list behind a dot: {dotted}={value}"

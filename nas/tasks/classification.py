@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
+from nas.data.labelled import is_one_hot
 from nas.data.targets import absent_classes, alike_classes, joined_labels, number_names, refuse_unseen_classes
 from nas.errors import UnusableInput, listed, require
 from nas.signature import Signature
@@ -171,7 +172,10 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
 
 def _refuse_no_classes(part: str, targets: Tensor, owner: str) -> None:
     if targets.dim() != 1:
-        raise UnusableInput(f"The targets of {part} of {owner} are {tuple(targets.shape)}, not one class per sample.")
+        way = ": each row has one 1, y.argmax(1) makes them classes" if is_one_hot(targets.flatten(1)) else ""
+        raise UnusableInput(
+            f"The targets of {part} of {owner} are {tuple(targets.shape)}, not one class per sample{way}."
+        )
     unknown = (~targets.isfinite()).nonzero().flatten().tolist()
     if unknown:
         first = ", ".join(map(str, unknown[:5]))

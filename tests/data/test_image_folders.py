@@ -32,6 +32,8 @@ def test_a_folder_too_many_is_named_with_the_setting_that_helps(tmp_path: Path) 
     sentence = sentence_of(tmp_path)
     assert "has flowers alone" in sentence
     assert f"if rose, tulip are the classes, say data.folder={tmp_path / 'flowers'}" in sentence
+    pictures(tmp_path / "road", "frames/1.png", "frames/2.png")
+    assert sentence_of(tmp_path / "road").endswith("data.labels=<file>.csv or data.masks=<folder>.")
 
 
 def test_a_class_of_files_that_are_not_read_is_told_with_their_kind(tmp_path: Path) -> None:

@@ -268,6 +268,8 @@ def test_given_statistics_are_taken(tmp_path: Path) -> None:
     assert (splits.mean, splits.std) == ((0.25,), (0.5,))
     refused(InvalidValue, tmp_path, "std=null", "both given or both null", mean=[0.25])
     refused(InvalidValue, tmp_path, "mean=[0.5]", "3 numbers, for channels=rgb", mean=[0.5], std=[0.5], channels="rgb")
+    two = {"mean": [0.5, 0.5], "std": [0.5, 0.5]}
+    refused(InvalidValue, tmp_path, "mean=[0.5, 0.5] is not allowed: it must be 1 ", "number, for channels=grey", **two)
 
 
 def test_colour_jitter_is_for_colour_and_cutout_for_the_size(tmp_path: Path) -> None:
@@ -436,7 +438,9 @@ def test_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     (folder / "masks" / "3_mask.png").rename(folder / "masks" / "3.png")
     refused(UnusableInput, folder, "The folder of masks", "data.masks=<folder>", masks="mask")
     save(np.zeros((4, 6), np.uint8), folder / "masks" / "3.png")
-    refused(UnusableInput, folder, "3.png", "it is 4 x 6, and its picture 3.png is 6 x 4", masks="masks")
+    refused(
+        UnusableInput, folder, "3.png", "it is 4 x 6, and its picture 3.png is 6 x 4: resize without", masks="masks"
+    )
     for index in range(10):
         save(np.full((6, 4), 9, np.uint8), folder / "masks" / f"{index}.png")
     refused(UnusableInput, folder, "All masks have the one value 9", masks="masks")

@@ -123,40 +123,34 @@ def test_an_archive_without_a_table_is_told(tmp_path: Path) -> None:
     refused(tmp_path / "patients.zip", "is a ZIP archive without a table: name one in data.file")
 
 
-def test_an_index_that_names_the_rows_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_index_that_names_the_rows_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("pyarrow")
     caplog.set_level("INFO")
     file = tmp_path / "patients.parquet"
-    file.write_bytes(b"PAR1")
     days = pd.date_range("2020-01-01", periods=ROWS, name="day")
     patients = pd.Index([7 * row**2 for row in range(ROWS)], name="patient")
     visits = pd.MultiIndex.from_arrays([[row // 4 for row in range(ROWS)], days], names=["patient", "day"])
-    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
     for index, kept in ((days.rename(None), 0), (patients.rename(None), 0), (days, 0), (patients, 0), (visits, 1)):
         caplog.clear()
-        monkeypatch.setattr(pd, "read_parquet", lambda _, index=index: pd.DataFrame(COLUMNS, index=index))
+        pd.DataFrame(COLUMNS, index=index).to_parquet(file)
         splits = Table(RowSplit(), CsvFormat(), str(file), "kind").load()
         assert splits.input_shape == (1 + kept,)
         assert f"left out, an index that names the rows: {index.names[-1] or '__index_level_0__'}" in caplog.text
     assert "taken as an input, the index of a data frame: patient; 'data.ignore=[patient]' leaves it" in caplog.text
-    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(COLUMNS | {"__index_level_0__": patients // 14}))
+    pd.DataFrame(COLUMNS | {"__index_level_0__": patients // 14}).to_parquet(file)
     assert Table(RowSplit(), CsvFormat(), str(file), "kind").load().input_shape == (1,)
-    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(COLUMNS, index=visits))
+    pd.DataFrame(COLUMNS, index=visits).to_parquet(file)
     assert Table(RowSplit(order="day"), CsvFormat(), str(file), "kind", ignore=["patient"]).load().input_shape == (1,)
     kept = Table(RowSplit(), CsvFormat(), str(file), "kind", ignore=["day"], numeric=["patient"]).load()
     assert kept.input_shape == (2,)
 
 
 @pytest.mark.parametrize("missing", [-9, "-9.0"])
-def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(
-    missing: str | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_in_parquet_is_so_as_text_and_as_number(missing: str | float, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
     file = tmp_path / "patients.parquet"
-    file.write_bytes(b"PAR1")
     table = COLUMNS | {"lab": [-9, 1, 2, 4] * 5, "tag": ["-9", "x", "y", "x"] * 5, "won": [True, False] * 10}
-    monkeypatch.setattr("nas.data.tables.table_file.optional_module", lambda *_: pd)
-    monkeypatch.setattr(pd, "read_parquet", lambda _: pd.DataFrame(table | {5: [0.5, 1.5] * 10}))
+    pd.DataFrame(table | {"5": [0.5, 1.5] * 10}).to_parquet(file)
     preparation = Table(RowSplit(), CsvFormat(), str(file), "kind", missing=[missing]).load().preparation
     assert preparation["numeric"][1]["indicator"]
     assert [column["values"] for column in preparation["categorical"]] == [["x", "y"], ["False", "True"]]

@@ -85,6 +85,13 @@ def test_a_folder_around_the_parts_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
+def test_data_are_called_as_their_folder_in_any_alphabet(tmp_path: Path) -> None:
+    folder = tmp_path / "Gr\N{LATIN SMALL LETTER O}\N{COMBINING DIAERESIS}\N{LATIN SMALL LETTER SHARP S}e 花"
+    for index in range(10):
+        save(folder / "ab"[index % 2] / f"{index}.png", 9 * index)
+    assert load(folder).name == "Größe_花"
+
+
 def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     for part in ("train", "dev"):
@@ -92,7 +99,7 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
             save(tmp_path / "own" / part / "a" / f"{index}.png", 9 * index)
             save(tmp_path / "own" / part / "b" / f"{index}.png", 100 + 9 * index)
     load(tmp_path / "own")
-    assert "what is in dev; parts are named by 'data.parts={train: ..., validation: dev}'" in caplog.text
+    assert "what is in dev; parts are named by 'data.parts={train: train, validation: dev}'" in caplog.text
     (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
     (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
     way = r"has test_set, train_set, and each has the folders a, b: if a, b are the classes, say 'data\.parts=\{train: "
@@ -177,5 +184,5 @@ def test_masks_that_are_no_pictures_are_told_by_their_kind(tmp_path: Path) -> No
     folder = masked(tmp_path, DISC)
     for index in range(6):
         (folder / "masks" / f"{index}_mask.png").rename(folder / "masks" / f"{index}.npy")
-    with pytest.raises(UnusableInput, match=r"and there is no picture at all, only 6 \.npy\.$"):
+    with pytest.raises(UnusableInput, match=r"; there is no picture at all, only 6 \.npy\.$"):
         load(folder, masks="masks")

@@ -288,6 +288,20 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         r"target a of .* has texts: .* write 0 and 1 for labels",
     ),
     ({}, {"target": "KIND"}, r"target=KIND is not allowed: .* \(did you mean kind\?\)"),
+    (
+        {"rate": [f"{row + 5} %" for row in range(ROWS)], "price": [f"${row + 1000:,}.50" for row in range(ROWS)]},
+        {},
+        r"^The column rate .* takes all of them as texts; to be mended, too: price\.$",
+    ),
+    (
+        {"saldo": [f"{row + 500}.25-" if row % 2 else row for row in range(ROWS)]},
+        {},
+        r"saldo of .* numbers that are not written plainly \('501.25-' in row 2\)",
+    ),
+    *(
+        ({"day": [f"{1 + row % 28}{month} 2024" for row in range(ROWS)]}, {}, rf"day \(dates such as '1{month} 2024'\)")
+        for month in (". März", " février", " déc.", ". Okt.")
+    ),
     ({"20": ["x"] * ROWS}, {"target": "outcome"}, r"has the columns .*20 \(its first line must have the names"),
 ]
 
@@ -435,6 +449,21 @@ def test_a_byte_order_mark_blanks_and_windows_paths_are_no_mistakes(
     splits = loaded(Path("data\\own.csv"), "Blood pressure")
     assert splits.class_names == ("naïve", "日本")
     assert [column["name"] for column in splits.preparation["numeric"]] == ["größe", "x"]
+
+
+def test_a_title_above_the_names_is_told(tmp_path: Path) -> None:
+    (tmp_path / "own.csv").write_text("Report of 2024,,\nage,dose,kind\n" + "1,2,a\n3,4,b\n" * 20, encoding="utf-8")
+    with pytest.raises(UnusableInput, match=r"line of .* names 1 of 3 columns: .*, with nothing above it\.$"):
+        loaded(tmp_path / "own.csv")
+
+
+def test_numbers_that_a_data_frame_had_as_categories_are_categories(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(COLUMNS | {"ward": [[7, 9, None, 40][row % 4] for row in range(ROWS)]})
+    frame.astype({"ward": "category"}).to_parquet(tmp_path / "own.parquet")
+    splits = loaded(tmp_path / "own.parquet")
+    assert {"name": "ward", "values": ["40", "7", "9"]} in splits.preparation["categorical"]
+    assert "ward" not in [column["name"] for column in splits.preparation["numeric"]]
 
 
 def test_separators_at_the_ends_of_lines_make_no_column(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from nas.data import CsvFormat, RowSplit, Table
 from nas.data.data_splits import loaded as from_source
 from nas.data.shared_samples import shared_samples
 from nas.data.tables.table_codes import PADDED
+from nas.data.tables.table_file import Column
+from nas.data.tables.table_remarks import parted_thousands
 from nas.data.tables.table_rows import prepared_rows
 from nas.errors import InvalidValue, UnusableInput
 from nas.tasks import Classification
@@ -84,6 +86,7 @@ def test_copies_in_two_parts_are_told_and_rows_that_are_equal_by_chance_are_not(
         ({"lab": [999 if row % 7 == 1 else row % 5 for row in range(ROWS)]}, "lab 999; if they stand for"),
         ({"sex": ["f", "F", "m", "m"] * 10}, "texts of sex that differ only in case or blanks: F, f"),
         ({"city": ["x", "y"] * 16 + ["z"] * 8}, "which count as unknown: city (8)"),
+        ({"sold": [990 + row if row < 9 else 1 + row * 0.037 for row in range(ROWS)]}, "(such as 1.333); if points"),
         ({"kind": ["sun", "sun", "sun;wind", "wind"] * 10}, None),
     ],
 )  # fmt: skip
@@ -97,7 +100,17 @@ def test_values_that_may_mislead_are_told(
         remark = "classes such as 'sun;wind' may be several labels: "
     assert remark in caplog.text
     names = ("alone tells", "stand for missing", "in case or blanks", "which count as unknown", "several labels")
-    assert sum(name in caplog.text for name in names) == 1
+    assert sum(name in caplog.text for name in (*names, "part thousands")) == 1
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [[row / 8 + 1 for row in range(90)], [1.001 + row / 1000 for row in range(90)], [0.5, 1.557, 2.114, 803] * 20],
+    ids=["eighths", "lengths", "below one"],
+)
+def test_numbers_that_are_what_they_seem_part_no_thousands(numbers: list[float]) -> None:
+    column = Column("x", "number", numbers=torch.tensor(numbers, dtype=torch.float64))
+    assert parted_thousands({"x": column}) is None
 
 
 @pytest.mark.parametrize("far", [1e20, 9.96921e36, -3.4028235e38, -9999.9])

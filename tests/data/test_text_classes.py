@@ -81,6 +81,22 @@ def test_texts_are_drawn_in_proportion_padded_cut_and_told(tmp_path: Path, caplo
     assert [vocabulary[token] for token in row[1]] == ["<unk>"] + 4 * ["<pad>"]
 
 
+@pytest.mark.parametrize("level", ["word", "character"])
+def test_texts_of_unknown_words_are_told(level: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    texts = {name: [chr(0x4E00 + 300 * place + number) for number in range(24)] for place, name in enumerate("ab")}
+    folder = written(
+        tmp_path / "own",
+        {f"{name}/{of}.txt": "".join(signs[of:] + signs) for name, signs in texts.items() for of in range(9)},
+    )
+    running = "\n".join("".join(signs[of:] + signs) for signs in texts.values() for of in range(23))
+    (tmp_path / "book.txt").write_text(20 * running, encoding="utf-8")
+    Text(folder=str(folder), level=level).load()  # type: ignore[arg-type]
+    Text(file=str(tmp_path / "book.txt"), level=level, length=2, at_least=30).load()  # type: ignore[arg-type]
+    told = [one for one in caplog.messages if "words of training are unknown: data.level=character reads" in one]
+    assert [one.split(":")[0] for one in told] == (["own", "text"] if level == "word" else [])
+
+
 def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tmp_path: Path) -> None:
     folder = pets(tmp_path / "train").parent
     written(folder, {f"test/{name}/a.txt": f"new {words}" for name, words in WORDS.items()})
@@ -100,7 +116,11 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"1 class folder of .* without a text: birds \(read are \.txt\)"):
         Text(folder=str(folder)).load()
     (folder / "birds" / "a.txt").write_bytes(b"\xff\xfea")
-    with pytest.raises(UnusableInput, match=r"1 of 21 texts .* cannot be read: .*a\.txt \(no UTF-8\); convert .*iconv"):
+    sentence = r"1 of 21 texts .* cannot be read: .*a\.txt \(no UTF-8\); convert .*iconv -f utf-16"
+    with pytest.raises(UnusableInput, match=sentence):
+        Text(folder=str(folder)).load()
+    (folder / "birds" / "a.txt").write_bytes(b"a\0")
+    with pytest.raises(UnusableInput, match=r"a\.txt \(a NUL character, a byte of 0, in it\); .*iconv -f latin1"):
         Text(folder=str(folder)).load()
     written(folder, {"all.txt": "one text"})
     with pytest.raises(InvalidValue, match=r"it has all\.txt, to be read as one text, beside the folders birds, cats,"):

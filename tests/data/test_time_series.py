@@ -109,6 +109,7 @@ def test_a_folder_stands_for_its_pair(tmp_path: Path) -> None:
         ("own.ts", HEAD + "1;2;3:up\n", "line 7: '1;2;3' is no finite number; commas part values, and colons channels"),
         ("own.tsv", "1,2,3\n0,3,4\n", "line 1: there is no tab in '1,2,3', and tabs must part a label and its values"),
         ("own.tsv", "label\tt1\n1\t2\n", "line 1: 't1' is no finite number; tabs must part values"),
+        ("own.ts", HEAD + "?,?:?:up\n1,2:?,?:up\n" * 2, "2 of 4 series of .*own.ts have no known value: 1, 3; fill in"),
         ("own.ts", HEAD + "1,2:up\n1,2:?\n" * 3, "3 of 6 series of own.ts have no label: 2, 4, 6; fill in or remove"),
     ],
 )

@@ -1,5 +1,6 @@
 """A stand-alone file takes pictures of any size as the search has taken them."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_a_picture_of_the_size_is_taken_as_it_is(tmp_path: Path) -> None:
     values = torch.from_numpy(picture(20, 30, 3, seed=9).copy()).permute(2, 0, 1)
     mean, std = (torch.tensor(file[name]).view(-1, 1, 1) for name in ("MEAN", "STD"))
     torch.testing.assert_close(file["prepare"](values)[0], (values / 255 - mean) / std)
+    read_only = values.numpy().copy()
+    read_only.flags.writeable = False  # as those of Pillow are, of which PyTorch warns
+    torch.set_warn_always(True)  # not only once in a process
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(file["prepare"](read_only), file["prepare"](values))
+    torch.set_warn_always(False)
     grey = values[:1]
     assert torch.equal(file["prepare"](grey), file["prepare"](grey.expand(3, -1, -1)))  # as in the search
 
@@ -90,6 +98,9 @@ def test_a_picture_of_other_channels_is_refused_with_what_is_taken(tmp_path: Pat
     for shape in ((3, 20, 30), (2, 20, 30)):
         with pytest.raises(ValueError, match=r"the shape \(.*20, 30\); the network takes grey, \(1, height, width\)$"):
             file["prepare"]([torch.zeros(shape)])
+    for opened in (Image.new("L", (30, 20)), [Image.new("L", (30, 20))]):
+        with pytest.raises(ValueError, match=r"^a picture is a Image: it must be a tensor or an array"):
+            file["prepare"](opened)
     with pytest.raises(ValueError, match=r"^there is no picture$"):
         file["prepare"]([])
     grey = torch.rand(1, 20, 30)

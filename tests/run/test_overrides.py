@@ -91,6 +91,20 @@ def test_what_hydra_cannot_read_is_refused_with_its_reason(argument: str, key: s
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    ("argument", "quotes", "read"),
+    [
+        ("data.folder=Größe", "\"data.folder='...'\".", "data.folder='Größe'"),
+        ("data.parts={train: Größe}", '"...", around each text', 'data.parts={train: "Größe"}'),
+    ],
+)
+def test_the_quotes_that_are_proposed_go_where_hydra_reads_them(argument: str, quotes: str, read: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse_overrides([argument])
+    assert str(caught.value).partition("quotes inside of the shell's: ")[2].startswith(quotes)
+    assert "Größe" in str(parse_overrides([read])[0].value())
+
+
 def test_the_entry_of_a_list_is_named_as_hydra_has_it() -> None:
     with pytest.raises(InvalidValue, match=r"behind a dot: space\.layers\.0\.filters=\[4,8\]\."):
         parse_overrides(["space.layers[0].filters=[4,8]"])

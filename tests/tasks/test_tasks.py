@@ -263,7 +263,13 @@ def test_numbers_become_classes_named_by_their_values() -> None:
         (Classification(), torch.arange(40), {}, "of classes that its training part lacks"),
         (Classification(), torch.tensor([0.0, torch.nan] * 20), {}, "no known class: 1, 3"),
         (Classification(), torch.zeros(40), {}, "at least two classes"),
-        (Classification(), torch.zeros(40, 2), {}, "not one class per sample"),
+        (Classification(), torch.zeros(40, 2), {}, r"not one class per sample\.$"),
+        (
+            Classification(),
+            torch.eye(2).repeat(20, 1),
+            {},
+            r"per sample: each row has one 1, y\.argmax\(1\) makes them",
+        ),
     ],
 )
 def test_targets_of_another_task_are_refused(

@@ -59,7 +59,14 @@ def read_array(file: Path) -> Array:
 
 def _of_numpy(file: Path) -> dict[str, Array]:
     with np.load(file, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+        return {name: _stored_array(stored, name) for name in stored.files}
+
+
+def _stored_array(stored: Mapping[str, Array], name: str) -> Array:
+    try:
+        return stored[name]
+    except ValueError as error:
+        raise ValueError(f"{error} in {name}") from None
 
 
 def _of_torch(file: Path) -> dict[str, Array]:
@@ -89,7 +96,9 @@ def _complaint(file: Path, error: Exception) -> str:
         reason = "it is no file of NumPy's"
     elif "allow_pickle" in reason or "Python objects in dtype" in reason:
         kinds = "arrays of one type, numbers or texts, such as y.astype(str), and series of unequal length in .ts files"
-        return f"{file} has Python objects, which are never unpickled: save {kinds}."
+        where = reason.rpartition("=False in ")[2] if "=False in " in reason else ""
+        named, away = (f" in {where}", f", or leave {where} out") if where else ("", "")
+        return f"{file} has Python objects{named}, which are never unpickled: save {kinds}{away}."
     elif "weights_only" in reason or "Weights only" in reason:
         kinds = "a dictionary of tensors, or arrays by np.savez"
         return f"{file} has Python objects, which are never unpickled: save {kinds}."

@@ -125,6 +125,11 @@ def read_series(file: Path) -> SeriesFile:
         raise UnusableInput(
             f"{file}: series 1 has {channels[0]} channels and series {other + 1} has {channels[other]}."
         )
+    if blank := [str(number) for number, one in enumerate(found.series, start=1) if bool(torch.cat(one).isnan().all())]:
+        raise UnusableInput(
+            f"{len(blank):,} of {len(channels):,} series of {file} {'has' if len(blank) == 1 else 'have'} no known "
+            f"value: {listed(blank)}; fill in or remove them."
+        )
     return found
 
 

@@ -102,17 +102,22 @@ class Images:
         require(good, "std", self.std, "mean and std are both given or both null")
         good = self.std is None or all(number > 0 for number in self.std)
         require(good, "std", list(self.std or ()), "its numbers must be above 0")
-        if self.channels != "auto" and self.mean is not None and self.std is not None:
-            count = _count(self.channels)
-            for key, numbers in (("mean", self.mean), ("std", self.std)):
-                good = len(numbers) == count
-                require(good, key, list(numbers), f"it must be {count} numbers, for channels={self.channels}")
+        if self.channels != "auto":
+            self._require_statistics_of(self.channels)
         good = self.parts is None or ("train" in self.parts and self.parts.keys() <= PART_NAMES.keys())
         require(good, "parts", self.parts, "it must be {train: <folder>, validation: <folder>, test: <folder>}")
         if isinstance(self.split, RowSplit) and self.labels is None:
             order = None if self.split.order == "time" else self.split.order
             for key, column in (("by", self.split.by), ("order", order)):
                 require(column is None, f"split.{key}", column, "it is a column of data.labels=<file>.csv")
+
+    def _require_statistics_of(self, channels: Channels) -> None:
+        """Refuse a mean and a deviation that are not of as many numbers as ``channels`` has."""
+        count = _count(channels)
+        for key, numbers in (("mean", self.mean), ("std", self.std)):
+            good = numbers is None or len(numbers) == count
+            plural = "s" if count > 1 else ""
+            require(good, key, list(numbers or ()), f"it must be {count} number{plural}, for channels={channels}")
 
     @property
     def location(self) -> Path:
@@ -126,6 +131,7 @@ class Images:
         known = self.size is not None and self.channels != "auto" and self.mean is not None
         headers = None if known else self._read_headers(found)
         decoding = self._decoding(headers)
+        self._require_statistics_of(decoding.channels)
         self._check_augmentation(decoding)
         targets = found.targets
         if targets is None:

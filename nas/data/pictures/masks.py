@@ -54,7 +54,7 @@ def masks_of(files: Sequence[str], folder: PictureFolder, location: Path) -> lis
         _refuse_alike(called, names, folder, location)
     if without := [file for name, file in zip(names, files, strict=True) if name not in by_name]:
         kinds = f", only {listed(kinds_of(others))}" if others else ""
-        example = f"; there is {found[0]}" if found else f" and there is no picture at all{kinds}"
+        example = f"; there is {found[0]}" if found else f"; there is no picture at all{kinds}"
         raise UnusableInput(
             f"{len(without):,} of {len(files):,} pictures have no mask of the same name below {location}: "
             f"{listed(without, 3)}{example}."
@@ -195,7 +195,8 @@ class _Reader(data.Dataset[Tensor | Unreadable]):
                     size = image.size[::-1] if lies_on_its_side(image) else image.size
                 if values.size != size:
                     own, other = (f"{height} x {width}" for width, height in (values.size, size))
-                    raise ValueError(f"it is {own}, and its picture {os.path.basename(picture)} is {other}")
+                    name = os.path.basename(picture)
+                    raise ValueError(f"it is {own}, and its picture {name} is {other}: resize without interpolation")
                 masks.append(torch.from_numpy(np.array(self._transform(values), np.int32)))
             # A damaged file can raise nearly anything.
             except Exception as error:

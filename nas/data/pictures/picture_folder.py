@@ -57,9 +57,9 @@ class PictureFolder(SampleFolder):
         own = {part: len(places) for part, places in members.items() if places and part != "train"}
         return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
 
-    def _said_by_parts(self, begin: str, part: str | None, name: str) -> str:
-        asked = part is not None and self.given is None  # nobody asks once it is given
-        return f"{begin} 'data.parts={{train: ..., {part}: {name}}}'" if asked else ""
+    def _said_by_parts(self, begin: str, parts: Mapping[str, str]) -> str:
+        shown = ", ".join(f"{part}: {parts.get(part, '...')}" for part in PART_NAMES if part in ("train", *parts))
+        return f"{begin} 'data.parts={{{shown}}}'" if self.given is None else ""  # nobody asks once it is given
 
     def _without(self, root: Path) -> str:
         parts = self.parts()

@@ -21,19 +21,25 @@ def prepared_pictures(pictures: Any, preparation: Mapping[str, Any]) -> Tensor:
         preparation: What was found in the data, as ``candidate.json`` has it.
 
     Raises:
-        ValueError: There is no picture, or one has other channels.
+        ValueError: There is no picture, or one is no array or has other channels.
     """
-    several = [pictures] if getattr(pictures, "ndim", 0) in (2, 3) else pictures
+    one_alone = getattr(pictures, "ndim", 0) in (2, 3) or not hasattr(pictures, "__len__")
+    several = [pictures] if one_alone else pictures
     if not len(several):
         raise ValueError("there is no picture")
-    inputs = torch.stack([resized(light_of(torch.as_tensor(one), preparation), preparation) for one in several])
+    inputs = torch.stack([resized(light_of(one, preparation), preparation) for one in several])
     mean, std = (torch.tensor(preparation[key]).view(-1, 1, 1) for key in ("mean", "std"))
     return (inputs - mean.to(inputs.device)) / std.where(std > 0, 1.0).to(inputs.device)
 
 
-def light_of(picture: Tensor, preparation: Mapping[str, Any]) -> Tensor:
+def light_of(picture: Any, preparation: Mapping[str, Any]) -> Tensor:
     """(C, H, W) float32 from 0 to 1, with all channels that the network takes."""
     channels = len(preparation["mean"])
+    try:  # an array of NumPy that is read-only, as Pillow's are, would make PyTorch warn: it is copied
+        picture = picture if isinstance(picture, Tensor) else torch.tensor(picture)
+    except (RuntimeError, TypeError, ValueError):
+        kind = type(picture).__name__
+        raise ValueError(f"a picture is a {kind}: it must be a tensor or an array, its channels first") from None
     picture = picture[None] if picture.ndim == 2 else picture
     if picture.ndim != 3 or picture.shape[0] not in ((1, 3) if channels == 3 else (channels,)):
         named = f"{preparation['channels']}, ({channels}, height, width)"

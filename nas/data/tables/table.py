@@ -29,7 +29,7 @@ from nas.data.tables.table_columns import (
 )
 from nas.data.tables.table_file import PARQUET, Column, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
-from nas.data.tables.table_remarks import remarks_on
+from nas.data.tables.table_remarks import parted_thousands, remarks_on
 from nas.data.targets import with_classes_of_training
 from nas.errors import InvalidValue, UnusableInput, listed, require
 
@@ -157,6 +157,8 @@ class Table:
             why = "zeros in front, or more digits than an amount has"
             shown = listed(codes, most=10)
             remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
+        if parted := parted_thousands({name: columns[name] for name in (*inputs, *self.targets)}):
+            remarks.append(parted)
         named = {*inputs, *self.targets, *dividing, *self.ignore}
         if index := [one for one in columns if columns[one].names_rows and one not in named]:
             remarks.append(f"left out, an index that names the rows: {listed(index)}")

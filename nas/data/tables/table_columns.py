@@ -118,12 +118,12 @@ def inputs_among(
     """
     inputs = {name: column for name, column in columns.items() if name not in (*others, *ignored)}
     inputs = {name: column for name, column in inputs.items() if not column.names_rows or name in numeric}
-    first = _first_problem(inputs.values(), file)
-    named = {*numeric, *first}
+    unusable = _unusable(inputs.values(), file)
+    named = {*numeric, *unusable}
     reasons = {name: _why_not(column) for name, column in inputs.items() if name not in named}
     bad = {name: reason for name, reason in reasons.items() if reason is not None}
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
-    problems = [*first.values(), *([_useless(columns, bad, ignored, numeric, file)] if bad else [])]
+    problems = [*_first_of(unusable), *([_useless(columns, bad, ignored, numeric, file)] if bad else [])]
     if problems:  # both at once: each is mended by other settings
         raise UnusableInput("; and ".join(problem.removesuffix(".") for problem in problems) + ".")
     if "" in inputs and reasons.get("") is None:
@@ -134,15 +134,22 @@ def inputs_among(
     return {name: column for name, column in inputs.items() if name}
 
 
-def _first_problem(columns: Iterable[Column], file: str) -> dict[str, str]:
-    """The first column whose values can be no inputs as they are written, and what is wrong; empty without one."""
+def _unusable(columns: Iterable[Column], file: str) -> dict[str, str]:
+    """The columns whose values can be no inputs as they are written, and what is wrong with each."""
+    found = {}
     for column in columns:
         try:
             refuse_mixture(column, file)
             _refuse_infinite(column, file)
         except UnusableInput as error:
-            return {column.name: str(error)}
-    return {}
+            found[column.name] = str(error).removesuffix(".")
+    return found
+
+
+def _first_of(unusable: Mapping[str, str]) -> list[str]:
+    """What is wrong with the first of these columns, and the names of the others; nothing where there is none."""
+    others = f"; to be mended, too: {listed(list(unusable)[1:], most=10)}" if len(unusable) > 1 else ""
+    return [problem + others for problem in list(unusable.values())[:1]]
 
 
 def _useless(
@@ -322,8 +329,8 @@ def _are_signed(texts: Collection[str]) -> bool:
     words = {found[1] if (found := UNIT.search(text)) else "" for text in texts}
     if len(units) + len(words - {""}) > 1:
         return False
-    # An accountant's (12) is -12, a typesetter's minus is longer, and a spreadsheet's '12 and ="12" are texts.
-    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()'=\"") for text in texts]
+    # An accountant's (12) and 12- are -12, a typesetter's minus is longer, and a spreadsheet's '12 and ="12" are texts.
+    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()'=\"-") for text in texts]
     return all(map(SIGNED.fullmatch, bare))
 
 

@@ -1,6 +1,7 @@
 """CSV and Parquet files by pandas: columns of numbers, texts, truth values and dates, told apart by their values."""
 
 import codecs
+import json
 import logging
 import re
 import warnings
@@ -27,9 +28,9 @@ NO_BLANK = SEPARATORS[:-1]
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
-MONTH = (
-    r"(jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sep(t|tember)?|oct(ober)?|nov(ember)?"
-    r"|dec(ember)?)\.?"
+MONTH = (  # English, German and French
+    r"(jan(v|vier|uary?)?|feb(ruary?)?|févr?(ier)?|mar(s|ch)?|märz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
+    r"|juil(let)?|aug(ust)?|août|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|d[eé][cz](ember|embre)?)\.?"
 )
 DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s)?"
 DATE = re.compile(
@@ -134,7 +135,7 @@ def read_table(
 def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int], int]:
     """The table as pandas reads it, the places of its columns of codes, and how many first ones were its index."""
     if file.suffix.lower() in PARQUET:
-        frame, index = pandas.read_parquet(file), 0
+        frame, index = _categories_restored(pandas.read_parquet(file), file), 0
         levels = list(frame.index.names)  # pandas hides a column that was its index
         if any(name is not None for name in levels) or not isinstance(frame.index, pandas.RangeIndex):
             named = [f"__index_level_{level}__" if name is None else name for level, name in enumerate(levels)]
@@ -171,6 +172,14 @@ def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | floa
     frame.columns = names
     _tell_swallowed_rows(frame, separator, file)
     return frame, codes, 0
+
+
+def _categories_restored(frame: Any, file: Path) -> Any:
+    """``frame`` with the columns as categories that it had before it was saved: Parquet keeps those of texts alone."""
+    stored = (optional_module("pyarrow.parquet", "table").read_schema(file).metadata or {}).get(b"pandas")
+    columns = json.loads(stored)["columns"] if stored else ()
+    names = {one["name"] for one in columns if one["pandas_type"] == "categorical"}
+    return frame.astype({name: "category" for name in frame.columns if name in names})
 
 
 def _without(pandas: Any, frame: Any, unknown: Sequence[str | float]) -> Any:
@@ -272,6 +281,11 @@ def _check_layout(pandas: Any, frame: Any, file: Path, csv: CsvFormat) -> None:
 def _names(frame: Any, file: Path) -> list[str]:
     names = ["" if name is None or name != name else str(name).strip() for name in frame.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
+    if "" in twice:
+        raise UnusableInput(
+            f"The first line of {file} names {len(names) - names.count('')} of {len(names)} columns: it must have the "
+            "names of all of them, with nothing above it."
+        )
     if twice:
         raise UnusableInput(
             f"{file} has more than one column called {listed([repr(name) for name in twice])}: rename them."

@@ -12,7 +12,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
-from nas.data.texts.text_classes import TO_UTF_8, has_classes, labelled_texts, loose_texts
+from nas.data.texts.text_classes import has_classes, labelled_texts, loose_texts, to_utf_8
 from nas.data.texts.text_stream import TextDataset
 from nas.data.texts.text_tokens import numbered, tokens_of
 from nas.data.texts.text_vocabulary import Counted, Level
@@ -107,6 +107,8 @@ class Text:
         what = f"{self._taken()}, {self.level}s, {len(known):,} of them known"
         sizes = [f"{len(tokens[part]):,} to {verb}" for part, verb in VERBS.items()]
         log.info(f"{self.name}: {what}; {', '.join(sizes)}")
+        if remark := counted.remark(tokens["train"], numbers):
+            log.info(f"{self.name}: {remark}")
         digest = hashlib.sha256("\0".join(parts.values()).encode()).hexdigest()
         return DataSplits(
             self.name,
@@ -209,6 +211,6 @@ def _read(path: Path) -> str:
             )
         return text
     except UnicodeDecodeError as error:
-        raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {TO_UTF_8}.") from error
+        raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {to_utf_8(path)}.") from error
     except OSError as error:
         raise UnusableInput(f"{path} cannot be read ({error.strerror}).") from error

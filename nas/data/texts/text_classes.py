@@ -1,5 +1,6 @@
 """Texts in a folder per class: which file is read, what a vocabulary is made of, and how texts get one length."""
 
+import codecs
 import hashlib
 import json
 import logging
@@ -9,7 +10,7 @@ from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.mistaken_files import no_text
+from nas.data.mistaken_files import first_bytes, no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import SampleFolder
@@ -20,7 +21,6 @@ from nas.errors import InvalidValue, UnusableInput, listed
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
-TO_UTF_8 = "iconv -f latin1 -t utf-8"  # for example; which encoding a file has, nobody knows but its owner
 
 
 class TextFolder(SampleFolder):
@@ -85,7 +85,8 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     tokens = [tokens_of(text, counted.level) for text in texts]
     in_training = [tokens[place] for place in parts.train.tolist()]
     length = min(longest, max(2, *map(len, in_training)))
-    known = [PAD, *counted.known(token for text in in_training for token in text)]
+    all_tokens = [token for text in in_training for token in text]
+    known = [PAD, *counted.known(all_tokens)]
     preparation = {"kind": "texts", "level": counted.level, "length": length, "vocabulary": known}
     inputs = prepared_texts(texts, preparation)
     train, validation, test = (ArrayDataset(inputs[chosen], targets.values[chosen]) for chosen in parts)
@@ -94,7 +95,8 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     read = f"up to {length} {counted.level}s each, of {len(known):,} known ones"
     log.info(f"{name}: {classes}, {read}; {asked.in_words(parts)}")
     limit = "data.longest" if length == longest else "the longest of training"
-    for remark in _remarks(list(map(len, tokens)), length, limit):
+    unknown = counted.remark(all_tokens, set(known))
+    for remark in (*_remarks(list(map(len, tokens)), length, limit), *([unknown] if unknown else [])):
         log.info(f"{name}: {remark}")
     whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode())
     whole.update(json.dumps([Path(file).relative_to(location).as_posix() for file in found.files]).encode())
@@ -115,23 +117,33 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     )
 
 
+def to_utf_8(file: Path | str) -> str:
+    """A command that may convert ``file``: which encoding it has is told by UTF-16 alone."""
+    told = first_bytes(file).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return f"iconv -f {'utf-16' if told else 'latin1'} -t utf-8"
+
+
 def _folders(location: Path) -> list[Path]:
     return sorted(one for one in location.iterdir() if one.is_dir() and not one.name.startswith("."))
 
 
 def _read(name: str, files: Sequence[str]) -> list[str]:
-    texts, bad = [], []
+    texts: list[str] = []
+    bad: dict[str, str] = {}
     for file in files:
         try:
             texts.append(Path(file).read_text(encoding="utf-8-sig"))
+            if "\0" in texts[-1]:
+                bad[file] = "a NUL character, a byte of 0, in it"
         except UnicodeDecodeError:
-            bad.append(f"{file} ({no_text(file) or 'no UTF-8'})")
+            bad[file] = no_text(file) or "no UTF-8"
         except OSError as error:
-            bad.append(f"{file} ({error.strerror})")
+            bad[file] = error.strerror or type(error).__name__
     if bad:
+        named = listed([f"{file} ({reason})" for file, reason in bad.items()], most=3)
         raise UnusableInput(
-            f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {listed(bad, most=3)}; "
-            f"convert what is in another encoding (for example {TO_UTF_8} FILE), or replace or remove them."
+            f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {named}; convert what is in another "
+            f"encoding (for example {to_utf_8(next(iter(bad)))} FILE), or replace or remove them."
         )
     return texts
 
