@@ -55,7 +55,6 @@ LANGUAGE_STEPS = 350, 857  # of the search and the retraining; 857 are the 600,0
 SETTINGS = {
     **dict.fromkeys(KINDS, ("method=coarse_to_fine",)),  # goes along with the data on a command line, as the next do
     "tables": ("method=cross_validated", "hyperparameters=table"),
-    "series": ("method=coarse_to_fine", "final=macro_series"),
     # The cell and the optimiser of DARTS at the LSTM's size and dropout; nothing is learned beside the cell.
     "language": (
         *("space=recurrent", "space.width=64", "space.final_width=128", "hyperparameters=recurrent"),

@@ -8,7 +8,7 @@ from nas.errors import InvalidValue
 from nas.run.overrides import value_of
 
 log = logging.getLogger(__name__)
-GROUPS_OF_A_SPACE = ("hyperparameters", "training", "final")
+GROUPS_OF_A_SPACE = ("hyperparameters", "training")
 OWN_SAMPLES = ("arrays", "images", "table", "time_series")
 NEVER_SCALED = (*OWN_SAMPLES, "digits", "text")
 OF_THE_SCALE = "scale/data"
@@ -57,13 +57,12 @@ def _implied_by_the_scale(arguments: Sequence[str]) -> list[str]:
 def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     """``training=recurrent`` for ``space=recurrent``: the files of its name in groups of which none was asked for.
 
-    Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. A space that was not
-    asked for is the one that fits texts or series. An experiment says everything itself.
+    Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. An experiment says
+    everything itself.
     """
     running = value_of(arguments, "data") == "text" and not _has_classes(value_of(arguments, "data.folder"))
     of_text = "recurrent" if running else "transformer"
-    fitting = {"text": of_text, "time_series": "macro_series"}
-    space = value_of(arguments, "space") or fitting.get(value_of(arguments, "data") or "")
+    space = value_of(arguments, "space") or (of_text if value_of(arguments, "data") == "text" else None)
     if space is None or value_of(arguments, "experiment") is not None:
         return []
     space = "recurrent_reader" if space == "recurrent" and not running else space

@@ -263,9 +263,8 @@ def test_what_an_override_sets(override: str, key: str) -> None:
 def test_short_trainings_follow_a_search_on_samples_of_a_users_own(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     of_table = ["method=cross_validated", "hyperparameters=table"]
-    others = {"table": of_table, "time_series": ["method=coarse_to_fine", "final=macro_series"]}
     for data in OWN_SAMPLES:
-        assert implied_arguments([f"data={data}"], CONF) == others.get(data, ["method=coarse_to_fine"])
+        assert implied_arguments([f"data={data}"], CONF) == (of_table if data == "table" else ["method=coarse_to_fine"])
     assert implied_arguments(["data=table", "hyperparameters=fixed"], CONF) == of_table[:1]
     assert not caplog.text
     assert implied_arguments(["data=table,arrays"], CONF) == ["method=coarse_to_fine"]
@@ -274,19 +273,6 @@ def test_short_trainings_follow_a_search_on_samples_of_a_users_own(caplog: pytes
     assert implied_arguments(["data=table,digits"], CONF) == implied_arguments(["data=table", "-cn=mine"], CONF) == []
     assert implied_arguments(["data=table", "method=tpe"], CONF) == []
     assert implied_arguments(["data=table", "experiment=debug"], CONF) == []
-
-
-def test_series_are_retrained_for_longer_unless_something_else_is_asked_for() -> None:
-    def epochs(*typed: str) -> int:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose("train_search", overrides=[*typed, *implied_arguments(typed, CONF)])
-        return int(config.final.epochs)
-
-    assert epochs("data=time_series") == epochs("data=arrays", "space=macro_series") == 32
-    assert epochs("data=time_series", "method=tpe") == 32
-    assert epochs("data=time_series", "final=default") == epochs("data=time_series", "space=transformer") == 12
-    assert epochs("data=time_series", "final.epochs=7") == 7
-    assert epochs("data=time_series", "scale=small") == 5
 
 
 @pytest.mark.parametrize("data", [*NEVER_SCALED, "mnist5k", "cifar10"])
