@@ -234,8 +234,12 @@ def _in_pairs(cell: str, edges: list[tuple[str, int, int]], concat: list[int]) -
 
     As there, a node without an edge is no part of the output, and what would read it is left out.
     """
+    most = LARGEST_STEPS + 1
+    good = bool(concat) and all(2 <= node <= most for node in concat) and len(set(concat)) == len(concat)
+    allowed = f"it must be a list of different nodes, each a whole number from 2 to {most}"
+    require(good, f"{cell}_concat", concat, allowed)
     states, pairs = {0, 1}, list[Edge]()
-    nodes = range(2, max([1, *concat]) + 1)
+    nodes = range(2, max(concat) + 1)
     for operation, node, source in edges:
         good = node in nodes and source < node and sum(edge[1:] == (node, source) for edge in edges) == 1
         allowed = "it must be (operation, node, an earlier state), each edge once"
@@ -246,7 +250,9 @@ def _in_pairs(cell: str, edges: list[tuple[str, int, int]], concat: list[int]) -
         states |= {node} if own else set()
         free = [state for state in range(node) if state not in {source for _, source in own}]
         pairs += [*own, *(("none", source) for source in free[: 2 - len(own)])]
-    return {cell: pairs, f"{cell}_concat": [node for node in concat if node in states]}
+    kept = [node for node in concat if node in states]
+    require(bool(kept), f"{cell}_concat", concat, f"one of its nodes must have an edge in {cell}")
+    return {cell: pairs, f"{cell}_concat": kept}
 
 
 def genotype_text(genotype: AnyGenotype) -> str:

@@ -224,7 +224,10 @@ def recorded_candidate(folder: Path) -> CandidateFile | None:
     """
     if (folder / "candidate.json").is_file():
         return read_candidate_file(folder / "candidate.json")
-    result = _mapping(_read_json(folder / "result.json", []))
+    problems = list[str]()
+    result = _mapping(_read_json(folder / "result.json", problems))
+    if problems:
+        raise UnusableInput(f"In {folder}, {problems[0]}")
     return parse_candidate(result["candidate"]) if "candidate" in result else None
 
 

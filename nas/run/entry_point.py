@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -422,7 +422,8 @@ def _unknown_setting(error: HydraException) -> InvalidValue | None:
     key, _, name = str(cause.full_key).rpartition(".")
     allowed = unknown_setting(group, key, name)
     if allowed is not None and (swept := _swept(key)) is not None:
-        names, command = settings_of_options(key, list(swept.sweep_string_iterator())), swept.input_line or ""
+        listed = list(swept.sweep_string_iterator()) if isinstance(swept.value(), ChoiceSweep) else []
+        names, command = settings_of_options(key, listed), swept.input_line or ""
         each = shlex.quote(f"{found[1]}=choice({found[2]})")
         of_jobs = f"a sweep over {command} reads it before there is a job with one of them; {each} is read in each job"
         allowed = of_jobs if not names or name in names or "." in key else known_settings(command, name, names)

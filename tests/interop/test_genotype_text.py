@@ -109,6 +109,23 @@ def test_edges_that_name_their_node_are_read_as_fairdarts_means_them() -> None:
             parse_genotype(text.replace("('skip_connect', 4, 3)", edge))
 
 
+@pytest.mark.parametrize(
+    ("typed", "allowed"),
+    [
+        ("[2, 3000]", "it must be a list of different nodes, each a whole number from 2 to 17"),
+        ("[2, 18]", "it must be a list of different nodes, each a whole number from 2 to 17"),
+        ("[2, 2]", "it must be a list of different nodes, each a whole number from 2 to 17"),
+        ("[]", "it must be a list of different nodes, each a whole number from 2 to 17"),
+        ("[3]", "one of its nodes must have an edge in normal"),
+    ],
+)
+def test_a_wrong_output_beside_edges_that_name_their_node_is_shown_as_typed(typed: str, allowed: str) -> None:
+    cell = "[('sep_conv_3x3', 2, 0), ('sep_conv_5x5', 2, 1)]"
+    with pytest.raises(InvalidValue) as caught:
+        parse_genotype(f"Genotype(normal={cell}, normal_concat={typed}, reduce={cell}, reduce_concat=[2])")
+    assert str(caught.value) == f"genotype.normal_concat={typed} is not allowed: {allowed}."
+
+
 OTHER = TEXT.replace("('sep_conv_3x3', 1)", "('sep_conv_5x5', 1)")
 LINE = "11/20 03:51:40 PM genotype = "
 

@@ -12,6 +12,7 @@ from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
+from nas.errors import InvalidValue
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
@@ -229,3 +230,8 @@ def test_the_choices_of_a_search_in_stages_are_measured_in_its_last_one(tmp_path
     run = RecordedRun.read(tmp_path)
     measured = {one.choice for one in decisions(run) if one.effect is not None}
     assert measured == {one.choice for one in decisions(run) if one.runner_up is not None} != set()
+    for recorded in (5, [], [1, "2"]):
+        config.method.further_cells = recorded
+        OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
+        with pytest.raises(InvalidValue, match=r"method\.further_cells=.* must have a list of whole numbers"):
+            measure_swaps(tmp_path, SwapSettings(images=16), say=lambda choice: None)

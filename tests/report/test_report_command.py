@@ -56,6 +56,15 @@ def test_a_mistake_ends_in_one_sentence(arguments, sentence, capsys):
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["draw", "genotype"])
+def test_a_result_that_cannot_be_read_is_told_of_a_retraining(command, tmp_path, capsys):
+    (tmp_path / "result.json").write_text('{"candidate": ')
+    with pytest.raises(SystemExit) as end:
+        main([command, str(tmp_path)])
+    assert end.value.code == 2
+    assert f"In {tmp_path}, result.json is not readable JSON." in capsys.readouterr().err
+
+
 def test_a_cell_is_printed_as_other_code_bases_take_it(run_folder, capsys):
     main(["genotype", "darts_v2"])
     assert capsys.readouterr().out.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
