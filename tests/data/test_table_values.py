@@ -105,12 +105,32 @@ def test_values_that_may_mislead_are_told(
 
 @pytest.mark.parametrize(
     "numbers",
-    [[row / 8 + 1 for row in range(90)], [1.001 + row / 1000 for row in range(90)], [0.5, 1.557, 2.114, 803] * 20],
-    ids=["eighths", "lengths", "below one"],
+    [
+        [row / 8 + 1 for row in range(90)],
+        [1.001 + row / 1000 for row in range(90)],
+        [0.5, 1.557, 2.114, 803] * 20,
+        [round(1 + row % 10 / 3, 3) for row in range(90)],
+        [0 if row % 9 == 0 else 1.299 + row % 70 / 100 for row in range(90)],
+    ],
+    ids=["eighths", "lengths", "below one", "means of three ratings", "prices, and zero where closed"],
 )
 def test_numbers_that_are_what_they_seem_part_no_thousands(numbers: list[float]) -> None:
     column = Column("x", "number", numbers=torch.tensor(numbers, dtype=torch.float64))
-    assert parted_thousands({"x": column}) is None
+    assert parted_thousands({"x": column}, ".") is None
+
+
+def test_thousands_are_told_with_the_mark_of_the_file_which_parquet_has_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = written(tmp_path, sold=[990 + row if row < 9 else round(1 + row * 0.037, 3) for row in range(ROWS)])
+    pd.read_csv(file).to_parquet(tmp_path / "own.parquet")
+    pd.read_csv(file).to_csv(file, index=False, decimal=",", sep=";")
+    Table(RowSplit(), CsvFormat(";", ","), str(file), "kind").load()
+    assert "sold (such as 1,333); if commas part thousands, remove them from the file" in caplog.text
+    caplog.clear()
+    loaded(tmp_path / "own.parquet")
+    assert "part thousands" not in caplog.text
 
 
 @pytest.mark.parametrize("far", [1e20, 9.96921e36, -3.4028235e38, -9999.9])

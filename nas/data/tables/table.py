@@ -157,7 +157,9 @@ class Table:
             why = "zeros in front, or more digits than an amount has"
             shown = listed(codes, most=10)
             remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
-        if parted := parted_thousands({name: columns[name] for name in (*inputs, *self.targets)}):
+        is_text = path_of(str(self.file)).suffix.lower() not in PARQUET
+        read = {name: columns[name] for name in (*inputs, *self.targets)}
+        if is_text and (parted := parted_thousands(read, self.csv.decimal)):
             remarks.append(parted)
         named = {*inputs, *self.targets, *dividing, *self.ignore}
         if index := [one for one in columns if columns[one].names_rows and one not in named]:
