@@ -101,6 +101,12 @@ def read_as_numbers(column: Column) -> Column:
     return Column(column.name, "number", numbers=torch.tensor(numbers, dtype=torch.float64))
 
 
+def are_numbers(column: Column) -> bool:
+    """Whether the texts of ``column`` that are not missing are numbers, and there is one."""
+    known = set(filter(None, column.texts or ()))
+    return bool(known) and not any(math.isnan(float_of(text)) for text in known)
+
+
 def inputs_among(
     columns: Mapping[str, Column], others: Sequence[str], ignored: Sequence[str], numeric: Sequence[str], file: str
 ) -> dict[str, Column]:
