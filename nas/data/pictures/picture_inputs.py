@@ -35,11 +35,16 @@ def prepared_pictures(pictures: Any, preparation: Mapping[str, Any]) -> Tensor:
 def light_of(picture: Any, preparation: Mapping[str, Any]) -> Tensor:
     """(C, H, W) float32 from 0 to 1, with all channels that the network takes."""
     channels = len(preparation["mean"])
+    is_array = hasattr(picture, "ndim")
     try:  # an array of NumPy that is read-only, as Pillow's are, would make PyTorch warn: it is copied
+        if is_array and hasattr(picture, "__array_interface__"):  # mirrored ones and big-endian ones PyTorch refuses
+            picture = picture.astype(picture.dtype.newbyteorder("="), order="C")
         picture = picture if isinstance(picture, Tensor) else torch.tensor(picture)
-    except (RuntimeError, TypeError, ValueError):
+    except (RuntimeError, TypeError, ValueError) as error:
+        if is_array:
+            raise ValueError(f"a picture cannot be read: {error}") from None
         kind = type(picture).__name__
-        raise ValueError(f"a picture is a {kind}: it must be a tensor or an array, its channels first") from None
+        raise ValueError(f"a picture is of type {kind}: it must be a tensor or an array, its channels first") from None
     picture = picture[None] if picture.ndim == 2 else picture
     if picture.ndim != 3 or picture.shape[0] not in ((1, 3) if channels == 3 else (channels,)):
         named = f"{preparation['channels']}, ({channels}, height, width)"
