@@ -28,10 +28,10 @@ def count_rows(columns: Mapping[str, Column]) -> int:
 
 def override(key: str, names: Sequence[str | float]) -> str:
     """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    return shlex.quote(f"data.{key}=[{','.join(map(_quoted, names))}]")
+    return shlex.quote(f"data.{key}=[{','.join(map(quoted, names))}]")
 
 
-def _quoted(name: str | float) -> str:
+def quoted(name: str | float) -> str:
     """``name`` as Hydra reads a text or a number in a list."""
     if not isinstance(name, str):
         return str(name)
