@@ -178,7 +178,11 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
 @pytest.mark.parametrize("group", [lambda age: f"{age}-", lambda age: f"-{age}-" if age % 2 else f"${age}"])
 def test_a_hyphen_behind_each_number_is_no_sign(group: Callable[[int], str], tmp_path: Path) -> None:
     groups = [group(20 + row % 110) for row in range(440)]
-    columns = {"age": groups, "dose": [row * 7 % 50 for row in range(440)], "kind": ["a", "b", "b", "a"] * 110}
+    columns: dict[str, list[Any]] = {
+        "age": groups,
+        "dose": [row * 7 % 50 for row in range(440)],
+        "kind": ["a", "b", "b", "a"] * 110,
+    }
     found = loaded(write_table(tmp_path, columns), split={"order": "time"}).preparation["categorical"]
     assert len(found[0]["values"]) == 110
 

@@ -162,7 +162,7 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
 
 @pytest.mark.parametrize("called", ["Größe", "Gr__e", "Gro__e"])
 def test_data_that_have_changed_are_refused_whatever_the_search_called_them(called: str, tmp_path: Path) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "age": [20 + 7 * row % 50 for row in range(ROWS)],
         "kind": [["a", "b"][row // 2 % 2] for row in range(ROWS)],
     }
