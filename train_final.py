@@ -170,7 +170,7 @@ def checked_candidate(found: CandidateFile, splits: DataSplits, task: Task) -> C
         shape, outputs = "x".join(map(str, found.space.input_shape)), found.space.classes
         what = f"{shape} images and {outputs} classes" if found.task == PLAIN_TASK else f"{shape} and {outputs} outputs"
         raise InvalidValue("data", splits.name, f"the candidate is for {what}")
-    if found.data != splits.name:  # the architecture may go to another data set, and its classes stay behind
+    if found.data not in splits.names:  # the architecture may go to another data set, and its classes stay behind
         return found
     way_out = WAY_OUT.format("classes", "class_names, digest" if found.digest else "class_names")
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names, way_out)

@@ -12,7 +12,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.dataset import ArrayDataset, Dataset, Findings, ImageDataset, LabelledDataset, TargetDataset
 from nas.data.far_values import far_inputs, far_targets
 from nas.data.labelled import shape_and_type
-from nas.data.own_files import readable
+from nas.data.own_files import former_names, readable
 from nas.data.shared_samples import shared_samples
 from nas.data.targets import absent_classes
 from nas.distributed import current_ranks
@@ -84,6 +84,11 @@ class DataSplits:
             self._name_absent_classes()
         if current_ranks().is_first:  # the other ranks have the same files
             self._look_at_the_images()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that a run on these data may have called them."""
+        return (self.name, *former_names(self.name))
 
     @property
     def digests(self) -> tuple[str, ...]:

@@ -33,6 +33,11 @@ def name_of(file: Path) -> str:
     return re.sub(r"[^\w.-]", "_", unicodedata.normalize("NFC", stem))[:100]
 
 
+def former_names(name: str) -> tuple[str, ...]:
+    """What runs of earlier versions may have called the data ``name``: ``_`` stood for what is not in ASCII."""
+    return tuple(re.sub(r"[^A-Za-z0-9_.-]", "_", unicodedata.normalize(form, name)) for form in ("NFC", "NFD"))
+
+
 def readable(text: str) -> str:
     r"""``text`` with ``\xc4pfel`` for a file's name in Latin 1, whose bytes no text in UTF-8 can hold."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

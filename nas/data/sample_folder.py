@@ -109,8 +109,8 @@ class SampleFolder:
         """The end of a sentence: the setting that leaves the part in ``root`` out; nothing where there is none."""
         return ""
 
-    def _way_to_parts(self, given: str) -> str:
-        """How a user says which folder is which part, ``train: one, test: other``."""
+    def _way_to_parts(self, given: Mapping[str, str]) -> str:
+        """How a user says which folder is which part, by the part's name."""
         return "call their folders train and test"
 
     def _refuse_no_classes(self, found: Mapping[str, list[str]]) -> None:
@@ -232,7 +232,7 @@ class SampleFolder:
             way = self._said_by_parts("; parts are named by", {"test": "..."})
             self.say(f"the classes are {listed(names)}, of which each has the folders {folders}{way}")
             return
-        given = ", ".join(f"{part}: {by_part[part][0]}" for part in PART_NAMES if part in by_part)
+        given = {part: by_part[part][0] for part in PART_NAMES if part in by_part}
         raise UnusableInput(
             f"{root} has {listed(names)}, and each has the folders {folders}: if {folders} are the classes, "
             f"{self._way_to_parts(given)}; "

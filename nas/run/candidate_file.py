@@ -27,7 +27,7 @@ ENTRIES = ("schema", "data", "space", "architecture", "hyperparameters", "schedu
 OPTIONAL = ("trajectory", "class_names", "task", "preparation", "digest")
 PLAIN_TASK = {"name": "classification", "class_weights": None}
 LONGEST_TRAJECTORY = 1000
-NAME = re.compile(r"[A-Za-z0-9_./-]{1,200}")
+NAME = re.compile(r"[\w./-]{1,200}")
 
 
 @dataclass(frozen=True)

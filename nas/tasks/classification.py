@@ -172,7 +172,8 @@ def with_class_numbers(splits: DataSplits) -> DataSplits:
 
 def _refuse_no_classes(part: str, targets: Tensor, owner: str) -> None:
     if targets.dim() != 1:
-        way = ": each row has one 1, y.argmax(1) makes them classes" if is_one_hot(targets.flatten(1)) else ""
+        of_classes = targets.dim() == 2 and targets.shape[1] > 1 and is_one_hot(targets)
+        way = ": each row has one 1, y.argmax(1) makes them classes" if of_classes else ""
         raise UnusableInput(
             f"The targets of {part} of {owner} are {tuple(targets.shape)}, not one class per sample{way}."
         )

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import shlex
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from nas.data import ImageFileAugmentation, Images, RowSplit
@@ -100,6 +103,12 @@ def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog
             save(tmp_path / "own" / part / "b" / f"{index}.png", 100 + 9 * index)
     load(tmp_path / "own")
     assert "what is in dev; parts are named by 'data.parts={train: train, validation: dev}'" in caplog.text
+    (tmp_path / "own" / "dev").rename(tmp_path / "own" / "Größe 2's")
+    load(tmp_path / "own")
+    told = re.findall(r"parts are named by (.*)\.$", caplog.text, re.MULTILINE)[-1]
+    (override,) = OverridesParser.create().parse_overrides(shlex.split(told))
+    assert override.value() == {"train": "train", "validation": "Größe 2's"}
+    (tmp_path / "own" / "Größe 2's").rename(tmp_path / "own" / "dev")
     (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
     (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
     way = r"has test_set, train_set, and each has the folders a, b: if a, b are the classes, say 'data\.parts=\{train: "

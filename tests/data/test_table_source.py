@@ -457,11 +457,20 @@ def test_a_title_above_the_names_is_told(tmp_path: Path) -> None:
         loaded(tmp_path / "own.csv")
 
 
-def test_numbers_that_a_data_frame_had_as_categories_are_categories(tmp_path: Path) -> None:
+def test_numbers_that_a_data_frame_had_as_categories_are_categories_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("pyarrow")
+    caplog.set_level(logging.INFO)
     frame = pd.DataFrame(COLUMNS | {"ward": [[7, 9, None, 40][row % 4] for row in range(ROWS)]})
-    frame.astype({"ward": "category"}).to_parquet(tmp_path / "own.parquet")
+    frame.astype({"ward": "category", "sex": "category"}).to_parquet(tmp_path / "own.parquet")
     splits = loaded(tmp_path / "own.parquet")
+    told = "taken as categories, as the data frame had them: ward; data.numeric takes them as numbers"
+    assert told in caplog.text
+    caplog.clear()
+    loaded(tmp_path / "own.parquet", numeric=["ward"])
+    loaded(tmp_path / "own.parquet", categorical=["ward"])
+    assert "as the data frame had them" not in caplog.text
     assert {"name": "ward", "values": ["40", "7", "9"]} in splits.preparation["categorical"]
     assert "ward" not in [column["name"] for column in splits.preparation["numeric"]]
 

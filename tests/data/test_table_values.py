@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,32 @@ def test_values_that_may_mislead_are_told(
 
 @pytest.mark.parametrize(
     "numbers",
-    [[row / 8 + 1 for row in range(90)], [1.001 + row / 1000 for row in range(90)], [0.5, 1.557, 2.114, 803] * 20],
-    ids=["eighths", "lengths", "below one"],
+    [
+        [row / 8 + 1 for row in range(90)],
+        [1.001 + row / 1000 for row in range(90)],
+        [0.5, 1.557, 2.114, 803] * 20,
+        [round(1 + row % 10 / 3, 3) for row in range(90)],
+        [0 if row % 9 == 0 else 1.299 + row % 70 / 100 for row in range(90)],
+    ],
+    ids=["eighths", "lengths", "below one", "means of three ratings", "prices, and zero where closed"],
 )
 def test_numbers_that_are_what_they_seem_part_no_thousands(numbers: list[float]) -> None:
     column = Column("x", "number", numbers=torch.tensor(numbers, dtype=torch.float64))
-    assert parted_thousands({"x": column}) is None
+    assert parted_thousands({"x": column}, ".") is None
+
+
+def test_thousands_are_told_with_the_mark_of_the_file_which_parquet_has_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    file = written(tmp_path, sold=[990 + row if row < 9 else round(1 + row * 0.037, 3) for row in range(ROWS)])
+    pd.read_csv(file).to_parquet(tmp_path / "own.parquet")
+    pd.read_csv(file).to_csv(file, index=False, decimal=",", sep=";")
+    Table(RowSplit(), CsvFormat(";", ","), str(file), "kind").load()
+    assert "sold (such as 1,333); if commas part thousands, remove them from the file" in caplog.text
+    caplog.clear()
+    loaded(tmp_path / "own.parquet")
+    assert "part thousands" not in caplog.text
 
 
 @pytest.mark.parametrize("far", [1e20, 9.96921e36, -3.4028235e38, -9999.9])
@@ -152,6 +173,18 @@ def test_a_target_in_another_unit_is_told(tmp_path: Path, caplog: pytest.LogCapt
     celsius = [row * 7 % 40 * 0.3 for row in range(ROWS)]
     loaded(written(tmp_path, celsius=celsius, heat=[1.8 * one + 32 for one in celsius]), "heat")
     assert "celsius alone tells the target" in caplog.text
+
+
+@pytest.mark.parametrize("group", [lambda age: f"{age}-", lambda age: f"-{age}-" if age % 2 else f"${age}"])
+def test_a_hyphen_behind_each_number_is_no_sign(group: Callable[[int], str], tmp_path: Path) -> None:
+    groups = [group(20 + row % 110) for row in range(440)]
+    columns: dict[str, list[Any]] = {
+        "age": groups,
+        "dose": [row * 7 % 50 for row in range(440)],
+        "kind": ["a", "b", "b", "a"] * 110,
+    }
+    found = loaded(write_table(tmp_path, columns), split={"order": "time"}).preparation["categorical"]
+    assert len(found[0]["values"]) == 110
 
 
 @pytest.mark.parametrize(

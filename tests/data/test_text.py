@@ -98,6 +98,9 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "image.txt").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UnusableInput, match="no text in UTF-8: convert it, for example with iconv -f latin1 -t utf-8"):
         Text(file=str(tmp_path / "image.txt")).load()
+    (tmp_path / "image.txt").write_bytes(b"\xff\xd8\0")
+    with pytest.raises(UnusableInput, match=r"no text in UTF-8: save the text anew, in UTF-8\.$"):
+        Text(file=str(tmp_path / "image.txt")).load()
     (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4 " + 900 * b"word ")
     with pytest.raises(UnusableInput, match="is no text, but a PDF document: save its text as"):
         Text(file=str(tmp_path / "book.pdf")).load()

@@ -119,9 +119,17 @@ def test_what_is_refused(tmp_path: Path) -> None:
     sentence = r"1 of 21 texts .* cannot be read: .*a\.txt \(no UTF-8\); convert .*iconv -f utf-16"
     with pytest.raises(UnusableInput, match=sentence):
         Text(folder=str(folder)).load()
-    (folder / "birds" / "a.txt").write_bytes(b"a\0")
-    with pytest.raises(UnusableInput, match=r"a\.txt \(a NUL character, a byte of 0, in it\); .*iconv -f latin1"):
+    (folder / "birds" / "a.txt").write_bytes(b"a\0b")
+    with pytest.raises(UnusableInput, match=r"a\.txt \(a NUL character, a byte of 0, in it\); replace or remove them"):
         Text(folder=str(folder)).load()
+    (folder / "birds" / "0.txt").write_bytes(b"%PDF-1.7 \xff")
+    for content, encoding in (("a", "utf-16le"), ("a", "utf-16be"), ("ä b", "utf-16le"), ("ä", "latin1")):
+        (folder / "birds" / "b.txt").write_bytes(content.encode(encoding))
+        told = rf"0\.txt \(a PDF document\), .*; convert .* iconv -f {encoding} -t utf-8 FILE"
+        with pytest.raises(UnusableInput, match=told):
+            Text(folder=str(folder)).load()
+    (folder / "birds" / "0.txt").unlink()
+    (folder / "birds" / "b.txt").unlink()
     written(folder, {"all.txt": "one text"})
     with pytest.raises(InvalidValue, match=r"it has all\.txt, to be read as one text, beside the folders birds, cats,"):
         Text(folder=str(folder)).load()

@@ -89,6 +89,10 @@ def test_a_picture_of_the_size_is_taken_as_it_is(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         assert torch.equal(file["prepare"](read_only), file["prepare"](values))
     torch.set_warn_always(False)
+    mirrored = values.numpy()[:, :, ::-1]
+    assert torch.equal(file["prepare"](mirrored), file["prepare"](values.flip(2)))
+    big_endian = [values.numpy().astype(kind) / 255 for kind in (">f4", "f4")]
+    assert torch.equal(file["prepare"](big_endian[0].astype(">f4")), file["prepare"](big_endian[1]))
     grey = values[:1]
     assert torch.equal(file["prepare"](grey), file["prepare"](grey.expand(3, -1, -1)))  # as in the search
 
@@ -99,8 +103,10 @@ def test_a_picture_of_other_channels_is_refused_with_what_is_taken(tmp_path: Pat
         with pytest.raises(ValueError, match=r"the shape \(.*20, 30\); the network takes grey, \(1, height, width\)$"):
             file["prepare"]([torch.zeros(shape)])
     for opened in (Image.new("L", (30, 20)), [Image.new("L", (30, 20))]):
-        with pytest.raises(ValueError, match=r"^a picture is a Image: it must be a tensor or an array"):
+        with pytest.raises(ValueError, match=r"^a picture is of type Image: it must be a tensor or an array"):
             file["prepare"](opened)
+    with pytest.raises(ValueError, match=r"^a picture cannot be read: can't convert np.ndarray of type numpy.object_"):
+        file["prepare"](np.zeros((1, 20, 30), dtype=object))
     with pytest.raises(ValueError, match=r"^there is no picture$"):
         file["prepare"]([])
     grey = torch.rand(1, 20, 30)

@@ -45,6 +45,12 @@ def example(space: SearchSpace = MACRO) -> CandidateFile:
     return CandidateFile(Candidate(architecture, Hyperparameters(VALUES)), space, "mnist5k", "cosine", SETTLED)
 
 
+def test_data_are_called_in_any_alphabet(tmp_path: Path) -> None:
+    path = tmp_path / "candidate.json"
+    replace(example(), data="Größe_花").write(path)
+    assert read_candidate_file(path).data == "Größe_花"
+
+
 def test_class_names_are_optional_and_one_per_class(tmp_path: Path) -> None:
     path = tmp_path / "candidate.json"
     example().write(path)

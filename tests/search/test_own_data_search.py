@@ -3,6 +3,7 @@
 import csv
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,14 @@ from PIL import Image
 
 import train_final
 import train_search
+from nas.candidate import Candidate, Hyperparameters
 from nas.errors import InvalidValue, UnusableInput
 from nas.report.page import write_page
 from nas.report.shown_samples import read_shown_samples
-from nas.run.candidate_file import read_candidate_file
+from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.spaces.macro.space import Macro
+from nas.tasks import Classification
+from tests.data.tables import loaded, write_table
 from tests.killing import assert_same_bytes, killed_in_search
 
 CONF = str(Path(__file__).resolve().parents[2] / "conf")
@@ -153,6 +158,23 @@ def test_a_found_network_is_retrained_and_takes_new_rows(source: str, own: Path)
         pd.DataFrame(rows[:-1]).to_csv("own.csv", index=False)
         with pytest.raises(InvalidValue, match="data=own is not allowed: its files have changed since the search"):
             train_final.retrain(again, own / "other")
+
+
+@pytest.mark.parametrize("called", ["Größe", "Gr__e", "Gro__e"])
+def test_data_that_have_changed_are_refused_whatever_the_search_called_them(called: str, tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "age": [20 + 7 * row % 50 for row in range(ROWS)],
+        "kind": [["a", "b"][row // 2 % 2] for row in range(ROWS)],
+    }
+    task, splits = Classification().fitted(loaded(write_table(tmp_path, columns, "Größe.csv")))
+    space = Macro([{"type": "dense", "units": [4, 8]}], ["relu"], signature=task.signature)
+    candidate = Candidate(space.sample(torch.Generator()).architecture, Hyperparameters({}))
+    found = CandidateFile(candidate, space, called, "cosine", task=task.to_json(), digest=splits.digest)
+    assert train_final.checked_candidate(found, splits, task).class_names == ("a", "b")
+    with pytest.raises(InvalidValue, match="data=Größe is not allowed: its files have changed since the search"):
+        train_final.checked_candidate(replace(found, digest="0" * 64), splits, task)
+    other = replace(found, data="other", digest="0" * 64)
+    assert train_final.checked_candidate(other, splits, task) is other
 
 
 def _assert_masks_can_be_looked_at(final: Path, result: dict[str, Any]) -> None:

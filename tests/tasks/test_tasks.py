@@ -119,6 +119,20 @@ def test_what_the_rule_does_not_tell_is_refused_with_both_ways_out(targets: Tens
         Auto().fitted(splits_of(targets))
 
 
+@pytest.mark.parametrize(
+    ("targets", "advised"),
+    [
+        (F.one_hot(torch.arange(40) % 3), True),
+        (torch.ones(40, 1), False),  # argmax would make one class of all
+        (F.one_hot(torch.arange(40) % 4).view(40, 2, 2), False),  # argmax(1) would leave two numbers
+    ],
+)
+def test_argmax_is_advised_where_it_makes_a_class_per_sample(targets: Tensor, advised: bool) -> None:
+    with pytest.raises(UnusableInput, match="not one class per sample") as refused:
+        Classification().fitted(splits_of(targets))
+    assert ("y.argmax(1) makes them classes" in str(refused.value)) == advised
+
+
 @pytest.mark.parametrize("error", ["squared", "huber", "absolute"])
 def test_a_regression_averages_within_a_sample_and_then_over_samples(error: str) -> None:
     task, splits = Regression(error).fitted(splits_of(AMOUNTS))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """A folder of pictures: what they are called, what says which of them is of which part, and folders of masks."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.sample_folder import PART_NAMES, SampleFolder, files_below
+from nas.data.tables.table_columns import quoted
 from nas.errors import UnusableInput, listed
 
 PICTURES = (
@@ -15,6 +17,7 @@ PICTURES = (
     *(".jfif", ".jpe", ".gif", ".pbm", ".pnm"),
 )
 PICTURES_OF_MASKS, MASKS = "images", ("masks", "labels")  # what the two folders of pictures and masks are called
+UNKNOWN = "..."  # a name for the user to fill in
 
 
 class PictureFolder(SampleFolder):
@@ -58,18 +61,18 @@ class PictureFolder(SampleFolder):
         return own, torch.tensor([place for places in members.values() for place in places], dtype=torch.int64)
 
     def _said_by_parts(self, begin: str, parts: Mapping[str, str]) -> str:
-        shown = ", ".join(f"{part}: {parts.get(part, '...')}" for part in PART_NAMES if part in ("train", *parts))
-        return f"{begin} 'data.parts={{{shown}}}'" if self.given is None else ""  # nobody asks once it is given
+        shown = {part: parts.get(part, UNKNOWN) for part in PART_NAMES if part in ("train", *parts)}
+        return f"{begin} {_setting(shown)}" if self.given is None else ""  # nobody asks once it is given
 
     def _without(self, root: Path) -> str:
         parts = self.parts()
-        others = ", ".join(f"{part}: {path.name}" for part, path in parts.items() if path != root)
+        others = {part: path.name for part, path in parts.items() if path != root}
         if root not in parts.values() or root == parts["train"]:
             return ""
-        return f"; if nobody knows its classes, 'data.parts={{{others}}}' draws that part from training"
+        return f"; if nobody knows its classes, {_setting(others)} draws that part from training"
 
-    def _way_to_parts(self, given: str) -> str:
-        return f"say 'data.parts={{{given}}}'"
+    def _way_to_parts(self, given: Mapping[str, str]) -> str:
+        return f"say {_setting(given)}"
 
     def _refuse_no_classes(self, found: Mapping[str, list[str]]) -> None:
         """Refuse pictures and their masks as two classes: nobody wants to tell these apart."""
@@ -85,3 +88,9 @@ class PictureFolder(SampleFolder):
                 f"{self.location} has {PICTURES_OF_MASKS} and {masks} of the same {len(names):,} names: for a class "
                 f"per pixel say data.masks={masks}; if they are two classes of whole pictures, rename one of them."
             )
+
+
+def _setting(parts: Mapping[str, str]) -> str:
+    """The setting that names the folders of ``parts``, as it is typed in a shell."""
+    named = ", ".join(f"{part}: {name if name == UNKNOWN else quoted(name)}" for part, name in parts.items())
+    return shlex.quote(f"data.parts={{{named}}}")

@@ -17,6 +17,7 @@ from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.tables.csv_format import CsvFormat, suggested_format
 from nas.data.tables.dividing_columns import groups_of, times_of
 from nas.data.tables.table_columns import (
+    are_numbers,
     as_amounts,
     as_said,
     count_rows,
@@ -157,7 +158,16 @@ class Table:
             why = "zeros in front, or more digits than an amount has"
             shown = listed(codes, most=10)
             remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
-        if parted := parted_thousands({name: columns[name] for name in (*inputs, *self.targets)}):
+        of_frame = [one for one in (*inputs, *self.targets) if columns[one].kind == "category"]
+        of_frame = [one for one in of_frame if one not in self.categorical and are_numbers(columns[one])]
+        if of_frame:
+            shown = listed(of_frame, most=10)
+            remarks.append(
+                f"taken as categories, as the data frame had them: {shown}; data.numeric takes them as numbers"
+            )
+        is_text = path_of(str(self.file)).suffix.lower() not in PARQUET
+        read = {name: columns[name] for name in (*inputs, *self.targets)}
+        if is_text and (parted := parted_thousands(read, self.csv.decimal)):
             remarks.append(parted)
         named = {*inputs, *self.targets, *dividing, *self.ignore}
         if index := [one for one in columns if columns[one].names_rows and one not in named]:

@@ -28,10 +28,10 @@ def count_rows(columns: Mapping[str, Column]) -> int:
 
 def override(key: str, names: Sequence[str | float]) -> str:
     """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    return shlex.quote(f"data.{key}=[{','.join(map(_quoted, names))}]")
+    return shlex.quote(f"data.{key}=[{','.join(map(quoted, names))}]")
 
 
-def _quoted(name: str | float) -> str:
+def quoted(name: str | float) -> str:
     """``name`` as Hydra reads a text or a number in a list."""
     if not isinstance(name, str):
         return str(name)
@@ -99,6 +99,12 @@ def read_as_numbers(column: Column) -> Column:
     """``column`` with the numbers that its texts are; NaN where a text is none."""
     numbers = [float_of(text) for text in column.texts or ()]
     return Column(column.name, "number", numbers=torch.tensor(numbers, dtype=torch.float64))
+
+
+def are_numbers(column: Column) -> bool:
+    """Whether the texts of ``column`` that are not missing are numbers, and there is one."""
+    known = set(filter(None, column.texts or ()))
+    return bool(known) and not any(math.isnan(float_of(text)) for text in known)
 
 
 def inputs_among(
@@ -295,7 +301,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
         ways = [f"{override('numeric', [column.name])} takes them as numbers", as_texts]
     elif all(map(COMMA.fullmatch, words)):
         problem, ways = f"decimal commas {where}", [_way_with_commas(words)]
-    elif len(counts) > MOST_CLASSES and _are_signed(words):
+    elif len(counts) > MOST_CLASSES and _are_signed(words, counts):
         problem = f"in {strange:,} of {known:,} rows numbers that are not written plainly {where}"
         ways = [f"write them without units, blanks, signs and marks between thousands, or {as_texts}"]
     elif len(words) < len(counts) and 2 * strange <= known:
@@ -323,14 +329,17 @@ def _ways_with_words(words: Sequence[str], as_texts: str, is_target: bool) -> li
     return [f"{override('missing', words)} takes {'it' if len(words) == 1 else 'them'} as missing", as_texts]
 
 
-def _are_signed(texts: Collection[str]) -> bool:
-    """Whether ``texts`` are numbers, all of one unit or none, with blanks or marks that Python does not read."""
+def _are_signed(texts: Collection[str], column: Iterable[str]) -> bool:
+    """Whether ``texts``, some of those of a ``column`` or all of them, are numbers, all of one unit or none, with
+    blanks or marks that Python does not read."""
     units = set(UNITS).intersection("".join(texts))
     words = {found[1] if (found := UNIT.search(text)) else "" for text in texts}
     if len(units) + len(words - {""}) > 1:
         return False
     # An accountant's (12) and 12- are -12, a typesetter's minus is longer, and a spreadsheet's '12 and ="12" are texts.
-    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()'=\"-") for text in texts]
+    bare = [UNIT.sub("", text).replace("\u2212", "-").strip("()'=\"") for text in texts]
+    if not all(text.endswith("-") for text in column):  # where all have it, 65- is 65 and older
+        bare = [text if text.startswith("-") else text.removesuffix("-") for text in bare]
     return all(map(SIGNED.fullmatch, bare))
 
 

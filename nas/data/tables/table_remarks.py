@@ -45,8 +45,13 @@ def remarks_on(
     return remarks
 
 
-def parted_thousands(columns: Mapping[str, Column]) -> str | None:
-    """The remark on numbers such as 1.557 beside 803: points may part their thousands; None where there are none."""
+def parted_thousands(columns: Mapping[str, Column], decimal: str) -> str | None:
+    """The remark on numbers such as 1.557 beside 803: points may part their thousands; None where there are none.
+
+    Args:
+        columns: Of a text file.
+        decimal: The mark in front of decimals that it was read with, a point or a comma.
+    """
     found = {}
     for name, column in columns.items():
         values = column.numbers if column.kind == "number" and column.numbers is not None else torch.empty(0)
@@ -56,11 +61,13 @@ def parted_thousands(columns: Mapping[str, Column]) -> str | None:
         as_written = bool(((1000 * parted - digits).abs() < 1e-6).all()) and bool((known < 1000).all())
         # Of measurements with three decimals one in a thousand is whole, and halves and eighths often have fewer.
         mixed = 20 * len(parted) < 19 * len(known) and 10 * int((digits % 10 != 0).sum()) > 7 * len(parted)
-        if len(parted) >= FEWEST and as_written and mixed and bool((parted > 1).all()):
+        whole = known[(known == known.round()) & (known > 0)]  # 803, where ratings and prices have 2
+        below_thousand = len(whole) > 0 and float(whole.median()) >= 100
+        if len(parted) >= FEWEST and as_written and mixed and below_thousand and bool((parted > 1).all()):
             found[name] = float(parted[0])
-    shown = listed([f"{name} (such as {value:.3f})" for name, value in found.items()])
-    wrong = "whole numbers beside numbers of three decimals: "
-    return f"{wrong}{shown}; if points part thousands, remove them from the file" if found else None
+    shown = listed([f"{name} (such as {f'{value:.3f}'.replace('.', decimal)})" for name, value in found.items()])
+    wrong, marks = "whole numbers beside numbers of three decimals: ", "commas" if decimal == "," else "points"
+    return f"{wrong}{shown}; if {marks} part thousands, remove them from the file" if found else None
 
 
 def _as_missing(

@@ -211,6 +211,8 @@ def _read(path: Path) -> str:
             )
         return text
     except UnicodeDecodeError as error:
-        raise UnusableInput(f"{path} is no text in UTF-8: convert it, for example with {to_utf_8(path)}.") from error
+        command = to_utf_8(path)
+        way = f"convert it, for example with {command}" if command else "save the text anew, in UTF-8"
+        raise UnusableInput(f"{path} is no text in UTF-8: {way}.") from error
     except OSError as error:
         raise UnusableInput(f"{path} cannot be read ({error.strerror}).") from error

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.data.mistaken_files import first_bytes, no_text
+from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import SampleFolder
@@ -21,6 +21,7 @@ from nas.errors import InvalidValue, UnusableInput, listed
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
+NUL, NO_UTF_8 = "a NUL character, a byte of 0, in it", "no UTF-8"
 
 
 class TextFolder(SampleFolder):
@@ -117,10 +118,20 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     )
 
 
-def to_utf_8(file: Path | str) -> str:
-    """A command that may convert ``file``: which encoding it has is told by UTF-16 alone."""
-    told = first_bytes(file).startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return f"iconv -f {'utf-16' if told else 'latin1'} -t utf-8"
+def to_utf_8(file: Path | str) -> str | None:
+    """A command that may convert ``file``, which can be read; None where it has NULs and is no UTF-16.
+
+    Which encoding it has is told by UTF-16 alone: by its mark, or by the NULs of its letters in ASCII.
+    """
+    content = Path(file).read_bytes()
+    encoding, null = "latin1", content.find(0)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif null >= 0 and len(content) % 2:
+        return None
+    elif null >= 0:
+        encoding = "utf-16le" if null % 2 else "utf-16be"
+    return f"iconv -f {encoding} -t utf-8"
 
 
 def _folders(location: Path) -> list[Path]:
@@ -134,16 +145,18 @@ def _read(name: str, files: Sequence[str]) -> list[str]:
         try:
             texts.append(Path(file).read_text(encoding="utf-8-sig"))
             if "\0" in texts[-1]:
-                bad[file] = "a NUL character, a byte of 0, in it"
+                bad[file] = NUL
         except UnicodeDecodeError:
-            bad[file] = no_text(file) or "no UTF-8"
+            bad[file] = no_text(file) or NO_UTF_8
         except OSError as error:
             bad[file] = error.strerror or type(error).__name__
     if bad:
         named = listed([f"{file} ({reason})" for file, reason in bad.items()], most=3)
+        commands = (to_utf_8(file) for file, reason in bad.items() if reason in (NUL, NO_UTF_8))
+        command = next(filter(None, commands), None)
+        way = f"convert what is in another encoding (for example {command} FILE), or " if command else ""
         raise UnusableInput(
-            f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {named}; convert what is in another "
-            f"encoding (for example {to_utf_8(next(iter(bad)))} FILE), or replace or remove them."
+            f"{len(bad):,} of {len(files):,} texts of {name} cannot be read: {named}; {way}replace or remove them."
         )
     return texts
 
