@@ -14,7 +14,7 @@ from nas.candidate import Architecture
 from nas.configuration import CONFIGURATION, build
 from nas.data.class_names import require_same_classes
 from nas.data.data_splits import DataSplits
-from nas.errors import InvalidValue, UnusableInput
+from nas.errors import InvalidValue, UnusableInput, require
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.outcome import samples_in_words
 from nas.report.recorded_run import RecordedRun
@@ -128,7 +128,10 @@ def _supernet(
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
     space = built_space(config.space, signature, CONFIGURATION / "space")
-    if stages := run.setting("method.further_cells"):
+    if (stages := run.setting("method.further_cells")) is not None:
+        good = isinstance(stages, list) and stages and all(type(cells) is int and cells >= 0 for cells in stages)
+        allowed = "the run's configuration must have a list of whole numbers of at least 0"
+        require(bool(good), "method.further_cells", stages, allowed)
         space = space.narrowed({row: list(options) for row, options in probabilities.items()}, stages[-1])
     supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
     with loading(state):
