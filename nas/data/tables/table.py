@@ -154,19 +154,18 @@ class Table:
     ) -> list[str]:
         """What is worth a line about the kinds that columns were taken for."""
         remarks = []
-        if codes := [one for one in (*inputs, *self.targets) if columns[one].kind == "code"]:
+        read = {name: columns[name] for name in (*inputs, *self.targets)}
+        if codes := [name for name, column in read.items() if column.kind == "code"]:
             why = "zeros in front, or more digits than an amount has"
             shown = listed(codes, most=10)
             remarks.append(f"taken as codes ({why}): {shown}; data.numeric takes them as numbers")
-        of_frame = [one for one in (*inputs, *self.targets) if columns[one].kind == "category"]
-        of_frame = [one for one in of_frame if one not in self.categorical and are_numbers(columns[one])]
-        if of_frame:
+        unasked = {name: column for name, column in read.items() if name not in self.categorical}
+        if of_frame := [name for name, one in unasked.items() if one.kind == "category" and are_numbers(one)]:
             shown = listed(of_frame, most=10)
             remarks.append(
                 f"taken as categories, as the data frame had them: {shown}; data.numeric takes them as numbers"
             )
         is_text = path_of(str(self.file)).suffix.lower() not in PARQUET
-        read = {name: columns[name] for name in (*inputs, *self.targets)}
         if is_text and (parted := parted_thousands(read, self.csv.decimal)):
             remarks.append(parted)
         named = {*inputs, *self.targets, *dividing, *self.ignore}
