@@ -9,7 +9,7 @@ in a whole training, too, where the budget has one to spare.
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.candidate import Candidate, Hyperparameters, Range
 from nas.errors import require
@@ -41,6 +41,8 @@ class CoarseToFine(Refinement):
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
         from_usual: Whether they follow a search, too, that began near the usual values and leaves nothing to them: it
             has left these by its own measure, and short trainings have to be better than that measure to be of use.
+        doubted: Names whose usual values hold after the search, unless short trainings prefer the learned ones. It is
+            for regularisers: a few steps ahead they are harm or noise, so that a hypergradient cannot see their worth.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -58,6 +60,7 @@ class CoarseToFine(Refinement):
         whole_epochs: int | None = None,
         tried: Mapping[str, float] | None = None,
         from_usual: bool = True,
+        doubted: Sequence[str] = (),
         *,
         parts: SearchParts,
     ) -> None:
@@ -69,6 +72,9 @@ class CoarseToFine(Refinement):
         self.trials, self.from_usual = trials, from_usual
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
+        for name in doubted:
+            require(name in usual, "doubted", name, f"it must be one of usual: {', '.join(usual)}")
+        self.doubted = [name for name in doubted if name in self.ranges]
         entries = parts.hyperparameters.entries
         left = {name: range_ for name, range_ in ranges.items() if not entries[name].moves}
         self.tried = values_within("tried", tried or {}, left)
@@ -79,20 +85,35 @@ class CoarseToFine(Refinement):
             self.whole = Trainer("coarse_to_fine_whole", whole_epochs, parts)
 
     def search(self) -> SearchResult:
-        found = self.inner.search()
+        searched = self.inner.search()
+        found = self._without_doubt(searched)
         if not self.ranges or self._began_as_usual(found):
             return found
+        is_near = near(searched.candidate, found.candidate, self.ranges)
+        doubted = {} if is_near else {name: searched.candidate.hyperparameters[name] for name in self.doubted}
         with Trainings(self.parts, found, list(self.ranges)) as trainings:
 
             def measured(candidate: Candidate) -> float | None:
                 trial = trainings.train(self.trainer, candidate) if len(trainings.done) < self.trials else None
                 return None if trial is None else loss(trial)
 
-            lead = self.steps.lead(found.candidate, self.ranges, measured, self.tried)
+            lead = self.steps.lead(found.candidate, self.ranges, measured, {**self.tried, **doubted})
             if trainings.done:
                 log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
             whole = self._whole_trainings([found.candidate, lead.candidate], trainings)
         return self._improved(found, trainings, lead, whole) if trainings.done else found
+
+    def _without_doubt(self, searched: SearchResult) -> SearchResult:
+        """What was found, with the usual values of what is doubted."""
+        candidate = self.steps.moved(searched.candidate, self.ranges, self.doubted, 1.0)
+        before, after = searched.candidate.hyperparameters, candidate.hyperparameters
+        if before == after:
+            return searched
+        told = ", ".join(f"{name} {after[name]:.3g} instead of the learned {before[name]:.3g}" for name in self.doubted)
+        log.info(f"usual values: {told}")
+        settled = {**searched.settled, **dict.fromkeys(self.doubted, None)}
+        remarks = {**searched.remarks, "not settled": unsettled_in_words(settled), "usual values": told}
+        return replace(searched, candidate=candidate, settled=settled, remarks=remarks)
 
     def _began_as_usual(self, found: SearchResult) -> bool:
         """Whether there is nothing to repair, and nothing that has not been tried."""

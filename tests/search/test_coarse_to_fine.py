@@ -194,6 +194,31 @@ def test_it_can_leave_alone_what_began_at_the_usual_values(
     assert ("coarse to fine" in result.remarks) == (made > 0)
 
 
+@pytest.mark.parametrize(("start", "trials"), [(0.8, [0.3, 0.8]), (0.31, [0.3])])
+def test_what_is_doubted_has_its_usual_value_unless_trainings_prefer_the_learned_one(
+    start: float, trials: list[float], tmp_path: Path
+) -> None:
+    more = ["method.doubted=[dropout]", "method.trials=8", f"hyperparameters.dropout.initial={start}"]
+    config = small_search(*more, "method.usual={dropout:0.3}", "method.margin=0.99", "hyperparameters.dropout.cap=0.9")
+    result = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 1, tmp_path)
+    kept = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"))
+    dropouts = [one.candidate.hyperparameters["dropout"] for one in kept]
+    assert list(dict.fromkeys(round(one, 1) for one in dropouts)) == trials
+    assert dropouts[0] == result.candidate.hyperparameters["dropout"] == 0.3
+    assert result.remarks["usual values"].startswith("dropout 0.3 instead of the learned 0.")
+    assert result.settled["dropout"] is None
+
+    poor = small_search(*more, f"budget.samples={result.cost.samples - sum(one.cost.samples for one in kept)}")
+    unpaid = train_search.search(poor, tmp_path / "poor")[0]
+    assert unpaid.candidate.hyperparameters["dropout"] == 0.3, "no training is paid for, and none is needed"
+
+
+def test_what_is_doubted_has_a_usual_value(tmp_path: Path) -> None:
+    config = small_search("method.doubted=[drop_paths]")
+    with pytest.raises(InvalidValue, match=r"^method\.doubted=drop_paths is not allowed: it must be one of usual: "):
+        train_search.search(config, tmp_path)
+
+
 def test_a_whole_training_decides_between_learned_and_other_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
