@@ -15,9 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
 from nas.data import CsvFormat, RowSplit
-from nas.data.tables.table_columns import as_said, override, targets_among
+from nas.data.tables.table_columns import as_said, targets_among
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import prepared_rows
+from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput
 from tests.data.tables import loaded, write_table
 

@@ -88,6 +88,10 @@ class Column:
         return torch.tensor([row for row, text in enumerate(self.texts) if not text], dtype=torch.int64)
 
 
+def is_parquet(file: Path) -> bool:
+    return file.suffix.lower() in PARQUET
+
+
 def read_table(
     file: Path, csv: CsvFormat, unknown: Sequence[str | float] = (), key: str = "data.file"
 ) -> dict[str, Column]:
@@ -103,10 +107,10 @@ def read_table(
         UnusableInput: The file is not there, cannot be read, or its first row has no names for all of its columns.
     """
     pandas = optional_module("pandas", "table")
-    if file.suffix.lower() in PARQUET:
+    if is_parquet(file):
         optional_module("pyarrow", "table")
     _refuse_other_files(file, key)
-    refuse_no_table(file, key, is_text=file.suffix.lower() not in (*PARQUET, *COMPRESSED))
+    refuse_no_table(file, key, is_text=not is_parquet(file) and file.suffix.lower() not in COMPRESSED)
     try:
         frame, codes, index = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
@@ -134,7 +138,7 @@ def read_table(
 
 def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int], int]:
     """The table as pandas reads it, the places of its columns of codes, and how many first ones were its index."""
-    if file.suffix.lower() in PARQUET:
+    if is_parquet(file):
         frame, index = _categories_restored(pandas.read_parquet(file), file), 0
         levels = list(frame.index.names)  # pandas hides a column that was its index
         if any(name is not None for name in levels) or not isinstance(frame.index, pandas.RangeIndex):
