@@ -4,6 +4,7 @@ import codecs
 import json
 import logging
 import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +29,9 @@ NO_BLANK = SEPARATORS[:-1]
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
-MONTH = (  # English, German and French
-    r"(jan(v|vier|uary?)?|feb(ruary?)?|févr?(ier)?|mar(s|ch)?|märz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
-    r"|juil(let)?|aug(ust)?|août|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|d[eé][cz](ember|embre)?)\.?"
+MONTH = (  # English, German and French, without accents
+    r"(jan(v|vier|ner|uary?)?|feb(ruary?)?|fevr?(ier)?|mar(s|ch)?|marz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
+    r"|juil(let)?|aug(ust)?|aout|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|de[cz](ember|embre)?)\.?"
 )
 DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s)?"
 DATE = re.compile(
@@ -322,8 +323,13 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
         except (TypeError, ValueError):
             pass
     found = [text for text in texts if text]
-    is_date = bool(found) and all(DATE.fullmatch(text) for text in found)
+    is_date = bool(found) and all(DATE.fullmatch(_without_accents(text)) for text in found)
     return Column(name, "date" if is_date else "text", texts=texts)
+
+
+def _without_accents(text: str) -> str:
+    """``text`` with a for ä, of which a file may have one code point or two."""
+    return text if text.isascii() else re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", text))
 
 
 def _of_numbers(types: Any, name: str, series: Any) -> Column:
