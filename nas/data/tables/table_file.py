@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from nas.data.mistaken_files import first_bytes, refuse_no_table, refuse_quoted_
 from nas.data.packed_file import COMPRESSED
 from nas.data.tables.csv_format import DAMAGED, SEPARATORS, CsvFormat, suggested_format, typed_separator
 from nas.data.tables.table_codes import with_codes
-from nas.data.tables.table_rows import float_of, spellings, text_of
+from nas.data.tables.table_rows import float_of, seconds_of, spellings, text_of
 from nas.errors import UnusableInput, listed
 
 log = logging.getLogger(__name__)
@@ -312,6 +313,8 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return _of_numbers(types, name, series)
     known = series.dropna().tolist()
+    if known and all(isinstance(value, time) for value in known):  # of day, as Parquet has them
+        return _of_numbers(types, name, series.map(seconds_of, na_action="ignore").astype("float64"))
     if any(pandas.api.types.is_list_like(value) for value in known):
         return Column(name, "list", texts=tuple("" if value is None else str(value) for value in series.tolist()))
     texts = _texts(series)
