@@ -305,6 +305,10 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
         ({"day": [f"{1 + row % 28}{month} 2024" for row in range(ROWS)]}, {}, rf"day \(dates such as '1{month} 2024'\)")
         for month in (". März", " février", " déc.", ". Okt.", ". Ma\u0308rz", ". Jänner", " fevrier", " aou\u0302t")
     ),
+    *(
+        ({"day": [f"{day} {1 + row % 28}. Mai 2024" for row in range(ROWS)]}, {}, rf"day \(dates such as '{day} 1. Mai")
+        for day in ("Mo.,", "Samstag,", "lun.", "Wednesday")
+    ),
     ({"20": ["x"] * ROWS}, {"target": "outcome"}, r"has the columns .*20 \(its first line must have the names"),
 ]
 

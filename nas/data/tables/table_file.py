@@ -34,7 +34,7 @@ MONTH = (  # English, German and French, without accents
     r"(jan(v|vier|ner|uary?)?|feb(ruary?)?|fevr?(ier)?|mar(s|ch)?|marz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
     r"|juil(let)?|aug(ust)?|aout|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|de[cz](ember|embre)?)\.?"
 )
-DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s)?"
+DAY = r"((mo|di|mi|do|fr|sa|so|tue|wed|thu|su|lun|mar|mer|jeu|ven)[a-z]*[.,]{0,2}\s)?"
 DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
     rf"|{DAY}\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
