@@ -17,7 +17,7 @@ import sysconfig
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -364,19 +364,29 @@ def unknown_setting(group: DictConfig, key: str, name: str) -> str | None:
     return known_settings(key, name, names, group)
 
 
+def files_of_options(
+    group: str, options: Sequence[str], folder: Path = CONFIGURATION
+) -> Iterator[tuple[str, DictConfig]]:
+    """What is behind ``options`` of ``group``: each that has a file in ``folder``, with its content, and once more with
+    that of every option it begins with."""
+    named = [(option, option) for option in options]
+    for option, name in named:
+        file = folder / group / f"{name}.yaml"
+        if file.is_file():
+            content = OmegaConf.load(file)
+            assert isinstance(content, DictConfig)
+            bases = [(option, base) for base in content.get("defaults", ()) if isinstance(base, str)]
+            named += [one for one in bases if one not in named]
+            yield option, content
+
+
 def settings_of_options(group: str, options: Sequence[str]) -> list[str]:
     """What ``options`` of ``group`` set, with what they begin with; none where one of them is a user's own."""
-    names, chosen = dict[str, None](), list(options)
-    for one in chosen:
-        file = CONFIGURATION / group / f"{one}.yaml"
-        if file.is_file():
-            content = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-            assert isinstance(content, dict)
-            chosen += [base for base in content.pop("defaults", ()) if isinstance(base, str) and base not in chosen]
-            names |= {str(name): None for name in content if not str(name).startswith("_")}
-        elif one in options:
-            return []
-    return list(names)
+    found = list(files_of_options(group, options))
+    if {option for option, _ in found} != set(options):
+        return []
+    names = dict.fromkeys(str(name) for _, content in found for name in content)
+    return [name for name in names if name != "defaults" and not name.startswith("_")]
 
 
 def matches(value: object, hint: Any) -> bool:

@@ -197,7 +197,7 @@ def _spread(measure: Measure, values: Sequence[float | None]) -> str:
         return ""
     size = max(map(abs, known))
     digits = 2 if measure.unit == "%" or size == 0 else max(0, 3 - math.floor(math.log10(size)))  # four that count
-    return mean_and_deviation(known, digits)
+    return mean_and_deviation(known, min(digits, 4) if measure.is_ratio else digits)
 
 
 def hyperparameter_charts(runs: Sequence[RecordedRun], names: Sequence[str]) -> list[Chart]:

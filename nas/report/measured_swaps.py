@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from nas.candidate import Architecture
-from nas.configuration import CONFIGURATION, build
+from nas.configuration import build
 from nas.data.class_names import require_same_classes
 from nas.data.data_splits import DataSplits
-from nas.errors import InvalidValue, UnusableInput, require
+from nas.errors import InvalidValue, UnusableInput
 from nas.report.explanation import SCHEMA, runner_ups, swap_effects, validation_batches
 from nas.report.outcome import samples_in_words
 from nas.report.recorded_run import RecordedRun
@@ -25,9 +25,8 @@ from nas.run.folder import RunFolder
 from nas.run.randomness import Randomness
 from nas.run.recorded import resumed_configuration
 from nas.run.tracking import TrackingSettings
-from nas.signature import Signature
-from nas.spaces.building import built_space
-from nas.spaces.space import Probabilities
+from nas.spaces.recorded import space_from_description
+from nas.spaces.space import SearchSpace
 from nas.spaces.supernet import Supernet
 from nas.tasks import Task, data_and_task
 from nas.training.metrics import measure
@@ -72,7 +71,7 @@ def measure_swaps(folder: Path, settings: SwapSettings, say: Callable[[str], Non
     found, config = run.found, resumed_configuration([], folder)
     source, splits, task = data_and_task(config)
     require_same_classes("data", splits.name, "the candidate", found.class_names, splits.class_names)
-    supernet, step = _supernet(config, folder, run, task.signature, history[-1][1])
+    supernet, step = _supernet(config, folder, run, found.space)
     alternatives = runner_ups(found.space, found.candidate.architecture, history[-1][1])
 
     def begin(choice: str) -> None:
@@ -115,30 +114,24 @@ def _write(folder: Path, effects: Mapping[str, Mapping[str, Any]], about: str) -
     return path
 
 
-def _supernet(
-    config: DictConfig, folder: Path, run: RecordedRun, signature: Signature, probabilities: Probabilities
-) -> tuple[Supernet, int]:
+def _supernet(config: DictConfig, folder: Path, run: RecordedRun, space: SearchSpace) -> tuple[Supernet, int]:
     """The supernet and the step of the newest checkpoint; its relaxation is as far as the search was.
 
-    A search in stages leaves the one of its last stage, which chooses among the options of ``probabilities``.
+    Args:
+        space: The run's, in which a search ended whose checkpoint is from before checkpoints named their own.
     """
     state, complaints = RunFolder(folder).checkpoints.newest()
     if state is None:
         allowed = complaints[-1] if complaints else "it must have a checkpoint: the supernet's weights are in it"
         raise InvalidValue("run folder", folder, allowed)
     relaxation = build(config.relaxation, "relaxation")
-    space = built_space(config.space, signature, CONFIGURATION / "space")
-    if (stages := run.setting("method.further_cells")) is not None:
-        good = isinstance(stages, list) and stages and all(type(cells) is int and cells >= 0 for cells in stages)
-        allowed = "the run's configuration must have a list of whole numbers of at least 0"
-        require(bool(good), "method.further_cells", stages, allowed)
-        space = space.narrowed({row: list(options) for row, options in probabilities.items()}, stages[-1])
-    supernet: Supernet = space.supernet(relaxation).to(checked_device(config.device))
+    searched = space_from_description(json.loads(state["space"])) if "space" in state else space
+    supernet: Supernet = searched.supernet(relaxation).to(checked_device(config.device))
     with loading(state):
         try:
             supernet.load_state_dict(state["supernet"])
         except RuntimeError as error:
-            raise UnusableInput(f"The checkpoint in {folder} does not fit the run's configuration.") from error
+            raise UnusableInput(f"The checkpoint in {folder} does not fit the space of the run.") from error
     epochs = run.setting("search.epochs")
     if run.steps_per_epoch and isinstance(epochs, int):
         relaxation.advance(min(state["step"] / (run.steps_per_epoch * epochs), 1.0))

@@ -80,9 +80,9 @@ def mean_and_deviation(values: Sequence[float], digits: int) -> str:
         raise ValueError("There are no values to take the mean of.")
     mean = math.fsum(values) / len(values)
     if len(values) == 1:
-        return f"{mean:.{digits}f}"
+        return f"{mean:z.{digits}f}"
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
+    return f"{mean:z.{digits}f} ± {deviation:.{digits}f}"
 
 
 def _literal(text: str) -> Text:

@@ -1,13 +1,13 @@
 """The run folder: where a run writes and finds its newest checkpoint, and which folders are refused to a new run."""
 
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from nas.errors import InvalidValue, UnusableInput, require
@@ -116,10 +116,14 @@ def refuse_unusable_folder(folder: Path) -> None:
         raise UnusableInput(f"The run cannot be written to {folder}: {str(error.strerror).lower()}.") from error
     if not existing.is_dir():
         raise UnusableInput(f"The run cannot be written to {folder}: {existing} is a file.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UnusableInput(f"The run cannot be written to {folder}: {existing} is read-only.")
-    if shutil.disk_usage(existing).free < LEAST_SPACE:
+    disk = shutil.disk_usage(existing)
+    if disk.total and disk.free < LEAST_SPACE:  # some file systems, on no disk of their own, tell no size
         raise UnusableInput(f"The run cannot be written to {folder}: the disk is full.")
+    try:
+        TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
+        why = f"no folder can be made in {existing} ({str(error.strerror).lower()})"
+        raise UnusableInput(f"The run cannot be written to {folder}: {why}.") from error
 
 
 def refuse_occupied_folder(arguments: Sequence[str], default: str | None = None) -> None:

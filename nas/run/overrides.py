@@ -13,6 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from nas.configuration import files_of_options
 from nas.errors import InvalidValue, require
 from nas.surroundings import from_here, typed_path, typed_python
 
@@ -153,16 +154,9 @@ def experiment_that_sets(key: str, overrides: Sequence[str], conf: Path) -> str:
     values = (one for one in map(overridden_key, overrides) if "." in one)  # the others choose an option of a group
     if any(key == one or key.startswith((f"{one}.", f"{one}[")) for one in values):
         return ""
-    typed_names = re.findall(r"[\w-]+", value_of(overrides, "experiment") or "")
-    names = [(name, name) for name in typed_names]
-    for name, typed_name in names:
-        file = conf / "experiment" / f"{name}.yaml"
-        content = OmegaConf.load(file) if file.is_file() else OmegaConf.create()
-        if OmegaConf.select(content, key) is not None:
-            return typed_name
-        bases = OmegaConf.select(content, "defaults", default=[])
-        names += [(one, typed_name) for one in bases if isinstance(one, str)]
-    return ""
+    experiments = re.findall(r"[\w-]+", value_of(overrides, "experiment") or "")
+    files = files_of_options("experiment", experiments, conf)
+    return next((name for name, content in files if OmegaConf.select(content, key) is not None), "")
 
 
 def refuse_impossible_options(arguments: Sequence[str], conf: Path) -> None:

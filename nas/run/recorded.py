@@ -203,6 +203,13 @@ def recorded_overrides(folder: Path) -> list[str]:
         raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 
 
+def typed_option(folder: Path, group: str) -> str | None:
+    """What the command line that began the run in ``folder`` chose of ``group``; None where it left it to others."""
+    with suppress(InvalidValue):
+        return value_of(recorded_overrides(folder), group)
+    return None
+
+
 def _require_trusted(entry: object, path: Path) -> None:
     """Refuse a recorded configuration, which may come from elsewhere, that names something to call in other packages.
 

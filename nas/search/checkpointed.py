@@ -1,5 +1,6 @@
 """What a gradient search saves in a checkpoint, and what it returns; its steps are in ``gradient_search``."""
 
+import json
 import math
 from typing import Any
 
@@ -98,7 +99,9 @@ class CheckpointedSearch:
         return parts if self.parts.objective is None else {**parts, "objective": self.parts.objective}
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._stateful().items()}
+        # A method of several searches may have made this one's space of that of the run.
+        space = {"space": json.dumps(self.parts.space.describe())}
+        return space | {name: part.state_dict() for name, part in self._stateful().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]

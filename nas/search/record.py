@@ -93,7 +93,7 @@ class SearchRecord(Callback):
         numbers = self.hyperparameters.numbers()
         parts = [f"epoch {epoch + 1:>3}/{self._epochs}"]
         told = sorted(means, key=lambda tag: tag.partition("/")[0])  # the same columns in every epoch
-        parts += [f"{tag} {means[tag]:.4f}" for tag in told if not tag.startswith("gradient/")]
+        parts += [f"{tag} {means[tag]:z.4f}" for tag in told if not tag.startswith("gradient/")]
         parts += [f"{name} {numbers[name]:.3g}" for name in self.hyperparameters.learned()]
         self._progress.epoch_line("  ".join(parts))
 

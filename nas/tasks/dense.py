@@ -241,7 +241,7 @@ class DenseRegression(StandardisedNumbers):
         return self.predicted(targets), self.predicted(outputs)
 
     def told(self, values: Mapping[str, float]) -> str:
-        return f"relative error {values['relative_error']:.4f} (R² {values['r2']:.2f})"
+        return f"relative error {values['relative_error']:.4f} (R² {values['r2']:z.2f})"
 
     def words(self, splits: DataSplits) -> str:
         return f"regression of {self.signature.outputs} number{'s' * (self.signature.outputs > 1)} at every place"

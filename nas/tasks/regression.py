@@ -101,7 +101,7 @@ class Regression(StandardisedNumbers):
 
     def told(self, values: Mapping[str, float]) -> str:
         rmse, r2 = self.measures[1], self.measures[0]
-        return f"{rmse.words} {rmse.told(values['rmse'])} ({r2.words} {values['r2']:.2f})"
+        return f"{rmse.words} {rmse.told(values['rmse'])} ({r2.words} {values['r2']:z.2f})"
 
     def trivial(self, targets: Tensor) -> Tensor:
         return constant_outputs(torch.zeros(self.signature.outputs), targets)

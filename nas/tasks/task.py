@@ -1,5 +1,6 @@
 """What is learned from the data: what the outputs mean, the loss, the measures, and which of them is the score."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -30,10 +31,17 @@ class Measure(NamedTuple):
     words: str
     unit: str = ""
 
+    @property
+    def is_ratio(self) -> bool:
+        """Whether it is 1 at best and told as it is, such as R²: beyond four decimals there is nothing to tell."""
+        return self.better == "higher" and not self.unit
+
     def told(self, value: float) -> str:
-        """``value`` as a sentence has it."""
-        number = f"{value:,.0f}" if value >= 1000 and value == round(value) else f"{value:.4g}"  # such as of samples
-        return f"{100 * value:.2f} %" if self.unit == "%" else f"{number} {self.unit}".rstrip()
+        """``value`` as a sentence has it: four digits, without a power of ten where the number is not tiny."""
+        if self.unit == "%":
+            return f"{100 * value:.2f} %"
+        value = round(value, 4) + 0.0 if self.is_ratio and math.isfinite(value) else value  # -0.0 is told as 0
+        return f"{value:{',.0f' if 1000 <= abs(value) < 1e15 else '.4g'}} {self.unit}".rstrip()
 
 
 class Metrics(Protocol):

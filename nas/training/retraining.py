@@ -278,7 +278,7 @@ class Retraining:
         self.seconds += seconds
         tracker.timing("time/epoch_seconds", seconds, self.step, epoch)
         tracker.timing("time/total_seconds", self.seconds, self.step, epoch)
-        told = "  ".join(f"{tag} {value:.4f}" for tag, value in means.items())
+        told = "  ".join(f"{tag} {value:z.4f}" for tag, value in means.items())
         self._session.progress.epoch_line(f"epoch {epoch + 1:>3}/{self.final.epochs}  {told}")
 
     def _measured(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from nas.data import Arrays, DataSplits, RowSplit
+from nas.data import Arrays, DataSplits, RowSplit, TimeSeries
 from nas.data.arrays.array_layout import with_coordinates
 from nas.data.data_splits import loaded as loaded_source
 from nas.errors import InvalidValue, UnusableInput
@@ -180,7 +180,7 @@ class Thing:
     pass
 
 
-def changed(place: tuple[int, ...], value: float) -> np.ndarray:
+def changed(place: int | tuple[int, ...], value: float) -> np.ndarray:
     x = X.copy()
     x[place] = value
     return x
@@ -205,7 +205,13 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"layout": "NCL"},
         r"y is \(40, 4, 5\): neither one target per sample nor K,",
     ),
-    ({"x": changed((7, 1, 2), np.nan), "y": Y}, {"layout": "NCL"}, r"1 value of x .* nan in sample 7 at \(1, 2\)"),
+    ({"x": changed((7, 1, 2), np.nan), "y": Y}, {"layout": "NHW"}, r"1 value of x .* nan in sample 7 at \(1, 2\)"),
+    ({"x": changed((7, 1, 2), np.inf), "y": Y}, {"layout": "NCL"}, r"1 value of x .* inf in sample 7 at \(1, 2\)"),
+    (
+        {"x": changed(7, np.nan), "y": Y},
+        {"layout": "NCL"},
+        r"24 values of x .*, in 1 sample of train: .* is nan",
+    ),
     (
         {"x": X, "y": np.where(Y == 0, np.nan, 1.5)},
         {"layout": "NCL"},
@@ -264,6 +270,29 @@ def test_texts_that_are_numbers_are_classes_where_they_are_called_so(names: list
     with pytest.raises(UnusableInput, match=r"^y has numbers as texts, such as '[13].\d+': task=classification takes"):
         Auto().fitted(splits)
     assert Classification().fitted(splits)[1].class_names == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("layout", ["NCL", "NLC"])
+def test_gaps_in_series_are_filled_as_those_of_a_file_of_series(
+    layout: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = X.copy()
+    x[0, 0, 3:5] = x[1, 2, 0] = x[2, 2, 7] = x[3, 1] = x[39, 0, 1] = np.nan  # of one channel nothing is known
+    rows = [
+        ":".join(",".join("?" if value != value else repr(float(value)) for value in row) for row in one) for one in x
+    ]
+    head = "@timeStamps false\n@classLabel true 0 1\n@data\n"
+    (tmp_path / "ecg.ts").write_text(head + "\n".join(f"{row}:{label}" for row, label in zip(rows, Y, strict=True)))
+    order = RowSplit(order="time")
+    expected = TimeSeries(order, str(tmp_path / "ecg.ts")).load()
+    caplog.clear()
+    caplog.set_level(logging.INFO)
+    file = stored(tmp_path, x=x if layout == "NCL" else np.moveaxis(x, 1, -1), y=Y)
+    splits = Arrays(order, file, layout=layout).load()
+    assert "ecg: 13 values are missing, in 5 series: they are interpolated" in caplog.text
+    for part in ("train", "validation", "test"):
+        torch.testing.assert_close(inputs(splits, part), inputs(expected, part))
+    torch.testing.assert_close(splits.mean, expected.mean, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

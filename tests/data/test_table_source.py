@@ -15,9 +15,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from nas.configuration import build
 from nas.data import CsvFormat, RowSplit
-from nas.data.tables.table_columns import as_said, override, targets_among
+from nas.data.tables.table_columns import as_said, targets_among
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import prepared_rows
+from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput
 from tests.data.tables import loaded, write_table
 
@@ -166,9 +167,11 @@ def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
     splits = loaded(written(tmp_path, patient=[row // 4 for row in range(ROWS)]), "age", split={"by": "patient"})
     numbered = [[COLUMNS["age"].index(age) // 4 for age in part.targets.tolist()] for part in splits.parts.values()]
     assert sum(len(set(of_part)) for of_part in numbered) == 10
-    days = [f"2024-01-{31 - row // 2:02}" for row in range(ROWS)]
-    splits = loaded(written(tmp_path, day=days), "age", split={"order": "day"})
-    assert splits.test.targets.tolist() == [COLUMNS["age"][row] for row in (6, 7, 4, 5, 2, 3, 0, 1)]
+    last = [COLUMNS["age"][row] for row in (6, 7, 4, 5, 2, 3, 0, 1)]
+    for first, later in (("2024-01-{:02}", "2024-02-{:02}"), ("{}.1.2024", "{:02}.02.2024, 09:30")):
+        days = [(later if row < 20 else first).format(21 - row // 2) for row in range(ROWS)]
+        splits = loaded(written(tmp_path, day=days), "age", split={"order": "day"})
+        assert splits.test.targets.tolist() == last
 
 
 BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]
@@ -300,7 +303,11 @@ MISTAKES: list[tuple[dict[str, list[Any]], dict[str, Any], str]] = [
     ),
     *(
         ({"day": [f"{1 + row % 28}{month} 2024" for row in range(ROWS)]}, {}, rf"day \(dates such as '1{month} 2024'\)")
-        for month in (". März", " février", " déc.", ". Okt.")
+        for month in (". März", " février", " déc.", ". Okt.", ". Ma\u0308rz", ". Jänner", " fevrier", " aou\u0302t")
+    ),
+    *(
+        ({"day": [f"{day} {1 + row % 28}. Mai 2024" for row in range(ROWS)]}, {}, rf"day \(dates such as '{day} 1. Mai")
+        for day in ("Mo.,", "Samstag,", "lun.", "Wednesday")
     ),
     ({"20": ["x"] * ROWS}, {"target": "outcome"}, r"has the columns .*20 \(its first line must have the names"),
 ]

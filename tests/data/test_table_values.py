@@ -351,19 +351,23 @@ def test_a_gap_in_true_and_false_has_nothing_to_do_with_names(tmp_path: Path) ->
         loaded(written(tmp_path, kind=[True, False, None, True] * 10))
 
 
-def test_durations_are_seconds_in_new_rows_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["durations", "times of day"])
+def test_durations_and_times_of_day_are_seconds_in_new_rows_too(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
-    frame = pd.DataFrame(
-        COLUMNS | {"stay": pd.to_timedelta([3600.5 * (row * 7 % 23) for row in range(ROWS)], unit="s")}
-    )
-    frame.loc[5, "stay"] = pd.NaT
+    seconds = pd.Series([3600.5 * (row * 7 % 23) for row in range(ROWS)])
+    stay = pd.to_timedelta(seconds, unit="s")
+    frame = pd.DataFrame(COLUMNS | {"stay": stay if kind == "durations" else (pd.Timestamp(0) + stay).dt.time})
+    frame.loc[5, "stay"] = seconds[5] = None
     file = tmp_path / "patients.parquet"
     frame.to_parquet(file)
     splits = loaded(file, split={"order": "time"})
-    stay = next(column for column in splits.preparation["numeric"] if column["name"] == "stay")
-    assert stay["median"] == frame["stay"][:24].dt.total_seconds().median()
+    column = next(column for column in splits.preparation["numeric"] if column["name"] == "stay")
+    assert column["median"] == seconds[:24].median()
     train = splits.train.inputs  # type: ignore[attr-defined]
-    for rows in (frame, frame.astype(object).to_dict("records")):
+    for rows in (frame, frame.astype(object).to_dict("records"), frame.assign(stay=seconds)):
         assert torch.equal(prepared_rows(rows, splits.preparation)[:24], train)
-    seconds = frame.assign(stay=frame["stay"].dt.total_seconds())
-    assert torch.equal(prepared_rows(seconds, splits.preparation)[:24], train)
+    named = loaded(file, split={"order": "time"}, categorical=["stay"])
+    codes = named.train.inputs[:, -1]  # type: ignore[attr-defined]
+    assert codes.unique().numel() > 2
+    for rows in (frame, frame.assign(stay=seconds)):
+        assert torch.equal(prepared_rows(rows, named.preparation)[:24], named.train.inputs)  # type: ignore[attr-defined]

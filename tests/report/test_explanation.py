@@ -12,7 +12,7 @@ from nas.candidate import Architecture
 from nas.data.batches import Batch
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
-from nas.errors import InvalidValue
+from nas.errors import UnusableInput
 from nas.evaluation.shared_weights import relaxed_weights, supernet_metrics
 from nas.interop.named_architecture import PUBLISHED
 from nas.relaxations.relaxation import Temperature
@@ -26,6 +26,7 @@ from nas.report.explanation import (
 )
 from nas.report.measured_swaps import SwapSettings, measure_swaps
 from nas.report.recorded_run import CONFIGURATION, RecordedRun
+from nas.run.checkpoint import CheckpointFolder, read_checkpoint, write_checkpoint
 from nas.signature import Signature
 from nas.spaces.darts.space import Darts
 from nas.spaces.macro.space import Macro
@@ -216,22 +217,46 @@ def test_a_swap_is_the_relaxed_network_with_one_row_set():
     assert effects[choice.name]["swapped"] == supernet_metrics(supernet, batches(), {"cell": weights})
 
 
-def test_the_choices_of_a_search_in_stages_are_measured_in_its_last_one(tmp_path):
-    """Whose supernet is deeper than that of the configuration, with fewer options on every edge."""
-    sizes = "{train:16,validation:16,test:16}"
-    overrides = ["experiment=p_darts", "scale=small", "data=digits", f"data.split={sizes}", "training.batch_size=16"]
-    overrides += ["search.epochs=1", "search.warmup_epochs=0", "space.channels=2", "space.stem_multiplier=1"]
+def recorded_search(folder, *overrides):
+    sizes = "data.split={train:16,validation:16,test:16}"
+    overrides = [*overrides, "data=digits", sizes, "training.batch_size=16", "search.epochs=1"]
     with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
         config = compose("train_search", [*overrides, "tracking.tensorboard=false", "tracking.console=quiet"])
-    (tmp_path / ".hydra").mkdir()
-    OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
-    train_search.run(config, tmp_path)
-    measure_swaps(tmp_path, SwapSettings(images=16), say=lambda choice: None)
-    run = RecordedRun.read(tmp_path)
-    measured = {one.choice for one in decisions(run) if one.effect is not None}
-    assert measured == {one.choice for one in decisions(run) if one.runner_up is not None} != set()
-    for recorded in (5, [], [1, "2"]):
-        config.method.further_cells = recorded
-        OmegaConf.save(config, tmp_path / ".hydra" / "config.yaml")
-        with pytest.raises(InvalidValue, match=r"method\.further_cells=.* must have a list of whole numbers"):
-            measure_swaps(tmp_path, SwapSettings(images=16), say=lambda choice: None)
+    (folder / ".hydra").mkdir()
+    OmegaConf.save(config, folder / ".hydra" / "config.yaml")
+    train_search.run(config, folder)
+
+
+def measured_choices(folder):
+    measure_swaps(folder, SwapSettings(images=16), say=lambda choice: None)
+    made = decisions(RecordedRun.read(folder))
+    measured = {one.choice for one in made if one.effect is not None}
+    assert measured == {one.choice for one in made if one.runner_up is not None}
+    return measured
+
+
+def forget_space(folder):
+    """Make the newest checkpoint one of before there was a space in it."""
+    checkpoint = CheckpointFolder(folder / "checkpoints").files()[-1]
+    state = read_checkpoint(checkpoint)
+    del state["space"]
+    write_checkpoint(checkpoint, state)
+
+
+def test_the_choices_of_a_search_in_stages_are_measured_in_its_last_one(tmp_path):
+    """Whose supernet is deeper than that of the configuration, with fewer options on every edge."""
+    small = ("search.warmup_epochs=0", "space.channels=2", "space.stem_multiplier=1")
+    recorded_search(tmp_path, "experiment=p_darts", "scale=small", *small)
+    assert measured_choices(tmp_path)
+    forget_space(tmp_path)
+    with pytest.raises(UnusableInput, match="does not fit the space of the run"):
+        measured_choices(tmp_path)
+
+
+def test_a_checkpoint_of_before_it_named_its_space_is_measured_in_that_of_the_run(tmp_path):
+    recorded_search(tmp_path, "experiment=debug")
+    assert (choices := measured_choices(tmp_path))
+    before = (tmp_path / "explanation.json").read_bytes()
+    forget_space(tmp_path)
+    assert measured_choices(tmp_path) == choices
+    assert (tmp_path / "explanation.json").read_bytes() == before

@@ -18,7 +18,16 @@ from nas.report.page import page
 from nas.report.predictions import PredictionsFile, read_predictions
 from nas.report.recorded_run import RecordedRun
 from nas.run.environment import record_environment
-from nas.tasks import Classification, Language, MultiLabel, RecordedTask, Regression, recorded_outputs, recorded_task
+from nas.tasks import (
+    Classification,
+    Language,
+    Measure,
+    MultiLabel,
+    RecordedTask,
+    Regression,
+    recorded_outputs,
+    recorded_task,
+)
 from nas.training.metrics import measure
 from tests.report.conftest import CANDIDATE, by_epoch, write_curves
 from tests.report.test_page import Document
@@ -104,6 +113,8 @@ def test_a_measure_that_falls_is_best_where_it_is_lowest(run_folder):
     assert every.lines[1].ys[-1] == 90
     assert [one.option for one in observed_options(run)["layer1.filters"]] == ["8", "16"]
     assert change_in_words(run.task.main, 1.5) == "+1.5"
+    ratio = Measure("r2", "higher", "R²")
+    assert [change_in_words(ratio, change) for change in (0.0123, -8e-6, -0.2)] == ["+0.0123", "0", "-0.2"]
     assert outcome_columns([run])[4:6] == ["test perplexity", "best validation perplexity"]
     (row,) = outcome_rows([run])
     assert row[5] == "90"

@@ -1,6 +1,8 @@
 """Whose a run folder is: an occupied one is refused to another run."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -69,3 +71,18 @@ def test_the_run_that_is_meant_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_name_that_is_too_long_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UnusableInput, match=r"cannot be written to .*x: file name too long"):
         refuse_occupied_folder([f"hydra.run.dir={tmp_path / ('x' * 300)}"])
+
+
+@pytest.mark.parametrize(("total", "refused"), [(10**9, True), (0, False)])
+def test_a_full_disk_is_told_where_there_is_one(
+    total: int, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(total=total, free=0))
+    with pytest.raises(UnusableInput, match="the disk is full") if refused else nullcontext():
+        refuse_occupied_folder([f"hydra.run.dir={tmp_path / 'run'}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_folders_is_named() -> None:
+    with pytest.raises(UnusableInput, match=r"cannot be written to /proc/x: no folder can be made in /proc \("):
+        refuse_occupied_folder(["hydra.run.dir=/proc/x"])

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import train_final
@@ -22,6 +22,7 @@ from nas.errors import InvalidValue, UnusableInput
 from nas.report.page import write_page
 from nas.report.shown_samples import read_shown_samples
 from nas.run.candidate_file import CandidateFile, read_candidate_file
+from nas.run.recorded import record_configuration
 from nas.spaces.macro.space import Macro
 from nas.tasks import Classification
 from tests.data.tables import loaded, write_table
@@ -90,6 +91,15 @@ def settings_of(source: str) -> DictConfig:
     first, *rest = SOURCES[source]
     task = f"task={TASKS.get(source, 'auto')}"
     return composed("train_search", first, EPOCH, task, *QUICK, *QUIET, *rest)
+
+
+def test_a_chain_of_images_that_was_asked_for_is_refused_to_a_table_and_the_default_exchanged(own: Path) -> None:
+    table = (*SOURCES["table"][:-1], EPOCH, *QUIET)
+    config = composed("train_search", *table)
+    assert train_search.built_parts(config, own / "run").space.settings()["activations"][-1] == "tanh"  # macro_table
+    record_configuration(own / "run", config, OmegaConf.create(), [*table, "space=macro"])
+    with pytest.raises(InvalidValue, match=r"rows of numbers take dense layers only, .*: take space=macro_table"):
+        train_search.built_parts(config, own / "run")
 
 
 def slow(name: str) -> Any:

@@ -12,6 +12,7 @@ from nas.configuration import build
 from nas.errors import InvalidValue
 from nas.evaluation.network_cost import BlockCosts, count_multiply_adds, network_cost, supernet_multiply_adds
 from nas.signature import Signature
+from nas.spaces.building import built_space
 from nas.spaces.fitting import fitting_space, space_settings
 from nas.spaces.macro.space import Macro
 from nas.spaces.recorded import space_from_description
@@ -193,6 +194,30 @@ def test_a_space_is_proposed_for_the_data_and_takes_them(
             space.network(architecture),
         )
     assert supernet(signature.example(2).to("meta")).shape == network(signature.example(2).to("meta")).shape
+
+
+def test_what_is_set_beside_the_layers_goes_along_or_is_refused() -> None:
+    usual = OmegaConf.load(CONF / "space" / "macro.yaml")
+    table = OmegaConf.load(CONF / "space" / "macro_table.yaml")
+    chosen = OmegaConf.create({**usual, "activations": ["tanh"]})
+    found = space_settings(chosen, Signature((13,), 2), CONF / "space")
+    assert found == {**table, "activations": ["tanh"]}
+    allowed = r"space.activations=\['tanh'\] is not allowed: space=recurrent, which fits texts of 9 tokens, has no such"
+    with pytest.raises(InvalidValue, match=allowed):
+        space_settings(chosen, Signature((9,), 20, "sequence", (20,)), CONF / "space")
+
+
+@pytest.mark.parametrize("layers", ["space/macro.yaml", "scale/space/small_macro.yaml"])
+def test_a_space_that_was_asked_for_is_never_exchanged(layers: str) -> None:
+    chosen = OmegaConf.create(
+        {**OmegaConf.load(CONF / "space" / "macro.yaml"), "layers": OmegaConf.load(CONF / layers).layers}
+    )
+    series, table = Signature((6, 24), 2), Signature((13,), 2)
+    for is_typed in (False, True):
+        space = built_space(chosen, series, CONF / "space", is_typed=is_typed)
+        assert (space.settings()["layers"] == chosen.layers) is is_typed
+    with pytest.raises(InvalidValue, match=r"rows of numbers take dense layers only, .*: take space=macro_table"):
+        built_space(chosen, table, CONF / "space", is_typed=True)
 
 
 def test_fast_series_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -50,3 +50,12 @@ def test_a_measure_is_told_in_its_unit() -> None:
     assert Measure("rmse", "lower", "RMSE", "kW").told(56.512) == "56.51 kW"
     assert Measure("r2", "higher", "R²").told(0.361) == "0.361"
     assert Measure("samples", "higher", "samples").told(12345) == "12,345"
+    assert Measure("rmse", "lower", "RMSE").told(123456.7) == "123,457"
+    assert Measure("rmse", "lower", "RMSE").told(3.21e-6) == "3.21e-06"  # the data's own unit may be a large one
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [(-8.214e-6, "0"), (3e-5, "0"), (-6e-5, "-0.0001"), (0.98765, "0.9877"), (-1234.5, "-1,234")]
+)
+def test_a_ratio_has_four_decimals_at_most(value: float, told: str) -> None:
+    assert Measure("r2", "higher", "R²").told(value) == told

@@ -9,6 +9,7 @@ from nas.errors import InvalidValue, UnusableInput
 from nas.signature import Head
 
 Layout = Literal["NF", "NCL", "NLC", "NHW", "NCHW", "NHWC"]
+SERIES = ("NCL", "NLC")
 COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 
 

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from nas.data.arrays.array_file import Array, read_array, read_arrays
-from nas.data.arrays.array_layout import Layout, arranged_targets, channels_first, chosen_layout, with_coordinates
+from nas.data.arrays.array_layout import (
+    SERIES,
+    Layout,
+    arranged_targets,
+    channels_first,
+    chosen_layout,
+    with_coordinates,
+)
+from nas.data.arrays.gaps import fill_gaps, gaps_in_words
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import is_one_hot
@@ -71,15 +79,19 @@ class Arrays:
         rows = self._rows(stored, of_all)
         parts = drawn_parts(rows, self.split)
         targets = with_classes_of_training(of_all, parts, stored.owner)
+        inputs = [self._inputs(stored, layout, part, chosen) for part, chosen in parts._asdict().items()]
+        gaps = fill_gaps(inputs) if layout in SERIES else []
         train, validation, test = (
-            ArrayDataset(self._inputs(stored, layout, part, chosen), targets.values[chosen], dense=head == "dense")
-            for part, chosen in zip(parts._fields, parts, strict=True)
+            ArrayDataset(with_coordinates(one) if self.coordinates else one, targets.values[chosen], head == "dense")
+            for one, chosen in zip(inputs, parts, strict=True)
         )
         name = name_of(stored.location)
         shape = "x".join(map(str, train.input_shape))
         places = ", with a target for every place" if head == "dense" else ""
         samples = f"{len(of_all.values):,} samples of {shape} as {layout}"
         log.info(f"{name}: {samples}, {self.split.in_words(parts)}{places}")
+        for remark in gaps_in_words(gaps):
+            log.info(f"{name}: {remark}")
         if unused := stored.unused(beside={self.split.by, self.split.order}):
             log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
@@ -124,8 +136,8 @@ class Arrays:
 
     def _inputs(self, stored: "_Stored", layout: Layout, part: str, chosen: Tensor) -> Tensor:
         """The inputs of the samples ``chosen``, channels first."""
-        taken = channels_first(_taken(list(stored.inputs.values()), chosen, stored.owner, part), layout)
-        return with_coordinates(taken) if self.coordinates else taken
+        taken = _taken(list(stored.inputs.values()), chosen, stored.owner, part, layout in SERIES)
+        return channels_first(taken, layout)
 
 
 class _Stored(NamedTuple):
@@ -299,7 +311,7 @@ def _refuse_unknown(values: Tensor, owner: str) -> None:
             )
 
 
-def _taken(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Tensor:
+def _taken(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str, gaps: bool) -> Tensor:
     """The samples ``chosen``, counted through all ``arrays``: uint8 as they are, others float32."""
     begin, pieces = 0, []
     for array in arrays:
@@ -308,17 +320,25 @@ def _taken(arrays: Sequence[Array], chosen: Tensor, owner: str, part: str) -> Te
             read = np.asarray(array[own.numpy()])
             with np.errstate(over="ignore"):
                 taken = read.astype(np.uint8 if read.dtype == np.uint8 else np.float32)
-            _refuse_not_finite(read, taken, own, owner, part)
+            _refuse_not_finite(read, taken, own, owner, part, gaps)
             pieces.append(torch.from_numpy(taken))
         begin += len(array)
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
-def _refuse_not_finite(read: np.ndarray, taken: np.ndarray, samples: Tensor, owner: str, part: str) -> None:
-    """Refuse values that are not finite as they were ``read``, or as they are ``taken``, in single precision."""
+def _refuse_not_finite(read: np.ndarray, taken: np.ndarray, samples: Tensor, owner: str, part: str, gaps: bool) -> None:
+    """Refuse values that are not finite as they were ``read``, or as they are ``taken``, in single precision.
+
+    Args:
+        gaps: Whether NaN is a value that is not known, in a sample of which another one is.
+    """
     if taken.dtype == np.uint8 or np.isfinite(taken).all():
         return
-    bad = np.argwhere(~np.isfinite(taken))
+    unknown = np.isnan(read) if gaps else np.zeros(read.shape, bool)
+    unknown &= ~unknown.all(axis=tuple(range(1, read.ndim)), keepdims=True)
+    bad = np.argwhere(~np.isfinite(taken) & ~unknown)
+    if not len(bad):
+        return
     first, *place = bad[0].tolist()
     value, there = read[tuple(bad[0])], len(np.unique(bad[:, 0]))
     many = f"{len(bad):,} value{'' if len(bad) == 1 else 's'} of x in {owner}"

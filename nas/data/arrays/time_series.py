@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from nas.data.arrays.gaps import gaps_in_words, interpolated
 from nas.data.arrays.series_file import SeriesFile, read_series, series_files
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
@@ -62,7 +62,7 @@ class TimeSeries:
         parts = drawn_parts(rows, self.split)
         targets = with_classes_of_training(targets, parts, file.name)
         gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
-        filled = [[_interpolated(values) for values in channels] for channels in series]
+        filled = [[interpolated(values) for values in channels] for channels in series]
         if self.per_series:
             filled = [[_standardised(values) for values in channels] for channels in filled]
         in_training = [filled[number] for number in parts.train.tolist()]
@@ -165,20 +165,6 @@ def _strange_labels(read: Sequence[SeriesFile]) -> list[str]:
     return [f"classes that @classLabel does not list: {listed(strange)}"] if strange else []
 
 
-def _interpolated(values: Tensor) -> Tensor:
-    """(steps,) without gaps: a line between the known neighbours, the nearest known value at the ends.
-
-    A channel of which nothing is known becomes one of no steps, which is then padded.
-    """
-    known = ~values.isnan()
-    if bool(known.all()):
-        return values
-    steps = np.arange(len(values))
-    if not bool(known.any()):
-        return values[:0]
-    return torch.from_numpy(np.interp(steps, steps[known.numpy()], values[known].numpy()))
-
-
 def _standardised(values: Tensor) -> Tensor:
     return (values - _mean(values)) / _deviation(values)
 
@@ -207,8 +193,7 @@ def _remarks(series: Sequence[Sequence[Tensor]], gaps: Sequence[int], length: in
     found = []
     if lacks_test:
         found.append("there is no file of a test part beside it: the test part is drawn from this one")
-    if sum(gaps):
-        found.append(f"{sum(gaps):,} values are missing, in {sum(map(bool, gaps)):,} series: they are interpolated")
+    found += gaps_in_words(gaps)
     if shorter:
         found.append(f"{shorter:,} series of {min(lengths)} steps or more are padded with the mean to {length}")
     if longer:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nas.data.sample_folder import PART_NAMES, SampleFolder, files_below
-from nas.data.tables.table_columns import quoted
+from nas.data.typed_settings import quoted
 from nas.errors import UnusableInput, listed
 
 PICTURES = (

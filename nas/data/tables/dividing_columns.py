@@ -1,5 +1,6 @@
 """The columns of a table by which its rows are divided into parts."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,6 +10,8 @@ from nas.configuration import optional_module
 from nas.data.tables.table_columns import read_as_numbers, rows_named
 from nas.data.tables.table_file import Column
 from nas.errors import UnusableInput
+
+DAY_FIRST = re.compile(r"\A(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})\b,?")  # 31.12.2024; of 12/11/2024 nobody knows
 
 
 def groups_of(columns: Mapping[str, Column], by: str | None, count: int, file: str) -> Sequence[object] | None:
@@ -38,13 +41,14 @@ def times_of(columns: Mapping[str, Column], order: str | None, count: int, file:
     if column.numbers is not None:
         return column.numbers[:count]
     pandas, texts = optional_module("pandas", "table"), list(column.texts or ())[:count]
-    times = pandas.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    standard = [DAY_FIRST.sub(lambda found: f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}", text) for text in texts]
+    times = pandas.to_datetime(standard, format="ISO8601", utc=True, errors="coerce")
     bad = torch.tensor(times.isna().nonzero()[0])
     if len(bad):
         raise UnusableInput(
             f"The column {order} of {file}, by which data.split.order sorts, has no time in {len(bad):,} of {count:,} "
-            f"rows, the first is {texts[int(bad[0])]!r} in {rows_named(bad[:1])}: write times as 2024-01-31, or as "
-            "numbers."
+            f"rows, the first is {texts[int(bad[0])]!r} in {rows_named(bad[:1])}: write times as 2024-01-31 or "
+            "31.01.2024, or as numbers."
         )
     return torch.tensor((times - times.min()).total_seconds().to_numpy(), dtype=torch.float64)
 

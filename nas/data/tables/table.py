@@ -23,15 +23,15 @@ from nas.data.tables.table_columns import (
     count_rows,
     inputs_among,
     joined,
-    override,
     refuse_gaps,
     require_columns,
     targets_among,
 )
-from nas.data.tables.table_file import PARQUET, Column, read_table
+from nas.data.tables.table_file import Column, is_parquet, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import parted_thousands, remarks_on
 from nas.data.targets import with_classes_of_training
+from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class Table:
     def _refuse_no_target(self, file: Path) -> NoReturn:
         """Refuse to go on without a target, with the columns that there are and all settings that read them."""
         csv, read_so = self.csv, ""
-        if file.is_file() and file.suffix.lower() not in PARQUET:
+        if file.is_file() and not is_parquet(file):
             csv = suggested_format(optional_module("pandas", "table"), file, csv)
         if wanted := csv.typed_from(self.csv):
             read_so = f", read with {wanted}"
@@ -165,7 +165,7 @@ class Table:
             remarks.append(
                 f"taken as categories, as the data frame had them: {shown}; data.numeric takes them as numbers"
             )
-        is_text = path_of(str(self.file)).suffix.lower() not in PARQUET
+        is_text = not is_parquet(path_of(str(self.file)))
         if is_text and (parted := parted_thousands(read, self.csv.decimal)):
             remarks.append(parted)
         named = {*inputs, *self.targets, *dividing, *self.ignore}

@@ -3,7 +3,6 @@
 import difflib
 import math
 import re
-import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from nas.data.tables.csv_format import COMMA, THOUSANDS
 from nas.data.tables.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.tables.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
+from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed
 
 IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z0-9]I[dD]$|^(?i:index)$")  # patient_id, customerID, no acid
@@ -24,21 +24,6 @@ FEWEST = 10  # rows from which on different texts, or numbers in a row, are no a
 def count_rows(columns: Mapping[str, Column]) -> int:
     """The number of rows, which all ``columns`` have."""
     return len(next(iter(columns.values())).values)
-
-
-def override(key: str, names: Sequence[str | float]) -> str:
-    """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    return shlex.quote(f"data.{key}=[{','.join(map(quoted, names))}]")
-
-
-def quoted(name: str | float) -> str:
-    """``name`` as Hydra reads a text or a number in a list."""
-    if not isinstance(name, str):
-        return str(name)
-    if re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) and name.lower() not in ("null", "true", "false", "inf", "nan"):
-        return name
-    escaped = re.sub(r'(\\*)(?="|$)', lambda found: 2 * found[1], name).replace('"', '\\"')
-    return f'"{escaped}"'
 
 
 def rows_named(rows: Tensor) -> str:

@@ -4,9 +4,11 @@ import codecs
 import json
 import logging
 import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from nas.data.mistaken_files import first_bytes, refuse_no_table, refuse_quoted_
 from nas.data.packed_file import COMPRESSED
 from nas.data.tables.csv_format import DAMAGED, SEPARATORS, CsvFormat, suggested_format, typed_separator
 from nas.data.tables.table_codes import with_codes
-from nas.data.tables.table_rows import float_of, spellings, text_of
+from nas.data.tables.table_rows import float_of, seconds_of, spellings, text_of
 from nas.errors import UnusableInput, listed
 
 log = logging.getLogger(__name__)
@@ -28,11 +30,11 @@ NO_BLANK = SEPARATORS[:-1]
 SHEETS = (".xlsx", ".xls", ".ods")
 NO_TABLES = (".json", ".jsonl", ".arff", ".feather", ".h5", ".hdf5", ".mat", ".sav", ".dta", ".rds", ".pkl", ".pickle")
 OTHER_SOURCES = {".npz": "arrays", ".npy": "arrays", ".pt": "arrays", ".ts": "time_series"}
-MONTH = (  # English, German and French
-    r"(jan(v|vier|uary?)?|feb(ruary?)?|févr?(ier)?|mar(s|ch)?|märz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
-    r"|juil(let)?|aug(ust)?|août|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|d[eé][cz](ember|embre)?)\.?"
+MONTH = (  # English, German and French, without accents
+    r"(jan(v|vier|ner|uary?)?|feb(ruary?)?|fevr?(ier)?|mar(s|ch)?|marz?|mrz|a[pv]r(il)?|ma[iy]|jun[ei]?|juin|jul[iy]?"
+    r"|juil(let)?|aug(ust)?|aout|sept?(ember|embre)?|o[ck]t(ober|obre)?|nov(ember|embre)?|de[cz](ember|embre)?)\.?"
 )
-DAY = r"((mon|tue|wed|thu|fri|sat|sun)[a-z]*[,.]?\s)?"
+DAY = r"((mo|di|mi|do|fr|sa|so|tue|wed|thu|su|lun|mar|mer|jeu|ven)[a-z]*[.,]{0,2}\s)?"
 DATE = re.compile(
     r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
     rf"|{DAY}\s*(\d{{1,2}}[-/.\s]+{MONTH}|{MONTH}\s+\d{{1,2}}[a-z]*)[-/.,\s]+\d{{2,4}})([T ].*)?",
@@ -88,6 +90,10 @@ class Column:
         return torch.tensor([row for row, text in enumerate(self.texts) if not text], dtype=torch.int64)
 
 
+def is_parquet(file: Path) -> bool:
+    return file.suffix.lower() in PARQUET
+
+
 def read_table(
     file: Path, csv: CsvFormat, unknown: Sequence[str | float] = (), key: str = "data.file"
 ) -> dict[str, Column]:
@@ -103,10 +109,10 @@ def read_table(
         UnusableInput: The file is not there, cannot be read, or its first row has no names for all of its columns.
     """
     pandas = optional_module("pandas", "table")
-    if file.suffix.lower() in PARQUET:
+    if is_parquet(file):
         optional_module("pyarrow", "table")
     _refuse_other_files(file, key)
-    refuse_no_table(file, key, is_text=file.suffix.lower() not in (*PARQUET, *COMPRESSED))
+    refuse_no_table(file, key, is_text=not is_parquet(file) and file.suffix.lower() not in COMPRESSED)
     try:
         frame, codes, index = _frame(pandas, file, csv, unknown)
     except UnicodeDecodeError as error:
@@ -134,7 +140,7 @@ def read_table(
 
 def _frame(pandas: Any, file: Path, csv: CsvFormat, unknown: Sequence[str | float]) -> tuple[Any, frozenset[int], int]:
     """The table as pandas reads it, the places of its columns of codes, and how many first ones were its index."""
-    if file.suffix.lower() in PARQUET:
+    if is_parquet(file):
         frame, index = _categories_restored(pandas.read_parquet(file), file), 0
         levels = list(frame.index.names)  # pandas hides a column that was its index
         if any(name is not None for name in levels) or not isinstance(frame.index, pandas.RangeIndex):
@@ -307,6 +313,8 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
     if types.is_numeric_dtype(series.dtype) and not types.is_complex_dtype(series.dtype):
         return _of_numbers(types, name, series)
     known = series.dropna().tolist()
+    if known and all(isinstance(value, time) for value in known):  # of day, as Parquet has them
+        return _of_numbers(types, name, series.map(seconds_of, na_action="ignore").astype("float64"))
     if any(pandas.api.types.is_list_like(value) for value in known):
         return Column(name, "list", texts=tuple("" if value is None else str(value) for value in series.tolist()))
     texts = _texts(series)
@@ -318,8 +326,13 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
         except (TypeError, ValueError):
             pass
     found = [text for text in texts if text]
-    is_date = bool(found) and all(DATE.fullmatch(text) for text in found)
+    is_date = bool(found) and all(DATE.fullmatch(_without_accents(text)) for text in found)
     return Column(name, "date" if is_date else "text", texts=texts)
+
+
+def _without_accents(text: str) -> str:
+    """``text`` with a for ä, of which a file may have one code point or two."""
+    return text if text.isascii() else re.sub(r"[\u0300-\u036f]", "", unicodedata.normalize("NFD", text))
 
 
 def _of_numbers(types: Any, name: str, series: Any) -> Column:

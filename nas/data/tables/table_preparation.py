@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from nas.data.tables.table_columns import override
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import places_of, prepared_rows
+from nas.data.typed_settings import override
 from nas.errors import UnusableInput, listed
 
 MOST_CATEGORIES = 1000  # texts of a column that get a code of their own; the rarer ones count as unknown

@@ -42,8 +42,7 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
     for column in preparation["categorical"]:
         places = places_of(column["values"], unknown)
         cells = columns[column["name"]]
-        known = [places[cell] if cell in places else places.get(text_of(cell), 0) for cell in cells]
-        codes.append(torch.tensor(known, dtype=torch.float64))
+        codes.append(torch.tensor([place_of(cell, places) for cell in cells], dtype=torch.float64))
     inputs = torch.stack(numbers + gaps + codes, dim=1).to(torch.float32)
     too_large = (~inputs.isfinite()).nonzero().tolist()
     if too_large:
@@ -63,6 +62,13 @@ def places_of(texts: Sequence[str], unknown: Sequence[str]) -> dict[str, int]:
     counts = Counter(other for other, _ in spelt)
     others = {other: place for other, place in spelt if counts[other] == 1}
     return others | places | dict.fromkeys(unknown, 0)
+
+
+def place_of(cell: Any, places: Mapping[str, int]) -> int:
+    if cell in places:
+        return places[cell]
+    seconds = text_of(seconds_of(cell))  # of a duration that data.categorical takes for the name of a category
+    return places.get(text_of(cell), places.get(seconds, 0))
 
 
 def spellings(unknown: Sequence[str | float]) -> list[str]:
@@ -124,11 +130,20 @@ def number_of(name: str, row: int, value: Any, unknown: Sequence[str], decimal: 
     if str(value).strip() in (*MISSING_NUMBERS, *unknown):
         return float("nan")
     try:
-        value = value.total_seconds() if hasattr(value, "total_seconds") else value  # a duration
+        value = seconds_of(value)
         plain = value.replace(decimal, ".") if isinstance(value, str) and "." not in value else value
         return float(plain)
     except (TypeError, ValueError):
         raise ValueError(f"{name} of row {row + 1} is {value!r}, not a number") from None
+
+
+def seconds_of(value: Any) -> Any:
+    """The seconds of a duration, or of a time of day since midnight; any other value as it is."""
+    if hasattr(value, "total_seconds"):
+        return value.total_seconds()
+    if hasattr(value, "hour") and not hasattr(value, "year"):
+        return 3600 * value.hour + 60 * value.minute + value.second + value.microsecond / 1e6
+    return value
 
 
 def text_of(value: Any) -> str:
