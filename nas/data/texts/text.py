@@ -21,6 +21,7 @@ from nas.errors import InvalidValue, UnusableInput, listed, require
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
+RECORDS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
@@ -201,6 +202,11 @@ def _text_of(paths: Sequence[Path]) -> str:
 def _read(path: Path) -> str:
     if (what := no_text(path)) is not None:
         raise UnusableInput(f"{path} is no text, but {what}: save its text as .txt, in UTF-8.")
+    if path.suffix.lower() in RECORDS:
+        raise UnusableInput(
+            f"{path} is no running text, but has records: texts with a class each are read from <class>/*.txt below "
+            "data.folder=<folder>, other columns by data=table; what is one text must be called .txt."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:
