@@ -171,6 +171,19 @@ def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
     assert splits.test.targets.tolist() == [COLUMNS["age"][row] for row in (6, 7, 4, 5, 2, 3, 0, 1)]
 
 
+def test_a_column_of_parts_is_no_input_and_divides_the_rows(tmp_path: Path) -> None:
+    said = ["train"] * (ROWS - 10) + ["val"] * 4 + ["test"] * 6
+    file = written(tmp_path, split=said)
+    splits = loaded(file, split={"parts": "split"})
+    assert [len(part) for part in splits.parts.values()] == [ROWS - 10, 4, 6]
+    assert splits.test_samples == list(range(ROWS - 5, ROWS + 1))
+    assert not splits.exchangeable
+    assert "split" in splits.preparation["left_out"]
+    with pytest.raises(UnusableInput, match=r"split \(it says test, train, val, .* data.split.parts=split divides"):
+        loaded(file)
+    assert len(loaded(file, categorical=["split"]).train)
+
+
 BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]
 UNIQUE = [f"name {row}" for row in range(ROWS)]
 DATES = [f"2024-01-{1 + row % 28:02}" for row in range(ROWS)]

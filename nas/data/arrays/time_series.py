@@ -47,7 +47,8 @@ class TimeSeries:
 
     def __post_init__(self) -> None:
         require(bool(self.file), "file", self.file, "it must be a .ts or .tsv file, or a folder with one pair of them")
-        require(self.split.by is None, "split.by", self.split.by, "series have no columns")
+        for key, column in (("by", self.split.by), ("parts", self.split.parts)):
+            require(column is None, f"split.{key}", column, "series have no columns")
         require(self.split.order in (None, "time"), "split.order", self.split.order, "it must be time or null")
 
     def load(self) -> DataSplits:
