@@ -89,7 +89,10 @@ def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
     assert torch.equal(prepared_rows(rows, preparation)[:24], train)
     assert torch.equal(prepared_rows(COLUMNS, preparation)[:24], train)
     assert torch.equal(prepared_rows(rows[1], preparation), train[1:2])
-    assert torch.equal(prepared_rows(pd.DataFrame(COLUMNS), preparation)[:24], train)
+    frame = pd.DataFrame(COLUMNS)
+    assert torch.equal(prepared_rows(frame, preparation)[:24], train)
+    assert torch.equal(prepared_rows(frame.iloc[1], preparation), train[1:2])
+    assert torch.equal(prepared_rows([row for _, row in frame.iterrows()], preparation)[:24], train)
     as_texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
     assert torch.equal(prepared_rows(as_texts, preparation)[:24], train)
     strange = {"age": 30, "dose": float("nan"), "sex": "unheard of", "smoker": None}
@@ -97,6 +100,7 @@ def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
     for wrong, words in [
         ({"age": 30}, "lack the columns dose, sex, smoker"),
         (strange | {"weight": 70}, "had no column weight"),
+        (frame.to_numpy(), "rows need the names of their columns: give a data frame"),
         (strange | {"age": "thirty"}, "age of row 1 is 'thirty', not a number"),
         (strange | {"age": "inf"}, "age is infinite in 1 of 1 rows, first in row 1"),
     ]:
