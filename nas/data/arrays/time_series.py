@@ -210,6 +210,11 @@ def _remarks(series: Sequence[Sequence[Tensor]], gaps: Sequence[int], length: in
         found.append("there is no file of a test part beside it: the test part is drawn from this one")
     if sum(gaps):
         found.append(f"{sum(gaps):,} values are missing, in {sum(map(bool, gaps)):,} series: they are interpolated")
+    if uneven := [place for place, one in enumerate(series, start=1) if len({len(values) for values in one} - {0}) > 1]:
+        found.append(
+            f"{len(uneven):,} series have channels of different lengths, the first is series {uneven[0]}: their "
+            "shorter channels are padded with the mean"
+        )
     if shorter:
         found.append(f"{shorter:,} series of {min(lengths)} steps or more are padded with the mean to {length}")
     if longer:
