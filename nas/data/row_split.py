@@ -1,6 +1,6 @@
 """Which rows of a table, of arrays or of a folder of series go into which part: drawn, by groups, or in order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +11,11 @@ from nas.data.stratified_split import stratified_indices
 from nas.errors import InvalidValue, UnusableInput, require
 
 SHARE = 0.2  # of the rows that validation and test get where nothing is said
+PART_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,12 @@ class RowSplit:
         by: A column whose equal values stay in one part: patients, places, days.
         order: ``time`` cuts the rows as they stand, or as a column ``time`` has them; another column's name sorts by
             it. The first rows are trained on, the last ones are the test.
+        parts: A column that says of each row which part it is in, as ``PART_NAMES`` have them. A part that it never
+            names is drawn from training.
 
     Raises:
         InvalidValue: A size is neither a number of rows nor a share, the seed is not allowed, or ``by`` is given with
-            ``order`` or ``train``.
+            ``order`` or ``train``, or ``parts`` with one of them.
     """
 
     train: int | float | None = None
@@ -40,6 +47,7 @@ class RowSplit:
     seed: int = 0
     by: str | None = None
     order: str | None = None
+    parts: str | None = None
 
     def __post_init__(self) -> None:
         for part, size in (("train", self.train), ("validation", self.validation), ("test", self.test)):
@@ -50,12 +58,22 @@ class RowSplit:
         if self.by is not None:
             require(self.order is None, "order", self.order, f"the rows are split by {self.by} already")
             require(self.train is None, "train", self.train, f"null, for the groups of {self.by} that are left")
+        if self.parts is not None:
+            for key, column in (("by", self.by), ("order", self.order)):
+                require(column is None, key, column, f"the rows are split by {self.parts} already")
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """By setting the column that it names."""
+        order = None if self.order == "time" else self.order
+        named = {"by": self.by, "order": order, "parts": self.parts}
+        return {f"split.{key}": column for key, column in named.items() if column is not None}
 
     def in_words(self, parts: "Parts") -> str:
         """``206 to train, 69 to validate, 69 to test``, and how they were chosen where they were not drawn."""
         sizes = [f"{len(rows):,} to {verb}" for rows, verb in zip(parts, ("train", "validate", "test"), strict=True)]
-        how = [f"in whole groups of {self.by}"] if self.by else [f"in the order of {self.order}"] if self.order else []
-        return ", ".join(sizes + how)
+        ways = {"in whole groups of": self.by, "in the order of": self.order, "as said in": self.parts}
+        return ", ".join(sizes + [f"{how} {column}" for how, column in ways.items() if column])
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,7 @@ class Rows:
         labels: Class numbers of all rows, which every part gets in proportion, int64; None where there are none.
         groups: The N values of ``by``, if rows are split by it.
         times: (N,) what the rows are sorted by, if they are cut in another order than their own.
+        named: The N values of ``parts``, if rows are split by it.
     """
 
     count: int
@@ -76,6 +95,7 @@ class Rows:
     labels: Tensor | None = None
     groups: Sequence[object] | None = None
     times: Tensor | None = None
+    named: Sequence[object] | None = None
 
 
 class Parts(NamedTuple):
@@ -100,9 +120,16 @@ def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
         InvalidValue: The sizes do not fit, or there are too few groups; its key starts with ``split.``.
     """
     generator = Generator().manual_seed(split.seed)
-    taken = _own_parts(rows, split)
-    sizes = _sizes({part: size for part, size in _asked(split).items() if part not in taken}, rows.count)
     left = torch.arange(rows.count) if rows.times is None else torch.sort(rows.times, stable=True).indices
+    own = _rows_of_own_parts(rows)
+    if rows.named is not None:
+        named = named_parts(rows.named, split.parts)
+        twice = [part for part in named if part in own]
+        require(not twice, "split.parts", split.parts, f"the data have a {' and a '.join(twice)} part of their own")
+        left = named.pop("train")
+        own |= named
+    taken = _so_many(own, rows, split)
+    sizes = _sizes({part: size for part, size in _asked(split).items() if part not in taken}, len(left))
     later = [part for part in ("test", "validation") if part in sizes]
     groups = _numbered(rows.groups, split.by, len(later) + 1) if rows.groups is not None else None
     for number, part in enumerate(later):
@@ -121,7 +148,38 @@ def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
 
 def exchangeable(split: RowSplit, own: Mapping[str, int]) -> bool:
     """Whether any row could as well be in the training as in the validation part; ``own`` as of :class:`Rows`."""
-    return split.by is None and split.order is None and "validation" not in own
+    return split.by is None and split.order is None and split.parts is None and "validation" not in own
+
+
+def named_parts(values: Sequence[object], column: str | None) -> dict[str, Tensor]:
+    """By part, training first, the rows whose value names it; parts without a row are left out.
+
+    Args:
+        values: One per row; case does not matter.
+        column: What has them, for messages.
+
+    Raises:
+        InvalidValue: A value names no part, or none names training; the key is ``split.parts``.
+    """
+    parts = [part_named(str(value)) for value in values]
+    allowed = "each row must have one of " + ", ".join(name for names in PART_NAMES.values() for name in names)
+    if None in parts:
+        row = parts.index(None)
+        raise InvalidValue("split.parts", column, f"{allowed}; {str(values[row])!r} is in row {row + 1}")
+    require("train" in parts, "split.parts", column, f"{allowed}, and none is in training")
+    rows = {part: [row for row, one in enumerate(parts) if one == part] for part in PART_NAMES}
+    return {part: torch.tensor(found) for part, found in rows.items() if found}
+
+
+def names_parts(texts: Iterable[str]) -> bool:
+    """Whether all ``texts`` that are not empty are names of parts, of training and of another one."""
+    parts = {part_named(text) for text in set(texts) if text}
+    return len(parts) > 1 and None not in parts and "train" in parts
+
+
+def part_named(text: str) -> str | None:
+    """The part that ``text`` is a name of."""
+    return next((part for part, names in PART_NAMES.items() if text.strip().lower() in names), None)
 
 
 def _asked(split: RowSplit) -> dict[str, int | float | None]:
@@ -155,13 +213,20 @@ def _sizes(asked: Mapping[str, int | float | None], available: int) -> dict[str,
     return sizes
 
 
-def _own_parts(rows: Rows, split: RowSplit) -> dict[str, Tensor]:
-    """The rows of the parts that the data bring; so many of them, if a size is given."""
-    parts: dict[str, Tensor] = {}
-    begin = rows.count
+def _rows_of_own_parts(rows: Rows) -> dict[str, Tensor]:
+    """The rows of the parts that the data bring."""
+    parts, begin = dict[str, Tensor](), rows.count
     for part, count in rows.own.items():
-        there = torch.arange(begin, begin + count)
+        parts[part] = torch.arange(begin, begin + count)
         begin += count
+    return parts
+
+
+def _so_many(own: Mapping[str, Tensor], rows: Rows, split: RowSplit) -> dict[str, Tensor]:
+    """``own``; so many rows of each, if a size is given."""
+    parts: dict[str, Tensor] = {}
+    for part, there in own.items():
+        count = len(there)
         size = split.test if part == "test" else split.validation
         if size is not None:
             wanted = size if isinstance(size, int) else max(1, round(size * count))

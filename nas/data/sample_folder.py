@@ -13,15 +13,18 @@ from typing import ClassVar, NoReturn
 
 import torch
 
+from nas.data.row_split import PART_NAMES
 from nas.data.targets import Targets
 from nas.errors import UnusableInput, listed
 
-NO_CLASSES = ("__MACOSX",)  # what macOS' archives hold beside the folders, with copies of their names
-PART_NAMES = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation"),
-    "test": ("test", "testing"),
-}
+OF_SYSTEMS = (  # folders of macOS' archives, of thumbnails on Synology's disks, of bins and of file systems
+    "__macosx",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "system volume information",
+    "lost+found",
+)
 PARTLY = re.compile(r"train|test|val", re.IGNORECASE)  # in the name of what may be a part
 log = logging.getLogger(__name__)
 
@@ -119,7 +122,7 @@ class SampleFolder:
     def folders(self, location: Path) -> list[str]:
         """The names of the folders in ``location`` that are not hidden."""
         try:
-            return sorted(one.name for one in os.scandir(location) if one.is_dir() and _may_be_a_class(one.name))
+            return sorted(one.name for one in os.scandir(location) if one.is_dir() and not _is_hidden(one.name))
         except OSError as error:
             if isinstance(error, NotADirectoryError) and location == self.location:
                 raise UnusableInput(
@@ -172,9 +175,10 @@ class SampleFolder:
         for name in empty:
             files_below(str(root / name), others, self.endings)
         there = f"there are {listed(kinds_of(others))}; " if others else ""
+        them = "it" if len(empty) == 1 else "them"
         raise UnusableInput(
             f"{_counted(len(empty), 'class folder')} of {root} without a {self.what}: {listed(empty)} "
-            f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove it."
+            f"({there}read are {' '.join(self.endings)}): put {self.what}s there, or remove {them}."
         )
 
     def _refuse_one_class(self, root: Path, name: str) -> NoReturn:
@@ -282,7 +286,7 @@ def class_folders(
         OSError: There is no class, or a folder cannot be read.
     """
     entries = sorted(os.scandir(location), key=lambda entry: entry.name)
-    classes = [one.name for one in entries if one.is_dir() and _may_be_a_class(one.name)]
+    classes = [one.name for one in entries if one.is_dir() and not _is_hidden(one.name)]
     left_out.update(_kind(one.name, "in no class") for one in entries if not one.is_dir())
     if not classes:
         raise FileNotFoundError(f"Couldn't find any class folder in {location}.")
@@ -314,12 +318,8 @@ def files_below(folder: str, left_out: Counter[str], endings: tuple[str, ...]) -
     return files
 
 
-def _may_be_a_class(name: str) -> bool:
-    return not _is_hidden(name) and name not in NO_CLASSES
-
-
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+    return name.startswith(".") or name.lower() in OF_SYSTEMS
 
 
 def _kind(name: str, otherwise: str | None = None) -> str:

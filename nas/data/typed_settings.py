@@ -5,9 +5,10 @@ import shlex
 from collections.abc import Sequence
 
 
-def override(key: str, names: Sequence[str | float]) -> str:
-    """``'data.ignore=[Name,"Sample Number"]'``: a setting as it is typed in a shell."""
-    return shlex.quote(f"data.{key}=[{','.join(map(quoted, names))}]")
+def override(key: str, value: str | Sequence[str | float]) -> str:
+    """``'data.ignore=[Name,"Sample Number"]'``, ``data.split.parts=part``: a setting as it is typed in a shell."""
+    text = quoted(value) if isinstance(value, str) else f"[{','.join(map(quoted, value))}]"
+    return shlex.quote(f"data.{key}={text}")
 
 
 def quoted(name: str | float) -> str:

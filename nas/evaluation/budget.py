@@ -113,11 +113,12 @@ class CostMeter:
         self.choosing_images, self.tuning_samples = choosing_images, tuning_samples
         self.images_per_option = validation_images if images_per_option is None else images_per_option
         self.per_image, self.saved = per_image, 0.0
-        self._samples_before, self._epoch_began = 0, time.perf_counter()
+        self._samples_before, self._epoch_began, self._in_epoch = 0, time.perf_counter(), False
 
     def count_training(self, samples: int, per_image: float | None = None) -> None:
         """Count samples that went forward and backward, at ``per_image`` multiply-adds forward where that is less."""
         self.samples += samples
+        self._in_epoch = True
         self._count_saved(samples, 0, per_image)
 
     def count_forward(self, images: int, per_image: float | None = None) -> None:
@@ -210,6 +211,7 @@ class CostMeter:
         seconds = time.perf_counter() - self._epoch_began
         self.begin_epoch()
         self.seconds += seconds
+        self._in_epoch = False
         samples, self._samples_before = self.samples - self._samples_before, self.samples
         return seconds, samples / seconds
 
@@ -219,7 +221,7 @@ class CostMeter:
             "samples_before": self._samples_before,
             "measured": self.forward_only,
             "saved": self.saved,
-            "seconds": self.clock,
+            "seconds": self.clock if self._in_epoch else self.seconds,  # what follows the last epoch is in neither
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.data.class_names import require_same_classes
+from nas.data.mistaken_files import NOT_FETCHED, first_bytes, is_pointer
 from nas.errors import InvalidValue, UnusableInput
 from nas.operations.cell_operations import (
     DilatedSeparableConvolution,
@@ -174,6 +175,9 @@ def read_state(path: Path) -> Mapping[str, Tensor]:
     Raises:
         UnusableInput: There is no such file, or it holds anything else.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
+        raise UnusableInput(f"{path} {what}: final.checkpoint must be a file of weights.")
     try:
         with torch.serialization.safe_globals(PASSED_OVER):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -197,9 +201,15 @@ def _reason(path: Path, error: Exception) -> str:
     """Why ``torch.load`` could not read ``path``."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    with open(path, "rb") as file:
-        if file.read(len(MAGIC)) == MAGIC:
-            return "it is a checkpoint of a run, for resume=<run folder>; the weights are in its weights.pt"
+    first = first_bytes(path)
+    if first.startswith(MAGIC):
+        return "it is a checkpoint of a run, for resume=<run folder>; the weights are in its weights.pt"
+    if not first:
+        return "it is empty"
+    if is_pointer(first):
+        return f"it {NOT_FETCHED}"
+    if first[8:9] == b"{":
+        return "it is safetensors' format: torch.save(safetensors.torch.load_file(...), 'weights.pt') converts it"
     pickled = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
     if pickled is not None:
         return f"it holds {pickled[1]}, and only tensors and numbers are read: save the network's state_dict()"

@@ -32,13 +32,16 @@ MOST_DRAWINGS = 24
 def found_runs(folders: Sequence[Path]) -> list[RecordedRun]:
     """The runs in ``folders``; a folder that is no run folder, as that of a multirun, stands for the runs in it.
 
+    A run that is named twice, as by a pattern of the shell, counts once.
+
     Raises:
         InvalidValue: A folder holds no run, there are too many runs, or they are of different tasks.
     """
     runs: list[RecordedRun] = []
     for folder in folders:
         inside = [] if is_run(folder) or not folder.is_dir() else sorted(filter(is_run, folder.iterdir()), key=_place)
-        runs += [RecordedRun.read(one) for one in inside or [folder]]
+        already = {run.folder.resolve() for run in runs}
+        runs += [RecordedRun.read(one) for one in inside or [folder] if one.resolve() not in already]
     if len(runs) > MOST_RUNS:
         raise InvalidValue("run folders", len(runs), f"a page can compare at most {MOST_RUNS}")
     for run in runs:

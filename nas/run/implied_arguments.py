@@ -60,7 +60,8 @@ def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     Those of ``recurrent`` are for running text; other texts and series have ``recurrent_reader``. An experiment says
     everything itself.
     """
-    running = value_of(arguments, "data") == "text" and not _has_classes(value_of(arguments, "data.folder"))
+    folder, file = value_of(arguments, "data.folder"), value_of(arguments, "data.file")
+    running = value_of(arguments, "data") == "text" and not _has_classes(folder, file)
     of_text = "recurrent" if running else "transformer"
     space = value_of(arguments, "space") or (of_text if value_of(arguments, "data") == "text" else None)
     if space is None or value_of(arguments, "experiment") is not None:
@@ -70,11 +71,11 @@ def _implied_by_the_space(arguments: Sequence[str], conf: Path) -> list[str]:
     return [f"{group}={space}" for group in open_groups if (conf / group / f"{space}.yaml").is_file()]
 
 
-def _has_classes(folder: str | None) -> bool:
+def _has_classes(folder: str | None, file: str | None) -> bool:
     # Not above: PyTorch comes with it, and not every command needs that.
-    from nas.data.texts.text_classes import has_classes
+    from nas.data.texts.text_classes import has_classes, is_table
 
     try:
-        return folder is not None and has_classes(folder)
+        return (folder is not None and has_classes(folder)) or (file is not None and is_table(file))
     except (OSError, InvalidValue):
         return False  # told where the data are read

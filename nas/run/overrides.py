@@ -37,7 +37,8 @@ def parse_override(argument: str) -> Override:
     except HydraException as error:
         key, _, value = argument.partition("=")
         reason = str(error).splitlines()[0]
-        quotes = '"...", around each text that has them' if value[:1] in ("[", "{") else f"\"{key}='...'\""
+        lists = value[:1] in ("[", "{")
+        quotes = '"...", around each text that has them' if lists else in_shell(f"{key}={_in_quotes(value)}")
         allowed = f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: {quotes}"
         dotted = re.sub(r"\[(\d+)\]", r".\1", key)
         if dotted != key:
@@ -104,7 +105,13 @@ def escaped(text: str) -> str:
 
 def typed(key: str, value: object) -> str:
     """``key=value`` as it is typed in a shell, in quotes where the shell or Hydra needs them."""
-    return shlex.quote(_readable(key, str(value)))
+    return in_shell(_readable(key, str(value)))
+
+
+def in_shell(text: str) -> str:
+    """``text`` as it is typed in a shell: in quotes where it needs them, double ones where it has single ones alone."""
+    double = "'" in text and not re.search(r'["$`\\!]', text)
+    return f'"{text}"' if double else shlex.quote(text)
 
 
 def _readable(key: str, value: str) -> str:
@@ -114,9 +121,12 @@ def _readable(key: str, value: str) -> str:
         plain = parse_override(f"{key}={text}").value() == text
     except InvalidValue:
         plain = False
+    return f"{key}={text if plain else _in_quotes(text)}"
+
+
+def _in_quotes(text: str) -> str:
     # Inside of quotes, backslashes count only in front of a quote.
-    quoted = text if plain else "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
-    return f"{key}={quoted}"
+    return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
 
 
 def at_home(argument: str) -> str:

@@ -108,7 +108,9 @@ def _is_still_there(path: Path, descriptor: int) -> bool:
     """Whether ``path`` is the locked file: its last owner may have removed it between opening and locking."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):  # a network folder still knows the file that was removed
+            raise
         return False
 
 

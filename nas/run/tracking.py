@@ -313,6 +313,14 @@ def _require_size(path: Path, size: int) -> None:
             f"The run cannot be resumed because {path} has {path.stat().st_size} bytes"
             f" and had {size} when the checkpoint was written."
         )
+    with path.open("rb") as record:
+        record.seek(max(0, size - 1))
+        last = record.read(1)
+    if size and last != b"\n":
+        raise UnusableInput(
+            f"The run cannot be resumed because {path} has changed since the checkpoint was written, as where another "
+            f"program has saved it: no line of it ends at byte {size}."
+        )
 
 
 def _event_files(folder: Path) -> list[Path]:

@@ -174,6 +174,9 @@ def test_groups_and_times_are_arrays_of_the_file(tmp_path: Path) -> None:
         InvalidValue, match=r"split.by=patient .* is not known \(NaN\) of 5 samples: 10, 11, 12, 13, 14,"
     ):
         loaded(file, layout="NCL", split={"by": "patient"})
+    said = np.array(["train"] * 30 + ["val"] * 4 + ["test"] * 6)
+    splits = loaded(stored(tmp_path, x=X, y=np.arange(40), part=said), layout="NCL", split={"parts": "part"})
+    assert splits.test.targets.tolist() == list(range(34, 40))
 
 
 class Thing:
@@ -231,6 +234,12 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"layout": "NCL"},
         r"1 value .* too large for single precision, in 1 sample .* 1e\+300 in sample 7 .*; divide x by",
     ),
+    (
+        {"train_images": X, "train_labels": Y, "test_images": X, "test_labels": Y},
+        {"layout": "NCL"},
+        r"data.x= and data.y= give other names, here data.x=images data.y=labels\.$",
+    ),
+    ({"x": X, "labels": Y}, {"layout": "NCL"}, r"data.x= and data.y= give other names\.$"),
     (
         {"x": X, "y": np.where(Y == 0, "", "b")},
         {"layout": "NCL"},

@@ -535,6 +535,32 @@ def test_a_file_and_a_link_to_a_folder_above_are_no_folders_of_pictures(tmp_path
     refused(UnusableInput, folder, "Too many levels of symbolic links", "again")
 
 
+def test_what_systems_keep_beside_pictures_is_no_class_and_no_picture(tmp_path: Path) -> None:
+    folder = pictures(tmp_path / "bugs")
+    pictures(folder, 2, ("@eaDir", "lost+found", "$RECYCLE.BIN", "cat/@eaDir"))
+    splits = load(folder)
+    assert splits.class_names == CLASSES
+    assert sum(map(len, splits.parts.values())) == 30
+
+
+def test_a_column_of_the_labels_may_say_the_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    said = ["test", "valid", "train", "train"] * 3
+    folder = table(tmp_path, angle=ANGLES, split=said)
+    splits = load(folder, labels="labels.csv", target="angle", split=RowSplit(parts="split"))
+    assert splits.test.targets.tolist() == ANGLES[::4]
+    assert "split of labels.csv names parts" not in caplog.text
+    load(folder, labels="labels.csv", target="angle")
+    assert "split of labels.csv names parts, and others are drawn; data.split.parts=split takes those" in caplog.text
+    refused(InvalidValue, folder, "split.parts=split", "data.labels=<file>.csv", split=RowSplit(parts="split"))
+
+
+def test_the_index_that_a_data_frame_writes_is_no_target(tmp_path: Path) -> None:
+    folder = table(tmp_path, angle=ANGLES)
+    lines = (folder / "labels.csv").read_text().splitlines()
+    (folder / "labels.csv").write_text("\n".join(f"{row - 1 if row else ''},{line}" for row, line in enumerate(lines)))
+    assert load(folder, labels="labels.csv").target_names == ("angle",)
+
+
 def test_hidden_names_and_other_files_are_left_out_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = pictures(tmp_path / "bugs")
     pictures(folder, 2, (".ipynb_checkpoints", "__MACOSX"))

@@ -70,6 +70,32 @@ def test_a_cut_in_order_trains_on_the_first_rows_and_tests_on_the_last(times: Te
     assert torch.equal(ordered, torch.arange(50) if times is None else torch.arange(50).flip(0))
 
 
+def test_a_column_may_say_which_row_is_in_which_part() -> None:
+    named = ["Train", "val", " test"] * 3 + ["training"]
+    parts = drawn_parts(Rows(10, named=named), RowSplit(parts="split"))
+    assert [sorted(part.tolist()) for part in parts] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]
+    assert parts.tested(Rows(10, named=named), first=1) == [3, 6, 9]
+    drawn = drawn_parts(Rows(10, named=["train"] * 8 + ["test"] * 2), RowSplit(parts="split"))
+    assert drawn.test.tolist() == [8, 9]
+    assert sizes(drawn) == (6, 2, 2)
+    beside = drawn_parts(Rows(10, {"test": 5}, named=["train"] * 8 + ["dev"] * 2), RowSplit(parts="split"))
+    assert [part.tolist() for part in beside[1:]] == [[8, 9], [10, 11, 12, 13, 14]]
+
+
+@pytest.mark.parametrize(
+    ("named", "own", "sentence"),
+    [
+        (["train", "?"], {}, "each row must have one of train, training, val, .*; '\\?' is in row 2"),
+        (["val", "test"], {}, "none is in training"),
+        (["train", "test"], {"test": 3}, "the data have a test part of their own"),
+    ],
+)
+def test_a_column_that_says_no_parts_is_refused(named: list[str], own: dict[str, int], sentence: str) -> None:
+    with pytest.raises(InvalidValue, match=sentence) as caught:
+        drawn_parts(Rows(2, own, named=named), RowSplit(parts="split"))
+    assert caught.value.key == "split.parts"
+
+
 def test_fewer_rows_than_parts_are_told_as_such() -> None:
     with pytest.raises(
         UnusableInput, match=r"^The data have 2 rows to be divided into train, validation, test: each part"

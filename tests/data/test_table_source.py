@@ -90,7 +90,10 @@ def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
     assert torch.equal(prepared_rows(rows, preparation)[:24], train)
     assert torch.equal(prepared_rows(COLUMNS, preparation)[:24], train)
     assert torch.equal(prepared_rows(rows[1], preparation), train[1:2])
-    assert torch.equal(prepared_rows(pd.DataFrame(COLUMNS), preparation)[:24], train)
+    frame = pd.DataFrame(COLUMNS)
+    assert torch.equal(prepared_rows(frame, preparation)[:24], train)
+    assert torch.equal(prepared_rows(frame.iloc[1], preparation), train[1:2])
+    assert torch.equal(prepared_rows([row for _, row in frame.iterrows()], preparation)[:24], train)
     as_texts = [{name: "" if value is None else str(value) for name, value in row.items()} for row in rows]
     assert torch.equal(prepared_rows(as_texts, preparation)[:24], train)
     strange = {"age": 30, "dose": float("nan"), "sex": "unheard of", "smoker": None}
@@ -98,6 +101,7 @@ def test_the_preparation_is_json_that_takes_new_rows(tmp_path: Path) -> None:
     for wrong, words in [
         ({"age": 30}, "lack the columns dose, sex, smoker"),
         (strange | {"weight": 70}, "had no column weight"),
+        (frame.to_numpy(), "rows need the names of their columns: give a data frame"),
         (strange | {"age": "thirty"}, "age of row 1 is 'thirty', not a number"),
         (strange | {"age": "inf"}, "age is infinite in 1 of 1 rows, first in row 1"),
     ]:
@@ -172,6 +176,19 @@ def test_columns_that_divide_the_rows_are_no_inputs(tmp_path: Path) -> None:
         days = [(later if row < 20 else first).format(21 - row // 2) for row in range(ROWS)]
         splits = loaded(written(tmp_path, day=days), "age", split={"order": "day"})
         assert splits.test.targets.tolist() == last
+
+
+def test_a_column_of_parts_is_no_input_and_divides_the_rows(tmp_path: Path) -> None:
+    said = ["train"] * (ROWS - 10) + ["val"] * 4 + ["test"] * 6
+    file = written(tmp_path, split=said)
+    splits = loaded(file, split={"parts": "split"})
+    assert [len(part) for part in splits.parts.values()] == [ROWS - 10, 4, 6]
+    assert splits.test_samples == list(range(ROWS - 5, ROWS + 1))
+    assert not splits.exchangeable
+    assert "split" in splits.preparation["left_out"]
+    with pytest.raises(UnusableInput, match=r"split \(it says test, train, val, .* data.split.parts=split divides"):
+        loaded(file)
+    assert len(loaded(file, categorical=["split"]).train)
 
 
 BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]

@@ -206,6 +206,8 @@ def test_a_hyphen_behind_each_number_is_no_sign(group: Callable[[int], str], tmp
             "lab of row 39 is too large beside",
         ),
         ("note", [f"'{row % 30}" for row in range(ROWS)], "not written plainly"),
+        ("size", ["size" if row == 30 else str(row % 7) for row in range(ROWS)], "names of the columns once more"),
+        ("size", ["\0" if row == 30 else str(row % 7) for row in range(ROWS)], "bytes of 0 are what is left"),
         ("kind", [f"{row:03d}" for row in range(ROWS)], "'data.numeric=[kind]' takes the codes of kind as amounts"),
         ("kind", ["NA", "a"] * 20, "NA, None, null and n/a are missing, too: a class needs another name"),
     ],

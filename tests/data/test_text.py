@@ -101,6 +101,9 @@ def test_mistakes(tmp_path: Path) -> None:
     (tmp_path / "image.txt").write_bytes(b"\xff\xd8\0")
     with pytest.raises(UnusableInput, match=r"no text in UTF-8: save the text anew, in UTF-8\.$"):
         Text(file=str(tmp_path / "image.txt")).load()
+    (tmp_path / "reviews.JSONL").write_text(900 * '{"text": "good", "label": 1}\n')
+    with pytest.raises(UnusableInput, match=r"is no running text, but has records: save them as CSV, of which"):
+        Text(file=str(tmp_path / "reviews.JSONL")).load()
     (tmp_path / "book.pdf").write_bytes(b"%PDF-1.4 " + 900 * b"word ")
     with pytest.raises(UnusableInput, match="is no text, but a PDF document: save its text as"):
         Text(file=str(tmp_path / "book.pdf")).load()

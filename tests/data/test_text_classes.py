@@ -110,6 +110,54 @@ def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tm
     assert again.digest != splits.digest
 
 
+def test_texts_may_stand_in_the_rows_of_a_table(tmp_path: Path) -> None:
+    rows = [(f"{words}, {n % 3}", name) for n in range(10) for name, words in WORDS.items()]
+    lines = [f'{row},"{text}",{name}' for row, (text, name) in enumerate(rows)]
+    file = tmp_path / "pets.csv"
+    file.write_text("\n".join([",text,kind", *lines]))
+    splits = Text(file=str(file), target="kind", split=TextSplit(0.2, 0.2)).load()
+    assert splits.class_names == ("cats", "dogs")
+    assert [len(part) for part in splits.parts.values()] == [12, 4, 4]
+    for row, text, label in zip(splits.test_samples, splits.test.inputs, splits.test.targets, strict=True):  # type: ignore[attr-defined]
+        assert torch.equal(prepared_texts([rows[int(row) - 1][0]], splits.preparation)[0], text)
+        assert splits.class_names[label] == rows[int(row) - 1][1]
+    file.write_text("\n".join(["text,stars,title", *(f'"{text}",{1 + (name == "cats")},a' for text, name in rows)]))
+    assert Text(file=str(file), target="stars", text_column="text").load().class_names == ("1", "2")
+    arguments = ["data=text", f"data.file={file}", "data.target=kind"]
+    assert implied_arguments(arguments, CONF) == ["hyperparameters=transformer", "training=transformer"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "sentence"),
+    [
+        (
+            {},
+            "target",
+            "classes of the texts; pets.csv has text, kind, title, age; one text is a .txt",
+        ),
+        ({"target": "sort"}, "target", "pets.csv has the columns text, kind, title, age"),
+        ({"target": "kind"}, "text_column", "the columns of texts of pets.csv are text, title: say which"),
+        ({"target": "kind", "text_column": "age"}, "text_column", "it must be one of texts"),
+        (
+            {"target": "age", "text_column": "text"},
+            "target",
+            "numbers with fractions, and texts are given classes",
+        ),
+    ],
+)
+def test_columns_of_texts_that_are_not_clear_are_refused(
+    settings: dict[str, str], key: str, sentence: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "pets.csv"
+    file.write_text("text,kind,title,age\n" + 9 * "purr and meow,cat,a,1.5\nbark and bite,dog,b,2.25\n")
+    with pytest.raises(InvalidValue) as caught:
+        Text(file=str(file), **settings).load()  # type: ignore[arg-type]
+    assert caught.value.key == key
+    assert sentence in str(caught.value)
+    with pytest.raises(InvalidValue, match=r"it is a column of data\.file=<file>\.csv"):
+        Text(folder=str(tmp_path), target="kind")
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     folder = pets(tmp_path / "pets")
     (folder / "birds").mkdir()

@@ -48,6 +48,14 @@ def test_lengths_gaps_and_scales_are_those_of_training(tmp_path: Path, caplog: p
         "1 series of up to 7 steps are cut",
     ):
         assert words in caplog.text
+    assert "channels of different lengths" not in caplog.text
+
+
+def test_channels_of_different_lengths_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    loaded(written(tmp_path, "own_TRAIN.ts", [*CASES[:3], "9,7,5,3:0,1:down"]), order="time", train=2, validation=1)
+    said = "1 series have channels of different lengths, the first is series 4: their shorter channels are padded"
+    assert said in caplog.text
 
 
 def test_what_later_series_hold_changes_no_statistic(tmp_path: Path) -> None:

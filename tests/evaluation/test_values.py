@@ -50,6 +50,16 @@ def test_the_steps_progress_from_nothing_to_all_of_what_is_theirs() -> None:
     assert not meter.budget.allows(meter.counted + meter.reserve() + Cost(samples=1))
 
 
+def test_what_comes_after_the_last_epoch_is_not_added_to_the_time_of_a_resumed_search() -> None:
+    meters = [CostMeter(Budget(), 2.0, 50, validation_images=100, choosing_images=350) for _ in range(2)]
+    meters[0].count_training(50)
+    assert meters[0].state_dict()["seconds"] > 0  # a checkpoint within an epoch has the time until then
+    meters[0].end_epoch()
+    meters[0].count_forward(100)
+    meters[1].load_state_dict(meters[0].state_dict())
+    assert meters[1].seconds == meters[0].seconds
+
+
 def test_a_discretisation_takes_a_quarter_of_a_small_budget() -> None:
     def needed(each: int) -> int:
         return 10 * min(each, 500)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,29 @@ def test_what_does_not_fit_is_named_in_the_files_spelling(tmp_path: Path) -> Non
         assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("none.safetensors", None, "is not there: final.checkpoint must be a file"),
+        ("none.pt", None, "is not there: final.checkpoint must be a file"),
+        ("weights.safetensors", struct.pack("<Q", 2) + b"{}", "safetensors' format: torch.save"),
+        ("weights.pt", b"", "it is empty"),
+        ("weights.pt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull fetches it"),
+        ("weights.pt", b"HDF", "it is damaged, or holds more than weights"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told_as_what_it_is(
+    name: str, content: bytes | None, sentence: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnusableInput) as caught:
+        read_state(tmp_path / name)
+    assert sentence in str(caught.value)
+    with pytest.raises(UnusableInput, match="is a folder"):
+        read_state(tmp_path)
+
+
 def test_a_pickled_network_is_refused_by_its_class(tmp_path: Path) -> None:
     torch.save(small_network(), tmp_path / "model.pt")
     sentence = r"it holds nas\.spaces\.darts\.network\.DartsNetwork, and only tensors .* save the network's state_dict"
@@ -235,6 +259,6 @@ def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     torch.save(network.state_dict(), tmp_path / "whole.pt")
     (tmp_path / "half.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:5000])
     (tmp_path / "empty.pt").write_bytes(b"")
-    for name in ("half.pt", "empty.pt", "missing.pt"):
+    for name in ("half.pt", "empty.pt"):
         with pytest.raises(UnusableInput, match="cannot be read"):
             read_state(tmp_path / name)

@@ -47,6 +47,11 @@ def test_a_multirun_stands_for_its_runs_in_their_order(two_runs):
     assert compared.run_names(both)[-1] == "run"
 
 
+def test_a_run_that_is_named_twice_counts_once(two_runs):
+    runs = compared.found_runs([two_runs / "0", two_runs, two_runs / ".." / "sweep" / "1"])
+    assert compared.run_names(runs) == ["0", "1"]
+
+
 def test_the_runs_of_a_multirun_are_named_by_what_differs_in_them(two_runs):
     for number, method in enumerate(("random", "tpe")):
         overrides = two_runs / str(number) / ".hydra" / "overrides.yaml"

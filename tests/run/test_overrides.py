@@ -91,10 +91,20 @@ def test_what_hydra_cannot_read_is_refused_with_its_reason(argument: str, key: s
     assert str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("value", ["größe", "a=b", "a(b)", "it's", "a#b & c", 'say "$x"', "50 %!"])
+def test_what_hydra_cannot_read_is_shown_as_it_is_typed(value: str) -> None:
+    (argument,) = shlex.split(typed("data.folder", value))
+    assert value_of([argument], "data.folder") == value
+    with pytest.raises(InvalidValue) as caught:
+        parse_overrides([f"data.folder={value}"])
+    (argument,) = shlex.split(str(caught.value).partition("of the shell's: ")[2].removesuffix("."))
+    assert value_of([argument], "data.folder") == value
+
+
 @pytest.mark.parametrize(
     ("argument", "quotes", "read"),
     [
-        ("data.folder=Größe", "\"data.folder='...'\".", "data.folder='Größe'"),
+        ("data.folder=Größe", "\"data.folder='Größe'\".", "data.folder='Größe'"),
         ("data.parts={train: Größe}", '"...", around each text', 'data.parts={train: "Größe"}'),
     ],
 )

@@ -9,6 +9,7 @@ import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -124,6 +125,19 @@ def test_a_fork_of_the_owner_is_another_process(tmp_path: Path) -> None:
     with owned(tmp_path / "run"), FORKS.Pool(1) as pool:
         assert pool.apply(_take, (tmp_path / "run",)) is False
     assert _take(tmp_path / "run")
+
+
+def test_a_lock_that_a_network_folder_remembers_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale = [OSError(errno.ESTALE, os.strerror(errno.ESTALE))]
+
+    def stat(path: Path) -> os.stat_result:
+        if stale:
+            raise stale.pop()
+        return path.stat()
+
+    monkeypatch.setattr(ownership, "os", SimpleNamespace(**{**vars(os), "stat": stat}))
+    with owned(tmp_path / "run"):
+        assert not stale
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])

@@ -239,6 +239,10 @@ def test_a_run_whose_record_was_lost_is_not_resumed(tmp_path):
     metrics, timing = tmp_path / "metrics.csv", tmp_path / "timing.csv"
     whole = metrics.read_bytes()
 
+    metrics.write_bytes(whole.replace(b"\n", b"\r\n"))
+    with pytest.raises(UnusableInput, match=r"metrics\.csv has changed .* another program has saved it: no line of it"):
+        Tracker(tmp_path, SETTINGS, state)
+    metrics.write_bytes(whole)
     os.truncate(timing, state["timing_bytes"] - 1)
     with pytest.raises(UnusableInput, match=r"timing\.csv has \d+ bytes and had \d+ when the checkpoint was written"):
         Tracker(tmp_path, SETTINGS, state)

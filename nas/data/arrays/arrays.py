@@ -24,7 +24,7 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import is_one_hot
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
+from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.errors import InvalidValue, UnusableInput, listed, require
 from nas.signature import Head
@@ -36,7 +36,6 @@ WAYS = {  # by the kind of an array what makes numbers of it
     "m": ", such as {0} / np.timedelta64(1, 's')",
     "V": ", all of one type; np.lib.recfunctions.structured_to_unstructured makes them of fields",
 }
-PART_NAMES = {"validation": ("validation", "val", "valid"), "test": ("test",)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ class Arrays:
         log.info(f"{name}: {samples}, {self.split.in_words(parts)}{places}")
         for remark in gaps_in_words(gaps):
             log.info(f"{name}: {remark}")
-        if unused := stored.unused(beside={self.split.by, self.split.order}):
+        if unused := stored.unused(beside={self.split.by, self.split.order, self.split.parts}):
             log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
         return DataSplits(
@@ -131,8 +130,12 @@ class Arrays:
         """What the parts are drawn by."""
         count = len(stored.inputs["train"])
         own = {part: len(inputs) for part, inputs in stored.inputs.items() if part != "train"}
-        groups = _values_of(stored.arrays, "split.by", self.split.by, count, stored.owner)
-        return Rows(count, own, targets.strata, groups, _times(stored.arrays, self.split.order, count, stored.owner))
+        groups, named = (
+            _values_of(stored.arrays, key, name, count, stored.owner)
+            for key, name in (("split.by", self.split.by), ("split.parts", self.split.parts))
+        )
+        times = _times(stored.arrays, self.split.order, count, stored.owner)
+        return Rows(count, own, targets.strata, groups, times, named)
 
     def _inputs(self, stored: "_Stored", layout: Layout, part: str, chosen: Tensor) -> Tensor:
         """The inputs of the samples ``chosen``, channels first."""
@@ -180,7 +183,7 @@ def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> d
     """The names of inputs and targets of the parts that there are, training first."""
     known = {name.lower(): name for name in stored}
     pairs: dict[str, tuple[str, str]] = {}
-    for part, endings in {"train": ("train",), **PART_NAMES}.items():
+    for part, endings in PART_NAMES.items():
         for ending in endings:
             for both in ([f"{name}_{ending}" for name in (x, y)], [f"{ending}_{name}" for name in (x, y)]):
                 if all(name.lower() in known for name in both):
@@ -193,9 +196,23 @@ def _names_by_part(stored: Mapping[str, Array], x: str, y: str, owner: str) -> d
         there = f"the arrays {listed(sorted(stored), most=10)}" if stored else "no array"
         raise UnusableInput(
             f"{owner} has {there}: it needs {x} and {y}, or {x}_train and "
-            f"{y}_train with or without those of validation and test; data.x= and data.y= give other names."
+            f"{y}_train with or without those of validation and test; data.x= and data.y= give other names"
+            f"{_usual_names(known)}."
         )
     return pairs
+
+
+def _usual_names(known: Collection[str]) -> str:
+    """``, here data.x=images data.y=labels`` where arrays are called so, with the name of a part or without it.
+
+    Args:
+        known: The names of the arrays, in lower case.
+    """
+    for x in ("images", "data", "inputs", "features"):
+        for y in ("labels", "label", "target", "targets"):
+            if any({form.format(x), form.format(y)} <= set(known) for form in ("{}", "train_{}", "{}_train")):
+                return f", here data.x={x} data.y={y}"
+    return ""
 
 
 def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str]]) -> None:

@@ -47,7 +47,8 @@ class TimeSeries:
 
     def __post_init__(self) -> None:
         require(bool(self.file), "file", self.file, "it must be a .ts or .tsv file, or a folder with one pair of them")
-        require(self.split.by is None, "split.by", self.split.by, "series have no columns")
+        for key, column in (("by", self.split.by), ("parts", self.split.parts)):
+            require(column is None, f"split.{key}", column, "series have no columns")
         require(self.split.order in (None, "time"), "split.order", self.split.order, "it must be time or null")
 
     def load(self) -> DataSplits:
@@ -194,6 +195,11 @@ def _remarks(series: Sequence[Sequence[Tensor]], gaps: Sequence[int], length: in
     if lacks_test:
         found.append("there is no file of a test part beside it: the test part is drawn from this one")
     found += gaps_in_words(gaps)
+    if uneven := [place for place, one in enumerate(series, start=1) if len({len(values) for values in one} - {0}) > 1]:
+        found.append(
+            f"{len(uneven):,} series have channels of different lengths, the first is series {uneven[0]}: their "
+            "shorter channels are padded with the mean"
+        )
     if shorter:
         found.append(f"{shorter:,} series of {min(lengths)} steps or more are padded with the mean to {length}")
     if longer:

@@ -128,7 +128,7 @@ def _target_names(
     columns: Mapping[str, Column], target: str | Sequence[str] | None, file_column: str, shown: str
 ) -> tuple[str, ...]:
     if target is None:
-        others = [name for name in columns if name != file_column]
+        others = [name for name in columns if name not in (file_column, "")]  # without the index of a data frame
         allowed = f"the columns of {shown} beside {file_column} are {', '.join(others) or 'none'}: "
         allowed += "say which is to be learned, or several as [a, b]"
         require(len(others) == 1, "target", None, allowed)

@@ -22,8 +22,7 @@ from nas.data.pictures.image_labels import LabelledFiles, labelled_pictures
 from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
 from nas.data.pictures.picture_folder import PictureFolder
 from nas.data.pictures.pictures import MODES, Channels, HeaderFindings
-from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.sample_folder import PART_NAMES
+from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable, names_parts
 from nas.data.stratified_split import SplitSettings, split_dataset
 from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.dividing_columns import groups_of, times_of
@@ -107,9 +106,8 @@ class Images:
         good = self.parts is None or ("train" in self.parts and self.parts.keys() <= PART_NAMES.keys())
         require(good, "parts", self.parts, "it must be {train: <folder>, validation: <folder>, test: <folder>}")
         if isinstance(self.split, RowSplit) and self.labels is None:
-            order = None if self.split.order == "time" else self.split.order
-            for key, column in (("by", self.split.by), ("order", order)):
-                require(column is None, f"split.{key}", column, "it is a column of data.labels=<file>.csv")
+            for key, column in self.split.columns.items():
+                raise InvalidValue(key, column, "it is a column of data.labels=<file>.csv")
 
     def _require_statistics_of(self, channels: Channels) -> None:
         """Refuse a mean and a deviation that are not of as many numbers as ``channels`` has."""
@@ -245,15 +243,20 @@ class Images:
             training = whole.select(torch.arange(count))
             test = whole.select(torch.arange(count, len(whole))) if found.own else None
             return targets, split_dataset(training, self.split, test)
-        shown, by, order = Path(self.labels or "").name, self.split.by, self.split.order
-        for key, column in (("split.by", by), ("split.order", None if order == "time" else order)):
-            require_columns(key, [column] if column else [], found.columns, shown)
+        shown = Path(self.labels or "").name
+        for key, column in self.split.columns.items():
+            require_columns(key, [column], found.columns, shown)
+        for name, one in found.columns.items():
+            if self.split.parts is None and name not in found.target_names and names_parts(one.texts or ()):
+                way = f"data.split.parts={name} takes those"
+                log.info(f"{self.name}: {name} of {shown} names parts, and others are drawn; {way}")
         rows = Rows(
             count,
             found.own,
             None if self.masks is not None else targets.strata,
-            groups_of(found.columns, by, count, shown),
-            times_of(found.columns, order, count, shown),
+            groups_of(found.columns, self.split.by, count, shown),
+            times_of(found.columns, self.split.order, count, shown),
+            groups_of(found.columns, self.split.parts, count, shown, "split.parts"),
         )
         parts = drawn_parts(rows, self.split)
         if self.masks is not None or targets.class_names is None:

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nas.data.sample_folder import PART_NAMES, SampleFolder, files_below
+from nas.data.row_split import PART_NAMES
+from nas.data.sample_folder import SampleFolder, files_below
 from nas.data.typed_settings import quoted
 from nas.errors import UnusableInput, listed
 

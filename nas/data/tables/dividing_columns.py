@@ -14,15 +14,17 @@ from nas.errors import UnusableInput
 DAY_FIRST = re.compile(r"\A(\d{1,2})\.\s?(\d{1,2})\.\s?(\d{4})\b,?")  # 31.12.2024; of 12/11/2024 nobody knows
 
 
-def groups_of(columns: Mapping[str, Column], by: str | None, count: int, file: str) -> Sequence[object] | None:
-    """The group of each of the first ``count`` rows, by the column ``by`` if there is one.
+def groups_of(
+    columns: Mapping[str, Column], by: str | None, count: int, file: str, key: str = "split.by"
+) -> Sequence[object] | None:
+    """The group of each of the first ``count`` rows, by the column ``by``, which ``key`` names, if there is one.
 
     Raises:
         UnusableInput: It has no value in a row.
     """
     if by is None:
         return None
-    _refuse_missing(columns[by], "split.by", count, file)
+    _refuse_missing(columns[by], key, count, file)
     column = columns[by]
     return list(column.texts or ())[:count] if column.numbers is None else column.numbers.tolist()[:count]
 

@@ -96,7 +96,9 @@ class Table:
         inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
         targets = targets_among(columns, self.targets, shown, self.numeric)
         groups = groups_of(columns, self.split.by, count, shown)
-        rows = Rows(count, own, targets.strata, groups, times_of(columns, self.split.order, count, shown))
+        times = times_of(columns, self.split.order, count, shown)
+        named = groups_of(columns, self.split.parts, count, shown, "split.parts")
+        rows = Rows(count, own, targets.strata, groups, times, named)
         parts = drawn_parts(rows, self.split)
         targets = with_classes_of_training(targets, parts, shown, as_amounts(columns, self.targets, self.numeric))
         left_out = [name for name in columns if name not in inputs and name not in self.targets]
@@ -180,7 +182,6 @@ class Table:
 
     def _dividing(self, columns: Mapping[str, Column], file: str) -> tuple[str, ...]:
         """The columns that rows are split by, after a look at all names that the settings have."""
-        by, order = self.split.by, self.split.order
         for key, names in (("target", self.targets), ("ignore", self.ignore), ("categorical", self.categorical)):
             require_columns(key, names, columns, file)
         require_columns("numeric", self.numeric, columns, file)
@@ -188,11 +189,10 @@ class Table:
             require(name not in self.targets, "ignore", name, "it is the target")
         for name in self.categorical:
             require(name not in self.numeric, "categorical", name, "it is in data.numeric, too")
-        if by is not None:
-            require_columns("split.by", [by], columns, file)
-        if order is not None and order != "time":
-            require_columns("split.order", [order], columns, file)
-        return tuple(name for name in (by, order) if name is not None and name in columns)
+        for key, column in self.split.columns.items():
+            require_columns(key, [column], columns, file)
+        dividing = (self.split.by, self.split.order, self.split.parts)
+        return tuple(name for name in dividing if name is not None and name in columns)
 
 
 def _prepared(inputs: Mapping[str, Column], preparation: TablePreparation, file: str) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from nas.data.row_split import names_parts
 from nas.data.tables.csv_format import COMMA, THOUSANDS
 from nas.data.tables.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.tables.table_rows import float_of, places_of, text_of
@@ -151,6 +152,8 @@ def _useless(
     ways = [f"{override('ignore', [*ignored, *bad])} leaves {'them' if len(bad) > 1 else 'it'} out"]
     if texts := [name for name in bad if columns[name].kind in ("text", "code")]:
         ways.append(f"{override('categorical', texts)} takes texts as categories")
+    if parts := [name for name in bad if names_parts(columns[name].texts or ())]:
+        ways.append(f"{override('split.parts', parts[0])} divides the rows by it")
     if counts := [name for name in bad if columns[name].numbers is not None or columns[name].kind == "code"]:
         ways.append(f"{override('numeric', [*numeric, *counts])} keeps {listed(counts)} as numbers")
     many, they = ("columns", "they are") if len(bad) > 1 else ("column", "it is")
@@ -291,7 +294,7 @@ def refuse_mixture(column: Column, file: str, is_target: bool = False) -> None:
         ways = [f"write them without units, blanks, signs and marks between thousands, or {as_texts}"]
     elif len(words) < len(counts) and 2 * strange <= known:
         problem = f"numbers, but a text in {strange:,} of {known:,} rows {where}"
-        ways = _ways_with_words(words, as_texts, is_target)
+        ways = _ways_with_words(words, as_texts, column.name, is_target)
     else:
         return
     raise UnusableInput(f"The column {column.name} of {file} has {problem}: {', and '.join(ways)}.")
@@ -303,10 +306,14 @@ def _way_with_commas(words: Collection[str]) -> str:
     return f"\"data.csv.decimal=','\" reads them{either}"
 
 
-def _ways_with_words(words: Sequence[str], as_texts: str, is_target: bool) -> list[str]:
-    """What to do about ``words`` among numbers."""
+def _ways_with_words(words: Sequence[str], as_texts: str, name: str, is_target: bool) -> list[str]:
+    """What to do about ``words`` among the numbers of the column ``name``."""
     if any("\n" in text for text in words):
         return ["a quotation mark there is not closed"]
+    if any("\0" in text for text in words):
+        return ["bytes of 0 are what is left of a damaged file: copy or export it anew"]
+    if list(words) == [name]:
+        return ["such a row has the names of the columns once more, as where tables were put together: remove it"]
     if is_target:
         return [f"correct or remove these rows, or {as_texts}"]
     if len(words) > 3:
@@ -374,6 +381,8 @@ def _why_not(column: Column) -> str | None:
     """Why ``column`` cannot be an input, in a few words."""
     if column.kind == "list":
         return "several values in each cell"
+    if column.kind == "text" and names_parts(column.texts or ()):
+        return f"it says {listed(sorted(set(filter(None, column.texts or ()))))}, as if it named the parts"
     if column.kind == "date":
         assert column.texts is not None
         return f"dates such as {next(filter(None, column.texts))!r}"

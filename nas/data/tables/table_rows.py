@@ -23,12 +23,13 @@ def prepared_rows(rows: Any, preparation: Mapping[str, Any]) -> Tensor:
     training part's texts, from 1; 0 is an unknown or a missing one. What ``data.missing`` named is missing here, too.
 
     Args:
-        rows: By column its N values, or N rows, each with its values by column, or one such row. None, NaN and empty
-            texts are missing. Columns that are no inputs may be there.
+        rows: By column its N values, or N rows, each with its values by column, or one such row, as
+            ``frame.iloc[0]``. None, NaN and empty texts are missing. Columns that are no inputs may be there.
         preparation: What was measured on the training part, as ``candidate.json`` has it.
 
     Raises:
-        ValueError: A column is missing or was not there in training, or a value is no finite number, or too large.
+        ValueError: A column has no name, is missing or was not there in training, or a value is no finite number, or
+            too large.
     """
     columns = columns_of(rows, preparation)
     unknown, decimal = spellings(preparation.get("missing", ())), preparation.get("decimal", ".")
@@ -100,7 +101,11 @@ def columns_of(rows: Any, preparation: Mapping[str, Any]) -> dict[str, Sequence[
     ):
         rows = [rows]  # a single one
     if not hasattr(rows, "keys"):  # which a mapping and a data frame have
-        rows = {name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)}
+        if not all(hasattr(row, "keys") for row in rows):
+            raise ValueError("rows need the names of their columns: give a data frame, or a dictionary for each row")
+        # The row of a data frame is iterated by its values.
+        names = dict.fromkeys(name for row in rows for name in list(row.keys()))
+        rows = {name: [row.get(name) for row in rows] for name in names}
     columns = {str(name).strip(): rows[name] for name in list(rows.keys())}
     wanted = [column["name"] for column in (*preparation["numeric"], *preparation["categorical"])]
     lacking = [name for name in wanted if name not in columns]

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.data.augmentation import Augmentation
@@ -12,7 +12,17 @@ from nas.data.data_splits import DataSplits
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
 from nas.data.row_split import RowSplit
-from nas.data.texts.text_classes import has_classes, labelled_texts, loose_texts, to_utf_8
+from nas.data.tables.csv_format import CsvFormat
+from nas.data.texts.text_classes import (
+    LabelledTexts,
+    divided_texts,
+    has_classes,
+    is_table,
+    loose_texts,
+    texts_in_folders,
+    texts_in_rows,
+    to_utf_8,
+)
 from nas.data.texts.text_stream import TextDataset
 from nas.data.texts.text_tokens import numbered, tokens_of
 from nas.data.texts.text_vocabulary import Counted, Level
@@ -21,6 +31,7 @@ from nas.errors import InvalidValue, UnusableInput, listed, require
 log = logging.getLogger(__name__)
 LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
+RECORDS = (".json", ".jsonl", ".ndjson")
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
 OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
@@ -48,7 +59,7 @@ class Text:
     """A :class:`nas.data.data_splits.DataSource`.
 
     Args:
-        file: A text in UTF-8.
+        file: A text in UTF-8, or a table with a text to be classified in each row, CSV or Parquet.
         folder: One with ``train.txt``, ``valid.txt`` and ``test.txt``, or one whose ``.txt`` files are one text, in the
             order of their names, or ``<class>/*.txt``: texts that are to be classified
             (:mod:`nas.data.texts.text_classes`). Without file and folder it is the text of Python's own manual
@@ -63,6 +74,9 @@ class Text:
         varied_lengths: Whether every twentieth training batch, at random, has pieces of half the length, as the search
             of DARTS has it.
         split: Where the text is cut that has no files of its own for that.
+        target: The column of a table with the classes.
+        text_column: Its column of texts; null takes the only one beside the target.
+        csv: How the table is read.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -80,8 +94,14 @@ class Text:
     epoch_samples: int = 0
     varied_lengths: bool = False
     split: TextSplit = TextSplit()
+    target: str | None = None
+    text_column: str | None = None
+    csv: CsvFormat = field(default_factory=CsvFormat)
 
     def __post_init__(self) -> None:
+        for key, column in {"target": self.target, "text_column": self.text_column}.items():
+            good = column is None or is_table(self.file or "")
+            require(good, key, column, "it is a column of data.file=<file>.csv")
         require(self.file is None or self.folder is None, "file", self.file, "it is there beside a folder: give one")
         good = 2 <= self.vocabulary <= LARGEST_VOCABULARY
         require(good, "vocabulary", self.vocabulary, f"it must be a whole number from 2 to {LARGEST_VOCABULARY}")
@@ -96,9 +116,9 @@ class Text:
 
     def load(self) -> DataSplits:
         counted = Counted(self.level, self.vocabulary, self.at_least)
-        if self.folder is not None and self._is_of_classes(self.folder):
+        if (found := self._labelled()) is not None:
             drawn = RowSplit(validation=self.split.validation, test=self.split.test, seed=self.split.seed)
-            return labelled_texts(self.folder, counted, self.longest, drawn, self.epoch_samples)
+            return divided_texts(found, counted, self.longest, drawn, self.epoch_samples)
         parts = self._parts()
         tokens = {part: tokens_of(text, self.level) for part, text in parts.items()}
         known = counted.known(tokens["train"])
@@ -123,6 +143,13 @@ class Text:
             digest=digest,
             exchangeable=False,
         )
+
+    def _labelled(self) -> LabelledTexts | None:
+        """The texts that are to be classified; None of running text."""
+        if self.file is not None and is_table(self.file):
+            return texts_in_rows(self.file, self.csv, self.text_column, self.target)
+        of_classes = self.folder is not None and self._is_of_classes(self.folder)
+        return texts_in_folders(str(self.folder)) if of_classes else None
 
     def _taken(self) -> str:
         """What is read, in words."""
@@ -201,6 +228,11 @@ def _text_of(paths: Sequence[Path]) -> str:
 def _read(path: Path) -> str:
     if (what := no_text(path)) is not None:
         raise UnusableInput(f"{path} is no text, but {what}: save its text as .txt, in UTF-8.")
+    if path.suffix.lower() in RECORDS:
+        raise UnusableInput(
+            f"{path} is no running text, but has records: save them as CSV, of which data.target=<column> has the "
+            "classes of the texts; what is one text must be called .txt."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
         if "\0" in text:

@@ -1,12 +1,12 @@
-"""Texts in a folder per class: which file is read, what a vocabulary is made of, and how texts get one length."""
+"""Texts of classes, in folders or in a table: which are read, what a vocabulary is made of, how they get one length."""
 
 import codecs
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
@@ -14,13 +14,18 @@ from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import SampleFolder
-from nas.data.targets import with_classes_of_training
+from nas.data.tables.csv_format import CsvFormat
+from nas.data.tables.table_columns import require_columns, targets_among
+from nas.data.tables.table_file import PARQUET, read_table
+from nas.data.tables.table_rows import text_of
+from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
 from nas.data.texts.text_vocabulary import Counted
-from nas.errors import InvalidValue, UnusableInput, listed
+from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", *PARQUET)
 NUL, NO_UTF_8 = "a NUL character, a byte of 0, in it", "no UTF-8"
 
 
@@ -56,28 +61,103 @@ def loose_texts(folder: Path) -> list[Path]:
     return sorted(one for one in folder.glob(f"*{ENDING}") if not one.name.startswith("."))
 
 
-def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit, epoch_samples: int = 0) -> DataSplits:
+def is_table(file: str) -> bool:
+    """Whether ``file`` is one of texts in rows, by its name."""
+    return file.lower().endswith(TABLES)
+
+
+class LabelledTexts(NamedTuple):
+    """Texts with a class each.
+
+    Attributes:
+        name: What a run calls them.
+        texts: N texts.
+        targets: Their classes.
+        own: How many of them the ready parts have.
+        samples: What the data call each: its file, or the number of its row, from 1.
+        digest: The SHA-256 of where they were read.
+    """
+
+    name: str
+    texts: Sequence[str]
+    targets: Targets
+    own: Mapping[str, int]
+    samples: Sequence[str | int]
+    digest: str
+
+
+def texts_in_folders(folder: str) -> LabelledTexts:
     """The texts of ``<class>/*.txt``, or of ``train/<class>/*.txt`` with ``valid`` and ``test`` or without.
+
+    Raises:
+        UnusableInput: A class of the training part is empty, or a file is no text in UTF-8.
+    """
+    location = path_of(folder)
+    name = name_of(location)
+    found = TextFolder(name, location).classes()
+    assert found.targets is not None
+    samples = [Path(file).relative_to(location).as_posix() for file in found.files]
+    texts = _read(name, found.files)
+    whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode())
+    whole.update(json.dumps(samples).encode())
+    return LabelledTexts(name, texts, found.targets, found.own, samples, whole.hexdigest())
+
+
+def texts_in_rows(file: str, csv: CsvFormat, text_column: str | None, target: str | None) -> LabelledTexts:
+    """The texts of the rows of a table.
+
+    Args:
+        file: CSV or Parquet.
+        csv: How it is read.
+        text_column: The column of the texts; null takes the only one of texts beside the target.
+        target: The column of their classes.
+
+    Raises:
+        UnusableInput: The table cannot be read, or a class is missing.
+        InvalidValue: A column is not there, not told or of another kind.
+    """
+    path = path_of(file)
+    shown, columns = path.name, read_table(path, csv)
+    allowed = f"it must be the column of the classes of the texts; {shown} has {listed(list(columns), most=20)}"
+    require(target is not None, "target", target, f"{allowed}; one text is a .txt file")
+    assert target is not None
+    require_columns("target", [target], columns, shown)
+    if text_column is None:
+        of_texts = [name for name, one in columns.items() if one.texts is not None and name not in (target, "")]
+        allowed = f"the columns of texts of {shown} are {listed(of_texts) or 'none'}: say which is to be read"
+        require(len(of_texts) == 1, "text_column", None, allowed)
+        text_column = of_texts[0]
+    require_columns("text_column", [text_column], columns, shown)
+    texts = columns[text_column].texts
+    require(texts is not None and text_column != target, "text_column", text_column, "it must be one of texts")
+    targets = targets_among(columns, [target], shown)
+    if targets.class_names is None:
+        amounts = targets.values.is_floating_point()
+        require(not amounts, "target", target, "it has numbers with fractions, and texts are given classes")
+        targets = named_classes([text_of(value) for value in targets.values.tolist()])
+    samples = range(1, len(texts or ()) + 1)
+    return LabelledTexts(name_of(path), texts or (), targets, {}, samples, digest_of([path]))
+
+
+def divided_texts(
+    found: LabelledTexts, counted: Counted, longest: int, split: RowSplit, epoch_samples: int = 0
+) -> DataSplits:
+    """The parts of the texts ``found``, as tokens.
 
     All have the length of the longest one of the training part, but not more than ``longest`` tokens: longer ones are
     cut, shorter ones padded. The vocabulary is that of the training part.
 
     Args:
-        folder: Where they are.
+        found: The texts.
         counted: What tokens are and which of them are known.
         longest: Tokens that are read of a text, at most.
         split: How texts are divided that have no folders of parts.
         epoch_samples: Texts of an epoch, about.
 
     Raises:
-        UnusableInput: A class of the training part is empty, or a file is no text in UTF-8.
         InvalidValue: The sizes of the split do not fit.
     """
-    location = path_of(folder)
-    name = name_of(location)
-    found = TextFolder(name, location).classes()
-    assert found.targets is not None
-    texts = _read(name, found.files)
+    name, texts = found.name, found.texts
     count = len(texts) - sum(found.own.values())
     own = dict.fromkeys(found.own)
     asked = RowSplit(**{"validation": split.validation, "test": split.test, **own}, seed=split.seed)  # type: ignore[arg-type]
@@ -99,8 +179,6 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
     unknown = counted.remark(all_tokens, set(known))
     for remark in (*_remarks(list(map(len, tokens)), length, limit), *([unknown] if unknown else [])):
         log.info(f"{name}: {remark}")
-    whole = hashlib.sha256(digest_of([Path(file) for file in found.files]).encode())
-    whole.update(json.dumps([Path(file).relative_to(location).as_posix() for file in found.files]).encode())
     return DataSplits(
         name,
         train,
@@ -111,8 +189,8 @@ def labelled_texts(folder: str, counted: Counted, longest: int, split: RowSplit,
         class_names=targets.class_names,
         categories=(len(known),),
         preparation=preparation,
-        digest=whole.hexdigest(),
-        test_samples=[Path(found.files[place]).relative_to(location).as_posix() for place in parts.test.tolist()],
+        digest=found.digest,
+        test_samples=[found.samples[place] for place in parts.test.tolist()],
         epoch_samples=epoch_samples,
         exchangeable=exchangeable(asked, found.own),
     )
