@@ -226,4 +226,5 @@ class CostMeter:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.samples, self.forward_only, self.seconds = state["samples"], state["measured"], state["seconds"]
+        self._epoch_began, self._in_epoch = time.perf_counter(), False
         self._samples_before, self.saved = state["samples_before"], state.get("saved", 0.0)

@@ -84,7 +84,7 @@ def decisions(run: RecordedRun) -> list[Decision]:
 
 def change_in_words(measure: Measure, change: float) -> str:
     """``change`` of a measure with its sign: in points of a share, in the measure's unit otherwise."""
-    return f"{100 * change:+.2f}" if measure.unit == "%" else f"{'+' if change >= 0 else ''}{measure.told(change)}"
+    return f"{100 * change:+z.2f}" if measure.unit == "%" else f"{'+' if change >= 0 else ''}{measure.told(change)}"
 
 
 @dataclass(frozen=True)

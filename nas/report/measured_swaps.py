@@ -131,7 +131,9 @@ def _supernet(config: DictConfig, folder: Path, run: RecordedRun, space: SearchS
         try:
             supernet.load_state_dict(state["supernet"])
         except RuntimeError as error:
-            raise UnusableInput(f"The checkpoint in {folder} does not fit the space of the run.") from error
+            problem = f"The checkpoint in {folder} does not fit the space of the run"
+            older = "" if "space" in state else ": a search in stages has one of its own, which older runs do not name"
+            raise UnusableInput(f"{problem}{older}.") from error
     epochs = run.setting("search.epochs")
     if run.steps_per_epoch and isinstance(epochs, int):
         relaxation.advance(min(state["step"] / (run.steps_per_epoch * epochs), 1.0))

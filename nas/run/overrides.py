@@ -109,7 +109,10 @@ def typed(key: str, value: object) -> str:
 
 
 def in_shell(text: str) -> str:
-    """``text`` as it is typed in a shell: in quotes where it needs them, double ones where it has single ones alone."""
+    """``text`` as a shell needs it: bare, in single quotes, or in double ones.
+
+    These are for a text with single quotes, and nothing that a shell reads in double ones.
+    """
     double = "'" in text and not re.search(r'["$`\\!]', text)
     return f'"{text}"' if double else shlex.quote(text)
 

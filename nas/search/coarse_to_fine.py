@@ -43,6 +43,7 @@ class CoarseToFine(Refinement):
             has left these by its own measure, and short trainings have to be better than that measure to be of use.
         doubted: Names whose usual values hold after the search, unless short trainings prefer the learned ones. It is
             for regularisers: a few steps ahead they are harm or noise, so that a hypergradient cannot see their worth.
+            Where no training is made, or all of them are less than a tenth of their range away, none is tried.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -109,14 +110,15 @@ class CoarseToFine(Refinement):
         before, after = searched.candidate.hyperparameters, candidate.hyperparameters
         if before == after:
             return searched
-        told = ", ".join(f"{name} {after[name]:.3g} instead of the learned {before[name]:.3g}" for name in self.doubted)
+        moved = [name for name in self.doubted if after[name] != before[name]]
+        told = ", ".join(f"{name} {after[name]:.3g} instead of the learned {before[name]:.3g}" for name in moved)
         log.info(f"usual values: {told}")
-        settled = {**searched.settled, **dict.fromkeys(self.doubted, None)}
+        settled = {**searched.settled, **dict.fromkeys(moved, None)}
         remarks = {**searched.remarks, "not settled": unsettled_in_words(settled), "usual values": told}
         return replace(searched, candidate=candidate, settled=settled, remarks=remarks)
 
     def _began_as_usual(self, found: SearchResult) -> bool:
-        """Whether there is nothing to repair, and nothing that has not been tried."""
+        """Whether there is nothing to repair, and nothing left to trainings that is to be tried."""
         if self.from_usual or self.tried or not self.ranges.keys() <= found.trajectory.keys():
             return False
         values = {name: found.trajectory[name][0] for name in self.ranges}
@@ -215,7 +217,7 @@ class Steps:
     ) -> Lead:
         """Who leads in the end.
 
-        The learned values come first, then the usual ones. Then the learning rate goes up and down from the better of
+        What was found comes first, then the usual values. Then the learning rate goes up and down from the better of
         both, in coarse steps; all other hyperparameters go together to their usual values, or half the way; what is
         left to these trainings is tried, one after the other; and where the learned values lead no more, the learning
         rate goes on in fine steps.

@@ -37,7 +37,7 @@ class Measure(NamedTuple):
         return self.better == "higher" and not self.unit
 
     def told(self, value: float) -> str:
-        """``value`` as a sentence has it: four digits, without a power of ten where the number is not tiny."""
+        """``value`` as a sentence has it: four digits, or all before the point; tiny ones with a power of ten."""
         if self.unit == "%":
             return f"{100 * value:.2f} %"
         value = round(value, 4) + 0.0 if self.is_ratio and math.isfinite(value) else value  # -0.0 is told as 0

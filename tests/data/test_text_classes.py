@@ -1,11 +1,13 @@
 """Texts in a folder per class: what is read, divided, cut and told, and what is refused in one sentence."""
 
+import bz2
 import logging
 from pathlib import Path
 
 import pytest
 import torch
 
+from nas.data.tables.csv_format import CsvFormat
 from nas.data.texts.text import Text, TextSplit
 from nas.data.texts.text_tokens import prepared_texts
 from nas.errors import InvalidValue, UnusableInput
@@ -110,7 +112,7 @@ def test_ready_parts_keep_their_texts_and_training_alone_makes_the_vocabulary(tm
     assert again.digest != splits.digest
 
 
-def test_texts_may_stand_in_the_rows_of_a_table(tmp_path: Path) -> None:
+def test_texts_may_stand_in_the_rows_of_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = [(f"{words}, {n % 3}", name) for n in range(10) for name, words in WORDS.items()]
     lines = [f'{row},"{text}",{name}' for row, (text, name) in enumerate(rows)]
     file = tmp_path / "pets.csv"
@@ -123,6 +125,17 @@ def test_texts_may_stand_in_the_rows_of_a_table(tmp_path: Path) -> None:
         assert splits.class_names[label] == rows[int(row) - 1][1]
     file.write_text("\n".join(["text,stars,title", *(f'"{text}",{1 + (name == "cats")},a' for text, name in rows)]))
     assert Text(file=str(file), target="stars", text_column="text").load().class_names == ("1", "2")
+    file.write_text(
+        "\n".join(["text,kind,split", *(f'"{text}",{name},train' for text, name in rows[1:]), "cat,cats,test"])
+    )
+    caplog.set_level(logging.INFO)
+    assert Text(file=str(file), target="kind").load().class_names == ("cats", "dogs")
+    assert "pets.csv: split names parts, and others are drawn" in caplog.text
+    packed = tmp_path / "pets.csv.bz2"
+    packed.write_bytes(bz2.compress(file.read_bytes()))
+    assert Text(file=str(packed), target="kind").load().class_names == ("cats", "dogs")
+    with pytest.raises(InvalidValue, match=r"^csv=.* it is how data.file=<file>.csv is read"):
+        Text(file="one.txt", csv=CsvFormat(separator=";"))
     arguments = ["data=text", f"data.file={file}", "data.target=kind"]
     assert implied_arguments(arguments, CONF) == ["hyperparameters=transformer", "training=transformer"]
 

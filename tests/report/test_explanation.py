@@ -249,7 +249,7 @@ def test_the_choices_of_a_search_in_stages_are_measured_in_its_last_one(tmp_path
     recorded_search(tmp_path, "experiment=p_darts", "scale=small", *small)
     assert measured_choices(tmp_path)
     forget_space(tmp_path)
-    with pytest.raises(UnusableInput, match="does not fit the space of the run"):
+    with pytest.raises(UnusableInput, match="does not fit the space of the run: a search in stages has one of its own"):
         measured_choices(tmp_path)
 
 

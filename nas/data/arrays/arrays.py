@@ -375,6 +375,7 @@ def _values_of(stored: Mapping[str, Array], key: str, name: str | None, count: i
     if name not in stored:
         raise InvalidValue(key, name, f"{owner} has the arrays {listed(sorted(stored), most=10)}")
     array = stored[name]
+    array = np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
     require(array.shape == (count,), key, name, f"it is {array.shape}, and must have one value for {count:,} samples")
     unknown = [sample for sample, value in enumerate(array.tolist()) if value != value]
     allowed = f"it is not known (NaN) of {len(unknown):,} samples: {listed(list(map(str, unknown)))}, counted from 0"

@@ -247,7 +247,8 @@ class Images:
         for key, column in self.split.columns.items():
             require_columns(key, [column], found.columns, shown)
         for name, one in found.columns.items():
-            if self.split.parts is None and name not in found.target_names and names_parts(one.texts or ()):
+            divided = found.own or self.split.columns
+            if not divided and name not in found.target_names and names_parts(one.texts or ()):
                 way = f"data.split.parts={name} takes those"
                 log.info(f"{self.name}: {name} of {shown} names parts, and others are drawn; {way}")
         rows = Rows(

@@ -102,6 +102,8 @@ class Text:
         for key, column in {"target": self.target, "text_column": self.text_column}.items():
             good = column is None or is_table(self.file or "")
             require(good, key, column, "it is a column of data.file=<file>.csv")
+        good = self.csv == CsvFormat() or is_table(self.file or "")
+        require(good, "csv", "another format", "it is how data.file=<file>.csv is read")
         require(self.file is None or self.folder is None, "file", self.file, "it is there beside a folder: give one")
         good = 2 <= self.vocabulary <= LARGEST_VOCABULARY
         require(good, "vocabulary", self.vocabulary, f"it must be a whole number from 2 to {LARGEST_VOCABULARY}")

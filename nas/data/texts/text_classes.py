@@ -12,11 +12,12 @@ from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
+from nas.data.packed_file import COMPRESSED
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable, names_parts
 from nas.data.sample_folder import SampleFolder
 from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.table_columns import require_columns, targets_among
-from nas.data.tables.table_file import PARQUET, read_table
+from nas.data.tables.table_file import is_parquet, read_table
 from nas.data.tables.table_rows import text_of
 from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
@@ -25,7 +26,7 @@ from nas.errors import InvalidValue, UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
 ENDING = ".txt"
-TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", *PARQUET)
+TABLES = (".csv", ".tsv")
 NUL, NO_UTF_8 = "a NUL character, a byte of 0, in it", "no UTF-8"
 
 
@@ -63,7 +64,9 @@ def loose_texts(folder: Path) -> list[Path]:
 
 def is_table(file: str) -> bool:
     """Whether ``file`` is one of texts in rows, by its name."""
-    return file.lower().endswith(TABLES)
+    path = Path(file)
+    inner = Path(path.stem) if path.suffix.lower() in COMPRESSED else path
+    return is_parquet(path) or inner.suffix.lower() in TABLES
 
 
 class LabelledTexts(NamedTuple):
@@ -122,8 +125,12 @@ def texts_in_rows(file: str, csv: CsvFormat, text_column: str | None, target: st
     require(target is not None, "target", target, f"{allowed}; one text is a .txt file")
     assert target is not None
     require_columns("target", [target], columns, shown)
+    parts = [name for name, one in columns.items() if name != text_column and names_parts(one.texts or ())]
+    for name in parts:
+        log.info(f"{shown}: {name} names parts, and others are drawn; a folder train/<class>/*.txt has ready ones")
     if text_column is None:
-        of_texts = [name for name, one in columns.items() if one.texts is not None and name not in (target, "")]
+        no_texts = (target, "", *parts)
+        of_texts = [name for name, one in columns.items() if one.texts is not None and name not in no_texts]
         allowed = f"the columns of texts of {shown} are {listed(of_texts) or 'none'}: say which is to be read"
         require(len(of_texts) == 1, "text_column", None, allowed)
         text_column = of_texts[0]
