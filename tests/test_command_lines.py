@@ -91,8 +91,8 @@ OF_OURS = [
     ("train_search.py --multirun space=darts_s2,darts_s3 space.cells=2", "a sweep over space=darts_s2,darts_s3 reads"),
     (
         "train_final.py candidate=darts_v2 space=darts space.final_cells=3 final.checkpoint=none.pt hydra.run.dir=run",
-        "final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's network. none.pt cannot "
-        "be read as a PyTorch checkpoint (No such file or directory).\n",
+        "final.checkpoint=none.pt is not allowed: it must be a state dict for the candidate's network. none.pt is not "
+        "there: final.checkpoint must be a file of weights.\n",
     ),
 ]
 MISTAKES = [*OF_HYDRA, *OF_OURS]

@@ -97,20 +97,20 @@ def test_data_are_called_as_their_folder_in_any_alphabet(tmp_path: Path) -> None
 
 def test_parts_of_other_names_are_no_classes_and_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    for part in ("train", "dev"):
+    for part in ("train", "judge"):
         for index in range(5):
             save(tmp_path / "own" / part / "a" / f"{index}.png", 9 * index)
             save(tmp_path / "own" / part / "b" / f"{index}.png", 100 + 9 * index)
     load(tmp_path / "own")
-    assert "what is in dev; parts are named by 'data.parts={train: train, validation: dev}'" in caplog.text
-    (tmp_path / "own" / "dev").rename(tmp_path / "own" / "Größe 2's")
+    assert "what is in judge; parts are named by 'data.parts={train: train, validation: judge}'" in caplog.text
+    (tmp_path / "own" / "judge").rename(tmp_path / "own" / "Größe 2's")
     load(tmp_path / "own")
     told = re.findall(r"parts are named by (.*)\.$", caplog.text, re.MULTILINE)[-1]
     (override,) = OverridesParser.create().parse_overrides(shlex.split(told))
     assert override.value() == {"train": "train", "validation": "Größe 2's"}
-    (tmp_path / "own" / "Größe 2's").rename(tmp_path / "own" / "dev")
+    (tmp_path / "own" / "Größe 2's").rename(tmp_path / "own" / "judge")
     (tmp_path / "own" / "train").rename(tmp_path / "own" / "train_set")
-    (tmp_path / "own" / "dev").rename(tmp_path / "own" / "test_set")
+    (tmp_path / "own" / "judge").rename(tmp_path / "own" / "test_set")
     way = r"has test_set, train_set, and each has the folders a, b: if a, b are the classes, say 'data\.parts=\{train: "
     with pytest.raises(
         UnusableInput, match=way + r"train_set, test: test_set\}'; if test_set, train_set are, rename them"
