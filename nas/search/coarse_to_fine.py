@@ -108,9 +108,8 @@ class CoarseToFine(Refinement):
         """What was found, with the usual values of what is doubted."""
         candidate = self.steps.moved(searched.candidate, self.ranges, self.doubted, 1.0)
         before, after = searched.candidate.hyperparameters, candidate.hyperparameters
-        if before == after:
+        if not (moved := self._moved(before, after)):
             return searched
-        moved = [name for name in self.doubted if after[name] != before[name]]
         told = ", ".join(f"{name} {after[name]:.3g} instead of the learned {before[name]:.3g}" for name in moved)
         log.info(f"usual values: {told}")
         settled = {**searched.settled, **dict.fromkeys(moved, None)}
@@ -134,13 +133,16 @@ class CoarseToFine(Refinement):
         made = [trainings.train(self.whole, one) for one in candidates]
         return [trial for trial in made if trial is not None]
 
+    def _moved(self, before: Hyperparameters, after: Hyperparameters) -> list[str]:
+        return [name for name in self.ranges if after[name] != before[name]]
+
     def _improved(
         self, found: SearchResult, trainings: Trainings, lead: "Lead", whole: Sequence[Evaluation]
     ) -> SearchResult:
         compared = len(whole) == 2
         candidate = best(whole).candidate if compared else lead.candidate
         before, after = found.candidate.hyperparameters, candidate.hyperparameters
-        moved = [name for name in self.ranges if after[name] != before[name]]
+        moved = self._moved(before, after)
         changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
         told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
         if compared:

@@ -22,10 +22,10 @@ from nas.data.pictures.image_labels import LabelledFiles, labelled_pictures
 from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
 from nas.data.pictures.picture_folder import PictureFolder
 from nas.data.pictures.pictures import MODES, Channels, HeaderFindings
-from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable, names_parts
+from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.stratified_split import SplitSettings, split_dataset
 from nas.data.tables.csv_format import CsvFormat
-from nas.data.tables.dividing_columns import groups_of, times_of
+from nas.data.tables.dividing_columns import columns_of_parts, groups_of, times_of
 from nas.data.tables.table_columns import require_columns
 from nas.data.targets import Targets, with_classes_of_training
 from nas.errors import InvalidValue, UnusableInput, listed, require
@@ -246,11 +246,10 @@ class Images:
         shown = Path(self.labels or "").name
         for key, column in self.split.columns.items():
             require_columns(key, [column], found.columns, shown)
-        for name, one in found.columns.items():
-            divided = found.own or self.split.columns
-            if not divided and name not in found.target_names and names_parts(one.texts or ()):
-                way = f"data.split.parts={name} takes those"
-                log.info(f"{self.name}: {name} of {shown} names parts, and others are drawn; {way}")
+        divided = found.own or self.split.columns
+        for name in [] if divided else columns_of_parts(found.columns, found.target_names):
+            way = f"data.split.parts={name} takes those"
+            log.info(f"{self.name}: {name} of {shown} names parts, and others are drawn; {way}")
         rows = Rows(
             count,
             found.own,

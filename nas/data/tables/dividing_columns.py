@@ -1,12 +1,13 @@
 """The columns of a table by which its rows are divided into parts."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from nas.configuration import optional_module
+from nas.data.row_split import names_parts
 from nas.data.tables.table_columns import read_as_numbers, rows_named
 from nas.data.tables.table_file import Column
 from nas.errors import UnusableInput
@@ -27,6 +28,11 @@ def groups_of(
     _refuse_missing(columns[by], key, count, file)
     column = columns[by]
     return list(column.texts or ())[:count] if column.numbers is None else column.numbers.tolist()[:count]
+
+
+def columns_of_parts(columns: Mapping[str, Column], beside: Collection[str]) -> list[str]:
+    """The columns, but for those of ``beside``, that name the part of each row."""
+    return [name for name, one in columns.items() if name not in beside and names_parts(one.texts or ())]
 
 
 def times_of(columns: Mapping[str, Column], order: str | None, count: int, file: str) -> Tensor | None:

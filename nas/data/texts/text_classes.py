@@ -13,9 +13,10 @@ from nas.data.dataset import ArrayDataset
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.packed_file import COMPRESSED
-from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable, names_parts
+from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.sample_folder import SampleFolder
 from nas.data.tables.csv_format import CsvFormat
+from nas.data.tables.dividing_columns import columns_of_parts
 from nas.data.tables.table_columns import require_columns, targets_among
 from nas.data.tables.table_file import is_parquet, read_table
 from nas.data.tables.table_rows import text_of
@@ -125,7 +126,7 @@ def texts_in_rows(file: str, csv: CsvFormat, text_column: str | None, target: st
     require(target is not None, "target", target, f"{allowed}; one text is a .txt file")
     assert target is not None
     require_columns("target", [target], columns, shown)
-    parts = [name for name, one in columns.items() if name != text_column and names_parts(one.texts or ())]
+    parts = columns_of_parts(columns, (target, text_column or ""))
     for name in parts:
         log.info(f"{shown}: {name} names parts, and others are drawn; a folder train/<class>/*.txt has ready ones")
     if text_column is None:
