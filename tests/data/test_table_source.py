@@ -191,6 +191,17 @@ def test_a_column_of_parts_is_no_input_and_divides_the_rows(tmp_path: Path) -> N
     assert len(loaded(file, categorical=["split"]).train)
 
 
+def test_a_column_of_parts_that_a_data_frame_had_as_categories_is_no_input_either(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(COLUMNS | {"split": ["train"] * (ROWS - 10) + ["val"] * 4 + ["test"] * 6})
+    frame.astype({"split": "category"}).to_parquet(tmp_path / "own.parquet")
+    ways = r"'data.categorical=\[ward,split\]' takes texts as categories; data.split.parts=split divides"
+    with pytest.raises(UnusableInput, match=rf"split \(it says test, train, val, .* {ways}"):
+        loaded(tmp_path / "own.parquet", categorical=["ward"])
+    assert len(loaded(tmp_path / "own.parquet", categorical=["split"]).train)
+    assert len(loaded(tmp_path / "own.parquet", split={"parts": "split"}).test) == 6
+
+
 BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]
 UNIQUE = [f"name {row}" for row in range(ROWS)]
 DATES = [f"2024-01-{1 + row % 28:02}" for row in range(ROWS)]

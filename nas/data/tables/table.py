@@ -93,7 +93,8 @@ class Table:
             columns = self._with_test_file(columns, files, dividing)
             own = {"test": count_rows(columns) - count}
         columns = as_said(columns, self.numeric, self.categorical, shown)
-        inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
+        others = (*self.targets, *dividing)
+        inputs = inputs_among(columns, others, self.ignore, self.numeric, self.categorical, shown)
         targets = targets_among(columns, self.targets, shown, self.numeric)
         groups = groups_of(columns, self.split.by, count, shown)
         times = times_of(columns, self.split.order, count, shown)
