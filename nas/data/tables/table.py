@@ -127,7 +127,7 @@ class Table:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, own),
+            exchangeable=exchangeable(rows, self.split),
         )
 
     def _refuse_no_target(self, file: Path) -> NoReturn:
