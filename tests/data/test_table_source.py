@@ -18,8 +18,8 @@ from nas.data import CsvFormat, RowSplit
 from nas.data.tables.table_columns import as_said, targets_among
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import prepared_rows
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput
+from nas.typed_settings import override
 from tests.data.tables import loaded, write_table
 
 ROWS = 40

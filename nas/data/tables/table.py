@@ -31,8 +31,8 @@ from nas.data.tables.table_file import Column, is_parquet, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import parted_thousands, remarks_on
 from nas.data.targets import with_classes_of_training
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed, require
+from nas.typed_settings import override
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from nas.data.tables.csv_format import COMMA, THOUSANDS
 from nas.data.tables.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.tables.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed
+from nas.typed_settings import override
 
 IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z0-9]I[dD]$|^(?i:index)$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
