@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # From the ground up. The packages of a floor do not know each other.
 FLOORS = (
-    {"errors", "stopping", "surroundings"},
+    {"errors", "stopping", "surroundings", "typed_settings"},
     {"candidate", "configuration", "distributed", "relaxations", "signature"},
     {"data", "device", "operations"},
     {"hyperparameters", "spaces", "tasks"},

@@ -43,7 +43,8 @@ class DataSplits:
         former_digests: What runs of earlier versions may have recorded of the same data.
         test_samples: What each sample of the test part is called in them, such as the number of its row.
         epoch_samples: Samples of an epoch, about (:meth:`nas.data.dataset.Dataset.stream`).
-        exchangeable: Whether a sample could as well be in another part: not one of a group, or of a time.
+        exchangeable: Whether a sample of training could as well be in the validation part, which is drawn at random:
+            not one of a group, of a time, or of a part that is said.
         doubt: Why ``class_names`` may be amounts, as a sentence; only a task that is asked for takes them as classes.
 
     Raises:

@@ -146,9 +146,10 @@ def drawn_parts(rows: Rows, split: RowSplit) -> Parts:
     return Parts(left, taken["validation"], taken["test"])
 
 
-def exchangeable(split: RowSplit, own: Mapping[str, int]) -> bool:
-    """Whether any row could as well be in the training as in the validation part; ``own`` as of :class:`Rows`."""
-    return split.by is None and split.order is None and split.parts is None and "validation" not in own
+def exchangeable(rows: Rows, split: RowSplit) -> bool:
+    """Whether any row of training could as well be in the validation part: it is drawn, and neither named nor own."""
+    named = map(part_named, set(map(str, rows.named or ())))
+    return split.by is None and split.order is None and "validation" not in {*rows.own, *named}
 
 
 def named_parts(values: Sequence[object], column: str | None) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 from nas.configuration import files_of_options
 from nas.errors import InvalidValue, require
 from nas.surroundings import from_here, typed_path, typed_python
+from nas.typed_settings import in_quotes, in_shell
 
 OLD_OPTIONS = {
     "method=rehearsed": "it is called tuned now",
@@ -38,7 +38,7 @@ def parse_override(argument: str) -> Override:
         key, _, value = argument.partition("=")
         reason = str(error).splitlines()[0]
         lists = value[:1] in ("[", "{")
-        quotes = '"...", around each text that has them' if lists else in_shell(f"{key}={_in_quotes(value)}")
+        quotes = '"...", around each text that has them' if lists else in_shell(f"{key}={in_quotes(value)}")
         allowed = f"Hydra cannot read it ({reason}); special characters need quotes inside of the shell's: {quotes}"
         dotted = re.sub(r"\[(\d+)\]", r".\1", key)
         if dotted != key:
@@ -108,15 +108,6 @@ def typed(key: str, value: object) -> str:
     return in_shell(_readable(key, str(value)))
 
 
-def in_shell(text: str) -> str:
-    """``text`` as a shell needs it: bare, in single quotes, or in double ones.
-
-    These are for a text with single quotes, and nothing that a shell reads in double ones.
-    """
-    double = "'" in text and not re.search(r'["$`\\!]', text)
-    return f'"{text}"' if double else shlex.quote(text)
-
-
 def _readable(key: str, value: str) -> str:
     """``key=value`` as Hydra reads it, in quotes where it needs them."""
     text = escaped(value)
@@ -124,12 +115,7 @@ def _readable(key: str, value: str) -> str:
         plain = parse_override(f"{key}={text}").value() == text
     except InvalidValue:
         plain = False
-    return f"{key}={text if plain else _in_quotes(text)}"
-
-
-def _in_quotes(text: str) -> str:
-    # Inside of quotes, backslashes count only in front of a quote.
-    return "'" + re.sub(r"(\\*)('|\Z)", _escaped, text) + "'"
+    return f"{key}={text if plain else in_quotes(text)}"
 
 
 def at_home(argument: str) -> str:
@@ -142,11 +128,6 @@ def at_home(argument: str) -> str:
     if ",~" in value or "${" in value:  # a sweep, or a name that Hydra makes: theirs is the syntax
         return re.sub(r"(^|=|,)~(?=[/,]|$)", lambda found: found[1] + os.path.expanduser("~"), argument)
     return _readable(key, os.path.expanduser(value))
-
-
-def _escaped(found: re.Match[str]) -> str:
-    backslashes, quote = found.groups()
-    return 2 * backslashes + ("\\" + quote if quote else "")
 
 
 def typed_script(script: str) -> str:

@@ -203,11 +203,14 @@ def recorded_overrides(folder: Path) -> list[str]:
         raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 
 
-def typed_option(folder: Path, group: str) -> str | None:
-    """What the command line that began the run in ``folder`` chose of ``group``; None where it left it to others."""
+def is_asked_for(folder: Path, group: str, default: str) -> bool:
+    """Whether the option of ``group`` of the run in ``folder`` was typed, or is another one than ``default``."""
     with suppress(InvalidValue):
-        return value_of(recorded_overrides(folder), group)
-    return None
+        if value_of(recorded_overrides(folder), group) is not None:
+            return True
+        hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
+        return bool(OmegaConf.select(hydra, f"hydra.runtime.choices.{group}") != default)
+    return False  # of a run that Hydra has not begun
 
 
 def _require_trusted(entry: object, path: Path) -> None:

@@ -19,7 +19,7 @@ def built_space(
     signature: Signature,
     files: Path,
     ranges: Mapping[str, Domain] | None = None,
-    is_typed: bool = False,
+    asked_for: bool = False,
 ) -> SearchSpace:
     """The space that ``chosen`` names; the default chain depends on the data (:func:`space_settings`).
 
@@ -28,13 +28,13 @@ def built_space(
         signature: Of the data and the task.
         files: The folder ``conf/space``.
         ranges: The hyperparameters that are part of the joint space.
-        is_typed: Whether the user has asked for this space, so that it is no default.
+        asked_for: Whether the user, or an experiment, has asked for this space, so that it is no default.
 
     Raises:
         InvalidValue: A setting is not allowed, or a user's own space does not keep what a space promises.
     """
     ranges = {} if ranges is None else ranges
-    settings = chosen if is_typed else space_settings(chosen, signature, files)
+    settings = chosen if asked_for else space_settings(chosen, signature, files)
     space = build(settings, "space", signature=signature, ranges=ranges)
     is_space = isinstance(space, SearchSpace)
     require(is_space, "space._target_", chosen.get("_target_"), "it must be a subclass of nas.spaces.SearchSpace")

@@ -446,6 +446,17 @@ def test_masks_that_are_none_are_refused(tmp_path: Path) -> None:
     refused(UnusableInput, folder, "All masks have the one value 9", masks="masks")
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_masks_in_the_alpha_channel_are_told_as_such(mode: str, tmp_path: Path) -> None:
+    masks = masked(tmp_path) / "masks"
+    for file in masks.iterdir():
+        with Image.open(file) as mask:
+            whole = Image.new("L", mask.size, 255)
+            Image.merge(mode, [*([whole] * (len(mode) - 1)), mask]).save(file)
+    told = "All masks have the one value 255: there are no classes", "0.png has an alpha channel of several values"
+    refused(UnusableInput, tmp_path, *told, 'save it by itself, as Image.open(file).getchannel("A")', masks="masks")
+
+
 @pytest.mark.parametrize("name", ["masks", "labels", "bees"])
 def test_pictures_and_their_masks_are_no_classes(tmp_path: Path, name: str) -> None:
     pictures(tmp_path, names=("images", name))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts
+from nas.data.row_split import Parts, Rows, RowSplit, drawn_parts, exchangeable
 from nas.errors import InvalidValue, UnusableInput
 
 
@@ -80,6 +80,17 @@ def test_a_column_may_say_which_row_is_in_which_part() -> None:
     assert sizes(drawn) == (6, 2, 2)
     beside = drawn_parts(Rows(10, {"test": 5}, named=["train"] * 8 + ["dev"] * 2), RowSplit(parts="split"))
     assert [part.tolist() for part in beside[1:]] == [[8, 9], [10, 11, 12, 13, 14]]
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [(["train", "train", "test"], True), (["train", "dev", "test"], False), (None, True)]
+)
+def test_rows_are_exchangeable_where_validation_is_drawn(named: list[str] | None, expected: bool) -> None:
+    split = RowSplit(parts="split" if named else None)
+    assert exchangeable(Rows(3, named=named), split) == expected
+    assert not exchangeable(Rows(3, {"validation": 2}, named=named), split)
+    assert not exchangeable(Rows(3), RowSplit(by="patient"))
+    assert not exchangeable(Rows(3), RowSplit(order="time"))
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from nas.data import CsvFormat, RowSplit
 from nas.data.tables.table_columns import as_said, targets_among
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import prepared_rows
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput
+from nas.typed_settings import override
 from tests.data.tables import loaded, write_table
 
 ROWS = 40
@@ -189,6 +189,17 @@ def test_a_column_of_parts_is_no_input_and_divides_the_rows(tmp_path: Path) -> N
     with pytest.raises(UnusableInput, match=r"split \(it says test, train, val, .* data.split.parts=split divides"):
         loaded(file)
     assert len(loaded(file, categorical=["split"]).train)
+
+
+def test_a_column_of_parts_that_a_data_frame_had_as_categories_is_no_input_either(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(COLUMNS | {"split": ["train"] * (ROWS - 10) + ["val"] * 4 + ["test"] * 6})
+    frame.astype({"split": "category"}).to_parquet(tmp_path / "own.parquet")
+    ways = r"'data.categorical=\[ward,split\]' takes texts as categories; data.split.parts=split divides"
+    with pytest.raises(UnusableInput, match=rf"split \(it says test, train, val, .* {ways}"):
+        loaded(tmp_path / "own.parquet", categorical=["ward"])
+    assert len(loaded(tmp_path / "own.parquet", categorical=["split"]).train)
+    assert len(loaded(tmp_path / "own.parquet", split={"parts": "split"}).test) == 6
 
 
 BAD_AGES = [*COLUMNS["age"][:30], "?", *COLUMNS["age"][31:]]

@@ -77,6 +77,17 @@ def test_a_folder_with_its_own_parts_and_one_with_files_that_are_one_text(tmp_pa
         Text(folder=str(own), length=3).load()
 
 
+@pytest.mark.parametrize("name", ["val", "validation", "dev", "Valid"])
+def test_texts_of_parts_are_called_as_folders_of_parts(name: str, tmp_path: Path) -> None:
+    for number, part in enumerate(("train", name, "test"), start=10):
+        (tmp_path / f"{part}.txt").write_text("\n".join(LINES[:number]), encoding="utf-8")
+    splits = Text(folder=str(tmp_path), length=3).load()
+    assert [len(part.tokens) for part in splits.parts.values()] == [40, 44, 48]  # type: ignore[attr-defined]
+    (tmp_path / "Testing.txt").write_text("a")
+    with pytest.raises(InvalidValue, match=r"it has Testing\.txt, test\.txt, .* names of the test part: keep one"):
+        Text(folder=str(tmp_path), length=3).load()
+
+
 def test_mistakes(tmp_path: Path) -> None:
     for settings, key in (
         ({"file": "x", "folder": "y"}, "file"),

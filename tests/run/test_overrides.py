@@ -21,6 +21,7 @@ from nas.run.overrides import (
     value_of,
 )
 from nas.surroundings import typed_python
+from nas.typed_settings import in_quotes
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -99,6 +100,12 @@ def test_what_hydra_cannot_read_is_shown_as_it_is_typed(value: str) -> None:
         parse_overrides([f"data.folder={value}"])
     (argument,) = shlex.split(str(caught.value).partition("of the shell's: ")[2].removesuffix("."))
     assert value_of([argument], "data.folder") == value
+
+
+@pytest.mark.parametrize("mark", ["'", '"'])
+@pytest.mark.parametrize("text", ["", "it's", 'say "it"', "\\", "a\\\\'", '\\"', "a\\\n", "50 %, {x: [y]}"])
+def test_what_stands_between_quotes_is_read_as_it_is(text: str, mark: str) -> None:
+    assert parse_overrides([f"data.folder={in_quotes(text, mark)}"])[0].value() == text
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from nas.run.recorded import (
     command_for,
     forget_configuration,
     inherited_configuration,
+    is_asked_for,
     record_configuration,
     recorded_configuration,
     refuse_search_from,
@@ -295,3 +296,21 @@ def test_a_margin_that_decides_nothing_any_more_is_dropped(target: str, stays: b
     OmegaConf.save(OmegaConf.create([]), tmp_path / ".hydra" / "overrides.yaml")
     method = recorded_configuration(tmp_path).method
     assert ("margin" in method, method.inner.margin) == (stays, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "chosen", "expected"),
+    [
+        (["data=digits"], "macro", False),
+        (["space=macro"], "macro", True),
+        (["experiment=debug"], "macro_debug", True),  # whose layers are those of the default chain of scale=small
+        (None, None, False),
+    ],
+)
+def test_a_space_is_asked_for_by_its_name_or_by_an_experiment(
+    overrides: list[str] | None, chosen: str | None, expected: bool, tmp_path: Path
+) -> None:
+    hydra = OmegaConf.create({"runtime": {"choices": {"space": chosen}}})
+    if overrides is not None:
+        record_configuration(tmp_path, OmegaConf.create(CONFIG), hydra, overrides)
+    assert is_asked_for(tmp_path, "space", default="macro") is expected

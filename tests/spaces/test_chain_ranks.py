@@ -213,11 +213,11 @@ def test_a_space_that_was_asked_for_is_never_exchanged(layers: str) -> None:
         {**OmegaConf.load(CONF / "space" / "macro.yaml"), "layers": OmegaConf.load(CONF / layers).layers}
     )
     series, table = Signature((6, 24), 2), Signature((13,), 2)
-    for is_typed in (False, True):
-        space = built_space(chosen, series, CONF / "space", is_typed=is_typed)
-        assert (space.settings()["layers"] == chosen.layers) is is_typed
+    for asked_for in (False, True):
+        space = built_space(chosen, series, CONF / "space", asked_for=asked_for)
+        assert (space.settings()["layers"] == chosen.layers) is asked_for
     with pytest.raises(InvalidValue, match=r"rows of numbers take dense layers only, .*: take space=macro_table"):
-        built_space(chosen, table, CONF / "space", is_typed=True)
+        built_space(chosen, table, CONF / "space", asked_for=True)
 
 
 def test_fast_series_are_told_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

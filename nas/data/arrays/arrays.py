@@ -108,7 +108,7 @@ class Arrays:
             digest=digest_of(stored.files),
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, rows.own),
+            exchangeable=exchangeable(rows, self.split),
             doubt=doubt,
         )
 

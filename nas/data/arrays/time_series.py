@@ -95,7 +95,7 @@ class TimeSeries:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, rows.own),
+            exchangeable=exchangeable(rows, self.split),
         )
 
 

@@ -137,7 +137,7 @@ class Images:
             targets = read_masks(found.files, masks, decoding)
             if remark := smoothed_edges(targets):
                 folder.say(remark)
-        targets, files = self._split(found, targets, decoding, looked=headers is not None)
+        targets, files, exchange = self._split(found, targets, decoding, looked=headers is not None)
         parts: dict[str, Dataset] = dict(zip(PART_NAMES, files, strict=True))
         bytes_ = sum(map(len, parts.values())) * math.prod(decoding.shape) * (4 if decoding.deep else 1)
         decoded_once = not self.augmentation.draws_per_file
@@ -166,7 +166,7 @@ class Images:
             digest=digest,
             former_digests=() if digest == of_sizes else (of_sizes,),  # of what was not kept in memory
             epoch_samples=self.epoch_samples,
-            exchangeable=isinstance(self.split, SplitSettings) or exchangeable(self.split, found.own),
+            exchangeable=exchange,
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
 
@@ -232,8 +232,8 @@ class Images:
 
     def _split(
         self, found: LabelledFiles, targets: Targets, decoding: Decoding, looked: bool
-    ) -> tuple[Targets, Sequence[FileDataset]]:
-        """The targets with the classes of the training part, and the parts."""
+    ) -> tuple[Targets, Sequence[FileDataset], bool]:
+        """The targets with the classes of the training part, the parts, and whether samples are exchangeable."""
         count = len(found.files) - sum(found.own.values())
         if isinstance(self.split, SplitSettings):
             ready = found.own.keys() <= {"test"} and targets.class_names is not None and self.masks is None
@@ -242,7 +242,7 @@ class Images:
             whole = ImageFiles(found.files, targets.values, len(names), decoding, looked=looked)
             training = whole.select(torch.arange(count))
             test = whole.select(torch.arange(count, len(whole))) if found.own else None
-            return targets, split_dataset(training, self.split, test)
+            return targets, split_dataset(training, self.split, test), True
         shown = Path(self.labels or "").name
         for key, column in self.split.columns.items():
             require_columns(key, [column], found.columns, shown)
@@ -265,7 +265,7 @@ class Images:
         else:
             targets = with_classes_of_training(targets, parts, self.name)
             files = ImageFiles(found.files, targets.values, len(targets.class_names or ()), decoding, looked=looked)
-        return targets, [files.select(chosen) for chosen in parts]
+        return targets, [files.select(chosen) for chosen in parts], exchangeable(rows, self.split)
 
     def _tell(
         self,

@@ -114,15 +114,26 @@ def read_masks(pictures: Sequence[str], masks: Sequence[str], decoding: Decoding
             raise UnusableInput(
                 f"The masks have more than {MOST_VALUES} values, up to {masks[start]} ({listed(_words(found), 3)}): a "
                 "mask has one value per class, and JPEG smears them; for labels of whole pictures use class folders "
-                "or data.labels."
+                f"or data.labels{_of_transparency(masks)}."
             )
         order = np.argsort(found)
         places = order[np.searchsorted(found[order], values)]
         classes[start : start + len(values)] = torch.from_numpy(places.astype(np.uint8))
     if len(found) < 2:
-        raise UnusableInput(f"All masks have the one value {_words(found)[0]}: there are no classes to tell apart.")
+        alone = f"All masks have the one value {_words(found)[0]}: there are no classes to tell apart"
+        raise UnusableInput(f"{alone}{_of_transparency(masks)}.")
     ranks = np.argsort(np.argsort(found))  # by place of discovery the place in order
     return Targets(torch.from_numpy(ranks.astype(np.uint8))[classes.long()], tuple(_words(np.sort(found))))
+
+
+def _of_transparency(masks: Sequence[str]) -> str:
+    """The end of a sentence where the transparency of a mask says something; nothing where it does not."""
+    for mask in masks:
+        with Image.open(mask) as image:
+            if "A" in image.getbands() and len(set(image.getchannel("A").getextrema())) > 1:
+                way = 'save it by itself, as Image.open(file).getchannel("A") of Pillow has it'
+                return f"; {mask} has an alpha channel of several values, which is not read: {way}"
+    return ""
 
 
 def smoothed_edges(masks: Targets) -> str | None:

@@ -1,6 +1,5 @@
 """A folder of pictures: what they are called, what says which of them is of which part, and folders of masks."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -10,8 +9,8 @@ from torch import Tensor
 
 from nas.data.row_split import PART_NAMES
 from nas.data.sample_folder import SampleFolder, files_below
-from nas.data.typed_settings import quoted
 from nas.errors import UnusableInput, listed
+from nas.typed_settings import in_shell, quoted
 
 PICTURES = (
     *(".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"),  # as torchvision has them
@@ -94,4 +93,4 @@ class PictureFolder(SampleFolder):
 def _setting(parts: Mapping[str, str]) -> str:
     """The setting that names the folders of ``parts``, as it is typed in a shell."""
     named = ", ".join(f"{part}: {name if name == UNKNOWN else quoted(name)}" for part, name in parts.items())
-    return shlex.quote(f"data.parts={{{named}}}")
+    return in_shell(f"data.parts={{{named}}}")

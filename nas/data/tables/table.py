@@ -31,8 +31,8 @@ from nas.data.tables.table_file import Column, is_parquet, read_table
 from nas.data.tables.table_preparation import TablePreparation, fitted_preparation
 from nas.data.tables.table_remarks import parted_thousands, remarks_on
 from nas.data.targets import with_classes_of_training
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed, require
+from nas.typed_settings import override
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,8 @@ class Table:
             columns = self._with_test_file(columns, files, dividing)
             own = {"test": count_rows(columns) - count}
         columns = as_said(columns, self.numeric, self.categorical, shown)
-        inputs = inputs_among(columns, (*self.targets, *dividing), self.ignore, self.numeric, shown)
+        others = (*self.targets, *dividing)
+        inputs = inputs_among(columns, others, self.ignore, self.numeric, self.categorical, shown)
         targets = targets_among(columns, self.targets, shown, self.numeric)
         groups = groups_of(columns, self.split.by, count, shown)
         times = times_of(columns, self.split.order, count, shown)
@@ -126,7 +127,7 @@ class Table:
             digest=digest_of(files),
             test_samples=parts.tested(rows, first=1),
             epoch_samples=self.epoch_samples,
-            exchangeable=exchangeable(self.split, own),
+            exchangeable=exchangeable(rows, self.split),
         )
 
     def _refuse_no_target(self, file: Path) -> NoReturn:

@@ -15,8 +15,8 @@ from nas.data.tables.csv_format import COMMA, THOUSANDS
 from nas.data.tables.table_file import SIGNED, UNIT, UNITS, Column
 from nas.data.tables.table_rows import float_of, places_of, text_of
 from nas.data.targets import MOST_CLASSES, Targets, named_classes
-from nas.data.typed_settings import override
 from nas.errors import InvalidValue, UnusableInput, listed
+from nas.typed_settings import override
 
 IDENTIFIER = re.compile(r"(^|[_\s.-])(?i:id|uuid|guid)$|[a-z0-9]I[dD]$|^(?i:index)$")  # patient_id, customerID, no acid
 FEWEST = 10  # rows from which on different texts, or numbers in a row, are no accident
@@ -94,7 +94,12 @@ def are_numbers(column: Column) -> bool:
 
 
 def inputs_among(
-    columns: Mapping[str, Column], others: Sequence[str], ignored: Sequence[str], numeric: Sequence[str], file: str
+    columns: Mapping[str, Column],
+    others: Sequence[str],
+    ignored: Sequence[str],
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    file: str,
 ) -> dict[str, Column]:
     """The columns that are inputs: not the index of a data frame, unless the user calls it numbers or categories.
 
@@ -103,6 +108,7 @@ def inputs_among(
         others: Targets, and the columns that rows are split by.
         ignored: What the user leaves out.
         numeric: What the user calls numbers: it is taken even if it counts the rows.
+        categorical: What the user calls categories: it is taken even if it names parts.
         file: The table's name, for messages.
 
     Raises:
@@ -111,11 +117,13 @@ def inputs_among(
     inputs = {name: column for name, column in columns.items() if name not in (*others, *ignored)}
     inputs = {name: column for name, column in inputs.items() if not column.names_rows or name in numeric}
     unusable = _unusable(inputs.values(), file)
-    named = {*numeric, *unusable}
+    named = {*numeric, *categorical, *unusable}
     reasons = {name: _why_not(column) for name, column in inputs.items() if name not in named}
     bad = {name: reason for name, reason in reasons.items() if reason is not None}
     bad.pop("", None)  # the index that data frames write: it has no name, and is left out below
-    problems = [*_first_of(unusable), *([_useless(columns, bad, ignored, numeric, file)] if bad else [])]
+    problems = _first_of(unusable)
+    if bad:
+        problems.append(_useless(columns, bad, ignored, numeric, categorical, file))
     if problems:  # both at once: each is mended by other settings
         raise UnusableInput("; and ".join(problem.removesuffix(".") for problem in problems) + ".")
     if "" in inputs and reasons.get("") is None:
@@ -145,13 +153,18 @@ def _first_of(unusable: Mapping[str, str]) -> list[str]:
 
 
 def _useless(
-    columns: Mapping[str, Column], bad: Mapping[str, str], ignored: Sequence[str], numeric: Sequence[str], file: str
+    columns: Mapping[str, Column],
+    bad: Mapping[str, str],
+    ignored: Sequence[str],
+    numeric: Sequence[str],
+    categorical: Sequence[str],
+    file: str,
 ) -> str:
     """That the columns ``bad`` can be no inputs for these reasons, and what can be done."""
     named = listed([f"{name} ({reason})" for name, reason in bad.items()], most=10)
     ways = [f"{override('ignore', [*ignored, *bad])} leaves {'them' if len(bad) > 1 else 'it'} out"]
-    if texts := [name for name in bad if columns[name].kind in ("text", "code")]:
-        ways.append(f"{override('categorical', texts)} takes texts as categories")
+    if texts := [name for name in bad if columns[name].kind in ("text", "category", "code")]:
+        ways.append(f"{override('categorical', [*categorical, *texts])} takes texts as categories")
     if parts := [name for name in bad if names_parts(columns[name].texts or ())]:
         ways.append(f"{override('split.parts', parts[0])} divides the rows by it")
     if counts := [name for name in bad if columns[name].numbers is not None or columns[name].kind == "code"]:
@@ -381,7 +394,7 @@ def _why_not(column: Column) -> str | None:
     """Why ``column`` cannot be an input, in a few words."""
     if column.kind == "list":
         return "several values in each cell"
-    if column.kind == "text" and names_parts(column.texts or ()):
+    if column.kind in ("text", "category") and names_parts(column.texts or ()):
         return f"it says {listed(sorted(set(filter(None, column.texts or ()))))}, as if it named the parts"
     if column.kind == "date":
         assert column.texts is not None

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nas.data.tables.table_file import Column
 from nas.data.tables.table_rows import places_of, prepared_rows
-from nas.data.typed_settings import override
 from nas.errors import UnusableInput, listed
+from nas.typed_settings import override
 
 MOST_CATEGORIES = 1000  # texts of a column that get a code of their own; the rarer ones count as unknown
 EMPTY = "dropped, empty in all training rows"

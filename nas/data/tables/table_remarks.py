@@ -9,8 +9,8 @@ from torch import Tensor
 from nas.data.far_values import far_value, plain
 from nas.data.tables.table_file import Column
 from nas.data.targets import Targets, alike_classes
-from nas.data.typed_settings import override
 from nas.errors import listed
+from nas.typed_settings import override
 
 FEWEST = 20  # training rows from which on it is no accident that a column tells the target
 

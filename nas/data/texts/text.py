@@ -11,7 +11,7 @@ from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.mistaken_files import no_text
 from nas.data.own_files import path_of
-from nas.data.row_split import RowSplit
+from nas.data.row_split import PART_NAMES, RowSplit, part_named
 from nas.data.tables.csv_format import CsvFormat
 from nas.data.texts.text_classes import (
     LabelledTexts,
@@ -33,7 +33,6 @@ LARGEST_VOCABULARY = 50_000  # which a candidate.json still holds
 LONGEST = 10_000  # tokens of a piece
 RECORDS = (".json", ".jsonl", ".ndjson")
 VERBS = {"train": "train", "validation": "validate", "test": "test"}
-OWN_PARTS = {"train": ("train.txt",), "validation": ("valid.txt", "validation.txt", "val.txt"), "test": ("test.txt",)}
 
 
 @dataclass(frozen=True)
@@ -164,18 +163,15 @@ class Text:
             raise InvalidValue(
                 "folder", folder, "it must be a folder with .txt files, or with a folder of them per class"
             )
-        return _first(path_of(folder), OWN_PARTS["train"]) is None and has_classes(folder)
+        return "train" not in _own_parts(path_of(folder)) and has_classes(folder)
 
     def _parts(self) -> dict[str, str]:
         """The text of each part."""
         if self.folder is not None:
             folder = path_of(self.folder)
-            own = {part: _first(folder, names) for part, names in OWN_PARTS.items()}
-            if own["train"] is not None:
-                lacking = [OWN_PARTS[part][0] for part, path in own.items() if path is None]
-                allowed = f"beside train.txt it needs {' and '.join(lacking)}, or no train.txt and the text is cut"
-                require(not lacking, "folder", self.folder, allowed)
-                return {part: _text_of([path]) for part, path in own.items() if path is not None}
+            if "train" in (own := _own_parts(folder)):
+                self._refuse_odd_parts(own)
+                return {part: _text_of(own[part]) for part in PART_NAMES}
             files = loose_texts(folder)
             require(bool(files), "folder", self.folder, "there is no .txt file in it")
             return self._cut(_text_of(files))
@@ -185,6 +181,16 @@ class Text:
                 raise InvalidValue("file", self.file, "it must be a text file")
             return self._cut(_text_of([file]))
         return self._cut(manual())
+
+    def _refuse_odd_parts(self, own: Mapping[str, Sequence[Path]]) -> None:
+        """Refuse a folder with texts of training if another part has none, or a part has several."""
+        train = own["train"][0].name
+        lacking = [f"{names[0]}.txt" for part, names in PART_NAMES.items() if part not in own]
+        allowed = f"beside {train} it needs {' and '.join(lacking)}, or no {train} and the text is cut"
+        require(not lacking, "folder", self.folder, allowed)
+        for part, files in own.items():
+            allowed = f"it has {listed([file.name for file in files])}, which are all names of the {part} part"
+            require(len(files) == 1, "folder", self.folder, f"{allowed}: keep one of them")
 
     def _cut(self, text: str) -> dict[str, str]:
         """The parts, cut in order by characters."""
@@ -214,9 +220,13 @@ def manual() -> str:
     return "\n".join(topics.values())
 
 
-def _first(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first file of these names that is there."""
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+def _own_parts(folder: Path) -> dict[str, list[Path]]:
+    """By part the texts of ``folder`` that are called as it is: ``train.txt``, ``dev.txt`` and their like."""
+    found: dict[str, list[Path]] = {}
+    for file in loose_texts(folder):
+        if (part := part_named(file.stem)) is not None:
+            found.setdefault(part, []).append(file)
+    return found
 
 
 def _text_of(paths: Sequence[Path]) -> str:

@@ -169,7 +169,8 @@ def divided_texts(
     count = len(texts) - sum(found.own.values())
     own = dict.fromkeys(found.own)
     asked = RowSplit(**{"validation": split.validation, "test": split.test, **own}, seed=split.seed)  # type: ignore[arg-type]
-    parts = drawn_parts(Rows(count, found.own, found.targets.strata), asked)
+    rows = Rows(count, found.own, found.targets.strata)
+    parts = drawn_parts(rows, asked)
     targets = with_classes_of_training(found.targets, parts, name)
     tokens = [tokens_of(text, counted.level) for text in texts]
     in_training = [tokens[place] for place in parts.train.tolist()]
@@ -200,7 +201,7 @@ def divided_texts(
         digest=found.digest,
         test_samples=[found.samples[place] for place in parts.test.tolist()],
         epoch_samples=epoch_samples,
-        exchangeable=exchangeable(asked, found.own),
+        exchangeable=exchangeable(rows, asked),
     )
 
 
