@@ -213,6 +213,35 @@ def test_what_is_doubted_has_its_usual_value_unless_trainings_prefer_the_learned
     assert unpaid.candidate.hyperparameters["dropout"] == 0.3, "no training is paid for, and none is needed"
 
 
+def test_to_be_surer_of_few_samples_takes_no_lead() -> None:
+    def surer(candidate: Candidate) -> float:
+        """Of samples that are all right: a high learning rate has the lower loss."""
+        return 1e-4 / candidate.hyperparameters[RATE]
+
+    found = at(0.01, 0.3)
+    assert tried(surer, found)[0].candidate.hyperparameters[RATE] > 0.1
+    assert tried(surer, found, steps=replace(STEPS, least=0.069))[0].candidate == found
+    assert replace(STEPS, least=0.069).is_lower(0.93, math.inf)
+
+
+@pytest.mark.parametrize(("mistake", "leads"), [(0.0, 2), (10.0, 0)])
+def test_a_whole_training_that_is_surer_of_few_samples_leaves_what_was_learned(
+    mistake: float, leads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = Trainer.train
+
+    def told(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        found, rate = train(trainer, candidate), candidate.hyperparameters[RATE]
+        loss = 0.01 - rate / 100 if "whole" in trainer.name else 1 / rate
+        return replace(found, metrics={**found.metrics, "loss": loss})
+
+    monkeypatch.setattr(Trainer, "train", told)
+    result = train_search.search(small_search("method.whole_epochs=2", f"method.mistake={mistake}"), tmp_path)[0]
+    whole = [one.candidate for one in EvaluationCache(tmp_path / "coarse_to_fine_whole.jsonl")]
+    assert result.candidate == whole[leads]
+    assert len(whole) == 3
+
+
 def test_what_is_doubted_has_a_usual_value(tmp_path: Path) -> None:
     config = small_search("method.doubted=[drop_paths]")
     with pytest.raises(InvalidValue, match=r"^method\.doubted=drop_paths is not allowed: it must be one of usual: "):
@@ -236,15 +265,18 @@ def test_a_whole_training_decides_between_learned_and_other_values(
     config = small_search("method.whole_epochs=2")
     result = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 5, tmp_path)
     whole = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine_whole.jsonl"))
-    assert [one.candidate.hyperparameters[RATE] for one in whole] == [short_rates[0], max(short_rates)]
+    rates = [one.candidate.hyperparameters[RATE] for one in whole]
+    assert rates == [short_rates[0], 0.01, max(short_rates)], "the usual one is tried, whatever short trainings prefer"
     assert result.candidate == whole[0].candidate, "the learned values stay"
-    assert "the learned values stay, after 3 short trainings and whole ones of both" in result.remarks["coarse to fine"]
+    assert "the learned values stay, after 3 short trainings and 3 whole ones" in result.remarks["coarse to fine"]
     all_of_it = EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"), whole
     assert result.cost.samples > sum(one.cost.samples for kept in all_of_it for one in kept)
 
-    poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - 1}")
-    train_search.search(poor, tmp_path / "poor")
-    assert not (tmp_path / "poor" / "coarse_to_fine_whole.jsonl").exists(), "one of the two alone would tell nothing"
+    for lacking, made in ((1, 2), (whole[0].cost.samples + 1, 0)):  # one alone would tell nothing
+        poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - lacking}")
+        train_search.search(poor, tmp_path / f"poor{made}")
+        kept_of_poor = EvaluationCache(tmp_path / f"poor{made}" / "coarse_to_fine_whole.jsonl")
+        assert [one.candidate for one in kept_of_poor] == [one.candidate for one in whole][::2][:made]
 
 
 def test_from_any_start_the_search_begins_at_a_usual_learning_rate(tmp_path: Path) -> None:
