@@ -30,6 +30,9 @@ class CoarseToFine(Refinement):
     step is open, at ``trials`` trainings, or where the budget pays for no further one. Where the learned values lead no
     more, they and the leader get a whole training, in ``coarse_to_fine_whole.jsonl``, and the lower loss decides.
 
+    Where few validation samples are all right, a lower loss is confidence, of which high learning rates have most. So a
+    candidate must be better by more than that there, and the leader with its usual learning rate gets a whole training.
+
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.
         epochs: Length of one training.
@@ -41,12 +44,12 @@ class CoarseToFine(Refinement):
         tried: By name, a value for what the hypergradient leaves to these trainings (``by: trainings``).
         from_usual: Whether they follow a search, too, that began near the usual values and leaves nothing to them: it
             has left these by its own measure, and short trainings have to be better than that measure to be of use.
-        mistake: Of classes, by how much of one validation sample's loss, in nats, another candidate's mean loss must be
-            lower as well, in short and in whole trainings. Where few samples are all right, a lower loss is confidence
-            alone, and high learning rates have most of it.
         doubted: Names whose usual values hold after the search, unless short trainings prefer the learned ones. It is
             for regularisers: a few steps ahead they are harm or noise, so that a hypergradient cannot see their worth.
             Where no training is made, or all of them are less than a tenth of their range away, none is tried.
+        few: Below so many validation samples they are few.
+        mistake: Of few samples of classes, by how much of the loss of one, in nats, another candidate's mean loss must
+            be lower as well, in short and in whole trainings.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -65,6 +68,7 @@ class CoarseToFine(Refinement):
         tried: Mapping[str, float] | None = None,
         from_usual: bool = True,
         doubted: Sequence[str] = (),
+        few: int = 0,
         mistake: float = 0.0,
         *,
         parts: SearchParts,
@@ -72,14 +76,18 @@ class CoarseToFine(Refinement):
         require(trials >= 2, "trials", trials, "it must be at least 2")
         good = whole_epochs is None or whole_epochs >= 1
         require(good, "whole_epochs", whole_epochs, "it must be at least 1, or null for no whole trainings")
+        require(few >= 0, "few", few, "it must be at least 0")
         require(0 <= mistake < math.inf, "mistake", mistake, "it must be at least 0, in nats")
+        self.steps = Steps(usual, coarse, fine, margin)
         super().__init__(inner, parts)
         assert parts.setup is not None
-        of_classes = parts.setup.task.name == "classification"
-        self.steps = Steps(usual, coarse, fine, margin, mistake / len(parts.setup.validation) if of_classes else 0.0)
+        samples = len(parts.setup.validation)
+        if samples < few and parts.setup.task.name == "classification":
+            self.steps = replace(self.steps, least=mistake / samples)
         self.trials, self.from_usual = trials, from_usual
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
+        self.whole_at_usual = [RATE] if samples < few and RATE in self.ranges else []
         for name in doubted:
             require(name in usual, "doubted", name, f"it must be one of usual: {', '.join(usual)}")
         self.doubted = [name for name in doubted if name in self.ranges]
@@ -108,8 +116,7 @@ class CoarseToFine(Refinement):
             lead = self.steps.lead(found.candidate, self.ranges, measured, {**self.tried, **doubted})
             if trainings.done:
                 log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
-            rate = [RATE] if RATE in self.ranges and RATE in self.steps.usual else []
-            usual = self.steps.moved(lead.candidate, self.ranges, rate, 1.0)
+            usual = self.steps.moved(lead.candidate, self.ranges, self.whole_at_usual, 1.0)
             whole = self._whole_trainings([found.candidate, usual, lead.candidate], trainings)
         return self._improved(found, trainings, lead, whole) if trainings.done else found
 
@@ -160,7 +167,8 @@ class CoarseToFine(Refinement):
         changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
         told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
         if whole:
-            told += f" and {len(whole)} whole ones, with losses of {' and '.join(f'{loss(one):.3g}' for one in whole)}"
+            of, losses = "both" if len(whole) == 2 else "all three", " and ".join(f"{loss(one):.3g}" for one in whole)
+            told += f" and whole ones of {of}, with losses of {losses}"
         settled = {**found.settled, **dict.fromkeys(moved, None)}
         if lead.cut_short:
             settled |= dict.fromkeys(self.ranges, "its short trainings ended before all steps were tried")
