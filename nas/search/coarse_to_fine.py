@@ -16,7 +16,7 @@ from nas.errors import require
 from nas.evaluation.evaluation import Cost, Evaluation
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult, unsettled_in_words
-from nas.search.trainings import Refinement, Trainer, Trainings, best, in_words, loss, values_within
+from nas.search.trainings import Refinement, Trainer, Trainings, in_words, loss, values_within
 
 log = logging.getLogger(__name__)
 RATE = "learning_rate"
@@ -29,6 +29,9 @@ class CoarseToFine(Refinement):
     They lie in ``coarse_to_fine.jsonl`` of the run folder, so that a resumed run makes none twice. They end where no
     step is open, at ``trials`` trainings, or where the budget pays for no further one. Where the learned values lead no
     more, they and the leader get a whole training, in ``coarse_to_fine_whole.jsonl``, and the lower loss decides.
+
+    Where few validation samples are all right, a lower loss is confidence, of which high learning rates have most. So a
+    candidate must be better by more than that there, and the leader with its usual learning rate gets a whole training.
 
     Args:
         inner, parts: As of :class:`nas.search.trainings.Refinement`.
@@ -44,6 +47,9 @@ class CoarseToFine(Refinement):
         doubted: Names whose usual values hold after the search, unless short trainings prefer the learned ones. It is
             for regularisers: a few steps ahead they are harm or noise, so that a hypergradient cannot see their worth.
             Where no training is made, or all of them are less than a tenth of their range away, none is tried.
+        few: Below so many validation samples they are few.
+        mistake: Of few samples of classes, by how much of the loss of one, in nats, another candidate's mean loss must
+            be lower as well, in short and in whole trainings.
 
     Raises:
         InvalidValue: A setting is out of bounds.
@@ -62,17 +68,26 @@ class CoarseToFine(Refinement):
         tried: Mapping[str, float] | None = None,
         from_usual: bool = True,
         doubted: Sequence[str] = (),
+        few: int = 0,
+        mistake: float = 0.0,
         *,
         parts: SearchParts,
     ) -> None:
         require(trials >= 2, "trials", trials, "it must be at least 2")
         good = whole_epochs is None or whole_epochs >= 1
         require(good, "whole_epochs", whole_epochs, "it must be at least 1, or null for no whole trainings")
+        require(few >= 0, "few", few, "it must be at least 0")
+        require(0 <= mistake < math.inf, "mistake", mistake, "it must be at least 0, in nats")
         self.steps = Steps(usual, coarse, fine, margin)
         super().__init__(inner, parts)
+        assert parts.setup is not None
+        samples = len(parts.setup.validation)
+        if samples < few and parts.setup.task.name == "classification":
+            self.steps = replace(self.steps, least=mistake / samples)
         self.trials, self.from_usual = trials, from_usual
         ranges = parts.hyperparameters.candidate_ranges()
         self.ranges = {name: range_ for name, range_ in ranges.items() if name in usual}
+        self.whole_at_usual = [RATE] if samples < few and RATE in self.ranges else []
         for name in doubted:
             require(name in usual, "doubted", name, f"it must be one of usual: {', '.join(usual)}")
         self.doubted = [name for name in doubted if name in self.ranges]
@@ -101,7 +116,8 @@ class CoarseToFine(Refinement):
             lead = self.steps.lead(found.candidate, self.ranges, measured, {**self.tried, **doubted})
             if trainings.done:
                 log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
-            whole = self._whole_trainings([found.candidate, lead.candidate], trainings)
+            usual = self.steps.moved(lead.candidate, self.ranges, self.whole_at_usual, 1.0)
+            whole = self._whole_trainings([found.candidate, usual, lead.candidate], trainings)
         return self._improved(found, trainings, lead, whole) if trainings.done else found
 
     def _without_doubt(self, searched: SearchResult) -> SearchResult:
@@ -125,12 +141,15 @@ class CoarseToFine(Refinement):
         return near(began, self.steps.moved(began, self.ranges, list(self.ranges), 1.0), self.ranges)
 
     def _whole_trainings(self, candidates: Sequence[Candidate], trainings: Trainings) -> list[Evaluation]:
-        """One of each, where they differ and the budget pays for all; one alone would tell nothing."""
-        if self.whole is None or len(set(candidates)) < 2:
+        """One of each, or of the first and the last alone, as the budget pays; none where these are the same."""
+        if self.whole is None or candidates[0] == candidates[-1]:
             return []
-        if not trainings.affords(sum((self.whole.price(one) for one in candidates), Cost())):
+        for made_of in (list(dict.fromkeys(candidates)), [candidates[0], candidates[-1]]):
+            if trainings.affords(sum((self.whole.price(one) for one in made_of), Cost())):
+                break
+        else:
             return []
-        made = [trainings.train(self.whole, one) for one in candidates]
+        made = [trainings.train(self.whole, one) for one in made_of]
         return [trial for trial in made if trial is not None]
 
     def _moved(self, before: Hyperparameters, after: Hyperparameters) -> list[str]:
@@ -139,14 +158,17 @@ class CoarseToFine(Refinement):
     def _improved(
         self, found: SearchResult, trainings: Trainings, lead: "Lead", whole: Sequence[Evaluation]
     ) -> SearchResult:
-        compared = len(whole) == 2
-        candidate = best(whole).candidate if compared else lead.candidate
+        candidate, best = lead.candidate, math.inf
+        for trial in whole:
+            if trial is whole[0] or loss(trial) < best - self.steps.least:
+                candidate, best = trial.candidate, loss(trial)
         before, after = found.candidate.hyperparameters, candidate.hyperparameters
         moved = self._moved(before, after)
         changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
         told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
-        if compared:
-            told += f" and whole ones of both, with losses of {' and '.join(f'{loss(one):.3g}' for one in whole)}"
+        if whole:
+            of, losses = "both" if len(whole) == 2 else "all three", " and ".join(f"{loss(one):.3g}" for one in whole)
+            told += f" and whole ones of {of}, with losses of {losses}"
         settled = {**found.settled, **dict.fromkeys(moved, None)}
         if lead.cut_short:
             settled |= dict.fromkeys(self.ranges, "its short trainings ended before all steps were tried")
@@ -162,7 +184,7 @@ class Lead:
 
     Args:
         first: The first one to lead.
-        margin: See :class:`CoarseToFine`.
+        steps: By how much another one's loss must be lower.
         measure: A candidate's loss, or None where it cannot be paid for.
 
     Attributes:
@@ -170,8 +192,8 @@ class Lead:
         cut_short: Whether a candidate could not be paid for.
     """
 
-    def __init__(self, first: Candidate, margin: float, measure: Callable[[Candidate], float | None]) -> None:
-        self.candidate, self.margin, self.measure = first, margin, measure
+    def __init__(self, first: Candidate, steps: "Steps", measure: Callable[[Candidate], float | None]) -> None:
+        self.candidate, self.steps, self.measure = first, steps, measure
         self.known: dict[Candidate, float] = {}
         self.cut_short = False
         self._measured(first)
@@ -180,7 +202,7 @@ class Lead:
         """Whether ``candidate`` takes the lead."""
         if not self._measured(candidate):
             return False
-        won = self.known[candidate] < (1 - self.margin) * self.known[self.candidate]
+        won = self.steps.is_lower(self.known[candidate], self.known[self.candidate])
         self.candidate = candidate if won else self.candidate
         return won
 
@@ -194,12 +216,17 @@ class Lead:
 
 @dataclass(frozen=True)
 class Steps:
-    """Which candidates are tried; the fields are those of :class:`CoarseToFine`."""
+    """Which candidates are tried; the fields are those of :class:`CoarseToFine`.
+
+    Attributes:
+        least: By how much another candidate's loss must be lower, in units of the loss.
+    """
 
     usual: Mapping[str, float]
     coarse: float
     fine: float
     margin: float
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         require(len(self.usual) > 0, "usual", dict(self.usual), "it must name a hyperparameter or more")
@@ -209,6 +236,10 @@ class Steps:
         good = self.fine <= self.coarse < math.inf
         require(good, "coarse", self.coarse, f"it must be a factor of at least fine={self.fine:g}")
         require(0 <= self.margin < 1, "margin", self.margin, "it must be from 0 to below 1")
+
+    def is_lower(self, loss: float, led: float) -> bool:
+        """Whether ``loss`` takes the lead from ``led``."""
+        return loss < min((1 - self.margin) * led, led - self.least)
 
     def lead(
         self,
@@ -230,7 +261,7 @@ class Steps:
             measure: As that of :class:`Lead`.
             tried: As that of :class:`CoarseToFine`.
         """
-        lead = Lead(found, self.margin, measure)
+        lead = Lead(found, self, measure)
         others = [name for name in ranges if name != RATE and name in self.usual]
         usual = self.moved(found, ranges, [name for name in ranges if name in self.usual], 1.0)
         if not near(found, usual, ranges):

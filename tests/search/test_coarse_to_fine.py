@@ -213,6 +213,44 @@ def test_what_is_doubted_has_its_usual_value_unless_trainings_prefer_the_learned
     assert unpaid.candidate.hyperparameters["dropout"] == 0.3, "no training is paid for, and none is needed"
 
 
+def test_to_be_surer_of_few_samples_takes_no_lead() -> None:
+    def surer(candidate: Candidate) -> float:
+        """Of samples that are all right: a high learning rate has the lower loss."""
+        return 1e-4 / candidate.hyperparameters[RATE]
+
+    found = at(0.01, 0.3)
+    assert tried(surer, found)[0].candidate.hyperparameters[RATE] > 0.1
+    assert tried(surer, found, steps=replace(STEPS, least=0.069))[0].candidate == found
+    assert replace(STEPS, least=0.069).is_lower(0.93, math.inf)
+
+
+def losses_told(
+    monkeypatch: pytest.MonkeyPatch, short: Callable[[float], float], whole: Callable[[float], float]
+) -> list[float]:
+    """Losses of short and of whole trainings by their learning rate; returns the rates of the short ones, as made."""
+    train, rates = Trainer.train, []
+
+    def told(trainer: Trainer, candidate: Candidate) -> Evaluation:
+        found, rate = train(trainer, candidate), candidate.hyperparameters[RATE]
+        is_whole = trainer.name == "coarse_to_fine_whole"
+        rates.extend([] if is_whole else [rate])
+        return replace(found, metrics={**found.metrics, "loss": whole(rate) if is_whole else short(rate)})
+
+    monkeypatch.setattr(Trainer, "train", told)
+    return rates
+
+
+@pytest.mark.parametrize(("mistake", "leads"), [(0.0, 2), (10.0, 0)])
+def test_a_whole_training_that_is_surer_of_few_samples_leaves_what_was_learned(
+    mistake: float, leads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_told(monkeypatch, short=lambda rate: 1 / rate, whole=lambda rate: 0.01 - rate / 100)
+    result = train_search.search(small_search("method.whole_epochs=2", f"method.mistake={mistake}"), tmp_path)[0]
+    whole = [one.candidate for one in EvaluationCache(tmp_path / "coarse_to_fine_whole.jsonl")]
+    assert len(whole) == 3
+    assert result.candidate == whole[leads]
+
+
 def test_what_is_doubted_has_a_usual_value(tmp_path: Path) -> None:
     config = small_search("method.doubted=[drop_paths]")
     with pytest.raises(InvalidValue, match=r"^method\.doubted=drop_paths is not allowed: it must be one of usual: "):
@@ -222,29 +260,34 @@ def test_what_is_doubted_has_a_usual_value(tmp_path: Path) -> None:
 def test_a_whole_training_decides_between_learned_and_other_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train = Trainer.train
-    short_rates: list[float] = []
-
-    def told(trainer: Trainer, candidate: Candidate) -> Evaluation:
-        """Short trainings prefer high learning rates, whole ones low ones."""
-        found, rate = train(trainer, candidate), candidate.hyperparameters[RATE]
-        is_whole = trainer.name == "coarse_to_fine_whole"
-        short_rates.extend([] if is_whole else [rate])
-        return replace(found, metrics={**found.metrics, "loss": 1 + rate if is_whole else 1 / rate})
-
-    monkeypatch.setattr(Trainer, "train", told)
+    short_rates = losses_told(monkeypatch, short=lambda rate: 1 / rate, whole=lambda rate: 1 + rate)
     config = small_search("method.whole_epochs=2")
     result = killed_before_a_training(lambda folder: train_search.search(config, folder)[0], 5, tmp_path)
     whole = list(EvaluationCache(tmp_path / "whole" / "coarse_to_fine_whole.jsonl"))
-    assert [one.candidate.hyperparameters[RATE] for one in whole] == [short_rates[0], max(short_rates)]
+    rates = [one.candidate.hyperparameters[RATE] for one in whole]
+    assert rates == [short_rates[0], 0.01, max(short_rates)], "the usual one is tried, whatever short trainings prefer"
     assert result.candidate == whole[0].candidate, "the learned values stay"
-    assert "the learned values stay, after 3 short trainings and whole ones of both" in result.remarks["coarse to fine"]
+    assert (
+        "the learned values stay, after 3 short trainings and whole ones of all three"
+        in result.remarks["coarse to fine"]
+    )
     all_of_it = EvaluationCache(tmp_path / "whole" / "coarse_to_fine.jsonl"), whole
     assert result.cost.samples > sum(one.cost.samples for kept in all_of_it for one in kept)
 
-    poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - 1}")
-    train_search.search(poor, tmp_path / "poor")
-    assert not (tmp_path / "poor" / "coarse_to_fine_whole.jsonl").exists(), "one of the two alone would tell nothing"
+    lacking = {1: [short_rates[0], max(short_rates)], 1 + whole[0].cost.samples: []}  # one alone would tell nothing
+    for samples, rates in lacking.items():
+        poor = small_search("method.whole_epochs=2", f"budget.samples={result.cost.samples - samples}")
+        train_search.search(poor, tmp_path / f"poor{samples}")
+        made = EvaluationCache(tmp_path / f"poor{samples}" / "coarse_to_fine_whole.jsonl")
+        assert [one.candidate.hyperparameters[RATE] for one in made] == pytest.approx(rates, rel=0.1)
+
+
+def test_many_validation_samples_decide_without_the_usual_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses_told(monkeypatch, short=lambda rate: 1e-4 / rate, whole=lambda rate: 1e-4 / rate)
+    train_search.search(small_search("method.whole_epochs=2", "method.few=32"), tmp_path)
+    rates = [one.candidate.hyperparameters[RATE] for one in EvaluationCache(tmp_path / "coarse_to_fine_whole.jsonl")]
+    assert len(rates) == 2
+    assert 0.01 not in rates
 
 
 def test_from_any_start_the_search_begins_at_a_usual_learning_rate(tmp_path: Path) -> None:
