@@ -34,6 +34,7 @@ from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
 from nas.interop.original_state import load_weights, write_weights
+from nas.interop.trained_network import TrainedNetwork
 from nas.report.continuation import continued_text
 from nas.report.outcome import (
     architecture_figure,
@@ -130,6 +131,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     write_weights(network, path / "weights.pt", splits.class_names)
+    TrainedNetwork.of(found, splits, task).write(path)
     result = {
         **measured,
         **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
