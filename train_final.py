@@ -221,10 +221,12 @@ def run(config: DictConfig, path: Path) -> None:
     except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     trust = trust_prefix(OmegaConf.to_container(config, resolve=False), found.space.describe())
-    following = f"{trust}{typed_python()} -m nas.report compare {typed_path(page_folder)} <another run folder>"
+    following = f"compare {typed_path(page_folder)} <another run folder>"
+    if "kind" in found.preparation:  # data of the user's own
+        following = f"predict {typed_path(page_folder if path.name == 'final' else path)} <new samples>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
-    say_at_the_end(summary, page, following, console)
+    say_at_the_end(summary, page, f"{trust}{typed_python()} -m nas.report {following}", console)
 
 
 def chosen_hyperparameters(

@@ -125,7 +125,8 @@ def _with_targets(task: Task, new: NewSamples, splits: DataSplits) -> DataSplits
     if strange := [str(cell) for cell, there in pairs if not there and str(cell).strip()]:
         what = f"{len(strange):,} target{'s' * (len(strange) > 1)} that the training has no word for"
         log.info(f"{what}, taken as not known: {listed(list(dict.fromkeys(strange)))}")
-    return replace(splits, test=new.dataset.with_targets(targets))
+    data = new.dataset.with_targets(targets)
+    return replace(splits, train=data, validation=data, test=data)
 
 
 def _known(targets: Tensor) -> Tensor:
