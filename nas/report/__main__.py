@@ -94,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         "of texts, a .txt file, or a folder of them",
     )
     predict.add_argument(
+        "settings",
+        nargs="*",
+        help="how the new data are read, if otherwise than the run's: \"data.csv.separator=';'\", data.x=signals, ...",
+    )
+    predict.add_argument(
         "--output", type=Path, help="what is written; <data>_predictions.csv in the working directory if not given"
     )
     predict.add_argument("--overwrite", action="store_true", help="also where it is there already")
@@ -154,7 +159,8 @@ def _why(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from nas.report.new_predictions import write_new_predictions  # reading data takes a while to import
 
-    print(write_new_predictions(options.folder, options.data, options.output, options.overwrite))
+    given = options.output, options.overwrite, options.settings
+    print(write_new_predictions(options.folder, options.data, *given))
 
 
 def _share(margin: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
 
@@ -16,23 +17,27 @@ from nas.configuration import build
 from nas.data.data_splits import DataSplits
 from nas.data.new_samples import NewSamples, TakesNewSamples
 from nas.data.own_files import path_of
-from nas.errors import InvalidValue, UnusableInput, listed, require
+from nas.errors import InvalidValue, UnusableInput, keys_below, listed, require
 from nas.interop.places_source import values_of_masks
 from nas.interop.trained_network import FILE, WEIGHTS, TrainedNetwork
 from nas.report.outcome import samples_in_words
 from nas.report.predictions import write_predictions
 from nas.run.checkpoint import make_folder, write_atomically
 from nas.run.environment import checked_device
+from nas.run.overrides import parse_override
 from nas.run.recorded import command_for, recorded_configuration
 from nas.tasks import Prediction, Task, restored_task
 from nas.training.memory import outputs_and_targets
 
 log = logging.getLogger(__name__)
 BATCH = 256  # samples, as the test part is read: the same rows get the same digits
+READ_BY = ("data.csv.", "data.text_column", "data.x", "data.y")  # what settings of new data begin with
 PLACES_BATCH = 4  # samples with outputs as large as they are
 
 
-def write_new_predictions(folder: Path, data: str, output: Path | None = None, overwrite: bool = False) -> str:
+def write_new_predictions(
+    folder: Path, data: str, output: Path | None = None, overwrite: bool = False, settings: Sequence[str] = ()
+) -> str:
     """Write what the network that was retrained in ``folder`` says of the samples in ``data``.
 
     Nothing is fitted: the samples are prepared by what was measured on the training part. Targets that the data have
@@ -44,6 +49,7 @@ def write_new_predictions(folder: Path, data: str, output: Path | None = None, o
         output: What is written: a CSV file; for masks of pictures a folder, for other places an ``.npz`` file. None
             names it after the data, in the working directory.
         overwrite: Whether it may be there already.
+        settings: How the new data are read where they differ from the run's own, such as ``data.csv.separator=;``.
 
     Returns:
         How much was written where, as a sentence.
@@ -56,7 +62,7 @@ def write_new_predictions(folder: Path, data: str, output: Path | None = None, o
     trained = TrainedNetwork.read(folder)
     found = trained.found
     task = restored_task(found.task, found.space.signature)
-    source = build(recorded_configuration(folder).data, "data")
+    source = build(_as_read(folder, settings).data, "data")
     if not isinstance(source, TakesNewSamples):
         own = "data=table, images, arrays, time_series and text"
         raise UnusableInput(f"New samples are read as {own} read theirs, and {folder} was trained on {found.data}.")
@@ -68,7 +74,8 @@ def write_new_predictions(folder: Path, data: str, output: Path | None = None, o
     require(overwrite or not output.exists(), "--output", output, "it is there: name another one, or say --overwrite")
     require(output.parent.is_dir(), "--output", output, "its folder is not there")
     require(output.is_dir() == masks or not output.exists(), "--output", output, "it is no file, or no folder")
-    new = source.new_samples(path, found.preparation)
+    with keys_below("data"):
+        new = source.new_samples(path, found.preparation)
     _refuse_other_shape(path, new, task)
     splits = _as_splits(trained, new)
     device = checked_device("auto")
@@ -99,6 +106,18 @@ def _retraining(folder: Path) -> Path:
     elif (folder / "candidate.json").is_file():
         allowed = f"its candidate is not retrained yet: {command_for('train_final.py', 'candidate', folder)}"
     raise InvalidValue("run folder", folder, allowed)
+
+
+def _as_read(folder: Path, settings: Sequence[str]) -> DictConfig:
+    """The configuration of the run in ``folder`` with ``settings`` of how its data are read."""
+    config = recorded_configuration(folder)
+    for one in settings:
+        override = parse_override(one)
+        name, value = override.get_key_element(), override.value()
+        allowed = "only data.csv.*, data.text_column, data.x and data.y say how new data are read"
+        require(name.startswith(READ_BY) and not override.is_sweep_override(), name, value, allowed)
+        OmegaConf.update(config, name, value)
+    return config
 
 
 def _refuse_other_shape(path: Path, new: NewSamples, task: Task) -> None:

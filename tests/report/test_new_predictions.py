@@ -259,6 +259,7 @@ def test_a_mistake_ends_in_one_sentence_and_writes_nothing(own: Path, capsys: py
     table.to_csv("new.csv", index=False)
     table.drop(columns=["gap", "sex"]).to_csv("lacking.csv", index=False)
     table.assign(age="old").to_csv("words.csv", index=False)
+    table.to_csv("semicolons.csv", index=False, sep=";")
     Path("empty.csv").touch()
     Path("bare").mkdir()
     Path("searched").mkdir()
@@ -285,6 +286,12 @@ def test_a_mistake_ends_in_one_sentence_and_writes_nothing(own: Path, capsys: py
         ): "lacks the columns gap, sex: the network takes age, gap, sex, and lacking.csv has age, ",
         ("run", "words.csv"): "words.csv: age of row 1 is 'old', not a number",
         ("run", "own.npz"): "own.npz is no table: data=arrays reads it; the new data must be CSV or Parquet.",
+        ("run", "semicolons.csv"): "\"data.csv.separator=';'\" may tell its columns apart.",
+        (
+            "run",
+            "new.csv",
+            "data.ignore=[age]",
+        ): "data.ignore=['age'] is not allowed: only data.csv.*, data.text_column, data.x and data.y",
         ("run", "new.csv", "--output", "said.csv"): "--output=said.csv is not allowed: it is there: name another one",
         ("run", "new.csv", "--output", "no/said.csv"): "--output=no/said.csv is not allowed: its folder is not there",
     }.items():
@@ -296,3 +303,6 @@ def test_a_mistake_ends_in_one_sentence_and_writes_nothing(own: Path, capsys: py
         assert len(error.strip().splitlines()) == 1
     assert Path("said.csv").read_text() == "mine"
     assert not list(Path().glob("*_predictions*"))
+    main(["predict", "run", "semicolons.csv", "data.csv.separator=';'"])
+    main(["predict", "run", "new.csv"])
+    assert Path("semicolons_predictions.csv").read_bytes() == Path("new_predictions.csv").read_bytes()
