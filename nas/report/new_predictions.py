@@ -86,7 +86,8 @@ def write_new_predictions(
     else:
         rows, told = _predicted(network, task, _with_targets(task, new, splits), device)
         write_predictions(output, rows)
-    return f"predicted {len(new.samples):,} {samples_in_words(task.signature)}{told}: {output}"
+    words, count = samples_in_words(task.signature), len(new.samples)
+    return f"predicted {count:,} {words.removesuffix('s') if count == 1 else words}{told}: {output}"
 
 
 def _retraining(folder: Path) -> Path:

@@ -199,7 +199,7 @@ def test_pictures_of_other_sizes_are_cut_and_a_picture_alone_will_do(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = retrained("images")
-    assert write_new_predictions(run, one_picture("L")(), Path("one.csv")) == "predicted 1 images: one.csv"
+    assert write_new_predictions(run, one_picture("L")(), Path("one.csv")) == "predicted 1 image: one.csv"
     assert [row["sample"] for row in rows_of("one.csv")] == ["one.png"]
     with pytest.raises(UnusableInput, match=r"1 of 1 pictures have colours, and those of the training were grey"):
         write_new_predictions(run, one_picture("RGB")(), Path("two.csv"))
@@ -211,32 +211,36 @@ def test_pictures_of_other_sizes_are_cut_and_a_picture_alone_will_do(
         write_new_predictions(run, "broken.png")
 
 
-def without_x() -> None:
-    np.savez("new.npz", a=np.zeros(3), b=np.zeros(3))
+UNLIKE: dict[str, dict[str, tuple[Callable[[], Any], str]]] = {
+    "arrays": {
+        "wide.npz": (lambda: {"x": np.zeros((4, 12, 3))}, "samples of 3x12, and the network takes 2x12"),
+        "one.npz": (lambda: {"x": np.zeros((12, 2))}, r"samples as NLC are wanted; x\[None\] makes a sample of it"),
+        "none.npz": (lambda: {"x": np.zeros((0, 12, 2))}, r"x of none.npz is \(0, 12, 2\), and samples as NLC"),
+        "bytes.npz": (lambda: {"x": np.zeros((4, 12, 2), np.uint8)}, "x of bytes.npz is uint8, and that of the tr"),
+        "texts.npz": (lambda: {"x": np.full((4, 12, 2), "a")}, "x is .* of text: inputs must be numbers"),
+        "other.npz": (lambda: {"a": np.zeros(3), "b": np.zeros(3)}, "other.npz has the arrays a, b, and x is wanted"),
+    },
+    "series": {
+        "two.ts": (lambda: "@data\n1,2:3,4", "two.ts has 2 channels, and the series of the training had 1"),
+        "series.csv": (lambda: "1,2", r"series.csv cannot be read: series are in .ts files"),
+    },
+    "texts": {"empty": (lambda: None, "There is no .txt file in .*empty")},
+}
 
 
-@pytest.mark.parametrize(
-    ("source", "write", "sentence"),
-    [
-        ("arrays", lambda: np.savez("new.npz", x=np.zeros((4, 12, 3))), "samples of 3x12, and the network takes 2x12"),
-        ("arrays", lambda: np.savez("new.npz", x=np.zeros((12, 2))), r"samples as NLC are wanted; x\[None\] makes a"),
-        ("arrays", lambda: np.savez("new.npz", x=np.zeros((0, 12, 2))), r"\(0, 12, 2\), and samples as NLC"),
-        ("arrays", lambda: np.savez("new.npz", x=np.zeros((4, 12, 2), np.uint8)), "x of new.npz is uint8, and that of"),
-        ("arrays", lambda: np.savez("new.npz", x=np.full((4, 12, 2), "a")), "x is .* of text: inputs must be numbers"),
-        ("arrays", without_x, "new.npz has the arrays a, b, and x is wanted"),
-        ("series", lambda: Path("new.ts").write_text("@data\n1,2:3,4"), "has 2 channels, and the series of the tr"),
-        ("series", lambda: Path("new.csv").write_text("1,2"), r"new.csv cannot be read: series are in .ts files"),
-        ("texts", lambda: Path("new").mkdir(), "There is no .txt file in .*new"),
-    ],
-)
-def test_samples_unlike_those_of_the_training_are_refused(
-    source: str, write: Callable[[], Any], sentence: str, own: Path
-) -> None:
+@pytest.mark.parametrize("source", list(UNLIKE))
+def test_samples_unlike_those_of_the_training_are_refused(source: str, own: Path) -> None:
     run = retrained(source)
-    write()
-    (new,) = Path().glob("new*")
-    with pytest.raises(UnusableInput, match=sentence):
-        write_new_predictions(run, str(new))
+    for name, (content, sentence) in UNLIKE[source].items():
+        written = content()
+        if isinstance(written, dict):
+            np.savez(name, **written)
+        elif written is None:
+            Path(name).mkdir()
+        else:
+            Path(name).write_text(written)
+        with pytest.raises(UnusableInput, match=sentence):
+            write_new_predictions(run, name)
     assert not list(Path().glob("*_predictions*"))
 
 
