@@ -34,6 +34,7 @@ from nas.hyperparameters.kinds import Hyperparameter
 from nas.interop.export import write_for_other_programs
 from nas.interop.named_architecture import architecture_text, candidate_path, read_candidate
 from nas.interop.original_state import load_weights, write_weights
+from nas.interop.trained_network import TrainedNetwork
 from nas.report.continuation import continued_text
 from nas.report.outcome import (
     architecture_figure,
@@ -130,6 +131,7 @@ def retrain(config: DictConfig, path: Path) -> tuple[CandidateFile, dict[str, An
     parameters = int(count_parameters(network, task.signature))
     of_head = sum(parameter.numel() for parameter in network.parameters()) - parameters
     write_weights(network, path / "weights.pt", splits.class_names)
+    TrainedNetwork.of(found, splits, task).write(path)
     result = {
         **measured,
         **recorded_task(task, metrics.values, task.measured_without_inputs(test.targets)),
@@ -219,10 +221,12 @@ def run(config: DictConfig, path: Path) -> None:
     except OwnedByAnother as holder:
         print(f"the page is not written, since {holder} is writing into {searched}", file=sys.stderr)
     trust = trust_prefix(OmegaConf.to_container(config, resolve=False), found.space.describe())
-    following = f"{trust}{typed_python()} -m nas.report compare {typed_path(page_folder)} <another run folder>"
+    following = f"compare {typed_path(page_folder)} <another run folder>"
+    if "kind" in found.preparation:  # data of the user's own
+        following = f"predict {typed_path(page_folder if path.name == 'final' else path)} <new samples>"
     samples = f"{result['test_samples']} {samples_in_words(found.space.signature)}"
     summary = f"test {result['told']} ({samples}): {path / 'result.json'}"
-    say_at_the_end(summary, page, following, console)
+    say_at_the_end(summary, page, f"{trust}{typed_python()} -m nas.report {following}", console)
 
 
 def chosen_hyperparameters(

@@ -52,7 +52,7 @@ def places_source(task: Task, class_names: Sequence[str] | None, signature: Sign
         )
     if task.output != "class":
         return None
-    values = _values_of(class_names or ())
+    values = values_of_masks(class_names or ())
     made, constants, known = "logits.argmax(1).cpu()", "", "the numbers of the classes, from 0, as CLASSES has them"
     if values:
         written = values if len(values[0]) > 1 else [value for (value,) in values]
@@ -74,7 +74,7 @@ def _holds(kind: torch.dtype, lowest: int, highest: int) -> bool:
     return torch.iinfo(kind).min <= lowest and highest <= torch.iinfo(kind).max
 
 
-def _values_of(names: Sequence[str]) -> list[tuple[int, ...]]:
+def values_of_masks(names: Sequence[str]) -> list[tuple[int, ...]]:
     """What masks have in the place of each class, a number or a colour; empty where classes are called otherwise."""
     if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return [(int(name),) for name in names]

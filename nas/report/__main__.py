@@ -38,6 +38,7 @@ EXAMPLES = """
   python -m nas.report runs/mine                        write runs/mine/report.html anew
   python -m nas.report compare runs/one runs/two        one page for several runs, or for a multirun's folder
   python -m nas.report why runs/mine --retrain          measure what each choice is worth
+  python -m nas.report predict runs/mine new.csv        what the retrained network says of new rows
   python -m nas.report draw runs/mine                   the architecture as PNG, SVG and PDF
   python -m nas.report draw darts_v2 --output figures   a published one, a genotype's text or a candidate.json
   python -m nas.report genotype runs/mine               Genotype(...) of a cell, or the text of NAS-Bench-201
@@ -78,6 +79,29 @@ def _parser() -> argparse.ArgumentParser:
     why.add_argument("--retrain", action="store_true", help="also retrain every swap from scratch, for a short time")
     why.add_argument("--epochs", type=int, default=3, help="epochs of each retraining (3)")
     why.add_argument("--seeds", type=int, default=1, help="number of seeds over which each retraining is averaged (1)")
+
+    predict = commands.add_parser(
+        "predict",
+        help="what the retrained network says of new samples, as a CSV file",
+        description="Write what the network that train_final.py has trained says of new samples, one row each, "
+        "prepared as in the training. Targets may be there or not: those that are there stand beside the predictions "
+        "and are measured on. Masks become pictures, fields one .npz file.",
+    )
+    predict.add_argument("folder", type=Path, help="the run folder, or that of a retraining")
+    predict.add_argument(
+        "data",
+        help="what the run's own data are: a table; a picture, or a folder of them; .npz or .npy; .ts or .tsv; a table "
+        "of texts, a .txt file, or a folder of them",
+    )
+    predict.add_argument(
+        "settings",
+        nargs="*",
+        help="how the new data are read, if otherwise than the run's: \"data.csv.separator=';'\", data.x=signals, ...",
+    )
+    predict.add_argument(
+        "--output", type=Path, help="what is written; <data>_predictions.csv in the working directory if not given"
+    )
+    predict.add_argument("--overwrite", action="store_true", help="also where it is there already")
 
     draw = commands.add_parser("draw", help="the architecture, and samples of masks or fields, as PNG, SVG and PDF")
     draw.add_argument("architecture", help="a run folder, a candidate.json, a published name or an architecture's text")
@@ -130,6 +154,13 @@ def _why(options: argparse.Namespace) -> None:
     print_table(comparison_table(title, columns, rows))
     print(f"page: {page}")
     print(f"measured: {path}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from nas.report.new_predictions import write_new_predictions  # reading data takes a while to import
+
+    given = options.output, options.overwrite, options.settings
+    print(write_new_predictions(options.folder, options.data, *given))
 
 
 def _share(margin: float | None) -> str:
@@ -217,6 +248,7 @@ COMMANDS = {
     "page": _page,
     "compare": _compare,
     "why": _why,
+    "predict": _predict,
     "draw": _draw,
     "genotype": _genotype,
     "animate": _animate,

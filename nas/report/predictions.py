@@ -15,7 +15,6 @@ from nas.run.checkpoint import write_atomically
 from nas.tasks import Prediction, Task
 
 PREDICTIONS = "predictions.csv"
-COLUMNS = ("sample", "target", "true", "predicted")
 PROBABILITY = "probability"  # the last column, where there are probabilities
 MOST_ROWS = 200_000
 LARGEST_FILE = 50_000_000  # bytes
@@ -31,8 +30,8 @@ class Predictions(NamedTuple):
 class PredictionsFile:
     """Takes in what a network says of the test part, in its order, and writes it down.
 
-    There is a row per sample and target. Of more than :data:`MOST_ROWS`, samples are left out evenly. Nothing is
-    written of a task that tells nothing of single samples, such as one of every token.
+    There is a row per sample and target that is known. Of more than :data:`MOST_ROWS`, samples are left out evenly.
+    Nothing is written of a task that tells nothing of single samples, such as one of every token.
 
     Args:
         task: What the outputs mean.
@@ -52,17 +51,21 @@ class PredictionsFile:
         """Take in the next batch of the test part."""
         for place, found in enumerate(self._task.predictions(outputs, targets, self._splits), start=self._seen):
             if place in self._kept:
-                self._rows += [(self._samples[place], one) for one in found]
+                self._rows += [(self._samples[place], one) for one in found if one.true]
         self._seen += len(targets)
 
     def write(self, folder: Path) -> tuple[()]:
         """Write what was taken in to a file in ``folder``, if there is anything. There is nothing to draw."""
-        if not self._rows:
-            return ()
-        likely = any(one.probability for _, one in self._rows)
-        rows = ((sample, *(one if likely else one[:-1])) for sample, one in self._rows)
-        write_csv(folder / PREDICTIONS, (*COLUMNS, PROBABILITY) if likely else COLUMNS, rows)
+        if self._rows:
+            write_predictions(folder / PREDICTIONS, self._rows)
         return ()
+
+
+def write_predictions(file: Path, rows: Sequence[tuple[str | int, Prediction]]) -> None:
+    """Write ``rows``, each with its sample; what no row tells, a truth or a probability, has no column."""
+    lacking = {name for name in ("true", PROBABILITY) if not any(getattr(one, name) for _, one in rows)}
+    names = [name for name in Prediction._fields if name not in lacking]
+    write_csv(file, ("sample", *names), ((sample, *(getattr(one, name) for name in names)) for sample, one in rows))
 
 
 def write_csv(file: Path, names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -12,6 +12,7 @@ from nas.tasks.recorded import (
     parsed_measures,
     recorded_outputs,
     recorded_task,
+    restored_task,
 )
 from nas.tasks.regression import Regression
 from nas.tasks.task import Measure, Metrics, MetricsOfEach, Prediction, Task, TaskChoice
@@ -37,5 +38,6 @@ __all__ = [
     "parsed_measures",
     "recorded_outputs",
     "recorded_task",
+    "restored_task",
     "smoothed_cross_entropy",
 ]

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nas.data.augmentation import UNKNOWN_CLASS
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import LabelledDataset, TargetDataset
 from nas.data.labelled import is_one_hot
+from nas.data.tables.table_rows import place_of, places_of
 from nas.data.targets import absent_classes, alike_classes, joined_labels, number_names, refuse_unseen_classes
 from nas.errors import UnusableInput, listed, require
 from nas.signature import Signature
@@ -108,7 +110,15 @@ class Classification(Task):
         (target,), names = splits.target_names or (self.output,), self.output_names(splits)
         probabilities, classes = outputs.double().softmax(1).max(1)
         found = zip(targets.tolist(), classes.tolist(), probabilities.tolist(), strict=True)
-        return [[Prediction(target, names[true], names[said], f"{share:.4f}")] for true, said, share in found]
+        return [
+            [Prediction(target, "" if true < 0 else names[true], names[said], f"{share:.4f}")]
+            for true, said, share in found
+        ]
+
+    def read_targets(self, cells: Sequence[Sequence[Any]], names: Sequence[str]) -> Tensor:
+        places = places_of(names, ())  # TRUE is True, too, and 501 is 00501
+        found = torch.tensor([place_of(cell, places) - 1 for cell in cells[0]])
+        return torch.where(found < 0, UNKNOWN_CLASS, found)
 
     def output_names(self, splits: DataSplits) -> list[str]:
         return [*(splits.class_names or map(str, range(self.signature.outputs)))]

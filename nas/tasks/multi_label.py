@@ -1,7 +1,8 @@
 """Several labels per sample: logistic loss, mean average precision, AUROC."""
 
+import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch import Tensor
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
 from nas.data.labelled import shape_and_type
+from nas.data.tables.table_rows import place_of, places_of
 from nas.errors import UnusableInput, require
 from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
@@ -98,11 +100,21 @@ class MultiLabel(Task):
         names, probabilities = self.output_names(splits), outputs.double().sigmoid()
         return [
             [
-                Prediction(name, f"{of_label:.0f}", "1" if there > 0.5 else "0", f"{there:.4f}")
+                Prediction(
+                    name,
+                    f"{of_label:.0f}" if math.isfinite(of_label) else "",
+                    "1" if there > 0.5 else "0",
+                    f"{there:.4f}",
+                )
                 for name, of_label, there in zip(names, true, said, strict=True)
             ]
             for true, said in zip(targets.tolist(), probabilities.tolist(), strict=True)
         ]
+
+    def read_targets(self, cells: Sequence[Sequence[Any]], names: Sequence[str]) -> Tensor:
+        places = places_of(("False", "True"), ())  # which 0 and 1 are, too
+        found = torch.tensor([[place_of(cell, places) - 1 for cell in column] for column in cells]).T
+        return torch.where(found < 0, math.nan, found.float())
 
     def told(self, values: Mapping[str, float]) -> str:
         return f"{super().told(values)} over {self.signature.outputs} labels"

@@ -4,7 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
+
+from nas.errors import UnusableInput
+from nas.signature import Signature
 from nas.tasks.classification import Classification
+from nas.tasks.dense import DenseClassification, DenseRegression
+from nas.tasks.multi_label import MultiLabel
+from nas.tasks.regression import Regression, StandardisedNumbers
 from nas.tasks.task import Measure, Task
 
 
@@ -46,6 +53,33 @@ class RecordedTask(NamedTuple):
 
 OF_OLD = RecordedTask.of(Classification())
 """That of a run from before there were tasks."""
+
+
+def restored_task(content: Mapping[str, Any], signature: Signature) -> Task:
+    """The task that :meth:`Task.to_json` described, as far as a trained network needs it: without weights of classes.
+
+    Args:
+        content: What was described.
+        signature: What goes into the network and what comes out.
+
+    Raises:
+        UnusableInput: It is one of a user's own, or says nothing of single samples.
+    """
+    kinds: dict[str, type[Task]] = {
+        one.name: one for one in (Classification, MultiLabel, Regression, DenseClassification, DenseRegression)
+    }
+    name = content["name"]
+    if name not in kinds:
+        raise UnusableInput(
+            f"Nothing is predicted of single samples with task={name}: that is for {', '.join(kinds)}; network.py "
+            "beside the weights takes any inputs."
+        )
+    task = kinds[name]()
+    task.signature = signature
+    if isinstance(task, StandardisedNumbers):
+        task.error = content["loss"]
+        task.mean, task.deviation = (torch.tensor(content[key], dtype=torch.float64) for key in ("mean", "std"))
+    return task
 
 
 def recorded_task(task: Task, values: Mapping[str, float], trivial: Mapping[str, float]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Numbers to be predicted: the error of standardised targets, R², RMSE and MAE."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import TargetDataset
+from nas.data.tables.table_rows import float_of
 from nas.errors import UnusableInput, listed, require
 from nas.tasks.task import NOTHING, Measure, Prediction, Reduction, Task, Values, constant_outputs
 
@@ -82,8 +83,12 @@ class Regression(StandardisedNumbers):
         parts: dict[str, Any] = {}
         for part, dataset in splits.parts.items():
             assert isinstance(dataset, TargetDataset)
-            parts[part] = dataset.with_targets(((raw[part] - mean) / deviation).float())
+            parts[part] = dataset.with_targets(task._standardised(raw[part]))
         return task, replace(splits, **parts)
+
+    def _standardised(self, numbers: Tensor) -> Tensor:
+        """``numbers`` (N, K) float64 in the data's own units as the loss takes them."""
+        return ((numbers - self.mean) / self.deviation).float()
 
     def loss(self, outputs: Tensor, targets: Tensor, values: Values = NOTHING, reduction: Reduction = "mean") -> Tensor:
         known, difference = targets.isfinite(), known_difference(outputs, targets)
@@ -114,12 +119,15 @@ class Regression(StandardisedNumbers):
         names = self.output_names(splits)
         return [
             [
-                Prediction(name, f"{of_target:.7g}", f"{said_of_it:.7g}")
+                Prediction(name, f"{of_target:.7g}" if math.isfinite(of_target) else "", f"{said_of_it:.7g}")
                 for name, of_target, said_of_it in zip(names, true, said, strict=True)
-                if math.isfinite(of_target)
             ]
             for true, said in zip(self.predicted(targets).tolist(), self.predicted(outputs).tolist(), strict=True)
         ]
+
+    def read_targets(self, cells: Sequence[Sequence[Any]], names: Sequence[str]) -> Tensor:
+        numbers = torch.tensor([[float_of(cell) for cell in column] for column in cells], dtype=torch.float64).T
+        return self._standardised(torch.where(numbers.isfinite(), numbers, math.nan))
 
     def words(self, splits: DataSplits) -> str:
         count = self.signature.outputs

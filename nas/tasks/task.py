@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -67,7 +67,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         target: Its name.
-        true, predicted: Classes by name, or numbers in their own units.
+        true, predicted: Classes by name, or numbers in their own units; ``true`` is empty where it is not known.
         probability: Of what is predicted: that of the class, or that the label is there; empty for numbers.
     """
 
@@ -173,7 +173,7 @@ class Task(ABC):
         return f"{len(splits.train):,} training samples"
 
     def predictions(self, outputs: Tensor, targets: Tensor, splits: DataSplits) -> list[list[Prediction]]:
-        """By sample what ``outputs`` (B, ...) say of each of its targets (B, ...) that is known.
+        """By sample what ``outputs`` (B, ...) say of each of its targets (B, ...), be it known or not.
 
         Empty where nothing is told of single samples.
 
@@ -183,6 +183,17 @@ class Task(ABC):
             splits: The data, which have the names.
         """
         return []
+
+    def read_targets(self, cells: Sequence[Sequence[Any]], names: Sequence[str]) -> Tensor:
+        """Targets as the loss takes them, of what a file of new data has; what is none of them is not known.
+
+        Nothing is known where a task does not say otherwise.
+
+        Args:
+            cells: Of each target N values, empty texts where there is none.
+            names: What the outputs are called.
+        """
+        return torch.full((len(cells[0]), len(names)), math.nan)
 
     def places(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
         """What is true and what is said of the places of samples; None where a target is of no place.

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from nas.data.arrays.gaps import fill_gaps, gaps_in_words
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.labelled import is_one_hot
+from nas.data.new_samples import NewSamples
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, with_classes_of_training
@@ -94,6 +95,7 @@ class Arrays:
         if unused := stored.unused(beside={self.split.by, self.split.order, self.split.parts}):
             log.info(f"{name}: left out: {listed(unused)}")
         mean, std = train.channel_statistics()
+        measured = {"white": int(train.largest_value), "mean": list(mean)}
         return DataSplits(
             name,
             train,
@@ -104,13 +106,40 @@ class Arrays:
             class_names=targets.class_names,
             target_names=(stored.target,) if targets.values.dim() == 1 else (),
             head=head,
-            preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates},
+            preparation={"kind": "arrays", "layout": layout, "coordinates": self.coordinates, **measured},
             digest=digest_of(stored.files),
             test_samples=parts.tested(rows),
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(rows, self.split),
             doubt=doubt,
         )
+
+    def new_samples(self, path: Path, preparation: Mapping[str, Any]) -> NewSamples:
+        """See :class:`nas.data.new_samples.TakesNewSamples`: an ``.npy`` file, or a file or folder with ``x``."""
+        wanted, y = (Path(name).stem if self.file is None else name for name in (self.x, self.y))
+        arrays = {wanted: read_array(path)} if path.suffix.lower() == ".npy" else read_arrays(path)
+        known, owner = {name.lower(): name for name in arrays}, path.name
+        x = next(iter(arrays)) if len(arrays) == 1 else known.get(wanted.lower(), "")
+        if not x:
+            raise UnusableInput(f"{owner} has the arrays {listed(sorted(arrays), most=10)}, and {wanted} is wanted.")
+        inputs, layout = arrays[x], preparation["layout"]
+        _refuse_no_numbers(x, inputs)
+        if inputs.ndim != len(layout) or not len(inputs):
+            way = f"; {x}[None] makes a sample of it" if inputs.ndim == len(layout) - 1 else ""
+            raise UnusableInput(f"{x} of {owner} is {inputs.shape}, and samples as {layout} are wanted{way}.")
+        white = 255 if inputs.dtype == np.uint8 else 1
+        if white != preparation["white"]:
+            training = "uint8, from 0 to 255" if white == 1 else "no uint8"
+            raise UnusableInput(f"{x} of {owner} is {inputs.dtype}, and that of the training was {training}.")
+        taken = channels_first(_taken([inputs], torch.arange(len(inputs)), owner, "it", layout in SERIES), layout)
+        if layout in SERIES:
+            mean = torch.tensor(preparation["mean"][: taken.shape[1]], dtype=torch.float32)
+            for remark in gaps_in_words(fill_gaps([taken], mean)):
+                log.info(f"{owner}: {remark}")
+        taken = with_coordinates(taken) if preparation["coordinates"] else taken
+        count, targets = len(taken), arrays.get(known.get(y.lower(), x))
+        cells = None if targets is None or targets is inputs else _cells(y, targets, count)
+        return NewSamples(ArrayDataset(taken, torch.zeros(count)), range(count), cells)
 
     def _stored(self) -> "_Stored":
         """What the files hold, after a look at whether inputs and targets fit each other."""
@@ -220,10 +249,7 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
     first, _ = names["train"]
     for x, y in names.values():
         inputs, targets = stored[x], stored[y]
-        if inputs.dtype.kind not in "fiub":
-            kind = "text" if inputs.dtype.kind in "US" else str(inputs.dtype)
-            way = WAYS.get(inputs.dtype.kind, "").format(x)
-            raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers{way}.")
+        _refuse_no_numbers(x, inputs)
         if targets.ndim == 0 or inputs.ndim == 0 or len(inputs) != len(targets):
             shapes = f"{x} is {inputs.shape} and {y} is {targets.shape}"
             last = targets.ndim and inputs.ndim and inputs.shape[-1] == len(targets)
@@ -233,6 +259,23 @@ def _check_pairs(stored: Mapping[str, Array], names: Mapping[str, tuple[str, str
             raise UnusableInput(
                 f"{first} is {stored[first].shape} and {x} is {inputs.shape}: samples must be of one shape."
             )
+
+
+def _refuse_no_numbers(x: str, inputs: Array) -> None:
+    if inputs.dtype.kind not in "fiub":
+        kind = "text" if inputs.dtype.kind in "US" else str(inputs.dtype)
+        way = WAYS.get(inputs.dtype.kind, "").format(x)
+        raise UnusableInput(f"{x} is {inputs.shape} of {kind}: inputs must be numbers{way}.")
+
+
+def _cells(y: str, targets: Array, count: int) -> list[list[Any]] | None:
+    """By target its values of ``count`` samples; None where there is no number or text for each."""
+    if targets.dtype.kind not in "fiubUS" or targets.ndim not in (1, 2) or len(targets) != count:
+        log.info(f"{y} is left out, as it is {targets.shape} and there are {count:,} samples")
+        return None
+    if targets.dtype.kind in "US":
+        return [_texts([(y, column)]) for column in np.atleast_2d(targets.T)]
+    return [["" if cell != cell else cell for cell in column] for column in np.atleast_2d(targets.T).tolist()]
 
 
 def _targets(stored: _Stored, layout: Layout) -> tuple[Targets, Head, str]:

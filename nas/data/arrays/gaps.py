@@ -21,8 +21,12 @@ def interpolated(values: Tensor) -> Tensor:
     return torch.from_numpy(np.interp(steps, steps[known.numpy()], values[known].numpy()))
 
 
-def fill_gaps(parts: Sequence[Tensor]) -> list[int]:
-    """Fill what is NaN in the series (N, C, steps) of ``parts``, the training part first, where they are.
+def fill_gaps(parts: Sequence[Tensor], mean: Tensor | None = None) -> list[int]:
+    """Fill what is NaN in the series (N, C, steps) of ``parts`` where they are.
+
+    Args:
+        parts: The training part first.
+        mean: (C,) what is put in a channel of which nothing is known; that of the training part where it is None.
 
     Returns:
         Of each series how many values were missing.
@@ -35,7 +39,7 @@ def fill_gaps(parts: Sequence[Tensor]) -> list[int]:
             if len(filled := interpolated(inputs[series, channel])):
                 inputs[series, channel] = filled
     if any(gaps):
-        mean = parts[0].transpose(0, 1).flatten(1).nanmean(1).nan_to_num()
+        mean = parts[0].transpose(0, 1).flatten(1).nanmean(1).nan_to_num() if mean is None else mean
         for inputs in parts:
             torch.where(inputs.isnan(), mean[:, None], inputs, out=inputs)
     return gaps

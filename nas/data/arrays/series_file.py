@@ -59,11 +59,7 @@ def series_files(setting: str) -> tuple[Path, Path | None]:
         raise UnusableInput(
             f"The series {path} are not there: data.file must be a .ts or .tsv file, or a folder of them."
         )
-    if path.suffix.lower() not in ENDINGS:
-        raise UnusableInput(
-            f"{path} cannot be read: series are in .ts files, or in .tsv files of the UCR archive, a label and its "
-            "values between tabs in each line; data=arrays data.layout=NCL takes them as arrays."
-        )
+    refuse_other_files(path)
     if TEST.search(path.stem):
         raise UnusableInput(
             f"{path} is a test part: give the file of the training part, its test part is found beside it."
@@ -71,6 +67,19 @@ def series_files(setting: str) -> tuple[Path, Path | None]:
     others = path.parent.glob(f"*{path.suffix}") if TRAIN.search(path.stem) else []
     begin = TRAIN.sub("", path.stem)
     return path, next((one for one in others if TEST.search(one.stem) and TEST.sub("", one.stem) == begin), None)
+
+
+def refuse_other_files(path: Path) -> None:
+    """Refuse ``path`` where it is no file of series, by its name.
+
+    Raises:
+        UnusableInput: It is none.
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise UnusableInput(
+            f"{path} cannot be read: series are in .ts files, or in .tsv files of the UCR archive, a label and its "
+            "values between tabs in each line; data=arrays data.layout=NCL takes them as arrays."
+        )
 
 
 def _folder_in_aeon(name: str) -> Path:
@@ -102,8 +111,12 @@ def _training_file(folder: Path) -> Path:
     return named[0]  # of one that is there as .ts and .tsv
 
 
-def read_series(file: Path) -> SeriesFile:
+def read_series(file: Path, labelled: bool = True) -> SeriesFile:
     """The series of ``file``.
+
+    Args:
+        file: A ``.ts`` or a ``.tsv`` file.
+        labelled: Whether a ``.ts`` file must have labels; without them they are empty texts.
 
     Raises:
         UnusableInput: It cannot be read, or a line is not as such a file has it.
@@ -116,7 +129,7 @@ def read_series(file: Path) -> SeriesFile:
         ) from None
     except OSError as error:
         raise UnusableInput(f"The series {file} cannot be read ({error}).") from None
-    found = _of_ucr(file, lines) if file.suffix.lower() == ".tsv" else _of_ts(file, lines)
+    found = _of_ucr(file, lines) if file.suffix.lower() == ".tsv" else _of_ts(file, lines, labelled)
     if not found.series:
         raise UnusableInput(f"{file} has no series.")
     channels = [len(one) for one in found.series]
@@ -147,7 +160,7 @@ def _of_ucr(file: Path, lines: list[str]) -> SeriesFile:
     return SeriesFile(series, labels, are_classes=False)
 
 
-def _of_ts(file: Path, lines: list[str]) -> SeriesFile:
+def _of_ts(file: Path, lines: list[str], labelled: bool) -> SeriesFile:
     """A head of ``@key value``, then channels separated by colons; the last one is the label."""
     head: dict[str, str] = {}
     begin = 0
@@ -164,11 +177,12 @@ def _of_ts(file: Path, lines: list[str]) -> SeriesFile:
             f"{file} has time stamps (@timeStamps true), which are not read: write values at equal steps."
         )
     are_classes = head.get("classlabel", "").startswith("true")
-    if not are_classes and not head.get("targetlabel", "").startswith("true"):
+    has_labels = are_classes or head.get("targetlabel", "").startswith("true")
+    if labelled and not has_labels:
         raise UnusableInput(f"{file} has no targets: neither @classLabel nor @targetLabel is true.")
     series, labels = [], []
     for number, line in _not_empty(lines, begin + 1):
-        *channels, label = line.strip().split(":")
+        *channels, label = (line.strip() if has_labels else f"{line.strip()}:").split(":")
         if not channels:
             raise UnusableInput(f"{file}, line {number}: there is no label behind a colon.")
         labels.append(label.strip())

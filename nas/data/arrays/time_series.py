@@ -2,23 +2,26 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from nas.data.arrays.gaps import gaps_in_words, interpolated
-from nas.data.arrays.series_file import SeriesFile, read_series, series_files
+from nas.data.arrays.series_file import SeriesFile, read_series, refuse_other_files, series_files
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
+from nas.data.new_samples import NewSamples
 from nas.data.own_files import digest_of, name_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.errors import UnusableInput, listed, require
 
 log = logging.getLogger(__name__)
+UNKNOWN = ("", "?", "NaN", "nan")  # labels of nothing known
 
 
 @dataclass(frozen=True)
@@ -62,10 +65,7 @@ class TimeSeries:
         rows = Rows(len(read[0].series), own, targets.strata)
         parts = drawn_parts(rows, self.split)
         targets = with_classes_of_training(targets, parts, file.name)
-        gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
-        filled = [[interpolated(values) for values in channels] for channels in series]
-        if self.per_series:
-            filled = [[_standardised(values) for values in channels] for channels in filled]
+        gaps, filled = self._filled(series)
         in_training = [filled[number] for number in parts.train.tolist()]
         length = max(len(values) for channels in in_training for values in channels)
         mean, std = _statistics(in_training, self.per_series)
@@ -98,6 +98,30 @@ class TimeSeries:
             exchangeable=exchangeable(rows, self.split),
         )
 
+    def new_samples(self, path: Path, preparation: Mapping[str, Any]) -> NewSamples:
+        """See :class:`nas.data.new_samples.TakesNewSamples`; in a ``.tsv`` file the place of the label is there."""
+        refuse_other_files(path)
+        read, mean, length = read_series(path, labelled=False), preparation["mean"], preparation["length"]
+        if len(read.series[0]) != len(mean):
+            raise UnusableInput(
+                f"{path.name} has {len(read.series[0])} channels, and the series of the training had {len(mean)}."
+            )
+        gaps, filled = self._filled(read.series)
+        for remark in _remarks(filled, gaps, length, lacks_test=False):
+            log.info(f"{path.name}: {remark}")
+        inputs = torch.stack([_of_length(channels, length, mean) for channels in filled])
+        cells = [["" if label in UNKNOWN else label for label in read.labels]]
+        dataset = ArrayDataset(inputs, torch.zeros(len(inputs)))
+        return NewSamples(dataset, range(1, len(inputs) + 1), cells if any(cells[0]) else None)
+
+    def _filled(self, series: Sequence[Sequence[Tensor]]) -> tuple[list[int], list[list[Tensor]]]:
+        """Of each series how many values were missing, and its channels without gaps."""
+        gaps = [sum(int(values.isnan().sum()) for values in channels) for channels in series]
+        filled = [[interpolated(values) for values in channels] for channels in series]
+        if self.per_series:
+            filled = [[_standardised(values) for values in channels] for channels in filled]
+        return gaps, filled
+
 
 def _statistics(
     in_training: Sequence[Sequence[Tensor]], per_series: bool
@@ -119,7 +143,7 @@ def _refuse_other_channels(read: Sequence[SeriesFile], names: Sequence[str]) -> 
 def _targets(read: Sequence[SeriesFile], file: str) -> Targets:
     """Classes where the files call them so or labels are texts, otherwise numbers, whole where all of them are."""
     labels = _spelt_alike([label for one in read for label in one.labels])
-    unknown = [number for number, label in enumerate(labels) if label in ("", "?", "NaN", "nan")]
+    unknown = [number for number, label in enumerate(labels) if label in UNKNOWN]
     if unknown:
         named = listed([str(number + 1) for number in unknown])
         has = "has" if len(unknown) == 1 else "have"

@@ -16,11 +16,12 @@ import torch
 from nas.data.augmentation import ImageFileAugmentation
 from nas.data.data_splits import DataSplits, refuse_unreadable
 from nas.data.dataset import Dataset
+from nas.data.new_samples import NewSamples, cells_of_folders
 from nas.data.own_files import digest_of, name_of, path_of
-from nas.data.pictures.image_files import Decoding, FileDataset, FilesWithTargets, ImageFiles, read_headers
+from nas.data.pictures.image_files import FEW, Decoding, FileDataset, FilesWithTargets, ImageFiles, read_headers
 from nas.data.pictures.image_labels import LabelledFiles, labelled_pictures
 from nas.data.pictures.masks import masks_of, read_masks, smoothed_edges
-from nas.data.pictures.picture_folder import PictureFolder
+from nas.data.pictures.picture_folder import PICTURES, PictureFolder
 from nas.data.pictures.pictures import MODES, Channels, HeaderFindings
 from nas.data.row_split import PART_NAMES, Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.stratified_split import SplitSettings, split_dataset
@@ -169,6 +170,34 @@ class Images:
             exchangeable=exchange,
             test_samples=[Path(file).relative_to(folder.location).as_posix() for file in files[2].files],
         )
+
+    def new_samples(self, path: Path, preparation: Mapping[str, Any]) -> NewSamples:
+        """See :class:`nas.data.new_samples.TakesNewSamples`: the pictures below a folder, or one.
+
+        Where classes are folders, a picture is of the one that it lies in.
+        """
+        folder = PictureFolder(name_of(path), path if path.is_dir() else path.parent)
+        files = folder.pictures() if path.is_dir() else [str(path)]
+        if not files:
+            raise UnusableInput(f"There are no pictures below {path}: names end with {listed(PICTURES, most=20)}.")
+        channels, size = preparation["channels"], preparation["size"]
+        workers = self.workers if len(files) >= FEW else 0
+        decoding = Decoding(size, preparation["shorter_side"], workers, channels, preparation["white"] > 255)
+        headers = read_headers(files, workers)
+        headers.cut_to(decoding.sides)
+        refuse_unreadable(folder.name, headers, len(files))
+        if (colours := headers.kinds["colour"]) and channels == "grey" and self.channels == "auto":
+            raise UnusableInput(
+                f"{colours:,} of {len(files):,} pictures have colours, and those of the training were grey: the first "
+                f"is {headers.examples['colour']}; convert them."
+            )
+        others = [f"{height} x {width}" for height, width in headers.sizes if (height, width) != decoding.sides]
+        if others and self.size is None:
+            log.info(f"{folder.name}: resized and cut to {size[0]} x {size[1]}, as in the training: {listed(others)}")
+        dense, of_folders = self.masks is not None, self.labels is None and self.masks is None
+        dataset = FilesWithTargets(files, torch.zeros(len(files)), decoding, looked=True, dense=dense)
+        names = [Path(file).relative_to(folder.location).as_posix() for file in files]
+        return NewSamples(dataset, names, cells_of_folders(files, folder.location) if of_folders else None)
 
     def _listed(self, folder: PictureFolder) -> LabelledFiles:
         if self.labels is not None:

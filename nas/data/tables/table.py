@@ -5,13 +5,15 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn
 
+import torch
 from torch import Tensor
 
 from nas.configuration import optional_module
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
+from nas.data.new_samples import NewSamples
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
 from nas.data.tables.csv_format import CsvFormat, suggested_format
@@ -129,6 +131,29 @@ class Table:
             epoch_samples=self.epoch_samples,
             exchangeable=exchangeable(rows, self.split),
         )
+
+    def new_samples(self, path: Path, preparation: Mapping[str, Any]) -> NewSamples:
+        """See :class:`nas.data.new_samples.TakesNewSamples`; columns that are no inputs may be there."""
+        prepared, shown = TablePreparation.from_json(preparation), path.name
+        columns, inputs = read_table(path, self.csv, self.missing, "the new data"), prepared.inputs
+        if lacking := [name for name in inputs if name not in columns]:
+            many = f"the column{'s' if len(lacking) > 1 else ''} {listed(lacking, most=10)}"
+            raise UnusableInput(
+                f"{shown} lacks {many}: the network takes {listed(inputs, most=20)}, and {shown} has "
+                f"{listed(list(columns), most=20)}."
+            )
+        if strange := [one for one in columns if one not in (*inputs, *prepared.targets, *prepared.left_out)]:
+            log.info(f"{shown}: left out, as the training had no such column: {listed(strange, most=10)}")
+        values = _prepared({name: columns[name] for name in inputs}, prepared, shown)
+        codes = zip(prepared.categorical, values.unbind(1)[values.shape[1] - len(prepared.categorical) :], strict=True)
+        unknown = {one.name: set((place == 0).nonzero().flatten().tolist()) for one, place in codes}
+        unseen = {name: rows - set(columns[name].missing.tolist()) for name, rows in unknown.items()}
+        if said := [f"{name} ({len(rows):,})" for name, rows in unseen.items() if rows]:
+            log.info(f"{shown}: texts that the training had not, which count as unknown: {listed(said, most=10)}")
+        count = len(values)
+        cells = [columns[name].cells if name in columns else [""] * count for name in prepared.targets]
+        there = any(name in columns for name in prepared.targets)
+        return NewSamples(ArrayDataset(values, torch.zeros(count)), range(1, count + 1), cells if there else None)
 
     def _refuse_no_target(self, file: Path) -> NoReturn:
         """Refuse to go on without a target, with the columns that there are and all settings that read them."""

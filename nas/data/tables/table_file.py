@@ -82,6 +82,12 @@ class Column:
         return self.texts if self.numbers is None else self.numbers  # type: ignore[return-value]
 
     @property
+    def cells(self) -> list[float | str]:
+        """The values one by one, an empty text where one is missing."""
+        values = self.values.tolist() if isinstance(self.values, Tensor) else self.values
+        return ["" if value != value else value for value in values]
+
+    @property
     def missing(self) -> Tensor:
         """The rows that have no value, from 0."""
         if self.numbers is not None:

@@ -68,6 +68,11 @@ class TablePreparation:
         """How many codes each of the last inputs has; code 0 is an unknown or missing text."""
         return tuple(len(column.values) + 1 for column in self.categorical)
 
+    @property
+    def inputs(self) -> list[str]:
+        """The columns that a network is given."""
+        return [*(column.name for column in self.numeric), *(column.name for column in self.categorical)]
+
     def __call__(self, rows: Any) -> Tensor:
         """(N, F) float32 inputs; see :func:`nas.data.tables.table_rows.prepared_rows`."""
         return prepared_rows(rows, self.to_json())
@@ -81,6 +86,14 @@ class TablePreparation:
         names = {"targets": list(self.targets), "left_out": list(self.left_out)}
         decimal = {"decimal": self.decimal} if self.decimal != "." else {}
         return {"kind": "table", **of_columns, **names, **missing, **decimal}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "TablePreparation":
+        """The inverse of :meth:`to_json`."""
+        numeric = tuple(NumericColumn(**column) for column in content["numeric"])
+        categorical = tuple(CategoricalColumn(one["name"], tuple(one["values"])) for one in content["categorical"])
+        names = tuple(content["targets"]), tuple(content["left_out"])
+        return cls(numeric, categorical, *names, tuple(content.get("missing", ())), content.get("decimal", "."))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nas.data.augmentation import Augmentation
 from nas.data.data_splits import DataSplits
 from nas.data.mistaken_files import no_text
+from nas.data.new_samples import NewSamples
 from nas.data.own_files import path_of
 from nas.data.row_split import PART_NAMES, RowSplit, part_named
 from nas.data.tables.csv_format import CsvFormat
@@ -19,6 +21,7 @@ from nas.data.texts.text_classes import (
     has_classes,
     is_table,
     loose_texts,
+    new_texts,
     texts_in_folders,
     texts_in_rows,
     to_utf_8,
@@ -144,6 +147,10 @@ class Text:
             digest=digest,
             exchangeable=False,
         )
+
+    def new_samples(self, path: Path, preparation: Mapping[str, Any]) -> NewSamples:
+        """See :class:`nas.data.new_samples.TakesNewSamples`: texts of classes, in a table, a folder or one file."""
+        return new_texts(path, self.csv, self.text_column, self.target, preparation)
 
     def _labelled(self) -> LabelledTexts | None:
         """The texts that are to be classified; None of running text."""

@@ -4,21 +4,25 @@ import codecs
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
+
+import torch
 
 from nas.data.data_splits import DataSplits
 from nas.data.dataset import ArrayDataset
 from nas.data.mistaken_files import no_text
+from nas.data.new_samples import NewSamples, cells_of_folders
 from nas.data.own_files import digest_of, name_of, path_of
 from nas.data.packed_file import COMPRESSED
 from nas.data.row_split import Rows, RowSplit, drawn_parts, exchangeable
-from nas.data.sample_folder import SampleFolder
+from nas.data.sample_folder import SampleFolder, files_below
 from nas.data.tables.csv_format import CsvFormat
 from nas.data.tables.dividing_columns import columns_of_parts
 from nas.data.tables.table_columns import require_columns, targets_among
-from nas.data.tables.table_file import is_parquet, read_table
+from nas.data.tables.table_file import Column, is_parquet, read_table
 from nas.data.tables.table_rows import text_of
 from nas.data.targets import Targets, named_classes, with_classes_of_training
 from nas.data.texts.text_tokens import PAD, prepared_texts, tokens_of
@@ -129,22 +133,66 @@ def texts_in_rows(file: str, csv: CsvFormat, text_column: str | None, target: st
     parts = columns_of_parts(columns, (target, text_column or ""))
     for name in parts:
         log.info(f"{shown}: {name} names parts, and others are drawn; a folder train/<class>/*.txt has ready ones")
-    if text_column is None:
-        no_texts = (target, "", *parts)
-        of_texts = [name for name, one in columns.items() if one.texts is not None and name not in no_texts]
-        allowed = f"the columns of texts of {shown} are {listed(of_texts) or 'none'}: say which is to be read"
-        require(len(of_texts) == 1, "text_column", None, allowed)
-        text_column = of_texts[0]
-    require_columns("text_column", [text_column], columns, shown)
-    texts = columns[text_column].texts
-    require(texts is not None and text_column != target, "text_column", text_column, "it must be one of texts")
+    texts = _texts_of(columns, text_column, (target, "", *parts), shown)
     targets = targets_among(columns, [target], shown)
     if targets.class_names is None:
         amounts = targets.values.is_floating_point()
         require(not amounts, "target", target, "it has numbers with fractions, and texts are given classes")
         targets = named_classes([text_of(value) for value in targets.values.tolist()])
-    samples = range(1, len(texts or ()) + 1)
-    return LabelledTexts(name_of(path), texts or (), targets, {}, samples, digest_of([path]))
+    samples = range(1, len(texts) + 1)
+    return LabelledTexts(name_of(path), texts, targets, {}, samples, digest_of([path]))
+
+
+def _texts_of(
+    columns: Mapping[str, Column], text_column: str | None, others: Sequence[str], shown: str
+) -> tuple[str, ...]:
+    """The texts of the column ``text_column``, or of the only one of texts beside ``others``, the target first."""
+    if text_column is None:
+        of_texts = [name for name, one in columns.items() if one.texts is not None and name not in others]
+        allowed = f"the columns of texts of {shown} are {listed(of_texts) or 'none'}: say which is to be read"
+        require(len(of_texts) == 1, "text_column", None, allowed)
+        text_column = of_texts[0]
+    require_columns("text_column", [text_column], columns, shown)
+    texts = columns[text_column].texts
+    if texts is None or text_column == others[0]:
+        raise InvalidValue("text_column", text_column, "it must be one of texts")
+    return texts
+
+
+def new_texts(
+    path: Path, csv: CsvFormat, text_column: str | None, target: str | None, preparation: Mapping[str, Any]
+) -> NewSamples:
+    """The texts of a table, of a folder or of one file, prepared as those of the training.
+
+    Args:
+        path: A table, a folder with ``.txt`` files below it, or one such file.
+        csv: How a table is read.
+        text_column, target: Its columns, as for :func:`texts_in_rows`; that of the target may be missing.
+        preparation: Of the training.
+
+    Raises:
+        UnusableInput: There is no text, or one cannot be read.
+        InvalidValue: The table's column of texts is not there, or not told.
+    """
+    samples: Sequence[str | int]
+    if is_table(path.name):
+        columns = read_table(path, csv, key="the new data")
+        texts = _texts_of(columns, text_column, (target or "", ""), path.name)
+        samples = range(1, len(texts) + 1)
+        there = columns.get(target or "")
+        cells = None if there is None else [[text_of(value) for value in there.cells]]
+    else:
+        root = path if path.is_dir() else path.parent
+        files = files_below(str(path), Counter(), (ENDING,)) if path.is_dir() else [str(path)]
+        if not files:
+            raise UnusableInput(f"There is no {ENDING} file in {path}.")
+        texts, samples = tuple(_read(path.name, files)), [Path(file).relative_to(root).as_posix() for file in files]
+        cells = cells_of_folders(files, root)
+    lengths = [len(tokens_of(text, preparation["level"])) for text in texts]
+    for remark in _remarks(lengths, preparation["length"], "as in the training"):
+        log.info(f"{path.name}: {remark}")
+    dataset = ArrayDataset(prepared_texts(texts, preparation), torch.zeros(len(texts)))
+    return NewSamples(dataset, samples, cells)
 
 
 def divided_texts(
