@@ -32,7 +32,7 @@ from nas.run.folder import RunFolder, refuse_occupied_folder
 from nas.run.implied_arguments import implied_arguments
 from nas.run.overrides import refuse_impossible_options
 from nas.run.randomness import Randomness, checked_seed, use_deterministic_algorithms
-from nas.run.recorded import command_for, is_asked_for
+from nas.run.recorded import command_for, is_asked_for, typed_settings
 from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
@@ -63,7 +63,8 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     refuse_unsuited_augmentation(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
     asked_for = is_asked_for(path, "space", default="macro")
-    space = built_space(config.space, task.signature, CONF / "space", ranges, asked_for)
+    typed = typed_settings(path, "space")
+    space = built_space(config.space, task.signature, CONF / "space", ranges, asked_for, typed)
     setup = TrainingSetup(
         space=space,
         task=task,

@@ -213,6 +213,14 @@ def is_asked_for(folder: Path, group: str, default: str) -> bool:
     return False  # of a run that Hydra has not begun
 
 
+def typed_settings(folder: Path, group: str) -> set[str]:
+    """The settings of ``group`` that the command line of the run in ``folder`` names, whatever it gives them."""
+    with suppress(InvalidValue):
+        keys = [overridden_key(one).split(".") for one in recorded_overrides(folder)]
+        return {key[1] for key in keys if key[0] == group and len(key) > 1}
+    return set()
+
+
 def _require_trusted(entry: object, path: Path) -> None:
     """Refuse a recorded configuration, which may come from elsewhere, that names something to call in other packages.
 

@@ -1,6 +1,6 @@
 """The space of a run, from its configuration and the data that were found."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -20,6 +20,7 @@ def built_space(
     files: Path,
     ranges: Mapping[str, Domain] | None = None,
     asked_for: bool = False,
+    typed: Collection[str] = (),
 ) -> SearchSpace:
     """The space that ``chosen`` names; the default chain depends on the data (:func:`space_settings`).
 
@@ -29,12 +30,13 @@ def built_space(
         files: The folder ``conf/space``.
         ranges: The hyperparameters that are part of the joint space.
         asked_for: Whether the user, or an experiment, has asked for this space, so that it is no default.
+        typed: The settings of the default chain that the user has typed.
 
     Raises:
         InvalidValue: A setting is not allowed, or a user's own space does not keep what a space promises.
     """
     ranges = {} if ranges is None else ranges
-    settings = chosen if asked_for else space_settings(chosen, signature, files)
+    settings = chosen if asked_for else space_settings(chosen, signature, files, typed)
     space = build(settings, "space", signature=signature, ranges=ranges)
     is_space = isinstance(space, SearchSpace)
     require(is_space, "space._target_", chosen.get("_target_"), "it must be a subclass of nas.spaces.SearchSpace")

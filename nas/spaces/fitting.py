@@ -1,6 +1,7 @@
 """Which space to take for given data where none was asked for."""
 
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,16 +27,17 @@ def fitting_space(signature: Signature) -> str:
     return "macro_large" if large else OF_RANK[signature.rank]
 
 
-def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> DictConfig:
+def space_settings(chosen: DictConfig, signature: Signature, files: Path, typed: Collection[str] = ()) -> DictConfig:
     """``chosen``; where that is the default chain, in full or small, the settings of the space that fits ``signature``.
 
-    The small one is for images of any size. Other settings than the layers that ``chosen`` does not have by default are
-    kept.
+    The small one is for images of any size. Other settings than the layers that were typed, or that ``chosen`` does not
+    have by default, are kept.
 
     Args:
         chosen: The settings of the configuration.
         signature: Of the data and the task.
         files: The folder ``conf/space``.
+        typed: The settings that the user has typed.
 
     Raises:
         InvalidValue: The space that fits has no such setting.
@@ -45,7 +47,7 @@ def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> Dic
     assert isinstance(usual, DictConfig)
     assert isinstance(fits, DictConfig)
     fitting = ("macro", "macro_large") if layers == small.layers else ("macro",)
-    if name in fitting or layers not in (usual.layers, small.layers):
+    if name in fitting or "layers" in typed or layers not in (usual.layers, small.layers):
         return chosen
     shape = "x".join(map(str, signature.input_shape))
     columns = "1 input" if shape == "1" else f"{shape} inputs"
@@ -53,7 +55,7 @@ def space_settings(chosen: DictConfig, signature: Signature, files: Path) -> Dic
     data = f"inputs of {shape}" if signature.rank else table
     log.info(f"space: {name}, which fits {data}; space=... takes another")
     own = {str(key): value for key, value in chosen.items() if key not in ("_target_", "layers")}
-    changed = {key: value for key, value in own.items() if value != usual.get(key)}
+    changed = {key: value for key, value in own.items() if key in typed or value != usual.get(key)}
     for key, value in changed.items():
         require(key in fits, f"space.{key}", value, f"space={name}, which fits {data}, has no such setting")
     merged = OmegaConf.merge(fits, changed)

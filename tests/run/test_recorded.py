@@ -18,6 +18,7 @@ from nas.run.recorded import (
     recorded_configuration,
     refuse_search_from,
     resumed_configuration,
+    typed_settings,
     with_keys_of_run,
 )
 
@@ -314,3 +315,10 @@ def test_a_space_is_asked_for_by_its_name_or_by_an_experiment(
     if overrides is not None:
         record_configuration(tmp_path, OmegaConf.create(CONFIG), hydra, overrides)
     assert is_asked_for(tmp_path, "space", default="macro") is expected
+
+
+def test_the_settings_of_a_space_that_were_typed(tmp_path: Path) -> None:
+    assert typed_settings(tmp_path, "space") == set()
+    overrides = ["space=macro", "space.activations=[relu]", "++space.layers=[]", "spaces.x=1", "data.file=a.csv"]
+    record_configuration(tmp_path, OmegaConf.create(CONFIG), OmegaConf.create({}), overrides)
+    assert typed_settings(tmp_path, "space") == {"activations", "layers"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Generator, nn
 
 from nas.configuration import build
@@ -202,6 +202,10 @@ def test_what_is_set_beside_the_layers_goes_along_or_is_refused() -> None:
     chosen = OmegaConf.create({**usual, "activations": ["tanh"]})
     found = space_settings(chosen, Signature((13,), 2), CONF / "space")
     assert found == {**table, "activations": ["tanh"]}
+    assert isinstance(usual, DictConfig)
+    found = space_settings(usual, Signature((13,), 2), CONF / "space", typed={"activations"})
+    assert found == {**table, "activations": usual.activations}  # typed as they are in the default chain
+    assert space_settings(usual, Signature((13,), 2), CONF / "space", typed={"layers"}) == usual
     allowed = r"space.activations=\['tanh'\] is not allowed: space=recurrent, which fits texts of 9 tokens, has no such"
     with pytest.raises(InvalidValue, match=allowed):
         space_settings(chosen, Signature((9,), 20, "sequence", (20,)), CONF / "space")

@@ -6,6 +6,7 @@ import logging
 import re
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import time
@@ -133,7 +134,8 @@ def read_table(
         raise UnusableInput(f"The table {file} cannot be read ({reason}).") from None
     frame = _without_empty_ends(frame)
     _check_layout(pandas, frame, file, csv)
-    columns = {name: _column(pandas, name, frame.iloc[:, place]) for place, name in enumerate(_names(frame, file))}
+    values = (series for _, series in frame.items())
+    columns = {name: _column(pandas, name, series) for name, series in zip(_names(frame, file), values, strict=True)}
     for place, name in enumerate(columns):
         if place in codes:
             columns[name] = replace(columns[name], kind="code")
@@ -269,9 +271,11 @@ def _tell_swallowed_rows(frame: Any, separator: str, file: Path) -> None:
     """Log texts that hold whole rows: what stands between a stray quotation mark and the next one is one text."""
     between = len(frame.columns) - 1
     for place in (place for place, kind in enumerate(frame.dtypes) if kind.kind not in "iufb"):
-        for row, text in enumerate(frame.iloc[:, place]):
+        column = frame.iloc[:, place]
+        for text in column.unique():  # in the order of the rows
             lines = text.count("\n") if isinstance(text, str) else 0
             if lines and between and text.count(separator) == between * lines:
+                row = column.tolist().index(text)
                 log.info(
                     f"{file.name}: row {row + 1} has a text over {lines + 1} lines with as many separators as rows "
                     f"have, {text[:20]!r}...: a stray quotation mark swallows rows; remove it, or double it in quotes"
@@ -292,7 +296,7 @@ def _check_layout(pandas: Any, frame: Any, file: Path, csv: CsvFormat) -> None:
 
 def _names(frame: Any, file: Path) -> list[str]:
     names = ["" if name is None or name != name else str(name).strip() for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if "" in twice:
         raise UnusableInput(
             f"The first line of {file} names {len(names) - names.count('')} of {len(names)} columns: it must have the "
@@ -331,7 +335,7 @@ def _column(pandas: Any, name: str, series: Any) -> Column:
             return _of_numbers(types, name, pandas.to_numeric(series))  # decimals, for example
         except (TypeError, ValueError):
             pass
-    found = [text for text in texts if text]
+    found = {text for text in texts if text}
     is_date = bool(found) and all(DATE.fullmatch(_without_accents(text)) for text in found)
     return Column(name, "date" if is_date else "text", texts=texts)
 

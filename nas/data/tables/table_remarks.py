@@ -74,13 +74,12 @@ def _as_missing(
     columns: Mapping[str, Column], targets: Targets, found: Mapping[str, float], missing: Sequence[str | float]
 ) -> str:
     """How the numbers that were ``found`` by column become missing: not by a setting that takes others, too."""
-    elsewhere = set()
-    for value in set(found.values()):
-        others = [column for name, column in columns.items() if found.get(name) != value]
-        if any(_has(column, value) for column in others) or _is_target(targets, value):
-            elsewhere.add(value)
+    values = sorted(set(found.values()))
+    elsewhere = {value for value in values if _is_target(targets, value)}
+    for name, column in columns.items():
+        elsewhere.update(value for value in _held(column, values) if found.get(name) != value)
     ways = []
-    if alone := sorted(set(found.values()) - elsewhere):
+    if alone := [value for value in values if value not in elsewhere]:
         ways.append(f"say {override('missing', [*missing, *map(plain, alone)])}")
     if elsewhere:
         which = listed([f"{value:g}" for value in sorted(elsewhere)])
@@ -88,10 +87,13 @@ def _as_missing(
     return ", and ".join(ways)
 
 
-def _has(column: Column, value: float) -> bool:
+def _held(column: Column, values: Sequence[float]) -> list[float]:
+    """Those of ``values`` that ``column`` has."""
     if column.numbers is not None:
-        return bool((column.numbers == value).any())
-    return f"{value:g}" in (column.texts or ())
+        wanted = torch.tensor(values, dtype=torch.float64)
+        return wanted[torch.isin(wanted, column.numbers)].tolist()
+    texts = set(column.texts or ())
+    return [value for value in values if f"{value:g}" in texts]
 
 
 def _is_target(targets: Targets, value: float) -> bool:
