@@ -37,6 +37,7 @@ from nas.run.tracking import Tracker
 from nas.search.parts import SearchParts
 from nas.search.result import Search, SearchResult
 from nas.spaces.building import built_space
+from nas.spaces.fitting import DEFAULT_CHAINS
 from nas.tasks import data_and_task
 from nas.training.augment import refuse_unsuited_augmentation
 
@@ -62,7 +63,7 @@ def built_parts(config: DictConfig, path: Path) -> SearchParts:
     source, splits, task = data_and_task(config)
     refuse_unsuited_augmentation(task.signature, initial)
     ranges = hyperparameters.candidate_ranges() | categorical
-    asked_for = is_asked_for(path, "space", default="macro")
+    asked_for = is_asked_for(path, "space", defaults=DEFAULT_CHAINS)
     typed = typed_settings(path, "space")
     space = built_space(config.space, task.signature, CONF / "space", ranges, asked_for, typed)
     setup = TrainingSetup(

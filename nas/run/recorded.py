@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -203,13 +203,13 @@ def recorded_overrides(folder: Path) -> list[str]:
         raise InvalidValue("resume", folder, "that run was killed before it began: start it again") from error
 
 
-def is_asked_for(folder: Path, group: str, default: str) -> bool:
-    """Whether the option of ``group`` of the run in ``folder`` was typed, or is another one than ``default``."""
+def is_asked_for(folder: Path, group: str, defaults: Collection[str]) -> bool:
+    """Whether the option of ``group`` of the run in ``folder`` was typed, or is none of ``defaults``."""
     with suppress(InvalidValue):
         if value_of(recorded_overrides(folder), group) is not None:
             return True
         hydra = OmegaConf.load(folder / ".hydra" / "hydra.yaml")
-        return bool(OmegaConf.select(hydra, f"hydra.runtime.choices.{group}") != default)
+        return bool(OmegaConf.select(hydra, f"hydra.runtime.choices.{group}") not in defaults)
     return False  # of a run that Hydra has not begun
 
 

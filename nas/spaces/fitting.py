@@ -12,6 +12,7 @@ from nas.signature import Signature
 log = logging.getLogger(__name__)
 OF_RANK = {0: "macro_table", 1: "macro_series", 2: "macro"}
 SMALL = "../scale/space/small_macro.yaml"  # the default chain of scale=small
+DEFAULT_CHAINS = ("macro", "macro_debug")  # files in conf/space; experiment=debug is for any data
 LARGE = 64  # pixels of a side, above which one weight per place of a map makes millions
 
 

@@ -21,6 +21,7 @@ from nas.run.recorded import (
     typed_settings,
     with_keys_of_run,
 )
+from nas.spaces.fitting import DEFAULT_CHAINS
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -304,7 +305,9 @@ def test_a_margin_that_decides_nothing_any_more_is_dropped(target: str, stays: b
     [
         (["data=digits"], "macro", False),
         (["space=macro"], "macro", True),
-        (["experiment=debug"], "macro_debug", True),  # whose layers are those of the default chain of scale=small
+        (["space=macro_debug"], "macro_debug", True),
+        (["experiment=few_images"], "macro_few_images", True),
+        (["experiment=debug"], "macro_debug", False),  # which tries every part of a run on any data
         (None, None, False),
     ],
 )
@@ -314,7 +317,7 @@ def test_a_space_is_asked_for_by_its_name_or_by_an_experiment(
     hydra = OmegaConf.create({"runtime": {"choices": {"space": chosen}}})
     if overrides is not None:
         record_configuration(tmp_path, OmegaConf.create(CONFIG), hydra, overrides)
-    assert is_asked_for(tmp_path, "space", default="macro") is expected
+    assert is_asked_for(tmp_path, "space", defaults=DEFAULT_CHAINS) is expected
 
 
 def test_the_settings_of_a_space_that_were_typed(tmp_path: Path) -> None:
