@@ -331,4 +331,6 @@ def _draw(path: Path, rows: Sequence[Mapping[str, Any]], found: Sequence[Found],
 def last_line(report: Report, name: str, reached: bool, folder: Path) -> str:
     seeds = len({one.seed for one in report.found})
     told = "first and ahead of random search at every budget" if reached else "not first and ahead everywhere"
+    if not any(one.arm.method == "random" for one in report.found):
+        told = "not compared with random search and its full trainings, of which it must be ahead"
     return f"truth: {name}, {seeds} seeds, {report.ours} {told}: {folder}"

@@ -240,7 +240,7 @@ def test_a_live_run_is_kept_and_reported_on(
     ]
     assert script.main(command) == 1
     told = capsys.readouterr().out
-    assert told.splitlines()[-1].startswith("truth: tiny, 1 seeds, joint not first and ahead everywhere")
+    assert told.splitlines()[-1].startswith("truth: tiny, 1 seeds, joint not compared with random search")
     assert "surrogate of 6 candidates, cross-validated" in told
     first = (tmp_path / "kept" / "results.csv").read_text()
     rows = list(csv.DictReader(first.splitlines()))
