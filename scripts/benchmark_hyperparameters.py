@@ -37,6 +37,7 @@ CNN = (
     "{type:dense,units:128}]",
     "space.activations=[relu]",
     "hypergradient=none",
+    "method.doubted=[]",  # what is compared with a grid is the dropout that was learned
     "search.epochs=20",  # long enough to fit the thousand images: less, and dropout would hardly matter
     "final.epochs=20",
 )
