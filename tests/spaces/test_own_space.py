@@ -385,7 +385,11 @@ def test_a_sibling_copied_out_of_the_package_goes_the_whole_way(tmp_path: Path) 
     assert (tmp_path / "run" / "report.html").read_text() == page
     code, output, error = mine.call(final, "candidate=run", trust=True)
     assert (code, error) == (0, "")
-    assert f"next: NAS_TRUST=minecells {python} -m nas.report compare run <another run folder>" in output
+    assert f"next: NAS_TRUST=minecells {python} -m nas.report predict run <new samples>" in output
+    for trust, ended in ((False, 2), (True, 0)):
+        code, output, error = mine.call("-m", "nas.report", "predict", "run", "data.npz", trust=trust)
+        assert (code, "predicted 120 images" in output) == (ended, trust), error
+    assert asked in mine.call("-m", "nas.report", "predict", "run", "data.npz")[2]
     network = runpy.run_path(str(tmp_path / "run" / "final" / "network.py"))
     outputs = network["load"](tmp_path / "run" / "final" / "weights.pt")(torch.zeros(2, 1, 8, 8))
     assert outputs.shape == (2, 3)
