@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nas.data.dataset import TargetDataset
+from nas.data.row_split import part_named
 
 
 class NewSamples(NamedTuple):
@@ -39,6 +40,13 @@ class TakesNewSamples(Protocol):
 
 
 def cells_of_folders(files: Sequence[str], root: Path) -> list[list[str]] | None:
-    """The names of the folders that ``files`` lie in, which may be classes; None where all lie in ``root`` itself."""
-    names = ["" if Path(file).parent == root else Path(file).parent.name for file in files]
+    """The folders of ``root`` that ``files`` lie in, which may be classes; None where all lie in ``root`` itself.
+
+    Folders of parts (``train``, ``test``) are passed over, and what is deeper has the class of the folder on top.
+    """
+    names = []
+    for file in files:
+        folders = Path(file).relative_to(root).parts[:-1]
+        inner = folders[1:] if folders and part_named(folders[0]) else folders
+        names.append(inner[0] if inner else "")
     return [names] if any(names) else None

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,9 @@ def write_new_predictions(
         raise UnusableInput(f"{data} is not there.")
     of_places, masks = task.signature.head == "dense", found.preparation.get("mask_values") is not None
     ending = "" if masks else ".npz" if of_places else ".csv"
-    output = output or Path(f"{path.name.split('.')[0]}_predictions{ending}")
+    stem = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+    output = output or Path(f"{stem}_predictions{ending}")
+    require(output.resolve() != path.resolve(), "--output", output, "it is the new data")
     require(overwrite or not output.exists(), "--output", output, "it is there: name another one, or say --overwrite")
     require(output.parent.is_dir(), "--output", output, "its folder is not there")
     require(output.is_dir() == masks or not output.exists(), "--output", output, "it is no file, or no folder")
@@ -189,8 +192,11 @@ def _places(network: nn.Module, task: Task, splits: DataSplits, device: torch.de
 def _write_masks(folder: Path, places: Iterator[Tensor], splits: DataSplits) -> None:
     """A picture for each, of the same name, with the values or colours that the masks of the training have."""
     values = _values(splits.class_names or ())
-    for name, classes in zip(splits.test_samples, places, strict=True):
-        file = folder / Path(str(name)).with_suffix(".png")
+    names = [Path(str(name)) for name in splits.test_samples]
+    alike = Counter(name.with_suffix("") for name in names)  # a.png and a.tif are two pictures
+    for name, classes in zip(names, places, strict=True):
+        single = alike[name.with_suffix("")] == 1
+        file = folder / (name.with_suffix(".png") if single else name.with_name(f"{name.name}.png"))
         make_folder(file.parent)
         content = io.BytesIO()
         Image.fromarray(np.asarray(values[classes.numpy()])).save(content, "PNG")

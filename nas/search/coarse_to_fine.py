@@ -117,8 +117,9 @@ class CoarseToFine(Refinement):
             if trainings.done:
                 log.info(f"coarse to fine: {in_words(trainings.done, lead.candidate)}")
             usual = self.steps.moved(lead.candidate, self.ranges, self.whole_at_usual, 1.0)
+            short = len(trainings.done)
             whole = self._whole_trainings([found.candidate, usual, lead.candidate], trainings)
-        return self._improved(found, trainings, lead, whole) if trainings.done else found
+        return self._improved(found, trainings, lead, short, whole) if trainings.done else found
 
     def _without_doubt(self, searched: SearchResult) -> SearchResult:
         """What was found, with the usual values of what is doubted."""
@@ -150,13 +151,15 @@ class CoarseToFine(Refinement):
         else:
             return []
         made = [trainings.train(self.whole, one) for one in made_of]
+        if made[-1] is None:  # the time is over: what was learned would win uncontested
+            return []
         return [trial for trial in made if trial is not None]
 
     def _moved(self, before: Hyperparameters, after: Hyperparameters) -> list[str]:
         return [name for name in self.ranges if after[name] != before[name]]
 
     def _improved(
-        self, found: SearchResult, trainings: Trainings, lead: "Lead", whole: Sequence[Evaluation]
+        self, found: SearchResult, trainings: Trainings, lead: "Lead", short: int, whole: Sequence[Evaluation]
     ) -> SearchResult:
         candidate, best = lead.candidate, math.inf
         for trial in whole:
@@ -165,7 +168,7 @@ class CoarseToFine(Refinement):
         before, after = found.candidate.hyperparameters, candidate.hyperparameters
         moved = self._moved(before, after)
         changes = ", ".join(f"{name} {after[name]:.3g} instead of {before[name]:.3g}" for name in moved)
-        told = f"{changes or 'the learned values stay'}, after {len(trainings.done) - len(whole)} short trainings"
+        told = f"{changes or 'the learned values stay'}, after {short} short trainings"
         if whole:
             of, losses = "both" if len(whole) == 2 else "all three", " and ".join(f"{loss(one):.3g}" for one in whole)
             told += f" and whole ones of {of}, with losses of {losses}"

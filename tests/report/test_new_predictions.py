@@ -17,7 +17,8 @@ from PIL import Image
 import train_final
 from nas.candidate import Candidate, Hyperparameters
 from nas.configuration import build
-from nas.errors import UnusableInput
+from nas.data.new_samples import cells_of_folders
+from nas.errors import InvalidValue, UnusableInput
 from nas.report.__main__ import main
 from nas.report.new_predictions import write_new_predictions
 from nas.run.candidate_file import CandidateFile
@@ -178,6 +179,16 @@ def test_masks_become_pictures_and_fields_an_array(own: Path) -> None:
         for sample, prediction in zip(shown["sample"], shown["prediction"], strict=True):
             mask = np.array(Image.open(Path("scans_predictions") / sample))
             assert np.array_equal(mask, np.array([0, 7], np.uint8)[prediction])
+    kept = [file.read_bytes() for file in sorted(Path("scans").iterdir())]
+    with pytest.raises(InvalidValue, match="--output=scans is not allowed: it is the new data"):
+        write_new_predictions(run, "scans", Path("scans"), overwrite=True)
+    assert [file.read_bytes() for file in sorted(Path("scans").iterdir())] == kept
+    Path("twins").mkdir()
+    with Image.open(sorted(Path("scans").iterdir())[0]) as scan:
+        for ending in ("png", "tif"):
+            scan.save(f"twins/one.{ending}")
+    write_new_predictions(run, "twins")
+    assert sorted(file.name for file in Path("twins_predictions").iterdir()) == ["one.png.png", "one.tif.png"]
     run = retrained("fields", "other")
     told = write_new_predictions(run, "own.npz", Path("said.npz"))
     assert told == f"predicted {ROWS} samples: said.npz"
@@ -185,6 +196,12 @@ def test_masks_become_pictures_and_fields_an_array(own: Path) -> None:
         assert said["prediction"].shape == (ROWS, 1, 12)
         chosen = said["prediction"][shown["sample"].astype(int)]
         np.testing.assert_allclose(chosen, shown["prediction"].reshape(chosen.shape), rtol=1e-5)
+
+
+def test_a_class_is_the_folder_on_top_as_in_the_training(tmp_path: Path) -> None:
+    files = [str(tmp_path / one) for one in ("train/a/m/1.png", "b/m/2.png", "3.png")]
+    assert cells_of_folders(files, tmp_path) == [["a", "b", ""]]
+    assert cells_of_folders(files[2:], tmp_path) is None
 
 
 def one_picture(mode: str) -> Callable[[], str]:

@@ -14,7 +14,7 @@ from nas.candidate import Architecture, Candidate, Hyperparameters, Range
 from nas.errors import InvalidValue
 from nas.evaluation.evaluation import Evaluation, EvaluationCache
 from nas.search.coarse_to_fine import Lead, Steps
-from nas.search.trainings import Trainer
+from nas.search.trainings import Trainer, Trainings
 from tests.killing import killed_before_a_training
 
 RATE = "learning_rate"
@@ -280,6 +280,22 @@ def test_a_whole_training_decides_between_learned_and_other_values(
         train_search.search(poor, tmp_path / f"poor{samples}")
         made = EvaluationCache(tmp_path / f"poor{samples}" / "coarse_to_fine_whole.jsonl")
         assert [one.candidate.hyperparameters[RATE] for one in made] == pytest.approx(rates, rel=0.1)
+
+
+def test_a_leader_stays_whose_whole_training_the_time_cuts_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses_told(monkeypatch, short=lambda rate: 1 / rate, whole=lambda rate: rate)
+    train, made = Trainings.train, []
+
+    def cut(trainings: Trainings, trainer: Trainer, candidate: Candidate) -> Evaluation | None:
+        made.append(trainer.name)
+        return None if made.count("coarse_to_fine_whole") == 3 else train(trainings, trainer, candidate)
+
+    monkeypatch.setattr(Trainings, "train", cut)
+    result = train_search.search(small_search("method.whole_epochs=2"), tmp_path)[0]
+    short = list(EvaluationCache(tmp_path / "coarse_to_fine.jsonl"))
+    assert made.count("coarse_to_fine_whole") == 3
+    assert result.candidate == max((one.candidate for one in short), key=lambda one: one.hyperparameters[RATE])
+    assert result.remarks["coarse to fine"].endswith(f"after {len(short)} short trainings")
 
 
 def test_many_validation_samples_decide_without_the_usual_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
