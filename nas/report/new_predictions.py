@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -176,7 +177,10 @@ def _predicted(
         return rows, ""
     metrics = task.metrics(device)
     metrics.update(*(torch.cat(one) for one in zip(*seen, strict=True)))
-    return rows, f", {task.told(metrics.compute())} on the {count:,} whose target is known"
+    measured = metrics.compute()
+    if not all(map(math.isfinite, measured.values())):  # R2 of one row, precision of a label that is nowhere there
+        return rows, f", too few to measure on the {count:,} whose target is known"
+    return rows, f", {task.told(measured)} on the {count:,} whose target is known"
 
 
 @torch.no_grad()

@@ -171,6 +171,13 @@ def test_rows_without_a_target_get_predictions_without_a_truth(own: Path, capsys
     assert [row["true"] for row in rows_of("new_predictions.csv")] == ["ill"] + [""] * (ROWS - 1)
 
 
+def test_one_row_is_too_few_to_measure_on(own: Path) -> None:
+    run = retrained("amounts")
+    pd.read_csv("own.csv").head(1).to_csv("one.csv", index=False)
+    told = write_new_predictions(run, "one.csv")
+    assert told == "predicted 1 sample, too few to measure on the 1 whose target is known: one_predictions.csv"
+
+
 def test_masks_become_pictures_and_fields_an_array(own: Path) -> None:
     run = retrained("masks")
     told = write_new_predictions(run, "scans")
